@@ -1,0 +1,38 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer; both work again and again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	rm -rf $(DEMO)
+	$(BIN)/vqkit train emoji --recipe emoji --out $(DEMO)
+	$(BIN)/vqkit evaluate $(DEMO) emoji --json $(DEMO)/evaluation.json
+	@echo
+	@echo "The report: $(DEMO)/report.html"
+	@echo "Three commands to try next:"
+	@echo "  $(BIN)/vqkit info $(DEMO)"
+	@echo "  $(BIN)/vqkit reconstruct $(DEMO) your-picture.png --out reconstructed"
+	@echo "  $(BIN)/vqkit train your-folder-of-pictures --out runs/mine"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick --json runs/bench/$$(basename $$script .py).json || exit 1; done
+
+clean:
+	rm -rf $(VENV) runs build src/*.egg-info

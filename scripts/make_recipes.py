@@ -1,0 +1,97 @@
+"""Write src/vqkit/recipes/*.yaml: every recipe complete, commented with the descriptions in config.py.
+
+    python scripts/make_recipes.py
+
+A recipe is a summary line and what it sets beside the defaults; a test checks that the files are up to date.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vqkit import config
+from vqkit.config import (
+    AugmentConfig,
+    Config,
+    ConvConfig,
+    DataConfig,
+    FSQConfig,
+    GaussianConfig,
+    LossConfig,
+    MLPConfig,
+    ModelConfig,
+    NoneConfig,
+    PatchConfig,
+    TrainConfig,
+    VQConfig,
+)
+
+FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
+
+IMAGES = DataConfig(image_size=(64, 64), augment=AugmentConfig(flip=True))
+SMALL = DataConfig(image_size=(32, 32), augment=AugmentConfig(shift=1, flip=True))
+SHORT = TrainConfig(steps=3000)
+
+RECIPES: dict[str, tuple[str, Config]] = {
+    "images": (
+        "a folder of pictures at 64x64, vq codes: the default for your own files",
+        Config(data=IMAGES, model=ModelConfig(network=PatchConfig(), quantizer=VQConfig(codebook_size=1024))),
+    ),
+    "images-fsq": (
+        "a folder of pictures at 64x64, finite scalar quantisation: nothing that can collapse",
+        Config(data=IMAGES, model=ModelConfig(network=PatchConfig(), quantizer=FSQConfig(levels=(8, 5, 5, 5)))),
+    ),
+    "emoji": (
+        "the built-in emoji at 32x32, minutes on a laptop: the demo",
+        Config(data=SMALL, model=ModelConfig(network=PatchConfig(), quantizer=VQConfig()), train=TrainConfig(steps=4000)),
+    ),
+    "fashion-mnist": (
+        "Fashion-MNIST at 441 bits an image (7x7 codes of 9 bits): the benchmark",
+        Config(data=DataConfig(), model=ModelConfig(network=PatchConfig(), quantizer=VQConfig())),
+    ),
+    "conv": (
+        "the strided network of the VQ-VAE paper with an EMA codebook, 32x32",
+        Config(data=SMALL, model=ModelConfig(network=ConvConfig(), quantizer=VQConfig(code_dim=64)), train=SHORT),
+    ),
+    "autoencoder": (
+        "a plain autoencoder without a bottleneck: the upper bound for every quantizer, 32x32",
+        Config(data=SMALL, model=ModelConfig(quantizer=NoneConfig()), train=SHORT),
+    ),
+    "vae": (
+        "a variational autoencoder with a discretised logistic likelihood: its loss is a bound in nats, 32x32",
+        Config(
+            data=SMALL,
+            model=ModelConfig(quantizer=GaussianConfig()),
+            losses=LossConfig(distortion="logistic"),
+            train=SHORT,
+        ),
+    ),
+    "beta-vae": (
+        "the VAE with the KL term weighed four times: fewer, more independent latents, 32x32",
+        Config(
+            data=SMALL,
+            model=ModelConfig(quantizer=GaussianConfig()),
+            losses=LossConfig(distortion="logistic", kl=4.0),
+            train=SHORT,
+        ),
+    ),
+    "mlp": (
+        "fully connected networks on flattened images, as in the classic tutorials, vq codes, 28x28 grey",
+        Config(
+            data=DataConfig(image_size=(28, 28), channels=1),
+            model=ModelConfig(network=MLPConfig(), quantizer=VQConfig()),
+            train=SHORT,
+        ),
+    ),
+}
+
+
+def text(name: str) -> str:
+    """The file of one recipe."""
+    summary, settings = RECIPES[name]
+    return f"# {summary}\n{config.dump(settings)}"
+
+
+if __name__ == "__main__":
+    for recipe in RECIPES:
+        (FOLDER / f"{recipe}.yaml").write_text(text(recipe), encoding="utf-8")

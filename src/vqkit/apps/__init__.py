@@ -1,0 +1,1 @@
+"""One file per verb: a function from an artifact and inputs to a result. Nothing here prints."""

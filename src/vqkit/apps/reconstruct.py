@@ -1,0 +1,78 @@
+"""Picture files through a model and back into picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..artifact import Artifact
+from ..data import load_picture
+from ..data.images import picture_suffixes
+from ..errors import VqkitError
+from ..metrics import psnr
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One file: where it came from and went to, its PSNR in dB, the bits of its codes; or why it could not be read."""
+
+    source: Path
+    target: Path | None
+    psnr: float
+    bits: float
+    size: tuple[int, int]
+    error: str | None = None
+
+
+def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -> Iterator[Reconstruction]:
+    """Write every picture, encoded and decoded at its own size, as PNG into `folder`; folders are searched.
+
+    Yields as it goes. A file that cannot be read is reported and skipped. Nothing is overwritten: an equal name gets
+    a number. Errors: VqkitError when there are no pictures or the folder cannot be written.
+    """
+    sources = list(_pictures(files))
+    if not sources:
+        raise VqkitError(f"no pictures in {', '.join(map(str, files))}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    for source in sources:
+        try:
+            original = load_picture(source, artifact.channels, artifact.config.data.background)
+        except VqkitError as error:
+            yield Reconstruction(source, None, 0.0, 0.0, (0, 0), str(error))
+            continue
+        pixels = artifact.reconstruct(original)
+        target = _free_name(folder, source.stem)
+        try:
+            Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels).save(target)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise VqkitError(f"cannot write {target}: {error.strerror or error}") from error
+        size = original.shape[0], original.shape[1]
+        yield Reconstruction(source, target, _psnr(pixels, original), artifact.model.bits_per_image(size), size)
+
+
+def _psnr(pixels: np.ndarray, original: np.ndarray) -> float:
+    return float(psnr(torch.from_numpy(pixels)[None], torch.from_numpy(original)[None])[0])
+
+
+def _pictures(files: Sequence[str | Path]) -> Iterator[Path]:
+    for name in map(Path, files):
+        if name.is_dir():
+            yield from (path for path in sorted(name.rglob("*")) if path.suffix.lower() in picture_suffixes())
+        else:
+            yield name
+
+
+def _free_name(folder: Path, stem: str) -> Path:
+    target, number = folder / f"{stem}.png", 2
+    while target.exists():
+        target, number = folder / f"{stem}-{number}.png", number + 1
+    return target

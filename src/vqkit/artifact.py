@@ -1,0 +1,239 @@
+"""The folder that training ends with and everything later starts from: settings, averaged weights, figures.
+
+    config.json         resolved settings, format version, data summary with normalisation constants, content id
+    model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
+    metrics.json        figures of the evaluation
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import __version__
+from .config import Config, from_tree
+from .data import Normalisation
+from .data.images import Target, convert
+from .errors import VqkitError
+from .metrics import to_pixels
+from .model import Autoencoder
+
+FORMAT_VERSION = 1
+MAX_JSON = 4 << 20
+"""bytes of config.json that are read at most"""
+BATCH_VALUES = 1 << 22
+"""pixel values encoded at once: bounds memory whatever the images' size and number"""
+
+Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained autoencoder with what is needed to use it.
+
+    `encode`, `decode` and `reconstruct` take and give, at any height and width:
+        a PIL image or a list of them, in any mode (converted to the model's channels);
+        a uint8 array or tensor, (H, W), (H, W, C) or (B, H, W, C);
+        a floating-point array or tensor (B, C, H, W) in [0, 1].
+    All images of one call to `encode` must have one size.
+    """
+
+    config: Config
+    model: Autoencoder
+    data: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return Normalisation.from_dict(self.data["normalisation"])
+
+    @property
+    def channels(self) -> int:
+        return int(self.data["channels"])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the training images."""
+        height, width = self.data["size"]
+        return height, width
+
+    @torch.no_grad()
+    def encode(self, images: Images) -> Tensor:
+        """Images -> codes (B, Q, *grid) int64. ValueError for shapes and types that are not listed above."""
+        batch = self._batch(images)
+        return torch.cat([self.model.encode(self.standardise(part)) for part in _parts(batch)])
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor | np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Codes (B, Q, *grid) -> uint8 images (B, H, W, C); `size` (height, width) crops the padding of odd sizes."""
+        codes = torch.as_tensor(np.asarray(codes) if not isinstance(codes, Tensor) else codes)
+        if codes.dim() != 4 or codes.shape[1] != self.model.quantizer.num_codebooks:
+            wanted = self.model.quantizer.num_codebooks
+            raise ValueError(f"codes must be (B, {wanted}, height, width), got {tuple(codes.shape)}")
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.model.quantizer.codebook_size:
+            raise ValueError(f"codes must lie in [0, {self.model.quantizer.codebook_size}), got one outside")
+        parts = codes.split(max(1, BATCH_VALUES // max(1, codes[0].numel() * 64)))
+        pixels = [to_pixels(self.normalisation.undo(self.model.decode(part, size))) for part in parts]
+        return torch.cat(pixels).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def reconstruct(self, images: T) -> T:
+        """Images through the model and back, in the form that they came in."""
+        if isinstance(images, Image.Image):
+            return self._picture(images)  # type: ignore[return-value]
+        if isinstance(images, (list, tuple)):
+            return [self._picture(image) for image in images]  # type: ignore[return-value]
+        batch = self._batch(images)
+        pixels = self.decode(self.encode(images), (batch.shape[2], batch.shape[3]))
+        is_tensor = isinstance(images, Tensor)
+        if torch.as_tensor(images).is_floating_point():
+            result: Any = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+            return result if is_tensor else result.numpy().astype(np.asarray(images).dtype)
+        result = torch.from_numpy(pixels.reshape(images.shape))  # type: ignore[attr-defined]
+        return result if is_tensor else result.numpy()
+
+    def _picture(self, image: Image.Image) -> Image.Image:
+        pixels = self.decode(self.encode(image), (image.height, image.width))[0]
+        return Image.fromarray(pixels[:, :, 0] if self.channels == 1 else pixels)
+
+    def standardise(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) uint8, or float in [0, 255] -> what the model takes, channels last."""
+        return self.normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
+
+    def _batch(self, images: Images) -> Tensor:
+        """Any accepted form -> (B, C, H, W), uint8 or float in [0, 255]."""
+        if isinstance(images, Image.Image):
+            images = [images]
+        if isinstance(images, (list, tuple)):
+            target = Target(None, self.channels, self.config.data.background)
+            arrays = [convert(image, target) for image in images]
+            if len({array.shape for array in arrays}) != 1:
+                raise ValueError(f"images must have one size, got {sorted({array.shape[:2] for array in arrays})}")
+            return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        values = torch.as_tensor(images)
+        if values.is_floating_point() and values.dim() == 4:
+            if not bool(((values >= 0) & (values <= 1)).all()):
+                raise ValueError("floating-point images must lie in [0, 1]")
+            pixels = values.float() * 255
+        elif values.dtype == torch.uint8 and values.dim() in (2, 3, 4):
+            values = values[:, :, None] if values.dim() == 2 else values
+            pixels = (values[None] if values.dim() == 3 else values).permute(0, 3, 1, 2)
+        else:
+            raise ValueError(f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} {tuple(values.shape)}")
+        if pixels.shape[1] != self.channels:
+            raise ValueError(f"the model has {self.channels} channels, the images have {pixels.shape[1]}")
+        return pixels
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    @property
+    def content_id(self) -> str:
+        """SHA-256 over names, shapes and bytes of all tensors in order of name, hexadecimal: names the model."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the three files; each appears under its name only when it is whole. VqkitError when that fails."""
+        folder = Path(folder)
+        settings = {
+            "format": "vqkit",
+            "format_version": FORMAT_VERSION,
+            "version": __version__,
+            "content_id": self.content_id,
+            "data": self.data,
+            "config": self.config.model_dump(mode="json"),
+        }
+        text = json.dumps(settings, indent=2)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / "model.safetensors.tmp"
+            save_file(tensors, temporary, metadata={"config": text})
+            _publish(temporary, folder / "model.safetensors")
+            write_text(folder / "config.json", text)
+            write_text(folder / "metrics.json", json.dumps(self.metrics, indent=2))
+        except (OSError, SafetensorError) as error:
+            raise VqkitError(f"cannot write the artifact to {folder}: {error}") from error
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Artifact:
+        """Read an artifact folder. VqkitError for what is not one, damaged, or of a newer format."""
+        folder = Path(folder)
+        settings = _read_json(folder / "config.json")
+        if settings.get("format") != "vqkit" or "config" not in settings or "data" not in settings:
+            raise VqkitError(f"{folder} is not a vqkit artifact: config.json does not say so")
+        if settings.get("format_version") != FORMAT_VERSION:
+            raise VqkitError(f"{folder} has format version {settings.get('format_version')}; this vqkit reads {FORMAT_VERSION}")
+        config = from_tree(settings["config"], where=str(folder / "config.json"))
+        metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+        try:
+            shape = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
+            std = Normalisation.from_dict(settings["data"]["normalisation"]).std
+            model = _load_model(folder / "model.safetensors", config, shape, std)
+        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+            raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
+        return cls(config, model.eval(), settings["data"], metrics)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears under its name only when it is whole and on disk."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _publish(temporary, path)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise VqkitError(f"{path} is larger than {MAX_JSON} bytes: not written by vqkit")
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise VqkitError(f"{path.parent} is not a vqkit artifact: it has no {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise VqkitError(f"cannot read {path}: {error}") from error
+    if not isinstance(tree, dict):
+        raise VqkitError(f"{path} is not a vqkit file")
+    return tree
+
+
+def _load_model(path: Path, config: Config, shape: Any, std: Sequence[float]) -> Autoencoder:
+    """The model with its weights; sizes are compared on the meta device before any memory is taken."""
+
+    def build() -> Autoencoder:
+        return Autoencoder(config.model, shape, config.losses.distortion, std)
+
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if found != expected:
+            wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+            raise VqkitError(f"{path} does not fit its config.json (tensor {wrong}); one of the two was replaced")
+        model = build()
+        model.load_state_dict({name: file.get_tensor(name) for name in found})
+    return model
+
+
+def _parts(batch: Tensor) -> Sequence[Tensor]:
+    return batch.split(max(1, BATCH_VALUES // batch[0].numel())) if len(batch) else [batch]

@@ -1,0 +1,65 @@
+"""Sets that are known by name: emoji (shipped with vqkit), fashion-mnist (a Debian package or a folder), digits."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import VqkitError
+from .arrays import array_items, find_idx, read_idx_folder
+from .splits import digest, pack
+from .stores import Items, NumberedNames
+
+NAMES = ("emoji", "fashion-mnist", "digits")
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+def read_bundled(name: str) -> Items:
+    """One of NAMES. VqkitError if its files or the package that brings it are not installed."""
+    return {"emoji": _emoji, "fashion-mnist": _fashion_mnist, "digits": _digits}[name]()
+
+
+def _emoji() -> Items:
+    """Fluent emoji at 32x32 over white, with captions; scripts/make_emoji.py draws the sheet, NOTICE has the licences."""
+    folder = resources.files("vqkit") / "data" / "builtin"
+    table = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))
+    with (folder / table["sheet"]).open("rb") as file, Image.open(file) as image:
+        sheet = np.asarray(image.convert("RGB"))
+    side, count = table["side"], len(table["names"])
+    rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
+    cut = sheet.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)[:count]
+    items = array_items(cut, "emoji", table["names"], "emoji")
+    items.keys = pack([digest(key.encode()) for key in table["keys"]])
+    items.captions, items.groups = table["captions"], table["groups"]
+    return items
+
+
+def _fashion_mnist() -> Items:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqkit"
+    folders = [Path(os.environ.get("VQKIT_DATA") or cache) / "fashion-mnist", _DEBIAN]
+    for folder in folders:
+        if folder.is_dir() and find_idx(folder):
+            return read_idx_folder(folder, "fashion-mnist", _CLOTHES)
+    raise VqkitError(
+        "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' (Debian, Ubuntu), or put its "
+        f"four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., t10k-labels-... into {folders[0]}"
+    )
+
+
+def _digits() -> Items:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise VqkitError("the digits come with scikit-learn: pip install scikit-learn") from error
+    found = load_digits()
+    # 17 levels, 0 to 16
+    images = np.rint(np.asarray(found.images) * (255 / 16)).astype(np.uint8)
+    items = array_items(images, "digits", NumberedNames("digits", len(images)), "digits")
+    items.groups = [str(label) for label in found.target.tolist()]
+    return items

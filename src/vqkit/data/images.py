@@ -1,0 +1,218 @@
+"""Picture files to uint8 arrays: every Pillow mode, alpha over a background, EXIF rotation, one common size.
+
+Decoding has two halves so that a survey of many files is quick: `probe` reads the header alone, `load_picture` decodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile
+
+from ..errors import VqkitError
+
+Raw: TypeAlias = "str | Path | bytes | np.ndarray"
+"""a path, the bytes of a picture file, or decoded pixels (H, W, C) uint8"""
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
+# These need programs outside Pillow, or Pillow only knows their header.
+_UNREADABLE_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every picture is brought to: size (height, width) or None = its own, channels 1-4, and how."""
+
+    size: tuple[int, int] | None
+    channels: int
+    background: tuple[int, ...] = (255, 255, 255)
+    fit: Literal["crop", "resize"] = "crop"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture file says about itself: Pillow mode and (height, width) after EXIF rotation."""
+
+    mode: str
+    size: tuple[int, int]
+
+
+@contextlib.contextmanager
+def pillow_warnings() -> Iterator[None]:
+    """Decompression bombs become exceptions, other remarks of Pillow are dropped.
+
+    Enter it once, in the main thread, around a pool of threads: the list of warning filters belongs to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Lower-case file suffixes, with the dot, of the formats that Pillow reads by itself."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, kind in known if kind in Image.OPEN and kind not in _UNREADABLE_FORMATS)
+
+
+def probe(file: BinaryIO) -> Header:
+    """Header of an open picture file; no pixel is decoded. Any exception of Pillow: `reason` words it."""
+    with Image.open(file) as image:
+        height, width = image.height, image.width
+        if _orientation(image) >= 5:
+            height, width = width, height
+        return Header(image.mode, (height, width))
+
+
+def reason(error: BaseException) -> str:
+    """One line that says why a picture cannot be used."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture in any format that Pillow reads"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?)"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def load_picture(
+    file: Raw | BinaryIO, channels: int = 3, background: tuple[int, ...] = (255, 255, 255)
+) -> np.ndarray:  # (H, W, C)
+    """One picture as uint8 (height, width, channels), at its own size, turned upright, first frame of an animation.
+
+    channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; without alpha, transparent pixels show `background` (RGB, 0-255).
+    16-bit values are divided by 256; floats are read as [0, 1], or as [0, 255] when the picture goes above 1.
+    Errors: VqkitError naming the file if it is missing, broken, or its values have no known range.
+    """
+    name = str(file) if isinstance(file, str | Path) else "picture"
+    try:
+        with pillow_warnings():
+            return decode(file, Target(None, channels, background))
+    except Exception as error:  # Pillow raises a dozen types on broken files, struct.error and KeyError among them
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else reason(error)
+        raise VqkitError(f"cannot read {name}: {why}") from error
+
+
+def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
+    """uint8 (height, width, channels) brought to `target`. Raises whatever Pillow raises; see `pillow_warnings`."""
+    if isinstance(raw, np.ndarray):
+        return convert(Image.fromarray(raw[:, :, 0] if raw.shape[2] == 1 else raw), target)
+    with Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw) as image:
+        turn = _TURNS.get(_orientation(image))
+        if target.size is not None and image.format == "JPEG":
+            # Twice the size that is wanted: the last halving is left to the good filter. Square, as it may be turned.
+            side = 2 * max(target.size)
+            image.draft(image.mode, (side, side))
+        image.load()
+        upright = image.transpose(turn) if turn is not None else image
+        upright.info = image.info
+        return convert(upright, target)
+
+
+def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
+    """A loaded picture as uint8 (height, width, channels), brought to `target`."""
+    converted = _to_channels(image, target.channels, target.background)
+    if target.size is not None:
+        converted = fit_picture(converted, target.size, target.fit)
+    pixels = np.array(converted, dtype=np.uint8)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def fit_picture(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
+    """The picture at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes.
+
+    Scaling is antialiased (Lanczos) and weights colours by alpha where the picture has any.
+    """
+    height, width = size
+    if (image.height, image.width) == size:
+        return image
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    if fit == "crop":
+        scale = min(image.width / width, image.height / height)
+        left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+        box = (left, top, left + width * scale, top + height * scale)
+        if scale == 1:  # nothing to scale: cut whole pixels, exactly
+            return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+
+
+def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:  # (H, W, C) -> (N, h, w, C)
+    """Non-overlapping patches in reading order and their places 'row,column' in pixels; a rest at the rim is dropped."""
+    height, width = size
+    rows, columns = pixels.shape[0] // height, pixels.shape[1] // width
+    cut = pixels[: rows * height, : columns * width].reshape(rows, height, columns, width, -1)
+    places = [f"{row * height},{column * width}" for row in range(rows) for column in range(columns)]
+    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(rows * columns, height, width, -1), places
+
+
+# --------------------------------------------------------------------------------------------------------- modes
+
+
+def is_grey(mode: str) -> bool:
+    """Whether pictures of this Pillow mode have no colour, alpha aside."""
+    return mode in _GREY_MODES or mode.startswith("I;16")
+
+
+def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
+    """EXIF orientation 1-8 that is still to be applied; asked before the pixels are loaded."""
+    if image.format == "TIFF":  # Pillow turns TIFF itself while loading, and already reports the turned size
+        return 1
+    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode the whole PNG to look behind it
+        return 1
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF says nothing about the pixels
+        return 1
+
+
+def _to_channels(image: Image.Image, channels: int, background: tuple[int, ...]) -> Image.Image:
+    """One of the modes L, LA, RGB, RGBA."""
+    image = _to_eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA") if image.mode not in ("LA", "RGBA") else image
+        if channels in (1, 3):
+            under = Image.new("RGBA", image.size, (*background, 255))
+            image = Image.alpha_composite(under, image.convert("RGBA")).convert("RGB")
+    elif image.mode == "LAB":
+        to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        image = ImageCms.applyTransform(image, to_rgb) or image
+    if image.mode == MODES[channels]:
+        return image
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):  # palette, CMYK, YCbCr, HSV and 1-bit reach the others through these
+        image = image.convert("L" if is_grey(image.mode) else "RGB")
+    return image.convert(MODES[channels])
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Modes of 16 and 32 bits as L; others unchanged. ValueError if the values have no known range."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode == "I":  # Pillow's mode for 16-bit PGM and others; nothing tells the range of real 32-bit files
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError(f"32-bit values from {wide.min()} to {wide.max()}; convert it to 8 or 16 bits first")
+        return Image.fromarray((wide >> 8).astype(np.uint8))
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not np.isfinite(values).all():
+            raise ValueError("holds NaN or infinite values")
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or high > 255:
+            raise ValueError(f"float values from {low:g} to {high:g}; only [0, 1] and [0, 255] have a meaning")
+        return Image.fromarray(np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8))
+    return image

@@ -1,0 +1,88 @@
+"""Train, validation and test as a pure function of what the images contain and of a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from ..errors import VqkitError
+
+DIGEST_BYTES = 16
+SPLITS = ("train", "validation", "test")
+
+
+def digest(*parts: bytes) -> bytes:
+    """16 bytes of SHA-256 over the parts; what images are told apart by."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()[:DIGEST_BYTES]
+
+
+def pack(digests: list[bytes]) -> np.ndarray:  # (N, 16) uint8
+    """Many digests in one array: flat in memory, and shared with worker processes without copies."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from words and numbers, the same on every machine."""
+    return int.from_bytes(digest(repr(parts).encode())[:8], "little") >> 1
+
+
+def split(
+    content: np.ndarray,  # (N, 16) uint8
+    keys: np.ndarray,  # (N, 16) uint8
+    seed: int,
+    fractions: tuple[float, float],
+    fixed_test: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Indices (int64) of the splits train, validation and test.
+
+    Images with the same key never part. Keys are put in the order of sha256(seed, key); `fractions` of the number of
+    keys (validation, test) are cut off in that order, at least one key for every fraction above 0. Neither names nor the
+    order of the files matter: the indices of a split come in the order of sha256(seed, content), so that even a training
+    run does not see them.
+    A ready-made test set `fixed_test` is taken as it is, and only the validation share is cut from the rest.
+    Errors: VqkitError if a split stays empty; it says how many different images are needed.
+    """
+    free = np.arange(len(keys))
+    if fixed_test is not None:
+        free = np.setdiff1d(free, fixed_test)
+    order, owner = _ordered(content[free], keys[free], seed)
+    num_keys = int(owner.max(initial=-1)) + 1
+    shares = (fractions[0], 0.0 if fixed_test is not None else fractions[1])
+    num_validation, num_test = (max(1, round(share * num_keys)) if share > 0 else 0 for share in shares)
+    if num_validation + num_test >= num_keys:
+        raise VqkitError(_too_few(num_keys, shares))
+    parts = np.digitize(owner, [num_test, num_test + num_validation])  # 0 test, 1 validation, 2 train
+    chosen = {name: free[order[parts == part]] for part, name in enumerate(("test", "validation", "train"))}
+    if fixed_test is not None:
+        chosen["test"] = fixed_test
+    return {name: chosen[name].astype(np.int64) for name in SPLITS}
+
+
+def _ordered(content: np.ndarray, keys: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the order of sha256(seed, content), and the rank of the key of each among all different keys.
+
+    The order within a split goes by content, not by key: the members of a group would sit side by side.
+    """
+    salt = f"vqkit split {seed}:".encode()
+    ranks = [digest(salt, key.tobytes()) for key in keys]
+    place = {rank: position for position, rank in enumerate(sorted(set(ranks)))}
+    shuffled = [digest(salt, item.tobytes()) for item in content]
+    order = np.array(sorted(range(len(ranks)), key=shuffled.__getitem__), dtype=np.int64)
+    owner = np.array([place[rank] for rank in ranks], dtype=np.int64)
+    return order, owner[order]
+
+
+def _too_few(num_keys: int, shares: tuple[float, float]) -> str:
+    requested = [f"data.{name}={share:g}" for name, share in zip(SPLITS[1:], shares, strict=True) if share > 0]
+    if sum(shares) >= 1:
+        return f"{' and '.join(requested)} leave nothing to train on; their sum must be below 1"
+    held_out = 1 - sum(shares)
+    needed = max(len(requested) + 1, math.ceil(1 / held_out))
+    cure = " ".join(f"{text.split('=')[0]}=0" for text in requested)
+    cure = f"; or set {cure}" if requested and num_keys > 0 else ""
+    return f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"

@@ -1,0 +1,59 @@
+"""Distortion, use of the codebook, and rates; one definition of each for training, evaluation and benchmarks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_PSNR = 100.0
+"""reported for an image that comes back without any error, so that means stay finite"""
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Float images in [0, 1] -> uint8, rounded and clamped: what is written to a file is what is measured."""
+    return (images * 255.0).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of every image, dB: (B, C, H, W) uint8 twice -> (B,) float32."""
+    mse = (reconstruction.float() - original.float()).square().flatten(1).mean(1)
+    return (10.0 * torch.log10(255.0**2 / mse)).clamp(max=MAX_PSNR)
+
+
+def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Structural similarity of every image (Wang et al. 2004; Gaussian window 11, sigma 1.5): (B, C, H, W) uint8 -> (B,).
+
+    Images smaller than the window are mirrored at the border first.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    score = structural_similarity_index_measure(
+        reconstruction.float(), original.float(), data_range=255.0, reduction="none"
+    )
+    return torch.as_tensor(score).reshape(-1)
+
+
+def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
+    """How often each code occurs: (B, Q, *grid) -> (Q, K) int64."""
+    per_codebook = codes.movedim(1, 0).flatten(1)
+    return torch.stack([torch.bincount(row, minlength=codebook_size) for row in per_codebook])
+
+
+def usage(counts: Tensor) -> float:
+    """Share of codes hit at least once, mean over codebooks; `counts` (Q, K) over a whole split, never a batch."""
+    return float((counts > 0).float().mean())
+
+
+def perplexity(counts: Tensor) -> float:
+    """2^H of the code histogram, mean over codebooks: 1 when one code does everything, K when all are equal."""
+    shares = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
+    entropy = -torch.special.xlogy(shares, shares).sum(1)
+    return float(entropy.exp().mean())
+
+
+def entropy_bits(counts: Tensor) -> float:
+    """Entropy of a code, bits, mean over codebooks; at most log2 K."""
+    shares = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
+    return float(-torch.special.xlogy(shares, shares).sum(1).mean() / math.log(2))

@@ -1,0 +1,75 @@
+"""Building blocks of encoders and decoders.
+
+Shapes: B batch, C channels, H W pixels, h w the grid. Blocks keep the shape they are given.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvResidual(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))), the block of the VQ-VAE paper (arXiv 1711.00937, section 4.1)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(width, hidden, 3, padding=1)
+        self.pointwise = nn.Conv2d(hidden, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pointwise(F.relu(self.spatial(F.relu(x))))
+
+
+class WideResidual(nn.Module):
+    """x + conv3x3(gelu(conv3x3(x))), the second convolution starting at zero so that the block starts as identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.gelu(self.first(x)))
+
+
+def tile(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, n * height, m * width) -> (B * n * m, C, height, width), row by row."""
+    batch, channels, full_height, full_width = x.shape
+    rows, columns = full_height // height, full_width // width
+    x = x.reshape(batch, channels, rows, height, columns, width)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch * rows * columns, channels, height, width)
+
+
+def untile(tiles: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `tile`: (B * rows * columns, C, height, width) -> (B, C, rows * height, columns * width)."""
+    _, channels, height, width = tiles.shape
+    x = tiles.reshape(-1, rows, columns, channels, height, width)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows * height, columns * width)
+
+
+def pad_to_multiple(x: Tensor, multiple: tuple[int, int]) -> Tensor:
+    """Repeat the last row and column until height and width are multiples; crop to undo."""
+    bottom, right = -x.shape[2] % multiple[0], -x.shape[3] % multiple[1]
+    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+
+
+def mlp(widths: list[int]) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them."""
+    layers: list[nn.Module] = []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Number of learnable values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The layout that convolutions are fastest in."""
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,66 @@
+"""Decoders: quantized latents (B, D, h, w) -> standardised images (B, C, H, W). Each mirrors an encoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import ConvConfig, MLPConfig, PatchConfig
+from .blocks import ConvResidual, WideResidual, mlp, tile, untile
+
+
+class ConvDecoder(nn.Module):
+    """Residual 3x3 blocks, then transposed 4x4 convolutions (arXiv 1711.00937, section 4.1).
+
+        latents --> conv3 --ConvResidual x num_blocks--> relu --(transposed conv4 stride 2) x num_downsamplings--> image
+    """
+
+    def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(latent_dim, config.width, 3, padding=1)]
+        layers += [ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)]
+        for index in range(config.num_downsamplings):
+            last = index == config.num_downsamplings - 1
+            layers += [nn.ReLU(), nn.ConvTranspose2d(config.width, channels if last else config.width, 4, 2, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, quantized: Tensor) -> Tensor:
+        return self.layers(quantized)
+
+
+class PatchDecoder(nn.Module):
+    """All work at the latent grid; channels become squares of patch_size pixels at the very end.
+
+        latents --> conv1 --WideResidual x decoder_blocks--> conv1 --depth-to-space--> image
+    """
+
+    def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.layers = nn.Sequential(
+            nn.Conv2d(latent_dim, config.width, 1),
+            *(WideResidual(config.width) for _ in range(config.decoder_blocks)),
+            nn.Conv2d(config.width, channels * config.patch_size**2, 1),
+        )
+
+    def forward(self, quantized: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.layers(quantized), self.patch_size)
+
+
+class MLPDecoder(nn.Module):
+    """Fully connected, from a tile of the grid to a tile of the training size.
+
+        latents --tiles of (h, w)--> flatten --Linear, ReLU, ...--> (C, H, W) a tile --> image
+    """
+
+    def __init__(self, config: MLPConfig, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        super().__init__()
+        self.image_shape, self.grid = image_shape, config.grid
+        channels, height, width = image_shape
+        size = config.grid[0] * config.grid[1]
+        self.layers = mlp([latent_dim * size, *reversed(config.widths), channels * height * width])
+
+    def forward(self, quantized: Tensor) -> Tensor:
+        rows, columns = quantized.shape[2] // self.grid[0], quantized.shape[3] // self.grid[1]
+        pixels = self.layers(tile(quantized, *self.grid).flatten(1))
+        return untile(pixels.reshape(-1, *self.image_shape), rows, columns)

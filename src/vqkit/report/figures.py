@@ -1,0 +1,338 @@
+"""Curves and histograms, each drawn on one matplotlib Axes by a function that says whether it had anything to draw.
+
+`svg` renders one for the page: its colours are placeholders that become CSS variables, so that the browser chooses them
+(light or dark); its text stays text. `png` renders several side by side on white, for the model card.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .verdict import series
+from .wording import count, decibel, finite, large
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito 2008, without yellow; black is the ink
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+MAX_POINTS = 400
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vqkit",
+    "text.parse_math": False,  # names of loss terms are not formulas
+    "font.size": 10.5,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours by role: for PNG as they are, for SVG as placeholders."""
+
+    ink: str = "#1b1d21"
+    muted: str = "#6b7078"
+    rule: str = "#d9dce1"
+    alert: str = "#d55e00"
+    series: tuple[str, ...] = field(default=SERIES)
+
+    def of(self, index: int) -> str:
+        return self.series[index % len(self.series)]
+
+
+PRINT = Palette()
+_PLACEHOLDERS = Palette("#fe0001", "#fe0002", "#fe0003", "#fe0004", tuple(f"#fe001{index}" for index in range(6)))
+_VARIABLES = {
+    _PLACEHOLDERS.ink: "--ink",
+    _PLACEHOLDERS.muted: "--muted",
+    _PLACEHOLDERS.rule: "--rule",
+    _PLACEHOLDERS.alert: "--alert",
+    **{colour: f"--series-{index}" for index, colour in enumerate(_PLACEHOLDERS.series)},
+}
+Draw = Callable[["Axes", Palette], bool]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend, which the page writes in its own text."""
+
+    label: str
+    colour: str
+    """a CSS variable"""
+    dashed: bool
+
+
+@dataclass(frozen=True)
+class Drawing:
+    svg: str
+    keys: tuple[Key, ...]
+
+
+def svg(name: str, draw: Draw) -> Drawing | None:
+    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`; None if there was nothing to draw."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.2, 2.6))
+        figure.patch.set_alpha(0)
+        figure.subplots_adjust(left=0.115, right=0.985, bottom=0.18, top=0.97)
+        axes = figure.add_subplot()
+        _style(axes, _PLACEHOLDERS)
+        if not draw(axes, _PLACEHOLDERS):
+            return None
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return Drawing(_inline(name, buffer.getvalue()), _keys(axes))
+
+
+def _keys(axes: Axes) -> tuple[Key, ...]:
+    from matplotlib.colors import to_hex
+    from matplotlib.lines import Line2D
+
+    keys = []
+    handle: Any
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        line = isinstance(handle, Line2D)
+        colour = to_hex(handle.get_color() if line else handle.get_edgecolor())
+        keys.append(Key(label, _VARIABLES[colour], line and handle.get_linestyle() != "-"))
+    return tuple(keys) if _needs_legend(axes) else ()
+
+
+def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> bytes | None:
+    """PNG of the panels that have something to draw, side by side on white, titled; None if none has."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(SETTINGS):
+        drawable = {title: draw for title, draw in panels.items() if draw(Figure().add_subplot(), PRINT)}
+        if not drawable:
+            return None
+        figure = Figure(figsize=(width * len(drawable), height), layout="constrained", facecolor="white")
+        for axes, (title, draw) in zip(
+            figure.subplots(1, len(drawable), squeeze=False)[0], drawable.items(), strict=True
+        ):
+            _style(axes, PRINT)
+            draw(axes, PRINT)
+            axes.set_title(title, loc="left", color=PRINT.ink, fontsize=11, fontweight="bold", pad=24)
+            _legend(axes, PRINT)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=144)
+    return buffer.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------ curves
+
+
+def loss(history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]] = ()) -> Draw:
+    """Every loss term on both splits; logarithmic when the values span more than a factor of eight."""
+    terms = sorted({key for row in history for key in row if key.startswith("loss/")}, key=_reconstruction_first)
+    keys = (["loss"] if len(terms) != 1 else []) + terms
+
+    def draw(axes: Axes, palette: Palette) -> bool:
+        drawn = []
+        for index, key in enumerate(keys):
+            colour = palette.ink if key == "loss" else palette.of(index - (keys[0] == "loss"))
+            drawn += _curve(axes, history, key, colour, "total" if key == "loss" else key.removeprefix("loss/"))
+        values = np.concatenate(drawn) if drawn else np.zeros(0)
+        if len(values) and values.min() > 0 and values.max() > 8 * values.min():
+            axes.set_yscale("log")
+        return _finish(axes, palette, values, events)
+
+    return draw
+
+
+def _reconstruction_first(term: str) -> tuple[bool, str]:
+    return term != "loss/reconstruction", term
+
+
+def over_steps(
+    history: Sequence[Mapping[str, Any]],
+    keys: Mapping[str, str],
+    events: Sequence[Mapping[str, Any]] = (),
+    percent: bool = False,
+    level: float | None = None,
+) -> Draw:
+    """Figures (key -> label) over the steps; `level` is a horizontal line to compare with."""
+
+    def draw(axes: Axes, palette: Palette) -> bool:
+        drawn = []
+        for index, (key, label) in enumerate(keys.items()):
+            drawn += _curve(axes, history, key, palette.of(index), label, scale=100 if percent else 1)
+        values = np.concatenate(drawn) if drawn else np.zeros(0)
+        if percent and len(values):
+            axes.set_ylim(min(values.min() - 5, 85), 101)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        if level is not None and len(values) and values.max() > 0.2 * level:
+            axes.axhline(level, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)))
+            axes.set_ylim(0, 1.12 * level)
+            axes.text(0.01, level * 1.02, f"{count(level)} codes, all used alike", color=palette.muted, fontsize=9,
+                      transform=axes.get_yaxis_transform(), verticalalignment="bottom")  # fmt: skip
+        return _finish(axes, palette, values, events)
+
+    return draw
+
+
+def _curve(
+    axes: Axes, history: Sequence[Mapping[str, Any]], key: str, colour: str, label: str, scale: float = 1
+) -> list[np.ndarray]:
+    """Training thin and light, validation bold; what is logged in training alone is bold too."""
+    drawn = []
+    found = {split: series(history, key, split) for split in ("train", "validation")}
+    for split, (steps, values) in found.items():
+        if not len(values):
+            continue
+        steps, values = thinned(steps, values * scale)
+        bold = split == "validation" or not len(found["validation"][1])
+        style: dict[str, Any] = {"linewidth": 1.9, "zorder": 3} if bold else {"linewidth": 1.0, "alpha": 0.5}
+        if split == "validation" and len(values) <= 40 or len(values) == 1:
+            style |= {"marker": "o", "markersize": 3.6}
+        axes.plot(steps, values, color=colour, label=label if bold else "_" + label, **style)
+        drawn.append(values)
+    return drawn
+
+
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last stay what they are."""
+    if len(values) <= MAX_POINTS:
+        return steps, values
+    edges = np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[:-1]
+    sizes = np.diff([*edges, len(values)])
+    steps, means = (np.add.reduceat(column, edges) / sizes for column in (steps, values))
+    return np.array([*steps]), np.array([values[0], *means[1:-1], values[-1]])
+
+
+def _finish(axes: Axes, palette: Palette, values: np.ndarray, events: Sequence[Mapping[str, Any]]) -> bool:
+    if not len(values):
+        return False
+    axes.set_xlabel("step", color=palette.muted)
+    axes.locator_params(axis="x", integer=True, nbins=6)
+    if axes.get_yscale() == "log":
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(lambda value, _: _minor_label(value, wide=high > 40 * low))
+    for level, colour in (("info", palette.muted), ("warning", palette.alert)):
+        steps = [finite(event.get("step")) for event in events if event.get("level") == level]
+        at = [step for step in steps if step is not None]
+        if at:
+            axes.plot(at, [0.0] * len(at), "^", color=colour, markersize=6, clip_on=False, zorder=5,
+                      transform=axes.get_xaxis_transform())  # fmt: skip
+    return True
+
+
+def _minor_label(value: float, wide: bool) -> str:
+    digit = f"{value:e}"[0]
+    return f"{value:g}" if digit in ("3" if wide else "235") else ""
+
+
+# -------------------------------------------------------------------------------------------------------- histograms
+
+
+def code_usage(code_counts: np.ndarray | None) -> Draw:
+    """Counts of the codes in descending order, relative to uniform usage; the dead ones named. (Q, K) counts."""
+
+    def draw(axes: Axes, palette: Palette) -> bool:
+        if code_counts is None or not code_counts.size or not code_counts.sum():
+            return False
+        books, size = code_counts.shape
+        relative = -np.sort(-code_counts, axis=1) * (size / np.maximum(code_counts.sum(axis=1, keepdims=True), 1))
+        for index, row in enumerate(relative):
+            dead = int((row == 0).sum())
+            label = (f"codebook {index + 1}, " if books > 1 else "") + f"{count(dead)} dead"
+            _ranked(axes, row, palette.of(index), label if books <= 6 else "_" + label, fill=books == 1)
+        axes.axhline(1, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)), label="uniform")
+        alive = relative[relative > 0]
+        if alive.max() > 12 * alive.min():
+            axes.set_yscale("log")
+            axes.set_ylim(alive.min() / 1.5, alive.max() * 1.5)
+            axes.yaxis.set_minor_formatter(lambda value, _: "")
+        else:
+            axes.set_ylim(0, 1.1 * alive.max())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+        axes.set_xlim(0, size)
+        axes.locator_params(axis="x", integer=True, nbins=6)
+        axes.set_xlabel("codes, most used first", color=palette.muted)
+        return True
+
+    return draw
+
+
+def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) -> None:
+    """A descending staircase with at most about MAX_POINTS treads that ends where the dead codes begin."""
+    alive = int((row > 0).sum())
+    if not alive:
+        return
+    ranks = np.unique(np.linspace(0, alive - 1, MAX_POINTS).round().astype(int))
+    edges, heights = np.append(ranks, alive), row[ranks]
+    axes.stairs(heights, edges, color=colour, linewidth=1.8, label=label, baseline=None)
+    if fill:
+        axes.stairs(heights, edges, color=colour, fill=True, alpha=0.16, baseline=1e-9)
+        if alive < len(row):
+            axes.axvline(alive, color=colour, linewidth=1, linestyle=(0, (1, 2)))
+
+
+def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
+    """How many images reach which PSNR, mean and median marked; exact reconstructions (infinite) are left out."""
+
+    def draw(axes: Axes, palette: Palette) -> bool:
+        values = np.asarray(psnr_per_image, np.float64)
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return False
+        bins = int(np.clip(2 * len(values) ** (1 / 3) * 1.5, 5, 48))
+        axes.hist(values, bins=bins, color=palette.of(0), alpha=0.75, linewidth=0)
+        for value, name, colour, style in (
+            (values.mean(), "mean", palette.ink, "-"),
+            (np.median(values), "median", palette.of(1), (0, (4, 2))),
+        ):
+            axes.axvline(value, color=colour, linewidth=1.6, linestyle=style, label=f"{name} {decibel(value)}")
+        axes.set_xlabel("PSNR of an image, dB", color=palette.muted)
+        axes.locator_params(axis="y", integer=True, nbins=5)
+        return True
+
+    return draw
+
+
+# ------------------------------------------------------------------------------------------------------------- style
+
+
+def _style(axes: Axes, palette: Palette) -> None:
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(palette.muted)
+    axes.grid(axis="y", color=palette.rule, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=palette.muted, length=0, pad=5)
+    axes.tick_params(axis="x", length=3)
+    axes.margins(x=0.01)
+    axes.yaxis.set_major_formatter(lambda value, _: large(value) if value >= 10000 else f"{value:g}")
+    axes.xaxis.set_major_formatter(lambda value, _: large(value) if value >= 10000 else f"{value:g}")
+
+
+def _needs_legend(axes: Axes) -> bool:
+    return len(axes.get_legend_handles_labels()[1]) > 1
+
+
+def _legend(axes: Axes, palette: Palette) -> None:
+    if _needs_legend(axes):
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=palette.ink,
+                    fontsize=9.5, handlelength=1.3, columnspacing=1.2, borderpad=0.2)  # fmt: skip
+
+
+def _inline(name: str, text: str) -> str:
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
+    for placeholder, variable in _VARIABLES.items():
+        text = text.replace(placeholder, f"var({variable})")
+    return text

@@ -1,0 +1,146 @@
+"""Figures and data summary as rows of text, the same on the page and on the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .summary import RunSummary
+from .wording import count, decibel, duration, finite, large, number, share
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    value: str
+    note: str = ""
+
+
+def _bits(value: Any) -> str:
+    return count(value) if float(value) >= 100 else number(value)
+
+
+def _perplexity(value: Any) -> str:
+    return large(value) if float(value) > 99_999 else number(value)
+
+
+# key: label, how to write it, what it means
+METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
+    "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
+    "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
+    "usage": ("Usage", share, "share of the codes that occur in the whole split"),
+    "perplexity": ("Perplexity", _perplexity, "how many codes, all used alike, would carry as much"),
+    "bits_per_image": ("Bits per image", _bits, ""),
+    "bpp": ("Bits per pixel", number, ""),
+    "images": ("Images", count, "in the evaluated split"),
+    "split": ("Split", str, ""),
+    "parameters": ("Parameters", large, ""),
+    "step": ("Steps", count, "of the optimiser"),
+    "stopped_by": ("Stopped by", str, ""),
+    "training_seconds": ("Training time", duration, ""),
+    "images_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
+    "peak_memory_mb": ("Peak memory", lambda value: f"{count(value)} MB", ""),
+    "version": ("vqkit", str, ""),
+    "content_id": ("Content id", str, "SHA-256 of the weights; names the model in compressed files"),
+}
+HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "bpp", "training_seconds")
+UNITS = (" dB", " %")
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """All figures that are there, the known ones first and explained. What does not apply (None) is left out."""
+    ordered = [key for key in METRICS if key in metrics] + [key for key in metrics if key not in METRICS]
+    return [_row(key, metrics[key]) for key in ordered if metrics[key] is not None]
+
+
+def _row(key: str, value: Any) -> Row:
+    label, write, note = METRICS.get(key, (key.replace("_", " ").capitalize(), plain, ""))
+    try:
+        return Row(label, write(value), note)
+    except (TypeError, ValueError, OverflowError):
+        return Row(label, plain(value), note)
+
+
+def headline(summary: RunSummary) -> list[Row]:
+    """At most six figures: label, value without unit, unit (with the codebook size for perplexity)."""
+    rows = []
+    for key in HEADLINE:
+        if summary.metrics.get(key) is None:
+            continue
+        row = _row(key, summary.metrics[key])
+        unit = next((unit for unit in UNITS if row.value.endswith(unit)), "")
+        value = row.value.removesuffix(unit)
+        if key == "perplexity" and summary.code_counts is not None and summary.code_counts.size:
+            size = summary.code_counts.shape[1]
+            unit = f" of {large(size) if size > 99_999 else count(size)}"
+        rows.append(Row(row.label, value, unit.strip()))
+    return rows[:6]
+
+
+def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:
+    """PSNR at both ends of the ranking and in between."""
+    values = np.asarray(psnr_per_image, np.float64)
+    if not len(values) or np.isnan(values).any():
+        return []
+    shown = {"Worst image": 0, "1 of 20 is below": 5, "Half are below": 50, "1 of 20 is above": 95, "Best image": 100}
+    return [Row(label, decibel(np.percentile(values, at, method="nearest"))) for label, at in shown.items()]
+
+
+def plain(value: Any) -> str:
+    """Any value as a person would write it: numbers short, lists with commas, mappings as key: value."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(plain(item) for item in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return count(value)
+    return str(value) if finite(value) is None else number(value)
+
+
+def data_rows(data: Mapping[str, Any]) -> list[Row]:
+    """The data summary without its bad files."""
+    rows = []
+    for key, value in data.items():
+        if key.startswith("bad"):
+            continue
+        if key in ("size", "image_size") and isinstance(value, (list, tuple)):
+            value = " × ".join(str(side) for side in value) + " (height × width)"
+        rows.append(
+            Row(key.replace("_", " ").capitalize(), _counted(value) if isinstance(value, Mapping) else plain(value))
+        )
+    return rows
+
+
+def _counted(counts: Mapping[Any, Any], most: int = 12) -> str:
+    """{(28, 28): 900, ...} as "28 × 28 (900), ...", the `most` first entries."""
+    parts = []
+    for key, value in list(counts.items())[:most]:
+        name = " × ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+        parts.append(f"{name} ({plain(value)})")
+    rest = len(counts) - len(parts)
+    return ", ".join(parts) + (f" and {rest} more" if rest else "") or "none"
+
+
+def bad_files(data: Mapping[str, Any]) -> list[Row]:
+    """Name and reason of every file that was left out, from a mapping or a list of pairs, mappings or names."""
+    found: Any = next((data[key] for key in ("bad_files", "bad") if data.get(key)), ())
+    if isinstance(found, Mapping):
+        return [Row(str(name), plain(reason)) for name, reason in found.items()]
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        return [Row(plain(found), "")]
+    return [_bad_file(entry) for entry in found]
+
+
+def _bad_file(entry: Any) -> Row:
+    if isinstance(entry, Mapping):
+        values = [str(value) for value in entry.values()]
+        name = next((str(entry[key]) for key in ("name", "path", "file") if key in entry), values[0] if values else "")
+        return Row(name, next((str(entry[key]) for key in ("reason", "error", "message") if key in entry), ""))
+    if isinstance(entry, (list, tuple)) and len(entry) == 2:
+        return Row(str(entry[0]), str(entry[1]))
+    return Row(str(entry), "")

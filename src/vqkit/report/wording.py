@@ -1,0 +1,67 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float, or None if it is missing, no number, infinite or NaN."""
+    if isinstance(value, (bool, str)) or value is None:
+        return None
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        return None
+    return result if math.isfinite(result) else None
+
+
+def count(value: Any) -> str:
+    """12345.0 -> 12,345"""
+    return f"{float(value):,.0f}"
+
+
+def number(value: Any) -> str:
+    """Three significant digits, no exponent where it can be avoided: 0.0123, 1.23, 12.3, 1,235."""
+    value = float(value)
+    if not math.isfinite(value):
+        return {math.inf: "infinite", -math.inf: "-infinite"}.get(value, "not a number")
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+
+
+def decibel(value: Any) -> str:
+    """26.437 -> 26.4 dB; an exact reconstruction has infinite PSNR."""
+    value = float(value)
+    return f"{value:.1f} dB" if math.isfinite(value) else "exact" if value > 0 else "not a number"
+
+
+def share(value: Any) -> str:
+    """0.123 -> 12.3 %; what is not quite everything never reads 100 %, what is not nothing never reads 0 %."""
+    percent = 100 * float(value)
+    if 99.95 <= percent < 100:
+        return "99.9 %"
+    if 0 < percent < 0.05:
+        return "< 0.1 %"
+    return f"{percent:.0f} %" if percent in (0, 100) or 10 <= percent < 90 else f"{percent:.1f} %"
+
+
+def duration(seconds: Any) -> str:
+    """83 -> 1 min 23 s"""
+    whole = round(float(seconds))
+    if whole < 60:
+        return f"{float(seconds):.3g} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def large(value: Any) -> str:
+    """1234567 -> 1.23 M"""
+    value = float(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,131 @@
+"""A whole run: from files to an artifact that is evaluated, documented and ready to use."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import config as settings
+from .apps.evaluate import Evaluation, evaluate
+from .artifact import Artifact, write_text
+from .config import Config
+from .data import ImageData, open_images
+from .errors import VqkitError
+from .report import Ranked, RunSummary, write_card, write_report
+from .training import TrainingResult
+from .training import train as fit
+from .training.checkpoint import FOLDER as CHECKPOINTS
+from .training.progress import Display
+from .training.trainer import resumed_config
+
+DEFAULT_RECIPE = "images"
+
+
+def train(
+    source: str | Path,
+    out: str | Path,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    resume: bool = False,
+    display: Display | None = None,
+) -> Artifact | None:
+    """Train on `source` (a folder, a file or a built-in set) and fill `out` with an artifact, a card and a report.
+
+    recipe: a name or a YAML file; None = the recipe named like the built-in set, else 'images'. overrides:
+    'train.lr=1e-3' and the like. resume: go on from the checkpoint in `out`. display: shows progress; None = silent.
+    Returns the artifact, its figures in `metrics`; None on ranks other than the first.
+    Errors: VqkitError for anything a user can mend; TrainingDiverged.
+    """
+    folder, overrides = Path(out), list(overrides)
+    config = _settings(folder, source, recipe, overrides, resume)
+    data = open_images(source, config.data, config.seed)
+    if display and _is_main():
+        for bad in data.bad:
+            display.message(f"skipped {bad.name}: {bad.reason}")
+    result = fit(data, config, folder, display)
+    if result is None:
+        return None
+    split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
+    evaluation = evaluate(result.artifact, data, split)
+    artifact = _finish(result, evaluation, folder)
+    command = shlex.join(["vqkit", "train", str(source), "--out", str(out), *_recipe_flag(source, recipe), *overrides])
+    summary = _summary(result, evaluation, artifact, data, command)
+    write_card(summary, folder)
+    write_report(summary, folder / "report.html")
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the artifact is whole: nothing is left to resume
+    return artifact
+
+
+def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str], resume: bool) -> Config:
+    """Settings of a new run in an empty folder, or of the one that is waiting there."""
+    waiting = resumed_config(folder)
+    if resume:
+        if waiting is None:
+            done = (folder / "config.json").exists()
+            raise VqkitError(f"{folder} " + ("is finished" if done else "has no checkpoint") + ": nothing to resume")
+        if recipe is not None or overrides:
+            raise VqkitError("--resume goes on with the run's own settings; leave --recipe and key=value out")
+        return waiting
+    if _is_main() and folder.exists() and any(folder.iterdir()):
+        hint = "add --resume to go on with it, or " if waiting else ""
+        raise VqkitError(f"{folder} is not empty; {hint}choose another --out")
+    config = load_settings(source, recipe, overrides)
+    if _is_main():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "recipe.yaml", settings.dump(config))
+        except OSError as error:
+            raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    return config
+
+
+def load_settings(source: str | Path, recipe: str | Path | None, overrides: Iterable[str]) -> Config:
+    """Settings of `recipe` (default: the one named like the source, else 'images') with overrides."""
+    return settings.load(_recipe_flag(source, recipe)[1], overrides)
+
+
+def _recipe_flag(source: str | Path, recipe: str | Path | None) -> list[str]:
+    named_like_source = str(source) if str(source) in settings.recipe_names() else DEFAULT_RECIPE
+    return ["--recipe", str(recipe or named_like_source)]
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _finish(result: TrainingResult, evaluation: Evaluation, folder: Path) -> Artifact:
+    trained = result.artifact
+    figures = {**evaluation.metrics, **result.figures, "content_id": trained.content_id}
+    artifact = Artifact(trained.config, trained.model, trained.data, figures)
+    artifact.save(folder)
+    return artifact
+
+
+def _summary(
+    result: TrainingResult, evaluation: Evaluation, artifact: Artifact, data: ImageData, command: str
+) -> RunSummary:
+    ranked = {
+        name: Ranked(rows.names, rows.psnr, rows.originals, rows.reconstructions)
+        for name, rows in (("worst", evaluation.worst), ("best", evaluation.best))
+    }
+    return RunSummary(
+        title=Path(data.name).name,
+        command=command,
+        config_yaml=settings.dump(artifact.config),
+        metrics=artifact.metrics,
+        history=result.history,
+        events=result.events,
+        data=data.describe(),
+        code_counts=evaluation.code_counts,
+        originals=evaluation.gallery.originals,
+        reconstructions=evaluation.gallery.reconstructions,
+        names=evaluation.gallery.names,
+        psnr_per_image=evaluation.psnr_per_image,
+        worst=ranked["worst"],
+        best=ranked["best"],
+    )

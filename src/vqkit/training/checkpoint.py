@@ -1,0 +1,67 @@
+"""What a run resumes from: one safetensors file with every tensor that changes, and the counters in its header."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import VqkitError
+
+FOLDER = "checkpoint"
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
+    """Write folder/checkpoint/step-N.safetensors, then drop the older ones.
+
+    The file appears under its name only when it is whole and on disk, so a crash or a full disk leaves the last one.
+    Errors: VqkitError when it cannot be written.
+    """
+    path = folder / FOLDER / f"step-{step:09d}.safetensors"
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"state": json.dumps(state)})
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        kept = find_checkpoint(folder)
+        rest = f"the last checkpoint, {kept.name}, is intact: free space and add --resume" if kept else "nothing was saved"
+        raise VqkitError(f"cannot write the checkpoint of step {step} in {path.parent}: {error}; {rest}") from error
+    for old in path.parent.glob("step-*.safetensors"):
+        if old != path:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run, None if there is none."""
+    return max((folder / FOLDER).glob("step-*.safetensors"), default=None)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name and the saved counters. VqkitError when the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["state"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise VqkitError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors, `index.key`, in the order of its parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        f"{index}.{key}": value
+        for index, parameter in enumerate(parameters)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }

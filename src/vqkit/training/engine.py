@@ -1,0 +1,134 @@
+"""Devices, precision and processes: the only module that knows lightning-fabric and torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from ..config import TrainConfig
+from ..errors import VqkitError
+
+
+class Engine:
+    """Runs one model and one optimiser on whatever there is: one process, or the ranks that torchrun or Slurm started.
+
+    With several ranks, `ddp` holds a copy of the model on each, `fsdp2` shards encoder and decoder over them.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if config.strategy == "fsdp2" and self.world_size == 1:
+            raise VqkitError("train.strategy=fsdp2 shards over several processes: start it with torchrun, or use auto")
+        self.sharded = config.strategy == "fsdp2"
+        self.fabric = Fabric(
+            accelerator="auto" if torch.cuda.is_available() else "cpu",
+            devices=local,
+            num_nodes=max(1, self.world_size // local),
+            precision="bf16-mixed" if use_bfloat16(config.precision) else "32-true",
+            strategy=self._strategy(),
+        )
+        self.fabric.launch()
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")
+
+    def _strategy(self) -> Any:
+        if self.sharded:
+            return ModelParallelStrategy(_shard, data_parallel_size=self.world_size, tensor_parallel_size=1)
+        # The quantizers keep their statistics equal on all ranks themselves; broadcasting them again would cost time.
+        return DDPStrategy(broadcast_buffers=False) if self.world_size > 1 else "auto"
+
+    @property
+    def rank(self) -> int:
+        return self.fabric.global_rank
+
+    @property
+    def is_main(self) -> bool:
+        return self.fabric.global_rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    @property
+    def precision(self) -> str:
+        """What the arithmetic runs in: 'bfloat16' (autocast) or 'float32'."""
+        return "bfloat16" if "bf16" in str(self.fabric._precision.precision) else "float32"
+
+    def wrap_model(self, model: nn.Module, compiled: bool) -> nn.Module:
+        """The model on its device and in its strategy; call the result, keep `unwrap` of it for state."""
+        model = model.to(memory_format=torch.channels_last) if not self.sharded else model
+        if compiled:
+            model.encoder.compile()
+            model.decoder.compile()
+        return self.fabric.setup_module(model)
+
+    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        return cast(Optimizer, self.fabric.setup_optimizers(optimizer))
+
+    def backward(self, loss: Tensor) -> None:
+        self.fabric.backward(loss)
+
+    def synchronise(self, model: nn.Module, wanted: bool) -> Any:
+        """Context in which backward exchanges gradients between ranks, or saves it for the last part of a batch."""
+        return self.fabric.no_backward_sync(model, enabled=not wanted and self.world_size > 1)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over ranks."""
+        if self.world_size == 1:
+            return values
+        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="sum"))
+
+    def agree(self, value: float) -> float:
+        """Rank 0's value on every rank: for all that depends on a clock or a signal."""
+        return float(self.fabric.broadcast(value)) if self.world_size > 1 else value
+
+    def barrier(self) -> None:
+        self.fabric.barrier()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module under the strategy's wrappers: its state has the names that are saved."""
+    inner = getattr(model, "_forward_module", model)
+    return cast(nn.Module, getattr(inner, "module", inner))
+
+
+def use_bfloat16(setting: str) -> bool:
+    """Whether to run in bfloat16: as set, or for 'auto' where the hardware multiplies it faster than float32."""
+    if setting != "auto":
+        return setting == "bfloat16"
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability()[0] >= 8
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A whole, detached copy on the CPU of a tensor that may be sharded; a collective call when it is."""
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().to("cpu", copy=True).contiguous()
+
+
+def copy_full(target: Tensor, value: Tensor) -> None:
+    """Write a whole tensor into one that may be sharded."""
+    with torch.no_grad():
+        if isinstance(target, DTensor):
+            value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+        target.copy_(value)
+
+
+def _shard(model: nn.Module, mesh: Any) -> nn.Module:
+    """The plan of FSDP2: encoder, decoder, then the rest; codebook statistics are buffers and stay whole."""
+    data_parallel = mesh["data_parallel"]
+    for part in (model.encoder, model.decoder, model):
+        fully_shard(cast(nn.Module, part), mesh=data_parallel, reshard_after_forward=True)
+    return model
+
+

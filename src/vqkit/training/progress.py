@@ -1,0 +1,112 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+"""seconds between two plain lines"""
+
+
+class Display(Protocol):
+    """Receives the state of a run; implementations only show it."""
+
+    def start(self, total_images: int, title: str) -> None: ...
+
+    def update(self, progress: float, row: Mapping[str, Any]) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Silent:
+    """Shows nothing: ranks other than the first, and calls from Python that ask for quiet."""
+
+    def start(self, total_images: int, title: str) -> None:
+        pass
+
+    def update(self, progress: float, row: Mapping[str, Any]) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class Bar:
+    """A rich progress bar with ETA and the latest figures."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+        )
+
+    def start(self, total_images: int, title: str) -> None:
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=1.0, figures="")
+        self.message(title)
+
+    def update(self, progress: float, row: Mapping[str, Any]) -> None:
+        self.bar.update(self.task, completed=progress, figures=figures(row))
+
+    def message(self, text: str) -> None:
+        self.bar.console.print(text, highlight=False, markup=False)
+
+    def stop(self) -> None:
+        self.bar.stop()
+
+
+class Lines:
+    """One line every few seconds, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self.last = -PLAIN_SECONDS
+
+    def start(self, total_images: int, title: str) -> None:
+        self.message(title)
+
+    def update(self, progress: float, row: Mapping[str, Any]) -> None:
+        seconds = row["seconds"]
+        if seconds - self.last >= PLAIN_SECONDS or progress >= 1:
+            self.last = seconds
+            left = seconds / progress - seconds if progress > 0 else 0.0
+            self.message(f"{progress:4.0%}  step {row['step']}  {figures(row)}  {seconds:.0f} s, {max(left, 0):.0f} s left")
+
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        pass
+
+
+def display_for_terminal() -> Display:
+    """A live bar when the error stream is a terminal, else plain lines."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def figures(row: Mapping[str, Any]) -> str:
+    """The figures of a row in one short line."""
+    parts = [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in row.items() if name.startswith("loss/")]
+    if "psnr" in row:
+        parts.insert(0, f"PSNR {row['psnr']:.2f} dB")
+    if "usage" in row:
+        parts.append(f"usage {row['usage']:.0%}")
+    if "images_per_second" in row:
+        parts.append(f"{row['images_per_second']:.0f} images/s")
+    return "  ".join(parts)

@@ -1,0 +1,73 @@
+"""Where a run's figures go: metrics.jsonl always, TensorBoard when it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import VqkitError
+
+FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Rows of figures and events of a run, on disk at once and in memory for the report.
+
+    A row is {"step": int, "split": "train" | "validation", name: number, ...}; an event {"step", "level", "message"}.
+    Rows of a resumed run that lie after the checkpoint are dropped: they will be made again.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        self.path = folder / FILE
+        self.rows: list[dict[str, Any]] = []
+        if resume_step is not None and self.path.exists():
+            kept = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            self.rows = [row for row in kept if row["step"] <= resume_step]
+        try:
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+            os.replace(temporary, self.path)
+            self._file = open(self.path, "a", encoding="utf-8")
+        except OSError as error:
+            raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+        self._board = _tensorboard(folder / "tensorboard", resume_step)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row; VqkitError when the disk is full."""
+        self.rows.append(row)
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise VqkitError(f"cannot write {self.path}: {error.strerror}; free space and add --resume") from error
+        if self._board is not None:
+            for name, value in row.items():
+                if name not in ("step", "split", "message", "level"):
+                    self._board.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def event(self, step: int, level: str, message: str) -> None:
+        self.add({"step": step, "level": level, "message": message})
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if "message" not in row]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if "message" in row]
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: Path, resume_step: int | None) -> Any:
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=None if resume_step is None else resume_step + 1)

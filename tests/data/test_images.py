@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vqkit.data import load_picture
+from vqkit.data.images import fit_picture, patches, probe
+from vqkit.errors import VqkitError
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    if kind == "jpeg":  # as near to the original as JPEG comes: colours at full resolution
+        options = {"quality": 95, "subsampling": 0, **options}
+    elif kind == "webp":
+        options = {"lossless": True, **options}
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def close(left: np.ndarray, right: np.ndarray, tolerance: float) -> bool:
+    return left.shape == right.shape and np.abs(left.astype(int) - right.astype(int)).mean() <= tolerance
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "webp", "tiff", "ppm", "tga", "jpeg2000"])
+def test_lossless_rgb_comes_back(astronaut: Image.Image, kind: str) -> None:
+    assert np.array_equal(load_picture(encoded(astronaut, kind)), np.asarray(astronaut))
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "tiff"), ("YCbCr", "jpeg")])
+def test_modes_reach_grey_and_rgb(astronaut: Image.Image, mode: str, kind: str) -> None:
+    stored = encoded(astronaut.convert(mode), kind)
+    rgb, grey = load_picture(stored, 3), load_picture(stored, 1)
+    assert rgb.shape == (64, 64, 3) and grey.shape == (64, 64, 1) and rgb.dtype == np.uint8
+    expected = np.asarray(astronaut.convert(mode).convert("RGB"))
+    assert close(rgb, expected, 3 if kind == "jpeg" else 0)
+    assert close(grey[:, :, 0], np.asarray(Image.fromarray(rgb).convert("L")), 0.51)
+
+
+def test_cmyk_jpeg_keeps_its_colours(astronaut: Image.Image) -> None:
+    assert close(load_picture(encoded(astronaut.convert("CMYK"), "jpeg")), np.asarray(astronaut), 4)
+
+
+def test_lab_becomes_rgb() -> None:
+    lab = Image.new("LAB", (4, 4), (200, 128, 128))  # L* 78, neutral: a grey
+    pixel = load_picture(encoded(lab, "tiff"))[0, 0].astype(int)
+    assert abs(pixel - 193).max() <= 3
+
+
+def test_sixteen_bits_use_their_full_range() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    for stored in (encoded(Image.fromarray(ramp), "png"), encoded(Image.fromarray(ramp), "tiff")):
+        assert np.array_equal(load_picture(stored, 1)[:, :, 0], ramp >> 8)
+    pgm = b"P5 16 16 65535\n" + ramp.astype(">u2").tobytes()
+    assert np.array_equal(load_picture(pgm, 1)[:, :, 0], ramp >> 8)
+
+
+def test_floats_by_their_range() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    expected = np.arange(256).reshape(16, 16)
+    for scale in (1, 255):
+        assert np.array_equal(load_picture(encoded(Image.fromarray(ramp * scale), "tiff"), 1)[:, :, 0], expected)
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "NaN"), (1000.0, "1000"), (-1.0, "-1")])
+def test_floats_without_a_known_range_are_refused(value: float, words: str) -> None:
+    values = np.full((4, 4), value, dtype=np.float32)
+    with pytest.raises(VqkitError, match=words):
+        load_picture(encoded(Image.fromarray(values), "tiff"))
+
+
+def test_32_bit_integers_beyond_16_bits_are_refused() -> None:
+    with pytest.raises(VqkitError, match="70000"):
+        load_picture(encoded(Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)), "tiff"), 1)
+
+
+def half_transparent() -> Image.Image:
+    """Left half opaque red, right half fully transparent green."""
+    image = Image.new("RGBA", (8, 4), (255, 0, 0, 255))
+    image.paste((0, 255, 0, 0), (4, 0, 8, 4))
+    return image
+
+
+def test_alpha_shows_the_background() -> None:
+    pixels = load_picture(encoded(half_transparent(), "png"), 3, (10, 20, 30))
+    assert pixels[0, 0].tolist() == [255, 0, 0] and pixels[0, 7].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_kept_when_asked(channels: int) -> None:
+    pixels = load_picture(encoded(half_transparent(), "png"), channels)
+    assert pixels.shape[2] == channels and pixels[0, 0, -1] == 255 and pixels[0, 7, -1] == 0
+
+
+def test_opaque_pictures_get_full_alpha(astronaut: Image.Image) -> None:
+    pixels = load_picture(encoded(astronaut, "png"), 4)
+    assert (pixels[:, :, 3] == 255).all() and np.array_equal(pixels[:, :, :3], np.asarray(astronaut))
+
+
+def test_palette_with_transparency() -> None:
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.paste(1, (2, 0, 4, 4))
+    pixels = load_picture(encoded(palette, "png", transparency=1), 3, (9, 9, 9))
+    assert pixels[0, 0].tolist() == [255, 0, 0] and pixels[0, 3].tolist() == [9, 9, 9]
+
+
+def test_grey_with_alpha_and_grey_with_a_transparent_value() -> None:
+    faded = Image.new("LA", (2, 2), (100, 0))
+    assert load_picture(encoded(faded, "png"), 1, (50, 50, 50))[0, 0, 0] == 50
+    keyed = Image.new("L", (2, 2), 100)
+    assert load_picture(encoded(keyed, "png", transparency=100), 1, (50, 50, 50))[0, 0, 0] == 50
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(astronaut: Image.Image, orientation: int, kind: str) -> None:
+    """All eight ways of storing an upright picture give the upright picture, and the probed size agrees."""
+    upright = astronaut.crop((0, 0, 64, 40))
+    undo = [None, None, 0, 3, 1, 5, 2, 6, 4][orientation]  # Image.Transpose that stores the upright picture turned
+    stored = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(stored, kind, exif=exif)
+    assert probe(io.BytesIO(content)).size == (40, 64)
+    assert close(load_picture(content), np.asarray(upright), 3 if kind == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png"])
+def test_animation_gives_its_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert load_picture(content)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_errors_name_the_file(tmp_path: Path, astronaut: Image.Image) -> None:
+    with pytest.raises(VqkitError, match="nothing.png: there is no such file"):
+        load_picture(tmp_path / "nothing.png")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(encoded(astronaut, "png")[:2000])
+    with pytest.raises(VqkitError, match="broken.png"):
+        load_picture(broken)
+    with pytest.raises(VqkitError, match="not a picture"):
+        load_picture(b"hello")
+
+
+def bomb(side: int = 20000) -> bytes:
+    """A PNG of a few bytes that promises side x side pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10000, 20000])  # Pillow warns at the first and refuses the second
+def test_decompression_bombs_are_refused(side: int) -> None:
+    with pytest.raises(VqkitError, match="decompression bomb"):
+        load_picture(bomb(side))
+
+
+def test_crop_cuts_the_middle_exactly(astronaut: Image.Image) -> None:
+    wide = astronaut.crop((0, 0, 64, 32))
+    assert np.array_equal(np.asarray(fit_picture(wide, (32, 32))), np.asarray(astronaut)[:32, 16:48])
+
+
+def test_crop_keeps_shapes_and_resize_squeezes(astronaut: Image.Image) -> None:
+    wide = astronaut.crop((0, 0, 64, 32))
+    cropped = np.asarray(fit_picture(wide, (16, 16), "crop"))
+    expected = np.asarray(astronaut.crop((16, 0, 48, 32)).resize((16, 16), Image.Resampling.LANCZOS))
+    assert close(cropped, expected, 2)  # the filter sees the pixels outside the window
+    squeezed = np.asarray(fit_picture(wide, (16, 16), "resize"))
+    assert np.array_equal(squeezed, np.asarray(wide.resize((16, 16), Image.Resampling.LANCZOS)))
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = Image.fromarray(np.tile(np.array([[0, 255]], dtype=np.uint8), (64, 32)))
+    small = np.asarray(fit_picture(stripes, (8, 8))).astype(int)
+    assert abs(small - 127.5).max() < 8
+
+
+def test_transparent_colours_do_not_bleed_when_scaled() -> None:
+    small = np.asarray(fit_picture(half_transparent(), (2, 4)))
+    visible = small[small[:, :, 3] > 0]
+    assert (visible[:, 1] == 0).all()  # no green from the transparent half
+
+
+def test_patches_tile_the_picture(astronaut: Image.Image) -> None:
+    pixels = np.asarray(astronaut)
+    cut, places = patches(pixels[:60], (16, 32))
+    assert cut.shape == (6, 16, 32, 3) and places[:3] == ["0,0", "0,32", "16,0"]
+    assert np.array_equal(cut[3], pixels[16:32, 32:64])
