@@ -28,7 +28,7 @@ _SAME = {"1f468": PERSON, "1f469": PERSON, "1f9d1": PERSON, "1f466": CHILD, "1f4
 _SKIN = {f"1f3f{digit}" for digit in "bcdef"}
 _HAIR = {f"1f9b{digit}" for digit in "0123"}
 _DROPPED = _SKIN | _HAIR | {"fe0f", "200d", "2640", "2642"}
-_GENDERED = re.compile(r"\b(man|woman|person|men|women|people|boy|girl|child|facing right)\b")
+_GENDERED = re.compile(r"\b(man|woman|person|men|women|people|facing right)\b")
 # Variants of one figure that share neither code points nor the words of their captions.
 _FIGURES = {"1f385": "claus", "1f936": "claus", "person 1f384": "claus", "1f474": "old", "1f475": "old", "1f9d3": "old"}
 _FIGURES |= dict.fromkeys(("1f934", "1f478", "1fac5"), "crown")
@@ -42,11 +42,11 @@ def code_key(code: str) -> str:
 
 
 def caption_key(entry: dict[str, str]) -> str | None:
-    """The annotation of a person without skin, hair and gender; None for what is no person, or nothing but one."""
+    """The annotation of a person without skin, hair and gender; None for what is no person."""
     if entry["group"] != "people-body":
         return None
     words = _GENDERED.sub(" ", entry["annotation"].split(":")[0].lower())
-    return "caption " + " ".join(words.split()) if words.split() else None
+    return " ".join(["caption", *words.split()])
 
 
 def same_key(links: list[list[str]]) -> list[str]:
@@ -124,7 +124,9 @@ def main() -> None:
     }
     text = json.dumps(table, ensure_ascii=False, indent=0, separators=(",", ":"))
     (options.out / "emoji.json").write_text(text + "\n", encoding="utf-8")
-    print(f"{len(pictures)} emoji, {len(set(table['keys']))} keys, {sum(not text for text in table['captions'])} unnamed")
+    print(
+        f"{len(pictures)} emoji, {len(set(table['keys']))} keys, {sum(not text for text in table['captions'])} unnamed"
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ RECIPES: dict[str, tuple[str, Config]] = {
     ),
     "emoji": (
         "the built-in emoji at 32x32, minutes on a laptop: the demo",
-        Config(data=SMALL, model=ModelConfig(network=PatchConfig(), quantizer=VQConfig()), train=TrainConfig(steps=4000)),
+        Config(
+            data=SMALL, model=ModelConfig(network=PatchConfig(), quantizer=VQConfig()), train=TrainConfig(steps=4000)
+        ),
     ),
     "fashion-mnist": (
         "Fashion-MNIST at 441 bits an image (7x7 codes of 9 bits): the benchmark",

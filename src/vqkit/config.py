@@ -94,6 +94,8 @@ class PatchConfig(Section):
     """side in pixels of the square that becomes one latent"""
     width: Count = 128
     """channels of the residual blocks"""
+    expansion: Annotated[int, Field(ge=1, le=16)] = 2
+    """channels inside of a block, as a multiple of width"""
     encoder_blocks: Annotated[int, Field(ge=0, le=64)] = 2
     """residual blocks before the quantizer"""
     decoder_blocks: Annotated[int, Field(ge=0, le=64)] = 2
@@ -131,7 +133,7 @@ class VQConfig(Section):
     update: Literal["ema", "gradient"] = "ema"
     """how codes learn: moving averages of the latents they win, or the optimiser through codebook_loss"""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """of the moving averages, per step"""
+    """of the moving averages, per step; shorter in the first steps"""
     kmeans_iterations: Annotated[int, Field(ge=0, le=100)] = 10
     """Lloyd steps on the first training batch; 0 = random initial codes"""
     revive_threshold: Share = 0.05
@@ -162,8 +164,9 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    distortion: Literal["mse", "l1", "huber", "logistic"] = "mse"
-    """what reconstruction measures, on standardised pixels; logistic = discretised logistic likelihood, nats per value"""
+    distortion: Literal["mse", "log_mse", "l1", "huber", "logistic"] = "mse"
+    """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
+    logistic = discretised logistic likelihood, nats per value"""
     reconstruction: NonNegative = 1.0
     """weight of the reconstruction term"""
     commitment: NonNegative = 0.25
@@ -183,8 +186,12 @@ class TrainConfig(Section):
     """images per optimiser step, over all ranks and accumulated parts"""
     accumulate: Count = 1
     """parts that a batch is cut in, to save memory"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon = orthogonalised momentum for the matrices of residual blocks, AdamW for all else"""
     lr: Positive = 1e-3
     """peak learning rate of AdamW"""
+    muon_lr: Positive = 0.02
+    """peak learning rate of Muon, for the matrices that it has"""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """moment decays of AdamW"""
     weight_decay: NonNegative = 0.0

@@ -20,7 +20,7 @@ from .training import TrainingResult
 from .training import train as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
 from .training.progress import Display
-from .training.trainer import resumed_config
+from .training.state import resumed_config
 
 DEFAULT_RECIPE = "images"
 

@@ -12,12 +12,16 @@ from PIL import Image
 from vqkit.config import DataConfig
 from vqkit.data import ImageData, open_images
 
-PHOTOS = Path(skimage.data_dir) if hasattr(skimage, "data_dir") else Path(skimage.__file__).parent / "data"
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """Folder of the pictures in the scikit-image wheel: astronaut, coffee and camera are there without a download."""
+    return Path(skimage.__file__).parent / "data"
 
 
 @pytest.fixture(scope="session")
-def astronaut() -> Image.Image:
-    with Image.open(PHOTOS / "astronaut.png") as image:
+def astronaut(photos: Path) -> Image.Image:
+    with Image.open(photos / "astronaut.png") as image:
         return image.convert("RGB").resize((64, 64))
 
 

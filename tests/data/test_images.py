@@ -33,7 +33,9 @@ def test_lossless_rgb_comes_back(astronaut: Image.Image, kind: str) -> None:
     assert np.array_equal(load_picture(encoded(astronaut, kind)), np.asarray(astronaut))
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "tiff"), ("YCbCr", "jpeg")])
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "tiff"), ("YCbCr", "jpeg")]
+)
 def test_modes_reach_grey_and_rgb(astronaut: Image.Image, mode: str, kind: str) -> None:
     stored = encoded(astronaut.convert(mode), kind)
     rgb, grey = load_picture(stored, 3), load_picture(stored, 1)

@@ -23,18 +23,27 @@ from .stores import ArrayStore, Items, NumberedNames, delete_with, temporary_fil
 _DEFLATE_LIMIT = 1032
 """no deflate stream expands by more than this, so a larger promise in a header is a lie"""
 _CHUNK_BYTES = 1 << 26
-IDX_PARTS = (("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"))
+# What NumPy, zipfile and the parser of a header raise when they are fed something else than they expect.
+_BROKEN = (
+    *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, NotImplementedError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, RecursionError, MemoryError),
+)
+IDX_PARTS = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
 
 
-def array_items(array: np.ndarray, kind: str, names: Sequence[str], where: str) -> Items:
+def array_items(
+    array: np.ndarray, kind: str, names: Sequence[str], where: str, mapped_from: Path | None = None
+) -> Items:
     """Items of an array (N, H, W) or (N, H, W, C), uint8 or float in [0, 1]. VqkitError if it is anything else."""
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or 0 in array.shape:
+    if array.ndim not in (3, 4) or array.ndim == 4 and not 1 <= array.shape[3] <= 4 or 0 in array.shape:
         raise VqkitError(f"{where} must be images (N, H, W) or (N, H, W, C) with 1 to 4 channels, not {array.shape}")
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise VqkitError(f"{where} holds {array.dtype}; images must be uint8 or floats in [0, 1]")
-    store, digests = ArrayStore(array), []
+    store, digests = ArrayStore(array, mapped_from), []
+    array = store.array
     step = max(1, _CHUNK_BYTES // max(1, array[0].nbytes))
     for start in range(0, len(array), step):
         if array.dtype.kind == "f":
@@ -62,9 +71,9 @@ def read_npy(path: Path) -> Items:
         with path.open("rb") as file:
             _check_npy_header(file, path.stat().st_size, str(path))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise VqkitError(f"cannot read {path}: {error}") from error
-    return array_items(array, "npy", NumberedNames(path.name, len(array) if array.ndim else 0), str(path))
+    except _BROKEN as error:
+        raise VqkitError(f"cannot read {path}: {_words(error)}") from error
+    return array_items(array, "npy", NumberedNames(path.name, len(array) if array.ndim else 0), str(path), path)
 
 
 def read_npz(path: Path, max_bytes: int) -> Items:
@@ -81,14 +90,28 @@ def read_npz(path: Path, max_bytes: int) -> Items:
             with archive.open(member) as stream:
                 _check_npy_header(cast(BinaryIO, stream), member.file_size, where)
             with archive.open(member) as stream:
-                array = _load_npy(cast(BinaryIO, stream), member.file_size, max_bytes)
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise VqkitError(f"cannot read {path}: {error}") from error
-    return array_items(array, "npz", NumberedNames(path.name, len(array) if array.ndim else 0), where)
+                array, unpacked = _load_npy(cast(BinaryIO, stream), member.file_size, max_bytes)
+    except _BROKEN as error:
+        raise VqkitError(f"cannot read {path}: {_words(error)}") from error
+    try:
+        items = array_items(array, "npz", NumberedNames(path.name, len(array) if array.ndim else 0), where, unpacked)
+    except VqkitError:
+        if unpacked:
+            unpacked.unlink()
+        raise
+    if unpacked:
+        delete_with(items.store, unpacked)
+    return items
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _image_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
+    members = {
+        info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")
+    }
     for name in (*(members if len(members) == 1 else ()), "images", "x_train", "x", "arr_0"):
         if name in members:
             return members[name]
@@ -105,18 +128,23 @@ def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
         raise VqkitError(f"{where} holds Python objects; they would run code when loaded and are refused")
     start = 8 + (2 if version == (1, 0) else 4) + length
     if math.prod(shape) * dtype.itemsize != num_bytes - start:
-        raise VqkitError(f"{where}: its header promises the shape {shape}, but the file holds {num_bytes - start} bytes")
+        raise VqkitError(
+            f"{where}: its header promises the shape {shape}, but the file holds {num_bytes - start} bytes"
+        )
 
 
-def _load_npy(stream: BinaryIO, num_bytes: int, max_bytes: int) -> np.ndarray:
+def _load_npy(stream: BinaryIO, num_bytes: int, max_bytes: int) -> tuple[np.ndarray, Path | None]:
+    """The array, and the temporary file that it is mapped from when it is larger than max_bytes."""
     if num_bytes <= max_bytes:
-        return cast(np.ndarray, np.lib.format.read_array(stream, allow_pickle=False))
+        return np.lib.format.read_array(stream, allow_pickle=False), None
     path, file = temporary_file("npz")
-    with file:
-        shutil.copyfileobj(stream, file, 1 << 20)
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    delete_with(array, path)
-    return cast(np.ndarray, array)
+    try:
+        with file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        return np.load(path, mmap_mode="r", allow_pickle=False), path
+    except BaseException:  # a broken archive, or Ctrl-C
+        path.unlink()
+        raise
 
 
 # ----------------------------------------------------------------------------------------------------------- IDX
@@ -148,6 +176,7 @@ def read_idx(path: Path, num_dims: int = 3) -> np.ndarray:
 
 def find_idx(folder: Path) -> list[list[Path | None]] | None:
     """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not; None without train images."""
+
     def find(name: str) -> Path | None:
         choices = (folder / name, folder / f"{name}.gz")
         return next((path for path in choices if path.is_file()), None)

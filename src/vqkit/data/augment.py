@@ -80,7 +80,9 @@ def move(images: torch.Tensor, shift: torch.Tensor | None, flip: torch.Tensor | 
         columns = (columns - shift[:, 1:]).clamp_(0, width - 1)
         planes = torch.arange(batch * channels).view(batch, channels, 1) * height
         images = images.reshape(-1, width).index_select(0, (planes + rows[:, None]).flatten())
-    return images.view(batch, channels, height, width).gather(3, columns[:, None, None].expand(-1, channels, height, -1))
+    return images.view(batch, channels, height, width).gather(
+        3, columns[:, None, None].expand(-1, channels, height, -1)
+    )
 
 
 def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:

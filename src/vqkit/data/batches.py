@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -12,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import DataConfig
 from ..errors import VqkitError
 from .augment import apply, draw
-from .images import pillow_warnings
 from .sources import ImageData
 from .splits import derive_seed
 from .stores import BadFile
@@ -97,21 +97,29 @@ def split_batches(data: ImageData, split: str, batch_size: int, num_workers: int
 # ----------------------------------------------------------------------------------------------------- streaming
 
 
-def _fetch(data: ImageData, wanted: Iterable[np.ndarray], num_workers: int, replace_from: str | None) -> Iterator[Batch]:
+def _fetch(
+    data: ImageData, wanted: Iterable[np.ndarray], num_workers: int, replace_from: str | None
+) -> Iterator[Batch]:
     if data.pixels is not None:
         for indices in wanted:
             yield indices, data.pixels.index_select(0, torch.from_numpy(indices))
         return
-    loader = DataLoader(
-        _Reader(data, replace_from),
-        sampler=_Lists(wanted),
-        batch_size=None,  # a batch is one item: the sampler hands out whole lists of indices
-        num_workers=num_workers,
-        prefetch_factor=_PREFETCH if num_workers else None,
-        collate_fn=_unchanged,
-        generator=torch.Generator().manual_seed(0),  # without one, every iterator draws from the global generator
-    )
-    for indices, images, bad in loader:
+    with warnings.catch_warnings():
+        # More workers than cores, or a fork next to threads (Python 3.12): the number is the user's choice, and the
+        # workers run no code of those threads.
+        warnings.simplefilter("ignore")
+        batches = iter(
+            DataLoader(
+                _Reader(data, replace_from),
+                sampler=_Lists(wanted),
+                batch_size=None,  # a batch is one item: the sampler hands out whole lists of indices
+                num_workers=num_workers,
+                prefetch_factor=_PREFETCH if num_workers else None,
+                collate_fn=_unchanged,
+                generator=torch.Generator().manual_seed(0),  # without one, the global generator would be drawn from
+            )
+        )
+    for indices, images, bad in batches:
         for found in bad:
             data.report_bad(found)  # workers have a copy of `data`; the parent's is the one that counts
         yield indices, images
@@ -139,29 +147,20 @@ class _Reader(Dataset):
         self._ring = data.splits[replace_from] if replace_from else None
 
     def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, torch.Tensor, list[BadFile]]:
-        used, images, bad = [], [], []
-        with pillow_warnings():
-            for index in indices.tolist():
-                chosen, image = self._read(index, bad)
-                if image is not None:
-                    used.append(chosen)
-                    images.append(image)
-        empty = torch.empty(0, self._data.channels, *self._data.size, dtype=torch.uint8)
-        return np.array(used, dtype=np.int64), torch.stack(images) if images else empty, bad
+        used, images, bad = self._data.read_good(indices)
+        if not bad or self._ring is None:
+            return used, images, bad
+        replaced = np.array([self._good_from(index, bad) for index in indices.tolist()], dtype=np.int64)
+        return replaced, self._data.read(replaced), bad
 
-    def _read(self, index: int, bad: list[BadFile]) -> tuple[int, torch.Tensor | None]:
-        """The image, or the next one of the split that can be decoded; the failures are added to `bad`."""
-        found = self._data.read_one(index)
-        if isinstance(found, torch.Tensor):
-            return index, found
-        bad.append(found)
-        if self._ring is None:
-            return index, None
+    def _good_from(self, index: int, bad: list[BadFile]) -> int:
+        """The index, or the next one of the split that can be decoded; failures are added to `bad`."""
+        assert self._ring is not None
         place = int(np.flatnonzero(self._ring == index)[0])
-        for step in range(1, len(self._ring)):
-            chosen = int(self._ring[(place + step) % len(self._ring)])
-            found = self._data.read_one(chosen)
-            if isinstance(found, torch.Tensor):
-                return chosen, found
-            bad.append(found)
+        for step in range(len(self._ring)):
+            chosen = self._ring[(place + step) % len(self._ring)]
+            failures = self._data.read_good(np.array([chosen]))[2]
+            if not failures:
+                return int(chosen)
+            bad += failures
         raise VqkitError(f"no image of {self._data.name} can be decoded any more")

@@ -26,7 +26,7 @@ def read_bundled(name: str) -> Items:
 
 
 def _emoji() -> Items:
-    """Fluent emoji at 32x32 over white, with captions; scripts/make_emoji.py draws the sheet, NOTICE has the licences."""
+    """Fluent emoji at 32x32 over white, with captions; drawn by scripts/make_emoji.py, licences in NOTICE."""
     folder = resources.files("vqkit") / "data" / "builtin"
     table = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))
     with (folder / table["sheet"]).open("rb") as file, Image.open(file) as image:
@@ -47,7 +47,7 @@ def _fashion_mnist() -> Items:
         if folder.is_dir() and find_idx(folder):
             return read_idx_folder(folder, "fashion-mnist", _CLOTHES)
     raise VqkitError(
-        "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' (Debian, Ubuntu), or put its "
+        "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' (Debian), or put the "
         f"four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., t10k-labels-... into {folders[0]}"
     )
 

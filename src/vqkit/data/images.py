@@ -152,12 +152,12 @@ def fit_picture(image: Image.Image, size: tuple[int, int], fit: str = "crop") ->
 
 
 def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:  # (H, W, C) -> (N, h, w, C)
-    """Non-overlapping patches in reading order and their places 'row,column' in pixels; a rest at the rim is dropped."""
+    """Non-overlapping patches in reading order and their places 'row,column' in pixels; the rest is dropped."""
     height, width = size
-    rows, columns = pixels.shape[0] // height, pixels.shape[1] // width
-    cut = pixels[: rows * height, : columns * width].reshape(rows, height, columns, width, -1)
+    rows, columns, channels = pixels.shape[0] // height, pixels.shape[1] // width, pixels.shape[2]
+    cut = pixels[: rows * height, : columns * width].reshape(rows, height, columns, width, channels)
     places = [f"{row * height},{column * width}" for row in range(rows) for column in range(columns)]
-    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(rows * columns, height, width, -1), places
+    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(rows * columns, height, width, channels), places
 
 
 # --------------------------------------------------------------------------------------------------------- modes
@@ -193,7 +193,12 @@ def _to_channels(image: Image.Image, channels: int, background: tuple[int, ...])
         image = ImageCms.applyTransform(image, to_rgb) or image
     if image.mode == MODES[channels]:
         return image
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):  # palette, CMYK, YCbCr, HSV and 1-bit reach the others through these
+    if image.mode not in (
+        "L",
+        "LA",
+        "RGB",
+        "RGBA",
+    ):  # palette, CMYK, YCbCr, HSV and 1-bit reach the others through these
         image = image.convert("L" if is_grey(image.mode) else "RGB")
     return image.convert(MODES[channels])
 

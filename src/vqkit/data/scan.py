@@ -67,7 +67,8 @@ def scan_folder(folder: Path) -> Items:
     survey = _Survey()
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        for chunk, results in zip(chunks, pool.map(lambda part: [_inspect_file(folder / n) for n in part], chunks)):
+        surveyed = pool.map(lambda chunk: [_inspect_file(folder / name) for name in chunk], chunks)
+        for chunk, results in zip(chunks, surveyed, strict=True):
             for name, found in zip(chunk, results, strict=True):
                 survey.add(name, found)
     store = FileStore(folder, survey.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,10 @@ _MEASURED = 2048
 class ImageData:
     """An image set that is ready for batches.
 
-    size (height, width) and channels: of every image that `read` gives. modes and sizes: Pillow modes and original sizes
-    'HxW' of the files, by count. bad: files left out, more may come while a streamed set is read. splits: indices
-    (int64) of train, validation and test. captions, groups: one per item, or None. in_memory: False for streamed sets.
+    size (height, width) and channels: of every image that `read` gives. modes and sizes: Pillow modes and original
+    sizes 'HxW' by count, of all files whose header can be read. bad: files left out; more may come while a streamed set
+    is read. splits: indices (int64) of train, validation and test. captions, groups: one per item, or None.
+    in_memory: False for streamed sets.
     """
 
     def __init__(self, name: str, items: Items, target: Target, pixels: torch.Tensor | None) -> None:
@@ -47,7 +48,7 @@ class ImageData:
         self.splits: dict[str, np.ndarray] = {}
         self.normalisation = Normalisation((0.0,) * target.channels, (1.0,) * target.channels)
         self.pixels = pixels  # (N, C, H, W) uint8 when in memory
-        self._store, self._target = items.store, target
+        self._store, self._target = items.store if pixels is None else None, target
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,17 +62,24 @@ class ImageData:
         wanted = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         if self.pixels is not None:
             return self.pixels.index_select(0, wanted)
-        images = torch.empty(len(wanted), self.channels, *self.size, dtype=torch.uint8)
-        with pillow_warnings():
-            for position, index in enumerate(wanted.tolist()):
-                found = self.read_one(index)
-                if isinstance(found, BadFile):
-                    raise VqkitError(f"cannot read {found.name}: {found.reason}")
-                images[position] = found
+        _, images, bad = self.read_good(wanted.numpy())
+        if bad:
+            raise VqkitError(f"cannot read {bad[0].name}: {bad[0].reason}")
         return images
+
+    def read_good(self, indices: np.ndarray) -> tuple[np.ndarray, torch.Tensor, list[BadFile]]:
+        """Of a streamed set, what can be decoded: its indices (B,), images (B, C, H, W) uint8, and the other files."""
+        with pillow_warnings():
+            found = [self.read_one(index) for index in indices.tolist()]
+        good = [position for position, image in enumerate(found) if isinstance(image, torch.Tensor)]
+        images = torch.empty(len(good), self.channels, *self.size, dtype=torch.uint8)
+        for row, image in enumerate(image for image in found if isinstance(image, torch.Tensor)):
+            images[row] = image
+        return indices[good], images, [image for image in found if isinstance(image, BadFile)]
 
     def read_one(self, index: int) -> torch.Tensor | BadFile:  # (C, H, W) uint8
         """One image of a streamed set, or why it cannot be had. Call it inside `pillow_warnings`."""
+        assert self._store is not None
         return _decode(self._store.raw(index), self._target, self.names, index)
 
     def report_bad(self, found: BadFile) -> None:
@@ -102,9 +110,9 @@ def open_images(
 ) -> ImageData:
     """Pictures of a built-in set (emoji, fashion-mnist, digits) or of a path, decided by what lies there.
 
-    Paths: a folder (recursive), one picture (cut into patches), IDX (a file or the folder of MNIST), .npy, .npz, .parquet
-    (a file or a folder of them). A file called like a built-in set is reached with a separator: ./emoji.
-    seed: of the splits. normalisation: instead of measuring it on the train split, as when a trained model is evaluated.
+    Paths: a folder (recursive), one picture (cut into patches), IDX (a file or the folder of MNIST), .npy, .npz,
+    .parquet (a file or a folder of them). A file called like a built-in set is reached with a separator: ./emoji.
+    seed: of the splits. normalisation: of a trained model that is evaluated; else it is measured on the train split.
     Errors: VqkitError with one sentence that says what is wrong and what to do.
     """
     items = _read(source, config)
@@ -124,7 +132,9 @@ def open_images(
     data.normalisation = normalisation or _measure(data)
     if len(data.normalisation.mean) != data.channels:
         have = len(data.normalisation.mean)
-        raise VqkitError(f"the normalisation has {have} channels, the images have {data.channels}; set data.channels={have}")
+        raise VqkitError(
+            f"the normalisation has {have} channels, the images have {data.channels}; set data.channels={have}"
+        )
     return data
 
 
@@ -137,7 +147,9 @@ def _read(source: str | Path, config: DataConfig) -> Items:
         raise VqkitError(f"there is no file or folder '{source}', and no built-in set of that name (built-in: {known})")
     if path.is_dir():
         return _read_folder(path)
-    suffix = path.suffixes[-2].lower() if path.suffix.lower() == ".gz" and len(path.suffixes) > 1 else path.suffix.lower()
+    suffix = (
+        path.suffixes[-2].lower() if path.suffix.lower() == ".gz" and len(path.suffixes) > 1 else path.suffix.lower()
+    )
     if suffix == ".npy":
         return read_npy(path)
     if suffix == ".npz":
@@ -146,8 +158,11 @@ def _read(source: str | Path, config: DataConfig) -> Items:
         return scan_parquet([path])
     if suffix in picture_suffixes():
         return _read_picture(path, config)
-    with path.open("rb") as file:
-        start = file.read(3)
+    try:
+        with path.open("rb") as file:
+            start = file.read(3)
+    except OSError as error:
+        raise VqkitError(f"cannot read {path}: {error.strerror or error}") from error
     if start[:3] == b"\0\0\x08" or start[:2] == b"\x1f\x8b":
         array = read_idx(path)
         return array_items(array, "idx", NumberedNames(path.name, len(array)), str(path))
@@ -164,7 +179,7 @@ def _read_folder(path: Path) -> Items:
 
 
 def _read_picture(path: Path, config: DataConfig) -> Items:
-    """Patches of one picture, as channels that lose nothing: alpha is laid over the background later, if at all."""
+    """Non-overlapping patches of one picture; the size of a patch is data.image_size."""
     size = config.image_size or _PATCH_SIZE
     try:
         with pillow_warnings(), path.open("rb") as file:
@@ -175,7 +190,9 @@ def _read_picture(path: Path, config: DataConfig) -> Items:
     cut, places = patches(load_picture(path, channels, config.background), size)
     if not places:
         height, width = header.size
-        raise VqkitError(f"{path} has {height}x{width} pixels, too few for one patch of {size[0]}x{size[1]}; set data.image_size")
+        raise VqkitError(
+            f"{path} has {height}x{width} pixels, too few for one patch of {size[0]}x{size[1]}; set data.image_size"
+        )
     items = array_items(cut, "picture", PackedStrings(f"{path.name}:{place}" for place in places), str(path))
     items.modes, items.sizes = {header.mode: 1}, {header.size: 1}
     return items
@@ -191,9 +208,9 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
-            seen = ", ".join(f"{height}x{width}" for height, width in common[:3])
+            seen = ", ".join(f"{height}x{width}" for height, width in common[:3]) + ", ..." * (len(common) > 3)
             raise VqkitError(
-                f"the images of {name} have {len(items.sizes)} different sizes ({seen}{', ...' if len(common) > 3 else ''}); "
+                f"the images of {name} have {len(items.sizes)} different sizes ({seen}); "
                 "say which one the model shall see: set data.image_size=[64, 64]"
             )
         size = next(iter(items.sizes))
@@ -220,7 +237,7 @@ def _load(items: Items, target: Target) -> tuple[torch.Tensor, Items]:  # (N, C,
     store, size = items.store, target.size
     assert size is not None
     if isinstance(store, ArrayStore) and store.array.shape[1:] == (*size, target.channels):
-        return torch.from_numpy(store.chunk(0, len(store))).permute(0, 3, 1, 2).contiguous(), items
+        return torch.from_numpy(np.array(store.chunk(0, len(store)).transpose(0, 3, 1, 2), order="C")), items
     pixels = torch.empty(len(store), target.channels, *size, dtype=torch.uint8)
 
     def load(index: int) -> BadFile | None:
@@ -242,17 +259,27 @@ def _load(items: Items, target: Target) -> tuple[torch.Tensor, Items]:  # (N, C,
 
 def _measure(data: ImageData) -> Normalisation:
     train = data.splits["train"] if data.in_memory else data.splits["train"][:_MEASURED]
-    batches = (data.read(train[start : start + 256]) for start in range(0, len(train), 256))
+
+    def batches() -> Iterator[torch.Tensor]:
+        for start in range(0, len(train), 256):
+            if data.in_memory:
+                yield data.read(train[start : start + 256])
+                continue
+            _, images, bad = data.read_good(train[start : start + 256])
+            for found in bad:
+                data.report_bad(found)
+            yield images
+
     try:
-        return measure(batches, data.channels)
+        return measure(batches(), data.channels)
     except VqkitError as error:
         raise VqkitError(f"{data.name}: {error}") from error
 
 
 def sample_sheet(data: ImageData, count: int = 64) -> Image.Image:
-    """The first `count` training images (in the order of the split, which is random) in a square, for a look at them."""
+    """The first `count` training images (the order of the split is random) in a square, for a look at them."""
     indices = data.splits["train"][:count]
-    images = data.read(indices)
+    images = data.read(indices) if data.in_memory else data.read_good(indices)[1]
     columns = max(1, int(np.ceil(np.sqrt(len(images)))))
     height, width = data.size
     rows = -(-len(images) // columns)

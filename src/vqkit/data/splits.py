@@ -41,9 +41,9 @@ def split(
     """Indices (int64) of the splits train, validation and test.
 
     Images with the same key never part. Keys are put in the order of sha256(seed, key); `fractions` of the number of
-    keys (validation, test) are cut off in that order, at least one key for every fraction above 0. Neither names nor the
-    order of the files matter: the indices of a split come in the order of sha256(seed, content), so that even a training
-    run does not see them.
+    keys (validation, test) are cut off in that order, at least one key for every fraction above 0. Neither names nor
+    the order of the files matter: the indices of a split come in the order of sha256(seed, content), so that even a
+    training run does not see them.
     A ready-made test set `fixed_test` is taken as it is, and only the validation share is cut from the rest.
     Errors: VqkitError if a split stays empty; it says how many different images are needed.
     """
@@ -85,4 +85,6 @@ def _too_few(num_keys: int, shares: tuple[float, float]) -> str:
     needed = max(len(requested) + 1, math.ceil(1 / held_out))
     cure = " ".join(f"{text.split('=')[0]}=0" for text in requested)
     cure = f"; or set {cure}" if requested and num_keys > 0 else ""
-    return f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"
+    return (
+        f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"
+    )

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, overload
+from typing import Any, BinaryIO, Protocol, overload
 
 import numpy as np
 
@@ -106,10 +106,18 @@ class BlobStore:
 
 
 class ArrayStore:
-    """Images (N, H, W, C) in one array, which may be mapped from disk; floats in [0, 1] become uint8 on the way out."""
+    """Images (N, H, W) or (N, H, W, C) in one array; floats in [0, 1] become uint8 on the way out.
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    path: the .npy file that the array is mapped from, if it is. Workers that are not forked map it anew.
+    """
+
+    def __init__(self, array: np.ndarray, path: Path | None = None) -> None:
+        self.array = array[..., None] if array.ndim == 3 else array  # (N, H, W, C)
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapped array would be pickled with all that is in it.
+        return (_map_array, (self._path,)) if self._path else (ArrayStore, (self.array,))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -120,6 +128,10 @@ class ArrayStore:
     def chunk(self, start: int, stop: int) -> np.ndarray:  # (n, H, W, C) uint8
         values = np.ascontiguousarray(self.array[start:stop])
         return values if values.dtype == np.uint8 else np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+
+
+def _map_array(path: Path) -> ArrayStore:
+    return ArrayStore(np.load(path, mmap_mode="r", allow_pickle=False), path)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ConvConfig, MLPConfig, PatchConfig
-from .blocks import ConvResidual, WideResidual, mlp, tile, untile
+from .blocks import ConvResidual, DepthwiseResidual, mlp, tile, untile
 
 
 class ConvDecoder(nn.Module):
@@ -29,22 +29,23 @@ class ConvDecoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """All work at the latent grid; channels become squares of patch_size pixels at the very end.
+    """All work at the latent grid, channels last; channels become squares of patch_size pixels at the very end.
 
-        latents --> conv1 --WideResidual x decoder_blocks--> conv1 --depth-to-space--> image
+        latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space--> image
     """
 
     def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
         self.patch_size = config.patch_size
-        self.layers = nn.Sequential(
-            nn.Conv2d(latent_dim, config.width, 1),
-            *(WideResidual(config.width) for _ in range(config.decoder_blocks)),
-            nn.Conv2d(config.width, channels * config.patch_size**2, 1),
+        self.stem = nn.Linear(latent_dim, config.width)
+        self.blocks = nn.Sequential(
+            *(DepthwiseResidual(config.width, config.expansion) for _ in range(config.decoder_blocks))
         )
+        self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, channels * config.patch_size**2))
 
     def forward(self, quantized: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.layers(quantized), self.patch_size)
+        patches = self.head(self.blocks(self.stem(quantized.permute(0, 2, 3, 1))))  # (B, h, w, C * patch_size^2)
+        return F.pixel_shuffle(patches.permute(0, 3, 1, 2), self.patch_size)
 
 
 class MLPDecoder(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ConvConfig, MLPConfig, PatchConfig
-from .blocks import ConvResidual, WideResidual, mlp, tile, untile
+from .blocks import ConvResidual, DepthwiseResidual, mlp, tile, untile
 
 
 class ConvEncoder(nn.Module):
@@ -30,22 +30,23 @@ class ConvEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Squares of patch_size pixels become channels; everything after works at the latent grid.
+    """Squares of patch_size pixels become channels; everything after works at the latent grid, channels last.
 
-        image --space-to-depth--> conv1 --WideResidual x encoder_blocks--> conv1 --> latents
+        image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear --> latents
     """
 
     def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
         self.patch_size = config.patch_size
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels * config.patch_size**2, config.width, 1),
-            *(WideResidual(config.width) for _ in range(config.encoder_blocks)),
-            nn.Conv2d(config.width, latent_dim, 1),
+        self.stem = nn.Linear(channels * config.patch_size**2, config.width)
+        self.blocks = nn.Sequential(
+            *(DepthwiseResidual(config.width, config.expansion) for _ in range(config.encoder_blocks))
         )
+        self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, latent_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(F.pixel_unshuffle(x, self.patch_size))
+        patches = F.pixel_unshuffle(x.contiguous(), self.patch_size).permute(0, 2, 3, 1)  # (B, h, w, C * patch_size^2)
+        return self.head(self.blocks(self.stem(patches))).permute(0, 3, 1, 2)  # (B, D, h, w)
 
 
 class MLPEncoder(nn.Module):

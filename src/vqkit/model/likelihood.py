@@ -14,13 +14,13 @@ from torch.nn import functional as F
 class Likelihood(nn.Module):
     """The term `reconstruction`, a mean over all values of standardised images (B, C, H, W).
 
-    mse, l1, huber (delta 1), or logistic: the discretised logistic of `discretised_logistic_nll` with one learned
+    mse, l1, huber (delta 1), log_mse (the mean over images of the log of their mse), or logistic: the discretised logistic of `discretised_logistic_nll` with one learned
     scale a channel, in nats per value. `std` (C,) is the deviation that the pixels in [0, 1] were divided by.
     """
 
     bin_width: Tensor
 
-    def __init__(self, kind: Literal["mse", "l1", "huber", "logistic"], std: Sequence[float]) -> None:
+    def __init__(self, kind: Literal["mse", "log_mse", "l1", "huber", "logistic"], std: Sequence[float]) -> None:
         super().__init__()
         self.kind = kind
         if kind == "logistic":
@@ -32,6 +32,8 @@ class Likelihood(nn.Module):
         match self.kind:
             case "mse":
                 return F.mse_loss(output, target)
+            case "log_mse":  # the floor is 40 dB under the data's variance: what is perfect already pulls no more
+                return (F.mse_loss(output, target, reduction="none").flatten(1).mean(1) + 1e-4).log().mean()
             case "l1":
                 return F.l1_loss(output, target)
             case "huber":

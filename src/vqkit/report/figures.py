@@ -82,7 +82,7 @@ def svg(name: str, draw: Draw) -> Drawing | None:
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(5.2, 2.6))
         figure.patch.set_alpha(0)
-        figure.subplots_adjust(left=0.115, right=0.985, bottom=0.18, top=0.97)
+        figure.subplots_adjust(left=0.115, right=0.97, bottom=0.18, top=0.97)
         axes = figure.add_subplot()
         _style(axes, _PLACEHOLDERS)
         if not draw(axes, _PLACEHOLDERS):
@@ -120,8 +120,8 @@ def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> 
         ):
             _style(axes, PRINT)
             draw(axes, PRINT)
-            axes.set_title(title, loc="left", color=PRINT.ink, fontsize=11, fontweight="bold", pad=24)
-            _legend(axes, PRINT)
+            pad = 8 + 15 * _legend(axes, PRINT)
+            axes.set_title(title, loc="left", color=PRINT.ink, fontsize=11, fontweight="bold", pad=pad)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()
@@ -199,13 +199,13 @@ def _curve(
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last stay what they are."""
+    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last value stay."""
     if len(values) <= MAX_POINTS:
         return steps, values
     edges = np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[:-1]
     sizes = np.diff([*edges, len(values)])
     steps, means = (np.add.reduceat(column, edges) / sizes for column in (steps, values))
-    return np.array([*steps]), np.array([values[0], *means[1:-1], values[-1]])
+    return steps, np.array([values[0], *means[1:-1], values[-1]])
 
 
 def _finish(axes: Axes, palette: Palette, values: np.ndarray, events: Sequence[Mapping[str, Any]]) -> bool:
@@ -317,13 +317,17 @@ def _style(axes: Axes, palette: Palette) -> None:
 
 
 def _needs_legend(axes: Axes) -> bool:
-    return len(axes.get_legend_handles_labels()[1]) > 1
+    labels = axes.get_legend_handles_labels()[1]
+    return len(labels) > 1 or labels == ["uniform"]
 
 
-def _legend(axes: Axes, palette: Palette) -> None:
-    if _needs_legend(axes):
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=palette.ink,
-                    fontsize=9.5, handlelength=1.3, columnspacing=1.2, borderpad=0.2)  # fmt: skip
+def _legend(axes: Axes, palette: Palette) -> int:
+    """Draw the legend above the axes if there is something to tell apart; the number of its lines."""
+    if not _needs_legend(axes):
+        return 0
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=palette.ink,
+                fontsize=9.5, handlelength=1.3, columnspacing=1.2, borderpad=0.2)  # fmt: skip
+    return -(-len(axes.get_legend_handles_labels()[1]) // 3)
 
 
 def _inline(name: str, text: str) -> str:

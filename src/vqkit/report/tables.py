@@ -46,6 +46,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "version": ("vqkit", str, ""),
     "content_id": ("Content id", str, "SHA-256 of the weights; names the model in compressed files"),
 }
+DATA_LABELS = {"sizes": "Original sizes", "modes": "Original modes"}
 HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "bpp", "training_seconds")
 UNITS = (" dB", " %")
 
@@ -110,9 +111,9 @@ def data_rows(data: Mapping[str, Any]) -> list[Row]:
             continue
         if key in ("size", "image_size") and isinstance(value, (list, tuple)):
             value = " × ".join(str(side) for side in value) + " (height × width)"
-        rows.append(
-            Row(key.replace("_", " ").capitalize(), _counted(value) if isinstance(value, Mapping) else plain(value))
-        )
+        counts = isinstance(value, Mapping) and all(isinstance(item, int) for item in value.values())
+        text = _counted(value) if counts else plain(value)
+        rows.append(Row(DATA_LABELS.get(key, key.replace("_", " ").capitalize()), text))
     return rows
 
 

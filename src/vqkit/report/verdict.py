@@ -124,9 +124,8 @@ def _gap(summary: RunSummary) -> Finding | None:
         return None
     if len(values) > 2 and values.min() > 0 and values[-1] > (1 + RISE) * values.min():
         best = int(steps[values.argmin()])
-        text = (
-            f"Validation was best at step {count(best)} and has risen by {share(values[-1] / values.min() - 1)} since."
-        )
+        rise = share(values[-1] / values.min() - 1)
+        text = f"The validation loss was lowest at step {count(best)} and has risen by {rise} since."
         advice = "The model memorises. Set train.patience, use more data or data.augment, or make the model smaller."
         return Finding("validation got worse again", text, advice)
     train_steps, train = series(summary.history, key, "train")
@@ -148,7 +147,7 @@ def _warnings(summary: RunSummary) -> Finding | None:
     text = f"Step {count(last.get('step', 0))}: {str(last.get('message', '')).rstrip('.')}."
     if len(warnings) > 1:
         text = f"The last of {len(warnings)}, at step {count(last.get('step', 0))}: {text.partition(': ')[2]}"
-    return Finding(short, text, "All events are listed under Training.")
+    return Finding(short, text)
 
 
 # ----------------------------------------------------------------------------------------------------------- history
@@ -212,7 +211,7 @@ def _round_up(steps: int) -> int:
 
 
 def _next_steps(summary: RunSummary, findings: Sequence[Finding]) -> tuple[str, ...]:
-    steps = [found.advice for found in findings if found.advice and not found.advice.startswith("All events")]
+    steps = [found.advice for found in findings if found.advice]
     if not findings:
         if lowest_usage(summary) is not None:
             steps.append("For better pictures at more bits: a larger codebook, a smaller patch_size, or more levels.")

@@ -18,8 +18,8 @@ def finite(value: Any) -> float | None:
 
 
 def count(value: Any) -> str:
-    """12345.0 -> 12,345"""
-    return f"{float(value):,.0f}"
+    """12345.0 -> 12,345; what is no finite number stays as it is."""
+    return str(value) if finite(value) is None else f"{float(value):,.0f}"
 
 
 def number(value: Any) -> str:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .engine import local
+
 
 class WeightAverage:
     """Exponential moving average of every floating-point parameter and buffer of a model, codebooks included.
@@ -24,7 +26,8 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Move towards the live weights; `step` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.average.values()), list(self.live.values()), 1.0 - decay)
+        average, live = ([local(value) for value in values.values()] for values in (self.average, self.live))
+        torch._foreach_lerp_(average, live, 1.0 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

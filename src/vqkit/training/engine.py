@@ -44,7 +44,7 @@ class Engine:
         if self.sharded:
             return ModelParallelStrategy(_shard, data_parallel_size=self.world_size, tensor_parallel_size=1)
         # The quantizers keep their statistics equal on all ranks themselves; broadcasting them again would cost time.
-        return DDPStrategy(broadcast_buffers=False) if self.world_size > 1 else "auto"
+        return DDPStrategy(forward_sync_buffers=False) if self.world_size > 1 else "auto"
 
     @property
     def rank(self) -> int:
@@ -87,10 +87,6 @@ class Engine:
             return values
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="sum"))
 
-    def agree(self, value: float) -> float:
-        """Rank 0's value on every rank: for all that depends on a clock or a signal."""
-        return float(self.fabric.broadcast(value)) if self.world_size > 1 else value
-
     def barrier(self) -> None:
         self.fabric.barrier()
 
@@ -108,6 +104,11 @@ def use_bfloat16(setting: str) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability()[0] >= 8
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that may be sharded, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full(tensor: Tensor) -> Tensor:

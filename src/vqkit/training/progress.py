@@ -16,7 +16,7 @@ PLAIN_SECONDS = 10.0
 class Display(Protocol):
     """Receives the state of a run; implementations only show it."""
 
-    def start(self, total_images: int, title: str) -> None: ...
+    def start(self, title: str) -> None: ...
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None: ...
 
@@ -28,7 +28,7 @@ class Display(Protocol):
 class Silent:
     """Shows nothing: ranks other than the first, and calls from Python that ask for quiet."""
 
-    def start(self, total_images: int, title: str) -> None:
+    def start(self, title: str) -> None:
         pass
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Bar:
             console=self.console,
         )
 
-    def start(self, total_images: int, title: str) -> None:
+    def start(self, title: str) -> None:
         self.bar.start()
         self.task = self.bar.add_task("training", total=1.0, figures="")
         self.message(title)
@@ -78,7 +78,7 @@ class Lines:
     def __init__(self) -> None:
         self.last = -PLAIN_SECONDS
 
-    def start(self, total_images: int, title: str) -> None:
+    def start(self, title: str) -> None:
         self.message(title)
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:

@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..artifact import Artifact
-from ..config import Config, TrainConfig, from_tree
+from ..config import Config
 from ..data import ImageData, split_batches, training_batches
 from ..data.splits import derive_seed
 from ..errors import VqkitError
 from ..metrics import code_counts, perplexity, psnr, to_pixels, usage
-from ..model import Autoencoder
+from ..model import Output
 from ..model.blocks import num_parameters
-from .average import WeightAverage
-from .checkpoint import find_checkpoint, load_checkpoint, optimizer_tensors, save_checkpoint
-from .engine import Engine, copy_full, full, unwrap
+from .checkpoint import find_checkpoint
+from .engine import Engine
 from .health import CodeMonitor, check_finite
 from .losses import total_loss
 from .progress import Display, Silent
 from .runlog import RunLog
+from .state import State, build_model
 
 
 class Interrupted(VqkitError):
@@ -65,122 +65,108 @@ def train(data: ImageData, config: Config, folder: Path, display: Display | None
 
 
 class Run:
-    """Everything that changes while training, and the steps that change it, in the order they happen."""
+    """The steps of a run in the order they happen; what they change is in `state`."""
 
     def __init__(self, data: ImageData, config: Config, folder: Path, engine: Engine, display: Display) -> None:
         self.data, self.config, self.folder, self.engine, self.display = data, config, folder, engine, display
-        torch.manual_seed(config.seed)
-        model = build_model(data, config)
-        self.model = engine.wrap_model(model, config.train.compile)
-        self.raw: Autoencoder = unwrap(self.model)  # type: ignore[assignment]
-        self.optimizer = engine.wrap_optimizer(_adamw(self.raw, config.train))
-        self.average = WeightAverage(self.raw, config.train.ema_decay)
-        self.generator = torch.Generator(device=engine.device)
-        quantizer = self.raw.quantizer
-        self.monitor = (
-            CodeMonitor(quantizer.num_codebooks, quantizer.codebook_size, engine.device)
-            if quantizer.is_discrete
-            else None
-        )
-        self.step, self.elapsed, self.looks_without_gain, self.best_loss = 0, 0.0, 0, math.inf
-        self.best: dict[str, Tensor] = {}
-        self.validation_seconds, self.stopped_by = 0.0, "steps"
+        self.state = State(data, config, engine)
         checkpoint = find_checkpoint(folder)
         if checkpoint:
-            self._restore(checkpoint)
-        self.log = RunLog(folder, self.step if checkpoint else None) if engine.is_main else None
-        self.started = time.perf_counter() - self.elapsed
+            self.state.restore(checkpoint)
+        quantizer = self.state.raw.quantizer
+        self.shape_of_counts = (quantizer.num_codebooks, quantizer.codebook_size) if quantizer.is_discrete else None
+        self.monitor = CodeMonitor(*self.shape_of_counts, engine.device) if self.shape_of_counts else None
+        self.generator = torch.Generator(device=engine.device)
+        self.log = RunLog(folder, self.state.step if checkpoint else None) if engine.is_main else None
+        self.started = time.perf_counter() - self.state.elapsed
+        self.stopped_by = ""
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
     def loop(self, stop: threading.Event) -> None:
         """Steps until the schedule, the time budget or the plateau ends it."""
-        settings = self.config.train
+        settings, state, engine = self.config.train, self.state, self.engine
         batches = training_batches(
-            self.data,
-            self.config.data,
-            settings.batch_size,
-            self.config.seed,
-            self.step,
-            self.engine.rank,
-            self.engine.world_size,
+            self.data, self.config.data, settings.batch_size, self.config.seed, state.step, engine.rank, engine.world_size
         )
-        self.display.start(settings.steps * settings.batch_size, self._title())
-        window_start, window_step = time.perf_counter(), self.step
-        while not self._finished():
-            progress, stopping = self._agree(stop.is_set())
-            if stopping:
-                self._interrupt()
+        self.display.start(self._title())
+        window = time.perf_counter(), state.step
+        while not self.stopped_by:
+            progress = self._progress(stop)
             if progress >= 1:
                 break
-            row = self._train_step(next(batches), progress)
-            self.step += 1
-            if self.step % settings.log_every == 0:
-                now = time.perf_counter()
-                speed = (self.step - window_step) * settings.batch_size / (now - window_start)
-                self._log_train(row, speed, progress)
-                window_start, window_step = now, self.step
-            if self.step % settings.validate_every == 0:
+            row, output, images = self._step(next(batches), progress)
+            state.step += 1
+            if state.step % settings.log_every == 0:
+                row["images_per_second"] = (state.step - window[1]) * settings.batch_size / (time.perf_counter() - window[0])
+                self._log_train(row, output, images, progress)
+                window = time.perf_counter(), state.step
+            if state.step % settings.validate_every == 0:
                 self._validate()
-                window_start, window_step = time.perf_counter(), self.step
-            if self.step % settings.checkpoint_every == 0:
-                self._checkpoint()
-        if self.step % settings.validate_every:
+                window = time.perf_counter(), state.step
+            if state.step % settings.checkpoint_every == 0:
+                state.save(self.folder)
+        if state.step % settings.validate_every:
             self._validate()
-        self.display.update(1.0, {"step": self.step, "seconds": self.elapsed})
+        state.elapsed = time.perf_counter() - self.started
+        self.display.update(1.0, {"step": state.step, "seconds": state.elapsed})
 
-    def _finished(self) -> bool:
-        return self.stopped_by == "plateau"
-
-    def _agree(self, stopping: bool) -> tuple[float, bool]:
-        """Progress of the schedule in [0, 1] and whether any rank was told to stop, the same on every rank."""
-        settings = self.config.train
-        self.elapsed = time.perf_counter() - self.started
-        progress = self.step / settings.steps
+    def _progress(self, stop: threading.Event) -> float:
+        """Share of the schedule that is done, the same on every rank. Interrupted when any rank was told to stop."""
+        settings, state = self.config.train, self.state
+        state.elapsed = time.perf_counter() - self.started
+        progress = state.step / settings.steps
         if settings.max_minutes is not None:
-            used = self.elapsed / max(settings.max_minutes * 60.0 - self.validation_seconds, 1e-9)
-            if used > progress:
-                progress, self.stopped_by = used, "max_minutes"
+            # the last look at the validation split belongs to the budget
+            used = state.elapsed / max(settings.max_minutes * 60.0 - state.validation_seconds, 1e-9)
+            progress = max(progress, used)
+        stopping = stop.is_set()
         if self.engine.world_size > 1:
             mine = [progress if self.engine.is_main else 0.0, float(stopping)]
             progress, signals = self.engine.sum(torch.tensor(mine, device=self.engine.device)).tolist()
             stopping = signals > 0
-        return progress, stopping
+        if stopping:
+            state.save(self.folder)
+            raise Interrupted(f"interrupted at step {state.step}; the run is saved in {self.folder}: add --resume to go on")
+        if progress >= 1:
+            self.stopped_by = "steps" if state.step >= settings.steps else "max_minutes"
+        return progress
 
-    def _train_step(self, batch: Tensor, progress: float) -> dict[str, Any]:
-        """One optimiser step; returns the row that may be logged, with tensors where computing costs time."""
-        settings = self.config.train
-        lr = settings.lr * schedule(progress, settings.warmup, settings.final_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+    def _step(self, batch: Tensor, progress: float) -> tuple[dict[str, Any], Output, Tensor]:
+        """One optimiser step; returns its row of figures, and output and images of the last part for more of them."""
+        settings, state = self.config.train, self.state
+        factor = schedule(progress, settings.warmup, settings.final_lr)
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["peak_lr"]
         parts = batch.chunk(settings.accumulate)
-        totals: dict[str, float] = {}
+        row: dict[str, Any] = {}
         for index, part in enumerate(parts):
-            totals_of_part, output, x = self._forward_backward(part, index, len(parts))
-            for name, value in totals_of_part.items():
-                totals[name] = totals.get(name, 0.0) + value / len(parts)
-        norm = torch.nn.utils.clip_grad_norm_(self.raw.parameters(), settings.clip_norm or math.inf)
-        totals["grad_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        check_finite(self.step + 1, totals)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(self.step)
-        return {**totals, "lr": lr, "last": (output.reconstruction.detach(), part)}
+            output, values = self._forward_backward(part, index, len(parts))
+            for name, value in values.items():
+                row[name] = row.get(name, 0.0) + value / len(parts)
+        norm: Any = torch.nn.utils.clip_grad_norm_(state.raw.parameters(), settings.clip_norm or math.inf)
+        row["grad_norm"] = float(norm.full_tensor() if self.engine.sharded else norm)
+        check_finite(state.step + 1, row)
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        state.average.update(state.step)
+        return {**row, "lr": factor * settings.lr}, output, parts[-1]
 
-    def _forward_backward(self, part: Tensor, index: int, count: int) -> tuple[dict[str, float], Any, Tensor]:
-        x = self.prepare(part)
-        self.generator.manual_seed(derive_seed("noise", self.config.seed, self.step, index, self.engine.rank))
-        with self.engine.synchronise(self.model, wanted=index == count - 1):
-            output = self.model(x, self.generator)
+    def _forward_backward(self, part: Tensor, index: int, count: int) -> tuple[Output, dict[str, float]]:
+        self.generator.manual_seed(derive_seed("noise", self.config.seed, self.state.step, index))  # of all ranks alike
+        with self.engine.synchronise(self.state.model, wanted=index == count - 1):
+            output = self.state.model(self._prepare(part), self.generator)
             loss = total_loss(output, self.config.losses)
             self.engine.backward(loss / count)
         if self.monitor:
             self.monitor.update(output.codes)
-        names = ["loss", *(f"loss/{name}" for name in output.terms)]
-        values = self.engine.sum(torch.stack([loss.detach(), *(term.detach() for term in output.terms.values())]))
-        return dict(zip(names, (values / self.engine.world_size).tolist(), strict=True)), output, x
+        values = torch.stack([loss.detach(), *(term.detach() for term in output.terms.values())])
+        mean = self.engine.sum(values) / self.engine.world_size
+        return output, dict(zip(["loss", *(f"loss/{name}" for name in output.terms)], mean.tolist(), strict=True))
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def _prepare(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> standardised float32 on the device, channels last."""
         images = images.to(self.engine.device, non_blocking=True)
         return self.data.normalisation.apply(images).contiguous(memory_format=torch.channels_last)
@@ -188,160 +174,92 @@ class Run:
     # ------------------------------------------------------------------------------------------- looking at the run
 
     def _title(self) -> str:
-        engine = self.engine
+        engine, raw = self.engine, self.state.raw
         return (
-            f"{self.data.name}: {len(self.data.splits['train'])} training images; "
-            f"{num_parameters(self.raw) / 1e6:.2f} M parameters, {engine.precision}, {engine.world_size} x {engine.device.type}"
-            + (f"; resumed at step {self.step}" if self.step else "")
+            f"{self.data.name}: {len(self.data.splits['train'])} training images; {num_parameters(raw) / 1e6:.2f} M "
+            f"parameters, {raw.bits_per_image(self.data.size):.0f} bits an image; {engine.precision} on "
+            f"{engine.world_size} x {engine.device.type}" + (f"; resumed at step {self.state.step}" if self.state.step else "")
         )
 
-    def _log_train(self, row: dict[str, Any], speed: float, progress: float) -> None:
-        reconstruction, original = row.pop("last")
-        pixels = to_pixels(self.data.normalisation.undo(reconstruction))
-        row = {"step": self.step, "split": "train", **row, "psnr": float(psnr(pixels, original.to(pixels.device)).mean())}
+    def _log_train(self, row: dict[str, Any], output: Output, images: Tensor, progress: float) -> None:
+        row = {"step": self.state.step, "split": "train", **row, "psnr": float(self._psnr(output, images).mean())}
         if self.monitor:
             figures, warning = self.monitor.read()
             row |= figures
             if warning:
-                self.event("warning", warning)
-        row |= {"images_per_second": speed, "seconds": time.perf_counter() - self.started}
+                self._event("warning", warning)
+        row["seconds"] = time.perf_counter() - self.started
         if self.log:
             self.log.add(row)
         self.display.update(progress, row)
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Figures of the averaged weights on the validation split; keeps the best weights when patience is set."""
-        begin, settings, world = time.perf_counter(), self.config.train, self.engine.world_size
-        quantizer = self.raw.quantizer
-        sums: dict[str, float] = {}
-        counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if self.monitor else 1, dtype=torch.long)
-        self.model.eval()
-        with self.average.swapped():
-            for index, (_, images) in enumerate(split_batches(self.data, "validation", settings.batch_size)):
-                if index % world == self.engine.rank or self.engine.sharded:  # shards must step together
+        """Figures of the averaged weights on the validation split."""
+        begin, state, engine = time.perf_counter(), self.state, self.engine
+        counts = torch.zeros(self.shape_of_counts or (1, 1), dtype=torch.long)
+        sums: dict[str, Tensor] = {}
+        state.model.eval()
+        with state.average.swapped():
+            for index, (_, images) in enumerate(split_batches(self.data, "validation", self.config.train.batch_size)):
+                if index % engine.world_size == engine.rank or engine.sharded:  # shards must step together
                     self._add_batch(images, sums, counts)
-        self.model.train()
-        totals = self.engine.sum(torch.tensor(list(sums.values()), dtype=torch.float64, device=self.engine.device))
-        sums = dict(zip(sums, totals.tolist(), strict=True))
-        row = {name: value / sums["images"] for name, value in sums.items() if name != "images"}
+        state.model.train()
+        names = sorted(sums)
+        totals = dict(zip(names, engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
+        row = {name: value / totals["images"] for name, value in totals.items() if name != "images"}
         if self.monitor:
-            counts = self.engine.sum(counts.to(self.engine.device)).cpu()
+            counts = engine.sum(counts.to(engine.device)).cpu()
             row |= {"usage": usage(counts), "perplexity": perplexity(counts)}
-        self._watch_plateau(row["loss"])
+        if state.watch_plateau(row["loss"]):
+            self.stopped_by = "plateau"
+            self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")
         now = time.perf_counter()
-        self.validation_seconds = now - begin
+        state.validation_seconds = now - begin
         if self.log:
-            self.log.add({"step": self.step, "split": "validation", **row, "seconds": now - self.started})
+            self.log.add({"step": state.step, "split": "validation", **row, "seconds": now - self.started})
 
-    def _add_batch(self, images: Tensor, sums: dict[str, float], counts: Tensor) -> None:
-        x = self.prepare(images)
-        output = self.model(x)
-        values = {"loss": float(total_loss(output, self.config.losses))}
-        values |= {f"loss/{name}": float(term) for name, term in output.terms.items()}
-        pixels = to_pixels(self.data.normalisation.undo(output.reconstruction))
-        values["psnr"] = float(psnr(pixels, images.to(pixels.device)).mean())
+    def _add_batch(self, images: Tensor, sums: dict[str, Tensor], counts: Tensor) -> None:
+        """Add the sums over one batch of everything that validation averages."""
+        output = self.state.model(self._prepare(images))
+        values = {"loss": total_loss(output, self.config.losses), "psnr": self._psnr(output, images).mean()}
+        values |= {f"loss/{name}": term for name, term in output.terms.items()}
+        values["images"] = torch.ones((), device=output.reconstruction.device)
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value * len(images)
-        sums["images"] = sums.get("images", 0.0) + len(images)
+            sums[name] = sums.get(name, 0.0) + value.double() * len(images)
         if self.monitor:
             counts += code_counts(output.codes, counts.shape[1]).cpu()
 
-    def _watch_plateau(self, loss: float) -> None:
-        patience = self.config.train.patience
-        if not patience:
-            return
-        if loss < self.best_loss:
-            self.best_loss, self.looks_without_gain = loss, 0
-            self.best = {name: value.clone() for name, value in self.average.average.items()}
-        else:
-            self.looks_without_gain += 1
-        if self.looks_without_gain >= patience:
-            self.stopped_by = "plateau"
-            self.event("info", f"no better validation loss in {patience} looks: stopped, the best weights are kept")
+    def _psnr(self, output: Output, images: Tensor) -> Tensor:
+        pixels = to_pixels(self.data.normalisation.undo(output.reconstruction.detach()))
+        return psnr(pixels, images.to(pixels.device))
 
-    def event(self, level: str, message: str) -> None:
+    def _event(self, level: str, message: str) -> None:
         """Say it now and keep it for the report."""
-        self.display.message(f"{level}: step {self.step}: {message}")
+        self.display.message(f"{level}: step {self.state.step}: {message}")
         if self.log:
-            self.log.event(self.step, level, message)
-
-    # -------------------------------------------------------------------------------------------- stopping and going on
-
-    def _interrupt(self) -> None:
-        self._checkpoint()
-        raise Interrupted(f"interrupted at step {self.step}; the run is saved in {self.folder}: add --resume to go on")
-
-    def _tensors(self) -> dict[str, Tensor]:
-        groups = {
-            "model": self.raw.state_dict(),
-            "average": self.average.average,
-            "optimizer": optimizer_tensors(self.optimizer),
-            "best": self.best,
-        }
-        return {f"{group}.{name}": full(value) for group, values in groups.items() for name, value in values.items()}
-
-    def _checkpoint(self) -> None:
-        tensors = self._tensors()
-        state = {
-            "step": self.step,
-            "elapsed": time.perf_counter() - self.started,
-            "validation_seconds": self.validation_seconds,
-            "looks_without_gain": self.looks_without_gain,
-            "best_loss": self.best_loss,
-            "data": _fingerprint(self.data),
-            "config": self.config.model_dump(mode="json"),
-        }
-        if self.engine.is_main:
-            save_checkpoint(self.folder, self.step, tensors, state)
-        self.engine.barrier()
-
-    @torch.no_grad()
-    def _restore(self, path: Path) -> None:
-        tensors, state = load_checkpoint(path)
-        if state["data"] != _fingerprint(self.data):
-            raise VqkitError(f"the data are not those that {self.folder} was started with; --resume needs the same ones")
-        self.step, self.elapsed = state["step"], state["elapsed"]
-        self.validation_seconds, self.best_loss = state["validation_seconds"], state["best_loss"]
-        self.looks_without_gain = state["looks_without_gain"]
-        for name, target in [*self.raw.state_dict().items()]:
-            copy_full(target, tensors[f"model.{name}"])
-        for name, target in self.average.average.items():
-            copy_full(target, tensors[f"average.{name}"])
-            if f"best.{name}" in tensors:
-                self.best[name] = target.clone()
-                copy_full(self.best[name], tensors[f"best.{name}"])
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for name, value in tensors.items():
-            group, _, rest = name.partition(".")
-            if group == "optimizer":
-                index, key = rest.split(".")
-                parameter = parameters[int(index)]
-                own = torch.zeros_like(parameter) if value.shape == parameter.shape else torch.zeros_like(value)
-                copy_full(own, value)
-                self.optimizer.state[parameter][key] = own
+            self.log.event(self.state.step, level, message)
 
     # ----------------------------------------------------------------------------------------------------- the result
 
     def result(self) -> TrainingResult | None:
-        """The artifact with the averaged (or best) weights, on the first rank."""
-        weights = self.best or self.average.average
-        weights = {name: full(value) for name, value in weights.items()}
-        counters = {name: full(value) for name, value in self.raw.state_dict().items() if name not in weights}
+        """The artifact, on the first rank."""
+        state = self.state
+        weights = state.weights()  # a collective call when the model is sharded
         if self.log is None:
             return None
         model = build_model(self.data, self.config)
-        model.load_state_dict({**weights, **counters})
-        artifact = Artifact(self.config, model.eval(), self.data.describe())
+        model.load_state_dict(weights)
         figures = {
-            "step": self.step,
+            "step": state.step,
             "stopped_by": self.stopped_by,
-            "training_seconds": self.elapsed,
-            "images_per_second": self.step * self.config.train.batch_size / self.elapsed,
+            "training_seconds": state.elapsed,
+            "images_per_second": state.step * self.config.train.batch_size / state.elapsed,
             "parameters": num_parameters(model),
             "precision": self.engine.precision,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
+        artifact = Artifact(self.config, model.eval(), self.data.describe())
         return TrainingResult(artifact, self.log.history, self.log.events, figures)
 
     def close(self) -> None:
@@ -351,40 +269,12 @@ class Run:
             self.log.close()
 
 
-def build_model(data: ImageData, config: Config) -> Autoencoder:
-    """The untrained model for images of this size and normalisation."""
-    shape = (data.channels, *data.size)
-    return Autoencoder(config.model, shape, config.losses.distortion, data.normalisation.std)
-
-
-def resumed_config(folder: Path) -> Config | None:
-    """Settings of the run that is waiting in a folder, None if there is no checkpoint."""
-    checkpoint = find_checkpoint(folder)
-    if checkpoint is None:
-        return None
-    return from_tree(load_checkpoint(checkpoint)[1]["config"], where=str(checkpoint))
-
-
 def schedule(progress: float, warmup: float, final: float) -> float:
     """Factor on the peak learning rate: linear warm-up, then a cosine down to `final`; progress in [0, 1]."""
     if progress < warmup:
         return max(progress, 1e-3 * warmup) / warmup
     done = (progress - warmup) / max(1.0 - warmup, 1e-9)
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-
-
-def _adamw(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "codebook" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "codebook" in name]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-
-
-def _fingerprint(data: ImageData) -> dict[str, Any]:
-    """What must be equal for a resumed run to go on with the same images: counts and exact pixel statistics."""
-    found = data.describe()
-    return {key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")}
 
 
 @contextlib.contextmanager

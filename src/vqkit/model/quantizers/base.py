@@ -104,14 +104,17 @@ def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum over ranks in place, asked at every call: a module may be built before the process group."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    """Sum over ranks in place; a no-op without ranks."""
+    if ranks() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def broadcast_first(tensor: Tensor) -> Tensor:
-    """Rank 0's values everywhere, in place."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast(tensor, 0)
-    return tensor
+def ranks() -> int:
+    """Number of ranks, asked at every call: a module may be built before the process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process among them, 0 without a process group."""
+    return dist.get_rank() if ranks() > 1 else 0

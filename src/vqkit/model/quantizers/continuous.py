@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...config import GaussianConfig, NoneConfig
-from .base import Quantized, Quantizer, check_latents, weighted_sum
+from .base import Quantized, Quantizer, check_latents, rank, ranks, weighted_sum
 
 
 def float_bits(values: Tensor) -> Tensor:
@@ -71,7 +71,9 @@ class GaussianBottleneck(Quantizer):
         kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).flatten(1).sum(1).mean()
         sample = mean
         if self.training:
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+            # every rank draws the noise of the whole batch and takes its part: the same run on any number of ranks
+            shape = (ranks() * len(mean), *mean.shape[1:])
+            noise = torch.randn(shape, generator=generator, device=mean.device).chunk(ranks())[rank()]
             sample = mean + (0.5 * log_var).exp() * noise
         terms = {"kl": kl}
         return Quantized(sample, float_bits(sample.detach()), weighted_sum(terms, self.default_weights, mean), terms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import all_reduce_sum, broadcast_first
+from .base import all_reduce_sum, rank, ranks
 
 SCORES_PER_CHUNK = 1 << 20
 """float32 scores held at once: 4 MiB, near enough to a core's second-level cache"""
@@ -30,11 +30,15 @@ def code_sums(tokens: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor
 
 
 def sample_tokens(tokens: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """`count` random tokens (count, D), distinct while there are enough; the same ones on every rank."""
-    order = torch.randperm(len(tokens), generator=generator, device=tokens.device)
-    if count > len(tokens):
-        order = order.repeat(-(-count // len(tokens)))
-    return broadcast_first(tokens[order[:count]].contiguous())
+    """`count` random tokens (count, D), distinct while there are enough, from those of all ranks.
+
+    With generators of equal state every rank gets the same tokens, and the same as one process with the joined batch.
+    """
+    local, total = len(tokens), len(tokens) * ranks()
+    order = torch.randperm(total, generator=generator, device=tokens.device)
+    order = order.repeat(-(-count // total))[:count] - rank() * local
+    mine = (order >= 0) & (order < local)
+    return all_reduce_sum(torch.where(mine[:, None], tokens[order.clamp(0, local - 1)], 0.0))
 
 
 def kmeans(tokens: Tensor, codebook_size: int, iterations: int, generator: torch.Generator | None) -> Tensor:

@@ -23,7 +23,7 @@ class VectorQuantizer(Quantizer):
         codebook (K, d): the codes (a Parameter with update='gradient').
         ema_count (K,): moving average of the tokens that each code wins per step, over all ranks.
         ema_sum (K, d): moving average of the sum of those tokens; only with update='ema'.
-        initialised (): 0 until the first training batch has set the codebook.
+        updates (): int64, training batches seen; the first of them sets the codebook.
     """
 
     default_weights = {"commitment": 0.25, "codebook": 1.0}
@@ -44,12 +44,12 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("codebook", codebook)
             self.register_buffer("ema_sum", codebook.clone())
         self.register_buffer("ema_count", torch.ones(config.codebook_size))
-        self.register_buffer("initialised", torch.tensor(0, dtype=torch.uint8))
+        self.register_buffer("updates", torch.tensor(0))
 
     def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             tokens = self._tokens(latents)
-            if self.training and not self.initialised:
+            if self.training and not self.updates:
                 self._initialise(tokens.detach(), generator)
             codebook = self._codes()
             codes = nearest(tokens.detach(), codebook.detach())
@@ -87,15 +87,17 @@ class VectorQuantizer(Quantizer):
         self.ema_count.fill_(counts.sum() / self.codebook_size)  # every code starts as alive as any other
         if self.config.update == "ema":
             self.ema_sum.copy_(self.codebook * self.ema_count[:, None])
-        self.initialised.fill_(1)
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
         """One step of the moving averages, the same on every rank, then the revival of dead codes."""
         counts, sums = code_sums(tokens, codes, self.codebook_size)
-        self.ema_count.lerp_(counts, 1.0 - self.config.decay)
+        # A short memory at first: the encoder changes fast then, and codes that it leaves behind must be seen to be dead.
+        decay = min(self.config.decay, (1 + int(self.updates)) / (10 + int(self.updates)))
+        self.updates += 1
+        self.ema_count.lerp_(counts, 1.0 - decay)
         if self.config.update == "ema":
-            self.ema_sum.lerp_(sums, 1.0 - self.config.decay)
+            self.ema_sum.lerp_(sums, 1.0 - decay)
             self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-6)[:, None])
         uniform = counts.sum() / self.codebook_size
         dead = self.ema_count < self.config.revive_threshold * uniform

@@ -1,0 +1,82 @@
+"""AdamW for everything, or Muon for the matrices that it suits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from ..config import TrainConfig
+from ..errors import VqkitError
+
+
+def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]:
+    """The optimisers of a model, together holding every parameter once; groups carry their `peak_lr`.
+
+    Weight decay is for matrices and kernels, not for biases, norms and codebooks.
+    """
+    named = list(model.named_parameters())
+    hidden = {name for name, value in named if settings.optimizer == "muon" and value.ndim == 2 and ".blocks." in name}
+    decayed = {name for name, value in named if value.ndim >= 2 and "codebook" not in name} - hidden
+    groups = [
+        {"params": [value for name, value in named if name in decayed], "weight_decay": settings.weight_decay},
+        {"params": [value for name, value in named if name not in decayed | hidden], "weight_decay": 0.0},
+    ]
+    groups = [{**group, "peak_lr": settings.lr} for group in groups if group["params"]]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)]
+    if hidden:
+        if settings.strategy == "fsdp2":
+            raise VqkitError("train.optimizer=muon needs whole matrices and fsdp2 shards them; use train.optimizer=adamw")
+        matrices = [value for name, value in named if name in hidden]
+        optimizers.append(Muon(matrices, settings.muon_lr, settings.weight_decay))
+    return optimizers
+
+
+class Muon(Optimizer):
+    """Momentum whose singular values are all brought near one before it is applied (Jordan et al. 2024).
+
+    Update of a matrix (rows, columns): lr * sqrt(max(1, rows / columns)) * orthogonalise(Nesterov momentum). Matrices
+    of one shape are orthogonalised together, in float32: bfloat16 is slow on processors without it.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+        super().__init__([{"params": matrices, "peak_lr": lr}], {"lr": lr})
+        self.weight_decay, self.momentum = weight_decay, momentum
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = orthogonalise(torch.stack([self._momentum(parameter) for parameter in parameters]))
+                step = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+                torch._foreach_mul_(parameters, 1.0 - group["lr"] * self.weight_decay)
+                torch._foreach_add_(parameters, list(updates.unbind()), alpha=-step)
+
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        state["momentum"].lerp_(parameter.grad, 1.0 - self.momentum)
+        return parameter.grad.lerp(state["momentum"], self.momentum)
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Matrices (n, rows, columns) with their singular values brought to about [0.7, 1.2], directions kept.
+
+    The quintic Newton-Schulz iteration X <- a X + b (X X') X + c (X X')^2 X with the coefficients of Jordan et al. 2024.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose(1, 2) if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x

@@ -1,0 +1,132 @@
+"""Everything that changes while training, in one place, so that saving it is saving the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config, from_tree
+from ..data import ImageData
+from ..errors import VqkitError
+from ..model import Autoencoder
+from .average import WeightAverage
+from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from .engine import Engine, copy_full, full, unwrap
+from .optimizers import build_optimizers
+
+
+class State:
+    """Model, optimiser, averaged weights and counters of a run.
+
+    model is called; raw is the module inside of it, whose names are saved. step counts finished optimiser steps,
+    elapsed their seconds over all sessions. best holds the averaged weights of the best validation when patience is set.
+    """
+
+    def __init__(self, data: ImageData, config: Config, engine: Engine) -> None:
+        self.config, self.engine = config, engine
+        self.fingerprint = _fingerprint(data)
+        torch.manual_seed(config.seed)
+        self.model = engine.wrap_model(build_model(data, config), config.train.compile)
+        self.raw: Autoencoder = unwrap(self.model)  # type: ignore[assignment]
+        self.optimizers = [engine.wrap_optimizer(one) for one in build_optimizers(self.raw, config.train)]
+        self.average = WeightAverage(self.raw, config.train.ema_decay)
+        self.best: dict[str, Tensor] = {}
+        self.step, self.elapsed, self.validation_seconds = 0, 0.0, 0.0
+        self.best_loss, self.looks_without_gain = math.inf, 0
+
+    def watch_plateau(self, loss: float) -> bool:
+        """Note a validation loss, keep the weights if it is the best; True when patience is used up."""
+        patience = self.config.train.patience
+        if not patience:
+            return False
+        if loss < self.best_loss:
+            self.best_loss, self.looks_without_gain = loss, 0
+            self.best = {name: value.clone() for name, value in self.average.average.items()}
+        else:
+            self.looks_without_gain += 1
+        return self.looks_without_gain >= patience
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the artifact holds: the best averaged weights (the last without patience), whole and on the CPU."""
+        floats = {name: full(value) for name, value in (self.best or self.average.average).items()}
+        return {name: floats.get(name, full(value)) for name, value in self.raw.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; every rank must call it. VqkitError when it cannot be written."""
+        groups = {
+            "model": self.raw.state_dict(),
+            "average": self.average.average,
+            "best": self.best,
+            "optimizer": {
+                f"{index}.{key}": value
+                for index, (parameter, state) in enumerate(self._optimizer_states())
+                for key, value in state.get(parameter, {}).items()
+            },
+        }
+        tensors = {f"{group}.{name}": full(value) for group, values in groups.items() for name, value in values.items()}
+        counters = {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "validation_seconds": self.validation_seconds,
+            "best_loss": self.best_loss,
+            "looks_without_gain": self.looks_without_gain,
+            "data": self.fingerprint,
+            "config": self.config.model_dump(mode="json"),
+        }
+        if self.engine.is_main:
+            save_checkpoint(folder, self.step, tensors, counters)
+        self.engine.barrier()
+
+    def restore(self, path: Path) -> None:
+        """Go back to a checkpoint, to the bit. VqkitError when it is damaged or of other data."""
+        tensors, counters = load_checkpoint(path)
+        if counters["data"] != self.fingerprint:
+            raise VqkitError(f"the data are not those that {path.parents[1]} was started with; --resume needs the same ones")
+        for name in ("step", "elapsed", "validation_seconds", "best_loss", "looks_without_gain"):
+            setattr(self, name, counters[name])
+        for name, live in self.raw.state_dict().items():
+            copy_full(live, tensors[f"model.{name}"])
+        for name, average in self.average.average.items():
+            copy_full(average, tensors[f"average.{name}"])
+            if f"best.{name}" in tensors:
+                self.best[name] = average.clone()
+                copy_full(self.best[name], tensors[f"best.{name}"])
+        for index, (parameter, state) in enumerate(self._optimizer_states()):
+            prefix = f"optimizer.{index}."
+            for name in (name for name in tensors if name.startswith(prefix)):
+                value = tensors[name]
+                own = torch.zeros_like(parameter if value.shape == parameter.shape else value)
+                copy_full(own, value)
+                state[parameter][name.removeprefix(prefix)] = own
+
+    def _optimizer_states(self) -> Iterator[tuple[nn.Parameter, Any]]:
+        """Every parameter with the state of the optimiser that it belongs to, always in the same order."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield parameter, optimizer.state
+
+
+def build_model(data: ImageData, config: Config) -> Autoencoder:
+    """The untrained model for images of this size and normalisation."""
+    shape = (data.channels, *data.size)
+    return Autoencoder(config.model, shape, config.losses.distortion, data.normalisation.std)
+
+
+def resumed_config(folder: Path) -> Config | None:
+    """Settings of the run that is waiting in a folder, None if there is no checkpoint."""
+    checkpoint = find_checkpoint(folder)
+    if checkpoint is None:
+        return None
+    return from_tree(load_checkpoint(checkpoint)[1]["config"], where=str(checkpoint))
+
+
+def _fingerprint(data: ImageData) -> dict[str, Any]:
+    """What must be equal for a resumed run to go on with the same images: counts and exact pixel statistics."""
+    found = data.describe()
+    return {key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")}

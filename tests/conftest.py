@@ -1,0 +1,59 @@
+"""Real pictures and a small trained model, made once for the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import vqkit
+from vqkit.config import DataConfig
+from vqkit.data import ImageData, open_images
+
+TINY = [
+    "train.steps=40",
+    "train.batch_size=32",
+    "train.validate_every=20",
+    "train.checkpoint_every=20",
+    "train.log_every=10",
+    "model.network.width=32",
+    "model.network.encoder_blocks=1",
+    "model.network.decoder_blocks=1",
+    "model.quantizer.codebook_size=64",
+]
+"""overrides that make the emoji recipe a matter of seconds"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_per_test_process() -> None:
+    """Two threads gain nothing on models of this size, and runs that start child processes would fight over cores."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def emoji() -> ImageData:
+    return open_images("emoji", DataConfig(), seed=0)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the emoji, as `vqkit train` leaves it. Tests must not write there."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    vqkit.train("emoji", folder, overrides=TINY)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifact(run_folder: Path) -> vqkit.Artifact:
+    return vqkit.load(run_folder)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Path:
+    """A photograph that ships with scikit-image."""
+    from skimage import data_dir
+
+    return Path(data_dir) / "coffee.png"

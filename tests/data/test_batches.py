@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vqkit.config import AugmentConfig, DataConfig
+from vqkit.data import ImageData, open_images, split_batches, training_batches
+from vqkit.errors import VqkitError
+
+AUGMENT = AugmentConfig(shift=2, flip=True, crop=0.8, colour=0.2)
+MEMORY = DataConfig(augment=AUGMENT)
+STREAM = DataConfig(augment=AUGMENT, max_memory_mb=1, num_workers=0)
+WORKERS = DataConfig(augment=AUGMENT, max_memory_mb=1, num_workers=2)
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> ImageData:
+    return open_images(folder, MEMORY, seed=0)
+
+
+@pytest.fixture(scope="module")
+def streamed(folder: Path) -> ImageData:
+    return open_images(folder, STREAM, seed=0)
+
+
+def take(
+    data: ImageData, count: int, config: DataConfig = MEMORY, size: int = 64, **options: int
+) -> list[torch.Tensor]:
+    batches = training_batches(data, config, size, **{"seed": 5, **options})
+    return list(islice(batches, count))
+
+
+def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_order_is_a_function_of_seed_and_step(data: ImageData) -> None:
+    torch.manual_seed(1)
+    first = take(data, 8)
+    torch.manual_seed(2)
+    assert same(first, take(data, 8)) and not same(first, take(data, 8, seed=6))
+    assert first[0].shape == (64, 3, 32, 32) and first[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("start", [1, 3, 5, 6, 50])  # 360 images: the first epoch ends inside step 5
+def test_resuming_continues_the_same_order(data: ImageData, start: int) -> None:
+    assert same(take(data, start + 3)[start:], take(data, 3, start_step=start))
+
+
+def test_every_image_once_per_epoch(data: ImageData) -> None:
+    plain = torch.cat(take(data, 90, DataConfig(), size=8))  # 720 images: two epochs
+    train = {image.numpy().tobytes() for image in data.read(data.splits["train"])}
+    epochs = [[image.numpy().tobytes() for image in plain[start : start + 360]] for start in (0, 360)]
+    assert set(epochs[0]) == set(epochs[1]) == train and len(train) == 360 and epochs[0] != epochs[1]
+
+
+def test_batches_larger_than_the_set(data: ImageData) -> None:
+    (batch,) = take(data, 1, DataConfig(), size=800)
+    assert batch.shape[0] == 800 and torch.equal(batch[:360], torch.cat(take(data, 45, DataConfig(), size=8)))
+
+
+@pytest.mark.parametrize("config", [MEMORY, STREAM])
+def test_two_ranks_see_what_one_would(data: ImageData, streamed: ImageData, config: DataConfig) -> None:
+    chosen = data if config is MEMORY else streamed
+    ranks = [take(chosen, 4, config, start_step=3, rank=rank, world_size=2) for rank in range(2)]
+    assert same([torch.cat(parts) for parts in zip(*ranks, strict=True)], take(data, 4, start_step=3))
+    with pytest.raises(VqkitError, match="multiple of the 3 processes"):
+        take(data, 1, world_size=3)
+
+
+@pytest.mark.parametrize("config", [STREAM, WORKERS])
+def test_streaming_equals_memory_bit_for_bit(data: ImageData, streamed: ImageData, config: DataConfig) -> None:
+    assert data.in_memory and not streamed.in_memory and streamed.normalisation == data.normalisation
+    assert all(np.array_equal(data.splits[name], streamed.splits[name]) for name in data.splits)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert same(take(data, 7, start_step=2), take(streamed, 7, config, start_step=2))
+    for workers in (0, config.num_workers):
+        pairs = list(split_batches(streamed, "validation", 7, workers))
+        assert [len(indices) for indices, _ in pairs] == [7, 7, 6]
+        assert np.array_equal(np.concatenate([indices for indices, _ in pairs]), data.splits["validation"])
+        assert torch.equal(torch.cat([images for _, images in pairs]), data.read(data.splits["validation"]))
+    assert torch.equal(torch.get_rng_state(), before)  # the global generator belongs to the caller
+
+
+def test_split_batches_from_memory(data: ImageData) -> None:
+    pairs = list(split_batches(data, "test", 12))
+    assert [images.shape[0] for _, images in pairs] == [12, 8]
+    assert torch.equal(pairs[1][1], data.read(data.splits["test"][12:]))
+    empty = open_images("digits", DataConfig(validation=0), seed=0)
+    assert list(split_batches(empty, "validation", 12)) == []
+
+
+def damaged_folder(pictures: np.ndarray, folder: Path, names: list[str]) -> None:
+    """400 pictures, of which `names` have a good header and broken pixels: a survey cannot see it."""
+    for number, pixels in enumerate(pictures):
+        path = folder / f"{number:03}.png"
+        Image.fromarray(pixels).save(path, compress_level=1)
+        if path.name in names:
+            path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_that_fail_on_the_way_are_replaced_and_noted(pictures: np.ndarray, tmp_path: Path, workers: int) -> None:
+    broken = [f"{number:03}.png" for number in (7, 8, 9, 200)]
+    damaged_folder(pictures, tmp_path, broken)
+    config = DataConfig(max_memory_mb=1, num_workers=workers, validation=0.2, test=0)
+    data = open_images(tmp_path, config, seed=0)
+    assert len(data) == 400  # headers are fine, so all are counted; those in train fail when they are measured
+    runs = [torch.cat(take(data, 5, config)) for _ in range(2)]
+    assert torch.equal(*runs) and runs[0].shape[0] == 320
+    seen = {image.permute(1, 2, 0).numpy().tobytes() for image in runs[0]}
+    assert seen <= {pixels.tobytes() for pixels in pictures}
+    shown = np.concatenate([indices for indices, _ in split_batches(data, "validation", 16, workers)])
+    missing = {data.names[index] for index in set(data.splits["validation"].tolist()) - set(shown.tolist())}
+    assert {bad.name for bad in data.bad} == set(broken) and missing <= set(broken)
+    assert len(shown) + len(missing) == 80
+    with pytest.raises(VqkitError, match="007.png"):
+        data.read([7])
+
+
+def test_too_many_failures_on_the_way_stop(pictures: np.ndarray, tmp_path: Path) -> None:
+    damaged_folder(pictures, tmp_path, [f"{number:03}.png" for number in range(100)])
+    config = DataConfig(max_memory_mb=1, num_workers=0)
+    normalisation = open_images("emoji", DataConfig(), seed=0).normalisation
+    data = open_images(tmp_path, config, 0, normalisation)
+    with pytest.raises(VqkitError, match="more than 5 %"):
+        take(data, 100, config)

@@ -1,0 +1,312 @@
+"""The contract over every bottleneck, and each against a reference."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqkit.config import FSQConfig, GaussianConfig, NoneConfig, VQConfig
+from vqkit.model import build_quantizer
+from vqkit.model.quantizers.continuous import bits_float, float_bits
+from vqkit.model.quantizers.search import SCORES_PER_CHUNK, kmeans, nearest
+
+KINDS = {
+    "none": NoneConfig(code_dim=6),
+    "gaussian": GaussianConfig(code_dim=6),
+    "vq-ema": VQConfig(codebook_size=32, code_dim=6),
+    "vq-gradient": VQConfig(codebook_size=32, code_dim=6, update="gradient"),
+    "vq-cosine": VQConfig(codebook_size=32, code_dim=6, distance="cosine"),
+    "vq-cosine-gradient": VQConfig(codebook_size=32, code_dim=6, distance="cosine", update="gradient"),
+    "vq-projected": VQConfig(codebook_size=32, code_dim=3, latent_dim=10),
+    "fsq": FSQConfig(levels=(8, 5, 4)),
+    "fsq-projected": FSQConfig(levels=(8, 5, 4), latent_dim=10),
+}
+
+
+@pytest.fixture(params=KINDS)
+def quantizer(request):
+    torch.manual_seed(0)
+    return build_quantizer(KINDS[request.param])
+
+
+def latents_for(quantizer, batch=3, grid=(4, 5), seed=1):
+    return torch.randn(batch, quantizer.encoder_dim, *grid, generator=torch.Generator().manual_seed(seed))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("grid", [(7,), (4, 5), (2, 3, 4)])
+def test_shapes_and_ranges(quantizer, grid):
+    latents = latents_for(quantizer, grid=grid)
+    result = quantizer(latents, generator())
+    assert result.quantized.shape == (3, quantizer.latent_dim, *grid)
+    assert result.codes.shape == (3, quantizer.num_codebooks, *grid)
+    assert result.codes.dtype == torch.int64
+    assert 0 <= int(result.codes.min()) and int(result.codes.max()) < quantizer.codebook_size
+    assert result.loss.shape == () and all(term.shape == () for term in result.terms.values())
+    assert math.isclose(quantizer.bits_per_code, math.log2(quantizer.codebook_size))
+
+
+def test_decode_of_encode_is_the_eval_forward_to_the_bit(quantizer):
+    quantizer(latents_for(quantizer), generator())
+    quantizer.eval()
+    latents = latents_for(quantizer, seed=2)
+    result = quantizer(latents)
+    codes = quantizer.encode(latents)
+    assert torch.equal(codes, result.codes)
+    assert torch.equal(quantizer.decode(codes), result.quantized)
+
+
+def test_eval_changes_nothing_even_before_training(quantizer):
+    quantizer.eval()
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    quantizer(latents_for(quantizer))
+    quantizer.encode(latents_for(quantizer))
+    assert all(torch.equal(before[name], value) for name, value in quantizer.state_dict().items())
+
+
+def test_loss_is_the_sum_of_the_terms_with_the_papers_weights(quantizer):
+    result = quantizer(latents_for(quantizer), generator())
+    expected = sum(quantizer.default_weights[name] * float(term.detach()) for name, term in result.terms.items())
+    assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_autocast_changes_nothing(quantizer):
+    quantizer(latents_for(quantizer), generator())
+    quantizer.eval()
+    latents = latents_for(quantizer, seed=3)
+    expected = quantizer(latents)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = quantizer(latents)
+        decoded = quantizer.decode(quantizer.encode(latents))
+    assert torch.equal(result.codes, expected.codes)
+    assert torch.equal(result.quantized, expected.quantized) and torch.equal(decoded, expected.quantized)
+
+
+def test_every_learnable_value_gets_a_gradient(quantizer):
+    latents = latents_for(quantizer).requires_grad_()
+    result = quantizer(latents, generator())
+    (result.quantized.square().sum() + result.loss).backward()
+    assert float(latents.grad.abs().sum()) > 0
+    for name, parameter in quantizer.named_parameters():
+        assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0, name
+
+
+def test_wrong_width_is_named(quantizer):
+    with pytest.raises(ValueError, match=rf"\(B, {quantizer.encoder_dim}, \*grid\)"):
+        quantizer(torch.zeros(2, quantizer.encoder_dim + 1, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_dict_round_trip(kind):
+    trained, twin = build_quantizer(KINDS[kind]), build_quantizer(KINDS[kind])
+    trained(latents_for(trained), generator())
+    twin.load_state_dict(trained.state_dict())
+    latents = latents_for(trained, seed=5)
+    assert torch.equal(twin.eval().encode(latents), trained.eval().encode(latents))
+
+
+# ------------------------------------------------------------------------------------------------------------ search
+
+
+def test_nearest_is_brute_force_across_chunks():
+    tokens = np.random.default_rng(0).normal(size=(5000, 7)).astype(np.float32)
+    codebook = np.random.default_rng(1).normal(size=(600, 7)).astype(np.float32)
+    assert len(tokens) > SCORES_PER_CHUNK // len(codebook), "must need several chunks"
+    distances = ((tokens[:, None].astype(np.float64) - codebook[None]) ** 2).sum(-1)
+    found = nearest(torch.from_numpy(tokens), torch.from_numpy(codebook)).numpy()
+    chosen = distances[np.arange(len(tokens)), found]
+    assert np.abs(chosen - distances.min(1)).max() < 1e-5
+    assert (found == distances.argmin(1)).mean() > 0.999
+
+
+def test_ties_go_to_the_lowest_index():
+    codebook = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    assert nearest(torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]]), codebook).tolist() == [0, 1, 0]
+
+
+def test_nearest_of_no_tokens():
+    assert nearest(torch.zeros(0, 3), torch.zeros(4, 3)).shape == (0,)
+
+
+def test_kmeans_finds_separated_clusters():
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    tokens = centres.repeat(50, 1) + 0.1 * torch.randn(200, 2, generator=generator(3))
+    found = kmeans(tokens, 4, 20, generator(1))
+    assert torch.cdist(centres, found).min(1).values.max() < 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------------- vq
+
+
+@pytest.mark.parametrize("kind", ["vq-ema", "vq-gradient"])
+def test_straight_through_gradient_is_the_gradient_of_the_identity(kind):
+    quantizer = build_quantizer(KINDS[kind])
+    latents = latents_for(quantizer).requires_grad_()
+    weights = torch.randn(3, 6, 4, 5, generator=generator(9))
+    (quantizer(latents, generator()).quantized * weights).sum().backward()
+    assert torch.equal(latents.grad, weights)
+
+
+def test_vq_terms_by_hand():
+    quantizer = build_quantizer(VQConfig(codebook_size=2, code_dim=2, update="gradient", revive_threshold=0.0))
+    with torch.no_grad():
+        quantizer.codebook.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
+        quantizer.updates.fill_(1)
+    latents = torch.tensor([[[1.0, 3.0], [0.0, 2.0]]])  # (1, 2, 2): tokens (1, 0) and (3, 2)
+    result = quantizer(latents)
+    assert result.codes.flatten().tolist() == [0, 1]
+    expected = (1 + 0 + 1 + 4) / 4
+    assert float(result.terms["commitment"]) == pytest.approx(expected)
+    assert float(result.terms["codebook"].detach()) == pytest.approx(expected)
+
+
+def test_commitment_moves_latents_only_and_codebook_term_moves_codes_only():
+    quantizer = build_quantizer(KINDS["vq-gradient"])
+    latents = latents_for(quantizer).requires_grad_()
+    result = quantizer(latents, generator())
+    result.terms["commitment"].backward(retain_graph=True)
+    assert quantizer.codebook.grad is None and float(latents.grad.abs().sum()) > 0
+    latents.grad = None
+    result.terms["codebook"].backward()
+    assert latents.grad is None and float(quantizer.codebook.grad.abs().sum()) > 0
+
+
+def test_ema_follows_the_papers_recurrence():
+    """Appendix A.1 of arXiv 1711.00937, in NumPy."""
+    quantizer = build_quantizer(VQConfig(codebook_size=8, code_dim=3, decay=0.9, revive_threshold=0.0))
+    first = latents_for_tokens(200, 3, 0)
+    quantizer(first, generator())
+    count, total = quantizer.ema_count.numpy().astype(np.float64), quantizer.ema_sum.numpy().astype(np.float64)
+    codebook = quantizer.codebook.numpy().astype(np.float64)
+    quantizer.updates.fill_(1000)  # past the shorter memory of the first steps
+    for seed in (1, 2, 3):
+        batch = latents_for_tokens(200, 3, seed)
+        tokens = batch[0].T.numpy().astype(np.float64)
+        codes = ((tokens[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
+        one_hot = np.eye(8)[codes]
+        count = 0.9 * count + 0.1 * one_hot.sum(0)
+        total = 0.9 * total + 0.1 * one_hot.T @ tokens
+        codebook = total / count[:, None]
+        quantizer(batch, generator())
+    np.testing.assert_allclose(quantizer.codebook.numpy(), codebook, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_short_in_the_first_steps():
+    quantizer = build_quantizer(VQConfig(codebook_size=2, code_dim=1, decay=0.9, revive_threshold=0.0))
+    for value in (1.0, 5.0, 2.0):
+        quantizer(torch.tensor([[[value, -value] * 5]]), generator())
+    # the first batch sets the codes to +-1 and is then averaged in; the decays are 1/10, 2/11, 3/12
+    expected = (1.0 * 2 / 11 + 5.0 * 9 / 11) * 3 / 12 + 2.0 * 9 / 12
+    assert sorted(quantizer.codebook.flatten().tolist()) == pytest.approx([-expected, expected], rel=1e-5)
+
+
+def latents_for_tokens(count, width, seed):
+    return torch.randn(1, width, count, generator=generator(seed))
+
+
+def test_dead_codes_are_revived_with_their_averages_and_stay_alive():
+    quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=2, decay=0.9, revive_threshold=0.1))
+    quantizer(latents_for_tokens(400, 2, 0), generator())
+    with torch.no_grad():  # twelve codes far from every token, with averages that say they are hardly used
+        quantizer.codebook[4:] = 1000.0
+        quantizer.ema_count[4:] = 1e-3
+        quantizer.ema_sum[4:] = 1.0
+    for seed in range(1, 6):
+        batch = latents_for_tokens(400, 2, seed)
+        quantizer(batch, generator(seed))
+    assert float(quantizer.codebook.abs().max()) < 10
+    assert float(quantizer.ema_count.min()) > 0.1 * 400 / 16
+    assert len(quantizer.eval().encode(latents_for_tokens(400, 2, 9)).unique()) == 16
+
+
+def test_kmeans_start_reconstructs_better_than_the_random_one():
+    errors = {}
+    for iterations in (0, 10):
+        quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=2, kmeans_iterations=iterations, decay=0.99))
+        batch = latents_for_tokens(500, 2, 0) * 0.1 + 5
+        quantizer(batch, generator())
+        errors[iterations] = float(quantizer.eval()(batch).terms["commitment"])
+    assert errors[10] < 0.2 * errors[0]
+
+
+def test_cosine_ignores_length():
+    quantizer = build_quantizer(KINDS["vq-cosine"])
+    latents = latents_for(quantizer)
+    quantizer(latents, generator())
+    quantizer.eval()
+    assert torch.equal(quantizer.encode(latents), quantizer.encode(latents * 7.5))
+    assert torch.allclose(quantizer.decode(quantizer.encode(latents)).norm(dim=1), torch.ones(3, 4, 5), atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------------- fsq
+
+
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_fsq_reaches_every_code_and_decodes_it_back(levels):
+    quantizer = build_quantizer(FSQConfig(levels=tuple(levels)))
+    count = min(quantizer.codebook_size, 4096)
+    codes = torch.arange(count)[None, None]
+    values = quantizer.decode(codes)
+    assert float(values.min()) >= -1 and float(values.max()) <= 1
+    digits = (values + 1) / 2 * (torch.tensor(levels)[:, None] - 1)
+    # the latent whose bounded value is the middle of that digit's cell
+    centre = (digits - 0.5 * (torch.tensor(levels)[:, None] - 1)) / (0.5 * (torch.tensor(levels)[:, None] - 1e-3))
+    assert torch.equal(quantizer.encode(torch.atanh(centre.double()).float()), codes)
+
+
+def test_fsq_cells_are_symmetric_and_all_used_by_a_normal_latent():
+    quantizer = build_quantizer(FSQConfig(levels=(4, 5)))
+    latents = torch.randn(1, 2, 20000, generator=generator(0))
+    values = quantizer.eval()(latents).quantized
+    mirrored = quantizer(-latents).quantized
+    on_a_border = (values + mirrored).abs().amax(1) > 1e-6
+    assert float(on_a_border.float().mean()) < 1e-3
+    assert len(quantizer.encode(latents).unique()) == 20
+
+
+def test_fsq_gradient_is_that_of_the_bound():
+    quantizer = build_quantizer(FSQConfig(levels=(5,)))
+    latents = torch.tensor([[[0.3, -1.2]]], requires_grad=True)
+    quantizer(latents).quantized.sum().backward()
+    expected = (5 - 1e-3) / 4 * (1 - torch.tanh(latents.detach()) ** 2)
+    assert torch.allclose(latents.grad, expected, atol=1e-6)
+
+
+def test_fsq_refuses_more_codes_than_an_int64_holds():
+    with pytest.raises(ValueError, match="2\\^62"):
+        build_quantizer(FSQConfig(levels=(256,) * 8))
+
+
+# ---------------------------------------------------------------------------------------------------- gaussian, none
+
+
+def test_gaussian_kl_is_that_of_torch_distributions():
+    quantizer = build_quantizer(GaussianConfig(code_dim=4))
+    latents = torch.randn(5, 8, 3, 3, generator=generator(4))
+    mean, log_var = latents.chunk(2, 1)
+    reference = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, (0.5 * log_var).exp()), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert float(quantizer(latents).terms["kl"]) == pytest.approx(float(reference.sum((1, 2, 3)).mean()), rel=1e-5)
+
+
+def test_gaussian_samples_have_the_predicted_moments_and_eval_takes_the_mean():
+    quantizer = build_quantizer(GaussianConfig(code_dim=1))
+    latents = torch.stack([torch.full((200000,), 2.0), torch.full((200000,), math.log(0.25))])[None]
+    sample = quantizer(latents, generator()).quantized
+    assert float(sample.mean()) == pytest.approx(2.0, abs=0.01)
+    assert float(sample.std()) == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(quantizer.eval()(latents).quantized, latents[:, :1])
+
+
+def test_float_bits_are_exact_for_every_kind_of_float():
+    values = torch.tensor([0.0, -0.0, 1.0, -1.5, 1e-45, -3e38, math.inf, -math.inf])
+    assert torch.equal(bits_float(float_bits(values)).view(torch.int32), values.view(torch.int32))
+    assert int(float_bits(values).min()) >= 0

@@ -1,0 +1,113 @@
+import base64
+import dataclasses
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from summaries import EVIL, images, summary
+
+from vqkit.report import Ranked, write_report
+from vqkit.report.page import render
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def pictures(self, kind):
+        sources = [
+            attributes["src"] for tag, attributes in self.tags if tag == "img" and attributes.get("class") == kind
+        ]
+        return [Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in sources]
+
+
+def test_the_file_is_self_contained(tmp_path):
+    path = tmp_path / "run" / "report.html"
+    path.parent.mkdir()
+    path.write_text("old")
+    write_report(summary(), path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"], "no temporary file is left"
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "http:" not in text and "https:" not in text and "@import" not in text and "url(//" not in text
+    for tag, attributes in Page(text).tags:
+        assert tag not in ("link", "iframe", "object", "base")
+        for name in ("src", "href", "srcset", "data"):
+            assert (attributes.get(name) or "#").startswith(("data:image/png;base64,", "#")), (tag, attributes)
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="cannot pair"):
+        write_report(summary(reconstructions=images(3)[1]), path)
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_hold_the_right_pixels(channels):
+    originals, reconstructions = images(channels=channels)
+    ranked = Ranked(["w"], [1.0], originals[:1], reconstructions[:1])
+    page = Page(render(summary(channels=channels, worst=ranked, best=Ranked())))
+    for kind, expected in (("a", originals), ("b", reconstructions)):
+        found = [np.asarray(picture).reshape(8, 8, channels) for picture in page.pictures(kind)]
+        np.testing.assert_array_equal(found, [*expected, expected[0]])
+
+
+def test_strings_are_escaped():
+    originals, reconstructions = images()
+    text = render(summary(
+        title=EVIL, command=EVIL, config_yaml=EVIL, names=[EVIL] * 9, data={EVIL: EVIL, "bad_files": {EVIL: EVIL}},
+        events=[{"step": EVIL, "level": "warning", "message": EVIL}], metrics={EVIL: EVIL, "split": EVIL},
+        history=[{"step": 1, "split": "train", "loss": 1.0, f"loss/{EVIL}": 1.0, "loss/$x": 2.0}],
+        worst=Ranked([EVIL], [1.0], originals[:1], reconstructions[:1]),
+    ))  # fmt: skip
+    assert not [tag for tag, attributes in Page(text).tags if "onerror" in attributes]
+    assert "<img src=x" not in text and "onerror=alert(1)" in "".join(Page(text).text)
+
+
+def test_what_is_missing_is_left_out():
+    bare = render(summary(history=(), events=(), code_counts=None, metrics={}, data={}, worst=Ranked(), best=Ranked(),
+                          psnr_per_image=np.zeros(0), names=()))  # fmt: skip
+    assert "<svg" not in bare and 'id="training"' not in bare and 'id="codes"' not in bare and 'id="data"' not in bare
+    originals = np.zeros((0, 8, 8, 3), np.uint8)
+    assert 'id="gallery"' not in render(summary(originals=originals, reconstructions=originals))
+
+
+def test_everything_asked_for_is_there():
+    words = "".join(Page(render(summary(data={"bad_files": [("broken.png", "file is truncated")]}))).text)
+    figures = ("every code is used, 26.4 dB at 441 bits per image.", "1 min 23 s", "1.23 M", "20.0 dB")
+    texts = ("broken.png", "file is truncated", "began", "vqkit train images --out run", "seed: 0  # of all")
+    for expected in figures + texts:
+        assert expected in words
+
+
+@pytest.mark.parametrize("counts", [np.array([[3, 0]]), np.full((4, 2048), 7), np.ones((1, 262144), np.int64)])
+def test_codebooks_of_any_size(counts):
+    page = Page(render(summary(code_counts=counts)))
+    assert sum("usage of every code" in (attributes.get("alt") or "") for _, attributes in page.tags) == len(counts)
+
+
+def test_ids_are_unique():
+    ids = [attributes["id"] for _, attributes in Page(render(summary())).tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_large_pictures_are_limited():
+    originals = np.zeros((12, 1024, 1024, 3), np.uint8)
+    page = Page(render(summary(originals=originals, reconstructions=originals, worst=Ranked(), best=Ranked())))
+    assert len(page.pictures("a")) == 4 and "4 of 12 examples" in "".join(page.text)
+
+
+def test_same_results_same_page():
+    assert render(summary()) == render(dataclasses.replace(summary()))

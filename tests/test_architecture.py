@@ -1,0 +1,82 @@
+"""The import arrows of docs/design.md, and what must not be imported at all."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vqkit
+
+PACKAGE = Path(vqkit.__file__).parent
+
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "data": {"config", "errors"},
+    "model": {"config", "errors"},
+    "metrics": set(),
+    "artifact": {"config", "data", "errors", "metrics", "model"},
+    "training": {"artifact", "config", "data", "errors", "metrics", "model"},
+    "apps": {"artifact", "config", "data", "errors", "metrics", "model"},
+    "report": {"errors"},
+    "run": {"apps", "artifact", "config", "data", "errors", "report", "training"},
+    "cli": {"apps", "artifact", "config", "data", "errors", "report", "run", "training"},
+    "__main__": {"cli"},
+    "__init__": {"artifact", "config", "errors", "run"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level parts of vqkit that a file imports, wherever the statement stands; '' is the package itself."""
+    found = set()
+    depth = len(file.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            found |= {name for name in names if not name.startswith("__")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vqkit") and node.level == 0:
+            found.add(node.module.partition(".")[2].split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[2] for alias in node.names if alias.name.split(".")[0] == "vqkit"}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_import_arrows(file):
+    part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert imported(file) - {part} <= ALLOWED[part]
+
+
+def test_apps_do_not_import_each_other():
+    for file in (PACKAGE / "apps").glob("*.py"):
+        relative = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert not [node for node in relative if node.level == 1], file
+
+
+def test_torchvision_torchaudio_and_pickle_are_nowhere():
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"torchvision", "torchaudio", "pickle"}, file
+
+
+@pytest.mark.parametrize("statement", ["import vqkit", "import vqkit.cli; vqkit.cli.main(['--help'])"])
+def test_torch_is_not_loaded_before_it_is_needed(statement):
+    code = f"{statement}\nimport sys; heavy = {{'torch', 'numpy', 'PIL', 'pydantic'}} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    if "cli" in statement:
+        code = code.replace("vqkit.cli.main(['--help'])", "\ntry: vqkit.cli.main(['--help'])\nexcept SystemExit: pass")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_exist():
+    for name in vqkit.__all__:
+        assert getattr(vqkit, name) is not None
+    with pytest.raises(AttributeError):
+        _ = vqkit.nothing

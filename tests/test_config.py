@@ -1,0 +1,84 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vqkit import config
+from vqkit.errors import VqkitError
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_recipes():
+    spec = importlib.util.spec_from_file_location("make_recipes", ROOT / "scripts" / "make_recipes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", config.recipe_names())
+def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
+    assert config.recipe_text(name) == make_recipes().text(name)
+    settings = config.load(name)
+    assert yaml.safe_load(config.recipe_text(name)) == settings.model_dump(mode="json")
+    for line in config.dump(settings).splitlines():
+        explained = "#" in line or line.endswith(":") or line.strip().startswith("kind:")
+        assert explained or "#" in config.dump(settings).split(line)[0].rstrip().rsplit("\n", 1)[-1], line
+
+
+def test_dump_is_read_back_unchanged(tmp_path):
+    settings = config.load("images-fsq", ["train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"])
+    file = tmp_path / "mine.yaml"
+    file.write_text(config.dump(settings))
+    assert config.load(file) == settings
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lrr=1", "unknown key 'lrr', did you mean 'lr'? in train"),
+        ("sed=1", "unknown key 'sed', did you mean 'seed'?"),
+        ("model.quantizer.codebok_size=3", "unknown key 'codebok_size', did you mean 'codebook_size'?"),
+        ("data.augment.flp=true", "unknown key 'flp', did you mean 'flip'?"),
+        ("train.lr=-1", "train.lr: input should be greater than 0, got -1"),
+        ("train.steps=abc", "train.steps: input should be a valid integer"),
+        ("losses.distortion=ms", "losses.distortion: input should be 'mse'"),
+        ("model.quantizer.kind=vqq", "'none', 'gaussian', 'vq', 'fsq'"),
+        ("train.lr", "written key.subkey=value"),
+        ("train.lr.x=1", "'lr' is a value, not a section"),
+    ],
+)
+def test_mistakes_are_named_with_a_remedy(override, message):
+    with pytest.raises(VqkitError) as caught:
+        config.load("images", [override])
+    assert message in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once():
+    with pytest.raises(VqkitError) as caught:
+        config.load("images", ["train.lrr=1", "train.steps=0"])
+    assert "lrr" in str(caught.value) and "train.steps" in str(caught.value)
+
+
+def test_yaml_reads_exponents_without_a_point_as_text_but_we_read_numbers():
+    assert yaml.safe_load("1e-3") == "1e-3"
+    assert config.load("images", ["train.lr=1e-3"]).train.lr == 0.001
+
+
+def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
+    settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"])
+    assert settings.model.quantizer == config.FSQConfig(levels=(4, 4))
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [1"])
+def test_a_file_that_is_no_recipe(tmp_path, text):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(VqkitError, match="broken.yaml"):
+        config.load(file)
+
+
+def test_unknown_recipe_suggests_one():
+    with pytest.raises(VqkitError, match="did you mean 'emoji'"):
+        config.load("emojis")

@@ -1,0 +1,259 @@
+"""The loop as a whole: schedules, optimisers, exact resume, several ranks, and every way to stop."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vqkit
+from vqkit import config
+from vqkit.config import TrainConfig
+from vqkit.errors import TrainingDiverged, VqkitError
+from vqkit.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from vqkit.training.health import CodeMonitor, check_finite
+from vqkit.training.optimizers import build_optimizers, orthogonalise
+from vqkit.training.state import build_model
+from vqkit.training.trainer import schedule
+
+from ..conftest import TINY
+
+COMMAND = [sys.executable, "-m", "vqkit"]
+
+
+def rows(folder: Path, split: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in lines if row.get("split") == split]
+
+
+def test_schedule_by_hand():
+    assert schedule(0.05, 0.1, 0.01) == pytest.approx(0.5)
+    assert schedule(0.1, 0.1, 0.01) == pytest.approx(1.0)
+    assert schedule(0.55, 0.1, 0.01) == pytest.approx(0.01 + 0.99 * 0.5)
+    assert schedule(1.0, 0.1, 0.01) == pytest.approx(0.01)
+    assert 0 < schedule(0.0, 0.1, 0.01) < 0.01
+
+
+@pytest.mark.parametrize("recipe", config.recipe_names())
+def test_every_recipe_takes_two_steps_and_leaves_an_artifact(recipe, tmp_path):
+    overrides = ["train.steps=2", "train.batch_size=4", "data.channels=3", "data.image_size=[32,32]"]
+    artifact = vqkit.train("emoji", tmp_path / "run", recipe, overrides)
+    assert artifact.metrics["step"] == 2 and math.isfinite(artifact.metrics["psnr"])
+    assert vqkit.load(tmp_path / "run").content_id == artifact.content_id
+
+
+def test_training_learns_and_uses_its_codes(run_folder):
+    validation = rows(run_folder, "validation")
+    assert [row["step"] for row in validation] == [20, 40]
+    assert validation[-1]["psnr"] > validation[0]["psnr"] + 0.5
+    assert validation[-1]["usage"] > 0.9
+
+
+def test_the_sum_of_the_terms_is_made_with_the_weights_of_the_recipe(run_folder):
+    weights = vqkit.load(run_folder).config.losses
+    for row in rows(run_folder, "train"):
+        expected = weights.reconstruction * row["loss/reconstruction"] + weights.commitment * row["loss/commitment"]
+        assert row["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------- optimisers
+
+
+def test_every_parameter_is_in_one_optimiser(emoji):
+    model = build_model(emoji, config.load("emoji"))
+    for name in ("adamw", "muon"):
+        optimizers = build_optimizers(model, TrainConfig(optimizer=name))
+        held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
+        assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
+    decayed = optimizers[0].param_groups[1]
+    assert decayed["weight_decay"] == 0 and all(p.ndim < 2 for p in decayed["params"])
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 48), (2, 48, 16), (1, 32, 32)])
+def test_orthogonalise_keeps_directions_and_levels_singular_values(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    values = (left.transpose(1, 2) @ orthogonalise(matrices) @ right.transpose(1, 2)).diagonal(dim1=1, dim2=2)
+    assert float(values.min()) > 0.3 and float(values.max()) < 1.3
+    off_diagonal = left.transpose(1, 2) @ orthogonalise(matrices) @ right.transpose(1, 2) - torch.diag_embed(values)
+    assert float(off_diagonal.abs().max()) < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------- resuming, stopping
+
+
+def start(arguments, **kwargs):
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(tmp_path, optimizer):
+    settings = [*TINY, f"train.optimizer={optimizer}", "train.steps=60", "data.augment.shift=2", "train.patience=50"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    vqkit.train("emoji", whole, overrides=settings)
+    process = start(["train", "emoji", "--out", broken, *settings])
+    wait_for(lambda: find_checkpoint(broken) is not None, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (broken / "model.safetensors").exists()
+    assert vqkit.train("emoji", broken, resume=True) is not None
+    expected, found = load_file(whole / "model.safetensors"), load_file(broken / "model.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert [r["loss"] for r in rows(whole, "train")] == [r["loss"] for r in rows(broken, "train")]
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_fails(tmp_path):
+    folder = tmp_path / "run"
+    process = start(["train", "emoji", "--out", folder, *TINY, "train.steps=100000", "train.checkpoint_every=100000"])
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and rows(folder, "train"), process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors and "Traceback" not in errors
+    assert load_checkpoint(find_checkpoint(folder))[1]["step"] >= rows(folder, "train")[-1]["step"]
+
+
+def test_a_time_budget_ends_with_a_finished_schedule(tmp_path):
+    artifact = vqkit.train("emoji", tmp_path / "run", overrides=[*TINY, "train.steps=1000000", "train.max_minutes=0.05"])
+    assert artifact.metrics["stopped_by"] == "max_minutes"
+    train = rows(tmp_path / "run", "train")
+    assert train[-1]["lr"] < 0.1 * max(row["lr"] for row in train)
+
+
+def test_a_plateau_stops_and_keeps_the_best_weights(tmp_path):
+    settings = [*TINY, "train.steps=2000", "train.patience=2", "train.validate_every=5", "train.lr=1e-8"]
+    artifact = vqkit.train("emoji", tmp_path / "run", overrides=[*settings, "losses.commitment=0"])
+    assert artifact.metrics["stopped_by"] == "plateau" and artifact.metrics["step"] < 2000
+    losses = [row["loss"] for row in rows(tmp_path / "run", "validation")]
+    data = vqkit.apps.evaluate.open_for(artifact, "emoji", "validation")
+    batch = data.read(data.splits["validation"])
+    with torch.no_grad():
+        best = float(artifact.model(artifact.standardise(batch)).terms["reconstruction"])
+    assert best == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_divergence_names_step_and_term(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"step \d+: \S+ is (nan|inf)"):
+        settings = [*TINY, "train.lr=1e30", "train.warmup=0", "train.clip_norm=0", "model.quantizer.kind=none"]
+        vqkit.train("emoji", tmp_path / "run", overrides=[s for s in settings if "codebook" not in s])
+    with pytest.raises(TrainingDiverged, match="step 7: loss/kl is inf"):
+        check_finite(7, {"loss/reconstruction": 1.0, "loss/kl": math.inf})
+
+
+def test_nothing_is_overwritten_and_resume_needs_something(run_folder, tmp_path):
+    with pytest.raises(VqkitError, match="not empty"):
+        vqkit.train("emoji", run_folder, overrides=TINY)
+    with pytest.raises(VqkitError, match="is finished"):
+        vqkit.train("emoji", run_folder, resume=True)
+    with pytest.raises(VqkitError, match="no checkpoint"):
+        vqkit.train("emoji", tmp_path / "new", resume=True)
+
+
+def test_a_failed_checkpoint_leaves_the_last_one(tmp_path):
+    save_checkpoint(tmp_path, 1, {"x": torch.ones(3)}, {"step": 1})
+    (tmp_path / "checkpoint" / "step-000000002.tmp").mkdir()  # a name that cannot be written
+    with pytest.raises(VqkitError, match="step-000000001.safetensors, is intact"):
+        save_checkpoint(tmp_path, 2, {"x": torch.zeros(3)}, {"step": 2})
+    tensors, state = load_checkpoint(find_checkpoint(tmp_path))
+    assert state == {"step": 1} and torch.equal(tensors["x"], torch.ones(3))
+
+
+def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_survives(tmp_path):
+    """The operating system refuses files above a size, as it does when a disk is full."""
+    folder = tmp_path / "run"
+    code = (
+        "import resource, signal, sys; from vqkit.cli import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "emoji", "--out", str(folder), *TINY], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "cannot write the checkpoint of step 20" in done.stderr and "Traceback" not in done.stderr
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = save_checkpoint(tmp_path, 1, {"x": torch.ones(3)}, {"step": 1})
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(VqkitError, match="step-000000001"):
+        load_checkpoint(path)
+
+
+# ----------------------------------------------------------------------------------------------------------- health
+
+
+def test_falling_usage_is_said_at_once_and_once():
+    monitor = CodeMonitor(1, 8, torch.device("cpu"))
+    everything, two = torch.arange(8).repeat(20)[None, None], torch.arange(2).repeat(80)[None, None]
+    monitor.update(everything)
+    assert monitor.read() == ({"usage": 1.0, "perplexity": pytest.approx(8.0)}, None)
+    monitor.update(two)
+    figures, warning = monitor.read()
+    assert figures["usage"] == 0.25 and "fell from 100% to 25%" in warning
+    monitor.update(two)
+    assert monitor.read()[1] is None
+
+
+def test_a_window_that_is_too_small_says_nothing_new():
+    monitor = CodeMonitor(1, 8, torch.device("cpu"))
+    monitor.update(torch.zeros(1, 1, 10, dtype=torch.long))
+    assert monitor.read() == ({}, None)
+
+
+# -------------------------------------------------------------------------------------------------------- many ranks
+
+
+@pytest.mark.parametrize("setting", ["train.strategy=ddp", "train.strategy=fsdp2"])
+def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
+    """Same codebook on both ranks (their statistics are summed) and the curve of one process at the same batch."""
+    folder = tmp_path / "two"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vqkit"]
+    done = subprocess.run(
+        [*launcher, "train", "emoji", "--out", str(folder), *TINY, setting], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = rows(run_folder, "train"), rows(folder, "train")
+    np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=2e-3)
+    np.testing.assert_allclose(rows(folder, "validation")[-1]["psnr"], rows(run_folder, "validation")[-1]["psnr"], atol=0.05)
+
+
+def test_ranks_keep_one_codebook(tmp_path):
+    """The quantizer itself on two gloo ranks with half of the batch each, against one process with all of it."""
+    script = tmp_path / "rank.py"
+    script.write_text(
+        "import sys, torch, torch.distributed as dist\n"
+        "from vqkit.config import VQConfig\nfrom vqkit.model import build_quantizer\n"
+        "world = int(sys.argv[1])\n"
+        "if world > 1: dist.init_process_group('gloo')\n"
+        "rank = dist.get_rank() if world > 1 else 0\n"
+        "torch.manual_seed(0); quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5))\n"
+        "data = torch.randn(5, 8, 4, 6, 6)\n"
+        "for step, batch in enumerate(data):\n"
+        "    quantizer(batch.chunk(world)[rank], torch.Generator().manual_seed(step))\n"
+        "torch.save({'codebook': quantizer.codebook}, f'{sys.argv[2]}/{world}-{rank}.pt')\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), "2"]
+    subprocess.run([*launcher, str(tmp_path)], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, str(script), "1", str(tmp_path)], check=True, timeout=120)
+    one, first, second = (torch.load(tmp_path / f"{name}.pt")["codebook"] for name in ("1-0", "2-0", "2-1"))
+    assert torch.equal(first, second)
+    assert torch.allclose(first, one, atol=1e-5)
