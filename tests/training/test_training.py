@@ -166,23 +166,32 @@ def test_nothing_is_overwritten_and_resume_needs_something(run_folder, tmp_path)
         vqkit.train("emoji", tmp_path / "new", resume=True)
 
 
+LIMITED = (
+    "import resource, signal, sys\n"
+    "def limit(size):\n"
+    "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))\n"
+)
+"""a process in which files above a size cannot be written, as when a disk is full"""
+
+
 def test_a_failed_checkpoint_leaves_the_last_one(tmp_path):
-    save_checkpoint(tmp_path, 1, {"x": torch.ones(3)}, {"step": 1})
-    (tmp_path / "checkpoint" / "step-000000002.tmp").mkdir()  # a name that cannot be written
-    with pytest.raises(VqkitError, match="step-000000001.safetensors, is intact"):
-        save_checkpoint(tmp_path, 2, {"x": torch.zeros(3)}, {"step": 2})
+    code = LIMITED + (
+        "import torch; from pathlib import Path; from vqkit.training.checkpoint import save_checkpoint\n"
+        "save_checkpoint(Path(sys.argv[1]), 1, {'x': torch.ones(3)}, {'step': 1})\n"
+        "limit(10_000)\n"
+        "save_checkpoint(Path(sys.argv[1]), 2, {'x': torch.ones(30_000)}, {'step': 2})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "the last checkpoint, step-000000001.safetensors, is intact" in done.stderr
     tensors, state = load_checkpoint(find_checkpoint(tmp_path))
     assert state == {"step": 1} and torch.equal(tensors["x"], torch.ones(3))
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["step-000000001.safetensors"]
 
 
 def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_survives(tmp_path):
-    """The operating system refuses files above a size, as it does when a disk is full."""
     folder = tmp_path / "run"
-    code = (
-        "import resource, signal, sys; from vqkit.cli import main;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); sys.exit(main(sys.argv[1:]))"
-    )
+    code = LIMITED + "from vqkit.cli import main; limit(200_000); sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", code, "train", "emoji", "--out", str(folder), *TINY], capture_output=True, text=True
     )
