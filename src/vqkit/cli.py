@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,13 +27,11 @@ class Parser(argparse.ArgumentParser):
     """Suggests the nearest command or option when one is misspelt."""
 
     def error(self, message: str) -> NoReturn:
-        word = message.split("'")[1] if "invalid choice: '" in message else message.rpartition(" ")[2]
-        known = [*COMMANDS, *self._option_string_actions]
-        close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-        if "invalid choice" in message:
+        if "invalid choice: '" in message:
+            word, *known = re.findall("'([^']*)'", message)
             message = message.replace("argument command: invalid choice:", "unknown command")
-        hint = f"; did you mean '{close[0]}'?" if close and close[0] != word else ""
-        raise VqkitError(f"{message}{hint}")
+            message += _did_you_mean(word, known)
+        raise VqkitError(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,9 +82,13 @@ def _check_rest(options: argparse.Namespace, rest: list[str]) -> None:
         options.settings = [*options.settings, *settings]
     wrong = [word for word in rest if word not in settings]
     if wrong:
-        known = ["--out", "--recipe", "--resume", "--split", "--json", "--debug"]
-        close = difflib.get_close_matches(wrong[0], known, n=1, cutoff=0.6)
-        raise VqkitError(f"unknown argument '{wrong[0]}'" + (f", did you mean '{close[0]}'?" if close else ""))
+        known = ["--out", "--recipe", "--resume", "--split", "--json", "--sheet", "--debug"]
+        raise VqkitError(f"unknown argument '{wrong[0]}'{_did_you_mean(wrong[0], known)}")
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
 
 
 # ----------------------------------------------------------------------------------------------------------- commands

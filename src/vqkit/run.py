@@ -44,6 +44,7 @@ def train(
     folder, overrides = Path(out), list(overrides)
     config = _settings(folder, source, recipe, overrides, resume)
     data = open_images(source, config.data, config.seed)
+    _prepare(folder, config)
     if display and _is_main():
         for bad in data.bad:
             display.message(f"skipped {bad.name}: {bad.reason}")
@@ -74,14 +75,17 @@ def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str
     if _is_main() and folder.exists() and any(folder.iterdir()):
         hint = "add --resume to go on with it, or " if waiting else ""
         raise VqkitError(f"{folder} is not empty; {hint}choose another --out")
-    config = load_settings(source, recipe, overrides)
+    return load_settings(source, recipe, overrides)
+
+
+def _prepare(folder: Path, config: Config) -> None:
+    """Make the folder, late: a mistake before this point leaves nothing behind."""
     if _is_main():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "recipe.yaml", settings.dump(config))
         except OSError as error:
             raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    return config
 
 
 def load_settings(source: str | Path, recipe: str | Path | None, overrides: Iterable[str]) -> Config:

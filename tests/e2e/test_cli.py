@@ -1,0 +1,148 @@
+"""Every command through the real entry point on real pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vqkit import cli
+from vqkit.data import load_picture
+
+from ..conftest import TINY
+
+
+def vqkit(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "vqkit", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, photo) -> Path:
+    """A folder of crops of one photograph, in many formats and modes, with a broken file and one that is no picture."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "sub").mkdir()
+    with Image.open(photo) as image:
+        image = image.convert("RGB")
+        for index in range(60):
+            left, top = 7 * index % (image.width - 64), 5 * index % (image.height - 64)
+            image.crop((left, top, left + 48 + index % 9, top + 48)).save(folder / f"{index:03}.png")
+        crop = image.crop((100, 100, 164, 150))
+    crop.save(folder / "sub" / "photo.jpg")
+    crop.convert("CMYK").save(folder / "sub" / "print.tiff")
+    crop.convert("P").save(folder / "sub" / "palette.gif")
+    crop.convert("L").save(folder / "sub" / "grey.bmp")
+    crop.convert("RGBA").save(folder / "sub" / "alpha.webp")
+    Image.fromarray((np.asarray(crop.convert("L")).astype(np.uint16) << 8)).save(folder / "sub" / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    crop.save(folder / "sub" / "turned.jpg", exif=exif)
+    (folder / "broken.png").write_bytes((folder / "000.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    return folder, vqkit("train", pictures, "--out", folder, *TINY, "data.image_size=[32,32]")
+
+
+def test_train_on_a_folder_of_odd_pictures_leaves_all_that_was_promised(trained):
+    folder, done = trained
+    assert done.returncode == 0, done.stderr
+    assert "skipped" in done.stderr and "broken.png" in done.stderr
+    assert "report.html" in done.stdout and "psnr" in done.stdout
+    for name in ("config.json", "model.safetensors", "metrics.json", "metrics.jsonl", "README.md", "report.html", "recipe.yaml"):
+        assert (folder / name).stat().st_size > 0, name
+    assert list((folder / "samples").glob("*.png"))
+    assert not (folder / "checkpoint").exists() and not list(folder.rglob("*.tmp"))
+    assert "\r" not in done.stderr, "a pipe gets plain lines"
+
+
+def test_evaluate_writes_the_figures_that_were_promised(run_folder, tmp_path):
+    done = vqkit("evaluate", run_folder, "emoji", "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert {"psnr", "ssim", "usage", "perplexity", "bits_per_image", "images"} <= figures.keys()
+    stored = json.loads((run_folder / "metrics.json").read_text())
+    assert figures["images"] == stored["images"] == 149 and figures["bits_per_image"] == 64 * 6
+    for name in ("psnr", "ssim", "usage", "perplexity"):
+        assert figures[name] == pytest.approx(stored[name], rel=1e-4), name
+
+
+def test_evaluate_on_other_pictures_with_every_split(trained, pictures, tmp_path):
+    done = vqkit("evaluate", trained[0], pictures, "--split", "all", "--json", tmp_path / "f.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "f.json").read_text())["images"] == 67
+
+
+def test_reconstruct_keeps_sizes_skips_bad_files_and_overwrites_nothing(run_folder, pictures, tmp_path):
+    out = tmp_path / "out"
+    files = [pictures / "003.png", pictures / "sub", pictures / "broken.png"]
+    done = vqkit("reconstruct", run_folder, *files, "--out", out)
+    assert done.returncode == 1 and "broken.png" in done.stderr and "Traceback" not in done.stderr
+    assert {path.name for path in out.iterdir()} == {
+        f"{name}.png" for name in ("003", "photo", "print", "palette", "grey", "alpha", "deep", "turned")
+    }
+    for name, source in (("003", "003.png"), ("turned", "sub/turned.jpg")):
+        original = load_picture(pictures / source)
+        found = load_picture(out / f"{name}.png")
+        assert found.shape == original.shape
+        assert np.square(found.astype(float) - original).mean() < np.square(original - original.mean((0, 1))).mean()
+    before = (out / "003.png").read_bytes()
+    vqkit("reconstruct", run_folder, pictures / "003.png", "--out", out)
+    assert (out / "003.png").read_bytes() == before and (out / "003-2.png").exists()
+
+
+def test_info_recipes_and_data(run_folder, pictures, tmp_path):
+    info = vqkit("info", run_folder)
+    assert "8x8 of 6 bits = 384 bits an image" in info.stdout and "codebook_size: 64" in info.stdout
+    recipes = vqkit("recipes")
+    assert "fashion-mnist" in recipes.stdout and "Fashion-MNIST at 441 bits" in recipes.stdout
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(vqkit("recipes", "emoji").stdout)
+    found = vqkit("data", pictures, "--recipe", copy, "--sheet", tmp_path / "sheet.png")
+    assert found.returncode == 0, found.stderr
+    assert "broken.png" in found.stdout and "CMYK 1" in found.stdout and "I;16 1" in found.stdout
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "emoji"], "--out"),
+        (["train", "emoji", "--out", "x", "train.lrr=1"], "unknown key 'lrr', did you mean 'lr'?"),
+        (["train", "emoji", "--out", "x", "--resme"], "did you mean '--resume'"),
+        (["train", "emoji", "--out", "x", "train.lr=fast"], "train.lr: input should be a valid number"),
+        (["train", "nowhere", "--out", "x"], "no file or folder 'nowhere'"),
+        (["train", "emoji", "--out", "x", "--recipe", "emojy"], "did you mean 'emoji'"),
+        (["train", "emoji", "--out", "/proc/x"], "/proc/x"),
+        (["info", "."], "not a vqkit artifact"),
+        (["evaluate", ".", "emoji", "--split", "tets"], "did you mean 'test'"),
+        (["reconstruct", "nowhere", "a.png", "--out", "x"], "not a vqkit artifact"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_a_non_zero_exit(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line != "loading ..."]
+    assert len(errors) == 1 and message in errors[0], errors
+    assert not (tmp_path / "x").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = vqkit("--debug", "info", tmp_path)
+    assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+def test_help_and_version():
+    assert "reconstruct" in vqkit("--help").stdout
+    assert vqkit("--version").stdout.startswith("vqkit 0.")
+    assert "key.subkey=value" in vqkit("train", "--help").stdout

@@ -1,0 +1,151 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import vqkit
+from vqkit.errors import VqkitError
+
+
+@pytest.fixture
+def copy(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def batch(emoji):
+    """uint8 (B, H, W, C)"""
+    return emoji.read(emoji.splits["test"][:6]).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def test_saved_and_loaded_gives_the_same_codes_and_id(artifact, batch, tmp_path):
+    artifact.save(tmp_path)
+    twin = vqkit.load(tmp_path)
+    assert twin.content_id == artifact.content_id and twin.config == artifact.config
+    assert torch.equal(twin.encode(batch), artifact.encode(batch))
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_weights_file_describes_itself(run_folder):
+    from safetensors import safe_open
+
+    with safe_open(run_folder / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["config"]) == json.loads((run_folder / "config.json").read_text())
+
+
+def test_every_form_of_image_gives_the_same_codes(artifact, batch):
+    codes = artifact.encode(batch)
+    assert codes.dtype == torch.int64 and codes.shape == (6, 1, 8, 8)
+    assert torch.equal(artifact.encode([Image.fromarray(image) for image in batch]), codes)
+    assert torch.equal(artifact.encode(torch.from_numpy(batch)), codes)
+    floats = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
+    assert (artifact.encode(floats) == codes).float().mean() > 0.999
+    assert torch.equal(artifact.encode(batch[0]), codes[:1])
+    assert torch.equal(artifact.encode(Image.fromarray(batch[0])), codes[:1])
+
+
+def test_reconstruct_returns_what_it_was_given(artifact, batch):
+    arrays = artifact.reconstruct(batch)
+    assert arrays.dtype == np.uint8 and arrays.shape == batch.shape
+    assert np.array_equal(arrays, artifact.decode(artifact.encode(batch)))
+    pictures = artifact.reconstruct([Image.fromarray(image) for image in batch])
+    assert all(np.array_equal(np.asarray(picture), array) for picture, array in zip(pictures, arrays, strict=True))
+    floats = artifact.reconstruct(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
+    assert floats.shape == (6, 3, 32, 32) and 0 <= float(floats.min()) and float(floats.max()) <= 1
+    assert artifact.reconstruct(batch[0]).shape == batch[0].shape
+    error = np.square(arrays.astype(float) - batch).mean()
+    assert error < 0.35 * np.square(batch.mean((1, 2), keepdims=True) - batch).mean()
+
+
+def test_any_size_and_mode_of_picture(artifact, photo):
+    with Image.open(photo) as image:
+        for mode in ("RGB", "L", "RGBA", "P", "CMYK"):
+            picture = image.convert(mode).resize((61, 37))
+            assert artifact.reconstruct(picture).size == (61, 37)
+
+
+def test_large_batches_are_cut_and_change_nothing(artifact, emoji, monkeypatch):
+    images = emoji.read(emoji.splits["validation"][:20]).permute(0, 2, 3, 1).numpy()
+    codes, pixels = artifact.encode(images), artifact.reconstruct(images)
+    monkeypatch.setattr("vqkit.artifact.BATCH_VALUES", 3 * 32 * 32 * 3)
+    assert (artifact.encode(images) == codes).float().mean() > 0.999
+    assert (np.abs(artifact.reconstruct(images).astype(int) - pixels) <= 1).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((4, 4, 1), np.uint8), "3 channels"),
+        (np.zeros((2, 3, 4, 4), np.float32) + 2, r"lie in \[0, 1\]"),
+        (np.full((2, 3, 4, 4), np.nan, np.float32), r"lie in \[0, 1\]"),
+        (np.zeros((4, 4, 3), np.int64), "uint8"),
+        ([Image.new("RGB", (4, 4)), Image.new("RGB", (5, 4))], "one size"),
+    ],
+)
+def test_wrong_images_are_refused_in_words(artifact, images, message):
+    with pytest.raises(ValueError, match=message):
+        artifact.encode(images)
+
+
+def test_wrong_codes_are_refused_in_words(artifact):
+    with pytest.raises(ValueError, match=r"\(B, 1, height, width\)"):
+        artifact.decode(torch.zeros(8, 8, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"\[0, 64\)"):
+        artifact.decode(torch.full((1, 1, 8, 8), 64))
+
+
+# -------------------------------------------------------------------------------------------------- damaged artifacts
+
+
+def change(folder: Path, edit) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    edit(settings)
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.update(format="other"), "not a vqkit artifact"),
+        (lambda s: s.update(format_version=99), "format version 99"),
+        (lambda s: s["config"]["model"]["network"].update(width=10**9), "does not fit"),
+        (lambda s: s["config"]["model"]["network"].update(widht=3), "unknown key 'widht'"),
+        (lambda s: s["data"].update(normalisation={"mean": [0.5]}), "normalisation"),
+        (lambda s: s["data"].pop("size"), "size"),
+        (lambda s: s["data"].update(channels=10**9), "channels"),
+    ],
+)
+def test_a_changed_config_is_refused_before_memory_is_taken(copy, edit, message):
+    change(copy, edit)
+    with pytest.raises(VqkitError, match=message):
+        vqkit.load(copy)
+
+
+def test_truncated_replaced_and_missing_weights(copy):
+    weights = copy / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VqkitError, match="cannot read the artifact"):
+        vqkit.load(copy)
+    save_file({"other": torch.zeros(2)}, weights)
+    with pytest.raises(VqkitError, match="does not fit"):
+        vqkit.load(copy)
+    weights.unlink()
+    with pytest.raises(VqkitError, match="cannot read the artifact"):
+        vqkit.load(copy)
+
+
+def test_a_folder_that_is_no_artifact(tmp_path):
+    with pytest.raises(VqkitError, match="not a vqkit artifact"):
+        vqkit.load(tmp_path)
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(VqkitError, match="cannot read"):
+        vqkit.load(tmp_path)
+    (tmp_path / "config.json").write_text(" " * (5 << 20))
+    with pytest.raises(VqkitError, match="larger than"):
+        vqkit.load(tmp_path)
