@@ -31,15 +31,39 @@ FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
 IMAGES = DataConfig(image_size=(64, 64), augment=AugmentConfig(flip=True))
 SMALL = DataConfig(image_size=(32, 32), augment=AugmentConfig(shift=1, flip=True))
 SHORT = TrainConfig(steps=3000)
+# The best found for Fashion-MNIST on a validation split (docs/experiments.md), used wherever it fits.
+TUNED = TrainConfig(
+    optimizer="muon",
+    lr=6e-3,
+    muon_lr=0.04,
+    weight_decay=0.01,
+    batch_size=48,
+    final_lr=0.0,
+    clip_norm=0.0,
+    ema_decay=0.99,
+)
+SHARP = LossConfig(distortion="log_mse", commitment=1.0)
+DEEP = PatchConfig(encoder_blocks=4, decoder_blocks=4)
+CODES = VQConfig(decay=0.98, revive_threshold=0.1)
 
 RECIPES: dict[str, tuple[str, Config]] = {
     "images": (
         "a folder of pictures at 64x64, vq codes: the default for your own files",
-        Config(data=IMAGES, model=ModelConfig(network=PatchConfig(), quantizer=VQConfig(codebook_size=1024))),
+        Config(
+            data=IMAGES,
+            model=ModelConfig(network=PatchConfig(), quantizer=CODES.model_copy(update={"codebook_size": 1024})),
+            losses=SHARP,
+            train=TUNED,
+        ),
     ),
     "images-fsq": (
         "a folder of pictures at 64x64, finite scalar quantisation: nothing that can collapse",
-        Config(data=IMAGES, model=ModelConfig(network=PatchConfig(), quantizer=FSQConfig(levels=(8, 5, 5, 5)))),
+        Config(
+            data=IMAGES,
+            model=ModelConfig(network=PatchConfig(), quantizer=FSQConfig(levels=(8, 5, 5, 5))),
+            losses=SHARP,
+            train=TUNED,
+        ),
     ),
     "emoji": (
         "the built-in emoji at 32x32, minutes on a laptop: the demo",
@@ -49,7 +73,11 @@ RECIPES: dict[str, tuple[str, Config]] = {
     ),
     "fashion-mnist": (
         "Fashion-MNIST at 441 bits an image (7x7 codes of 9 bits): the benchmark",
-        Config(data=DataConfig(), model=ModelConfig(network=PatchConfig(), quantizer=VQConfig())),
+        Config(
+            model=ModelConfig(network=DEEP, quantizer=CODES),
+            losses=SHARP,
+            train=TUNED.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
+        ),
     ),
     "conv": (
         "the strided network of the VQ-VAE paper with an EMA codebook, 32x32",

@@ -1,8 +1,8 @@
 """The folder that training ends with and everything later starts from: settings, averaged weights, figures.
 
-    config.json         resolved settings, format version, data summary with normalisation constants, content id
-    model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
-    metrics.json        figures of the evaluation
+config.json         resolved settings, format version, data summary with normalisation constants, content id
+model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
+metrics.json        figures of the evaluation
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Artifact:
             values = values[:, :, None] if values.dim() == 2 else values
             pixels = (values[None] if values.dim() == 3 else values).permute(0, 3, 1, 2)
         else:
-            raise ValueError(f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} {tuple(values.shape)}")
+            raise ValueError(
+                f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} {tuple(values.shape)}"
+            )
         if pixels.shape[1] != self.channels:
             raise ValueError(f"the model has {self.channels} channels, the images have {pixels.shape[1]}")
         return pixels
@@ -178,12 +180,16 @@ class Artifact:
         if settings.get("format") != "vqkit" or "config" not in settings or "data" not in settings:
             raise VqkitError(f"{folder} is not a vqkit artifact: config.json does not say so")
         if settings.get("format_version") != FORMAT_VERSION:
-            raise VqkitError(f"{folder} has format version {settings.get('format_version')}; this vqkit reads {FORMAT_VERSION}")
+            raise VqkitError(
+                f"{folder} has format version {settings.get('format_version')}; this vqkit reads {FORMAT_VERSION}"
+            )
         config = from_tree(settings["config"], where=str(folder / "config.json"))
         metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
         try:
             shape = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
             std = Normalisation.from_dict(settings["data"]["normalisation"]).std
+            if len(std) != shape[0]:
+                raise ValueError(f"{shape[0]} channels, but the normalisation is of {len(std)}")
             model = _load_model(folder / "model.safetensors", config, shape, std)
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error

@@ -96,7 +96,9 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
-    parser.add_argument("settings", nargs="*", default=[], metavar="key.subkey=value", help="settings over the recipe's")
+    parser.add_argument(
+        "settings", nargs="*", default=[], metavar="key.subkey=value", help="settings over the recipe's"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty")
     parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help="see 'vqkit recipes'; default: by DATA, else images")
     parser.add_argument("--resume", action="store_true", help="go on with the run that stopped in DIR")
@@ -177,7 +179,9 @@ def _info(options: argparse.Namespace) -> int:
     artifact = Artifact.load(options.artifact)
     quantizer, grid = artifact.model.quantizer, artifact.model.grid(artifact.size)
     height, width = artifact.size
-    print(f"{options.artifact}: {artifact.config.model.quantizer.kind} autoencoder, content id {artifact.content_id[:16]}")
+    print(
+        f"{options.artifact}: {artifact.config.model.quantizer.kind} autoencoder, content id {artifact.content_id[:16]}"
+    )
     print(f"images   {height}x{width}, {artifact.channels} channels, trained on {artifact.data['name']}")
     print(
         f"codes    {quantizer.num_codebooks} x {grid[0]}x{grid[1]} of {quantizer.bits_per_code:.4g} bits"

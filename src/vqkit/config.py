@@ -51,7 +51,9 @@ class DataConfig(Section):
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; null = what most of the images have, without alpha"""
     fit: Literal["crop", "resize"] = "crop"
     """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides"""
-    background: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(default=(255, 255, 255), min_length=3, max_length=3)
+    background: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        default=(255, 255, 255), min_length=3, max_length=3
+    )
     """RGB colour laid under transparent pixels when alpha is not kept"""
     validation: Share = 0.05
     """share of the images held out to watch training and to choose"""
@@ -263,7 +265,9 @@ def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise VqkitError(f"cannot read recipe {recipe}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise VqkitError(f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not {type(tree).__name__}")
+        raise VqkitError(
+            f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not {type(tree).__name__}"
+        )
     for override in sorted(overrides, key=lambda text: ".kind=" not in text):  # a kind first: it resets its section
         _apply_override(tree, override)
     return from_tree(tree, where=f"recipe {recipe}")

@@ -37,7 +37,7 @@ def pictures(tmp_path_factory, photo) -> Path:
     crop.convert("P").save(folder / "sub" / "palette.gif")
     crop.convert("L").save(folder / "sub" / "grey.bmp")
     crop.convert("RGBA").save(folder / "sub" / "alpha.webp")
-    Image.fromarray((np.asarray(crop.convert("L")).astype(np.uint16) << 8)).save(folder / "sub" / "deep.png")
+    Image.fromarray(np.asarray(crop.convert("L")).astype(np.uint16) << 8).save(folder / "sub" / "deep.png")
     exif = Image.Exif()
     exif[0x0112] = 6
     crop.save(folder / "sub" / "turned.jpg", exif=exif)
@@ -57,7 +57,15 @@ def test_train_on_a_folder_of_odd_pictures_leaves_all_that_was_promised(trained)
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stderr and "broken.png" in done.stderr
     assert "report.html" in done.stdout and "psnr" in done.stdout
-    for name in ("config.json", "model.safetensors", "metrics.json", "metrics.jsonl", "README.md", "report.html", "recipe.yaml"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "metrics.json",
+        "metrics.jsonl",
+        "README.md",
+        "report.html",
+        "recipe.yaml",
+    ):
         assert (folder / name).stat().st_size > 0, name
     assert list((folder / "samples").glob("*.png"))
     assert not (folder / "checkpoint").exists() and not list(folder.rglob("*.tmp"))

@@ -91,7 +91,9 @@ def test_orthogonalise_keeps_directions_and_levels_singular_values(shape):
 
 
 def start(arguments, **kwargs):
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
 
 
 def wait_for(condition, process, seconds=60):
@@ -131,7 +133,9 @@ def test_ctrl_c_saves_says_how_to_go_on_and_fails(tmp_path):
 
 
 def test_a_time_budget_ends_with_a_finished_schedule(tmp_path):
-    artifact = vqkit.train("emoji", tmp_path / "run", overrides=[*TINY, "train.steps=1000000", "train.max_minutes=0.05"])
+    artifact = vqkit.train(
+        "emoji", tmp_path / "run", overrides=[*TINY, "train.steps=1000000", "train.max_minutes=0.05"]
+    )
     assert artifact.metrics["stopped_by"] == "max_minutes"
     train = rows(tmp_path / "run", "train")
     assert train[-1]["lr"] < 0.1 * max(row["lr"] for row in train)
@@ -242,7 +246,9 @@ def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
     assert done.returncode == 0, done.stderr
     one, two = rows(run_folder, "train"), rows(folder, "train")
     np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=2e-3)
-    np.testing.assert_allclose(rows(folder, "validation")[-1]["psnr"], rows(run_folder, "validation")[-1]["psnr"], atol=0.05)
+    np.testing.assert_allclose(
+        rows(folder, "validation")[-1]["psnr"], rows(run_folder, "validation")[-1]["psnr"], atol=0.05
+    )
 
 
 def test_ranks_keep_one_codebook(tmp_path):
@@ -260,7 +266,16 @@ def test_ranks_keep_one_codebook(tmp_path):
         "    quantizer(batch.chunk(world)[rank], torch.Generator().manual_seed(step))\n"
         "torch.save({'codebook': quantizer.codebook}, f'{sys.argv[2]}/{world}-{rank}.pt')\n"
     )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+        "2",
+    ]
     subprocess.run([*launcher, str(tmp_path)], check=True, capture_output=True, timeout=120)
     subprocess.run([sys.executable, str(script), "1", str(tmp_path)], check=True, timeout=120)
     one, first, second = (torch.load(tmp_path / f"{name}.pt")["codebook"] for name in ("1-0", "2-0", "2-1"))

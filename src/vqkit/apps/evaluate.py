@@ -84,7 +84,9 @@ def evaluate(
                 counts += code_counts(output.codes, quantizer.codebook_size)
             if progress:
                 progress(sum(map(len, indices)) / total)
-    return _collect(artifact, data, split, np.concatenate(indices), torch.cat(distortions), torch.cat(similarities), counts)
+    return _collect(
+        artifact, data, split, np.concatenate(indices), torch.cat(distortions), torch.cat(similarities), counts
+    )
 
 
 def _collect(

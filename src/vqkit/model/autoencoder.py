@@ -90,7 +90,9 @@ class Autoencoder(nn.Module):
         result = self.quantizer(self.latents(x), generator)
         reconstruction = self._pixels(result.quantized, (x.shape[2], x.shape[3]))
         terms = {"reconstruction": self.likelihood(reconstruction, x), **result.terms}
-        if "kl" in terms:  # nats per image; reconstruction is a mean over values, and so must be what it is weighed with
+        if (
+            "kl" in terms
+        ):  # nats per image; reconstruction is a mean over values, and so must be what it is weighed with
             terms["kl"] = terms["kl"] / x[0].numel()
         return Output(reconstruction, result.codes, terms)
 
@@ -120,9 +122,7 @@ class Autoencoder(nn.Module):
         return pixels if size is None else pixels[:, :, : size[0], : size[1]]
 
 
-def _tile_sizes(
-    config: NetworkConfig, image_shape: tuple[int, int, int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _tile_sizes(config: NetworkConfig, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Smallest image that a network takes (height, width), and its grid."""
     match config:
         case ConvConfig():

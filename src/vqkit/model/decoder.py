@@ -12,7 +12,7 @@ from .blocks import ConvResidual, DepthwiseResidual, mlp, tile, untile
 class ConvDecoder(nn.Module):
     """Residual 3x3 blocks, then transposed 4x4 convolutions (arXiv 1711.00937, section 4.1).
 
-        latents --> conv3 --ConvResidual x num_blocks--> relu --(transposed conv4 stride 2) x num_downsamplings--> image
+    latents --> conv3 --ConvResidual x num_blocks--> relu --(transposed conv4 stride 2) x num_downsamplings--> image
     """
 
     def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
@@ -31,7 +31,7 @@ class ConvDecoder(nn.Module):
 class PatchDecoder(nn.Module):
     """All work at the latent grid, channels last; channels become squares of patch_size pixels at the very end.
 
-        latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space--> image
+    latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space--> image
     """
 
     def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
@@ -51,7 +51,7 @@ class PatchDecoder(nn.Module):
 class MLPDecoder(nn.Module):
     """Fully connected, from a tile of the grid to a tile of the training size.
 
-        latents --tiles of (h, w)--> flatten --Linear, ReLU, ...--> (C, H, W) a tile --> image
+    latents --tiles of (h, w)--> flatten --Linear, ReLU, ...--> (C, H, W) a tile --> image
     """
 
     def __init__(self, config: MLPConfig, image_shape: tuple[int, int, int], latent_dim: int) -> None:

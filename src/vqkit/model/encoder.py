@@ -12,7 +12,7 @@ from .blocks import ConvResidual, DepthwiseResidual, mlp, tile, untile
 class ConvEncoder(nn.Module):
     """Strided 4x4 convolutions, then residual 3x3 blocks (arXiv 1711.00937, section 4.1).
 
-        image --(conv4 stride 2, relu) x num_downsamplings--> conv3 --ConvResidual x num_blocks--> relu, conv1 --> latents
+    image --(conv4 stride 2, relu) x num_downsamplings--> conv3 --ConvResidual x num_blocks--> relu, conv1 --> latents
     """
 
     def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
@@ -32,7 +32,7 @@ class ConvEncoder(nn.Module):
 class PatchEncoder(nn.Module):
     """Squares of patch_size pixels become channels; everything after works at the latent grid, channels last.
 
-        image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear --> latents
+    image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear --> latents
     """
 
     def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
@@ -52,7 +52,7 @@ class PatchEncoder(nn.Module):
 class MLPEncoder(nn.Module):
     """Fully connected: a tile of the training size is flattened, and its output arranged as the grid.
 
-        image --tiles of (H, W)--> flatten --Linear, ReLU, ...--> (D, h, w) a tile --> latents
+    image --tiles of (H, W)--> flatten --Linear, ReLU, ...--> (D, h, w) a tile --> latents
     """
 
     def __init__(self, config: MLPConfig, image_shape: tuple[int, int, int], latent_dim: int) -> None:

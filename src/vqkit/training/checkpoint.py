@@ -33,7 +33,9 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         kept = find_checkpoint(folder)
-        rest = f"the last checkpoint, {kept.name}, is intact: free space and add --resume" if kept else "nothing was saved"
+        rest = (
+            f"the last checkpoint, {kept.name}, is intact: free space and add --resume" if kept else "nothing was saved"
+        )
         raise VqkitError(f"cannot write the checkpoint of step {step} in {path.parent}: {error}; {rest}") from error
     for old in path.parent.glob("step-*.safetensors"):
         if old != path:

@@ -131,5 +131,3 @@ def _shard(model: nn.Module, mesh: Any) -> nn.Module:
     for part in (model.encoder, model.decoder, model):
         fully_shard(cast(nn.Module, part), mesh=data_parallel, reshard_after_forward=True)
     return model
-
-

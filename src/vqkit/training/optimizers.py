@@ -28,7 +28,9 @@ def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]
     optimizers: list[Optimizer] = [AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)]
     if hidden:
         if settings.strategy == "fsdp2":
-            raise VqkitError("train.optimizer=muon needs whole matrices and fsdp2 shards them; use train.optimizer=adamw")
+            raise VqkitError(
+                "train.optimizer=muon needs whole matrices and fsdp2 shards them; use train.optimizer=adamw"
+            )
         matrices = [value for name, value in named if name in hidden]
         optimizers.append(Muon(matrices, settings.muon_lr, settings.weight_decay))
     return optimizers

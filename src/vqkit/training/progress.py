@@ -86,7 +86,9 @@ class Lines:
         if seconds - self.last >= PLAIN_SECONDS or progress >= 1:
             self.last = seconds
             left = seconds / progress - seconds if progress > 0 else 0.0
-            self.message(f"{progress:4.0%}  step {row['step']}  {figures(row)}  {seconds:.0f} s, {max(left, 0):.0f} s left")
+            self.message(
+                f"{progress:4.0%}  step {row['step']}  {figures(row)}  {seconds:.0f} s, {max(left, 0):.0f} s left"
+            )
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

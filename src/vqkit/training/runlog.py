@@ -24,7 +24,9 @@ class RunLog:
         self.path = folder / FILE
         self.rows: list[dict[str, Any]] = []
         if resume_step is not None and self.path.exists():
-            kept = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            kept = [
+                json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+            ]
             self.rows = [row for row in kept if row["step"] <= resume_step]
         try:
             temporary = self.path.with_suffix(".tmp")

@@ -86,7 +86,9 @@ class State:
         """Go back to a checkpoint, to the bit. VqkitError when it is damaged or of other data."""
         tensors, counters = load_checkpoint(path)
         if counters["data"] != self.fingerprint:
-            raise VqkitError(f"the data are not those that {path.parents[1]} was started with; --resume needs the same ones")
+            raise VqkitError(
+                f"the data are not those that {path.parents[1]} was started with; --resume needs the same ones"
+            )
         for name in ("step", "elapsed", "validation_seconds", "best_loss", "looks_without_gain"):
             setattr(self, name, counters[name])
         for name, live in self.raw.state_dict().items():

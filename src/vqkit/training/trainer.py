@@ -87,7 +87,13 @@ class Run:
         """Steps until the schedule, the time budget or the plateau ends it."""
         settings, state, engine = self.config.train, self.state, self.engine
         batches = training_batches(
-            self.data, self.config.data, settings.batch_size, self.config.seed, state.step, engine.rank, engine.world_size
+            self.data,
+            self.config.data,
+            settings.batch_size,
+            self.config.seed,
+            state.step,
+            engine.rank,
+            engine.world_size,
         )
         self.display.start(self._title())
         window = time.perf_counter(), state.step
@@ -98,7 +104,9 @@ class Run:
             row, output, images = self._step(next(batches), progress)
             state.step += 1
             if state.step % settings.log_every == 0:
-                row["images_per_second"] = (state.step - window[1]) * settings.batch_size / (time.perf_counter() - window[0])
+                row["images_per_second"] = (
+                    (state.step - window[1]) * settings.batch_size / (time.perf_counter() - window[0])
+                )
                 self._log_train(row, output, images, progress)
                 window = time.perf_counter(), state.step
             if state.step % settings.validate_every == 0:
@@ -117,8 +125,8 @@ class Run:
         state.elapsed = time.perf_counter() - self.started
         progress = state.step / settings.steps
         if settings.max_minutes is not None:
-            # the last look at the validation split belongs to the budget
-            used = state.elapsed / max(settings.max_minutes * 60.0 - state.validation_seconds, 1e-9)
+            # the last look at the validation split belongs to the budget, with something to spare
+            used = state.elapsed / max(settings.max_minutes * 60.0 - 1.2 * state.validation_seconds, 1e-9)
             progress = max(progress, used)
         stopping = stop.is_set()
         if self.engine.world_size > 1:
@@ -127,7 +135,9 @@ class Run:
             stopping = signals > 0
         if stopping:
             state.save(self.folder)
-            raise Interrupted(f"interrupted at step {state.step}; the run is saved in {self.folder}: add --resume to go on")
+            raise Interrupted(
+                f"interrupted at step {state.step}; the run is saved in {self.folder}: add --resume to go on"
+            )
         if progress >= 1:
             self.stopped_by = "steps" if state.step >= settings.steps else "max_minutes"
         return progress
@@ -178,7 +188,8 @@ class Run:
         return (
             f"{self.data.name}: {len(self.data.splits['train'])} training images; {num_parameters(raw) / 1e6:.2f} M "
             f"parameters, {raw.bits_per_image(self.data.size):.0f} bits an image; {engine.precision} on "
-            f"{engine.world_size} x {engine.device.type}" + (f"; resumed at step {self.state.step}" if self.state.step else "")
+            f"{engine.world_size} x {engine.device.type}"
+            + (f"; resumed at step {self.state.step}" if self.state.step else "")
         )
 
     def _log_train(self, row: dict[str, Any], output: Output, images: Tensor, progress: float) -> None:
@@ -201,9 +212,8 @@ class Run:
         sums: dict[str, Tensor] = {}
         state.model.eval()
         with state.average.swapped():
-            for index, (_, images) in enumerate(split_batches(self.data, "validation", self.config.train.batch_size)):
-                if index % engine.world_size == engine.rank or engine.sharded:  # shards must step together
-                    self._add_batch(images, sums, counts)
+            for images in self._validation_batches():
+                self._add_batch(images, sums, counts)
         state.model.train()
         names = sorted(sums)
         totals = dict(zip(names, engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
@@ -218,6 +228,13 @@ class Run:
         state.validation_seconds = now - begin
         if self.log:
             self.log.add({"step": state.step, "split": "validation", **row, "seconds": now - self.started})
+
+    def _validation_batches(self) -> Iterator[Tensor]:
+        """This rank's batches; all of them when the model is sharded, as shards must step together."""
+        batches = split_batches(self.data, "validation", self.config.train.batch_size, self.config.data.num_workers)
+        for index, (_, images) in enumerate(batches):
+            if self.engine.sharded or index % self.engine.world_size == self.engine.rank:
+                yield images
 
     def _add_batch(self, images: Tensor, sums: dict[str, Tensor], counts: Tensor) -> None:
         """Add the sums over one batch of everything that validation averages."""

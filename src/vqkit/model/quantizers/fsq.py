@@ -41,7 +41,9 @@ class FiniteScalarQuantizer(Quantizer):
             codes = self._number(digits)
             values = straight_through(self._scale(bounded), self._scale(digits))
             quantized = from_tokens(self.project_out(values), latents)
-        return Quantized(quantized, from_tokens(codes[:, None], latents), latents.new_zeros((), dtype=torch.float32), {})
+        return Quantized(
+            quantized, from_tokens(codes[:, None], latents), latents.new_zeros((), dtype=torch.float32), {}
+        )
 
     def encode(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):

@@ -1,0 +1,59 @@
+"""What every benchmark shares: its options, its claims, and the settings that a figure must be read with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One figure: its goal as text ('>= 26.5'), the peer it is measured beside, and how to get it again."""
+
+    claim: str
+    value: float
+    unit: str
+    goal: str
+    peer: str | None
+    settings: dict
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """--quick, --seed and --json of the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under a minute, coarser")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+def report(claims: list[Claim], file: Path | None) -> None:
+    """Print the claims, and write them where --json says."""
+    for claim in claims:
+        print(f"{claim.claim:<32} {claim.value:>10.4g} {claim.unit:<10} goal {claim.goal}")
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([asdict(claim) for claim in claims], indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> dict:
+    """Commit, processor and threads, for the settings of a claim."""
+    import torch
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    model = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "commit": commit,
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

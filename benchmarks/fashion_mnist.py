@@ -1,0 +1,58 @@
+"""Claims fmnist_psnr, fmnist_usage, fmnist_minutes: quality at 441 bits an image after eight minutes of training.
+
+    python benchmarks/fashion_mnist.py [--quick] [--seed 0] [--json FILE]
+
+Trains with the command that users type, `vqkit train fashion-mnist --recipe fashion-mnist --out DIR
+train.max_minutes=8`, at three seeds from --seed on (--quick: one seed, half a minute). Figures are of the 10,000 test
+images, which are read once, after training; the recipe was chosen on a validation split.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+
+from _common import Claim, machine, options, report
+
+
+def train(seed: int, minutes: float, folder: Path) -> dict:
+    """metrics.json of one run."""
+    out = folder / str(seed)
+    command = [sys.executable, "-m", "vqkit", "train", "fashion-mnist", "--recipe", "fashion-mnist", "--out", str(out)]
+    subprocess.run([*command, f"train.max_minutes={minutes}", f"seed={seed}"], check=True)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def main() -> None:
+    arguments = options(__doc__)
+    minutes, seeds = (0.5, 1) if arguments.quick else (8, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [train(arguments.seed + index, minutes, Path(folder)) for index in range(seeds)]
+    values = [run["psnr"] for run in runs]
+    settings = {
+        **machine(),
+        "seeds": [arguments.seed + index for index in range(seeds)],
+        "psnr": values,
+        "psnr_stdev": stdev(values) if seeds > 1 else None,
+        "ssim": [run["ssim"] for run in runs],
+        "steps": [run["step"] for run in runs],
+        "bits_per_image": runs[0]["bits_per_image"],
+        "images": runs[0]["images"],
+        "split": runs[0]["split"],
+    }
+    assert runs[0]["bits_per_image"] == 441 and runs[0]["images"] == 10000 and runs[0]["split"] == "test"
+    minutes_used = max(run["training_seconds"] for run in runs) / 60
+    claims = [
+        Claim("fmnist_psnr", mean(values), "dB", ">= 26.5", None, settings),
+        Claim("fmnist_usage", 100 * min(run["usage"] for run in runs), "%", "100", None, settings),
+        Claim("fmnist_minutes", minutes_used, "minutes", "<= 8", None, settings),
+    ]
+    report(claims, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
