@@ -26,7 +26,7 @@ KINDS = {
 
 def main() -> None:
     arguments = options(__doc__)
-    steps, seeds = (40, 1) if arguments.quick else (1500, 3)
+    steps, seeds = (40, 1) if arguments.quick else (1200, 3)
     claims = []
     for kind, overrides in KINDS.items():
         runs = []
@@ -39,7 +39,6 @@ def main() -> None:
                     str(out),
                     f"seed={seed}",
                     f"train.steps={steps}",
-                    "train.max_minutes=null",
                     *overrides,
                 ]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -37,7 +37,7 @@ BATCH_VALUES = 1 << 22
 """pixel values encoded at once: bounds memory whatever the images' size and number"""
 
 Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
-T = TypeVar("T")
+ImagesT = TypeVar("ImagesT", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Artifact:
         pixels = [to_pixels(self.normalisation.undo(self.model.decode(part, size))) for part in parts]
         return torch.cat(pixels).permute(0, 2, 3, 1).contiguous().numpy()
 
-    def reconstruct(self, images: T) -> T:
+    def reconstruct(self, images: ImagesT) -> ImagesT:
         """Images through the model and back, in the form that they came in."""
         if isinstance(images, Image.Image):
             return self._picture(images)  # type: ignore[return-value]
@@ -101,7 +101,7 @@ class Artifact:
         if torch.as_tensor(images).is_floating_point():
             result: Any = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
             return result if is_tensor else result.numpy().astype(np.asarray(images).dtype)
-        result = torch.from_numpy(pixels.reshape(images.shape))  # type: ignore[attr-defined]
+        result = torch.from_numpy(pixels.reshape(torch.as_tensor(images).shape))
         return result if is_tensor else result.numpy()
 
     def _picture(self, image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ EPILOG = """examples:
   vqkit train emoji --out runs/emoji train.max_minutes=5 model.quantizer.codebook_size=256
   vqkit reconstruct runs/photos cat.jpg --out cats
 
-DATA is a folder of pictures, one picture, IDX, .npy, .npz, .parquet, or a built-in set: emoji, fashion-mnist, digits."""
+DATA is a folder of pictures, one picture, IDX, .npy, .npz, .parquet, or built in: emoji, fashion-mnist, digits."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,7 +1,7 @@
 """Every setting of vqkit: frozen sections in the order of the data flow, loaded from one YAML file and overrides.
 
 A recipe is a complete YAML file; `load` merges `key.subkey=value` overrides into it and checks the result, `dump`
-writes it back with every field's description as a comment. Nothing of ours but the errors is imported here, and no torch.
+writes it back with every field's description as a comment. Only the errors are imported from here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=1, le=8192)]
 
 
@@ -51,9 +52,7 @@ class DataConfig(Section):
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; null = what most of the images have, without alpha"""
     fit: Literal["crop", "resize"] = "crop"
     """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides"""
-    background: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
-        default=(255, 255, 255), min_length=3, max_length=3
-    )
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """RGB colour laid under transparent pixels when alpha is not kept"""
     validation: Share = 0.05
     """share of the images held out to watch training and to choose"""

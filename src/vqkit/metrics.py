@@ -6,9 +6,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 MAX_PSNR = 100.0
 """reported for an image that comes back without any error, so that means stay finite"""
+
+WINDOW = 11
+"""side of the window of SSIM"""
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -23,16 +27,22 @@ def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 
 def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Structural similarity of every image (Wang et al. 2004; Gaussian window 11, sigma 1.5): (B, C, H, W) uint8 -> (B,).
+    """Structural similarity of every image (Wang et al. 2004): (B, C, H, W) uint8 twice -> (B,) float32.
 
-    Images smaller than the window are mirrored at the border first.
+    Gaussian window of 11 pixels, sigma 1.5, averaged where the window lies inside of the image; images that are
+    smaller than the window are widened by repeating their edge.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    score = structural_similarity_index_measure(
-        reconstruction.float(), original.float(), data_range=255.0, reduction="none"
+    missing = [max(0, WINDOW - side) for side in original.shape[2:]]
+    edges = (0, missing[1], 0, missing[0])
+    first, second = (F.pad(x.float(), edges, mode="replicate") for x in (reconstruction, original))
+    found = structural_similarity_index_measure(
+        first, second, data_range=255.0, reduction="none", return_full_image=True
     )
-    return torch.as_tensor(score).reshape(-1)
+    similarity = found[1]  # (B, C, H, W)
+    rim = WINDOW // 2
+    return similarity[:, :, rim:-rim, rim:-rim].flatten(1).mean(1)
 
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:

@@ -235,13 +235,18 @@ def test_a_window_that_is_too_small_says_nothing_new():
 # -------------------------------------------------------------------------------------------------------- many ranks
 
 
+TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 @pytest.mark.parametrize("setting", ["train.strategy=ddp", "train.strategy=fsdp2"])
 def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
     """Same codebook on both ranks (their statistics are summed) and the curve of one process at the same batch."""
     folder = tmp_path / "two"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vqkit"]
     done = subprocess.run(
-        [*launcher, "train", "emoji", "--out", str(folder), *TINY, setting], capture_output=True, text=True, timeout=300
+        [*TWO_RANKS, "-m", "vqkit", "train", "emoji", "--out", str(folder), *TINY, setting],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     one, two = rows(run_folder, "train"), rows(folder, "train")
@@ -260,7 +265,8 @@ def test_ranks_keep_one_codebook(tmp_path):
         "world = int(sys.argv[1])\n"
         "if world > 1: dist.init_process_group('gloo')\n"
         "rank = dist.get_rank() if world > 1 else 0\n"
-        "torch.manual_seed(0); quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5))\n"
+        "torch.manual_seed(0)\n"
+        "quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5))\n"
         "data = torch.randn(5, 8, 4, 6, 6)\n"
         "for step, batch in enumerate(data):\n"
         "    quantizer(batch.chunk(world)[rank], torch.Generator().manual_seed(step))\n"

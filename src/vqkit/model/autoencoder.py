@@ -24,7 +24,7 @@ from ..config import (
 from .blocks import pad_to_multiple
 from .decoder import ConvDecoder, MLPDecoder, PatchDecoder
 from .encoder import ConvEncoder, MLPEncoder, PatchEncoder
-from .likelihood import Likelihood
+from .likelihood import Distortion, Likelihood
 from .quantizers import FiniteScalarQuantizer, GaussianBottleneck, NoQuantizer, Quantizer, VectorQuantizer
 
 
@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, image_shape: tuple[int, int, int], distortion: str, std: Sequence[float]
+        self, config: ModelConfig, image_shape: tuple[int, int, int], distortion: Distortion, std: Sequence[float]
     ) -> None:
         super().__init__()
         self.image_shape = image_shape

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Distortion: TypeAlias = Literal["mse", "log_mse", "l1", "huber", "logistic"]
+
 
 class Likelihood(nn.Module):
     """The term `reconstruction`, a mean over all values of standardised images (B, C, H, W).
 
-    mse, l1, huber (delta 1), log_mse (the mean over images of the log of their mse), or logistic: the discretised logistic of `discretised_logistic_nll` with one learned
-    scale a channel, in nats per value. `std` (C,) is the deviation that the pixels in [0, 1] were divided by.
+    mse, l1, huber (delta 1), log_mse (the mean over images of the log of their mse), or logistic: the discretised
+    logistic of `discretised_logistic_nll` with one learned scale a channel, in nats per value. `std` (C,) is the
+    deviation that the pixels in [0, 1] were divided by.
     """
 
     bin_width: Tensor
 
-    def __init__(self, kind: Literal["mse", "log_mse", "l1", "huber", "logistic"], std: Sequence[float]) -> None:
+    def __init__(self, kind: Distortion, std: Sequence[float]) -> None:
         super().__init__()
         self.kind = kind
         if kind == "logistic":

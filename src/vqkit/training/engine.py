@@ -63,7 +63,7 @@ class Engine:
         """What the arithmetic runs in: 'bfloat16' (autocast) or 'float32'."""
         return "bfloat16" if "bf16" in str(self.fabric._precision.precision) else "float32"
 
-    def wrap_model(self, model: nn.Module, compiled: bool) -> nn.Module:
+    def wrap_model(self, model: Any, compiled: bool) -> nn.Module:
         """The model on its device and in its strategy; call the result, keep `unwrap` of it for state."""
         model = model.to(memory_format=torch.channels_last) if not self.sharded else model
         if compiled:
@@ -77,7 +77,7 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
 
-    def synchronise(self, model: nn.Module, wanted: bool) -> Any:
+    def synchronise(self, model: Any, wanted: bool) -> Any:
         """Context in which backward exchanges gradients between ranks, or saves it for the last part of a batch."""
         return self.fabric.no_backward_sync(model, enabled=not wanted and self.world_size > 1)
 

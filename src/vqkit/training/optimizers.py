@@ -48,9 +48,9 @@ class Muon(Optimizer):
         self.weight_decay, self.momentum = weight_decay, momentum
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
@@ -60,7 +60,7 @@ class Muon(Optimizer):
                 torch._foreach_mul_(parameters, 1.0 - group["lr"] * self.weight_decay)
                 torch._foreach_add_(parameters, list(updates.unbind()), alpha=-step)
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+    def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -72,7 +72,7 @@ class Muon(Optimizer):
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Matrices (n, rows, columns) with their singular values brought to about [0.7, 1.2], directions kept.
 
-    The quintic Newton-Schulz iteration X <- a X + b (X X') X + c (X X')^2 X with the coefficients of Jordan et al. 2024.
+    The quintic Newton-Schulz iteration X <- a X + b (X X') X + c (X X')^2 X, coefficients of Jordan et al. 2024.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]

@@ -24,7 +24,7 @@ class State:
     """Model, optimiser, averaged weights and counters of a run.
 
     model is called; raw is the module inside of it, whose names are saved. step counts finished optimiser steps,
-    elapsed their seconds over all sessions. best holds the averaged weights of the best validation when patience is set.
+    elapsed their seconds over all sessions. best holds the averaged weights of the best validation, with patience.
     """
 
     def __init__(self, data: ImageData, config: Config, engine: Engine) -> None:

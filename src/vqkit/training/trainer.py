@@ -86,15 +86,8 @@ class Run:
     def loop(self, stop: threading.Event) -> None:
         """Steps until the schedule, the time budget or the plateau ends it."""
         settings, state, engine = self.config.train, self.state, self.engine
-        batches = training_batches(
-            self.data,
-            self.config.data,
-            settings.batch_size,
-            self.config.seed,
-            state.step,
-            engine.rank,
-            engine.world_size,
-        )
+        where = state.step, engine.rank, engine.world_size
+        batches = training_batches(self.data, self.config.data, settings.batch_size, self.config.seed, *where)
         self.display.start(self._title())
         window = time.perf_counter(), state.step
         while not self.stopped_by:
@@ -104,9 +97,8 @@ class Run:
             row, output, images = self._step(next(batches), progress)
             state.step += 1
             if state.step % settings.log_every == 0:
-                row["images_per_second"] = (
-                    (state.step - window[1]) * settings.batch_size / (time.perf_counter() - window[0])
-                )
+                seconds = time.perf_counter() - window[0]
+                row["images_per_second"] = (state.step - window[1]) * settings.batch_size / seconds
                 self._log_train(row, output, images, progress)
                 window = time.perf_counter(), state.step
             if state.step % settings.validate_every == 0:

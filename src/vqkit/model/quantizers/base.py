@@ -99,7 +99,7 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
 
 
 def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
-    """`quantized`, to the bit, whose gradient is passed to `latents` unchanged (Bengio et al. 2013, arXiv 1308.3432)."""
+    """`quantized`, to the bit, whose gradient goes to `latents` unchanged (Bengio et al. 2013, arXiv 1308.3432)."""
     return quantized.detach() + (latents - latents.detach())
 
 

@@ -20,6 +20,9 @@ class FiniteScalarQuantizer(Quantizer):
     Buffers: `levels`, `basis` (d,) int64, both constants.
     """
 
+    levels: Tensor
+    basis: Tensor
+
     def __init__(self, config: FSQConfig) -> None:
         super().__init__()
         self.codebook_size = math.prod(config.levels)

@@ -28,6 +28,11 @@ class VectorQuantizer(Quantizer):
 
     default_weights = {"commitment": 0.25, "codebook": 1.0}
 
+    codebook: Tensor
+    ema_count: Tensor
+    ema_sum: Tensor
+    updates: Tensor
+
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
@@ -92,7 +97,7 @@ class VectorQuantizer(Quantizer):
     def _update(self, tokens: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
         """One step of the moving averages, the same on every rank, then the revival of dead codes."""
         counts, sums = code_sums(tokens, codes, self.codebook_size)
-        # A short memory at first: the encoder changes fast then, and codes that it leaves behind must be seen to be dead.
+        # A short memory at first: the encoder changes fast then, and codes that it leaves behind must show as dead.
         decay = min(self.config.decay, (1 + int(self.updates)) / (10 + int(self.updates)))
         self.updates += 1
         self.ema_count.lerp_(counts, 1.0 - decay)
