@@ -12,8 +12,6 @@ that processes share are divided among them, and files such as libtorch are left
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from _common import Claim, machine, options, report
 from PIL import Image
 
 from vqkit.config import AugmentConfig, DataConfig
@@ -82,22 +81,18 @@ def read_epoch(data: ImageData, config: DataConfig, seed: int) -> tuple[Memory, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="5,000 files instead of 100,000")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args()
-    count = 5_000 if options.quick else 100_000
+    arguments = options(__doc__)
+    count = 5_000 if arguments.quick else 100_000
     config = DataConfig(max_memory_mb=1, num_workers=2, augment=AugmentConfig(shift=2, flip=True))
     with tempfile.TemporaryDirectory(prefix="vqkit-bench-") as name:
-        write_pictures(Path(name), count, options.seed)
+        write_pictures(Path(name), count, arguments.seed)
         before, began = memory(), time.perf_counter()
-        data = open_images(name, config, options.seed)
+        data = open_images(name, config, arguments.seed)
         opening, opened = time.perf_counter() - began, memory()
         assert not data.in_memory and len(data) == count
-        early, late, speed = read_epoch(data, config, options.seed)
+        early, late, speed = read_epoch(data, config, arguments.seed)
     growth = {kind: 100 * (getattr(late, kind) / getattr(early, kind) - 1) for kind in ("resident", "private")}
-    settings = {"files": count, "batch": BATCH, "workers": config.num_workers, "side": SIDE, "seed": options.seed}
+    settings = {"files": count, "batch": BATCH, "workers": config.num_workers, "side": SIDE, "seed": arguments.seed}
     for kind in ("resident", "private"):
         at = f"{kind}_mib_at"
         settings |= {f"{at}_10": round(getattr(early, kind), 2), f"{at}_100": round(getattr(late, kind), 2)}
@@ -107,12 +102,7 @@ def main() -> None:
     settings |= {"images_per_second": round(speed), "open_seconds": round(opening, 1)}
     settings |= {"open_growth_mib": round(opened.resident - before.resident, 1)}
     worst = round(max(growth.values()), 2)
-    claim = {"claim": "stream_memory_growth", "value": worst, "unit": "%", "goal": "<= 5", "peer": None}
-    results = [{**claim, "settings": settings}]
-    print(f"{count} files opened in {opening:.1f} s, {speed:.0f} images/s; memory grew by {worst:+.2f} % (goal <= 5 %)")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    report([Claim("stream_memory_growth", worst, "%", "<= 5", None, {**machine(), **settings})], arguments.json)
 
 
 if __name__ == "__main__":
