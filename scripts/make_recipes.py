@@ -53,7 +53,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
             data=IMAGES,
             model=ModelConfig(network=PatchConfig(), quantizer=CODES.model_copy(update={"codebook_size": 1024})),
             losses=SHARP,
-            train=TUNED,
+            train=TUNED.model_copy(update={"max_minutes": 20.0}),
         ),
     ),
     "images-fsq": (
@@ -62,7 +62,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
             data=IMAGES,
             model=ModelConfig(network=PatchConfig(), quantizer=FSQConfig(levels=(8, 5, 5, 5))),
             losses=SHARP,
-            train=TUNED,
+            train=TUNED.model_copy(update={"max_minutes": 20.0}),
         ),
     ),
     "emoji": (

@@ -13,16 +13,17 @@ PACKAGE = Path(vqkit.__file__).parent
 
 ALLOWED = {
     "errors": set(),
+    "files": set(),
     "config": {"errors"},
     "data": {"config", "errors"},
     "model": {"config", "errors"},
     "metrics": set(),
-    "artifact": {"config", "data", "errors", "metrics", "model"},
-    "training": {"artifact", "config", "data", "errors", "metrics", "model"},
+    "artifact": {"config", "data", "errors", "files", "metrics", "model"},
+    "training": {"artifact", "config", "data", "errors", "files", "metrics", "model"},
     "apps": {"artifact", "config", "data", "errors", "metrics", "model"},
-    "report": {"errors"},
-    "run": {"apps", "artifact", "config", "data", "errors", "report", "training"},
-    "cli": {"apps", "artifact", "config", "data", "errors", "report", "run", "training"},
+    "report": {"errors", "files"},
+    "run": {"apps", "artifact", "config", "data", "errors", "files", "report", "training"},
+    "cli": {"apps", "artifact", "config", "data", "errors", "files", "report", "run", "training"},
     "__main__": {"cli"},
     "__init__": {"artifact", "config", "errors", "run"},
 }

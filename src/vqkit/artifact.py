@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from .config import Config, from_tree
 from .data import Normalisation
 from .data.images import Target, convert
 from .errors import VqkitError
+from .files import write_text, write_whole
 from .metrics import to_pixels
 from .model import Autoencoder
 
@@ -163,10 +163,7 @@ class Artifact:
         text = json.dumps(settings, indent=2)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / "model.safetensors.tmp"
-            save_file(tensors, temporary, metadata={"config": text})
-            _publish(temporary, folder / "model.safetensors")
+            write_whole(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"config": text}))
             write_text(folder / "config.json", text)
             write_text(folder / "metrics.json", json.dumps(self.metrics, indent=2))
         except (OSError, SafetensorError) as error:
@@ -194,19 +191,6 @@ class Artifact:
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
         return cls(config, model.eval(), settings["data"], metrics)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears under its name only when it is whole and on disk."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _publish(temporary, path)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

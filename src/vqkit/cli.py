@@ -133,7 +133,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from .apps.evaluate import evaluate, open_for
-    from .artifact import Artifact, write_text
+    from .artifact import Artifact
+    from .files import write_text
 
     artifact = Artifact.load(options.artifact)
     data = open_for(artifact, options.data, options.split)
@@ -142,7 +143,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     metrics = {**result.metrics, "content_id": artifact.content_id, "data": str(options.data)}
     _print_figures(metrics)
     if options.json:
-        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(options.json), json.dumps(metrics, indent=2) + "\n")
     return 0
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from . import config as settings
 from .apps.evaluate import Evaluation, evaluate
-from .artifact import Artifact, write_text
+from .artifact import Artifact
 from .config import Config
 from .data import ImageData, open_images
 from .errors import VqkitError
+from .files import write_text
 from .report import Ranked, RunSummary, write_card, write_report
 from .training import TrainingResult
 from .training import train as fit
@@ -51,6 +52,7 @@ def train(
     result = fit(data, config, folder, display)
     if result is None:
         return None
+    result.artifact.save(folder)  # before anything else can fail: it is what the time was spent on
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(result.artifact, data, split)
     artifact = _finish(result, evaluation, folder)
@@ -82,7 +84,6 @@ def _prepare(folder: Path, config: Config) -> None:
     """Make the folder, late: a mistake before this point leaves nothing behind."""
     if _is_main():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "recipe.yaml", settings.dump(config))
         except OSError as error:
             raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error

@@ -64,6 +64,17 @@ def test_the_sum_of_the_terms_is_made_with_the_weights_of_the_recipe(run_folder)
         assert row["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_batch_in_parts_is_the_batch(tmp_path):
+    """Gradients of two halves add up to that of the whole; without a quantizer nothing depends on the split."""
+    settings = [s for s in TINY if "codebook" not in s] + ["model.quantizer.kind=none"]
+    for parts in (1, 2):
+        vqkit.train(
+            "emoji", tmp_path / str(parts), overrides=[*settings, f"train.accumulate={parts}", "losses.distortion=mse"]
+        )
+    whole, halves = (rows(tmp_path / name, "train") for name in ("1", "2"))
+    np.testing.assert_allclose([r["loss"] for r in halves], [r["loss"] for r in whole], rtol=1e-3)
+
+
 # ---------------------------------------------------------------------------------------------------------- optimisers
 
 

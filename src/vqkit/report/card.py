@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from ..files import write_bytes
 from . import figures
-from .files import write_bytes
 from .pictures import comparison_sheet, png_bytes
 from .summary import RunSummary
 from .tables import Row, bad_files, data_rows, metric_rows

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..files import write_bytes
 from . import figures
-from .files import write_bytes
 from .pictures import code_map, data_uri, to_image
 from .summary import Ranked, RunSummary
 from .tables import bad_files, data_rows, headline, metric_rows, spread_rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import VqkitError
+from ..files import write_whole
 
 FOLDER = "checkpoint"
 
@@ -23,15 +23,9 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: 
     Errors: VqkitError when it cannot be written.
     """
     path = folder / FOLDER / f"step-{step:09d}.safetensors"
-    temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"state": json.dumps(state)})
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"state": json.dumps(state)}))
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         kept = find_checkpoint(folder)
         rest = (
             f"the last checkpoint, {kept.name}, is intact: free space and add --resume" if kept else "nothing was saved"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import VqkitError
+from ..files import write_text
 
 FILE = "metrics.jsonl"
 
@@ -29,9 +29,7 @@ class RunLog:
             ]
             self.rows = [row for row in kept if row["step"] <= resume_step]
         try:
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self._file = open(self.path, "a", encoding="utf-8")
         except OSError as error:
             raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
