@@ -26,7 +26,7 @@ KINDS = {
 
 def main() -> None:
     arguments = options(__doc__)
-    steps, seeds = (40, 1) if arguments.quick else (1200, 3)
+    steps, seeds = (40, 1) if arguments.quick else (800, 3)
     claims = []
     for kind, overrides in KINDS.items():
         runs = []

@@ -56,6 +56,7 @@ def train(
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(result.artifact, data, split)
     artifact = _finish(result, evaluation, folder)
+    recipe = folder / "recipe.yaml" if resume else recipe
     command = shlex.join(["vqkit", "train", str(source), "--out", str(out), *_recipe_flag(source, recipe), *overrides])
     summary = _summary(result, evaluation, artifact, data, command)
     write_card(summary, folder)

@@ -67,7 +67,7 @@ def test_train_on_a_folder_of_odd_pictures_leaves_all_that_was_promised(trained)
         "recipe.yaml",
     ):
         assert (folder / name).stat().st_size > 0, name
-    assert list((folder / "samples").glob("*.png"))
+    assert list((folder / "samples").glob("*.png")) and list((folder / "tensorboard").glob("events*"))
     assert not (folder / "checkpoint").exists() and not list(folder.rglob("*.tmp"))
     assert "\r" not in done.stderr, "a pipe gets plain lines"
 
