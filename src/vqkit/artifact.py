@@ -98,10 +98,11 @@ class Artifact:
         batch = self._batch(images)
         pixels = self.decode(self.encode(images), (batch.shape[2], batch.shape[3]))
         is_tensor = isinstance(images, Tensor)
-        if torch.as_tensor(images).is_floating_point():
+        values = _tensor(images)
+        if values.is_floating_point():
             result: Any = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
             return result if is_tensor else result.numpy().astype(np.asarray(images).dtype)
-        result = torch.from_numpy(pixels.reshape(torch.as_tensor(images).shape))
+        result = torch.from_numpy(pixels.reshape(values.shape))
         return result if is_tensor else result.numpy()
 
     def _picture(self, image: Image.Image) -> Image.Image:
@@ -122,7 +123,7 @@ class Artifact:
             if len({array.shape for array in arrays}) != 1:
                 raise ValueError(f"images must have one size, got {sorted({array.shape[:2] for array in arrays})}")
             return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-        values = torch.as_tensor(images)
+        values = _tensor(images)
         if values.is_floating_point() and values.dim() == 4:
             if not bool(((values >= 0) & (values <= 1)).all()):
                 raise ValueError("floating-point images must lie in [0, 1]")
@@ -223,6 +224,12 @@ def _load_model(path: Path, config: Config, shape: Any, std: Sequence[float]) ->
         model = build()
         model.load_state_dict({name: file.get_tensor(name) for name in found})
     return model
+
+
+def _tensor(images: np.ndarray | Tensor) -> Tensor:
+    """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied first."""
+    read_only = isinstance(images, np.ndarray) and not images.flags.writeable
+    return torch.as_tensor(images.copy() if read_only else images)
 
 
 def _parts(batch: Tensor) -> Sequence[Tensor]:

@@ -3,9 +3,10 @@ import re
 import numpy as np
 import yaml
 from PIL import Image
-from summaries import EVIL, summary
 
 from vqkit.report import Ranked, write_card
+
+from .summaries import EVIL, summary
 
 
 def parts(folder):

@@ -5,9 +5,10 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from summaries import history
 
 from vqkit.report import figures
+
+from .summaries import history
 
 EVENTS = [{"step": 40, "level": "warning", "message": "w"}, {"step": 60, "level": "info", "message": "i"}]
 

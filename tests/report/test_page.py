@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from summaries import EVIL, images, summary
 
 from vqkit.report import Ranked, write_report
 from vqkit.report.page import render
+
+from .summaries import EVIL, images, summary
 
 
 class Page(HTMLParser):

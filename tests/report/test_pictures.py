@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from summaries import images
 
 from vqkit.report import comparison_sheet
 from vqkit.report.pictures import CODE_COLOUR, DEAD_COLOUR, code_map
+
+from .summaries import images
 
 
 def test_positions_by_hand():

@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from summaries import history, summary
 
 from vqkit.report.verdict import fall_at_end, judge
+
+from .summaries import history, summary
 
 
 def changed(**figures):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..artifact import Artifact
 from ..config import Config
@@ -147,9 +148,12 @@ class Run:
             output, values = self._forward_backward(part, index, len(parts))
             for name, value in values.items():
                 row[name] = row.get(name, 0.0) + value / len(parts)
-        norm: Any = torch.nn.utils.clip_grad_norm_(state.raw.parameters(), settings.clip_norm or math.inf)
+        parameters = list(state.raw.parameters())
+        norm: Any = get_total_norm([p.grad for p in parameters if p.grad is not None])
         row["grad_norm"] = float(norm.full_tensor() if self.engine.sharded else norm)
         check_finite(state.step + 1, row)
+        if settings.clip_norm:
+            clip_grads_with_norm_(parameters, settings.clip_norm, norm)
         for optimizer in state.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
