@@ -226,7 +226,7 @@ def _load_model(path: Path, config: Config, shape: Any, std: Sequence[float]) ->
     return model
 
 
-def _tensor(images: np.ndarray | Tensor) -> Tensor:
+def _tensor(images: Any) -> Tensor:
     """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied first."""
     read_only = isinstance(images, np.ndarray) and not images.flags.writeable
     return torch.as_tensor(images.copy() if read_only else images)
