@@ -75,6 +75,22 @@ def test_a_batch_in_parts_is_the_batch(tmp_path):
     np.testing.assert_allclose([r["loss"] for r in halves], [r["loss"] for r in whole], rtol=1e-3)
 
 
+def test_bfloat16_trains_about_as_float32_does_and_saves_float32(tmp_path, run_folder):
+    vqkit.train("emoji", tmp_path / "run", overrides=[*TINY, "train.precision=bfloat16"])
+    assert vqkit.load(tmp_path / "run").metrics["precision"] == "bfloat16"
+    half, single = rows(tmp_path / "run", "validation")[-1], rows(run_folder, "validation")[-1]
+    assert half["psnr"] == pytest.approx(single["psnr"], abs=0.5)
+    tensors = load_file(tmp_path / "run" / "model.safetensors")
+    assert {value.dtype for value in tensors.values()} == {torch.float32, torch.int64}
+
+
+def test_a_streamed_set_trains_as_one_in_memory_does(tmp_path, run_folder):
+    """Same pixels in the same order; only the normalisation is measured on fewer images."""
+    vqkit.train("emoji", tmp_path / "run", overrides=[*TINY, "data.max_memory_mb=1"])
+    streamed, kept = rows(tmp_path / "run", "train"), rows(run_folder, "train")
+    np.testing.assert_allclose([r["psnr"] for r in streamed], [r["psnr"] for r in kept], atol=0.5)
+
+
 # ---------------------------------------------------------------------------------------------------------- optimisers
 
 
