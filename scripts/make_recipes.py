@@ -68,7 +68,10 @@ RECIPES: dict[str, tuple[str, Config]] = {
     "emoji": (
         "the built-in emoji at 32x32, minutes on a laptop: the demo",
         Config(
-            data=SMALL, model=ModelConfig(network=PatchConfig(), quantizer=VQConfig()), train=TrainConfig(steps=4000)
+            data=SMALL,
+            model=ModelConfig(network=PatchConfig(), quantizer=CODES),
+            losses=SHARP,
+            train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 4.0, "validate_every": 250}),
         ),
     ),
     "fashion-mnist": (
