@@ -14,6 +14,7 @@ from vqkit.data import ImageData, open_images
 
 TINY = [
     "train.steps=40",
+    "train.optimizer=adamw",
     "train.batch_size=32",
     "train.validate_every=20",
     "train.checkpoint_every=20",
