@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 PLAIN_SECONDS = 10.0
 """seconds between two plain lines"""
@@ -41,19 +42,27 @@ class Silent:
         pass
 
 
+class _TwoLines(Progress):
+    """A bar with the figures under it, so that neither is cut off on a narrow terminal."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(task.fields["figures"], overflow="ellipsis", no_wrap=True)
+
+
 class Bar:
-    """A rich progress bar with ETA and the latest figures."""
+    """A rich progress bar with ETA, and the latest figures under it."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self.bar = Progress(
+        self.bar = _TwoLines(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
             console=self.console,
         )
 
