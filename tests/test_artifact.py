@@ -75,6 +75,12 @@ def test_large_batches_are_cut_and_change_nothing(artifact, emoji, monkeypatch):
     assert (np.abs(artifact.reconstruct(images).astype(int) - pixels) <= 1).mean() > 0.99
 
 
+def test_reconstructions_explain_most_of_unseen_pictures(artifact, emoji):
+    images = emoji.read(emoji.splits["test"]).permute(0, 2, 3, 1).contiguous().numpy()
+    error = np.square(artifact.reconstruct(images).astype(float) - images).mean()
+    assert error < 0.35 * np.square(images.mean((1, 2), keepdims=True) - images).mean()
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

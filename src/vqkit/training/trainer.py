@@ -102,7 +102,9 @@ class Run:
                 row["images_per_second"] = (state.step - window[1]) * settings.batch_size / seconds
                 self._log_train(row, output, images, progress)
                 window = time.perf_counter(), state.step
-            if state.step % settings.validate_every == 0:
+            # a time budget must know before its end what the last look will cost
+            unmeasured = settings.max_minutes is not None and not state.validation_seconds and progress >= 0.5
+            if state.step % settings.validate_every == 0 or unmeasured:
                 self._validate()
                 window = time.perf_counter(), state.step
             if state.step % settings.checkpoint_every == 0:
