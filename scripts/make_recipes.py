@@ -16,7 +16,6 @@ from vqkit.config import (
     ConvConfig,
     DataConfig,
     FSQConfig,
-    GaussianConfig,
     LossConfig,
     MLPConfig,
     ModelConfig,
@@ -94,7 +93,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
         "a variational autoencoder with a discretised logistic likelihood: its loss is a bound in nats, 32x32",
         Config(
             data=SMALL,
-            model=ModelConfig(quantizer=GaussianConfig()),
+            model=ModelConfig(quantizer=NoneConfig(code_dim=16), variational=True),
             losses=LossConfig(distortion="logistic"),
             train=SHORT,
         ),
@@ -103,7 +102,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
         "the VAE with the KL term weighed four times: fewer, more independent latents, 32x32",
         Config(
             data=SMALL,
-            model=ModelConfig(quantizer=GaussianConfig()),
+            model=ModelConfig(quantizer=NoneConfig(code_dim=16), variational=True),
             losses=LossConfig(distortion="logistic", kl=4.0),
             train=SHORT,
         ),

@@ -44,7 +44,7 @@ def test_dump_is_read_back_unchanged(tmp_path):
         ("train.lr=-1", "train.lr: input should be greater than 0, got -1"),
         ("train.steps=abc", "train.steps: input should be a valid integer"),
         ("losses.distortion=ms", "losses.distortion: input should be 'mse'"),
-        ("model.quantizer.kind=vqq", "'none', 'gaussian', 'vq', 'fsq'"),
+        ("model.quantizer.kind=vqq", "'none', 'vq', 'simvq', 'fsq'"),
         ("train.lr", "written key.subkey=value"),
         ("train.lr.x=1", "'lr' is a value, not a section"),
     ],

@@ -184,7 +184,7 @@ def _info(options: argparse.Namespace) -> int:
     )
     print(f"images   {height}x{width}, {artifact.channels} channels, trained on {artifact.data['name']}")
     print(
-        f"codes    {quantizer.num_codebooks} x {grid[0]}x{grid[1]} of {quantizer.bits_per_code:.4g} bits"
+        f"codes    {quantizer.num_codebooks} x {grid[0]}x{grid[1]} ({quantizer.bits_per_position:.4g} bits a position)"
         f" = {artifact.model.bits_per_image(artifact.size):.0f} bits an image"
     )
     _print_figures(artifact.metrics)

@@ -4,7 +4,6 @@ import torch
 from vqkit.config import (
     ConvConfig,
     FSQConfig,
-    GaussianConfig,
     MLPConfig,
     ModelConfig,
     NoneConfig,
@@ -22,7 +21,6 @@ NETWORKS = {
 }
 QUANTIZERS = {
     "none": NoneConfig(code_dim=8),
-    "gaussian": GaussianConfig(code_dim=8),
     "vq": VQConfig(codebook_size=64, code_dim=8),
     "fsq": FSQConfig(levels=(8, 5, 5)),
 }

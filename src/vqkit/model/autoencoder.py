@@ -9,36 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..config import (
-    ConvConfig,
-    FSQConfig,
-    GaussianConfig,
-    MLPConfig,
-    ModelConfig,
-    NetworkConfig,
-    NoneConfig,
-    PatchConfig,
-    QuantizerConfig,
-    VQConfig,
-)
+from ..config import ConvConfig, MLPConfig, ModelConfig, NetworkConfig, PatchConfig
 from .blocks import pad_to_multiple
 from .decoder import ConvDecoder, MLPDecoder, PatchDecoder
 from .encoder import ConvEncoder, MLPEncoder, PatchEncoder
 from .likelihood import Distortion, Likelihood
-from .quantizers import FiniteScalarQuantizer, GaussianBottleneck, NoQuantizer, Quantizer, VectorQuantizer
-
-
-def build_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The bottleneck of a config; this `match` is the registry."""
-    match config:
-        case NoneConfig():
-            return NoQuantizer(config)
-        case GaussianConfig():
-            return GaussianBottleneck(config)
-        case VQConfig():
-            return VectorQuantizer(config)
-        case FSQConfig():
-            return FiniteScalarQuantizer(config)
+from .quantizers import build_quantizer
 
 
 def build_networks(
@@ -81,10 +57,12 @@ class Autoencoder(nn.Module):
         self.image_shape = image_shape
         self.quantizer = build_quantizer(config.quantizer)
         self.encoder, self.decoder = build_networks(
-            config.network, image_shape, self.quantizer.encoder_dim, self.quantizer.latent_dim
+            config.network, image_shape, self.quantizer.latent_dim, self.quantizer.latent_dim
         )
         self.likelihood = Likelihood(distortion, std)
-        self.tile, self.tile_grid = _tile_sizes(config.network, image_shape)
+        multiple = self.quantizer.grid_multiple
+        tile, self.tile_grid = _tile_sizes(config.network, image_shape)
+        self.tile = (tile[0] * multiple, tile[1] * multiple)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Output:
         result = self.quantizer(self.latents(x), generator)
@@ -115,7 +93,7 @@ class Autoencoder(nn.Module):
 
     def bits_per_image(self, size: tuple[int, int]) -> float:
         """Bits of all codes of an image without entropy coding."""
-        return self.quantizer.bits_per_code * self.quantizer.num_codebooks * math.prod(self.grid(size))
+        return self.quantizer.bits_per_position * math.prod(self.grid(size))
 
     def _pixels(self, quantized: Tensor, size: tuple[int, int] | None) -> Tensor:
         pixels = self.decoder(quantized).float()

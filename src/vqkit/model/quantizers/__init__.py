@@ -1,16 +1,6 @@
 """Bottlenecks: one contract, one file a family."""
 
-from .base import Quantized, Quantizer, weighted_sum
-from .continuous import GaussianBottleneck, NoQuantizer
-from .fsq import FiniteScalarQuantizer
-from .vq import VectorQuantizer
+from .base import PADDING, Quantized, Quantizer, TokensQuantized, weighted_sum
+from .registry import build_quantizer
 
-__all__ = [
-    "FiniteScalarQuantizer",
-    "GaussianBottleneck",
-    "NoQuantizer",
-    "Quantized",
-    "Quantizer",
-    "VectorQuantizer",
-    "weighted_sum",
-]
+__all__ = ["PADDING", "Quantized", "Quantizer", "TokensQuantized", "build_quantizer", "weighted_sum"]

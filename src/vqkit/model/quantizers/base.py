@@ -1,33 +1,47 @@
 """The contract that every bottleneck obeys, and the pieces that several share.
 
-Shapes: B batch, D latent width, Q codebooks, K codes, N = B * h * w tokens; any number of grid dimensions.
+Shapes: B batch, D latent width, d code width, Q codebooks, K codes, N = B * h * w tokens; any number of grid
+dimensions. A family works on tokens (N, d); everything around it is done here once: shapes, float32, projections,
+padded positions.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+PADDING = -1
+"""the code of a padded position; it decodes to zeros"""
+
 
 @dataclass(frozen=True)
 class Quantized:
     """What a bottleneck returns.
 
-    quantized: (B, D, *grid), what the decoder sees; gradients reach the latents through it.
-    codes: (B, Q, *grid) int64.
+    quantized: (B, D, *grid), what the decoder sees; gradients reach the latents through it; zeros where padded.
+    codes: (B, Q, *grid) int64; -1 where padded.
     loss: scalar, the terms summed with the weights of the paper; for use outside of vqkit's trainer.
-    terms: unweighted scalars by name (`commitment`, `codebook`, `kl`), for a sum with weights from a recipe.
+    terms: unweighted scalars by name (`commitment`, `codebook`, `entropy`), for a sum with weights from a recipe.
     """
 
     quantized: Tensor
     codes: Tensor
     loss: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TokensQuantized:
+    """What a family makes of tokens: values (N, d) with their gradient, codes (N, Q) int64, unweighted terms."""
+
+    values: Tensor
+    codes: Tensor
     terms: dict[str, Tensor]
 
 
@@ -43,49 +57,131 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like
 class Quantizer(nn.Module, ABC):
     """Latents (B, D, *grid) <-> codes (B, Q, *grid).
 
+        latents (B, D) --project_in--> (N, d) --bound--> tokens (N, d) --quantize--> (N, d) --project_out--> (B, D)
+
     `decode(encode(x))` equals `forward(x).quantized` in eval mode, to the bit. All arithmetic is float32, whatever
-    autocast does around it. Only `forward` in training mode changes state.
+    autocast does around it. Only `forward` in training mode changes state. `mask` (B, *grid) bool is True where a
+    position is real: padded ones have no part in codes, terms and statistics.
+
+    A family implements `quantize`, `assign` and `lookup` on tokens, and `bound` if it wants tokens in some range.
     """
 
-    latent_dim: int
-    """D, the width of the quantized latents"""
-    encoder_dim: int
-    """channels that the encoder must deliver (more than D where it predicts a distribution)"""
-    num_codebooks: int
-    """Q"""
-    codebook_size: int
-    """K, values that one code can take"""
     default_weights: Mapping[str, float] = {}
     """weights of the terms in the paper"""
+    grid_multiple = 1
+    """the latents' grid must be a multiple of this; codes lie on a grid that is this much coarser"""
+    is_discrete = True
+    """whether usage and perplexity mean anything: codes come from a finite set"""
+
+    def __init__(self, code_dim: int, codebook_sizes: Sequence[int], latent_dim: int | None = None) -> None:
+        super().__init__()
+        self.code_dim = code_dim
+        self.codebook_sizes = tuple(codebook_sizes)
+        self.latent_dim = latent_dim or code_dim
+        projects = self.latent_dim != code_dim
+        self.project_in: nn.Module = nn.Linear(self.latent_dim, code_dim) if projects else nn.Identity()
+        self.project_out: nn.Module = nn.Linear(code_dim, self.latent_dim) if projects else nn.Identity()
 
     @property
-    def bits_per_code(self) -> float:
-        """log2 K, the size of a code without entropy coding."""
-        return math.log2(self.codebook_size)
+    def num_codebooks(self) -> int:
+        """Q"""
+        return len(self.codebook_sizes)
 
     @property
-    def is_discrete(self) -> bool:
-        """Whether usage and perplexity mean anything: codes come from a finite, learned or fixed set."""
-        return True
+    def codebook_size(self) -> int:
+        """K, values that one code can take; the largest where codebooks differ."""
+        return max(self.codebook_sizes)
 
-    @abstractmethod
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Quantise (B, encoder_dim, *grid); `generator` drives everything random in training mode."""
+    @property
+    def bits_per_position(self) -> float:
+        """Sum of log2 K over the codebooks: a position of the codes' grid without entropy coding."""
+        return sum(math.log2(size) for size in self.codebook_sizes)
 
-    @abstractmethod
-    def encode(self, latents: Tensor) -> Tensor:
-        """Latents (B, encoder_dim, *grid) -> codes (B, Q, *grid) int64; never changes state."""
+    def parts(self) -> list[Quantizer]:
+        """The quantizers inside that have one codebook each, in the order of Q; shared ones occur again."""
+        return [self]
 
-    @abstractmethod
+    # ------------------------------------------------------------------------------------------------- the contract
+
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Quantized:
+        """Quantise (B, D, *grid); `generator` drives everything random in training mode."""
+        with torch.autocast(latents.device.type, enabled=False):
+            tokens, real = self._tokens(latents, mask), _real(latents, mask)
+            result = self.quantize(tokens if real is None else tokens[real], generator)
+            values = _scatter(result.values, real, 0)
+            quantized = _without_padding(self.project_out(values), real)
+            loss = weighted_sum(result.terms, self.default_weights, values)
+        codes = _scatter(result.codes, real, PADDING)
+        return Quantized(from_tokens(quantized, latents), from_tokens(codes, latents), loss, result.terms)
+
+    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Latents (B, D, *grid) -> codes (B, Q, *grid) int64; never changes state."""
+        with torch.autocast(latents.device.type, enabled=False):
+            tokens, real = self._tokens(latents, mask), _real(latents, mask)
+            codes = _scatter(self.assign(tokens if real is None else tokens[real]), real, PADDING)
+            return from_tokens(codes, latents)
+
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, Q, *grid) int64 -> quantized (B, D, *grid) float32."""
+        """Codes (B, Q, *grid) int64 -> quantized (B, D, *grid) float32; zeros where a code is -1."""
+        with torch.autocast(codes.device.type, enabled=False):
+            tokens = to_tokens(codes)
+            real = tokens[:, 0] >= 0
+            values = self.lookup(tokens.clamp(min=0)).where(real[:, None], 0.0)
+            return from_tokens(_without_padding(self.project_out(values), real), codes)
+
+    # ----------------------------------------------------------------------------------------- what a family defines
+
+    def bound(self, tokens: Tensor) -> Tensor:
+        """Any tokens (N, d) -> where the family quantises them, a sphere or a cube; the identity by default."""
+        return tokens
+
+    @abstractmethod
+    def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
+        """Bounded tokens (N, d) -> values, codes, terms; learns from them in training mode."""
+
+    @abstractmethod
+    def assign(self, tokens: Tensor) -> Tensor:
+        """Bounded tokens (N, d) -> codes (N, Q) int64, those of `quantize` in eval mode."""
+
+    @abstractmethod
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (N, Q) -> values (N, d), to the bit those of `quantize`."""
+
+    def _tokens(self, latents: Tensor, mask: Tensor | None) -> Tensor:
+        check_latents(latents, self.latent_dim, mask)
+        return self.bound(self.project_in(to_tokens(latents.float())))
 
 
-def check_latents(latents: Tensor, width: int) -> Tensor:
-    """The latents as float32; ValueError when their channel dimension is not `width`."""
+def check_latents(latents: Tensor, width: int, mask: Tensor | None = None) -> None:
+    """ValueError when the channels are not `width`, the mask has another grid, or nothing is left of it."""
     if latents.dim() < 2 or latents.shape[1] != width:
         raise ValueError(f"latents must be (B, {width}, *grid), got {tuple(latents.shape)}")
-    return latents.float()
+    if mask is None:
+        return
+    if mask.dtype != torch.bool or mask.shape != (len(latents), *latents.shape[2:]):
+        expected = (len(latents), *latents.shape[2:])
+        raise ValueError(f"mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}")
+    if not mask.any():
+        raise ValueError("mask leaves no position: every one is padding")
+
+
+def _real(latents: Tensor, mask: Tensor | None) -> Tensor | None:
+    """(N,) bool, None where nothing is padded."""
+    return None if mask is None else mask.to(latents.device).reshape(-1)
+
+
+def _scatter(rows: Tensor, real: Tensor | None, filling: float) -> Tensor:
+    """The rows of real positions back in their places among all N."""
+    if real is None:
+        return rows
+    whole = rows.new_full((len(real), *rows.shape[1:]), filling)
+    return whole.masked_scatter(real[:, None], rows)
+
+
+def _without_padding(rows: Tensor, real: Tensor | None) -> Tensor:
+    return rows if real is None else rows.where(real[:, None], 0.0)
 
 
 def to_tokens(latents: Tensor) -> Tensor:
@@ -98,9 +194,7 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
     return tokens.reshape(like.shape[0], *like.shape[2:], tokens.shape[-1]).movedim(-1, 1)
 
 
-def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
-    """`quantized`, to the bit, whose gradient goes to `latents` unchanged (Bengio et al. 2013, arXiv 1308.3432)."""
-    return quantized.detach() + (latents - latents.detach())
+# -------------------------------------------------------------------------------------------------------------- ranks
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -118,3 +212,13 @@ def ranks() -> int:
 def rank() -> int:
     """This process among them, 0 without a process group."""
     return dist.get_rank() if ranks() > 1 else 0
+
+
+def place_among_ranks(count: int, device: torch.device) -> tuple[int, int]:
+    """Where this rank's `count` rows begin among those of all ranks joined, and how many there are in all."""
+    if ranks() == 1:
+        return 0, count
+    counts = torch.zeros(ranks(), dtype=torch.long, device=device)
+    counts[rank()] = count
+    each = all_reduce_sum(counts).tolist()
+    return sum(each[: rank()]), sum(each)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config import FSQConfig
-from .base import Quantized, Quantizer, check_latents, from_tokens, straight_through, to_tokens
+from .base import Quantizer, TokensQuantized
+from .estimators import straight_through
 
 
 class FiniteScalarQuantizer(Quantizer):
     """Rounds every bounded channel to one of a few levels (Mentzer et al. 2023, arXiv 2309.15505, section 3.1).
 
     Channel i takes `levels[i]` values, evenly spaced in [-1, 1]; a code is their mixed-radix number, first channel
-    least significant. No terms: rounding with a straight-through gradient is all there is.
+    least significant. Every level has a cell of equal width, for even and odd numbers of them, centred on zero. No
+    terms: rounding with a straight-through gradient is all there is.
 
     Buffers: `levels`, `basis` (d,) int64, both constants.
     """
@@ -24,47 +26,41 @@ class FiniteScalarQuantizer(Quantizer):
     basis: Tensor
 
     def __init__(self, config: FSQConfig) -> None:
-        super().__init__()
-        self.codebook_size = math.prod(config.levels)
-        if self.codebook_size > 1 << 62:
-            raise ValueError(f"levels {list(config.levels)} make {self.codebook_size} codes; at most 2^62 fit an int64")
-        self.num_codebooks = 1
-        self.latent_dim = self.encoder_dim = config.latent_dim or len(config.levels)
-        projects = self.latent_dim != len(config.levels)
-        self.project_in = nn.Linear(self.latent_dim, len(config.levels)) if projects else nn.Identity()
-        self.project_out = nn.Linear(len(config.levels), self.latent_dim) if projects else nn.Identity()
+        super().__init__(len(config.levels), [number_of_codes(config.levels)], config.latent_dim)
         levels = torch.tensor(config.levels)
         self.register_buffer("levels", levels, persistent=False)
         self.register_buffer("basis", torch.cumprod(torch.tensor([1, *config.levels[:-1]]), 0), persistent=False)
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        with torch.autocast(latents.device.type, enabled=False):
-            bounded = self._bound(self.project_in(to_tokens(check_latents(latents, self.encoder_dim))))
-            digits = bounded.detach().round()
-            codes = self._number(digits)
-            values = straight_through(self._scale(bounded), self._scale(digits))
-            quantized = from_tokens(self.project_out(values), latents)
-        return Quantized(
-            quantized, from_tokens(codes[:, None], latents), latents.new_zeros((), dtype=torch.float32), {}
-        )
+    def bound(self, tokens: Tensor) -> Tensor:
+        """To (-L/(L-1), L/(L-1)), so that the outermost of L levels has a whole cell too."""
+        return torch.tanh(tokens) * ((self.levels - 1e-3) / (self.levels - 1))
 
-    def encode(self, latents: Tensor) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
-            bounded = self._bound(self.project_in(to_tokens(check_latents(latents, self.encoder_dim))))
-            return from_tokens(self._number(bounded.round())[:, None], latents)
+    def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
+        digits = self._digits(tokens.detach())
+        return TokensQuantized(straight_through(tokens, self._values(digits)), self._number(digits), {})
 
-    def decode(self, codes: Tensor) -> Tensor:
-        digits = (to_tokens(codes) // self.basis) % self.levels  # (N, d) in [0, level)
-        with torch.autocast(codes.device.type, enabled=False):
-            return from_tokens(self.project_out(self._scale(digits.float())), codes)
+    def assign(self, tokens: Tensor) -> Tensor:
+        return self._number(self._digits(tokens))
 
-    def _bound(self, values: Tensor) -> Tensor:
-        """Any real -> (-1/2, level - 1/2), centred on the middle level at 0: every level gets a cell, even or odd."""
-        return 0.5 * (self.levels - 1) + 0.5 * (self.levels - 1e-3) * torch.tanh(values)
+    def lookup(self, codes: Tensor) -> Tensor:
+        return self._values((codes // self.basis) % self.levels)
 
-    def _scale(self, digits: Tensor) -> Tensor:
+    def _digits(self, tokens: Tensor) -> Tensor:
+        """(N, d) -> digits in [0, level - 1]; what lies outside belongs to the outermost level."""
+        top = self.levels - 1
+        return (0.5 * (tokens + 1.0) * top).round().clamp(min=0).minimum(top)
+
+    def _values(self, digits: Tensor) -> Tensor:
         """Digit in [0, level - 1] -> [-1, 1]."""
         return 2.0 * digits / (self.levels - 1) - 1.0
 
     def _number(self, digits: Tensor) -> Tensor:
-        return (digits.long() * self.basis).sum(-1)
+        return (digits.long() * self.basis).sum(-1, keepdim=True)
+
+
+def number_of_codes(levels: tuple[int, ...]) -> int:
+    """Product of the levels. ValueError when an int64 cannot hold it."""
+    count = math.prod(levels)
+    if count > 1 << 62:
+        raise ValueError(f"levels {list(levels)} make {count} codes; at most 2^62 fit an int64")
+    return count

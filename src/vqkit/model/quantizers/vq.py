@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...config import VQConfig
-from .base import Quantized, Quantizer, check_latents, from_tokens, straight_through, to_tokens, weighted_sum
+from .base import Quantizer, TokensQuantized
+from .estimators import gumbel, rotation, straight_through
 from .search import code_sums, kmeans, nearest, sample_tokens
+
+FINAL_RADIUS = 0.4
+"""of a neighbourhood, in cells: the next cell still gets 4 % of the pull, which keeps the order and every code alive"""
 
 
 class VectorQuantizer(Quantizer):
     """The nearest code of a learned codebook (van den Oord et al. 2017, arXiv 1711.00937, equations 1 to 3).
 
-        latents (B, D) --project_in--> tokens (N, d) --nearest code--> (N, d) --project_out--> quantized (B, D)
-
     Codes learn by moving averages of the tokens they win (appendix A.1 there) or by the term `codebook`,
     |sg(token) - code|^2; the term `commitment` is |token - sg(code)|^2. Both are means over tokens and channels.
+    The first training batch sets the codes (k-means), never one in eval mode. With a neighbourhood the moving averages
+    spread over a 2-D map of the codes (Kohonen 1982): code k lies in row k // columns, column k % columns.
 
     Buffers:
         codebook (K, d): the codes (a Parameter with update='gradient').
         ema_count (K,): moving average of the tokens that each code wins per step, over all ranks.
         ema_sum (K, d): moving average of the sum of those tokens; only with update='ema'.
-        updates (): int64, training batches seen; the first of them sets the codebook.
+        updates (): int64, training batches seen since the codes were set; zero = the next one sets them.
     """
 
     default_weights = {"commitment": 0.25, "codebook": 1.0}
@@ -34,14 +40,10 @@ class VectorQuantizer(Quantizer):
     updates: Tensor
 
     def __init__(self, config: VQConfig) -> None:
-        super().__init__()
+        if config.neighbourhood and config.update != "ema":
+            raise ValueError("a neighbourhood works on moving averages: set update=ema")
+        super().__init__(config.code_dim, [config.codebook_size], config.latent_dim)
         self.config = config
-        self.num_codebooks = 1
-        self.codebook_size = config.codebook_size
-        self.latent_dim = self.encoder_dim = config.latent_dim or config.code_dim
-        projects = self.latent_dim != config.code_dim
-        self.project_in = nn.Linear(self.latent_dim, config.code_dim) if projects else nn.Identity()
-        self.project_out = nn.Linear(config.code_dim, self.latent_dim) if projects else nn.Identity()
         codebook = torch.randn(config.codebook_size, config.code_dim)
         if config.update == "gradient":
             self.codebook = nn.Parameter(codebook)
@@ -50,46 +52,65 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("ema_sum", codebook.clone())
         self.register_buffer("ema_count", torch.ones(config.codebook_size))
         self.register_buffer("updates", torch.tensor(0))
+        self._may_be_new = True  # the counter is asked only until it has once been found above zero
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        with torch.autocast(latents.device.type, enabled=False):
-            tokens = self._tokens(latents)
-            if self.training and not self.updates:
-                self._initialise(tokens.detach(), generator)
-            codebook = self._codes()
-            codes = nearest(tokens.detach(), codebook.detach())
-            picked = codebook[codes]
-            terms = {"commitment": F.mse_loss(tokens, picked.detach())}
-            if self.config.update == "gradient":
-                terms["codebook"] = F.mse_loss(picked, tokens.detach())
-            quantized = from_tokens(self.project_out(straight_through(tokens, picked)), latents)
-            if self.training:
-                self._update(tokens.detach(), codes, generator)
-            loss = weighted_sum(terms, self.default_weights, tokens)
-        return Quantized(quantized, from_tokens(codes[:, None], latents), loss, terms)
-
-    def encode(self, latents: Tensor) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
-            return from_tokens(nearest(self._tokens(latents), self._codes())[:, None], latents)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
-            return from_tokens(self.project_out(self._codes()[to_tokens(codes)[:, 0]]), codes)
-
-    def _tokens(self, latents: Tensor) -> Tensor:
-        tokens = self.project_in(to_tokens(check_latents(latents, self.encoder_dim)))
+    def bound(self, tokens: Tensor) -> Tensor:
         return F.normalize(tokens, dim=1) if self.config.distance == "cosine" else tokens
 
-    def _codes(self) -> Tensor:
+    def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
+        if self.training:
+            self._set_once(tokens.detach(), generator)
+        codebook = self.codes()
+        if self.training and self.config.estimator == "gumbel":
+            values, codes = gumbel(tokens, codebook, self.temperature, generator)
+            picked = codebook[codes]
+        else:
+            codes = nearest(tokens.detach(), codebook.detach())
+            picked = codebook[codes]
+            values = rotation(tokens, picked) if self.config.estimator == "rotation" else straight_through(tokens, picked)
+        terms = {"commitment": F.mse_loss(tokens, picked.detach())}
+        if self.config.update == "gradient":
+            terms["codebook"] = F.mse_loss(picked, tokens.detach())
+        if self.training:
+            self._update(tokens.detach(), codes, generator)
+        return TokensQuantized(values, codes[:, None], terms)
+
+    def assign(self, tokens: Tensor) -> Tensor:
+        return nearest(tokens, self.codes())[:, None]
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return self.codes()[codes[:, 0]]
+
+    def codes(self) -> Tensor:
         """The codebook as it is compared and looked up (K, d)."""
         return F.normalize(self.codebook, dim=1) if self.config.distance == "cosine" else self.codebook
 
+    def restart(self) -> None:
+        """Set the codes anew from the next training batch, by k-means."""
+        self.updates.zero_()
+        self._may_be_new = True
+
+    @property
+    def temperature(self) -> float:
+        """Of gumbel now: an exponential fall from `temperature` to `final_temperature`."""
+        done = min(1.0, int(self.updates) / self.config.temperature_steps)
+        return self.config.temperature ** (1 - done) * self.config.final_temperature**done
+
+    # ------------------------------------------------------------------------------------------------- how codes learn
+
     @torch.no_grad()
-    def _initialise(self, tokens: Tensor, generator: torch.Generator | None) -> None:
-        if self.config.kmeans_iterations:
+    def _set_once(self, tokens: Tensor, generator: torch.Generator | None) -> None:
+        if not self._may_be_new:
+            return
+        self._may_be_new = False
+        if self.updates:
+            return
+        if self.config.kmeans_iterations and not self.config.neighbourhood:
             self.codebook.copy_(kmeans(tokens, self.codebook_size, self.config.kmeans_iterations, generator))
-        counts, _ = code_sums(tokens, nearest(tokens, self._codes()), self.codebook_size)
-        self.ema_count.fill_(counts.sum() / self.codebook_size)  # every code starts as alive as any other
+        elif self.config.neighbourhood:  # a map unfolds from one place
+            self.codebook.copy_(tokens.mean(0) + 0.1 * tokens.std(0) * self.codebook)
+        counts, _ = code_sums(tokens, nearest(tokens, self.codes()), self.codebook_size)
+        self.ema_count.fill_(1.0).mul_(counts.sum() / self.codebook_size)  # every code starts as alive as any other
         if self.config.update == "ema":
             self.ema_sum.copy_(self.codebook * self.ema_count[:, None])
 
@@ -97,22 +118,53 @@ class VectorQuantizer(Quantizer):
     def _update(self, tokens: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
         """One step of the moving averages, the same on every rank, then the revival of dead codes."""
         counts, sums = code_sums(tokens, codes, self.codebook_size)
+        uniform = counts.sum() / self.codebook_size
+        if self.config.neighbourhood:
+            counts, sums = self._spread(counts[:, None])[:, 0], self._spread(sums)
         # A short memory at first: the encoder changes fast then, and codes that it leaves behind must show as dead.
-        decay = min(self.config.decay, (1 + int(self.updates)) / (10 + int(self.updates)))
+        decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.config.decay)
         self.updates += 1
         self.ema_count.lerp_(counts, 1.0 - decay)
         if self.config.update == "ema":
             self.ema_sum.lerp_(sums, 1.0 - decay)
             self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-6)[:, None])
-        uniform = counts.sum() / self.codebook_size
-        dead = self.ema_count < self.config.revive_threshold * uniform
-        if dead.any():
-            self._revive(dead, uniform, tokens, generator)
+        if self.config.revive_threshold and not self.config.neighbourhood:
+            self._revive(self.ema_count < self.config.revive_threshold * uniform, uniform, tokens, generator)
 
     def _revive(self, dead: Tensor, uniform: Tensor, tokens: Tensor, generator: torch.Generator | None) -> None:
-        """Dead codes jump to random tokens of the batch, and their averages with them: else they die again at once."""
-        fresh = sample_tokens(tokens, int(dead.sum()), generator)
-        self.codebook[dead] = fresh
-        self.ema_count[dead] = uniform
+        """Dead codes jump to random tokens of the batch, and their averages with them: else they die again at once.
+
+        No two jump to the same token: where there are more of them than tokens, the rest waits for the next batch.
+        """
+        if not torch.compiler.is_compiling() and not dead.any():
+            return
+        fresh = sample_tokens(tokens, self.codebook_size, generator, distinct=True)
+        place = dead.cumsum(0) - 1
+        revived = dead & (place < len(fresh))
+        fresh = fresh[place.clamp(0, len(fresh) - 1)]
+        self.codebook.copy_(torch.where(revived[:, None], fresh, self.codebook))
+        self.ema_count.copy_(torch.where(revived, uniform, self.ema_count))
         if self.config.update == "ema":
-            self.ema_sum[dead] = fresh * uniform
+            self.ema_sum.copy_(torch.where(revived[:, None], fresh * uniform, self.ema_sum))
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """Values of codes (K, n), each given to its neighbours on the map too, with weight exp(-distance^2 / 2 r^2)."""
+        radius = self.neighbourhood_radius
+        rows = map_rows(self.codebook_size)
+        for axis, size in ((0, rows), (1, self.codebook_size // rows)):
+            place = torch.arange(size, device=values.device)
+            pull = torch.exp(-((place[:, None] - place).square()) / (2 * radius**2))
+            values = torch.tensordot(pull, values.view(rows, -1, values.shape[-1]), dims=([1], [axis]))
+            values = (values if axis == 0 else values.transpose(0, 1)).reshape(self.codebook_size, -1)
+        return values
+
+    @property
+    def neighbourhood_radius(self) -> float:
+        """In cells of the map now: an exponential fall to less than one."""
+        done = min(1.0, int(self.updates) / self.config.neighbourhood_steps)
+        return max(self.config.neighbourhood, FINAL_RADIUS) ** (1 - done) * FINAL_RADIUS**done
+
+
+def map_rows(codebook_size: int) -> int:
+    """Rows of the most nearly square map of K cells."""
+    return next(rows for rows in range(math.isqrt(codebook_size), 0, -1) if codebook_size % rows == 0)

@@ -1,0 +1,66 @@
+"""Every setting of vqkit: frozen sections in the order of the data flow, loaded from one YAML file and overrides.
+
+A recipe is a complete YAML file; `load` merges `key.subkey=value` overrides into it and checks the result, `dump`
+writes it back with every field's description as a comment. Only the errors are imported from outside.
+"""
+
+from .loading import dump, from_tree, load, recipe_names, recipe_summary, recipe_text
+from .quantizers import (
+    BSQConfig,
+    FamilyConfig,
+    FSQConfig,
+    GaussianCodebookConfig,
+    HierarchicalConfig,
+    LFQConfig,
+    NoneConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    SimVQConfig,
+    VQConfig,
+)
+from .sections import (
+    AugmentConfig,
+    Config,
+    ConvConfig,
+    DataConfig,
+    LossConfig,
+    MLPConfig,
+    ModelConfig,
+    NetworkConfig,
+    PatchConfig,
+    TrainConfig,
+    TransformConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "BSQConfig",
+    "Config",
+    "ConvConfig",
+    "DataConfig",
+    "FSQConfig",
+    "FamilyConfig",
+    "GaussianCodebookConfig",
+    "HierarchicalConfig",
+    "LFQConfig",
+    "LossConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "NetworkConfig",
+    "NoneConfig",
+    "PatchConfig",
+    "ProductConfig",
+    "QuantizerConfig",
+    "ResidualConfig",
+    "SimVQConfig",
+    "TrainConfig",
+    "TransformConfig",
+    "VQConfig",
+    "dump",
+    "from_tree",
+    "load",
+    "recipe_names",
+    "recipe_summary",
+    "recipe_text",
+]

@@ -1,0 +1,143 @@
+"""From YAML files and overrides to checked settings, and back to commented YAML."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ..errors import VqkitError
+from .base import Section
+from .sections import Config
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with vqkit, sorted."""
+    folder = resources.files("vqkit") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """YAML text of the built-in recipe `name`. VqkitError if there is none."""
+    if name not in recipe_names():
+        raise VqkitError(f"no recipe '{name}'{_did_you_mean(name, recipe_names())}; 'vqkit recipes' lists them")
+    return (resources.files("vqkit") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def recipe_summary(name: str) -> str:
+    """First comment line of a recipe: what it is for."""
+    return recipe_text(name).split("\n", 1)[0].lstrip("# ")
+
+
+def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Settings from a recipe name or a YAML file and overrides written `train.lr=1e-3`.
+
+    An override of a section's `kind` starts that section afresh from the defaults of the new kind.
+    Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what is allowed).
+    """
+    is_file = str(recipe).endswith((".yaml", ".yml"))
+    try:
+        text = Path(recipe).read_text(encoding="utf-8") if is_file else recipe_text(str(recipe))
+        tree = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise VqkitError(f"cannot read recipe {recipe}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise VqkitError(
+            f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not {type(tree).__name__}"
+        )
+    for override in sorted(overrides, key=lambda text: ".kind=" not in text):  # a kind first: it resets its section
+        _apply_override(tree, override)
+    return from_tree(tree, where=f"recipe {recipe}")
+
+
+def from_tree(tree: Mapping[str, Any], where: str = "settings") -> Config:
+    """Checked settings from nested dictionaries (a parsed recipe or an artifact's config.json)."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors(include_url=False)]
+        raise VqkitError(f"{where}: " + "; ".join(lines)) from error
+
+
+def dump(config: Config) -> str:
+    """YAML text of all settings, each with its description as a comment; `load` reads it back unchanged."""
+    return _dump_section(config, 0)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise VqkitError(f"cannot read '{override}': settings are written key.subkey=value, for example train.lr=1e-3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise VqkitError(f"{key}: cannot read the value '{text}'") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise VqkitError(f"unknown key '{key}': '{parent}' is a value, not a section")
+    if last == "kind" and tree.get("kind") != value:
+        tree.clear()
+    tree[last] = value
+
+
+def _sections() -> dict[str, type[Section]]:
+    """Dotted path -> class, unions by their kind, for suggestions in error messages."""
+    found: dict[str, type[Section]] = {"": Config}
+    pending: list[tuple[str, type[Section]]] = [("", Config)]
+    while pending:
+        path, section = pending.pop()
+        for name, field in section.model_fields.items():
+            for member in get_args(field.annotation) or (field.annotation,):
+                if isinstance(member, type) and issubclass(member, Section):
+                    kind = f".{member.model_fields['kind'].default}" if "kind" in member.model_fields else ""
+                    dotted = f"{path}.{name}".lstrip(".") + kind
+                    found[dotted] = member
+                    if member is not section:  # a hierarchy may hold another; one level is enough for a suggestion
+                        pending.append((dotted, member))
+    return found
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _explain(item: ErrorDetails) -> str:
+    location = [str(part) for part in item["loc"]]
+    kinds = {member.model_fields["kind"].default for member in _sections().values() if "kind" in member.model_fields}
+    path = ".".join(part for part in location if part not in kinds)
+    if item["type"] == "extra_forbidden":
+        section = _sections().get(".".join(location[:-1]))
+        known = section.model_fields if section else ()
+        hint = _did_you_mean(location[-1], known) or f" (known: {', '.join(known)})"
+        parent = f" in {path.rpartition('.')[0]}" if "." in path else ""
+        return f"unknown key '{location[-1]}'{hint}{parent}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{path}: {message}, got {item.get('input')!r}"
+
+
+def _dump_section(section: Section, depth: int) -> str:
+    indent, lines = "  " * depth, []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            lines.append(f"{indent}{name}:\n{_dump_section(value, depth + 1)}".rstrip())
+            continue
+        data = list(value) if isinstance(value, tuple) else value
+        scalar = yaml.safe_dump(data, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+        comment = " ".join((field.description or "").split())
+        line = f"{indent}{name}: {scalar}"
+        lines.append(f"{line:<34}# {comment}" if comment else line)
+        if len(lines[-1]) > 140:
+            wrapped = textwrap.wrap(comment, 136 - len(indent))
+            lines[-1] = "\n".join([f"{indent}# {part}" for part in wrapped] + [line])
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,176 @@
+"""Sections of the settings in the order of the data flow, and `Config`, which holds them all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias, Union
+
+from pydantic import Field
+
+from .base import Byte, Count, NonNegative, Positive, Section, Share, Side
+from .quantizers import QuantizerConfig, VQConfig
+
+
+class AugmentConfig(Section):
+    shift: Annotated[int, Field(ge=0)] = 0
+    """largest random shift in pixels, edges repeated; 0 = off"""
+    flip: bool = False
+    """mirror half of the images left to right"""
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """smallest side of a random crop as a share of the image, resized back; 1 = off"""
+    colour: Share = 0.0
+    """strength of random brightness, contrast and saturation; 0 = off"""
+
+
+class DataConfig(Section):
+    image_size: tuple[Side, Side] | None = None
+    """height and width that the model sees; null = the size that all images share"""
+    channels: Literal[1, 2, 3, 4] | None = None
+    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; null = what most of the images have, without alpha"""
+    fit: Literal["crop", "resize"] = "crop"
+    """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides"""
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
+    """RGB colour laid under transparent pixels when alpha is not kept"""
+    validation: Share = 0.05
+    """share of the images held out to watch training and to choose"""
+    test: Share = 0.05
+    """share held out for the final figures; never trained on, never used to choose"""
+    augment: AugmentConfig = AugmentConfig()
+    max_memory_mb: Count = 2048
+    """sets that are larger than this as uint8 are streamed from disk by worker processes"""
+    num_workers: Annotated[int, Field(ge=0, le=64)] = 2
+    """worker processes for streamed sets"""
+
+
+class ConvConfig(Section):
+    """The strided network of van den Oord et al. 2017 (arXiv 1711.00937, section 4.1)."""
+
+    kind: Literal["conv"] = "conv"
+    width: Count = 128
+    """channels of the hidden layers"""
+    num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 2
+    """strided layers; each halves height and width"""
+    num_blocks: Annotated[int, Field(ge=0, le=64)] = 2
+    """residual blocks at the latent grid, on either side"""
+
+
+class MLPConfig(Section):
+    """Fully connected encoder and decoder on flattened images, as in the classic tutorials."""
+
+    kind: Literal["mlp"] = "mlp"
+    widths: tuple[Count, ...] = Field(default=(512,), min_length=1)
+    """hidden widths of the encoder; the decoder mirrors them"""
+    grid: tuple[Count, Count] = (7, 7)
+    """the latents are arranged as a grid of this height and width"""
+
+
+class PatchConfig(Section):
+    """Space-to-depth, residual blocks at the latent grid, depth-to-space: nearly all work at low resolution."""
+
+    kind: Literal["patch"] = "patch"
+    patch_size: Annotated[int, Field(ge=1, le=64)] = 4
+    """side in pixels of the square that becomes one latent"""
+    width: Count = 128
+    """channels of the residual blocks"""
+    expansion: Annotated[int, Field(ge=1, le=16)] = 2
+    """channels inside of a block, as a multiple of width"""
+    encoder_blocks: Annotated[int, Field(ge=0, le=64)] = 2
+    """residual blocks before the quantizer"""
+    decoder_blocks: Annotated[int, Field(ge=0, le=64)] = 2
+    """residual blocks after the quantizer"""
+
+
+NetworkConfig: TypeAlias = Annotated[Union[ConvConfig, PatchConfig, MLPConfig], Field(discriminator="kind")]
+
+
+class TransformConfig(Section):
+    """A learnable map f between the latents and the quantizer; see docs of vqkit.model.transform."""
+
+    kind: Literal["none", "mlp", "conv", "linear"] = "none"
+    """none = identity; mlp = pointwise; conv = residual convolutions; linear = invertible, undone before the decoder"""
+    latent_dim: Count | None = None
+    """channels of z, before the map; null = those that the quantizer takes"""
+    width: Count = 64
+    """hidden channels of mlp and conv"""
+    num_blocks: Annotated[int, Field(ge=1, le=16)] = 1
+    """hidden layers of mlp, residual blocks of conv"""
+
+
+class ModelConfig(Section):
+    network: NetworkConfig = PatchConfig()
+    """encoder and decoder: conv, patch or mlp"""
+    quantizer: QuantizerConfig = VQConfig()
+    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, residual, product or hierarchical"""
+    variational: bool = False
+    """the encoder predicts a mean and a variance and training samples latents from them, weighed by losses.kl"""
+    transform: TransformConfig = TransformConfig()
+    """map between the latents and the quantizer"""
+
+
+class LossConfig(Section):
+    distortion: Literal["mse", "log_mse", "l1", "huber", "logistic"] = "mse"
+    """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
+    logistic = discretised logistic likelihood, nats per value"""
+    reconstruction: NonNegative = 1.0
+    """weight of the reconstruction term"""
+    commitment: NonNegative = 0.25
+    """weight of the term that pulls latents to their codes (vq, simvq, lfq)"""
+    codebook: NonNegative = 1.0
+    """weight of the term that pulls codes to latents (vq with update: gradient, simvq)"""
+    entropy: NonNegative = 0.1
+    """weight of the entropy term of lfq and bsq: each latent sure of its code, all codes in use"""
+    kl: NonNegative = 1.0
+    """beta: weight of KL(q(z|x) || N(0, 1)) with model.variational; 0 = latents are not sampled at all"""
+    transform: NonNegative = 0.0
+    """gamma: weight of the term that pulls the latents before the quantizer to N(0, 1)"""
+
+
+class TrainConfig(Section):
+    steps: Count = 10000
+    """optimiser steps; the learning-rate schedule ends here"""
+    max_minutes: Positive | None = None
+    """a time budget: the schedule is stretched or shortened to end with it; null = steps alone decide"""
+    batch_size: Count = 128
+    """images per optimiser step, over all ranks and accumulated parts"""
+    accumulate: Count = 1
+    """parts that a batch is cut in, to save memory"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon = orthogonalised momentum for the matrices of residual blocks, AdamW for all else"""
+    lr: Positive = 1e-3
+    """peak learning rate of AdamW"""
+    muon_lr: Positive = 0.02
+    """peak learning rate of Muon, for the matrices that it has"""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """moment decays of AdamW"""
+    weight_decay: NonNegative = 0.0
+    """decoupled, on weight matrices and kernels only"""
+    warmup: Share = 0.03
+    """share of the schedule spent raising the learning rate from zero"""
+    final_lr: Share = 0.01
+    """learning rate at the end of the cosine as a share of the peak"""
+    clip_norm: NonNegative = 1.0
+    """largest norm of the gradient; 0 = no clipping"""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """of the averaged weights that are evaluated and saved; 0 = the last weights"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto = bfloat16 autocast where the processor multiplies it in hardware, else float32"""
+    validate_every: Count = 500
+    """steps between two looks at the validation split"""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """stop after this many looks without a better validation loss; 0 = never"""
+    checkpoint_every: Count = 500
+    """steps between two checkpoints"""
+    log_every: Count = 20
+    """steps between two lines of metrics.jsonl"""
+    strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
+    """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there are several"""
+    compile: bool = False
+    """torch.compile the networks; pays on GPUs and on long runs"""
+
+
+class Config(Section):
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    """of everything random: weights, splits, order, augmentation, noise"""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    losses: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
