@@ -89,6 +89,16 @@ class Artifact:
         pixels = [to_pixels(self.normalisation.undo(self.model.decode(part, size))) for part in parts]
         return torch.cat(pixels).permute(0, 2, 3, 1).contiguous().numpy()
 
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        """Images that the model makes up: uint8 (count, H, W, C) of the training size, the same for the same seed.
+
+        Codes are drawn uniformly, or z ~ N(0, 1) without a quantizer, and decoded: samples of the model as far as its
+        codes are uniform and independent, which the terms `kl` and `transform` work for. Noise from a plain model.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return self.decode(self.model.sample_codes(count, self.size, generator), self.size)
+
     def reconstruct(self, images: ImagesT) -> ImagesT:
         """Images through the model and back, in the form that they came in."""
         if isinstance(images, Image.Image):
@@ -212,7 +222,7 @@ def _load_model(path: Path, config: Config, shape: Any, std: Sequence[float]) ->
     """The model with its weights; sizes are compared on the meta device before any memory is taken."""
 
     def build() -> Autoencoder:
-        return Autoencoder(config.model, shape, config.losses.distortion, std)
+        return Autoencoder(config.model, shape, config.losses, std)
 
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}

@@ -1,5 +1,6 @@
 """The contract over every bottleneck, and each against a reference."""
 
+import copy
 import math
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqkit.config import FSQConfig, NoneConfig, VQConfig
+from vqkit.config import FSQConfig, HierarchicalConfig, NoneConfig, ProductConfig, ResidualConfig, VQConfig
 from vqkit.model import build_quantizer
+from vqkit.model.quantizers import PADDING
 from vqkit.model.quantizers.continuous import bits_float, float_bits
 from vqkit.model.quantizers.search import SCORES_PER_CHUNK, kmeans, nearest
 
@@ -20,8 +22,36 @@ KINDS = {
     "vq-cosine": VQConfig(codebook_size=32, code_dim=6, distance="cosine"),
     "vq-cosine-gradient": VQConfig(codebook_size=32, code_dim=6, distance="cosine", update="gradient"),
     "vq-projected": VQConfig(codebook_size=32, code_dim=3, latent_dim=10),
+    "vq-rotation": VQConfig(codebook_size=32, code_dim=6, estimator="rotation"),
+    "vq-gumbel": VQConfig(codebook_size=32, code_dim=6, estimator="gumbel"),
+    "vq-map": VQConfig(codebook_size=32, code_dim=6, neighbourhood=2.0),
     "fsq": FSQConfig(levels=(8, 5, 4)),
     "fsq-projected": FSQConfig(levels=(8, 5, 4), latent_dim=10),
+    "residual-vq": ResidualConfig(num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6)),
+    "residual-vq-gradient": ResidualConfig(
+        num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6, update="gradient"), latent_dim=9
+    ),
+    "residual-shared": ResidualConfig(
+        num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6), shared_codebook=True
+    ),
+    "residual-fsq": ResidualConfig(num_stages=2, stage=FSQConfig(levels=(5, 5, 5))),
+    "residual-cosine": ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=32, code_dim=6, distance="cosine")),
+    "product-vq": ProductConfig(num_groups=3, group=VQConfig(codebook_size=16, code_dim=4)),
+    "product-shared": ProductConfig(num_groups=3, group=VQConfig(codebook_size=16, code_dim=4), shared_codebook=True),
+    "product-fsq": ProductConfig(num_groups=2, group=FSQConfig(levels=(5, 4)), latent_dim=7),
+    "product-residual": ProductConfig(
+        num_groups=2, group=ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=16, code_dim=4))
+    ),
+    "hierarchical": HierarchicalConfig(
+        top=VQConfig(codebook_size=8, code_dim=4), bottom=VQConfig(codebook_size=16, code_dim=4), latent_dim=6
+    ),
+    "hierarchical-3": HierarchicalConfig(
+        top=HierarchicalConfig(
+            top=VQConfig(codebook_size=8, code_dim=4), bottom=FSQConfig(levels=(3, 3)), latent_dim=6
+        ),
+        bottom=ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=16, code_dim=4)),
+        latent_dim=6,
+    ),
 }
 
 
@@ -32,6 +62,7 @@ def quantizer(request):
 
 
 def latents_for(quantizer, batch=3, grid=(4, 5), seed=1):
+    grid = [side * quantizer.grid_multiple for side in grid]
     return torch.randn(batch, quantizer.latent_dim, *grid, generator=torch.Generator().manual_seed(seed))
 
 
@@ -39,16 +70,27 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("grid", [(7,), (4, 5), (2, 3, 4)])
-def test_shapes_and_ranges(quantizer, grid):
+@pytest.mark.parametrize("grid", [(7,), (4, 5), (2, 3, 4), (1, 1)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_ranges_at_any_number_of_dimensions(kind, grid):
+    quantizer = build_quantizer(at_dimensions(KINDS[kind], len(grid)))
     latents = latents_for(quantizer, grid=grid)
     result = quantizer(latents, generator())
-    assert result.quantized.shape == (3, quantizer.latent_dim, *grid)
+    assert result.quantized.shape == latents.shape
     assert result.codes.shape == (3, quantizer.num_codebooks, *grid)
     assert result.codes.dtype == torch.int64
-    assert 0 <= int(result.codes.min()) and int(result.codes.max()) < quantizer.codebook_size
+    for row, size in zip(result.codes.movedim(1, 0), quantizer.codebook_sizes, strict=True):
+        assert 0 <= int(row.min()) and int(row.max()) < size
     assert result.loss.shape == () and all(term.shape == () for term in result.terms.values())
     assert quantizer.bits_per_position == pytest.approx(sum(map(math.log2, quantizer.codebook_sizes)))
+    assert [part.codebook_size for part in quantizer.parts()] == list(quantizer.codebook_sizes) or kind == "none"
+
+
+def at_dimensions(config, dims):
+    """The config with every hierarchy in it set to grids of this many dimensions."""
+    if config.kind != "hierarchical":
+        return config
+    return config.model_copy(update={"grid_dims": dims, "top": at_dimensions(config.top, dims)})
 
 
 def test_decode_of_encode_is_the_eval_forward_to_the_bit(quantizer):
@@ -94,6 +136,53 @@ def test_every_learnable_value_gets_a_gradient(quantizer):
     assert float(latents.grad.abs().sum()) > 0
     for name, parameter in quantizer.named_parameters():
         assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0, name
+
+
+def padding_mask(quantizer, latents):
+    """The first image loses its last column of cells, the second all but its first cell."""
+    size = quantizer.grid_multiple
+    mask = torch.ones(latents.shape[0], *latents.shape[2:], dtype=torch.bool)
+    mask[0, :, -size:] = False
+    mask[1] = False
+    mask[1, :size, :size] = True
+    return mask
+
+
+def test_padding_has_no_part_in_anything(quantizer):
+    """The same real positions with other values in the padding: same codes, terms, values and statistics."""
+    twin = copy.deepcopy(quantizer)
+    latents, noise = latents_for(quantizer), latents_for(quantizer, seed=8)
+    mask = padding_mask(quantizer, latents)
+    other = torch.where(mask[:, None], latents, 100 * noise)
+    first, second = quantizer(latents, generator(), mask), twin(other, generator(), mask)
+    assert torch.equal(first.codes, second.codes) and torch.equal(first.quantized, second.quantized)
+    assert torch.equal(first.loss, second.loss)
+    for name, value in quantizer.state_dict().items():
+        assert torch.equal(value, twin.state_dict()[name]), name
+    assert not first.quantized.detach().movedim(1, -1)[~mask].any()
+    if quantizer.grid_multiple == 1:
+        assert bool(((first.codes == PADDING).all(1) == ~mask).all())
+
+
+def test_padding_survives_the_codes(quantizer):
+    quantizer(latents_for(quantizer), generator())
+    quantizer.eval()
+    latents = latents_for(quantizer, seed=2)
+    mask = padding_mask(quantizer, latents)
+    result = quantizer(latents, mask=mask)
+    assert torch.equal(quantizer.encode(latents, mask), result.codes)
+    assert torch.equal(quantizer.decode(result.codes), result.quantized)
+    whole = quantizer(latents).codes
+    if quantizer.grid_multiple == 1:
+        assert torch.equal(result.codes[mask[:, None].expand_as(whole)], whole[mask[:, None].expand_as(whole)])
+
+
+def test_a_mask_that_does_not_fit_is_named(quantizer):
+    latents = latents_for(quantizer)
+    with pytest.raises(ValueError, match="mask must be bool"):
+        quantizer(latents, mask=torch.ones(3, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="leaves no position"):
+        quantizer(latents, mask=torch.zeros(3, *latents.shape[2:], dtype=torch.bool))
 
 
 def test_wrong_width_is_named(quantizer):

@@ -31,6 +31,7 @@ from .sections import (
     PatchConfig,
     TrainConfig,
     TransformConfig,
+    WeightConfig,
 )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "TrainConfig",
     "TransformConfig",
     "VQConfig",
+    "WeightConfig",
     "dump",
     "from_tree",
     "load",

@@ -81,7 +81,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise VqkitError(f"{key}: cannot read the value '{text}'") from error
     *parents, last = key.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        value_or_section = tree.setdefault(parent, {})
+        if parents == ["losses", parent] and isinstance(value_or_section, int | float):
+            value_or_section = tree[parent] = {"peak": value_or_section}  # the long form of a weight
+        tree = value_or_section
         if not isinstance(tree, dict):
             raise VqkitError(f"unknown key '{key}': '{parent}' is a value, not a section")
     if last == "kind" and tree.get("kind") != value:
@@ -129,15 +132,21 @@ def _dump_section(section: Section, depth: int) -> str:
     indent, lines = "  " * depth, []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if isinstance(value, Section):
-            lines.append(f"{indent}{name}:\n{_dump_section(value, depth + 1)}".rstrip())
-            continue
-        data = list(value) if isinstance(value, tuple) else value
-        scalar = yaml.safe_dump(data, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+        data = value.model_dump(mode="json") if isinstance(value, Section) else value
         comment = " ".join((field.description or "").split())
-        line = f"{indent}{name}: {scalar}"
+        line = f"{indent}{name}: {_scalar(data)}".rstrip()
         lines.append(f"{line:<34}# {comment}" if comment else line)
         if len(lines[-1]) > 140:
             wrapped = textwrap.wrap(comment, 136 - len(indent))
             lines[-1] = "\n".join([f"{indent}# {part}" for part in wrapped] + [line])
+        if isinstance(data, dict):
+            lines.append(_dump_section(value, depth + 1).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _scalar(data: Any) -> str:
+    """One line of YAML; nothing for a section, whose lines follow."""
+    if isinstance(data, dict):
+        return ""
+    flow = yaml.safe_dump(list(data) if isinstance(data, tuple) else data, default_flow_style=True, width=10**6)
+    return flow.removesuffix("\n").removesuffix("\n...")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import Annotated, Literal, TypeAlias, TypeVar, Union
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, NonNegative, Positive, Section, Share
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def without_projection(whole: SectionT, inner: Section) -> SectionT:
+    """`whole`, if the quantizer inside of it projects nothing; ValueError otherwise."""
+    if getattr(inner, "latent_dim", None) is not None:
+        raise ValueError("the quantizer inside projects nothing: set latent_dim of the outer one instead")
+    return whole
+
 
 CodebookSize = Annotated[int, Field(ge=2, le=1 << 20)]
 Bits = Annotated[int, Field(ge=1, le=40)]
@@ -139,9 +149,13 @@ class ResidualConfig(Section):
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = the width of a stage, no projection"""
     quantizer_dropout: Share = 0.0
-    """share of the training images that use only a random number of the first stages, so that fewer decode too"""
+    """share of the training batches that use only a random number of the first stages, so that fewer decode too"""
     shared_codebook: bool = False
     """one quantizer for all stages"""
+
+    @model_validator(mode="after")
+    def _projects_once(self) -> ResidualConfig:
+        return without_projection(self, self.stage)
 
 
 class ProductConfig(Section):
@@ -159,6 +173,10 @@ class ProductConfig(Section):
     """channels of the latents around the quantizer; null = those of all groups, no projection"""
     shared_codebook: bool = False
     """one quantizer for all groups, as in heads that share a codebook"""
+
+    @model_validator(mode="after")
+    def _projects_once(self) -> ProductConfig:
+        return without_projection(self, self.group)
 
 
 class HierarchicalConfig(Section):
@@ -196,6 +214,8 @@ class HierarchicalConfig(Section):
     """quantizer of the fine grid"""
     latent_dim: Count = 64
     """channels of the latents around the quantizer"""
+    grid_dims: Literal[1, 2, 3] = 2
+    """dimensions of the grid: 1 for sequences, 2 for images, 3 for volumes and video"""
 
 
 QuantizerConfig: TypeAlias = Annotated[

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from .base import Byte, Count, NonNegative, Positive, Section, Share, Side
 from .quantizers import QuantizerConfig, VQConfig
@@ -106,22 +107,57 @@ class ModelConfig(Section):
     """map between the latents and the quantizer"""
 
 
+class WeightConfig(Section):
+    """A loss weight that may change while training; a plain number means {peak: number}, the same all the time."""
+
+    peak: NonNegative
+    """the weight where its schedule is highest, and in validation"""
+    schedule: Literal["constant", "warmup", "cyclic"] = "constant"
+    """constant; warmup = rises from 0 in a line, then stays; cyclic = does so again and again (arXiv 1903.10145)"""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """length of the rise, as a share of training (warmup) or of a cycle (cyclic)"""
+    cycles: Count = 4
+    """cycles of cyclic in the whole of training"""
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """A number if nothing but the peak is set, as users write it."""
+        return self.peak if self == WeightConfig(peak=self.peak) else handler(self)
+
+
+def _as_weight(value: Any) -> Any:
+    return value if isinstance(value, Mapping | WeightConfig) else {"peak": value}
+
+
+Weight: TypeAlias = Annotated[WeightConfig, BeforeValidator(_as_weight)]
+
+
+def _weight(peak: float) -> Any:
+    """Default of a weight; typed as anything because numbers are accepted wherever a weight is."""
+    return WeightConfig(peak=peak)
+
+
 class LossConfig(Section):
+    """What is minimised: the sum of weight * term. A weight is a number or {peak, schedule, share, cycles}."""
+
     distortion: Literal["mse", "log_mse", "l1", "huber", "logistic"] = "mse"
     """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
     logistic = discretised logistic likelihood, nats per value"""
-    reconstruction: NonNegative = 1.0
+    reconstruction: Weight = _weight(1.0)
     """weight of the reconstruction term"""
-    commitment: NonNegative = 0.25
+    commitment: Weight = _weight(0.25)
     """weight of the term that pulls latents to their codes (vq, simvq, lfq)"""
-    codebook: NonNegative = 1.0
+    codebook: Weight = _weight(1.0)
     """weight of the term that pulls codes to latents (vq with update: gradient, simvq)"""
-    entropy: NonNegative = 0.1
+    entropy: Weight = _weight(0.1)
     """weight of the entropy term of lfq and bsq: each latent sure of its code, all codes in use"""
-    kl: NonNegative = 1.0
+    kl: Weight = _weight(1.0)
     """beta: weight of KL(q(z|x) || N(0, 1)) with model.variational; 0 = latents are not sampled at all"""
-    transform: NonNegative = 0.0
-    """gamma: weight of the term that pulls the latents before the quantizer to N(0, 1)"""
+    transform: Weight = _weight(0.0)
+    """gamma: weight of the term that pulls what the quantizer gets, z' = f(z), to N(0, 1); 0 = not computed at all"""
+    transform_distance: Literal["sliced_wasserstein", "moments", "prior_network"] = "sliced_wasserstein"
+    """how far z' is from N(0, 1): sorted random projections, means and covariances, or its squared distance to what it
+    would be if a small network that predicts mean and scale of z' from its neighbours had standardised it"""
 
 
 class TrainConfig(Section):

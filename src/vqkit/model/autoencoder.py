@@ -1,4 +1,4 @@
-"""Wires encoder, quantizer and decoder, and owns every size that follows from the settings."""
+"""Wires encoder, transform, quantizer and decoder, and owns every size that follows from the settings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..config import ConvConfig, MLPConfig, ModelConfig, NetworkConfig, PatchConfig
+from ..config import ConvConfig, LossConfig, MLPConfig, ModelConfig, NetworkConfig, PatchConfig
+from . import gaussian
 from .blocks import pad_to_multiple
 from .decoder import ConvDecoder, MLPDecoder, PatchDecoder
 from .encoder import ConvEncoder, MLPEncoder, PatchEncoder
-from .likelihood import Distortion, Likelihood
+from .likelihood import Likelihood
+from .normality import build_normality
 from .quantizers import build_quantizer
+from .transform import build_transform
 
 
 def build_networks(
@@ -44,39 +47,49 @@ class Output(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """image (B, C, H, W) -> encoder -> latents -> quantizer -> quantized -> decoder -> image.
+    """image (B, C, H, W) -> encoder -> z -> transform -> quantizer -> transform's inverse -> decoder -> image.
 
+    With `config.variational` the encoder gives a mean and a variance, and training draws z from them; eval takes the
+    mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output, to the bit.
     Images are standardised float32. Any height and width will do: images are padded to whole tiles by repeating their
-    edge, and cropped back. `image_shape` (C, H, W) is the size of training, which only `mlp` depends on.
+    edge, and cropped back. `image_shape` (C, H, W) is the size of training, which only `mlp` depends on; `std` (C,) is
+    the deviation that pixels were divided by. ValueError for settings that contradict one another.
     """
 
     def __init__(
-        self, config: ModelConfig, image_shape: tuple[int, int, int], distortion: Distortion, std: Sequence[float]
+        self, config: ModelConfig, image_shape: tuple[int, int, int], losses: LossConfig, std: Sequence[float]
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
+        self.is_sampled = config.variational and losses.kl.peak > 0
         self.quantizer = build_quantizer(config.quantizer)
+        self.transform = build_transform(config.transform, self.quantizer.latent_dim)
+        encoder_dim = self.transform.latent_dim * (2 if self.is_sampled else 1)
         self.encoder, self.decoder = build_networks(
-            config.network, image_shape, self.quantizer.latent_dim, self.quantizer.latent_dim
+            config.network, image_shape, encoder_dim, self.quantizer.latent_dim
         )
-        self.likelihood = Likelihood(distortion, std)
+        self.likelihood = Likelihood(losses.distortion, std)
+        self.normality = build_normality(losses, self.quantizer.latent_dim)
         multiple = self.quantizer.grid_multiple
         tile, self.tile_grid = _tile_sizes(config.network, image_shape)
         self.tile = (tile[0] * multiple, tile[1] * multiple)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Output:
-        result = self.quantizer(self.latents(x), generator)
+        mean, log_var = self._posterior(x)
+        z = gaussian.sample(mean, log_var, generator) if log_var is not None and self.training else mean
+        latents = self.transform(z)
+        result = self.quantizer(latents, generator)
         reconstruction = self._pixels(result.quantized, (x.shape[2], x.shape[3]))
         terms = {"reconstruction": self.likelihood(reconstruction, x), **result.terms}
-        if (
-            "kl" in terms
-        ):  # nats per image; reconstruction is a mean over values, and so must be what it is weighed with
-            terms["kl"] = terms["kl"] / x[0].numel()
+        if log_var is not None:  # nats per image; reconstruction is a mean over values, and so must be its counterpart
+            terms["kl"] = gaussian.kl(mean, log_var) / x[0].numel()
+        if self.normality is not None:
+            terms["transform"] = self.normality(latents, generator)
         return Output(reconstruction, result.codes, terms)
 
     def latents(self, x: Tensor) -> Tensor:
-        """Standardised images (B, C, H, W) -> encoder output (B, encoder_dim, *grid)."""
-        return self.encoder(pad_to_multiple(x, self.tile))
+        """Standardised images (B, C, H, W) -> what the quantizer gets in eval mode (B, D, *grid): no noise."""
+        return self.transform(self._posterior(x)[0])
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised images (B, C, H, W) -> codes (B, Q, *grid) int64."""
@@ -95,8 +108,26 @@ class Autoencoder(nn.Module):
         """Bits of all codes of an image without entropy coding."""
         return self.quantizer.bits_per_position * math.prod(self.grid(size))
 
+    def sample_codes(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Codes (count, Q, *grid) of images of `size` (height, width) as the prior has them, drawn on the CPU.
+
+        Finite codes are uniform and independent; without a quantizer z ~ N(0, 1). Decoded, these are images as far as
+        training made codes or z follow that prior.
+        """
+        device, grid = next(self.parameters()).device, self.grid(size)
+        if self.quantizer.is_discrete:
+            draws = [torch.randint(k, (count, *grid), generator=generator) for k in self.quantizer.codebook_sizes]
+            return torch.stack(draws, dim=1).to(device)
+        latents = torch.randn((count, self.transform.latent_dim, *grid), generator=generator)
+        return self.quantizer.encode(self.transform(latents.to(device)))
+
+    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean of z given x (B, latent_dim, *grid), and its log-variance where z is sampled."""
+        output = self.encoder(pad_to_multiple(x, self.tile))
+        return gaussian.mean_and_log_variance(output) if self.is_sampled else (output, None)
+
     def _pixels(self, quantized: Tensor, size: tuple[int, int] | None) -> Tensor:
-        pixels = self.decoder(quantized).float()
+        pixels = self.decoder(self.transform.inverse(quantized)).float()
         return pixels if size is None else pixels[:, :, : size[0], : size[1]]
 
 

@@ -179,6 +179,23 @@ def over_steps(
     return draw
 
 
+def weights(history: Sequence[Mapping[str, Any]]) -> Draw:
+    """Loss weights that change while training, each as a share of its highest value, which the legend names."""
+    keys = sorted({key for row in history for key in row if key.startswith("weight/")})
+
+    def draw(axes: Axes, palette: Palette) -> bool:
+        drawn = []
+        for index, key in enumerate(keys):
+            highest = series(history, key, "train")[1].max(initial=0.0)
+            if highest > 0:
+                label = f"{key.removeprefix('weight/')}, up to {highest:.3g}"
+                drawn += _curve(axes, history, key, palette.of(index), label, scale=100 / highest)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        return _finish(axes, palette, np.concatenate(drawn) if drawn else np.zeros(0), ())
+
+    return draw
+
+
 def _curve(
     axes: Axes, history: Sequence[Mapping[str, Any]], key: str, colour: str, label: str, scale: float = 1
 ) -> list[np.ndarray]:
@@ -318,7 +335,7 @@ def _style(axes: Axes, palette: Palette) -> None:
 
 def _needs_legend(axes: Axes) -> bool:
     labels = axes.get_legend_handles_labels()[1]
-    return len(labels) > 1 or labels == ["uniform"]
+    return len(labels) > 1 or labels == ["uniform"] or any(", up to " in label for label in labels)
 
 
 def _legend(axes: Axes, palette: Palette) -> int:

@@ -126,6 +126,7 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
         "PSNR, dB": figures.over_steps(history, {"psnr": "PSNR"}, events),
         "Usage of the codes": figures.over_steps(history, {"usage": "usage"}, events, percent=True),
         "Perplexity": figures.over_steps(history, {"perplexity": "perplexity"}, events, level=size),
+        "Loss weights": figures.weights(history),
         "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
         "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),
     }

@@ -103,7 +103,7 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
     if error < 0.98 * baseline or baseline == 0:
         return None
     text = "The reconstructions are no closer to the originals than the average picture is: the codes carry nothing."
-    advice = "Lower losses.kl (gaussian) or train.lr, raise warmup, and check that the data are what you think."
+    advice = "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data are what you think."
     return Finding("the reconstructions are no better than the average picture", text, advice)
 
 

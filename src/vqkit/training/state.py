@@ -115,9 +115,12 @@ class State:
 
 
 def build_model(data: ImageData, config: Config) -> Autoencoder:
-    """The untrained model for images of this size and normalisation."""
+    """The untrained model for images of this size and normalisation. VqkitError for settings that do not go together."""
     shape = (data.channels, *data.size)
-    return Autoencoder(config.model, shape, config.losses.distortion, data.normalisation.std)
+    try:
+        return Autoencoder(config.model, shape, config.losses, data.normalisation.std)
+    except ValueError as error:
+        raise VqkitError(f"these settings do not go together: {error}") from error
 
 
 def resumed_config(folder: Path) -> Config | None:

@@ -28,7 +28,7 @@ from ..model.blocks import num_parameters
 from .checkpoint import find_checkpoint
 from .engine import Engine
 from .health import CodeMonitor, check_finite
-from .losses import total_loss
+from .losses import changing_weights, loss_weights, peak_weights, total_loss
 from .progress import Display, Silent
 from .runlog import RunLog
 from .state import State, build_model
@@ -144,10 +144,11 @@ class Run:
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak_lr"]
+        weights = loss_weights(self.config.losses, progress)
         parts = batch.chunk(settings.accumulate)
         row: dict[str, Any] = {}
         for index, part in enumerate(parts):
-            output, values = self._forward_backward(part, index, len(parts))
+            output, values = self._forward_backward(part, weights, index, len(parts))
             for name, value in values.items():
                 row[name] = row.get(name, 0.0) + value / len(parts)
         parameters = list(state.raw.parameters())
@@ -160,13 +161,17 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state.average.update(state.step)
+        changing = changing_weights(self.config.losses) & output.terms.keys()
+        row |= {f"weight/{name}": weights[name] for name in sorted(changing)}
         return {**row, "lr": factor * settings.lr}, output, parts[-1]
 
-    def _forward_backward(self, part: Tensor, index: int, count: int) -> tuple[Output, dict[str, float]]:
+    def _forward_backward(
+        self, part: Tensor, weights: dict[str, float], index: int, count: int
+    ) -> tuple[Output, dict[str, float]]:
         self.generator.manual_seed(derive_seed("noise", self.config.seed, self.state.step, index))  # of all ranks alike
         with self.engine.synchronise(self.state.model, wanted=index == count - 1):
             output = self.state.model(self._prepare(part), self.generator)
-            loss = total_loss(output, self.config.losses)
+            loss = total_loss(output, weights)
             self.engine.backward(loss / count)
         if self.monitor:
             self.monitor.update(output.codes)
@@ -237,7 +242,8 @@ class Run:
     def _add_batch(self, images: Tensor, sums: dict[str, Tensor], counts: Tensor) -> None:
         """Add the sums over one batch of everything that validation averages."""
         output = self.state.model(self._prepare(images))
-        values = {"loss": total_loss(output, self.config.losses), "psnr": self._psnr(output, images).mean()}
+        loss = total_loss(output, peak_weights(self.config.losses))
+        values = {"loss": loss, "psnr": self._psnr(output, images).mean()}
         values |= {f"loss/{name}": term for name, term in output.terms.items()}
         values["images"] = torch.ones((), device=output.reconstruction.device)
         for name, value in values.items():

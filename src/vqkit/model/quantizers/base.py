@@ -54,16 +54,12 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like
     return total
 
 
-class Quantizer(nn.Module, ABC):
-    """Latents (B, D, *grid) <-> codes (B, Q, *grid).
-
-        latents (B, D) --project_in--> (N, d) --bound--> tokens (N, d) --quantize--> (N, d) --project_out--> (B, D)
+class Bottleneck(nn.Module, ABC):
+    """Latents (B, D, *grid) <-> codes (B, Q, *grid), at whatever number of grid dimensions.
 
     `decode(encode(x))` equals `forward(x).quantized` in eval mode, to the bit. All arithmetic is float32, whatever
     autocast does around it. Only `forward` in training mode changes state. `mask` (B, *grid) bool is True where a
     position is real: padded ones have no part in codes, terms and statistics.
-
-    A family implements `quantize`, `assign` and `lookup` on tokens, and `bound` if it wants tokens in some range.
     """
 
     default_weights: Mapping[str, float] = {}
@@ -73,14 +69,10 @@ class Quantizer(nn.Module, ABC):
     is_discrete = True
     """whether usage and perplexity mean anything: codes come from a finite set"""
 
-    def __init__(self, code_dim: int, codebook_sizes: Sequence[int], latent_dim: int | None = None) -> None:
+    def __init__(self, latent_dim: int, codebook_sizes: Sequence[int]) -> None:
         super().__init__()
-        self.code_dim = code_dim
+        self.latent_dim = latent_dim
         self.codebook_sizes = tuple(codebook_sizes)
-        self.latent_dim = latent_dim or code_dim
-        projects = self.latent_dim != code_dim
-        self.project_in: nn.Module = nn.Linear(self.latent_dim, code_dim) if projects else nn.Identity()
-        self.project_out: nn.Module = nn.Linear(code_dim, self.latent_dim) if projects else nn.Identity()
 
     @property
     def num_codebooks(self) -> int:
@@ -97,16 +89,49 @@ class Quantizer(nn.Module, ABC):
         """Sum of log2 K over the codebooks: a position of the codes' grid without entropy coding."""
         return sum(math.log2(size) for size in self.codebook_sizes)
 
+    @abstractmethod
     def parts(self) -> list[Quantizer]:
         """The quantizers inside that have one codebook each, in the order of Q; shared ones occur again."""
-        return [self]
 
-    # ------------------------------------------------------------------------------------------------- the contract
-
+    @abstractmethod
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
         """Quantise (B, D, *grid); `generator` drives everything random in training mode."""
+
+    @abstractmethod
+    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Latents (B, D, *grid) -> codes (B, Q, *grid) int64; never changes state."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, Q, *grid) int64 -> quantized (B, D, *grid) float32; zeros where a position is padding."""
+
+
+class Quantizer(Bottleneck):
+    """A bottleneck that takes every position for itself.
+
+        latents (B, D) --project_in--> (N, d) --bound--> tokens (N, d) --quantize--> (N, d) --project_out--> (B, D)
+
+    A family implements `quantize`, `assign` and `lookup` on tokens, and `bound` if it wants them in some range.
+    """
+
+    fits_any_scale = False
+    """whether codes grow and shrink with the tokens; else whoever quantises residuals must scale them"""
+
+    def __init__(self, code_dim: int, codebook_sizes: Sequence[int], latent_dim: int | None = None) -> None:
+        super().__init__(latent_dim or code_dim, codebook_sizes)
+        self.code_dim = code_dim
+        projects = self.latent_dim != code_dim
+        self.project_in: nn.Module = nn.Linear(self.latent_dim, code_dim) if projects else nn.Identity()
+        self.project_out: nn.Module = nn.Linear(code_dim, self.latent_dim) if projects else nn.Identity()
+
+    def parts(self) -> list[Quantizer]:
+        return [self]
+
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             tokens, real = self._tokens(latents, mask), _real(latents, mask)
             result = self.quantize(tokens if real is None else tokens[real], generator)
@@ -117,18 +142,16 @@ class Quantizer(nn.Module, ABC):
         return Quantized(from_tokens(quantized, latents), from_tokens(codes, latents), loss, result.terms)
 
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Latents (B, D, *grid) -> codes (B, Q, *grid) int64; never changes state."""
         with torch.autocast(latents.device.type, enabled=False):
             tokens, real = self._tokens(latents, mask), _real(latents, mask)
             codes = _scatter(self.assign(tokens if real is None else tokens[real]), real, PADDING)
             return from_tokens(codes, latents)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, Q, *grid) int64 -> quantized (B, D, *grid) float32; zeros where a code is -1."""
         with torch.autocast(codes.device.type, enabled=False):
             tokens = to_tokens(codes)
             real = tokens[:, 0] >= 0
-            values = self.lookup(tokens.clamp(min=0)).where(real[:, None], 0.0)
+            values = self.lookup(tokens.where(real[:, None], 0)).where(real[:, None], 0.0)
             return from_tokens(_without_padding(self.project_out(values), real), codes)
 
     # ----------------------------------------------------------------------------------------- what a family defines

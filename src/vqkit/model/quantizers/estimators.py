@@ -42,7 +42,8 @@ def gumbel(
     tokens (N, d), codebook (K, d) -> values (N, d), codes (N,). The codebook gets no gradient.
     """
     seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device if generator else None))
-    values, codes = _Gumbel.apply(tokens, codebook.detach(), temperature, seed)
+    kept = codebook.detach().clone()  # the moving averages change the codebook before backward runs
+    values, codes = _Gumbel.apply(tokens, kept, temperature, seed)
     return values, codes
 
 

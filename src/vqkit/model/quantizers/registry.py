@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from ...config import (
+    FamilyConfig,
     FSQConfig,
+    HierarchicalConfig,
     NoneConfig,
+    ProductConfig,
     QuantizerConfig,
+    ResidualConfig,
     VQConfig,
 )
-from .base import Quantizer
+from .base import Bottleneck, Quantizer
 from .continuous import NoQuantizer
 from .fsq import FiniteScalarQuantizer
+from .hierarchical import HierarchicalQuantizer
+from .product import ProductQuantizer
+from .residual import ResidualQuantizer
 from .vq import VectorQuantizer
 
 
-def build_quantizer(config: QuantizerConfig) -> Quantizer:
+def build_quantizer(config: QuantizerConfig) -> Bottleneck:
     """The bottleneck of a config. ValueError for settings that contradict one another."""
+    match config:
+        case HierarchicalConfig():
+            top, bottom = build_quantizer(config.top), _positionwise(config.bottom)
+            return HierarchicalQuantizer(top, bottom, config.latent_dim, config.grid_dims)
+        case _:
+            return _positionwise(config)
+
+
+def _positionwise(config: NoneConfig | FamilyConfig | ResidualConfig | ProductConfig) -> Quantizer:
     match config:
         case NoneConfig():
             return NoQuantizer(config)
@@ -23,5 +39,11 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
             return VectorQuantizer(config)
         case FSQConfig():
             return FiniteScalarQuantizer(config)
+        case ResidualConfig():
+            stages = [_positionwise(config.stage) for _ in range(1 if config.shared_codebook else config.num_stages)]
+            return ResidualQuantizer(stages, config.num_stages, config.latent_dim, config.quantizer_dropout)
+        case ProductConfig():
+            groups = [_positionwise(config.group) for _ in range(1 if config.shared_codebook else config.num_groups)]
+            return ProductQuantizer(groups, config.num_groups, config.latent_dim)
         case _:
             raise ValueError(f"no quantizer of kind {config.kind}")

@@ -15,6 +15,8 @@ from .search import code_sums, kmeans, nearest, sample_tokens
 
 FINAL_RADIUS = 0.4
 """of a neighbourhood, in cells: the next cell still gets 4 % of the pull, which keeps the order and every code alive"""
+RESTART_ITERATIONS = 10
+"""Lloyd steps of a restart, at least"""
 
 
 class VectorQuantizer(Quantizer):
@@ -24,6 +26,9 @@ class VectorQuantizer(Quantizer):
     |sg(token) - code|^2; the term `commitment` is |token - sg(code)|^2. Both are means over tokens and channels.
     The first training batch sets the codes (k-means), never one in eval mode. With a neighbourhood the moving averages
     spread over a 2-D map of the codes (Kohonen 1982): code k lies in row k // columns, column k % columns.
+
+    Attributes:
+        revive_threshold, kmeans_iterations: begin as set, and may be changed while training.
 
     Buffers:
         codebook (K, d): the codes (a Parameter with update='gradient').
@@ -43,7 +48,9 @@ class VectorQuantizer(Quantizer):
         if config.neighbourhood and config.update != "ema":
             raise ValueError("a neighbourhood works on moving averages: set update=ema")
         super().__init__(config.code_dim, [config.codebook_size], config.latent_dim)
+        self.fits_any_scale = config.distance == "euclidean"
         self.config = config
+        self.revive_threshold, self.kmeans_iterations = config.revive_threshold, config.kmeans_iterations
         codebook = torch.randn(config.codebook_size, config.code_dim)
         if config.update == "gradient":
             self.codebook = nn.Parameter(codebook)
@@ -86,7 +93,8 @@ class VectorQuantizer(Quantizer):
         return F.normalize(self.codebook, dim=1) if self.config.distance == "cosine" else self.codebook
 
     def restart(self) -> None:
-        """Set the codes anew from the next training batch, by k-means."""
+        """Set the codes anew from the next training batch, by k-means even where they began at random."""
+        self.kmeans_iterations = max(self.kmeans_iterations, RESTART_ITERATIONS)
         self.updates.zero_()
         self._may_be_new = True
 
@@ -105,8 +113,8 @@ class VectorQuantizer(Quantizer):
         self._may_be_new = False
         if self.updates:
             return
-        if self.config.kmeans_iterations and not self.config.neighbourhood:
-            self.codebook.copy_(kmeans(tokens, self.codebook_size, self.config.kmeans_iterations, generator))
+        if self.kmeans_iterations and not self.config.neighbourhood:
+            self.codebook.copy_(kmeans(tokens, self.codebook_size, self.kmeans_iterations, generator))
         elif self.config.neighbourhood:  # a map unfolds from one place
             self.codebook.copy_(tokens.mean(0) + 0.1 * tokens.std(0) * self.codebook)
         counts, _ = code_sums(tokens, nearest(tokens, self.codes()), self.codebook_size)
@@ -128,8 +136,8 @@ class VectorQuantizer(Quantizer):
         if self.config.update == "ema":
             self.ema_sum.lerp_(sums, 1.0 - decay)
             self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-6)[:, None])
-        if self.config.revive_threshold and not self.config.neighbourhood:
-            self._revive(self.ema_count < self.config.revive_threshold * uniform, uniform, tokens, generator)
+        if self.revive_threshold and not self.config.neighbourhood:
+            self._revive(self.ema_count < self.revive_threshold * uniform, uniform, tokens, generator)
 
     def _revive(self, dead: Tensor, uniform: Tensor, tokens: Tensor, generator: torch.Generator | None) -> None:
         """Dead codes jump to random tokens of the batch, and their averages with them: else they die again at once.

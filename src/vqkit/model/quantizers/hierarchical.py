@@ -1,0 +1,121 @@
+"""Two grids or more: the coarse one says what there is, the fine one how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .base import Bottleneck, Quantized, Quantizer, check_latents, weighted_sum
+
+
+class HierarchicalQuantizer(Bottleneck):
+    """A coarse grid is quantised first, and the fine one knows it (Razavi et al. 2019, arXiv 1906.00446, section 3.1).
+
+        latents --cells of 2^n positions, linear--> top --linear, back to positions--> context
+        [latents, context] --linear--> bottom --linear--> + context = quantized
+
+    Codes lie on the coarse grid: of each cell first the codes of the top, then those of its positions, row by row. The
+    top may be hierarchical again, which makes three grids.
+    """
+
+    def __init__(self, top: Bottleneck, bottom: Quantizer, latent_dim: int, grid_dims: int) -> None:
+        self_multiple = 2 * top.grid_multiple
+        repeats = self_multiple**grid_dims
+        sizes = [*top.codebook_sizes, *(size for size in bottom.codebook_sizes for _ in range(repeats))]
+        super().__init__(latent_dim, sizes)
+        self.top, self.bottom, self.grid_dims, self.grid_multiple = top, bottom, grid_dims, self_multiple
+        cell = 2**grid_dims * latent_dim
+        self.to_top, self.from_top = nn.Linear(cell, top.latent_dim), nn.Linear(top.latent_dim, cell)
+        self.to_bottom = nn.Linear(2 * latent_dim, bottom.latent_dim)
+        self.from_bottom = nn.Linear(bottom.latent_dim, latent_dim)
+        self.default_weights = {**bottom.default_weights, **top.default_weights}
+
+    def parts(self) -> list[Quantizer]:
+        repeats = self.grid_multiple**self.grid_dims
+        return [*self.top.parts(), *(part for part in self.bottom.parts() for _ in range(repeats))]
+
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = self._checked(latents, mask)
+            top = self.top(self._top_latents(latents), generator, _coarse(mask))
+            context = self._context(top.quantized)
+            bottom = self.bottom(self._bottom_latents(latents, context), generator, mask)
+            quantized = self._join(context, bottom.quantized, mask)
+            terms = {
+                name: torch.stack([each.terms[name] for each in (top, bottom) if name in each.terms]).mean()
+                for name in {**top.terms, **bottom.terms}
+            }
+            loss = weighted_sum(terms, self.default_weights, latents)
+        return Quantized(quantized, self._arrange(top.codes, bottom.codes), loss, terms)
+
+    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = self._checked(latents, mask)
+            codes = self.top.encode(self._top_latents(latents), _coarse(mask))
+            context = self._context(self.top.decode(codes))
+            return self._arrange(codes, self.bottom.encode(self._bottom_latents(latents, context), mask))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        with torch.autocast(codes.device.type, enabled=False):
+            top, folded = codes.split([self.top.num_codebooks, self.num_codebooks - self.top.num_codebooks], 1)
+            bottom = unfold(folded, self.grid_multiple)
+            context = self._context(self.top.decode(top))
+            return self._join(context, self.bottom.decode(bottom), bottom[:, 0] >= 0)
+
+    def _checked(self, latents: Tensor, mask: Tensor | None) -> Tensor:
+        check_latents(latents, self.latent_dim, mask)
+        grid = tuple(latents.shape[2:])
+        if len(grid) != self.grid_dims or any(side % self.grid_multiple for side in grid):
+            raise ValueError(
+                f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples of "
+                f"{self.grid_multiple}, got {grid}"
+            )
+        return latents.float() if mask is None else latents.float().where(mask[:, None], 0.0)
+
+    def _top_latents(self, latents: Tensor) -> Tensor:
+        return _pointwise(self.to_top, fold(latents, 2))
+
+    def _context(self, top: Tensor) -> Tensor:
+        return unfold(_pointwise(self.from_top, top), 2)
+
+    def _bottom_latents(self, latents: Tensor, context: Tensor) -> Tensor:
+        return _pointwise(self.to_bottom, torch.cat([latents, context], 1))
+
+    def _join(self, context: Tensor, bottom: Tensor, mask: Tensor | None) -> Tensor:
+        joined = context + _pointwise(self.from_bottom, bottom)
+        return joined if mask is None else joined.where(mask[:, None], 0.0)
+
+    def _arrange(self, top: Tensor, bottom: Tensor) -> Tensor:
+        return torch.cat([top, fold(bottom, self.grid_multiple)], 1)
+
+
+def _coarse(mask: Tensor | None) -> Tensor | None:
+    """A cell is real where one of its positions is."""
+    return None if mask is None else fold(mask[:, None], 2).any(1)
+
+
+def _pointwise(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A layer over the channels of (B, C, *grid)."""
+    return layer(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def fold(x: Tensor, factor: int) -> Tensor:
+    """(B, C, *grid) -> (B, C * factor^n, *grid / factor): cells become channels, of each channel row by row."""
+    dims = x.dim() - 2
+    sides = [part for side in x.shape[2:] for part in (side // factor, factor)]
+    x = x.reshape(*x.shape[:2], *sides)
+    cells, inside = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
+    return x.permute(0, 1, *inside, *cells).flatten(1, 1 + dims)
+
+
+def unfold(x: Tensor, factor: int) -> Tensor:
+    """The inverse of `fold`: (B, C * factor^n, *grid) -> (B, C, *grid * factor)."""
+    grid = x.shape[2:]
+    x = x.reshape(x.shape[0], -1, *[factor] * len(grid), *grid)
+    inside, cells = range(2, 2 + len(grid)), range(2 + len(grid), 2 + 2 * len(grid))
+    order = [axis for pair in zip(cells, inside, strict=True) for axis in pair]
+    return x.permute(0, 1, *order).reshape(x.shape[0], x.shape[1], *(side * factor for side in grid))

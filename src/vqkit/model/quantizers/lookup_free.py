@@ -1,0 +1,155 @@
+"""Codes that are signs: one bit a channel, no codebook to search, and an exact entropy of all 2^bits codes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...config import BSQConfig, LFQConfig
+from .base import Quantizer, TokensQuantized, all_reduce_sum, place_among_ranks, ranks
+from .estimators import straight_through
+
+BITS_PER_GROUP = 18
+"""bits whose average code is held as one table: 2^18 float32 are 1 MiB"""
+
+
+class SignQuantizer(Quantizer):
+    """What both families share: values +-scale by sign, the bits as a binary number, the entropy term.
+
+    Channel i is bit i of the code, first channel least significant; zero counts as positive. The term `entropy` is
+
+        (E[H(p(code | token))] - diversity * H(E[p(code | token)])) / (bits ln 2)
+
+    over p(code | token) = softmax(-inverse_temperature |token - code|^2), in [-diversity, 1]: low when each token is
+    sure of its code (first part) and all codes are in use (second part). |token - code|^2 is a sum over channels, so p
+    is a product of independent bits: bit i is one with probability
+
+        sigmoid(-beta (x_i - scale)^2 + beta (x_i + scale)^2) = sigmoid(4 beta scale x_i).
+
+    Buffers: `basis` (d,) int64, powers of two, constant.
+    """
+
+    basis: Tensor
+
+    def __init__(self, config: LFQConfig | BSQConfig, scale: float) -> None:
+        super().__init__(config.bits, [1 << config.bits], config.latent_dim)
+        self.scale = scale
+        self.inverse_temperature = config.inverse_temperature
+        self.diversity = config.diversity
+        self.register_buffer("basis", 2 ** torch.arange(config.bits), persistent=False)
+
+    def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
+        ones = tokens.detach() >= 0
+        values = self._values(ones)
+        terms = {"entropy": self._entropy(tokens)} | self._other_terms(tokens, values)
+        return TokensQuantized(straight_through(tokens, values), self._number(ones), terms)
+
+    def assign(self, tokens: Tensor) -> Tensor:
+        return self._number(tokens >= 0)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return self._values((codes & self.basis) != 0)
+
+    def _other_terms(self, tokens: Tensor, values: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def _values(self, ones: Tensor) -> Tensor:
+        """(N, d) bool -> +-scale; never zero, as sign(0) would be."""
+        return torch.where(ones, self.scale, -self.scale)
+
+    def _number(self, ones: Tensor) -> Tensor:
+        return (ones * self.basis).sum(-1, keepdim=True)
+
+    def _entropy(self, tokens: Tensor) -> Tensor:
+        logits = (4.0 * self.inverse_temperature * self.scale) * tokens
+        # In eval mode ranks may look at different numbers of batches: waiting for one another there could be for ever.
+        average = entropy_of_average_code(logits, over_ranks=self.training)
+        return (entropy_of_bits(logits) - self.diversity * average) / (self.code_dim * math.log(2))
+
+
+class LookupFreeQuantizer(SignQuantizer):
+    """Values +-1 (Yu et al. 2023, arXiv 2310.05737, section 3.1; the entropy term is equation 4 there).
+
+    The term `commitment` |token - sg(value)|^2, a mean over tokens and channels, keeps tokens from growing.
+    """
+
+    default_weights = {"entropy": 0.1, "commitment": 0.25}
+
+    def __init__(self, config: LFQConfig) -> None:
+        super().__init__(config, scale=1.0)
+
+    def _other_terms(self, tokens: Tensor, values: Tensor) -> dict[str, Tensor]:
+        return {"commitment": F.mse_loss(tokens, values)}
+
+
+class BinarySphericalQuantizer(SignQuantizer):
+    """Values +-1/sqrt(d), for tokens on the unit sphere (Zhao et al. 2024, arXiv 2406.07548, section 3).
+
+    Tokens and values have the same length, which bounds the error without a commitment term. That the entropy of one
+    token is a sum over bits is theirs; their entropy of the average code takes bits as independent, here it is exact.
+    """
+
+    default_weights = {"entropy": 0.1}
+
+    def __init__(self, config: BSQConfig) -> None:
+        super().__init__(config, scale=config.bits**-0.5)
+
+    def bound(self, tokens: Tensor) -> Tensor:
+        return F.normalize(tokens, dim=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ entropy
+
+
+def entropy_of_bits(logits: Tensor) -> Tensor:
+    """Mean over tokens of the entropy of their code, in nats; logits (N, bits) of independent bits.
+
+    -p ln p - q ln q with ln p = -softplus(-t), ln q = -softplus(t): finite with all its gradients where p is 0 or 1.
+    """
+    sure = torch.sigmoid(logits) * F.softplus(-logits) + torch.sigmoid(-logits) * F.softplus(logits)
+    return sure.sum(1).mean()
+
+
+def entropy_of_average_code(logits: Tensor, over_ranks: bool = True) -> Tensor:
+    """Entropy in nats of the mean over tokens of p(code | token); logits (N, bits) of independent bits.
+
+    Exact up to 18 bits: with the bits cut in two halves, p(code | token) is the product of p(first half | token) and
+    p(second half | token), (N, 2^(bits/2)) each, and the mean over tokens is one matrix product of these two: a table
+    of 2^bits numbers, and never one of tokens by codes. More bits are cut into groups of at most 18, whose entropies
+    add up to an upper bound: dependence between groups is not seen.
+    """
+    groups = math.ceil(logits.shape[1] / BITS_PER_GROUP)
+    total = logits.new_zeros(())
+    for group in logits.tensor_split(groups, dim=1):
+        mean = _mean_code(group, over_ranks)
+        # The floor is far below 2^-18 / N; without it a code of no probability would have an infinite gradient.
+        total = total - (mean * mean.clamp(min=1e-30).log()).sum()
+    return total
+
+
+def _mean_code(logits: Tensor, over_ranks: bool) -> Tensor:
+    """Mean of p(code | token) over the tokens of all ranks: (2^(bits/2), 2^(bits - bits/2)).
+
+    The value is that of all ranks, the gradient that of the own tokens. It is counted `ranks()` times, because a
+    data-parallel step averages gradients over ranks, and the whole gradient is their sum.
+    """
+    half = logits.shape[1] // 2
+    joint = _codes_of_bits(logits[:, :half]).t() @ _codes_of_bits(logits[:, half:])
+    if not over_ranks or ranks() == 1:
+        return joint / len(logits)
+    _, count = place_among_ranks(len(logits), logits.device)
+    own = joint * (ranks() / count)
+    everywhere = all_reduce_sum(joint.detach().clone()) / count
+    return own + (everywhere - own).detach()
+
+
+def _codes_of_bits(logits: Tensor) -> Tensor:
+    """Logits of n independent bits (N, n) -> probabilities of all their codes (N, 2^n); (N, 1) of ones for n = 0."""
+    codes = logits.new_ones(len(logits), 1)
+    for bit in logits.unbind(1):  # sigmoid(-t), not 1 - sigmoid(t): the small one of the two stays exact
+        pair = torch.stack([torch.sigmoid(-bit), torch.sigmoid(bit)], dim=1)
+        codes = (pair[:, :, None] * codes[:, None, :]).flatten(1)
+    return codes
