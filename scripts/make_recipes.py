@@ -16,13 +16,17 @@ from vqkit.config import (
     ConvConfig,
     DataConfig,
     FSQConfig,
+    GaussianCodebookConfig,
     LossConfig,
     MLPConfig,
     ModelConfig,
     NoneConfig,
     PatchConfig,
+    ProductConfig,
     TrainConfig,
+    TransformConfig,
     VQConfig,
+    WeightConfig,
 )
 
 FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
@@ -104,6 +108,45 @@ RECIPES: dict[str, tuple[str, Config]] = {
             data=SMALL,
             model=ModelConfig(quantizer=NoneConfig(code_dim=16), variational=True),
             losses=LossConfig(distortion="logistic", kl=4.0),
+            train=SHORT,
+        ),
+    ),
+    "variational": (
+        "z sampled from a mean and a variance, mapped to N(0, 1), then cut by a codebook made for N(0, 1), 32x32",
+        Config(
+            data=SMALL,
+            model=ModelConfig(
+                quantizer=GaussianCodebookConfig(),
+                variational=True,
+                transform=TransformConfig(kind="mlp", latent_dim=16),
+            ),
+            losses=SHARP.model_copy(
+                update={
+                    "kl": WeightConfig(peak=0.001, schedule="warmup"),
+                    "transform": WeightConfig(peak=0.1, schedule="warmup", share=0.1),
+                }
+            ),
+            train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 6.0, "validate_every": 250}),
+        ),
+    ),
+    # One position holds the whole image. A single code for it would be 9 bits, so its 128 channels are cut into 16
+    # groups of 8 with 256 codes each: 128 bits an image.
+    "variational-mlp": (
+        "the same fully connected: 784-512-100 (mean and variance), map to 128, 16 codes, 512, 784; 28x28 grey",
+        Config(
+            data=DataConfig(image_size=(28, 28), channels=1),
+            model=ModelConfig(
+                network=MLPConfig(widths=(512,), grid=(1, 1)),
+                quantizer=ProductConfig(
+                    num_groups=16, group=CODES.model_copy(update={"codebook_size": 256, "code_dim": 8})
+                ),
+                variational=True,
+                transform=TransformConfig(kind="mlp", latent_dim=100, width=128),
+            ),
+            losses=LossConfig(
+                kl=WeightConfig(peak=0.01, schedule="warmup"),
+                transform=WeightConfig(peak=0.01, schedule="warmup", share=0.1),
+            ),
             train=SHORT,
         ),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ MAX_PSNR = 100.0
 
 WINDOW = 11
 """side of the window of SSIM"""
+
+SHOWN = 8
+"""codebooks that have figures of their own"""
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -72,3 +76,24 @@ def entropy_bits(counts: Tensor) -> float:
     """Entropy of a code, bits, mean over codebooks; at most log2 K."""
     shares = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
     return float(-torch.special.xlogy(shares, shares).sum(1).mean() / math.log(2))
+
+
+def code_figures(counts: Tensor, sizes: Sequence[int]) -> dict[str, float]:
+    """Figures of counts (Q, K) of codebooks of these sizes.
+
+    usage, perplexity and code_entropy (normalised, in [0, 1]) are means over codebooks, dead_codes a sum. With several
+    codebooks there are usage/0, perplexity/0, code_entropy/0 and so on too, for the first eight.
+    """
+    rows = [row[None, :size] for row, size in zip(counts, sizes, strict=True)]
+    each = [_figures(row) for row in rows]
+    figures = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+    figures["dead_codes"] = sum(int((row == 0).sum()) for row in rows)
+    for index, one in enumerate(each[:SHOWN] if len(each) > 1 else ()):
+        figures |= {f"{name}/{index}": value for name, value in one.items()}
+    return figures
+
+
+def _figures(row: Tensor) -> dict[str, float]:
+    bits = entropy_bits(row)
+    entropy = bits / math.log2(row.shape[1])
+    return {"usage": usage(row), "perplexity": perplexity(row), "code_entropy": entropy, "entropy_bits": bits}

@@ -9,7 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqkit.config import FSQConfig, HierarchicalConfig, NoneConfig, ProductConfig, ResidualConfig, VQConfig
+from vqkit.config import (
+    BSQConfig,
+    FSQConfig,
+    GaussianCodebookConfig,
+    HierarchicalConfig,
+    LFQConfig,
+    NoneConfig,
+    ProductConfig,
+    ResidualConfig,
+    SimVQConfig,
+    VQConfig,
+)
 from vqkit.model import build_quantizer
 from vqkit.model.quantizers import PADDING
 from vqkit.model.quantizers.continuous import bits_float, float_bits
@@ -27,6 +38,16 @@ KINDS = {
     "vq-map": VQConfig(codebook_size=32, code_dim=6, neighbourhood=2.0),
     "fsq": FSQConfig(levels=(8, 5, 4)),
     "fsq-projected": FSQConfig(levels=(8, 5, 4), latent_dim=10),
+    "simvq": SimVQConfig(codebook_size=32, code_dim=6),
+    "simvq-projected": SimVQConfig(codebook_size=32, code_dim=3, latent_dim=10),
+    "lfq": LFQConfig(bits=6),
+    "lfq-projected": LFQConfig(bits=6, latent_dim=10),
+    "bsq": BSQConfig(bits=6),
+    "bsq-projected": BSQConfig(bits=6, latent_dim=10),
+    "gaussian-bins": GaussianCodebookConfig(levels=(8, 5, 4)),
+    "gaussian-bins-projected": GaussianCodebookConfig(levels=(8, 5, 4), latent_dim=10),
+    "gaussian-draws": GaussianCodebookConfig(layout="draws", codebook_size=32, code_dim=6),
+    "gaussian-draws-projected": GaussianCodebookConfig(layout="draws", codebook_size=32, code_dim=3, latent_dim=10),
     "residual-vq": ResidualConfig(num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6)),
     "residual-vq-gradient": ResidualConfig(
         num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6, update="gradient"), latent_dim=9

@@ -34,11 +34,22 @@ def test_one_term_is_not_drawn_twice():
     assert not check(figures.svg("loss", figures.loss(rows))).keys
 
 
+def test_changing_weights_are_drawn_as_shares_of_their_highest_and_named_even_alone():
+    rows = [row | {"weight/kl": 0.01 * row["step"] / 1000} for row in history() if row["split"] == "train"]
+    drawing = check(figures.svg("weights", figures.weights(rows)))
+    assert [key.label for key in drawing.keys] == ["kl, up to 0.01"]
+    both = [row | {"weight/transform": 3.0} for row in rows]
+    assert [key.label for key in check(figures.svg("two", figures.weights(both))).keys] == [
+        "kl, up to 0.01",
+        "transform, up to 3",
+    ]
+
+
 @pytest.mark.parametrize("draw", [
     figures.loss([]), figures.loss([{"step": 1, "split": "train", "loss": float("nan")}]),
     figures.over_steps(history(), {"lr": "learning rate"}), figures.code_usage(None),
     figures.code_usage(np.zeros((1, 16), np.int64)), figures.code_usage(np.zeros((0, 0), np.int64)),
-    figures.psnr_histogram(np.zeros(0)), figures.psnr_histogram(np.full(3, np.inf)),
+    figures.weights(history()), figures.psnr_histogram(np.zeros(0)), figures.psnr_histogram(np.full(3, np.inf)),
 ])  # fmt: skip
 def test_nothing_to_draw(draw):
     assert figures.svg("none", draw) is None

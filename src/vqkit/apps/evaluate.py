@@ -14,7 +14,7 @@ import torch
 from ..artifact import Artifact
 from ..data import ImageData, open_images, split_batches
 from ..errors import VqkitError
-from ..metrics import code_counts, entropy_bits, perplexity, psnr, ssim, to_pixels, usage
+from ..metrics import code_counts, code_figures, psnr, ssim, to_pixels
 
 BATCH_SIZE = 128
 GALLERY = 48
@@ -35,13 +35,13 @@ class Examples:
 class Evaluation:
     """Figures of one split.
 
-    metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, entropy_bits, bits_per_image,
+    metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, code_entropy, entropy_bits, bits_per_image,
     bpp, images, split; usage, perplexity and entropy are None for bottlenecks without discrete codes.
-    code_counts: (Q, K) int64 or None. psnr_per_image: (N,). gallery: spread evenly over the split.
+    code_counts: (K,) int64 for each codebook, or None. psnr_per_image: (N,). gallery: spread evenly over the split.
     """
 
     metrics: dict[str, Any]
-    code_counts: np.ndarray | None
+    code_counts: list[np.ndarray] | None
     psnr_per_image: np.ndarray
     gallery: Examples
     worst: Examples
@@ -100,14 +100,13 @@ def _collect(
 ) -> Evaluation:
     quantizer, values = artifact.model.quantizer, distortions.numpy()
     bits = artifact.model.bits_per_image(data.size)
+    figures = code_figures(counts, quantizer.codebook_sizes) if quantizer.is_discrete else {}
     metrics: dict[str, Any] = {
         "split": split,
         "images": len(values),
         "psnr": float(distortions.double().mean()),
         "ssim": float(similarities.double().mean()),
-        "usage": usage(counts) if quantizer.is_discrete else None,
-        "perplexity": perplexity(counts) if quantizer.is_discrete else None,
-        "entropy_bits": entropy_bits(counts) if quantizer.is_discrete else None,
+        **{key: figures.get(key) for key in ("usage", "perplexity", "code_entropy", "entropy_bits")},
         "bits_per_image": bits,
         "bpp": bits / math.prod(data.size),
     }
@@ -121,7 +120,7 @@ def _collect(
 
     return Evaluation(
         metrics,
-        counts.numpy() if quantizer.is_discrete else None,
+        [row[:size].numpy() for row, size in zip(counts, quantizer.codebook_sizes, strict=True)] if figures else None,
         values,
         examples(spread),
         examples(order[:RANKED]),

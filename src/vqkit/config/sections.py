@@ -197,6 +197,8 @@ class TrainConfig(Section):
     """steps between two checkpoints"""
     log_every: Count = 20
     """steps between two lines of metrics.jsonl"""
+    guard: Literal["off", "warn", "act"] = "act"
+    """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower weights and learning rate"""
     strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
     """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there are several"""
     compile: bool = False

@@ -65,9 +65,7 @@ class Autoencoder(nn.Module):
         self.quantizer = build_quantizer(config.quantizer)
         self.transform = build_transform(config.transform, self.quantizer.latent_dim)
         encoder_dim = self.transform.latent_dim * (2 if self.is_sampled else 1)
-        self.encoder, self.decoder = build_networks(
-            config.network, image_shape, encoder_dim, self.quantizer.latent_dim
-        )
+        self.encoder, self.decoder = build_networks(config.network, image_shape, encoder_dim, self.quantizer.latent_dim)
         self.likelihood = Likelihood(losses.distortion, std)
         self.normality = build_normality(losses, self.quantizer.latent_dim)
         multiple = self.quantizer.grid_multiple

@@ -17,7 +17,10 @@ from .quantizers.base import to_tokens
 
 
 def build_normality(config: LossConfig, width: int) -> nn.Module | None:
-    """(latents (B, width, *grid), generator) -> scalar; None when its weight is always 0: it costs and changes nothing."""
+    """A measure: latents (B, width, *grid), generator -> scalar. None when its weight is always 0: it costs nothing.
+
+    This `match` is the registry.
+    """
     if not config.transform.peak:
         return None
     match config.transform_distance:
@@ -30,7 +33,7 @@ def build_normality(config: LossConfig, width: int) -> nn.Module | None:
 
 
 class SlicedWasserstein(nn.Module):
-    """Squared Wasserstein-2 distance to N(0, 1) along random directions, their mean (Kolouri et al. 2018, arXiv 1804.01947).
+    """Mean squared Wasserstein-2 distance to N(0, 1) along random directions, after Kolouri et al. 2018 (1804.01947).
 
     In one dimension the distance between N sorted values and the normal distribution is exact, without drawing from
     it: each value is compared with the part of the normal that it stands for. It sees the whole distribution, not only

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from ..config import TransformConfig
 from .blocks import DepthwiseResidual
 
+MAX_LOG_STRETCH = 3.0
+
 
 class Transform(nn.Module):
     """No transform: z' = z. The base of those that do something.
@@ -73,7 +75,8 @@ class LinearTransform(Transform):
     """z' = W z + b with W = exp(A), the matrix exponential, whose inverse is exp(-A) whatever A is.
 
     A starts at zero, W at the identity, and weight decay pulls it there. Xiao & Liu 2020, arXiv 2007.09651. All
-    arithmetic is float32: the inverse of a rounded map would not be its inverse.
+    arithmetic is float32, and A is scaled down where W would stretch or squash a direction more than e^3 = 20 times
+    (the symmetric part of A bounds that): beyond, the inverse exists but float32 no longer finds it.
     """
 
     def __init__(self, width: int) -> None:
@@ -84,12 +87,18 @@ class LinearTransform(Transform):
     def forward(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             tokens = latents.float().movedim(1, -1)
-            return F.linear(tokens, torch.linalg.matrix_exp(self.log_weight), self.bias).movedim(-1, 1)
+            return F.linear(tokens, torch.linalg.matrix_exp(self.log_map()), self.bias).movedim(-1, 1)
 
     def inverse(self, quantized: Tensor) -> Tensor:
         with torch.autocast(quantized.device.type, enabled=False):
             tokens = quantized.float().movedim(1, -1) - self.bias
-            return F.linear(tokens, torch.linalg.matrix_exp(-self.log_weight)).movedim(-1, 1)
+            return F.linear(tokens, torch.linalg.matrix_exp(-self.log_map())).movedim(-1, 1)
+
+    def log_map(self) -> Tensor:
+        """A (D, D), within its bound."""
+        symmetric = (0.5 * (self.log_weight + self.log_weight.T)).detach()
+        stretch = torch.linalg.matrix_norm(symmetric, 2)  # the logarithm of what W can do to a length, at most
+        return self.log_weight * (MAX_LOG_STRETCH / stretch.clamp(min=MAX_LOG_STRETCH))
 
 
 def build_transform(config: TransformConfig, quantizer_dim: int) -> Transform:

@@ -234,8 +234,8 @@ def _finish(axes: Axes, palette: Palette, values: np.ndarray, events: Sequence[M
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         low, high = axes.get_ylim()
         axes.yaxis.set_minor_formatter(lambda value, _: _minor_label(value, wide=high > 40 * low))
-    for level, colour in (("info", palette.muted), ("warning", palette.alert)):
-        steps = [finite(event.get("step")) for event in events if event.get("level") == level]
+    for levels, colour in ((("info", "action", "recovered"), palette.muted), (("warning",), palette.alert)):
+        steps = [finite(event.get("step")) for event in events if event.get("level") in levels]
         at = [step for step in steps if step is not None]
         if at:
             axes.plot(at, [0.0] * len(at), "^", color=colour, markersize=6, clip_on=False, zorder=5,
@@ -251,20 +251,20 @@ def _minor_label(value: float, wide: bool) -> str:
 # -------------------------------------------------------------------------------------------------------- histograms
 
 
-def code_usage(code_counts: np.ndarray | None) -> Draw:
-    """Counts of the codes in descending order, relative to uniform usage; the dead ones named. (Q, K) counts."""
+def code_usage(code_counts: Sequence[np.ndarray] | None) -> Draw:
+    """Counts (K,) of each codebook in descending order, relative to uniform usage; the dead ones named."""
 
     def draw(axes: Axes, palette: Palette) -> bool:
-        if code_counts is None or not code_counts.size or not code_counts.sum():
+        if code_counts is None or not any(row.sum() for row in code_counts):
             return False
-        books, size = code_counts.shape
-        relative = -np.sort(-code_counts, axis=1) * (size / np.maximum(code_counts.sum(axis=1, keepdims=True), 1))
+        books, size = len(code_counts), max(map(len, code_counts))
+        relative = [-np.sort(-row) * (len(row) / max(row.sum(), 1)) for row in code_counts]
         for index, row in enumerate(relative):
             dead = int((row == 0).sum())
             label = (f"codebook {index + 1}, " if books > 1 else "") + f"{count(dead)} dead"
             _ranked(axes, row, palette.of(index), label if books <= 6 else "_" + label, fill=books == 1)
         axes.axhline(1, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)), label="uniform")
-        alive = relative[relative > 0]
+        alive = np.concatenate([row[row > 0] for row in relative])
         if alive.max() > 12 * alive.min():
             axes.set_yscale("log")
             axes.set_ylim(alive.min() / 1.5, alive.max() * 1.5)

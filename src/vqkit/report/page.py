@@ -119,7 +119,7 @@ def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
 
 
 def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
-    size = summary.code_counts.shape[1] if summary.code_counts is not None and summary.code_counts.size else None
+    size = len(summary.code_counts[0]) if summary.code_counts is not None and len(summary.code_counts) else None
     history, events = summary.history, summary.events
     return {
         "Loss": figures.loss(history, events),
@@ -142,8 +142,8 @@ def _titled(markup: type, drawings: Mapping[str, figures.Draw]) -> list[dict[str
     return found
 
 
-def _maps(code_counts: np.ndarray | None) -> list[dict[str, Any]]:
-    if code_counts is None or not code_counts.size:
+def _maps(code_counts: Sequence[np.ndarray] | None) -> list[dict[str, Any]]:
+    if code_counts is None:
         return []
     maps = []
     for index, counts in enumerate(code_counts[:MAX_MAPS]):

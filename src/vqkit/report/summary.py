@@ -41,7 +41,7 @@ class RunSummary:
     """step, level ("info" or "warning"), message"""
     data: Mapping[str, Any] = field(default_factory=dict)
     """name, counts per split, original sizes and modes, bad files with reasons, channels, size"""
-    code_counts: np.ndarray | None = None  # int64 (Q, K), over the evaluated split
+    code_counts: Sequence[np.ndarray] | None = None  # int64 (K,) for each codebook, over the evaluated split
     originals: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), C = 1..4
     reconstructions: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C)
     names: Sequence[str] = ()

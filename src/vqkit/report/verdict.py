@@ -53,17 +53,19 @@ def judge(summary: RunSummary) -> Verdict:
 def lowest_usage(summary: RunSummary) -> float | None:
     """Share of codes that occur, of the codebook with the fewest; None for a continuous bottleneck."""
     shares = [finite(summary.metrics.get("usage"))]
-    if summary.code_counts is not None and summary.code_counts.size:
-        shares += [float(row.mean()) for row in summary.code_counts > 0]
+    shares += [float((row > 0).mean()) for row in _counts(summary)]
     return min((value for value in shares if value is not None), default=None)
 
 
-def reachable_usage(code_counts: np.ndarray | None) -> float:
+def reachable_usage(code_counts: Sequence[np.ndarray] | None) -> float:
     """Usage that uniformly drawn codes would reach: 1 - exp(-draws / K) when the split is small, else 1."""
-    if code_counts is None or not code_counts.size:
-        return 1.0
-    ratio = float(code_counts.sum(axis=1).min()) / code_counts.shape[1]
+    rows = () if code_counts is None else code_counts
+    ratio = min((float(row.sum()) / len(row) for row in rows), default=math.inf)
     return 1.0 if ratio >= 5 else 1 - math.exp(-ratio)
+
+
+def _counts(summary: RunSummary) -> Sequence[np.ndarray]:
+    return () if summary.code_counts is None else summary.code_counts
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -83,12 +85,12 @@ def _usage(summary: RunSummary) -> Finding | None:
     if usage is None or usage >= ENOUGH_USAGE * reachable:
         return None
     text = f"{share(usage)} of the codes occur in the evaluated split"
-    if summary.code_counts is not None and summary.code_counts.size:
-        books, size = summary.code_counts.shape
-        dead = int((summary.code_counts == 0).sum())
-        text += f": {count(dead)} of {count(books * size)} never do"
-        weak = [index + 1 for index, row in enumerate(summary.code_counts > 0) if row.mean() < ENOUGH_USAGE * reachable]
-        text += f" (codebooks {', '.join(map(str, weak))})" if books > 1 and len(weak) <= 8 else ""
+    rows = _counts(summary)
+    if len(rows):
+        dead = sum(int((row == 0).sum()) for row in rows)
+        text += f": {count(dead)} of {count(sum(map(len, rows)))} never do"
+        weak = [index + 1 for index, row in enumerate(rows) if (row > 0).mean() < ENOUGH_USAGE * reachable]
+        text += f" (codebooks {', '.join(map(str, weak))})" if len(rows) > 1 and len(weak) <= 8 else ""
     advice = "You pay for bits that carry nothing. Try a smaller codebook, a smaller code_dim, distance: cosine"
     advice += " or a higher revive_threshold." if "revive_threshold" in summary.config_yaml else ", or fewer levels."
     return Finding(f"only {share(usage)} of the codes are used", text + ".", advice)
@@ -103,7 +105,7 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
     if error < 0.98 * baseline or baseline == 0:
         return None
     text = "The reconstructions are no closer to the originals than the average picture is: the codes carry nothing."
-    advice = "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data are what you think."
+    advice = "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data are as you think."
     return Finding("the reconstructions are no better than the average picture", text, advice)
 
 
@@ -139,7 +141,10 @@ def _gap(summary: RunSummary) -> Finding | None:
 
 
 def _warnings(summary: RunSummary) -> Finding | None:
-    warnings = [event for event in summary.events if event.get("level") == "warning"]
+    warnings: list[Mapping[str, Any]] = []
+    for event in summary.events:  # what the run recovered from speaks no longer against it
+        level = event.get("level")
+        warnings = [] if level == "recovered" else [*warnings, event] if level == "warning" else warnings
     if not warnings:
         return None
     short = "there was a warning" if len(warnings) == 1 else f"there were {len(warnings)} warnings"

@@ -1,4 +1,4 @@
-"""Guards that watch a run: divergence stops it; a codebook that collapses is said at once, and cured where it can be."""
+"""Guards that watch a run: divergence stops it, a codebook that collapses is said at once and cured if possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..config import TrainConfig
 from ..errors import TrainingDiverged, VqkitError
-from ..metrics import code_counts, code_entropy, perplexity, usage
+from ..metrics import code_counts, code_entropy, code_figures, perplexity, usage
 from ..model.quantizers.base import Bottleneck, Quantizer
 from ..model.quantizers.simvq import SimVQ
 from ..model.quantizers.vq import VectorQuantizer
@@ -37,15 +37,15 @@ HYSTERESIS = 1.1
 RUNAWAY = 10.0
 """commitment over the variance of the codes in use: latents are three times as far from the codes as these spread"""
 NAMED = 8
-"""codebooks that have figures of their own, and dead codes that a message names"""
+"""dead codes that a message names"""
 
 
 class BrokenCodebook(VqkitError):
-    """A codebook that cannot learn: nothing moves it, or ranks hold different ones. No setting of the guard cures it."""
+    """A codebook that cannot learn: nothing moves it, or ranks hold different ones. No remedy cures it."""
 
 
 class Event(NamedTuple):
-    """Something to say and to log. level: warning (a problem), action (a remedy) or recovered (all warnings are over)."""
+    """Something to say and to log. level: warning (a problem), action (a remedy) or recovered (warnings are over)."""
 
     level: str
     message: str
@@ -68,21 +68,6 @@ def check_finite(step: int, values: Mapping[str, float]) -> None:
                 f"training diverged at step {step}: {name} is {value}; the last checkpoint is from before. "
                 "Try a lower train.lr, or train.clip_norm=1"
             )
-
-
-def code_figures(counts: Tensor, sizes: Sequence[int]) -> dict[str, float]:
-    """Figures of counts (Q, K) of codebooks of these sizes.
-
-    usage, perplexity and code_entropy (normalised, in [0, 1]) are means over codebooks, dead_codes a sum. With several
-    codebooks there are usage/0, perplexity/0, code_entropy/0 and so on too, for the first eight.
-    """
-    rows = [row[None, :size] for row, size in zip(counts, sizes, strict=True)]
-    each = [{"usage": usage(row), "perplexity": perplexity(row), "code_entropy": code_entropy(row)} for row in rows]
-    figures = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
-    figures["dead_codes"] = sum(int((row == 0).sum()) for row in rows)
-    for index, one in enumerate(each[:NAMED] if len(each) > 1 else ()):
-        figures |= {f"{name}/{index}": value for name, value in one.items()}
-    return figures
 
 
 def reachable_usage(draws: float, size: int) -> float:
@@ -114,8 +99,8 @@ class Memory:
 class Guard:
     """Watches the codes of a training run over a sliding window, and acts when a codebook collapses.
 
-    `add` takes the codes of every forward pass and `check` follows every step: it returns events. `figures` are those of
-    the last full window. The trainer multiplies loss weights by `remedies.factors` and the learning rate by
+    `add` takes the codes of every forward pass and `check` follows every step: it returns events. `figures` are those
+    of the last full window. The trainer multiplies loss weights by `remedies.factors` and the learning rate by
     `remedies.lr_factor`. Decisions rest on numbers summed over ranks, hence are the same on each.
 
     mode: 'off' makes figures only, 'warn' says what is wrong, 'act' applies remedies (see Remedies) one at a time.
@@ -143,8 +128,8 @@ class Guard:
         """Count codes (B, Q, *grid); -1 is padding."""
         self.open += code_counts(codes, self.open.shape[1])
 
-    def check(self, step: int, row: Mapping[str, float], progress: float) -> list[Event]:
-        """What there is to say after finished step `step`, whose unweighted terms and `lr` are in `row`.
+    def check(self, step: int, row: Mapping[str, float], weights: Mapping[str, float], progress: float) -> list[Event]:
+        """What there is to say after finished step `step`, whose terms (with their `weights`) and `lr` are in `row`.
 
         Errors: BrokenCodebook, unless the guard is off.
         """
@@ -152,7 +137,7 @@ class Guard:
         self.memory.commitment += row.get("loss/commitment", 0.0)
         if step % SLICE:
             return []
-        self._close_slice(row)
+        self._close_slice(row, weights)
         if self.mode == "off":
             return []
         if step % MOVEMENT_EVERY == SLICE:  # not at zero: k-means moves codes before anything learns
@@ -161,7 +146,7 @@ class Guard:
 
     # ------------------------------------------------------------------------------------------------------- figures
 
-    def _close_slice(self, row: Mapping[str, float]) -> None:
+    def _close_slice(self, row: Mapping[str, float], weights: Mapping[str, float]) -> None:
         memory = self.memory
         self.window = self.window.roll(1, 0)
         self.window[0] = self.engine.sum(self.open.clone())
@@ -175,17 +160,19 @@ class Guard:
             spread = self._variance_of_codes()
             if commitment and spread:
                 memory.figures["commitment_ratio"] = commitment / spread
-            if commitment and row["loss/reconstruction"] > 0:
-                memory.figures["commitment_to_reconstruction"] = commitment / row["loss/reconstruction"]
+            reconstruction = weights["reconstruction"] * row["loss/reconstruction"]
+            if commitment and reconstruction > 0:
+                memory.figures["commitment_to_reconstruction"] = weights["commitment"] * commitment / reconstruction
 
     def _variance_of_codes(self) -> float:
         """Of a channel of the codes as often as they are used, mean over the learned codebooks; 0 if there are none."""
         found = []
         for part, counts in zip(self.parts, self._pooled(self.window.sum(0)), strict=True):
             if isinstance(part, VectorQuantizer):
-                codebook = full(part.codebook).double()
+                used, counts = (counts > 0).cpu(), counts.cpu().double()
+                codebook = full(part.codebook)[used].double()
                 codebook = F.normalize(codebook, dim=1) if part.config.distance == "cosine" else codebook
-                shares = counts.cpu().double() / counts.sum().clamp(min=1).cpu()
+                shares = counts[used] / counts.sum().clamp(min=1)
                 mean = shares @ codebook
                 found.append(float((shares @ (codebook - mean).square()).mean()))
         return sum(found) / len(found) if found else 0.0
@@ -200,11 +187,9 @@ class Guard:
         """Nothing, a warning, or one remedy; then the window fills anew, which is the pause in which it can work."""
         memory, problem = self.memory, self._problem()
         if problem is None:
-            if not memory.alarm:
-                return []
-            memory.alarm, memory.share_then = False, 0.0
-            self.remedies.rest()
-            return [Event("recovered", f"usage of the codes is back at {memory.figures['usage']:.0%}")]
+            return self._recovered() if memory.alarm else []
+        if problem.kind == "recovering":
+            return []
         if self.mode == "act":
             if memory.share_then and problem.share > 1.1 * memory.share_then:
                 memory.share_then = problem.share  # the last remedy still works
@@ -221,29 +206,38 @@ class Guard:
         advice = "no remedy is left" if self.mode == "act" else "train.guard=act would act"
         return [Event("warning", f"{problem.message}; {advice}")]
 
+    def _recovered(self) -> list[Event]:
+        self.memory.alarm, self.memory.share_then = False, 0.0
+        self.remedies.rest()
+        return [Event("recovered", f"usage of the codes is back at {self.memory.figures['usage']:.0%}")]
+
     def _problem(self) -> Problem | None:
-        """The worst that the window shows: codebooks that collapsed, whose usage falls, or that latents run away from."""
-        memory, margin = self.memory, HYSTERESIS if self.memory.alarm else 1.0
-        total = self._pooled(self.window.sum(0))
+        """The worst that the window shows, None if there is nothing to say."""
+        memory, total = self.memory, self._pooled(self.window.sum(0))
         newest, oldest = self._pooled(self.window[0]), self._pooled(self.window[-1])
-        collapsed, falling, shares = [], [], [_share(counts) for counts in total]
+        margin = HYSTERESIS if memory.alarm else 1.0
+        found: dict[str, list[int]] = {"collapsed": [], "recovering": [], "falling": []}
+        shares = [_share(counts) for counts in total]
         for index, share in enumerate(shares):
             memory.best[index] = max(memory.best[index], share)
-            low = share < margin * LOW_USAGE or code_entropy(total[index][None]) < margin * LOW_ENTROPY
-            if low and _share(newest[index]) <= 1.1 * _share(oldest[index]):  # else it recovers on its own
-                collapsed.append(index)
+            if _is_low(total[index], margin):
+                rising = _share(newest[index]) > 1.1 * _share(oldest[index])
+                found["recovering" if rising else "collapsed"].append(index)
             elif share < margin * FALLEN * memory.best[index]:
-                falling.append(index)
+                found["falling"].append(index)
         ratio, before = memory.figures.get("commitment_ratio", 0.0), memory.ratio
         memory.ratio = ratio
-        worst = min(shares)
-        if collapsed:
-            return Problem("collapsed", self._usage_message("collapsed", collapsed, total), collapsed, worst)
+        if found["collapsed"]:
+            message = self._usage_message("collapsed", found["collapsed"], total)
+            return Problem("collapsed", message, found["collapsed"], min(shares))
         if ratio > RUNAWAY and ratio > before:
             message = f"latents run away from the codes: commitment is {ratio:.0f} times the variance of the codes"
-            return Problem("runaway", message, [], worst)
-        if falling:
-            return Problem("falling", self._usage_message("is losing codes", falling, total), falling, worst)
+            return Problem("runaway", message, [], min(shares))
+        if found["recovering"]:  # on its own: no reason to act, and none to call off an alarm
+            return Problem("recovering", "", found["recovering"], min(shares))
+        if found["falling"]:
+            message = self._usage_message("is losing codes", found["falling"], total)
+            return Problem("falling", message, found["falling"], min(shares))
         return None
 
     def _usage_message(self, what: str, parts: list[int], totals: list[Tensor]) -> str:
@@ -271,12 +265,12 @@ class Guard:
             before = self.snapshots.get(index)
             self.snapshots[index] = print_
             # below the resolution of float32 nothing moves: lr is zero at the end of some schedules
-            if before is None or self.memory.travelled < 1e-5 * size and not _averages(part):
+            if before is None or self.memory.travelled < 1e-5 * size:
                 continue
             # Weighed by use: codes that nobody uses rest, and those that are revived jump in a broken codebook too.
-            weights = used[index].cpu().double() if isinstance(part, VectorQuantizer) else torch.ones(len(print_))
+            weights = used[index].cpu() if isinstance(part, VectorQuantizer) else torch.ones(len(print_))
             still = (before == print_).all(1)
-            if float(weights[still].sum()) > 0.5 * float(weights.sum()):
+            if int(weights[still].sum()) > 0.5 * int(weights.sum()):
                 raise BrokenCodebook(
                     f"codebook {self.places[index][0]} received neither a gradient nor a moving average in "
                     f"{MOVEMENT_EVERY} steps before step {step}: it is not in the optimiser, or cut off from the loss "
@@ -323,8 +317,11 @@ def _share(counts: Tensor) -> float:
     return usage(counts[None]) / reachable_usage(draws, len(counts)) if draws else 1.0
 
 
-def _averages(part: Quantizer) -> bool:
-    return isinstance(part, VectorQuantizer) and part.config.update == "ema"
+def _is_low(counts: Tensor, margin: float) -> bool:
+    """Whether codes (K,) are so few, or one so frequent, that the codebook has collapsed."""
+    if not counts.any():
+        return False
+    return _share(counts) < margin * LOW_USAGE or code_entropy(counts[None]) < margin * LOW_ENTROPY
 
 
 def fingerprint(part: VectorQuantizer | SimVQ) -> tuple[Tensor, float]:

@@ -17,14 +17,17 @@ from ..model import Autoencoder
 from .average import WeightAverage
 from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from .engine import Engine, copy_full, full, unwrap
+from .health import Guard
 from .optimizers import build_optimizers
+from .remedies import Remedies
 
 
 class State:
     """Model, optimiser, averaged weights and counters of a run.
 
     model is called; raw is the module inside of it, whose names are saved. step counts finished optimiser steps,
-    elapsed their seconds over all sessions. best holds the averaged weights of the best validation, with patience.
+    elapsed their seconds over all sessions. guard is None without discrete codes; what it changed is in remedies. best
+    holds the averaged weights of the best validation, with patience.
     """
 
     def __init__(self, data: ImageData, config: Config, engine: Engine) -> None:
@@ -35,6 +38,9 @@ class State:
         self.raw: Autoencoder = unwrap(self.model)  # type: ignore[assignment]
         self.optimizers = [engine.wrap_optimizer(one) for one in build_optimizers(self.raw, config.train)]
         self.average = WeightAverage(self.raw, config.train.ema_decay)
+        discrete = self.raw.quantizer.is_discrete
+        self.guard = Guard(self.raw.quantizer, config.train, engine) if discrete else None
+        self.remedies = self.guard.remedies if self.guard else Remedies([])
         self.best: dict[str, Tensor] = {}
         self.step, self.elapsed, self.validation_seconds = 0, 0.0, 0.0
         self.best_loss, self.looks_without_gain = math.inf, 0
@@ -58,10 +64,12 @@ class State:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; every rank must call it. VqkitError when it cannot be written."""
+        guard: tuple[dict[str, Tensor], dict[str, Any]] = self.guard.state() if self.guard else ({}, {})
         groups = {
             "model": self.raw.state_dict(),
             "average": self.average.average,
             "best": self.best,
+            "guard": guard[0],
             "optimizer": {
                 f"{index}.{key}": value
                 for index, (parameter, state) in enumerate(self._optimizer_states())
@@ -75,6 +83,7 @@ class State:
             "validation_seconds": self.validation_seconds,
             "best_loss": self.best_loss,
             "looks_without_gain": self.looks_without_gain,
+            "guard": guard[1],
             "data": self.fingerprint,
             "config": self.config.model_dump(mode="json"),
         }
@@ -98,6 +107,9 @@ class State:
             if f"best.{name}" in tensors:
                 self.best[name] = average.clone()
                 copy_full(self.best[name], tensors[f"best.{name}"])
+        if self.guard:
+            kept = {name.removeprefix("guard."): value for name, value in tensors.items() if name.startswith("guard.")}
+            self.guard.restore(kept, counters["guard"])
         for index, (parameter, state) in enumerate(self._optimizer_states()):
             prefix = f"optimizer.{index}."
             for name in (name for name in tensors if name.startswith(prefix)):
@@ -115,7 +127,7 @@ class State:
 
 
 def build_model(data: ImageData, config: Config) -> Autoencoder:
-    """The untrained model for images of this size and normalisation. VqkitError for settings that do not go together."""
+    """The untrained model for images of this size and normalisation. VqkitError for settings that contradict."""
     shape = (data.channels, *data.size)
     try:
         return Autoencoder(config.model, shape, config.losses, data.normalisation.std)

@@ -22,12 +22,12 @@ from ..config import Config
 from ..data import ImageData, split_batches, training_batches
 from ..data.splits import derive_seed
 from ..errors import VqkitError
-from ..metrics import code_counts, perplexity, psnr, to_pixels, usage
+from ..metrics import code_counts, code_figures, psnr, to_pixels
 from ..model import Output
 from ..model.blocks import num_parameters
 from .checkpoint import find_checkpoint
 from .engine import Engine
-from .health import CodeMonitor, check_finite
+from .health import check_finite
 from .losses import changing_weights, loss_weights, peak_weights, total_loss
 from .progress import Display, Silent
 from .runlog import RunLog
@@ -74,9 +74,7 @@ class Run:
         checkpoint = find_checkpoint(folder)
         if checkpoint:
             self.state.restore(checkpoint)
-        quantizer = self.state.raw.quantizer
-        self.shape_of_counts = (quantizer.num_codebooks, quantizer.codebook_size) if quantizer.is_discrete else None
-        self.monitor = CodeMonitor(*self.shape_of_counts, engine.device) if self.shape_of_counts else None
+        self.guard = self.state.guard
         self.generator = torch.Generator(device=engine.device)
         self.log = RunLog(folder, self.state.step if checkpoint else None) if engine.is_main else None
         self.started = time.perf_counter() - self.state.elapsed
@@ -97,6 +95,7 @@ class Run:
                 break
             row, output, images = self._step(next(batches), progress)
             state.step += 1
+            self._look_after(row, progress)
             if state.step % settings.log_every == 0:
                 seconds = time.perf_counter() - window[0]
                 row["images_per_second"] = (state.step - window[1]) * settings.batch_size / seconds
@@ -140,11 +139,11 @@ class Run:
     def _step(self, batch: Tensor, progress: float) -> tuple[dict[str, Any], Output, Tensor]:
         """One optimiser step; returns its row of figures, and output and images of the last part for more of them."""
         settings, state = self.config.train, self.state
-        factor = schedule(progress, settings.warmup, settings.final_lr)
+        factor = schedule(progress, settings.warmup, settings.final_lr) * state.remedies.lr_factor
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak_lr"]
-        weights = loss_weights(self.config.losses, progress)
+        weights = self._weights(progress)
         parts = batch.chunk(settings.accumulate)
         row: dict[str, Any] = {}
         for index, part in enumerate(parts):
@@ -160,7 +159,7 @@ class Run:
         for optimizer in state.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        state.average.update(state.step)
+        state.average.update(state.step - state.remedies.restarted_at)
         changing = changing_weights(self.config.losses) & output.terms.keys()
         row |= {f"weight/{name}": weights[name] for name in sorted(changing)}
         return {**row, "lr": factor * settings.lr}, output, parts[-1]
@@ -173,11 +172,21 @@ class Run:
             output = self.state.model(self._prepare(part), self.generator)
             loss = total_loss(output, weights)
             self.engine.backward(loss / count)
-        if self.monitor:
-            self.monitor.update(output.codes)
+        if self.guard:
+            self.guard.add(output.codes)
         values = torch.stack([loss.detach(), *(term.detach() for term in output.terms.values())])
         mean = self.engine.sum(values) / self.engine.world_size
         return output, dict(zip(["loss", *(f"loss/{name}" for name in output.terms)], mean.tolist(), strict=True))
+
+    def _weights(self, progress: float) -> dict[str, float]:
+        """Loss weights by term, as the schedule and the guard want them."""
+        weights = loss_weights(self.config.losses, progress)
+        return {name: weight * self.state.remedies.factors.get(name, 1.0) for name, weight in weights.items()}
+
+    def _look_after(self, row: dict[str, Any], progress: float) -> None:
+        """Let the guard see the finished step, and say what it says."""
+        for event in self.guard.check(self.state.step, row, self._weights(progress), progress) if self.guard else ():
+            self._event(*event)
 
     def _prepare(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> standardised float32 on the device, channels last."""
@@ -197,11 +206,7 @@ class Run:
 
     def _log_train(self, row: dict[str, Any], output: Output, images: Tensor, progress: float) -> None:
         row = {"step": self.state.step, "split": "train", **row, "psnr": float(self._psnr(output, images).mean())}
-        if self.monitor:
-            figures, warning = self.monitor.read()
-            row |= figures
-            if warning:
-                self._event("warning", warning)
+        row |= self.guard.figures if self.guard else {}
         row["seconds"] = time.perf_counter() - self.started
         if self.log:
             self.log.add(row)
@@ -211,7 +216,8 @@ class Run:
     def _validate(self) -> None:
         """Figures of the averaged weights on the validation split."""
         begin, state, engine = time.perf_counter(), self.state, self.engine
-        counts = torch.zeros(self.shape_of_counts or (1, 1), dtype=torch.long)
+        quantizer = state.raw.quantizer
+        counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if self.guard else 1, dtype=torch.long)
         sums: dict[str, Tensor] = {}
         state.model.eval()
         with state.average.swapped():
@@ -221,9 +227,8 @@ class Run:
         names = sorted(sums)
         totals = dict(zip(names, engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
         row = {name: value / totals["images"] for name, value in totals.items() if name != "images"}
-        if self.monitor:
-            counts = engine.sum(counts.to(engine.device)).cpu()
-            row |= {"usage": usage(counts), "perplexity": perplexity(counts)}
+        if self.guard:
+            row |= code_figures(engine.sum(counts.to(engine.device)).cpu(), quantizer.codebook_sizes)
         if state.watch_plateau(row["loss"]):
             self.stopped_by = "plateau"
             self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")
@@ -248,7 +253,7 @@ class Run:
         values["images"] = torch.ones((), device=output.reconstruction.device)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.double() * len(images)
-        if self.monitor:
+        if self.guard:
             counts += code_counts(output.codes, counts.shape[1]).cpu()
 
     def _psnr(self, output: Output, images: Tensor) -> Tensor:

@@ -13,7 +13,17 @@ from .search import chunks
 
 def straight_through(tokens: Tensor, values: Tensor) -> Tensor:
     """`values`, to the bit, whose gradient goes to `tokens` unchanged (Bengio et al. 2013, arXiv 1308.3432)."""
-    return values.detach() + (tokens - tokens.detach())
+    return _StraightThrough.apply(tokens, values.detach())
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def rotation(tokens: Tensor, values: Tensor) -> Tensor:

@@ -31,22 +31,23 @@ def nearest(tokens: Tensor, codebook: Tensor) -> Tensor:
     """
     if not len(tokens):
         return tokens.new_empty(0, dtype=torch.long)
-    offset = -0.5 * codebook.square().sum(1)
-    tiles = list(zip(codebook.split(CODES_PER_TILE), offset.split(CODES_PER_TILE), strict=True))
+    # a column of ones and one of offsets: one product gives the scores, nothing is added to them afterwards
+    tokens = torch.cat([tokens, tokens.new_ones(len(tokens), 1)], 1)
+    tiles = torch.cat([codebook, -0.5 * codebook.square().sum(1, keepdim=True)], 1).split(CODES_PER_TILE)
     parts = []
     for rows in chunks(len(tokens), min(len(codebook), CODES_PER_TILE)):
-        score, code = _best(tokens[rows], *tiles[0])
+        score, code = _best(tokens[rows], tiles[0])
         for index, tile in enumerate(tiles[1:], 1):
-            other_score, other = _best(tokens[rows], *tile)
+            other_score, other = _best(tokens[rows], tile)
             code = torch.where(other_score > score, other + index * CODES_PER_TILE, code)
             score = torch.maximum(score, other_score)
         parts.append(code)
     return torch.cat(parts)
 
 
-def _best(tokens: Tensor, codes: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+def _best(tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Highest score of each token against a tile of codes, and the first code that has it."""
-    scores = torch.addmm(offset, tokens, codes.t())
+    scores = tokens @ codes.t()
     if len(codes) % BLOCK or len(codes) < 4 * BLOCK:
         best = scores.max(1)
         return best.values, best.indices

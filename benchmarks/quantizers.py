@@ -1,0 +1,184 @@
+"""Claims search_*: time and memory of one quantizer step against vector-quantize-pytorch, from 512 to 262,144 codes.
+
+    python benchmarks/quantizers.py [--quick] [--seed 0] [--json FILE]
+
+N = 4096 tokens, K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two threads, float32, the same random
+latents. Train: forward, the quantizer's own loss, backward, and the EMA update, both with their defaults (vqkit: decay
+0.99, revival on; the peer: decay 0.8, rotation trick; k-means off in both, as it runs once). Eval: forward alone. In the
+same table the search alone: torch.cdist and argmin, one matrix product and argmin, faiss IndexFlatL2. Then lookup-free
+families at 2^18 codes and FSQ at 64,000.
+
+Every cell is a process of its own. Time: the median of --repeat calls after one to warm up. Memory: growth of the peak
+resident set over what is resident before a call, with an allocator that gives large blocks back at once.
+A process may take 20 GiB; what needs more is written as out of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+from _common import Claim, machine, options, report
+
+TOKENS = 4096
+SIZES = [(512, 64), (8192, 32), (16384, 8), (65536, 16), (262144, 32)]
+LIMIT = 20 << 30
+SIDE = 64  # of the grid: 64 x 64 tokens
+
+
+def call(what: str, codes: int, width: int, seed: int) -> Callable[[], object]:
+    """One step of a contender as a function without arguments."""
+    import torch
+
+    torch.manual_seed(seed)
+    name, _, mode = what.partition(" ")
+    latents = torch.randn(1, width, SIDE, SIDE)
+    if name in ("cdist", "matmul", "faiss"):
+        return _search(name, latents.flatten(2)[0].t().contiguous(), torch.randn(codes, width))
+    module = _ours(name, codes, width) if name.startswith("vqkit") else _theirs(name, codes, width)
+    module.train(mode == "train")
+    if mode == "eval":
+        return torch.no_grad()(lambda: module(latents))
+    latents.requires_grad_()
+
+    def step() -> None:
+        result = module(latents)
+        values, loss = (result.quantized, result.loss) if name.startswith("vqkit") else (result[0], result[-1])
+        total = values.sum() + (loss.sum() if name != "peer-fsq" else 0.0)
+        latents.grad = None
+        total.backward()
+
+    return step
+
+
+def _ours(name: str, codes: int, width: int):
+    from vqkit import config
+    from vqkit.model import build_quantizer
+
+    bits = codes.bit_length() - 1
+    return build_quantizer(
+        {
+            "vqkit": lambda: config.VQConfig(codebook_size=codes, code_dim=width, kmeans_iterations=0),
+            "vqkit-lfq": lambda: config.LFQConfig(bits=bits),
+            "vqkit-bsq": lambda: config.BSQConfig(bits=bits),
+            "vqkit-fsq": lambda: config.FSQConfig(levels=(8, 8, 8, 5, 5, 5)),
+        }[name]()
+    )
+
+
+def _theirs(name: str, codes: int, width: int):
+    import vector_quantize_pytorch as peer
+
+    if name == "peer":
+        return peer.VectorQuantize(dim=width, codebook_size=codes, accept_image_fmap=True)
+    if name == "peer-fsq":
+        return peer.FSQ(levels=[8, 8, 8, 5, 5, 5])
+    return peer.LFQ(codebook_size=codes, dim=width, entropy_loss_weight=0.1, spherical=name == "peer-bsq")
+
+
+def _search(name: str, tokens, codebook) -> Callable[[], object]:
+    import torch
+
+    if name == "cdist":
+        return lambda: torch.cdist(tokens, codebook).argmin(1)
+    if name == "matmul":
+        return lambda: (codebook.square().sum(1) - 2 * tokens @ codebook.t()).argmin(1)
+    import faiss
+
+    index = faiss.IndexFlatL2(codebook.shape[1])
+    index.add(codebook.numpy())
+    return lambda: index.search(tokens.numpy(), 1)
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+def _status(key: str) -> int:
+    """Bytes of a line of /proc/self/status."""
+    line = next(line for line in open("/proc/self/status") if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def child(what: str, codes: int, width: int, seed: int, repeat: int, memory: bool) -> dict:
+    """Seconds of a call, or bytes that it takes at its peak."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    step = call(what, codes, width, seed)
+    step()
+    if memory:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak starts again from here
+        before = _status("VmRSS")
+        step()
+        return {"bytes": _status("VmHWM") - before}
+    times = []
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return {"seconds": median(times)}
+
+
+def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
+    """Seconds and bytes of a contender, each from a process of its own; None where it did not run."""
+    found: dict = {"what": what, "codes": codes, "width": width, "seconds": None, "bytes": None}
+    for memory in (False, True):
+        environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
+        command = [sys.executable, __file__, "--child", json.dumps([what, codes, width, seed, repeat, memory])]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment if memory else None)
+        if done.returncode == 0:
+            found |= json.loads(done.stdout.splitlines()[-1])
+        else:
+            found["error"] = (done.stderr.strip().splitlines() or ["killed"])[-1][:100]
+            break
+    time_text = "-" if found["seconds"] is None else f"{1e3 * found['seconds']:.1f} ms"
+    memory_text = found.get("error", "") if found["bytes"] is None else f"{found['bytes'] / 2**20:.1f} MiB"
+    print(f"{codes:>7} x {width:<3} {what:<16} {time_text:>12} {memory_text}", flush=True)
+    return found
+
+
+def main() -> None:
+    arguments = options(__doc__)
+    sizes = SIZES[:2] if arguments.quick else SIZES
+    rows = {}
+    for codes, width in sizes:
+        for what in ("vqkit train", "peer train", "vqkit eval", "peer eval", "cdist", "matmul", "faiss"):
+            repeat = 3 if arguments.quick or codes > 65536 else 5 if codes > 16384 else 15
+            rows[what, codes] = measure(what, codes, width, arguments.seed, repeat)
+    for what, codes, width in (
+        *(() if arguments.quick else [(f"{side}-{kind} train", 1 << 18, 18) for kind in ("lfq", "bsq") for side in ("vqkit", "peer")]),
+        ("vqkit-fsq train", 64000, 6),
+        ("peer-fsq train", 64000, 6),
+    ):  # fmt: skip
+        rows[what, codes] = measure(what, codes, width, arguments.seed, 3)
+    settings = {**machine(), "tokens": TOKENS, "rows": list(rows.values())}
+    report(_claims(rows, sizes, settings), arguments.json)
+
+
+def _claims(rows: dict, sizes: list[tuple[int, int]], settings: dict) -> list[Claim]:
+    peer, claims = "vector-quantize-pytorch", []
+    goals = {512: ">= 5", 8192: "reported", 16384: ">= 20", 65536: ">= 20"}
+    for codes, width in sizes:
+        ours, theirs = rows["vqkit train", codes], rows["peer train", codes]
+        if codes in goals and ours["seconds"] and theirs["seconds"]:
+            ratio = theirs["seconds"] / ours["seconds"]
+            claims.append(Claim(f"search_speedup_{codes}x{width}", ratio, "x", goals[codes], peer, settings))
+        if codes == 65536 and theirs["bytes"]:
+            ratio = ours["bytes"] / theirs["bytes"]
+            claims.append(Claim("search_memory_ratio_65536x16", ratio, "of peer", "<= 0.05", peer, settings))
+        if codes == 262144:
+            name = "search_extra_bytes_262144x32"
+            claims.append(Claim(name, ours["bytes"], "bytes", "<= 1e9", None, settings))
+    return claims
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(child(*json.loads(sys.argv[2]))))
+    else:
+        main()
