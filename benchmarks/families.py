@@ -10,18 +10,13 @@ all choices were made on validation splits. Two runs at a time, one thread and o
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 from _common import Claim, machine, options, report
+from _runs import fit, in_parallel
 
 STEPS = 300
-NETWORK = ["model.network.encoder_blocks=2", "model.network.decoder_blocks=2", "train.validate_every=100000",
-           "train.checkpoint_every=100000", "train.guard=warn"]  # fmt: skip
 LEVELS = {8: "[8,6,5]", 9: "[8,8,8]", 10: "[8,5,5,5]", 12: "[7,5,5,5,5]", 14: "[8,8,8,6,5]", 16: "[8,8,8,5,5,5]"}
 PEERS = ("vq", "vq-cosine", "simvq", "fsq", "lfq", "bsq", "residual", "product")
 SWEEP = (8, 10, 12, 14, 16)
@@ -58,39 +53,20 @@ def families(bits: int, emoji: bool) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def one_core(counter) -> None:
-    """Each worker keeps to a core and a thread of its own."""
-    with counter.get_lock():
-        index, counter.value = counter.value, counter.value + 1
-    os.sched_setaffinity(0, {index % os.cpu_count()})
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def run(job: tuple[str, str, int, int, int]) -> dict:
     """Train one contender and measure it on the test split."""
     source, name, bits, seed, steps = job
     import vqkit.model.autoencoder as autoencoder
-    from vqkit import config
     from vqkit.apps.evaluate import evaluate
-    from vqkit.data import open_images
-    from vqkit.training import train
 
     overrides = [] if name.startswith("peer") else families(bits, source == "emoji")[name]
-    overrides = [f"model.quantizer.{setting}" for setting in overrides]
-    overrides += [*NETWORK, f"train.steps={steps}", f"seed={seed}", "data.augment.flip=false", "data.augment.shift=0"]
-    settings = config.load(source, overrides)
-    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"max_minutes": None})})
     original = autoencoder.build_quantizer
     if name.startswith("peer"):
         from _peers import build_peer
 
         autoencoder.build_quantizer = lambda _: build_peer(name.removeprefix("peer "), bits)
     try:
-        data = open_images(source, settings.data, seed)
-        with tempfile.TemporaryDirectory() as folder:
-            result = train(data, settings, Path(folder))
+        result, data = fit(source, [f"model.quantizer.{setting}" for setting in overrides], seed, steps)
         found = evaluate(result.artifact, data).metrics
     finally:
         autoencoder.build_quantizer = original
@@ -109,9 +85,7 @@ def main() -> None:
             for source in sources for name in names for index in range(seeds)]  # fmt: skip
     if not arguments.quick:
         jobs += [("fashion-mnist", name, bits, arguments.seed, steps) for bits in SWEEP for name in SWEPT]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, one_core, (context.Value("i", 0),)) as pool:
-        rows = list(pool.map(run, jobs))
+    rows = in_parallel(run, jobs)
     if not arguments.quick:
         draw([row for row in rows if row["source"] == "fashion-mnist" and row["seed"] == arguments.seed])
     report(claims(rows, sources[0], {**machine(), "steps": steps, "rows": rows}), arguments.json)

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 
 import vqkit
 from vqkit.config import FSQConfig, ResidualConfig, TrainConfig, VQConfig
+from vqkit.metrics import code_figures
 from vqkit.model import build_quantizer
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
-from vqkit.training.health import SLICE, SLICES, BrokenCodebook, Guard, code_figures, fingerprint, reachable_usage
+from vqkit.training.health import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
 from ..conftest import TINY
 from .test_training import start, wait_for
@@ -68,7 +70,7 @@ def test_figures_by_hand_for_codebooks_of_two_sizes():
     assert (figures["usage/0"], figures["usage/1"], figures["usage"]) == (0.5, 1.0, 0.75)
     assert figures["perplexity"] == pytest.approx(2.0) and figures["dead_codes"] == 2
     assert (figures["code_entropy/0"], figures["code_entropy/1"]) == pytest.approx((0.5, 1.0))
-    assert set(code_figures(counts[:1], [4])) == {"usage", "perplexity", "code_entropy", "dead_codes"}
+    assert not any("/" in name for name in code_figures(counts[:1], [4]))
     many = code_figures(torch.ones(20, 4, dtype=torch.long), [4] * 20)
     assert "usage/7" in many and "usage/8" not in many
 
@@ -292,6 +294,7 @@ def collapse(monkeypatch):
 @pytest.mark.parametrize("index", range(4))
 def test_a_codebook_that_collapses_is_detected_and_cured(collapse, index):
     case = collapse.CASES[index]
+    case = replace(case, codebook_size=min(case.codebook_size, 4096))  # the benchmark has the huge one, and more steps
     before, after = (collapse.run(case, guard, 100, seed=0) for guard in ("warn", "act"))
     assert before.detected and after.detected
     assert "warning" in before.said[0] and "action" in after.said[0] and "recovered" in after.said[-1]
