@@ -3,9 +3,9 @@
     python benchmarks/families.py [--quick] [--seed 0] [--json FILE]
 
 Fashion-MNIST at 441 bits an image (7x7 positions of 9 bits) and the built-in emoji at 576 (8x8 of 9), 300 steps of 48
-images, patch network of 2+2 blocks, three seeds from --seed on; hierarchical at 439 and 576 bits. Then K from 2^8 to 2^16
-on Fashion-MNIST, one seed, drawn to docs/figures/codebook-sizes.png. PSNR and SSIM of the test images, read once after training;
-all choices were made on validation splits. Two runs at a time, one thread and one core each.
+images, patch network of 2+2 blocks, three seeds from --seed on; hierarchical at 439 and 576 bits. Then K of 2^8 to 2^16
+on Fashion-MNIST, one seed, drawn to docs/figures/codebook-sizes.png. PSNR and SSIM of the test images, read once after
+training; all choices were made on validation splits. Two runs at a time, one thread and one core each.
 """
 
 from __future__ import annotations
@@ -117,8 +117,10 @@ def draw(rows: list[dict]) -> None:
         for name in SWEPT:
             points = sorted((row["bits"], row[key] * (100 if key == "usage" else 1)) for row in rows
                             if row["name"] == name and row["bits"] in SWEEP)  # fmt: skip
-            colour = f"C{list(dict.fromkeys(each.removeprefix('peer ') for each in SWEPT)).index(name.removeprefix('peer '))}"
-            axes.plot(*zip(*points, strict=True), "o--" if name.startswith("peer") else "o-", color=colour, label=name, ms=3)
+            colour = f"C{SWEPT.index(name.removeprefix('peer '))}"
+            axes.plot(
+                *zip(*points, strict=True), "o--" if name.startswith("peer") else "o-", color=colour, label=name, ms=3
+            )
         axes.set_xlabel("bits a code (log2 K)")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)

@@ -100,7 +100,9 @@ def flipped(artifact, images, generator) -> float:
 
     codes = artifact.encode(images.permute(0, 2, 3, 1).contiguous())
     hit = torch.rand(codes.shape, generator=generator) < 0.01
-    codes = torch.where(hit, torch.randint(artifact.model.quantizer.codebook_size, codes.shape, generator=generator), codes)
+    codes = torch.where(
+        hit, torch.randint(artifact.model.quantizer.codebook_size, codes.shape, generator=generator), codes
+    )
     pixels = torch.from_numpy(artifact.decode(codes, tuple(images.shape[2:]))).permute(0, 3, 1, 2)
     return float(psnr(pixels, images).mean())
 

@@ -47,3 +47,5 @@ def test_usage_and_perplexity_of_hand_made_histograms():
 def test_code_counts_per_codebook():
     codes = torch.tensor([[[[0, 1]], [[2, 2]]], [[[0, 0]], [[1, 2]]]])  # (2, 2, 1, 2)
     assert metrics.code_counts(codes, 3).tolist() == [[3, 1, 0], [0, 1, 3]]
+    codes[0, 1] = -1  # padding
+    assert metrics.code_counts(codes, 3).sum(1).tolist() == [4, int((codes[:, 1] >= 0).sum())]

@@ -51,7 +51,9 @@ def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
     """How often each code occurs: (B, Q, *grid) -> (Q, K) int64; -1 is padding and is not counted."""
-    per_codebook = codes.movedim(1, 0).flatten(1) + 1  # padding falls into a bin of its own, faster than it is picked out
+    per_codebook = (
+        codes.movedim(1, 0).flatten(1) + 1
+    )  # padding falls into a bin of its own, faster than it is picked out
     return torch.stack([torch.bincount(row, minlength=codebook_size + 1)[1:] for row in per_codebook])
 
 
@@ -68,7 +70,7 @@ def perplexity(counts: Tensor) -> float:
 
 
 def code_entropy(counts: Tensor) -> float:
-    """Entropy of a code as a share of log K, mean over codebooks: 0 when one code does everything, 1 when all are equal."""
+    """Entropy of a code as a share of log K, mean over codebooks: 0 for a single code, 1 when all are used alike."""
     return entropy_bits(counts) / math.log2(counts.shape[1])
 
 

@@ -60,7 +60,9 @@ def test_gumbel_gradient_is_that_of_the_relaxation_over_several_chunks():
     # the same with a dense softmax and autograd, from the same noise
     seed = int(torch.randint(1 << 62, (), generator=generator(3)))
     source, rows = generator(seed), SCORES_PER_CHUNK // 300
-    noise = torch.cat([-torch.empty(len(part), 300).exponential_(generator=source).log() for part in tokens.split(rows)])
+    noise = torch.cat(
+        [-torch.empty(len(part), 300).exponential_(generator=source).log() for part in tokens.split(rows)]
+    )
     logits = -(tokens[:, None] - codebook).square().sum(2) / 0.7 + noise
     assert torch.equal(logits.argmax(1), codes)
     assert torch.equal(values, codebook[codes])
@@ -203,7 +205,9 @@ def neighbour_ratio(codebook):
     """Mean distance of neighbours on the map over that of any two codes; about 1 without order."""
     rows = map_rows(len(codebook))
     grid = codebook.view(rows, -1, codebook.shape[1])
-    beside = torch.cat([(grid[1:] - grid[:-1]).norm(dim=2).flatten(), (grid[:, 1:] - grid[:, :-1]).norm(dim=2).flatten()])
+    beside = torch.cat(
+        [(grid[1:] - grid[:-1]).norm(dim=2).flatten(), (grid[:, 1:] - grid[:, :-1]).norm(dim=2).flatten()]
+    )
     return float(beside.mean() / torch.pdist(codebook).mean())
 
 

@@ -52,9 +52,7 @@ KINDS = {
     "residual-vq-gradient": ResidualConfig(
         num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6, update="gradient"), latent_dim=9
     ),
-    "residual-shared": ResidualConfig(
-        num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6), shared_codebook=True
-    ),
+    "residual-shared": ResidualConfig(num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6), shared_codebook=True),
     "residual-fsq": ResidualConfig(num_stages=2, stage=FSQConfig(levels=(5, 5, 5))),
     "residual-cosine": ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=32, code_dim=6, distance="cosine")),
     "product-vq": ProductConfig(num_groups=3, group=VQConfig(codebook_size=16, code_dim=4)),

@@ -29,6 +29,13 @@ def test_low_usage_comes_first_and_counts_the_dead():
     assert verdict.findings[1].text == "Step 7: codes died."
 
 
+def test_what_a_run_recovered_from_does_not_count():
+    events = [{"step": 4, "level": "warning", "message": "codes died."}, {"step": 8, "level": "recovered", "message": ""}]
+    assert judge(summary(events=events)).healthy
+    assert judge(summary(events=[{"step": 4, "level": "action", "message": "codes revived."}])).healthy
+    assert not judge(summary(events=[*events, {**events[0], "step": 9}])).healthy
+
+
 def test_the_weakest_codebook_decides():
     counts = np.full((3, 16), 50)
     counts[1, 4:] = 0

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import vqkit
+from vqkit import config
 from vqkit.config import FSQConfig, ResidualConfig, TrainConfig, VQConfig
 from vqkit.metrics import code_figures
 from vqkit.model import build_quantizer
@@ -83,6 +85,12 @@ def test_commitment_ratio_by_hand_and_padding_is_not_counted():
     assert guard.figures["commitment_ratio"] == pytest.approx(0.3)
     assert guard.figures["commitment_to_reconstruction"] == pytest.approx(0.25 * 0.3)
     assert guard.figures["perplexity"] == pytest.approx(2.0) and int(guard.window.sum()) == 2 * WINDOW
+
+
+def test_off_is_understood_as_yaml_reads_it_and_survives_a_dump():
+    settings = config.load("emoji", ["train.guard=off"])
+    assert settings.train.guard == "off"
+    assert config.from_tree(yaml.safe_load(config.dump(settings))) == settings
 
 
 def test_the_window_slides():

@@ -35,8 +35,8 @@ class Examples:
 class Evaluation:
     """Figures of one split.
 
-    metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, code_entropy, entropy_bits, bits_per_image,
-    bpp, images, split; usage, perplexity and entropy are None for bottlenecks without discrete codes.
+    metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, entropy_bits, code_entropy (its
+    share of log2 K), bits_per_image, bpp, images, split; those of codes are None for continuous bottlenecks.
     code_counts: (K,) int64 for each codebook, or None. psnr_per_image: (N,). gallery: spread evenly over the split.
     """
 

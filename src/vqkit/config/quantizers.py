@@ -45,11 +45,11 @@ class VQConfig(Section):
     """cosine compares directions only: latents and codes are scaled to unit length"""
     update: Literal["ema", "gradient"] = "ema"
     """how codes learn: moving averages of the latents they win, or the optimiser through codebook_loss"""
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """of the moving averages, per step; shorter in the first steps"""
     kmeans_iterations: Annotated[int, Field(ge=0, le=100)] = 10
     """Lloyd steps on the first training batch; 0 = random initial codes"""
-    revive_threshold: Share = 0.05
+    revive_threshold: Share = 0.1
     """a code used less than this share of uniform usage is replaced by a latent of the batch; 0 = never"""
     estimator: Literal["straight_through", "rotation", "gumbel"] = "straight_through"
     """how gradients pass the quantizer: as if it were not there, rotated and scaled with the code, or by sampling codes
@@ -61,8 +61,8 @@ class VQConfig(Section):
     temperature_steps: Count = 2000
     """steps in which gumbel's temperature falls, exponentially"""
     neighbourhood: NonNegative = 0.0
-    """initial radius, in cells of a 2-D map of the codes, in which a latent pulls the neighbours of its code too (Kohonen):
-    neighbours on the map end up alike; with update: ema; 0 = off"""
+    """initial radius, in cells of a 2-D map of the codes, in which a latent pulls the neighbours of its code too
+    (Kohonen): neighbours on the map end up alike; with update: ema; 0 = off"""
     neighbourhood_steps: Count = 1000
     """steps in which that radius shrinks to less than one cell"""
 

@@ -160,6 +160,11 @@ class LossConfig(Section):
     would be if a small network that predicts mean and scale of z' from its neighbours had standardised it"""
 
 
+def _off_is_a_word(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
 class TrainConfig(Section):
     steps: Count = 10000
     """optimiser steps; the learning-rate schedule ends here"""
@@ -197,7 +202,7 @@ class TrainConfig(Section):
     """steps between two checkpoints"""
     log_every: Count = 20
     """steps between two lines of metrics.jsonl"""
-    guard: Literal["off", "warn", "act"] = "act"
+    guard: Annotated[Literal["off", "warn", "act"], BeforeValidator(_off_is_a_word)] = "act"
     """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower weights and learning rate"""
     strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
     """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there are several"""

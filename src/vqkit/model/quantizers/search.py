@@ -64,9 +64,7 @@ def code_sums(tokens: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor
     return all_reduce_sum(counts), all_reduce_sum(sums)
 
 
-def sample_tokens(
-    tokens: Tensor, count: int, generator: torch.Generator | None, distinct: bool = False
-) -> Tensor:
+def sample_tokens(tokens: Tensor, count: int, generator: torch.Generator | None, distinct: bool = False) -> Tensor:
     """`count` random tokens (count, d) from those of all ranks; fewer or repeated ones where there are not enough.
 
     With generators of equal state every rank gets the same tokens, and the same as one process with the joined batch.

@@ -74,7 +74,9 @@ class VectorQuantizer(Quantizer):
         else:
             codes = nearest(tokens.detach(), codebook.detach())
             picked = codebook[codes]
-            values = rotation(tokens, picked) if self.config.estimator == "rotation" else straight_through(tokens, picked)
+            values = (
+                rotation(tokens, picked) if self.config.estimator == "rotation" else straight_through(tokens, picked)
+            )
         terms = {"commitment": F.mse_loss(tokens, picked.detach())}
         if self.config.update == "gradient":
             terms["codebook"] = F.mse_loss(picked, tokens.detach())
