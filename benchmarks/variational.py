@@ -1,11 +1,11 @@
-"""Claim variational_psnr_minus_vq_db, and the experiment behind it: what each term of the variational model is good for.
+"""Claim variational_psnr_minus_vq_db, and the experiment behind it: what each term of the model is good for.
 
     python benchmarks/variational.py [--quick] [--seed 0] [--json FILE]
 
 Autoencoder, VAE, beta-VAE, plain quantizers, and the variational feature-transform model with its terms on and off, on
 Fashion-MNIST (441 bits) and the built-in emoji (576 bits), 300 steps of 48 images, patch network of 2+2 blocks, three
 seeds from --seed on. Of every run, on the test images: PSNR, usage, entropy of the codes over log2 K, PSNR of training
-images minus that of test images, Frechet distance (64 principal components of the pixels) of images decoded from uniform
+images minus that of test images, Frechet distance (64 principal components of the pixels) of images made from uniform
 random codes (standard normal latents where there are no codes), and the PSNR lost to Gaussian noise on the input
 (deviation 0.1 of the range) and to 1 % of the codes replaced by random ones. Two runs at a time, one core each.
 """
@@ -108,7 +108,7 @@ def flipped(artifact, images, generator) -> float:
 
 
 def frechet(first: np.ndarray, second: np.ndarray, components: int = 64) -> float:
-    """Frechet distance of two sets of images (N, H, W, C) in the principal components of the second, pixels in [0, 1]."""
+    """Frechet distance of two sets of images (N, H, W, C) in the principal components of the second."""
     from scipy.linalg import sqrtm
 
     flat = [images.reshape(len(images), -1) / 255.0 for images in (first, second)]

@@ -12,17 +12,23 @@ from pathlib import Path
 from vqkit import config
 from vqkit.config import (
     AugmentConfig,
+    BSQConfig,
     Config,
     ConvConfig,
     DataConfig,
     FSQConfig,
     GaussianCodebookConfig,
+    HierarchicalConfig,
+    LFQConfig,
     LossConfig,
     MLPConfig,
     ModelConfig,
     NoneConfig,
     PatchConfig,
     ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    SimVQConfig,
     TrainConfig,
     TransformConfig,
     VQConfig,
@@ -159,6 +165,53 @@ RECIPES: dict[str, tuple[str, Config]] = {
         ),
     ),
 }
+
+# One for every other family, in the network and trainer of the demo; 576 bits an image unless they say otherwise.
+THIRD = VQConfig(codebook_size=8)
+FAMILIES: dict[str, tuple[str, QuantizerConfig]] = {
+    "rotation": (
+        "vq codes with gradients that turn with their code (rotation trick), 32x32",
+        VQConfig(estimator="rotation"),
+    ),
+    "gumbel": (
+        "vq codes drawn with Gumbel noise that cools down while training, 32x32",
+        VQConfig(estimator="gumbel"),
+    ),
+    "topological": (
+        "vq codes on a map whose neighbours look alike (Kohonen), 32x32",
+        VQConfig(neighbourhood=4.0),
+    ),
+    "simvq": ("a frozen codebook behind a learned linear map, 32x32", SimVQConfig()),
+    "lfq": ("lookup-free quantisation: the signs of nine channels, 32x32", LFQConfig()),
+    "bsq": ("binary spherical quantisation: signs on a sphere, 32x32", BSQConfig()),
+    "gaussian-codebook": (
+        "a codebook made from N(0, 1) in bins of equal probability, latents pulled there: codes near uniform, 32x32",
+        GaussianCodebookConfig(),
+    ),
+    "residual": (
+        "three quantizers in a row, 3 bits each; fewer of them decode too, 32x32",
+        ResidualConfig(num_stages=3, stage=THIRD, quantizer_dropout=0.25),
+    ),
+    "product": (
+        "channels in three groups of 3 bits, 32x32",
+        ProductConfig(num_groups=3, group=THIRD.model_copy(update={"code_dim": 6})),
+    ),
+    "hierarchical": (
+        "two grids, 4x4 of 16 codes over 8x8 of 256, 32x32",
+        HierarchicalConfig(top=VQConfig(codebook_size=16), bottom=VQConfig(codebook_size=256)),
+    ),
+}
+for _name, (_summary, _quantizer) in FAMILIES.items():
+    _pull = {"transform": 0.3} if _name == "gaussian-codebook" else {}
+    RECIPES[_name] = (
+        _summary,
+        Config(
+            data=SMALL,
+            model=ModelConfig(quantizer=_quantizer),
+            losses=SHARP.model_copy(update=_pull),
+            train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 4.0, "validate_every": 250}),
+        ),
+    )
 
 
 def text(name: str) -> str:

@@ -139,7 +139,7 @@ FamilyConfig: TypeAlias = Annotated[
 
 
 class ResidualConfig(Section):
-    """Several quantizers in a row, each for what the ones before left over (Zeghidour et al. 2021, arXiv 2107.03312)."""
+    """Several quantizers in a row, each for what was left over (Zeghidour et al. 2021, arXiv 2107.03312)."""
 
     kind: Literal["residual"] = "residual"
     num_stages: Annotated[int, Field(ge=1, le=64)] = 4

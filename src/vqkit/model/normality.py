@@ -101,8 +101,8 @@ class PriorNetwork(nn.Module):
         super().__init__()
         self.neighbours = nn.Conv2d(width, hidden, 3, padding=1)
         self.head = nn.Conv2d(hidden, 2 * width, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for value in self.head.parameters():
+            nn.init.zeros_(value)
 
     def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
