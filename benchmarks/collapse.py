@@ -161,7 +161,7 @@ def draw(outcomes: dict[str, tuple[Outcome, ...]], file: Path) -> None:
             if outcome.detected and label == "act":
                 axes.axvline(outcome.detected, color="#6b7078", linewidth=1, linestyle=(0, (3, 3)))
         if math.isnan(pair[0].usage):
-            axes.text(0.97, 0.5, "stopped with an error", transform=axes.transAxes, ha="right", fontsize=9)
+            axes.text(0.52, 0.5, "stopped with\nan error", transform=axes.transAxes, ha="right", fontsize=9)
         axes.set_title(name, loc="left", fontsize=10.5, fontweight="bold")
         axes.set_xlabel("step")
         axes.set_xlim(0, 200)

@@ -30,7 +30,8 @@ def test_low_usage_comes_first_and_counts_the_dead():
 
 
 def test_what_a_run_recovered_from_does_not_count():
-    events = [{"step": 4, "level": "warning", "message": "codes died."}, {"step": 8, "level": "recovered", "message": ""}]
+    events = [{"step": 4, "level": "warning", "message": "codes died."}]
+    events += [{"step": 8, "level": "recovered", "message": "codes are back."}]
     assert judge(summary(events=events)).healthy
     assert judge(summary(events=[{"step": 4, "level": "action", "message": "codes revived."}])).healthy
     assert not judge(summary(events=[*events, {**events[0], "step": 9}])).healthy

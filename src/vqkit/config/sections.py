@@ -203,7 +203,8 @@ class TrainConfig(Section):
     log_every: Count = 20
     """steps between two lines of metrics.jsonl"""
     guard: Annotated[Literal["off", "warn", "act"], BeforeValidator(_off_is_a_word)] = "act"
-    """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower weights and learning rate"""
+    """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower weights and
+    learning rate"""
     strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
     """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there are several"""
     compile: bool = False
