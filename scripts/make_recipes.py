@@ -128,8 +128,8 @@ RECIPES: dict[str, tuple[str, Config]] = {
             ),
             losses=SHARP.model_copy(
                 update={
-                    "kl": WeightConfig(peak=0.001, schedule="warmup"),
-                    "transform": WeightConfig(peak=0.1, schedule="warmup", share=0.1),
+                    "kl": WeightConfig(peak=0.01, schedule="warmup"),
+                    "transform": WeightConfig(peak=1.0, schedule="warmup", share=0.1),
                 }
             ),
             train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 6.0, "validate_every": 250}),

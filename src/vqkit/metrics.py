@@ -51,9 +51,7 @@ def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
     """How often each code occurs: (B, Q, *grid) -> (Q, K) int64; -1 is padding and is not counted."""
-    per_codebook = (
-        codes.movedim(1, 0).flatten(1) + 1
-    )  # padding has a bin of its own: faster than picking it out
+    per_codebook = codes.movedim(1, 0).flatten(1) + 1  # padding has a bin of its own: faster than picking it out
     return torch.stack([torch.bincount(row, minlength=codebook_size + 1)[1:] for row in per_codebook])
 
 

@@ -217,7 +217,7 @@ def test_groups_of_bits_give_the_sum_of_their_entropies_an_upper_bound(monkeypat
 
 @pytest.mark.parametrize("kind", SIGNS)
 def test_forty_bits_have_a_finite_entropy(kind):
-    result = build_quantizer(SIGNS[kind](bits=40))(as_latents(normal_tokens(20, 40)))
+    result = build_quantizer(SIGNS[kind](bits=40, diversity=1.0))(as_latents(normal_tokens(20, 40)))
     assert -1.0 <= float(result.terms["entropy"]) <= 1.0
 
 

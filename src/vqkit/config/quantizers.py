@@ -73,7 +73,7 @@ class SimVQConfig(Section):
     kind: Literal["simvq"] = "simvq"
     codebook_size: CodebookSize = 512
     """number of code vectors, K"""
-    code_dim: Count = 16
+    code_dim: Count = 4
     """width of a code vector; latents are projected down to it when latent_dim differs"""
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = code_dim, no projection"""
@@ -99,7 +99,7 @@ class LFQConfig(Section):
     """channels of the latents around the quantizer; null = one per bit, no projection"""
     inverse_temperature: Positive = 1.0
     """of the soft assignment that the entropy term looks at; large = hard"""
-    diversity: NonNegative = 1.0
+    diversity: NonNegative = 20.0
     """weight of the entropy of the average code inside of the entropy term, which keeps all codes in use"""
 
 
@@ -111,9 +111,9 @@ class BSQConfig(Section):
     """bits of a code, one channel each; the codebook size is two to this power"""
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = one per bit, no projection"""
-    inverse_temperature: Positive = 1.0
+    inverse_temperature: Positive = 10.0
     """of the soft assignment that the entropy term looks at; large = hard"""
-    diversity: NonNegative = 1.0
+    diversity: NonNegative = 10.0
     """weight of the entropy of the average code inside of the entropy term, which keeps all codes in use"""
 
 

@@ -27,7 +27,7 @@ class GaussianBins(Quantizer):
     """Every channel cut into bins of equal probability under N(0, 1), each standing for its conditional mean.
 
     Edges are the quantiles i / L. The mean of N(0, 1) between a and b is (phi(a) - phi(b)) / P(a < x < b), here
-    L (phi(a) - phi(b)): the value of least squared error for the bin (Max 1960, equation 4). A code is the mixed-radix
+    L (phi(a) - phi(b)): the value of least squared error for the bin (Max 1960). A code is the mixed-radix
     number of the bins, first channel least significant; a token on an edge belongs to the bin above it. The term
     `commitment` is |token - sg(value)|^2, a mean over tokens and channels.
 
@@ -78,7 +78,7 @@ class GaussianBins(Quantizer):
 
 
 class GaussianDraws(Quantizer):
-    """The nearest of K frozen draws from N(0, I) ('Gaussian Quant', arXiv 2512.06609, section 3).
+    """The nearest of K frozen draws from N(0, I) ('Gaussian Quant', arXiv 2512.06609).
 
     The draws come from a seed of their own and are the same for every model with this K and d. Each channel is shifted
     and scaled to mean 0 and mean square 1, so that a small codebook has the prior's moments too. The term `commitment`

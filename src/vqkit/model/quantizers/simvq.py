@@ -13,12 +13,13 @@ from .search import nearest
 
 
 class SimVQ(Quantizer):
-    """The nearest row of C W, C frozen and W learned (Zhu et al. 2024, arXiv 2411.02038, section 4).
+    """The nearest row of C W, C frozen and W learned (Zhu et al. 2024, arXiv 2411.02038).
 
     A code of an ordinary codebook learns only when it wins; here every token moves W, hence all codes, and none dies.
     The terms are `commitment` |token - sg(code)|^2 and `codebook` |sg(token) - code|^2, means over tokens and channels;
     `codebook` is all that W learns from. Unlike in the paper, the first training batch sets W, never one in eval mode,
-    so that codes and tokens have the same second moments (Fashion-MNIST, 300 steps: 0.7 dB more, usage 100 % for 95 %).
+    so that codes and tokens have the same second moments. On Fashion-MNIST (d = 16, 300 steps) that is worth 0.7 dB,
+    and usage rises from 95 to 100 %.
 
     Buffers:
         frozen (K, d): C, drawn from N(0, 1/d).
