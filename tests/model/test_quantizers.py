@@ -448,3 +448,10 @@ def test_float_bits_are_exact_for_every_kind_of_float():
     values = torch.tensor([0.0, -0.0, 1.0, -1.5, 1e-45, -3e38, math.inf, -math.inf])
     assert torch.equal(bits_float(float_bits(values)).view(torch.int32), values.view(torch.int32))
     assert int(float_bits(values).min()) >= 0
+
+
+def test_codebooks_too_large_to_count_are_not_counted():
+    """A table of 2^40 codes would take eight terabytes."""
+    assert build_quantizer(FSQConfig(levels=(8, 8, 8))).is_countable
+    assert not build_quantizer(FSQConfig(levels=(256,) * 5)).is_countable
+    assert not build_quantizer(NoneConfig()).is_countable

@@ -36,7 +36,7 @@ class Evaluation:
     """Figures of one split.
 
     metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, entropy_bits, code_entropy (its
-    share of log2 K), bits_per_image, bpp, images, split; those of codes are None for continuous bottlenecks.
+    share of log2 K), bits_per_image, bpp, images, split; those of codes are None where there are none to count.
     code_counts: (K,) int64 for each codebook, or None. psnr_per_image: (N,). gallery: spread evenly over the split.
     """
 
@@ -67,7 +67,7 @@ def evaluate(
     Errors: VqkitError when the split is empty.
     """
     quantizer = artifact.model.quantizer
-    counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if quantizer.is_discrete else 1).long()
+    counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if quantizer.is_countable else 1).long()
     indices, distortions, similarities = [], [], []
     name = "train" if split == "all" else split
     total = len(data.splits[name]) + (len(data.splits["test"]) if split == "all" else 0)
@@ -80,7 +80,7 @@ def evaluate(
             distortions.append(psnr(pixels, images))
             similarities.append(ssim(pixels, images))
             indices.append(np.asarray(chosen))
-            if quantizer.is_discrete:
+            if quantizer.is_countable:
                 counts += code_counts(output.codes, quantizer.codebook_size)
             if progress:
                 progress(sum(map(len, indices)) / total)
@@ -100,7 +100,7 @@ def _collect(
 ) -> Evaluation:
     quantizer, values = artifact.model.quantizer, distortions.numpy()
     bits = artifact.model.bits_per_image(data.size)
-    figures = code_figures(counts, quantizer.codebook_sizes) if quantizer.is_discrete else {}
+    figures = code_figures(counts, quantizer.codebook_sizes) if quantizer.is_countable else {}
     metrics: dict[str, Any] = {
         "split": split,
         "images": len(values),

@@ -34,7 +34,7 @@ class RunSummary:
     config_yaml: str
     """resolved settings as commented YAML"""
     metrics: Mapping[str, Any]
-    """final figures on the evaluated split; usage and perplexity are None for a continuous bottleneck"""
+    """final figures on the evaluated split; usage and perplexity are None where codes cannot be counted"""
     history: Sequence[Mapping[str, Any]] = ()
     """rows of metrics.jsonl: step, split ("train" or "validation"), loss, loss/<term>, psnr, usage, perplexity, lr"""
     events: Sequence[Mapping[str, Any]] = ()

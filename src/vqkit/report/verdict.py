@@ -51,7 +51,7 @@ def judge(summary: RunSummary) -> Verdict:
 
 
 def lowest_usage(summary: RunSummary) -> float | None:
-    """Share of codes that occur, of the codebook with the fewest; None for a continuous bottleneck."""
+    """Share of codes that occur, of the codebook with the fewest; None where codes cannot be counted."""
     shares = [finite(summary.metrics.get("usage"))]
     shares += [float((row > 0).mean()) for row in _counts(summary)]
     return min((value for value in shares if value is not None), default=None)
@@ -195,7 +195,7 @@ def _loss_key(history: Sequence[Mapping[str, Any]]) -> str | None:
 def _usage_words(summary: RunSummary) -> str:
     usage, reachable = lowest_usage(summary), reachable_usage(summary.code_counts)
     if usage is None:
-        return "a continuous bottleneck without codes"
+        return "no codes to count"
     if usage >= 1:
         return "every code is used"
     if reachable < 1:

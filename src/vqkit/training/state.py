@@ -38,7 +38,7 @@ class State:
         self.raw: Autoencoder = unwrap(self.model)  # type: ignore[assignment]
         self.optimizers = [engine.wrap_optimizer(one) for one in build_optimizers(self.raw, config.train)]
         self.average = WeightAverage(self.raw, config.train.ema_decay)
-        discrete = self.raw.quantizer.is_discrete
+        discrete = self.raw.quantizer.is_countable
         self.guard = Guard(self.raw.quantizer, config.train, engine) if discrete else None
         self.remedies = self.guard.remedies if self.guard else Remedies([])
         self.best: dict[str, Tensor] = {}

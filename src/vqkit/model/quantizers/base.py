@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+MAX_COUNTED = 1 << 22
+"""codebooks that are larger are not counted: tables of every code would take memory without end"""
 PADDING = -1
 """the code of a padded position; it decodes to zeros"""
 
@@ -67,7 +69,7 @@ class Bottleneck(nn.Module, ABC):
     grid_multiple = 1
     """the latents' grid must be a multiple of this; codes lie on a grid that is this much coarser"""
     is_discrete = True
-    """whether usage and perplexity mean anything: codes come from a finite set"""
+    """whether codes come from a finite set"""
 
     def __init__(self, latent_dim: int, codebook_sizes: Sequence[int]) -> None:
         super().__init__()
@@ -83,6 +85,11 @@ class Bottleneck(nn.Module, ABC):
     def codebook_size(self) -> int:
         """K, values that one code can take; the largest where codebooks differ."""
         return max(self.codebook_sizes)
+
+    @property
+    def is_countable(self) -> bool:
+        """Whether usage and perplexity can be had: codes are discrete, and so few that a table can count them."""
+        return self.is_discrete and self.codebook_size <= MAX_COUNTED
 
     @property
     def bits_per_position(self) -> float:
