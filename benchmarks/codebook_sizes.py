@@ -2,7 +2,7 @@
 
     python benchmarks/codebook_sizes.py [--quick] [--seed 0] [--json FILE]
 
-Fashion-MNIST, 7x7 positions, 200 steps of 48 images, one seed, the network, trainer and peers of benchmarks/families.py.
+Fashion-MNIST, 7x7 positions, 200 steps of 48 images, one seed, network, trainer and peers of benchmarks/families.py.
 The peer's vq stops at 2^14: its step takes seconds above. Usage is over the 10,000 test images: 490,000 codes.
 """
 

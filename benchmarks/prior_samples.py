@@ -1,0 +1,83 @@
+"""Pictures: what uniform random codes decode to, and the classic fully connected model.
+
+    python benchmarks/prior_samples.py [--quick] [--seed 0] [--json FILE]
+
+Fashion-MNIST. docs/figures/prior-samples.png: 16 images of uniform random codes (normal latents for the VAE) from a
+VAE, vq, the Gaussian codebook, and the variational model; no prior was learned. docs/figures/variational-mlp.png:
+16 test images over their reconstructions by recipe `variational-mlp`. Claims sample_distance_<name>: Frechet distance
+from 2,000 test images in 64 principal components of their pixels; smaller is better.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from _common import Claim, machine, options, report
+from _runs import SHORT, in_parallel
+from PIL import Image
+from variational import frechet
+
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+STEPS = 1500
+MODELS = {
+    "vae": ["model.quantizer.kind=none", "model.quantizer.code_dim=16", "model.variational=true", "losses.kl=1"],
+    "vq": [],
+    "gaussian-codebook": ["model.quantizer.kind=gaussian_codebook", "losses.transform=1"],
+    "variational": [
+        "model.quantizer.kind=gaussian_codebook", "model.variational=true", "model.transform.kind=mlp",
+        "model.transform.latent_dim=16", "losses.kl=0.01", "losses.transform=1",
+    ],
+    "variational-mlp": [],
+}  # fmt: skip
+
+
+def run(job: tuple[str, int, int]) -> dict:
+    """Train one model; its samples, or originals over reconstructions, as rows of 16 pictures, uint8."""
+    name, seed, steps = job
+    import tempfile
+
+    from vqkit import config
+    from vqkit.data import open_images
+    from vqkit.training import train
+
+    mlp = name == "variational-mlp"
+    recipe, common = (name, []) if mlp else ("fashion-mnist", SHORT)
+    settings = config.load(recipe, [*common, *MODELS[name], f"train.steps={steps}", f"seed={seed}"])
+    data = open_images("fashion-mnist", settings.data, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(data, settings, Path(folder))
+    assert result is not None
+    originals = data.read(data.splits["test"][:2000]).permute(0, 2, 3, 1).numpy()
+    if mlp:
+        return {
+            "name": name,
+            "rows": [originals[:16], result.artifact.reconstruct(np.ascontiguousarray(originals[:16]))],
+        }
+    samples = result.artifact.sample(len(originals), seed)
+    return {"name": name, "rows": [samples[:16]], "distance": frechet(samples, originals)}
+
+
+def save(rows: list[np.ndarray], file: Path, scale: int = 2) -> None:
+    """Rows of pictures (n, H, W, 1) as one PNG."""
+    sheet = np.concatenate([np.concatenate(list(row[..., 0]), 1) for row in rows], 0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.kron(sheet, np.ones((scale, scale), np.uint8))).save(file, optimize=True)
+
+
+def main() -> None:
+    arguments = options(__doc__)
+    steps = 10 if arguments.quick else STEPS
+    found = in_parallel(run, [(name, arguments.seed, steps) for name in MODELS])
+    if not arguments.quick:
+        save([row for one in found[:-1] for row in one["rows"]], FIGURES / "prior-samples.png")
+        save(found[-1]["rows"], FIGURES / "variational-mlp.png")
+    claims = [
+        Claim(f"sample_distance_{one['name'].replace('-', '_')}", one["distance"], "", "reported", "vq, vae", machine())
+        for one in found[:-1]
+    ]
+    report(claims, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
