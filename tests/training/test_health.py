@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import vqkit
 from vqkit import config
-from vqkit.config import FSQConfig, ResidualConfig, TrainConfig, VQConfig
+from vqkit.config import FSQConfig, LFQConfig, ResidualConfig, TrainConfig, VQConfig
 from vqkit.metrics import code_figures
 from vqkit.model import build_quantizer
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
@@ -256,6 +256,13 @@ def test_a_fixed_codebook_only_warns():
     guard = guard_of(build_quantizer(FSQConfig(levels=(8, 8))))
     events = feed(guard, one_code(), 3 * WINDOW)
     assert [level for _, level, _ in events] == ["warning"]
+
+
+def test_collapsed_lookup_free_codes_get_a_larger_entropy_weight():
+    guard = guard_of(build_quantizer(LFQConfig(bits=6)))
+    events = feed(guard, one_code(), 2 * WINDOW)
+    assert guard.remedies.factors["entropy"] == 3.0
+    assert "entropy is now 3" in events[0][2]
 
 
 def test_a_map_of_codes_is_never_set_anew():
