@@ -17,7 +17,7 @@ from _runs import fit, in_parallel
 
 STEPS = 200
 LEVELS = {8: "[8,6,5]", 9: "[8,8,8]", 10: "[8,5,5,5]", 12: "[7,5,5,5,5]", 14: "[8,8,8,6,5]", 16: "[8,8,8,5,5,5]"}
-PULL = "losses.transform=0.3"
+PULL = "losses.transform=1"
 """latents pulled to N(0, 1), which the Gaussian codebooks are made for"""
 PEERS = ("vq", "vq-cosine", "simvq", "fsq", "lfq", "bsq", "residual", "product")
 

@@ -22,10 +22,10 @@ STEPS = 200
 VQ = ["kind=vq", "decay=0.98", "revive_threshold=0.1"]
 FSQ = ["kind=fsq"]
 BINS = ["kind=gaussian_codebook"]
-ON = ["model.variational=true", "losses.kl=0.001"]
+ON = ["model.variational=true", "losses.kl=0.01"]
 MLP = ["model.transform.kind=mlp"]
 LINEAR = ["model.transform.kind=linear"]
-PULL = ["losses.transform=0.3"]
+PULL = ["losses.transform=1"]
 
 
 def quantizer(settings: list[str]) -> list[str]:

@@ -202,7 +202,7 @@ FAMILIES: dict[str, tuple[str, QuantizerConfig]] = {
     ),
 }
 for _name, (_summary, _quantizer) in FAMILIES.items():
-    _pull = {"transform": WeightConfig(peak=0.3)} if _name == "gaussian-codebook" else {}
+    _pull = {"transform": WeightConfig(peak=1.0)} if _name == "gaussian-codebook" else {}
     RECIPES[_name] = (
         _summary,
         Config(
