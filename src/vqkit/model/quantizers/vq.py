@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...config import VQConfig
-from .base import Quantizer, TokensQuantized
+from .base import Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import gumbel, rotation, straight_through
 from .search import code_sums, kmeans, nearest, sample_tokens
 
@@ -118,7 +118,10 @@ class VectorQuantizer(Quantizer):
         if self.kmeans_iterations and not self.config.neighbourhood:
             self.codebook.copy_(kmeans(tokens, self.codebook_size, self.kmeans_iterations, generator))
         elif self.config.neighbourhood:  # a map unfolds from one place
-            self.codebook.copy_(tokens.mean(0) + 0.1 * tokens.std(0) * self.codebook)
+            sums = torch.stack([torch.ones_like(tokens), tokens, tokens.square()]).sum(1)
+            count, total, squares = all_reduce_sum(sums)
+            mean = total / count
+            self.codebook.copy_(mean + 0.1 * (squares / count - mean.square()).clamp(min=0).sqrt() * self.codebook)
         counts, _ = code_sums(tokens, nearest(tokens, self.codes()), self.codebook_size)
         self.ema_count.fill_(1.0).mul_(counts.sum() / self.codebook_size)  # every code starts as alive as any other
         if self.config.update == "ema":
