@@ -100,7 +100,7 @@ class GaussianDraws(Quantizer):
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         codes = nearest(tokens.detach(), self.codebook)
-        picked = self.codebook[codes]
+        picked = self.codebook.index_select(0, codes)
         terms = {"commitment": F.mse_loss(tokens, picked)}
         return TokensQuantized(straight_through(tokens, picked), codes[:, None], terms)
 
@@ -108,7 +108,7 @@ class GaussianDraws(Quantizer):
         return nearest(tokens, self.codebook)[:, None]
 
     def lookup(self, codes: Tensor) -> Tensor:
-        return self.codebook[codes[:, 0]]
+        return self.codebook.index_select(0, codes[:, 0])
 
     def codes(self) -> Tensor:
         """The codebook as it is compared and looked up (K, d)."""

@@ -53,7 +53,8 @@ def _best(tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         return best.values, best.indices
     blocks = scores.view(len(tokens), -1, BLOCK)
     score, block = blocks.amax(2).max(1)
-    inside = blocks.gather(1, block[:, None, None].expand(-1, 1, BLOCK))[:, 0].argmax(1)
+    place = torch.arange(len(tokens), device=block.device) * blocks.shape[1] + block
+    inside = blocks.view(-1, BLOCK).index_select(0, place).argmax(1)
     return score, block * BLOCK + inside
 
 

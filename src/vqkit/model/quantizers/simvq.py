@@ -45,7 +45,7 @@ class SimVQ(Quantizer):
             self._fit_once(tokens.detach())
         codebook = self.codes()
         codes = nearest(tokens.detach(), codebook.detach())
-        picked = codebook[codes]
+        picked = codebook.index_select(0, codes)
         terms = {
             "commitment": F.mse_loss(tokens, picked.detach()),
             "codebook": F.mse_loss(picked, tokens.detach()),
@@ -57,7 +57,7 @@ class SimVQ(Quantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         # Not codes mapped one by one: another number of rows may be multiplied in another order, with other last bits.
-        return self.codes()[codes[:, 0]]
+        return self.codes().index_select(0, codes[:, 0])
 
     def codes(self) -> Tensor:
         """The codebook as it is compared and looked up (K, d)."""

@@ -70,10 +70,10 @@ class VectorQuantizer(Quantizer):
         codebook = self.codes()
         if self.training and self.config.estimator == "gumbel":
             values, codes = gumbel(tokens, codebook, self.temperature, generator)
-            picked = codebook[codes]
+            picked = codebook.index_select(0, codes)
         else:
             codes = nearest(tokens.detach(), codebook.detach())
-            picked = codebook[codes]
+            picked = codebook.index_select(0, codes)
             values = (
                 rotation(tokens, picked) if self.config.estimator == "rotation" else straight_through(tokens, picked)
             )
@@ -88,7 +88,7 @@ class VectorQuantizer(Quantizer):
         return nearest(tokens, self.codes())[:, None]
 
     def lookup(self, codes: Tensor) -> Tensor:
-        return self.codes()[codes[:, 0]]
+        return self.codes().index_select(0, codes[:, 0])
 
     def codes(self) -> Tensor:
         """The codebook as it is compared and looked up (K, d)."""
