@@ -15,7 +15,7 @@ from _runs import in_parallel
 from families import STEPS, run
 
 SWEEP = (8, 10, 12, 14, 16)
-SWEPT = ("vq", "simvq", "fsq", "lfq", "bsq", "gaussian-bins", "peer vq", "peer fsq")
+SWEPT = ("vq", "simvq", "fsq", "lfq", "peer vq", "peer fsq")
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "codebook-sizes.png"
 
 

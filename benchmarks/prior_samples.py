@@ -19,7 +19,7 @@ from PIL import Image
 from variational import frechet
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
-STEPS = 1500
+STEPS = 500
 MODELS = {
     "vae": ["model.quantizer.kind=none", "model.quantizer.code_dim=16", "model.variational=true", "losses.kl=1"],
     "vq": [],
