@@ -183,8 +183,9 @@ def _info(options: argparse.Namespace) -> int:
         f"{options.artifact}: {artifact.config.model.quantizer.kind} autoencoder, content id {artifact.content_id[:16]}"
     )
     print(f"images   {height}x{width}, {artifact.channels} channels, trained on {artifact.data['name']}")
+    in_codes = f" in {quantizer.num_codebooks} codes" if quantizer.num_codebooks > 1 else ""
     print(
-        f"codes    {quantizer.num_codebooks} x {grid[0]}x{grid[1]} ({quantizer.bits_per_position:.4g} bits a position)"
+        f"codes    {grid[0]}x{grid[1]} of {quantizer.bits_per_position:.4g} bits{in_codes}"
         f" = {artifact.model.bits_per_image(artifact.size):.0f} bits an image"
     )
     _print_figures(artifact.metrics)
