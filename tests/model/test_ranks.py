@@ -57,4 +57,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{where}/meet", rank=number, world_size=2)
     torch.save({kind: run(kind, number, 2) for kind in KINDS}, where / f"{number}.pt")
+    torch.distributed.barrier()  # a rank that leaves first can abort the other
     torch.distributed.destroy_process_group()
