@@ -153,3 +153,15 @@ def test_a_folder_that_is_no_artifact(tmp_path):
     (tmp_path / "config.json").write_text(" " * (5 << 20))
     with pytest.raises(VqkitError, match="larger than"):
         vqkit.load(tmp_path)
+
+
+def test_codes_are_checked_against_their_own_codebook_and_stages_may_be_left_out(tmp_path):
+    settings = ["model.quantizer.stage={kind: vq, codebook_size: 8}", "train.steps=5", "train.batch_size=16"]
+    artifact = vqkit.train("emoji", tmp_path / "run", "residual", settings)
+    codes = artifact.encode(np.zeros((1, 32, 32, 3), np.uint8))
+    shorter = codes.clone()
+    shorter[:, 1:] = -1
+    assert artifact.decode(shorter).shape == artifact.decode(codes).shape == (1, 32, 32, 3)
+    codes[0, 2, 0, 0] = 8
+    with pytest.raises(ValueError, match=r"codebook 2 must lie in \[0, 8\)"):
+        artifact.decode(codes)

@@ -83,8 +83,10 @@ class Artifact:
         if codes.dim() != 4 or codes.shape[1] != self.model.quantizer.num_codebooks:
             wanted = self.model.quantizer.num_codebooks
             raise ValueError(f"codes must be (B, {wanted}, height, width), got {tuple(codes.shape)}")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.model.quantizer.codebook_size:
-            raise ValueError(f"codes must lie in [0, {self.model.quantizer.codebook_size}), got one outside")
+        for index, limit in enumerate(self.model.quantizer.codebook_sizes if codes.numel() else ()):
+            # -1 is padding, or a stage of a residual quantizer that is left out
+            if not -1 <= int(codes[:, index].min()) <= int(codes[:, index].max()) < limit:
+                raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got one outside")
         parts = codes.split(max(1, BATCH_VALUES // max(1, codes[0].numel() * 64)))
         pixels = [to_pixels(self.normalisation.undo(self.model.decode(part, size))) for part in parts]
         return torch.cat(pixels).permute(0, 2, 3, 1).contiguous().numpy()
