@@ -78,16 +78,15 @@ def entropy_bits(counts: Tensor) -> float:
     return float(-torch.special.xlogy(shares, shares).sum(1).mean() / math.log(2))
 
 
-def code_figures(counts: Tensor, sizes: Sequence[int]) -> dict[str, float]:
-    """Figures of counts (Q, K) of codebooks of these sizes.
+def code_figures(counts: Sequence[Tensor]) -> dict[str, float]:
+    """Figures of the counts (K,) of each codebook.
 
     usage, perplexity and code_entropy (normalised, in [0, 1]) are means over codebooks, dead_codes a sum. With several
     codebooks there are usage/0, perplexity/0, code_entropy/0 and so on too, for the first eight.
     """
-    rows = [row[None, :size] for row, size in zip(counts, sizes, strict=True)]
-    each = [_figures(row) for row in rows]
+    each = [_figures(row[None]) for row in counts]
     figures = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
-    figures["dead_codes"] = sum(int((row == 0).sum()) for row in rows)
+    figures["dead_codes"] = sum(int((row == 0).sum()) for row in counts)
     for index, one in enumerate(each[:SHOWN] if len(each) > 1 else ()):
         figures |= {f"{name}/{index}": value for name, value in one.items()}
     return figures

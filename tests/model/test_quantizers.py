@@ -374,3 +374,11 @@ def test_codebooks_too_large_to_count_are_not_counted():
     assert build_quantizer(FSQConfig(levels=(8, 8, 8))).is_countable
     assert not build_quantizer(FSQConfig(levels=(256,) * 5)).is_countable
     assert not build_quantizer(NoneConfig()).is_countable
+
+
+def test_counts_of_a_shared_codebook_are_added_up_and_cut_to_its_size():
+    top, bottom = VQConfig(codebook_size=2, code_dim=4), VQConfig(codebook_size=3, code_dim=4)
+    quantizer = build_quantizer(HierarchicalConfig(top=top, bottom=bottom, latent_dim=6))
+    counts = torch.tensor([[5, 1, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3], [4, 0, 0]])
+    assert quantizer.places() == [[0], [1, 2, 3, 4]]
+    assert [row.tolist() for row in quantizer.per_codebook(counts)] == [[5, 1], [5, 2, 3]]

@@ -67,13 +67,13 @@ def one_code(num_codebooks=1):
 
 
 def test_figures_by_hand_for_codebooks_of_two_sizes():
-    counts = torch.tensor([[5, 5, 0, 0], [3, 3, 0, 0]])
-    figures = code_figures(counts, [4, 2])
+    counts = [torch.tensor([5, 5, 0, 0]), torch.tensor([3, 3])]
+    figures = code_figures(counts)
     assert (figures["usage/0"], figures["usage/1"], figures["usage"]) == (0.5, 1.0, 0.75)
     assert figures["perplexity"] == pytest.approx(2.0) and figures["dead_codes"] == 2
     assert (figures["code_entropy/0"], figures["code_entropy/1"]) == pytest.approx((0.5, 1.0))
-    assert not any("/" in name for name in code_figures(counts[:1], [4]))
-    many = code_figures(torch.ones(20, 4, dtype=torch.long), [4] * 20)
+    assert not any("/" in name for name in code_figures(counts[:1]))
+    many = code_figures([torch.ones(4, dtype=torch.long)] * 20)
     assert "usage/7" in many and "usage/8" not in many
 
 

@@ -100,7 +100,8 @@ def _collect(
 ) -> Evaluation:
     quantizer, values = artifact.model.quantizer, distortions.numpy()
     bits = artifact.model.bits_per_image(data.size)
-    figures = code_figures(counts, quantizer.codebook_sizes) if quantizer.is_countable else {}
+    counted = quantizer.per_codebook(counts) if quantizer.is_countable else []
+    figures = code_figures(counted) if counted else {}
     metrics: dict[str, Any] = {
         "split": split,
         "images": len(values),
@@ -120,7 +121,7 @@ def _collect(
 
     return Evaluation(
         metrics,
-        [row[:size].numpy() for row, size in zip(counts, quantizer.codebook_sizes, strict=True)] if figures else None,
+        [row.numpy() for row in counted] or None,
         values,
         examples(spread),
         examples(order[:RANKED]),

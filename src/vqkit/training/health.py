@@ -107,11 +107,10 @@ class Guard:
     """
 
     def __init__(self, quantizer: Bottleneck, settings: TrainConfig, engine: Engine) -> None:
-        self.mode, self.engine, self.sizes = settings.guard, engine, quantizer.codebook_sizes
-        parts = quantizer.parts()
+        self.mode, self.engine, self.per_codebook = settings.guard, engine, quantizer.per_codebook
         # A codebook that several places share is alive if any of them uses it: stages of one size each take their own.
-        self.parts: list[Quantizer] = list({id(part): part for part in parts}.values())
-        self.places = [[place for place, part in enumerate(parts) if part is unique] for unique in self.parts]
+        parts, self.places = quantizer.parts(), quantizer.places()
+        self.parts: list[Quantizer] = [parts[places[0]] for places in self.places]
         shape = (quantizer.num_codebooks, quantizer.codebook_size)
         self.open = torch.zeros(shape, dtype=torch.int32, device=engine.device)  # of this rank; the rest is of all
         self.window = torch.zeros(SLICES, *shape, dtype=torch.int32, device=engine.device)
@@ -154,7 +153,7 @@ class Guard:
         memory.filled = min(memory.filled + 1, SLICES)
         commitment, memory.commitment = memory.commitment / SLICE, 0.0
         if memory.filled == SLICES:
-            memory.figures = code_figures(self.window.sum(0), self.sizes)
+            memory.figures = code_figures(self.per_codebook(self.window.sum(0)))
             # Not commitment over reconstruction: that is a logarithm or a likelihood with some distortions, of any sign
             # and size. The codes' variance has the unit of commitment whatever the distortion and the scale of latents.
             spread = self._variance_of_codes()
@@ -167,7 +166,7 @@ class Guard:
     def _variance_of_codes(self) -> float:
         """Of a channel of the codes as often as they are used, mean over the learned codebooks; 0 if there are none."""
         found = []
-        for part, counts in zip(self.parts, self._pooled(self.window.sum(0)), strict=True):
+        for part, counts in zip(self.parts, self.per_codebook(self.window.sum(0)), strict=True):
             if isinstance(part, VectorQuantizer):
                 used, counts = (counts > 0).cpu(), counts.cpu().double()
                 codebook = full(part.codebook)[used].double()
@@ -176,10 +175,6 @@ class Guard:
                 mean = shares @ codebook
                 found.append(float((shares @ (codebook - mean).square()).mean()))
         return sum(found) / len(found) if found else 0.0
-
-    def _pooled(self, counts: Tensor) -> list[Tensor]:
-        """Counts (Q, K) -> (K,) for each part, over all places where it serves."""
-        return [counts[places, : self.sizes[places[0]]].sum(0) for places in self.places]
 
     # ------------------------------------------------------------------------------------------------------ judgement
 
@@ -213,8 +208,8 @@ class Guard:
 
     def _problem(self) -> Problem | None:
         """The worst that the window shows, None if there is nothing to say."""
-        memory, total = self.memory, self._pooled(self.window.sum(0))
-        newest, oldest = self._pooled(self.window[0]), self._pooled(self.window[-1])
+        memory, total = self.memory, self.per_codebook(self.window.sum(0))
+        newest, oldest = self.per_codebook(self.window[0]), self.per_codebook(self.window[-1])
         margin = HYSTERESIS if memory.alarm else 1.0
         found: dict[str, list[int]] = {"collapsed": [], "recovering": [], "falling": []}
         shares = [_share(counts) for counts in total]
@@ -256,7 +251,7 @@ class Guard:
     @torch.no_grad()
     def _check_movement(self, step: int) -> None:
         """Every learned codebook must have moved since the last check, and be the same on all ranks."""
-        used = self._pooled(self.window.sum(0))
+        used = self.per_codebook(self.window.sum(0))
         for index, part in enumerate(self.parts):
             if not isinstance(part, VectorQuantizer | SimVQ):
                 continue  # fixed by design

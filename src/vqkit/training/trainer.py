@@ -228,7 +228,7 @@ class Run:
         totals = dict(zip(names, engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
         row = {name: value / totals["images"] for name, value in totals.items() if name != "images"}
         if self.guard:
-            row |= code_figures(engine.sum(counts.to(engine.device)).cpu(), quantizer.codebook_sizes)
+            row |= code_figures(quantizer.per_codebook(engine.sum(counts.to(engine.device)).cpu()))
         if state.watch_plateau(row["loss"]):
             self.stopped_by = "plateau"
             self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")

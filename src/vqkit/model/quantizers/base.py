@@ -96,6 +96,17 @@ class Bottleneck(nn.Module, ABC):
         """Sum of log2 K over the codebooks: a position of the codes' grid without entropy coding."""
         return sum(math.log2(size) for size in self.codebook_sizes)
 
+    def places(self) -> list[list[int]]:
+        """For every codebook, the places along Q where it serves: more than one where it is shared."""
+        found: dict[int, list[int]] = {}
+        for place, part in enumerate(self.parts()):
+            found.setdefault(id(part), []).append(place)
+        return list(found.values())
+
+    def per_codebook(self, counts: Tensor) -> list[Tensor]:
+        """Counts of codes (Q, K) -> (K,) of every codebook, over all of its places, cut to its own size."""
+        return [counts[places, : self.codebook_sizes[places[0]]].sum(0) for places in self.places()]
+
     @abstractmethod
     def parts(self) -> list[Quantizer]:
         """The quantizers inside that have one codebook each, in the order of Q; shared ones occur again."""
