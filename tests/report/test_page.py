@@ -112,3 +112,10 @@ def test_large_pictures_are_limited():
 
 def test_same_results_same_page():
     assert render(summary()) == render(dataclasses.replace(summary()))
+
+
+def test_codebooks_of_two_sizes_have_no_common_bound():
+    """A line at the size of one of them would cut the curve of their mean off."""
+    one, two = (render(summary(code_counts=counts)) for counts in ([np.ones(16)], [np.ones(16), np.ones(256)]))
+    assert "16 codes, all used alike" in one and "of 16" in one
+    assert "16 codes, all" not in two and "256 codes, all" not in two and "of 256" not in two

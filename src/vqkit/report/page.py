@@ -119,13 +119,12 @@ def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
 
 
 def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
-    size = len(summary.code_counts[0]) if summary.code_counts is not None and len(summary.code_counts) else None
     history, events = summary.history, summary.events
     return {
         "Loss": figures.loss(history, events),
         "PSNR, dB": figures.over_steps(history, {"psnr": "PSNR"}, events),
         "Usage of the codes": figures.over_steps(history, {"usage": "usage"}, events, percent=True),
-        "Perplexity": figures.over_steps(history, {"perplexity": "perplexity"}, events, level=size),
+        "Perplexity": figures.over_steps(history, {"perplexity": "perplexity"}, events, level=summary.codebook_size),
         "Loss weights": figures.weights(history),
         "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
         "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),

@@ -48,3 +48,9 @@ class RunSummary:
     psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))  # dB, all images of the split
     worst: Ranked = field(default_factory=Ranked)
     best: Ranked = field(default_factory=Ranked)
+
+    @property
+    def codebook_size(self) -> int | None:
+        """Codes of every codebook; None where there are none, or where codebooks differ."""
+        sizes = {len(counts) for counts in self.code_counts} if self.code_counts is not None else set()
+        return sizes.pop() if len(sizes) == 1 else None

@@ -74,8 +74,7 @@ def headline(summary: RunSummary) -> list[Row]:
         row = _row(key, summary.metrics[key])
         unit = next((unit for unit in UNITS if row.value.endswith(unit)), "")
         value = row.value.removesuffix(unit)
-        if key == "perplexity" and summary.code_counts is not None and len(summary.code_counts):
-            size = max(map(len, summary.code_counts))
+        if key == "perplexity" and (size := summary.codebook_size):
             unit = f" of {large(size) if size > 99_999 else count(size)}"
         rows.append(Row(row.label, value, unit.strip()))
     return rows[:6]
