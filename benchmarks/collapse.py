@@ -27,7 +27,7 @@ import torch
 from _common import Claim, machine, options, report
 
 import vqkit
-from vqkit.training import state
+from vqkit.training import images, state
 from vqkit.training.health import BrokenCodebook, reachable_usage
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "collapse.png"
@@ -49,7 +49,7 @@ BARE = ["model.quantizer.kmeans_iterations=0", "model.quantizer.revive_threshold
 @contextmanager
 def scattered_codes() -> Iterator[None]:
     """Codes begin a thousand times too far out: the innermost one wins everything."""
-    build = state.build_model
+    build = images.build_model
 
     def scattered(*arguments: Any) -> Any:
         model = build(*arguments)
@@ -57,7 +57,7 @@ def scattered_codes() -> Iterator[None]:
             model.quantizer.codebook.mul_(1000.0)
         return model
 
-    with patch.object(state, "build_model", scattered):
+    with patch.object(images, "build_model", scattered):
         yield
 
 

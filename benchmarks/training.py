@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from vqkit import config, metrics
 from vqkit.data import ImageData, open_images
 from vqkit.training.engine import Engine
+from vqkit.training.images import AutoencoderTask, build_model
 from vqkit.training.progress import Silent
-from vqkit.training.state import build_model
 from vqkit.training.trainer import Run
 
 BATCH = 64
@@ -149,10 +149,9 @@ def bare_steps(data: ImageData, settings: config.Config):
 
 def trainer_steps(data: ImageData, settings: config.Config, folder: Path):
     """The steps of vqkit's trainer as `vqkit train` takes them, logging included."""
-    from vqkit.data import training_batches
-
-    run = Run(data, settings, folder, Engine(settings.train), Silent())
-    batches = training_batches(data, settings.data, BATCH, 0)
+    task = AutoencoderTask(data, settings)
+    run = Run(task, folder, Engine(settings.train), Silent())
+    batches = task.batches(0, 0, 1)
     while True:
         row, output, images = run._step(next(batches), 0.5)
         run.state.step += 1

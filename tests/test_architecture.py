@@ -20,12 +20,13 @@ ALLOWED = {
     "metrics": set(),
     "artifact": {"config", "data", "errors", "files", "metrics", "model"},
     "training": {"artifact", "config", "data", "errors", "files", "metrics", "model"},
-    "apps": {"artifact", "config", "data", "errors", "metrics", "model"},
+    "apps": {"artifact", "config", "data", "errors", "files", "metrics", "model"},
     "report": {"errors", "files"},
     "run": {"apps", "artifact", "config", "data", "errors", "files", "report", "training"},
-    "cli": {"apps", "artifact", "config", "data", "errors", "files", "report", "run", "training"},
+    "run_prior": {"apps", "artifact", "config", "data", "errors", "files", "model", "report", "training"},
+    "cli": {"apps", "artifact", "config", "data", "errors", "files", "model", "report", "run", "run_prior", "training"},
     "__main__": {"cli"},
-    "__init__": {"artifact", "config", "errors", "run"},
+    "__init__": {"artifact", "config", "errors", "run", "run_prior"},
 }
 
 

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from .artifact import Artifact
     from .config import Config
     from .run import train
+    from .run_prior import train_prior
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "Config", "TrainingDiverged", "VqkitError", "__version__", "load", "train"]
+__all__ = ["Artifact", "Config", "TrainingDiverged", "VqkitError", "__version__", "load", "train", "train_prior"]
 
-_LAZY = {"Artifact": "artifact", "Config": "config", "train": "run"}
+_LAZY = {"Artifact": "artifact", "Config": "config", "train": "run", "train_prior": "run_prior"}
 
 
 def load(folder: Any) -> Artifact:

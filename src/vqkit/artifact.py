@@ -3,14 +3,17 @@
 config.json         resolved settings, format version, data summary with normalisation constants, content id
 model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
 metrics.json        figures of the evaluation
+prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in its header
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,18 +22,20 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import __version__
-from .config import Config, from_tree
+from .config import Config, PriorConfig, from_tree
 from .data import Normalisation
 from .data.images import Target, convert
 from .errors import VqkitError
 from .files import write_text, write_whole
 from .metrics import to_pixels
 from .model import Autoencoder
+from .model.prior import Prior, build_prior_network
 
 FORMAT_VERSION = 1
+PRIOR_FILE = "prior.safetensors"
 MAX_JSON = 4 << 20
 """bytes of config.json that are read at most"""
 BATCH_VALUES = 1 << 22
@@ -38,6 +43,7 @@ BATCH_VALUES = 1 << 22
 
 Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
 ImagesT = TypeVar("ImagesT", bound=Images)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Artifact:
     model: Autoencoder
     data: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
+    prior: Prior | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -77,8 +84,14 @@ class Artifact:
         return torch.cat([self.model.encode(self.standardise(part)) for part in _parts(batch)])
 
     @torch.no_grad()
-    def decode(self, codes: Tensor | np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Codes (B, Q, *grid) -> uint8 images (B, H, W, C); `size` (height, width) crops the padding of odd sizes."""
+    def decode(
+        self, codes: Tensor | np.ndarray, size: tuple[int, int] | None = None, *, exact: bool = False
+    ) -> np.ndarray:
+        """Codes (B, Q, *grid) -> uint8 images (B, H, W, C); `size` (height, width) crops the padding of odd sizes.
+
+        exact: compute in float64, so that the pixels do not depend on how many images and threads there are.
+        """
+        model = self._exact if exact else self.model
         codes = torch.as_tensor(np.asarray(codes) if not isinstance(codes, Tensor) else codes)
         if codes.dim() != 4 or codes.shape[1] != self.model.quantizer.num_codebooks:
             wanted = self.model.quantizer.num_codebooks
@@ -88,8 +101,18 @@ class Artifact:
             if not -1 <= int(codes[:, index].min()) <= int(codes[:, index].max()) < limit:
                 raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got one outside")
         parts = codes.split(max(1, BATCH_VALUES // max(1, codes[0].numel() * 64)))
-        pixels = [to_pixels(self.normalisation.undo(self.model.decode(part, size))) for part in parts]
+        pixels = [to_pixels(self.normalisation.undo(model.decode(part, size))) for part in parts]
         return torch.cat(pixels).permute(0, 2, 3, 1).contiguous().numpy()
+
+    @cached_property
+    def _exact(self) -> Autoencoder:
+        return copy.deepcopy(self.model).double()
+
+    def wanted_prior(self) -> Prior:
+        """The prior. VqkitError when none was trained."""
+        if self.prior is None:
+            raise VqkitError("this artifact has no prior; train one first: vqkit train-prior DIR DATA")
+        return self.prior
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
@@ -197,13 +220,34 @@ class Artifact:
         metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
         try:
             shape = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
-            std = Normalisation.from_dict(settings["data"]["normalisation"]).std
-            if len(std) != shape[0]:
-                raise ValueError(f"{shape[0]} channels, but the normalisation is of {len(std)}")
-            model = _load_model(folder / "model.safetensors", config, shape, std)
+            pixels = Normalisation.from_dict(settings["data"]["normalisation"])
+            if len(pixels.std) != shape[0]:
+                raise ValueError(f"{shape[0]} channels, but the normalisation is of {len(pixels.std)}")
+            model = _load_model(folder / "model.safetensors", config, shape, pixels)
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
-        return cls(config, model.eval(), settings["data"], metrics)
+        artifact = cls(config, model.eval(), settings["data"], metrics)
+        path = folder / PRIOR_FILE
+        return replace(artifact, prior=_load_prior(path, artifact)) if path.exists() else artifact
+
+    def save_prior(self, folder: str | Path) -> None:
+        """Write the prior beside the other files. VqkitError when that fails."""
+        prior = self.wanted_prior()
+        header = {
+            "format": "vqkit-prior",
+            "format_version": FORMAT_VERSION,
+            "content_id": self.content_id,
+            "classes": prior.classes,
+            "has_captions": prior.has_captions,
+            "metrics": prior.metrics,
+            "config": prior.config.model_dump(mode="json"),
+        }
+        tensors = {name: value.detach().cpu().contiguous() for name, value in prior.network.state_dict().items()}
+        metadata = {"prior": json.dumps(header)}
+        try:
+            write_whole(Path(folder) / PRIOR_FILE, lambda path: save_file(tensors, path, metadata=metadata))
+        except (OSError, SafetensorError) as error:
+            raise VqkitError(f"cannot write the prior to {folder}: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -220,19 +264,38 @@ def _read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _load_model(path: Path, config: Config, shape: Any, std: Sequence[float]) -> Autoencoder:
-    """The model with its weights; sizes are compared on the meta device before any memory is taken."""
+def _load_model(path: Path, config: Config, shape: Any, pixels: Normalisation) -> Autoencoder:
+    return _filled(path, lambda: Autoencoder(config.model, shape, config.losses, pixels.std, pixels.mean))
 
-    def build() -> Autoencoder:
-        return Autoencoder(config.model, shape, config.losses, std)
 
+def _load_prior(path: Path, artifact: Artifact) -> Prior:
+    """VqkitError for a file that is damaged, or was trained on the codes of another model."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["prior"])
+        if header["format_version"] != FORMAT_VERSION:
+            raise VqkitError(f"{path} has format version {header['format_version']}; this vqkit reads {FORMAT_VERSION}")
+        if header["content_id"] != artifact.content_id:
+            raise VqkitError(f"{path} was trained on the codes of another model; delete it and run vqkit train-prior")
+        config = from_tree(header["config"], str(path), PriorConfig)
+        classes, captions = tuple(map(str, header["classes"])), bool(header["has_captions"])
+        network = _filled(
+            path, lambda: build_prior_network(config, artifact.model, artifact.size, len(classes), captions)
+        )
+        return Prior(config, network.eval(), classes, dict(header["metrics"]))
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot read the prior {path}: {error}") from error
+
+
+def _filled(path: Path, build: Callable[[], ModuleT]) -> ModuleT:
+    """A module with the weights of a file; sizes are compared on the meta device before any memory is taken."""
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     with safe_open(path, framework="pt") as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         if found != expected:
             wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
-            raise VqkitError(f"{path} does not fit its config.json (tensor {wrong}); one of the two was replaced")
+            raise VqkitError(f"{path} does not fit its settings (tensor {wrong}); one of the two was replaced")
         model = build()
         model.load_state_dict({name: file.get_tensor(name) for name in found})
     return model

@@ -32,3 +32,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """`content` as the file `path` in UTF-8, whole or not at all."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def free_name(path: Path) -> Path:
+    """The path itself, or with the smallest number from 2 on behind its stem that is not taken."""
+    target, number = path, 2
+    while target.exists():
+        target, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return target

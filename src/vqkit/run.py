@@ -1,4 +1,4 @@
-"""A whole run: from files to an artifact that is evaluated, documented and ready to use."""
+"""Whole runs: from files to an artifact that is evaluated, documented and ready to use, and to its prior."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .report import Ranked, RunSummary, write_card, write_report
 from .training import TrainingResult
 from .training import train as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
+from .training.checkpoint import resumed_config
 from .training.progress import Display
-from .training.state import resumed_config
 
 DEFAULT_RECIPE = "images"
 
@@ -74,7 +74,7 @@ def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str
             raise VqkitError(f"{folder} " + ("is finished" if done else "has no checkpoint") + ": nothing to resume")
         if recipe is not None or overrides:
             raise VqkitError("--resume goes on with the run's own settings; leave --recipe and key=value out")
-        return waiting
+        return settings.from_tree(waiting, where=str(folder / CHECKPOINTS))
     if _is_main() and folder.exists() and any(folder.iterdir()):
         hint = "add --resume to go on with it, or " if waiting else ""
         raise VqkitError(f"{folder} is not empty; {hint}choose another --out")

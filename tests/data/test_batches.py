@@ -32,7 +32,7 @@ def take(
     data: ImageData, count: int, config: DataConfig = MEMORY, size: int = 64, **options: int
 ) -> list[torch.Tensor]:
     batches = training_batches(data, config, size, **{"seed": 5, **options})
-    return list(islice(batches, count))
+    return [images for _, images in islice(batches, count)]
 
 
 def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:

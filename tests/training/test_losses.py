@@ -46,8 +46,8 @@ def test_the_total_is_the_weighted_sum():
     losses = LossConfig(reconstruction=2.0, kl={"peak": 0.5, "schedule": "warmup"}, commitment=0.0)
     terms = {"reconstruction": torch.tensor(3.0), "kl": torch.tensor(4.0), "commitment": torch.tensor(5.0)}
     output = Output(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1, dtype=torch.long), terms)
-    assert float(total_loss(output, loss_weights(losses, 0.25))) == pytest.approx(2 * 3 + 0.25 * 4)
-    assert float(total_loss(output, peak_weights(losses))) == pytest.approx(2 * 3 + 0.5 * 4)
+    assert float(total_loss(output.terms, loss_weights(losses, 0.25))) == pytest.approx(2 * 3 + 0.25 * 4)
+    assert float(total_loss(output.terms, peak_weights(losses))) == pytest.approx(2 * 3 + 0.5 * 4)
     assert changing_weights(losses) == {"kl"}
 
 

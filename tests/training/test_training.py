@@ -20,9 +20,9 @@ from vqkit.config import TrainConfig
 from vqkit.errors import TrainingDiverged, VqkitError
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from vqkit.training.health import check_finite
+from vqkit.training.images import build_model
 from vqkit.training.losses import peak_weights
 from vqkit.training.optimizers import build_optimizers, orthogonalise
-from vqkit.training.state import build_model
 from vqkit.training.trainer import schedule
 
 from ..conftest import TINY

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from ..artifact import Artifact
-from ..data import load_picture
-from ..data.images import picture_suffixes
+from ..data import load_picture, picture_paths
 from ..errors import VqkitError
+from ..files import free_name
 from ..metrics import psnr
 
 
@@ -35,7 +35,7 @@ def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -
     Yields as it goes. A file that cannot be read is reported and skipped. Nothing is overwritten: an equal name gets
     a number. Errors: VqkitError when there are no pictures or the folder cannot be written.
     """
-    sources = list(_pictures(files))
+    sources = list(picture_paths(files))
     if not sources:
         raise VqkitError(f"no pictures in {', '.join(map(str, files))}")
     try:
@@ -49,7 +49,7 @@ def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -
             yield Reconstruction(source, None, 0.0, 0.0, (0, 0), str(error))
             continue
         pixels = artifact.reconstruct(original)
-        target = _free_name(folder, source.stem)
+        target = free_name(folder / f"{source.stem}.png")
         try:
             Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels).save(target)
         except OSError as error:
@@ -61,18 +61,3 @@ def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -
 
 def _psnr(pixels: np.ndarray, original: np.ndarray) -> float:
     return float(psnr(torch.from_numpy(pixels)[None], torch.from_numpy(original)[None])[0])
-
-
-def _pictures(files: Sequence[str | Path]) -> Iterator[Path]:
-    for name in map(Path, files):
-        if name.is_dir():
-            yield from (path for path in sorted(name.rglob("*")) if path.suffix.lower() in picture_suffixes())
-        else:
-            yield name
-
-
-def _free_name(folder: Path, stem: str) -> Path:
-    target, number = folder / f"{stem}.png", 2
-    while target.exists():
-        target, number = folder / f"{stem}-{number}.png", number + 1
-    return target

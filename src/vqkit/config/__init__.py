@@ -5,6 +5,7 @@ writes it back with every field's description as a comment. Only the errors are 
 """
 
 from .loading import dump, from_tree, load, recipe_names, recipe_summary, recipe_text
+from .prior import PriorConfig, PriorNetworkConfig
 from .quantizers import (
     BSQConfig,
     FamilyConfig,
@@ -51,6 +52,8 @@ __all__ = [
     "NetworkConfig",
     "NoneConfig",
     "PatchConfig",
+    "PriorConfig",
+    "PriorNetworkConfig",
     "ProductConfig",
     "QuantizerConfig",
     "ResidualConfig",

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -15,36 +15,43 @@ from pydantic_core import ErrorDetails
 
 from ..errors import VqkitError
 from .base import Section
+from .prior import PriorConfig
 from .sections import Config
 
+RootT = TypeVar("RootT", Config, PriorConfig)
+_FOLDERS: dict[type[Section], str] = {Config: "recipes", PriorConfig: "recipes/prior"}
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship with vqkit, sorted."""
-    folder = resources.files("vqkit") / "recipes"
+
+def recipe_names(root: type[Section] = Config) -> list[str]:
+    """Names of the recipes that ship with vqkit, sorted: of autoencoders, or with PriorConfig of priors."""
+    folder = resources.files("vqkit") / _FOLDERS[root]
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def recipe_text(name: str) -> str:
+def recipe_text(name: str, root: type[Section] = Config) -> str:
     """YAML text of the built-in recipe `name`. VqkitError if there is none."""
-    if name not in recipe_names():
-        raise VqkitError(f"no recipe '{name}'{_did_you_mean(name, recipe_names())}; 'vqkit recipes' lists them")
-    return (resources.files("vqkit") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    known = recipe_names(root)
+    if name not in known:
+        raise VqkitError(f"no recipe '{name}'{_did_you_mean(name, known)}; 'vqkit recipes' lists them")
+    return (resources.files("vqkit") / _FOLDERS[root] / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def recipe_summary(name: str) -> str:
+def recipe_summary(name: str, root: type[Section] = Config) -> str:
     """First comment line of a recipe: what it is for."""
-    return recipe_text(name).split("\n", 1)[0].lstrip("# ")
+    return recipe_text(name, root).split("\n", 1)[0].lstrip("# ")
 
 
-def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load(recipe: str | Path, overrides: Iterable[str] = (), root: type[RootT] = Config) -> RootT:  # type: ignore[assignment]
     """Settings from a recipe name or a YAML file and overrides written `train.lr=1e-3`.
+
+    root: Config for an autoencoder, PriorConfig for a prior.
 
     An override of a section's `kind` starts that section afresh from the defaults of the new kind.
     Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what is allowed).
     """
     is_file = str(recipe).endswith((".yaml", ".yml"))
     try:
-        text = Path(recipe).read_text(encoding="utf-8") if is_file else recipe_text(str(recipe))
+        text = Path(recipe).read_text(encoding="utf-8") if is_file else recipe_text(str(recipe), root)
         tree = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise VqkitError(f"cannot read recipe {recipe}: {' '.join(str(error).split())}") from error
@@ -54,19 +61,19 @@ def load(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
         )
     for override in sorted(overrides, key=lambda text: ".kind=" not in text):  # a kind first: it resets its section
         _apply_override(tree, override)
-    return from_tree(tree, where=f"recipe {recipe}")
+    return from_tree(tree, f"recipe {recipe}", root)
 
 
-def from_tree(tree: Mapping[str, Any], where: str = "settings") -> Config:
+def from_tree(tree: Mapping[str, Any], where: str = "settings", root: type[RootT] = Config) -> RootT:  # type: ignore[assignment]
     """Checked settings from nested dictionaries (a parsed recipe or an artifact's config.json)."""
     try:
-        return Config.model_validate(tree)
+        return root.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors(include_url=False)]
+        lines = [_explain(item, root) for item in error.errors(include_url=False)]
         raise VqkitError(f"{where}: " + "; ".join(lines)) from error
 
 
-def dump(config: Config) -> str:
+def dump(config: Section) -> str:
     """YAML text of all settings, each with its description as a comment; `load` reads it back unchanged."""
     return _dump_section(config, 0)
 
@@ -92,10 +99,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _sections() -> dict[str, type[Section]]:
+def _sections(root: type[Section]) -> dict[str, type[Section]]:
     """Dotted path -> class, unions by their kind, for suggestions in error messages."""
-    found: dict[str, type[Section]] = {"": Config}
-    pending: list[tuple[str, type[Section]]] = [("", Config)]
+    found: dict[str, type[Section]] = {"": root}
+    pending: list[tuple[str, type[Section]]] = [("", root)]
     while pending:
         path, section = pending.pop()
         for name, field in section.model_fields.items():
@@ -114,12 +121,12 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def _explain(item: ErrorDetails) -> str:
-    location = [str(part) for part in item["loc"]]
-    kinds = {member.model_fields["kind"].default for member in _sections().values() if "kind" in member.model_fields}
+def _explain(item: ErrorDetails, root: type[Section]) -> str:
+    location, sections = [str(part) for part in item["loc"]], _sections(root)
+    kinds = {member.model_fields["kind"].default for member in sections.values() if "kind" in member.model_fields}
     path = ".".join(part for part in location if part not in kinds)
     if item["type"] == "extra_forbidden":
-        section = _sections().get(".".join(location[:-1]))
+        section = sections.get(".".join(location[:-1]))
         known = section.model_fields if section else ()
         hint = _did_you_mean(location[-1], known) or f" (known: {', '.join(known)})"
         parent = f" in {path.rpartition('.')[0]}" if "." in path else ""

@@ -140,9 +140,12 @@ def _weight(peak: float) -> Any:
 class LossConfig(Section):
     """What is minimised: the sum of weight * term. A weight is a number or {peak, schedule, share, cycles}."""
 
-    distortion: Literal["mse", "log_mse", "l1", "huber", "logistic"] = "mse"
+    distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
     """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
-    logistic = discretised logistic likelihood, nats per value"""
+    logistic = discretised logistic likelihood, nats per value; logistic_mixture = the same with a mixture of logistics
+    for every value, all of it from the decoder"""
+    num_mixtures: Annotated[int, Field(ge=1, le=64)] = 5
+    """logistics in the mixture of every value, with distortion: logistic_mixture"""
     reconstruction: Weight = _weight(1.0)
     """weight of the reconstruction term"""
     commitment: Weight = _weight(0.25)

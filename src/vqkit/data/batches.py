@@ -57,8 +57,8 @@ def training_batches(
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[torch.Tensor]:
-    """Endless augmented uint8 batches (batch_size // world_size, C, H, W) from step `start_step` on.
+) -> Iterator[Batch]:
+    """Endless batches of batch_size // world_size augmented images, with their indices, from step `start_step` on.
 
     Step s is the same whether one starts at 0 or resumes at s, and the batches of all ranks one after another are the
     batch of a single rank. The global random number generator is never touched.
@@ -77,9 +77,9 @@ def training_batches(
             yield order.positions(step * batch_size + first, step * batch_size + last)
             step += 1
 
-    for step, (_, images) in enumerate(_fetch(data, wanted(), config.num_workers, "train"), start_step):
+    for step, (indices, images) in enumerate(_fetch(data, wanted(), config.num_workers, "train"), start_step):
         generator = torch.Generator().manual_seed(derive_seed("augment", seed, step))
-        yield apply(images, draw(batch_size, config.augment, generator).rows(first, last))
+        yield indices, apply(images, draw(batch_size, config.augment, generator).rows(first, last))
 
 
 def split_batches(data: ImageData, split: str, batch_size: int, num_workers: int = 2) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
@@ -70,6 +70,15 @@ def picture_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of the formats that Pillow reads by itself."""
     known = Image.registered_extensions().items()
     return frozenset(suffix for suffix, kind in known if kind in Image.OPEN and kind not in _UNREADABLE_FORMATS)
+
+
+def picture_paths(files: Iterable[str | Path]) -> Iterator[Path]:
+    """The files as they are named, and all pictures below those that are folders, sorted."""
+    for name in map(Path, files):
+        if name.is_dir():
+            yield from (path for path in sorted(name.rglob("*")) if path.suffix.lower() in picture_suffixes())
+        else:
+            yield name
 
 
 def probe(file: BinaryIO) -> Header:

@@ -21,17 +21,18 @@ from .transform import build_transform
 
 
 def build_networks(
-    config: NetworkConfig, image_shape: tuple[int, int, int], encoder_dim: int, latent_dim: int
+    config: NetworkConfig, image_shape: tuple[int, int, int], encoder_dim: int, latent_dim: int, outputs: int
 ) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of a config; this `match` is the registry."""
-    channels = image_shape[0]
+    """Encoder and decoder of a config, the decoder with that many output channels; this `match` is the registry."""
+    channels, height, width = image_shape
     match config:
         case ConvConfig():
-            return ConvEncoder(config, channels, encoder_dim), ConvDecoder(config, channels, latent_dim)
+            return ConvEncoder(config, channels, encoder_dim), ConvDecoder(config, outputs, latent_dim)
         case PatchConfig():
-            return PatchEncoder(config, channels, encoder_dim), PatchDecoder(config, channels, latent_dim)
+            return PatchEncoder(config, channels, encoder_dim), PatchDecoder(config, outputs, latent_dim)
         case MLPConfig():
-            return MLPEncoder(config, image_shape, encoder_dim), MLPDecoder(config, image_shape, latent_dim)
+            decoder = MLPDecoder(config, (outputs, height, width), latent_dim)
+            return MLPEncoder(config, image_shape, encoder_dim), decoder
 
 
 class Output(NamedTuple):
@@ -52,12 +53,18 @@ class Autoencoder(nn.Module):
     With `config.variational` the encoder gives a mean and a variance, and training draws z from them; eval takes the
     mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output, to the bit.
     Images are standardised float32. Any height and width will do: images are padded to whole tiles by repeating their
-    edge, and cropped back. `image_shape` (C, H, W) is the size of training, which only `mlp` depends on; `std` (C,) is
-    the deviation that pixels were divided by. ValueError for settings that contradict one another.
+    edge, and cropped back. `image_shape` (C, H, W) is the size of training, which only `mlp` depends on; `std` and
+    `mean` (C,) are what standardised the pixels; only `losses.distortion: logistic_mixture` needs the mean. ValueError
+    for settings that contradict one another.
     """
 
     def __init__(
-        self, config: ModelConfig, image_shape: tuple[int, int, int], losses: LossConfig, std: Sequence[float]
+        self,
+        config: ModelConfig,
+        image_shape: tuple[int, int, int],
+        losses: LossConfig,
+        std: Sequence[float],
+        mean: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
@@ -65,29 +72,32 @@ class Autoencoder(nn.Module):
         self.quantizer = build_quantizer(config.quantizer)
         self.transform = build_transform(config.transform, self.quantizer.latent_dim)
         encoder_dim = self.transform.latent_dim * (2 if self.is_sampled else 1)
-        self.encoder, self.decoder = build_networks(config.network, image_shape, encoder_dim, self.quantizer.latent_dim)
-        self.likelihood = Likelihood(losses.distortion, std)
+        self.likelihood = Likelihood(losses.distortion, std, mean, losses.num_mixtures)
+        outputs = image_shape[0] * self.likelihood.outputs_per_channel
+        self.encoder, self.decoder = build_networks(
+            config.network, image_shape, encoder_dim, self.quantizer.latent_dim, outputs
+        )
         self.normality = build_normality(losses, self.quantizer.latent_dim)
         multiple = self.quantizer.grid_multiple
         tile, self.tile_grid = _tile_sizes(config.network, image_shape)
         self.tile = (tile[0] * multiple, tile[1] * multiple)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Output:
-        mean, log_var = self._posterior(x)
+        mean, log_var = self.posterior(x)
         z = gaussian.sample(mean, log_var, generator) if log_var is not None and self.training else mean
         latents = self.transform(z)
         result = self.quantizer(latents, generator)
-        reconstruction = self._pixels(result.quantized, (x.shape[2], x.shape[3]))
-        terms = {"reconstruction": self.likelihood(reconstruction, x), **result.terms}
+        decoded = self._decoded(result.quantized, (x.shape[2], x.shape[3]))
+        terms = {"reconstruction": self.likelihood(decoded, x), **result.terms}
         if log_var is not None:  # nats per image; reconstruction is a mean over values, and so must be its counterpart
             terms["kl"] = gaussian.kl(mean, log_var) / x[0].numel()
         if self.normality is not None:
             terms["transform"] = self.normality(latents, generator)
-        return Output(reconstruction, result.codes, terms)
+        return Output(self.likelihood.mean(decoded), result.codes, terms)
 
     def latents(self, x: Tensor) -> Tensor:
         """Standardised images (B, C, H, W) -> what the quantizer gets in eval mode (B, D, *grid): no noise."""
-        return self.transform(self._posterior(x)[0])
+        return self.transform(self.posterior(x)[0])
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised images (B, C, H, W) -> codes (B, Q, *grid) int64."""
@@ -95,7 +105,14 @@ class Autoencoder(nn.Module):
 
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Codes (B, Q, *grid) -> standardised images (B, C, *size), whole tiles when size is None."""
-        return self._pixels(self.quantizer.decode(codes), size)
+        return self.likelihood.mean(self._decoded(self.quantizer.decode(codes), size))
+
+    def nats(self, x: Tensor, codes: Tensor) -> Tensor:
+        """-log p(x | codes) of standardised images (B, C, H, W) given codes (B, Q, *grid): (B,) float64, in nats.
+
+        ValueError where `losses.distortion` is not a likelihood.
+        """
+        return self.likelihood.nats(self._decoded(self.quantizer.decode(codes), (x.shape[2], x.shape[3])), x)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the codes of an image of `size` (height, width)."""
@@ -119,14 +136,15 @@ class Autoencoder(nn.Module):
         latents = torch.randn((count, self.transform.latent_dim, *grid), generator=generator)
         return self.quantizer.encode(self.transform(latents.to(device)))
 
-    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean of z given x (B, latent_dim, *grid), and its log-variance where z is sampled."""
         output = self.encoder(pad_to_multiple(x, self.tile))
         return gaussian.mean_and_log_variance(output) if self.is_sampled else (output, None)
 
-    def _pixels(self, quantized: Tensor, size: tuple[int, int] | None) -> Tensor:
-        pixels = self.decoder(self.transform.inverse(quantized)).float()
-        return pixels if size is None else pixels[:, :, : size[0], : size[1]]
+    def _decoded(self, quantized: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """What the decoder gives (B, C * outputs_per_channel, *size), of which `likelihood` makes pixels or nats."""
+        output = self.decoder(self.transform.inverse(quantized)).float()
+        return output if size is None else output[:, :, : size[0], : size[1]]
 
 
 def _tile_sizes(config: NetworkConfig, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -10,39 +10,140 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Distortion: TypeAlias = Literal["mse", "log_mse", "l1", "huber", "logistic"]
+Distortion: TypeAlias = Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"]
+
+_START = 0.1 * math.sqrt(3) / math.pi  # scale of a logistic whose deviation is a tenth of the data's
 
 
 class Likelihood(nn.Module):
     """The term `reconstruction`, a mean over all values of standardised images (B, C, H, W).
 
-    mse, l1, huber (delta 1), log_mse (the mean over images of the log of their mse), or logistic: the discretised
-    logistic of `discretised_logistic_nll` with one learned scale a channel, in nats per value. `std` (C,) is the
-    deviation that the pixels in [0, 1] were divided by.
+    mse, l1, huber (delta 1), log_mse (the mean over images of the log of their mse); logistic: the discretised logistic
+    of `discretised_logistic_nll` with one learned scale a channel; or `logistic_mixture`: see `LogisticMixture`, the
+    only one that asks the decoder for more than one output per channel. Both logistics are in nats per value. `std` and
+    `mean` (C,) are what standardised the pixels in [0, 1]. ValueError for a mixture without `mean`.
     """
 
     bin_width: Tensor
 
-    def __init__(self, kind: Distortion, std: Sequence[float]) -> None:
+    def __init__(
+        self, kind: Distortion, std: Sequence[float], mean: Sequence[float] | None = None, num_mixtures: int = 5
+    ) -> None:
         super().__init__()
         self.kind = kind
+        self.outputs_per_channel = 3 * num_mixtures if kind == "logistic_mixture" else 1
         if kind == "logistic":
             self.register_buffer("bin_width", 1 / (255 * torch.tensor(std)).view(1, -1, 1, 1), persistent=False)
-            start = math.log(0.1 * math.sqrt(3) / math.pi)  # deviation of a tenth of the data's
-            self.log_scale = nn.Parameter(torch.full((1, len(std), 1, 1), start))
+            self.log_scale = nn.Parameter(torch.full((1, len(std), 1, 1), math.log(_START)))
+        if kind == "logistic_mixture":
+            if mean is None:
+                raise ValueError("logistic_mixture needs the mean of the pixels, which says where black and white are")
+            self.mixture = LogisticMixture(std, mean, num_mixtures)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether `nats` is defined: the others are distances, not probabilities of pixels."""
+        return self.kind in ("logistic", "logistic_mixture")
+
+    def mean(self, decoder_output: Tensor) -> Tensor:
+        """Decoder output (B, C * outputs_per_channel, H, W) -> the images it stands for (B, C, H, W), standardised."""
+        if self.kind != "logistic_mixture":
+            return decoder_output
+        with torch.autocast(decoder_output.device.type, enabled=False):
+            return self.mixture.mean(decoder_output.float())
+
+    def forward(self, decoder_output: Tensor, target: Tensor) -> Tensor:
+        """Decoder output and images (B, C, H, W) -> the term, a scalar."""
         match self.kind:
             case "mse":
-                return F.mse_loss(output, target)
+                return F.mse_loss(decoder_output, target)
             case "log_mse":  # the floor is 40 dB under the data's variance: what is perfect already pulls no more
-                return (F.mse_loss(output, target, reduction="none").flatten(1).mean(1) + 1e-4).log().mean()
+                return (F.mse_loss(decoder_output, target, reduction="none").flatten(1).mean(1) + 1e-4).log().mean()
             case "l1":
-                return F.l1_loss(output, target)
+                return F.l1_loss(decoder_output, target)
             case "huber":
-                return F.huber_loss(output, target)
-            case "logistic":
-                return discretised_logistic_nll(output, self.log_scale, target, self.bin_width).mean()
+                return F.huber_loss(decoder_output, target)
+            case "logistic" | "logistic_mixture":
+                return self._nll(decoder_output, target).mean()
+
+    def nats(self, decoder_output: Tensor, target: Tensor) -> Tensor:
+        """-log p(image | decoder output) of every image, all its values together: (B,) float64, in nats.
+
+        Exact for logistic_mixture, never below the truth for logistic. ValueError for what is not a likelihood.
+        """
+        if not self.is_likelihood:
+            raise ValueError(f"{self.kind} is a distance and gives pixels no probability")
+        return self._nll(decoder_output, target).double().flatten(1).sum(1)
+
+    def _nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
+        """Nats of every value, (B, C, H, W) float32 whatever autocast does."""
+        with torch.autocast(target.device.type, enabled=False):
+            if self.kind == "logistic":
+                return discretised_logistic_nll(decoder_output.float(), self.log_scale, target.float(), self.bin_width)
+            return self.mixture.nll(decoder_output.float(), target.float())
+
+
+class LogisticMixture(nn.Module):
+    """Every value is one of 256, with the mass that a mixture of M logistics has in its bin (arXiv 1701.05517, eq. 2).
+
+    Unlike in that paper (section 2.2) the channels of a pixel are independent given the decoder's output, as the pixels
+    are. The bins of 0 and 255 take the tails, so that the 256 probabilities sum to one. Decoder outputs are, for every
+    channel, M logits, M means and M log scales, from which `_parts` starts training at means spread over the
+    range of the pixels. `std` and `mean` (C,) are what standardised the pixels in [0, 1].
+    """
+
+    bin_width: Tensor
+    black: Tensor
+    white: Tensor
+    start: Tensor
+
+    def __init__(self, std: Sequence[float], mean: Sequence[float], num_mixtures: int) -> None:
+        super().__init__()
+        std_, mean_ = (torch.tensor(values).view(-1, 1, 1, 1) for values in (std, mean))  # (C, M, H, W)
+        self.num_mixtures = num_mixtures
+        shares = (torch.arange(num_mixtures).view(1, -1, 1, 1) + 0.5) / num_mixtures
+        for name, value in {
+            "bin_width": 1 / (255 * std_),
+            "black": -mean_ / std_,
+            "white": (1 - mean_) / std_,
+            "start": (shares - mean_) / std_,
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
+        """Decoder output (B, C * 3 M, H, W), standardised values (B, C, H, W) -> nats of every value (B, C, H, W)."""
+        log_shares, means, log_scales = self._parts(decoder_output)
+        target = target.unsqueeze(2)
+        inverse, half = torch.exp(-log_scales), 0.5 * self.bin_width
+        above, below = (target - means + half) * inverse, (target - means - half) * inverse
+        is_black, is_white = target < self.black + half, target > self.white - half
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor overflows for a > b.
+        # At an edge a or b is infinite, and the factor that holds it and the last one are 1.
+        log_mass = F.logsigmoid(above).masked_fill(is_white, 0.0) + F.logsigmoid(-below).masked_fill(is_black, 0.0)
+        log_width = torch.log(-torch.expm1(-self.bin_width * inverse)).masked_fill(is_black | is_white, 0.0)
+        return -torch.logsumexp(log_shares + log_mass + log_width, dim=2)
+
+    def mean(self, decoder_output: Tensor) -> Tensor:
+        """The expected value, (B, C * 3 M, H, W) -> (B, C, H, W), of the distribution that `nll` scores.
+
+        All mass outside of the range of pixels lies on black and white, so that of one logistic is, with its
+        distribution function F, black + the integral of 1 - F from black to white, of which the 256 bins are the sum
+        by the midpoint rule: s * (softplus((mean - black) / s) - softplus((mean - white) / s)).
+        """
+        log_shares, means, log_scales = self._parts(decoder_output)
+        scales = torch.exp(log_scales)
+        low, high = F.softplus((means - self.black) / scales), F.softplus((means - self.white) / scales)
+        return (torch.exp(log_shares) * (self.black + scales * (low - high))).sum(2)
+
+    def _parts(self, decoder_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log shares, means and log scales (B, C, M, H, W) each, in the units of standardised pixels."""
+        parts = decoder_output.unflatten(1, (-1, 3, self.num_mixtures))  # (B, C, 3, M, H, W)
+        logits, means, log_scales = parts.unbind(2)
+        # Scales stay between a twentieth of a bin (which then has all but 1e-4 of the mass) and a thousand deviations.
+        # The floor is soft: a component that meets it can come back.
+        floor = torch.log(0.05 * self.bin_width)
+        log_scales = (floor + F.softplus(log_scales + math.log(_START) - floor)).clamp(max=math.log(1e3))
+        return F.log_softmax(logits, dim=2), means + self.start, log_scales
 
 
 def discretised_logistic_nll(mean: Tensor, log_scale: Tensor, target: Tensor, bin_width: Tensor) -> Tensor:

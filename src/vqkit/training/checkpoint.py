@@ -50,3 +50,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return tensors, json.loads(file.metadata()["state"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise VqkitError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def resumed_config(folder: Path) -> dict[str, Any] | None:
+    """Settings, as plain values, of the run that is waiting in a folder; None if there is no checkpoint."""
+    checkpoint = find_checkpoint(folder)
+    return None if checkpoint is None else load_checkpoint(checkpoint)[1]["config"]

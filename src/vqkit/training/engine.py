@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -29,6 +30,7 @@ class Engine:
         if config.strategy == "fsdp2" and self.world_size == 1:
             raise VqkitError("train.strategy=fsdp2 shards over several processes: start it with torchrun, or use auto")
         self.sharded = config.strategy == "fsdp2"
+        self.units: Sequence[nn.Module] = ()
         self.fabric = Fabric(
             accelerator="auto" if torch.cuda.is_available() else "cpu",
             devices=local,
@@ -42,7 +44,7 @@ class Engine:
 
     def _strategy(self) -> Any:
         if self.sharded:
-            return ModelParallelStrategy(_shard, data_parallel_size=self.world_size, tensor_parallel_size=1)
+            return ModelParallelStrategy(self._shard, data_parallel_size=self.world_size, tensor_parallel_size=1)
         # The quantizers keep their statistics equal on all ranks themselves; broadcasting them again would cost time.
         return DDPStrategy(forward_sync_buffers=False) if self.world_size > 1 else "auto"
 
@@ -63,13 +65,22 @@ class Engine:
         """What the arithmetic runs in: 'bfloat16' (autocast) or 'float32'."""
         return "bfloat16" if "bf16" in str(self.fabric._precision.precision) else "float32"
 
-    def wrap_model(self, model: Any, compiled: bool) -> nn.Module:
-        """The model on its device and in its strategy; call the result, keep `unwrap` of it for state."""
-        model = model.to(memory_format=torch.channels_last) if not self.sharded else model
-        if compiled:
-            model.encoder.compile()
-            model.decoder.compile()
+    def wrap_model(self, model: nn.Module, units: Sequence[nn.Module], compiled: bool) -> nn.Module:
+        """The model on its device and in its strategy; call the result, keep `unwrap` of it for state.
+
+        units: parts that are compiled and sharded one by one.
+        """
+        model = cast(Any, model).to(memory_format=torch.channels_last) if not self.sharded else model
+        for unit in units if compiled else ():
+            unit.compile()
+        self.units = units
         return self.fabric.setup_module(model)
+
+    def _shard(self, model: nn.Module, mesh: Any) -> nn.Module:
+        """The plan of FSDP2: the units, then the rest; codebook statistics are buffers and stay whole."""
+        for part in (*self.units, model):
+            fully_shard(part, mesh=mesh["data_parallel"], reshard_after_forward=True)
+        return model
 
     def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
         return cast(Optimizer, self.fabric.setup_optimizers(optimizer))
@@ -123,11 +134,3 @@ def copy_full(target: Tensor, value: Tensor) -> None:
         if isinstance(target, DTensor):
             value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
         target.copy_(value)
-
-
-def _shard(model: nn.Module, mesh: Any) -> nn.Module:
-    """The plan of FSDP2: encoder, decoder, then the rest; codebook statistics are buffers and stay whole."""
-    data_parallel = mesh["data_parallel"]
-    for part in (model.encoder, model.decoder, model):
-        fully_shard(cast(nn.Module, part), mesh=data_parallel, reshard_after_forward=True)
-    return model

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..config import LossConfig, WeightConfig
-from ..model import Output
 from ..model.quantizers import weighted_sum
 
 
@@ -39,9 +38,9 @@ def scheduled(weight: WeightConfig, progress: float) -> float:
     return weight.peak * min(max(position, 1e-6) / weight.share, 1.0)
 
 
-def total_loss(output: Output, weights: Mapping[str, float]) -> Tensor:
+def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Sum of every term times the weight of the same name."""
-    return weighted_sum(output.terms, weights, output.reconstruction)
+    return weighted_sum(terms, weights, next(iter(terms.values())))
 
 
 def _weights(config: LossConfig) -> dict[str, WeightConfig]:

@@ -10,6 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from ..config import TrainConfig
 from ..errors import VqkitError
+from .engine import use_bfloat16
 
 
 def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]:
@@ -18,7 +19,7 @@ def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]
     Weight decay is for matrices and kernels, not for biases, norms and codebooks.
     """
     named = list(model.named_parameters())
-    hidden = {name for name, value in named if settings.optimizer == "muon" and value.ndim == 2 and ".blocks." in name}
+    hidden = {name for name, value in named if settings.optimizer == "muon" and value.ndim == 2 and "blocks." in name}
     decayed = {name for name, value in named if value.ndim >= 2 and "codebook" not in name} - hidden
     groups = [
         {"params": [value for name, value in named if name in decayed], "weight_decay": settings.weight_decay},
@@ -32,7 +33,8 @@ def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]
                 "train.optimizer=muon needs whole matrices and fsdp2 shards them; use train.optimizer=adamw"
             )
         matrices = [value for name, value in named if name in hidden]
-        optimizers.append(Muon(matrices, settings.muon_lr, settings.weight_decay))
+        dtype = torch.bfloat16 if use_bfloat16(settings.precision) else torch.float32
+        optimizers.append(Muon(matrices, settings.muon_lr, settings.weight_decay, dtype=dtype))
     return optimizers
 
 
@@ -40,12 +42,20 @@ class Muon(Optimizer):
     """Momentum whose singular values are all brought near one before it is applied (Jordan et al. 2024).
 
     Update of a matrix (rows, columns): lr * sqrt(max(1, rows / columns)) * orthogonalise(Nesterov momentum). Matrices
-    of one shape are orthogonalised together, in float32: bfloat16 is slow on processors without it.
+    of one shape are orthogonalised together, in `dtype`: bfloat16 is precise enough and five times as fast where the
+    processor multiplies it, and slow where it does not.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        matrices: list[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__([{"params": matrices, "peak_lr": lr}], {"lr": lr})
-        self.weight_decay, self.momentum = weight_decay, momentum
+        self.weight_decay, self.momentum, self.dtype = weight_decay, momentum, dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -55,7 +65,8 @@ class Muon(Optimizer):
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonalise(torch.stack([self._momentum(parameter) for parameter in parameters]))
+                momenta = torch.stack([self._momentum(parameter) for parameter in parameters])
+                updates = orthogonalise(momenta.to(self.dtype)).to(momenta.dtype)
                 step = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_mul_(parameters, 1.0 - group["lr"] * self.weight_decay)
                 torch._foreach_add_(parameters, list(updates.unbind()), alpha=-step)

@@ -116,6 +116,8 @@ def figures(row: Mapping[str, Any]) -> str:
     parts = [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in row.items() if name.startswith("loss/")]
     if "psnr" in row:
         parts.insert(0, f"PSNR {row['psnr']:.2f} dB")
+    if "bits_per_code" in row:
+        parts.insert(0, f"{row['bits_per_code']:.3f} bits a code")
     if "usage" in row:
         parts.append(f"usage {row['usage']:.0%}")
     if "images_per_second" in row:

@@ -10,16 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, from_tree
-from ..data import ImageData
 from ..errors import VqkitError
-from ..model import Autoencoder
 from .average import WeightAverage
-from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint
 from .engine import Engine, copy_full, full, unwrap
 from .health import Guard
 from .optimizers import build_optimizers
 from .remedies import Remedies
+from .task import Task
 
 
 class State:
@@ -30,16 +28,16 @@ class State:
     holds the averaged weights of the best validation, with patience.
     """
 
-    def __init__(self, data: ImageData, config: Config, engine: Engine) -> None:
-        self.config, self.engine = config, engine
-        self.fingerprint = _fingerprint(data)
-        torch.manual_seed(config.seed)
-        self.model = engine.wrap_model(build_model(data, config), config.train.compile)
-        self.raw: Autoencoder = unwrap(self.model)  # type: ignore[assignment]
-        self.optimizers = [engine.wrap_optimizer(one) for one in build_optimizers(self.raw, config.train)]
-        self.average = WeightAverage(self.raw, config.train.ema_decay)
-        discrete = self.raw.quantizer.is_countable
-        self.guard = Guard(self.raw.quantizer, config.train, engine) if discrete else None
+    def __init__(self, task: Task, engine: Engine) -> None:
+        self.task, self.engine = task, engine
+        torch.manual_seed(task.seed)
+        model = task.build()
+        self.model = engine.wrap_model(model, task.units(model), task.settings.compile)
+        self.raw = unwrap(self.model)
+        self.optimizers = [engine.wrap_optimizer(one) for one in build_optimizers(self.raw, task.settings)]
+        self.average = WeightAverage(self.raw, task.settings.ema_decay)
+        quantizer = task.quantizer(self.raw)
+        self.guard = Guard(quantizer, task.settings, engine) if quantizer is not None else None
         self.remedies = self.guard.remedies if self.guard else Remedies([])
         self.best: dict[str, Tensor] = {}
         self.step, self.elapsed, self.validation_seconds = 0, 0.0, 0.0
@@ -47,7 +45,7 @@ class State:
 
     def watch_plateau(self, loss: float) -> bool:
         """Note a validation loss, keep the weights if it is the best; True when patience is used up."""
-        patience = self.config.train.patience
+        patience = self.task.settings.patience
         if not patience:
             return False
         if loss < self.best_loss:
@@ -84,8 +82,8 @@ class State:
             "best_loss": self.best_loss,
             "looks_without_gain": self.looks_without_gain,
             "guard": guard[1],
-            "data": self.fingerprint,
-            "config": self.config.model_dump(mode="json"),
+            "data": self.task.fingerprint,
+            "config": self.task.config(),
         }
         if self.engine.is_main:
             save_checkpoint(folder, self.step, tensors, counters)
@@ -94,7 +92,7 @@ class State:
     def restore(self, path: Path) -> None:
         """Go back to a checkpoint, to the bit. VqkitError when it is damaged or of other data."""
         tensors, counters = load_checkpoint(path)
-        if counters["data"] != self.fingerprint:
+        if counters["data"] != self.task.fingerprint:
             raise VqkitError(
                 f"the data are not those that {path.parents[1]} was started with; --resume needs the same ones"
             )
@@ -124,26 +122,3 @@ class State:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield parameter, optimizer.state
-
-
-def build_model(data: ImageData, config: Config) -> Autoencoder:
-    """The untrained model for images of this size and normalisation. VqkitError for settings that contradict."""
-    shape = (data.channels, *data.size)
-    try:
-        return Autoencoder(config.model, shape, config.losses, data.normalisation.std)
-    except ValueError as error:
-        raise VqkitError(f"these settings do not go together: {error}") from error
-
-
-def resumed_config(folder: Path) -> Config | None:
-    """Settings of the run that is waiting in a folder, None if there is no checkpoint."""
-    checkpoint = find_checkpoint(folder)
-    if checkpoint is None:
-        return None
-    return from_tree(load_checkpoint(checkpoint)[1]["config"], where=str(checkpoint))
-
-
-def _fingerprint(data: ImageData) -> dict[str, Any]:
-    """What must be equal for a resumed run to go on with the same images: counts and exact pixel statistics."""
-    found = data.describe()
-    return {key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")}

@@ -14,24 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ..artifact import Artifact
-from ..config import Config
-from ..data import ImageData, split_batches, training_batches
 from ..data.splits import derive_seed
 from ..errors import VqkitError
-from ..metrics import code_counts, code_figures, psnr, to_pixels
-from ..model import Output
+from ..metrics import code_counts, code_figures
 from ..model.blocks import num_parameters
 from .checkpoint import find_checkpoint
 from .engine import Engine
 from .health import check_finite
-from .losses import changing_weights, loss_weights, peak_weights, total_loss
+from .losses import total_loss
 from .progress import Display, Silent
 from .runlog import RunLog
-from .state import State, build_model
+from .state import State
+from .task import Batch, Output, Task
 
 
 class Interrupted(VqkitError):
@@ -39,24 +36,24 @@ class Interrupted(VqkitError):
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """A finished run: the artifact with averaged weights, its curves and events, and figures about the training."""
+class Finished:
+    """A finished run: the model with averaged weights, its curves and events, and figures about the training."""
 
-    artifact: Artifact
+    model: nn.Module
     history: list[dict[str, Any]]
     events: list[dict[str, Any]]
     figures: dict[str, Any]
 
 
-def train(data: ImageData, config: Config, folder: Path, display: Display | None = None) -> TrainingResult | None:
-    """Train an autoencoder on `data` as `config` says, keeping metrics.jsonl and checkpoints in `folder`.
+def fit(task: Task, folder: Path, display: Display | None = None) -> Finished | None:
+    """Train what `task` says, keeping metrics.jsonl and checkpoints in `folder`.
 
     A checkpoint in the folder is resumed from. Returns None on ranks other than the first.
     Errors: TrainingDiverged; Interrupted after Ctrl-C or SIGTERM (a checkpoint is written first); VqkitError when the
     folder cannot be written.
     """
-    engine = Engine(config.train)
-    run = Run(data, config, folder, engine, display if display and engine.is_main else Silent())
+    engine = Engine(task.settings)
+    run = Run(task, folder, engine, display if display and engine.is_main else Silent())
     try:
         with _signals() as stop:
             run.loop(stop)
@@ -68,9 +65,9 @@ def train(data: ImageData, config: Config, folder: Path, display: Display | None
 class Run:
     """The steps of a run in the order they happen; what they change is in `state`."""
 
-    def __init__(self, data: ImageData, config: Config, folder: Path, engine: Engine, display: Display) -> None:
-        self.data, self.config, self.folder, self.engine, self.display = data, config, folder, engine, display
-        self.state = State(data, config, engine)
+    def __init__(self, task: Task, folder: Path, engine: Engine, display: Display) -> None:
+        self.task, self.settings, self.folder, self.engine, self.display = task, task.settings, folder, engine, display
+        self.state = State(task, engine)
         checkpoint = find_checkpoint(folder)
         if checkpoint:
             self.state.restore(checkpoint)
@@ -84,22 +81,21 @@ class Run:
 
     def loop(self, stop: threading.Event) -> None:
         """Steps until the schedule, the time budget or the plateau ends it."""
-        settings, state, engine = self.config.train, self.state, self.engine
-        where = state.step, engine.rank, engine.world_size
-        batches = training_batches(self.data, self.config.data, settings.batch_size, self.config.seed, *where)
+        settings, state, engine = self.settings, self.state, self.engine
+        batches = self.task.batches(state.step, engine.rank, engine.world_size)
         self.display.start(self._title())
         window = time.perf_counter(), state.step
         while not self.stopped_by:
             progress = self._progress(stop)
             if progress >= 1:
                 break
-            row, output, images = self._step(next(batches), progress)
+            row, output, part = self._step(next(batches), progress)
             state.step += 1
             self._look_after(row, progress)
             if state.step % settings.log_every == 0:
                 seconds = time.perf_counter() - window[0]
                 row["images_per_second"] = (state.step - window[1]) * settings.batch_size / seconds
-                self._log_train(row, output, images, progress)
+                self._log_train(row, output, part, progress)
                 window = time.perf_counter(), state.step
             # a time budget must know before its end what the last look will cost
             unmeasured = settings.max_minutes is not None and not state.validation_seconds and progress >= 0.5
@@ -115,7 +111,7 @@ class Run:
 
     def _progress(self, stop: threading.Event) -> float:
         """Share of the schedule that is done, the same on every rank. Interrupted when any rank was told to stop."""
-        settings, state = self.config.train, self.state
+        settings, state = self.settings, self.state
         state.elapsed = time.perf_counter() - self.started
         progress = state.step / settings.steps
         if settings.max_minutes is not None:
@@ -136,15 +132,15 @@ class Run:
             self.stopped_by = "steps" if state.step >= settings.steps else "max_minutes"
         return progress
 
-    def _step(self, batch: Tensor, progress: float) -> tuple[dict[str, Any], Output, Tensor]:
-        """One optimiser step; returns its row of figures, and output and images of the last part for more of them."""
-        settings, state = self.config.train, self.state
+    def _step(self, batch: Batch, progress: float) -> tuple[dict[str, Any], Output, Batch]:
+        """One optimiser step; returns its row of figures, and output and last part of the batch for more of them."""
+        settings, state = self.settings, self.state
         factor = schedule(progress, settings.warmup, settings.final_lr) * state.remedies.lr_factor
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak_lr"]
         weights = self._weights(progress)
-        parts = batch.chunk(settings.accumulate)
+        parts = list(zip(*(tensor.chunk(settings.accumulate) for tensor in batch), strict=True))
         row: dict[str, Any] = {}
         for index, part in enumerate(parts):
             output, values = self._forward_backward(part, weights, index, len(parts))
@@ -160,17 +156,17 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state.average.update(state.step - state.remedies.restarted_at)
-        changing = changing_weights(self.config.losses) & output.terms.keys()
+        changing = self.task.changing_weights() & output.terms.keys()
         row |= {f"weight/{name}": weights[name] for name in sorted(changing)}
         return {**row, "lr": factor * settings.lr}, output, parts[-1]
 
     def _forward_backward(
-        self, part: Tensor, weights: dict[str, float], index: int, count: int
+        self, part: Batch, weights: dict[str, float], index: int, count: int
     ) -> tuple[Output, dict[str, float]]:
-        self.generator.manual_seed(derive_seed("noise", self.config.seed, self.state.step, index))  # of all ranks alike
+        self.generator.manual_seed(derive_seed("noise", self.task.seed, self.state.step, index))  # of all ranks alike
         with self.engine.synchronise(self.state.model, wanted=index == count - 1):
-            output = self.state.model(self._prepare(part), self.generator)
-            loss = total_loss(output, weights)
+            output = self.task.forward(self.state.model, part, self.generator)
+            loss = total_loss(output.terms, weights)
             self.engine.backward(loss / count)
         if self.guard:
             self.guard.add(output.codes)
@@ -180,7 +176,7 @@ class Run:
 
     def _weights(self, progress: float) -> dict[str, float]:
         """Loss weights by term, as the schedule and the guard want them."""
-        weights = loss_weights(self.config.losses, progress)
+        weights = self.task.weights(progress)
         return {name: weight * self.state.remedies.factors.get(name, 1.0) for name, weight in weights.items()}
 
     def _look_after(self, row: dict[str, Any], progress: float) -> None:
@@ -188,24 +184,19 @@ class Run:
         for event in self.guard.check(self.state.step, row, self._weights(progress), progress) if self.guard else ():
             self._event(*event)
 
-    def _prepare(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> standardised float32 on the device, channels last."""
-        images = images.to(self.engine.device, non_blocking=True)
-        return self.data.normalisation.apply(images).contiguous(memory_format=torch.channels_last)
-
     # ------------------------------------------------------------------------------------------- looking at the run
 
     def _title(self) -> str:
         engine, raw = self.engine, self.state.raw
         return (
-            f"{self.data.name}: {len(self.data.splits['train'])} training images; {num_parameters(raw) / 1e6:.2f} M "
-            f"parameters, {raw.bits_per_image(self.data.size):.0f} bits an image; {engine.precision} on "
+            f"{self.task.title(raw)}; {num_parameters(raw) / 1e6:.2f} M parameters; {engine.precision} on "
             f"{engine.world_size} x {engine.device.type}"
             + (f"; resumed at step {self.state.step}" if self.state.step else "")
         )
 
-    def _log_train(self, row: dict[str, Any], output: Output, images: Tensor, progress: float) -> None:
-        row = {"step": self.state.step, "split": "train", **row, "psnr": float(self._psnr(output, images).mean())}
+    def _log_train(self, row: dict[str, Any], output: Output, part: Batch, progress: float) -> None:
+        figures = {name: float(value) for name, value in self.task.figures(output, part).items()}
+        row = {"step": self.state.step, "split": "train", **row, **figures}
         row |= self.guard.figures if self.guard else {}
         row["seconds"] = time.perf_counter() - self.started
         if self.log:
@@ -216,18 +207,20 @@ class Run:
     def _validate(self) -> None:
         """Figures of the averaged weights on the validation split."""
         begin, state, engine = time.perf_counter(), self.state, self.engine
-        quantizer = state.raw.quantizer
-        counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if self.guard else 1, dtype=torch.long)
+        quantizer = self.task.quantizer(state.raw)
+        counts = torch.zeros(0)
+        if quantizer is not None:
+            counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size, dtype=torch.long)
         sums: dict[str, Tensor] = {}
         state.model.eval()
         with state.average.swapped():
-            for images in self._validation_batches():
-                self._add_batch(images, sums, counts)
+            for batch in self._validation_batches():
+                self._add_batch(batch, sums, counts)
         state.model.train()
         names = sorted(sums)
         totals = dict(zip(names, engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
         row = {name: value / totals["images"] for name, value in totals.items() if name != "images"}
-        if self.guard:
+        if quantizer is not None:
             row |= code_figures(quantizer.per_codebook(engine.sum(counts.to(engine.device)).cpu()))
         if state.watch_plateau(row["loss"]):
             self.stopped_by = "plateau"
@@ -237,28 +230,23 @@ class Run:
         if self.log:
             self.log.add({"step": state.step, "split": "validation", **row, "seconds": now - self.started})
 
-    def _validation_batches(self) -> Iterator[Tensor]:
+    def _validation_batches(self) -> Iterator[Batch]:
         """This rank's batches; all of them when the model is sharded, as shards must step together."""
-        batches = split_batches(self.data, "validation", self.config.train.batch_size, self.config.data.num_workers)
-        for index, (_, images) in enumerate(batches):
+        for index, batch in enumerate(self.task.validation_batches()):
             if self.engine.sharded or index % self.engine.world_size == self.engine.rank:
-                yield images
+                yield batch
 
-    def _add_batch(self, images: Tensor, sums: dict[str, Tensor], counts: Tensor) -> None:
+    def _add_batch(self, batch: Batch, sums: dict[str, Tensor], counts: Tensor) -> None:
         """Add the sums over one batch of everything that validation averages."""
-        output = self.state.model(self._prepare(images))
-        loss = total_loss(output, peak_weights(self.config.losses))
-        values = {"loss": loss, "psnr": self._psnr(output, images).mean()}
+        output = self.task.forward(self.state.model, batch, None)
+        loss = total_loss(output.terms, self.task.peak_weights())
+        values = {"loss": loss, **self.task.figures(output, batch)}
         values |= {f"loss/{name}": term for name, term in output.terms.items()}
-        values["images"] = torch.ones((), device=output.reconstruction.device)
+        values["images"] = torch.ones((), device=loss.device)
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value.double() * len(images)
+            sums[name] = sums.get(name, 0.0) + value.double() * len(batch[0])
         if self.guard:
             counts += code_counts(output.codes, counts.shape[1]).cpu()
-
-    def _psnr(self, output: Output, images: Tensor) -> Tensor:
-        pixels = to_pixels(self.data.normalisation.undo(output.reconstruction.detach()))
-        return psnr(pixels, images.to(pixels.device))
 
     def _event(self, level: str, message: str) -> None:
         """Say it now and keep it for the report."""
@@ -268,25 +256,24 @@ class Run:
 
     # ----------------------------------------------------------------------------------------------------- the result
 
-    def result(self) -> TrainingResult | None:
-        """The artifact, on the first rank."""
+    def result(self) -> Finished | None:
+        """The model and what is known of its training, on the first rank."""
         state = self.state
         weights = state.weights()  # a collective call when the model is sharded
         if self.log is None:
             return None
-        model = build_model(self.data, self.config)
+        model = self.task.build()
         model.load_state_dict(weights)
         figures = {
             "step": state.step,
             "stopped_by": self.stopped_by,
             "training_seconds": state.elapsed,
-            "images_per_second": state.step * self.config.train.batch_size / state.elapsed,
+            "images_per_second": state.step * self.settings.batch_size / state.elapsed,
             "parameters": num_parameters(model),
             "precision": self.engine.precision,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        artifact = Artifact(self.config, model.eval(), self.data.describe())
-        return TrainingResult(artifact, self.log.history, self.log.events, figures)
+        return Finished(model.eval(), self.log.history, self.log.events, figures)
 
     def close(self) -> None:
         """Give the terminal and the files back."""

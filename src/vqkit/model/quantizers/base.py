@@ -154,7 +154,7 @@ class Quantizer(Bottleneck):
             tokens, real = self._tokens(latents, mask), _real(latents, mask)
             result = self.quantize(tokens if real is None else tokens[real], generator)
             values = _scatter(result.values, real, 0)
-            quantized = _without_padding(self.project_out(values), real)
+            quantized = _without_padding(self._project_out(values), real)
             loss = weighted_sum(result.terms, self.default_weights, values)
         codes = _scatter(result.codes, real, PADDING)
         return Quantized(from_tokens(quantized, latents), from_tokens(codes, latents), loss, result.terms)
@@ -170,7 +170,7 @@ class Quantizer(Bottleneck):
             tokens = to_tokens(codes)
             real = tokens[:, 0] >= 0
             values = self.lookup(tokens.where(real[:, None], 0)).where(real[:, None], 0.0)
-            return from_tokens(_without_padding(self.project_out(values), real), codes)
+            return from_tokens(_without_padding(self._project_out(values), real), codes)
 
     # ----------------------------------------------------------------------------------------- what a family defines
 
@@ -189,6 +189,11 @@ class Quantizer(Bottleneck):
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (N, Q) -> values (N, d), to the bit those of `quantize`."""
+
+    def _project_out(self, values: Tensor) -> Tensor:
+        """Values (N, d) -> (N, D), in the precision of the layer's weights: a model may be decoded in float64."""
+        weight = getattr(self.project_out, "weight", values)
+        return self.project_out(values.to(weight.dtype))
 
     def _tokens(self, latents: Tensor, mask: Tensor | None) -> Tensor:
         check_latents(latents, self.latent_dim, mask)

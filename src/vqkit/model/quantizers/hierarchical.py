@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -98,9 +96,9 @@ def _coarse(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else fold(mask[:, None], 2).any(1)
 
 
-def _pointwise(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A layer over the channels of (B, C, *grid)."""
-    return layer(x.movedim(1, -1)).movedim(-1, 1)
+def _pointwise(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A layer over the channels of (B, C, *grid), in the precision of its weights."""
+    return layer(x.movedim(1, -1).to(layer.weight.dtype)).movedim(-1, 1)
 
 
 def fold(x: Tensor, factor: int) -> Tensor:

@@ -1,0 +1,106 @@
+"""How well does a prior predict the codes of a set of images, and how near are its samples to what it was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..artifact import Artifact
+from ..data import ImageData, split_batches
+from ..errors import VqkitError
+from ..metrics import code_counts, entropy_bits
+from ..model.prior import Condition, Prior
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class PriorEvaluation:
+    """Figures of one split.
+
+    metrics: bits_per_code and bits_per_image (what the codes of an image cost under the prior that is told its class or
+    caption), label_bits (what the class costs, uniformly; None for captions), bits_per_code_untold (told nothing),
+    order0_bits (entropy of the split's own code histogram: the best that a prior without context could do), and
+    saving_vs_order0, of the cheaper of told with its class paid for, and untold. bits_per_image: (N,) float64, told.
+    """
+
+    metrics: dict[str, Any]
+    bits_per_image: np.ndarray
+
+
+@torch.no_grad()
+def evaluate_prior(
+    artifact: Artifact, data: ImageData, split: str = "test", progress: Callable[[float], None] | None = None
+) -> PriorEvaluation:
+    """Code lengths of a split (train, validation or test) under the artifact's prior.
+
+    Errors: VqkitError without a prior, and when the split is empty.
+    """
+    prior, sizes = artifact.wanted_prior(), artifact.model.quantizer.codebook_sizes
+    counts = torch.zeros(len(sizes), max(sizes), dtype=torch.long)
+    told, untold = [], []
+    for indices, images in split_batches(data, split, BATCH_SIZE):
+        codes = artifact.model.encode(artifact.standardise(images))
+        counts += code_counts(codes, max(sizes))
+        condition = described(prior, data, indices)
+        told.append(prior.bits(codes, condition))
+        untold.append(told[-1] if condition.is_empty else prior.bits(codes))
+        if progress:
+            progress(sum(map(len, told)) / len(data.splits[split]))
+    if not told:
+        raise VqkitError(f"the {split} split of {data.name} is empty; choose another with --split")
+    return _collect(prior, split, torch.cat(told), torch.cat(untold), counts)
+
+
+def described(prior: Prior, data: ImageData, indices: np.ndarray) -> Condition:
+    """What the data say of these images, as far as the prior can be told; nothing for data without labels."""
+    if prior.has_captions and data.captions:
+        return prior.told(len(indices), prompts=[data.captions[int(index)] for index in indices])
+    if prior.classes and data.groups:
+        return prior.told(len(indices), [data.groups[int(index)] for index in indices])
+    return Condition()
+
+
+def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, counts: Tensor) -> PriorEvaluation:
+    length, has_classes = prior.layout.length, bool(prior.classes)
+    label_bits = float(np.log2(len(prior.classes))) if has_classes else None if prior.has_captions else 0.0
+    order0 = sum(entropy_bits(row[None]) for row in counts) / len(counts)
+    best = float(untold.mean()) / length
+    if label_bits is not None:
+        best = min(best, (float(told.mean()) + label_bits) / length)
+    metrics = {
+        "split": split,
+        "images": len(told),
+        "bits_per_code": float(told.mean()) / length,
+        "bits_per_image": float(told.mean()),
+        "label_bits": label_bits,
+        "bits_per_code_untold": float(untold.mean()) / length,
+        "order0_bits": order0,
+        "saving_vs_order0": 1.0 - best / order0 if order0 else 0.0,
+    }
+    return PriorEvaluation(metrics, told.numpy())
+
+
+@torch.no_grad()
+def nearest_images(data: ImageData, images: np.ndarray, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """For each of `images` uint8 (N, H, W, C) the nearest of a split: its pixels, and the distance (N,).
+
+    The distance is the root mean square over pixels, 0 to 255. Errors: VqkitError when the split is empty.
+    """
+    wanted = torch.from_numpy(images).permute(0, 3, 1, 2).flatten(1).float()
+    best = torch.full((len(wanted),), torch.inf)
+    found = torch.zeros(len(wanted), dtype=torch.long)
+    for indices, pixels in split_batches(data, split, 1024):
+        distances, places = torch.cdist(wanted, pixels.flatten(1).float()).min(1)
+        closer = distances < best
+        best = torch.where(closer, distances, best)
+        found = torch.where(closer, torch.from_numpy(np.asarray(indices))[places], found)
+    if len(wanted) and not bool(best.isfinite().all()):
+        raise VqkitError(f"the {split} split of {data.name} is empty")
+    neighbours = data.read(found).permute(0, 2, 3, 1).contiguous().numpy()
+    return neighbours, (best / wanted.shape[1] ** 0.5).numpy()

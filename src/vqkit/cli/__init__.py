@@ -1,0 +1,95 @@
+"""The command line: parse, call one function, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import VqkitError
+from . import models, priors
+
+COMMANDS = {**models.COMMANDS, **priors.COMMANDS}
+
+EPILOG = """examples:
+  vqkit train photos --out runs/photos             train on a folder of pictures
+  vqkit train emoji --out runs/emoji train.max_minutes=5 model.quantizer.codebook_size=256
+  vqkit reconstruct runs/photos cat.jpg --out cats
+  vqkit train-prior runs/photos photos             then it makes pictures of its own:
+  vqkit generate runs/photos --num 64 --out grid.png
+
+DATA is a folder of pictures, one picture, IDX, .npy, .npz, .parquet, or built in: emoji, fashion-mnist, digits."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Suggests the nearest command or option when one is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice: '" in message:
+            word, *known = re.findall("'([^']*)'", message)
+            message = message.replace("argument command: invalid choice:", "unknown command")
+            message += _did_you_mean(word, known)
+        raise VqkitError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        options, rest = _parser().parse_known_args([word for word in arguments if word != "--debug"])
+        if options.command is None:
+            _parser().print_help()
+            return 0
+        _check_rest(options, rest)
+        return int(COMMANDS[options.command][0](options))
+    except KeyboardInterrupt:
+        print("vqkit: interrupted", file=sys.stderr)
+        return 130
+    except VqkitError as error:
+        if debug:
+            raise
+        print(f"vqkit: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Interrupted" else 2
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"vqkit: {error} (--debug shows where)", file=sys.stderr)
+        return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="vqkit",
+        description="Train a discrete autoencoder on your own files, see that it is healthy, and use it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vqkit {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=Parser)
+    for name, (_, text, add_arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add_arguments(command)
+        command.set_defaults(known=[action.option_strings for action in command._actions])
+    return parser
+
+
+def _check_rest(options: argparse.Namespace, rest: list[str]) -> None:
+    """What argparse left over: settings behind options are settings, all else is a mistake."""
+    settings = [word for word in rest if "=" in word and not word.startswith("-") and hasattr(options, "settings")]
+    if settings:
+        options.settings = [*options.settings, *settings]
+    wrong = [word for word in rest if word not in settings]
+    if wrong:
+        known = ["--debug", *(action for option in options.known for action in option)]
+        raise VqkitError(f"unknown argument '{wrong[0]}'{_did_you_mean(wrong[0], known)}")
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""

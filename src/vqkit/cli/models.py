@@ -1,0 +1,169 @@
+"""Commands for autoencoders: train, evaluate, reconstruct, info, recipes, data. Heavy imports happen inside of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from .printing import Commands, plain, print_figures, progress_bar
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
+    parser.add_argument(
+        "settings", nargs="*", default=[], metavar="key.subkey=value", help="settings over the recipe's"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty")
+    parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help="see 'vqkit recipes'; default: by DATA, else images")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that stopped in DIR")
+
+
+def _train(options: argparse.Namespace) -> int:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print("loading ...", file=sys.stderr)
+    from ..run import train
+    from ..training.progress import display_for_terminal
+
+    artifact = train(
+        options.data,
+        options.out,
+        options.recipe,
+        options.settings,
+        resume=options.resume,
+        display=display_for_terminal(),
+    )
+    if artifact is not None:
+        print_figures(artifact.metrics)
+        print(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
+    return 0
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
+    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
+    parser.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
+    parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    parser.add_argument("--likelihood", action="store_true", help="also a true bound in bits per dimension")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ..apps.evaluate import evaluate, open_for
+    from ..artifact import Artifact
+    from ..files import write_text
+
+    artifact = Artifact.load(options.artifact)
+    data = open_for(artifact, options.data, options.split)
+    with progress_bar("evaluating") as progress:
+        result = evaluate(artifact, data, options.split, progress)
+    metrics = {**result.metrics, "content_id": artifact.content_id, "data": str(options.data)}
+    print_figures(metrics)
+    if options.json:
+        write_text(Path(options.json), json.dumps(metrics, indent=2) + "\n")
+    return 0
+
+
+def _reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
+    parser.add_argument("files", nargs="+", metavar="FILES", help="pictures, or folders of them")
+    parser.add_argument("--out", required=True, metavar="DIR2", help="where the PNG files go; nothing is overwritten")
+
+
+def _reconstruct(options: argparse.Namespace) -> int:
+    from ..apps.reconstruct import reconstruct
+    from ..artifact import Artifact
+
+    failed = 0
+    for item in reconstruct(Artifact.load(options.artifact), options.files, Path(options.out)):
+        if item.error:
+            failed += 1
+            print(f"vqkit: skipped: {item.error}", file=sys.stderr)
+            continue
+        bpp = item.bits / (item.size[0] * item.size[1])
+        print(f"{item.target}  {item.psnr:.2f} dB  {item.bits / 8:.0f} bytes of codes  {bpp:.3f} bpp")
+    return 1 if failed else 0
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
+
+
+def _info(options: argparse.Namespace) -> int:
+    from ..artifact import Artifact
+    from ..config import dump
+
+    artifact = Artifact.load(options.artifact)
+    quantizer, grid = artifact.model.quantizer, artifact.model.grid(artifact.size)
+    height, width = artifact.size
+    print(
+        f"{options.artifact}: {artifact.config.model.quantizer.kind} autoencoder, content id {artifact.content_id[:16]}"
+    )
+    print(f"images   {height}x{width}, {artifact.channels} channels, trained on {artifact.data['name']}")
+    in_codes = f" in {quantizer.num_codebooks} codes" if quantizer.num_codebooks > 1 else ""
+    print(
+        f"codes    {grid[0]}x{grid[1]} of {quantizer.bits_per_position:.4g} bits{in_codes}"
+        f" = {artifact.model.bits_per_image(artifact.size):.0f} bits an image"
+    )
+    print_figures(artifact.metrics)
+    print(f"\n{dump(artifact.config)}", end="")
+    return 0
+
+
+def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe, to save and change; prior/NAME too")
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from ..config import Config, PriorConfig, recipe_names, recipe_summary, recipe_text
+
+    if options.name:
+        is_prior = options.name.startswith("prior/")
+        print(recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config), end="")
+        return 0
+    for root, prefix in ((Config, ""), (PriorConfig, "prior/")):
+        for name in recipe_names(root):
+            print(f"{prefix + name:<20} {recipe_summary(name, root)}")
+    print("\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe mine.yaml")
+    print("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/")
+    return 0
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
+    parser.add_argument("settings", nargs="*", default=[], metavar="data.key=value", help="settings, as for train")
+    parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help="whose data settings to use")
+    parser.add_argument("--sheet", metavar="FILE.png", help="sample sheet (default: NAME-samples.png)")
+
+
+def _data(options: argparse.Namespace) -> int:
+    from ..data import open_images, sample_sheet
+    from ..run import load_settings
+
+    config = load_settings(options.data, options.recipe, options.settings)
+    data = open_images(options.data, config.data, config.seed)
+    for key, value in data.describe().items():
+        if key == "bad":
+            print(f"{'bad files':<14} {len(value)}")
+            for bad in value[:20]:
+                print(f"{'':<14} {bad['name']}: {bad['reason']}")
+        else:
+            print(f"{key:<14} {plain(value)}")
+    sheet = Path(options.sheet or f"{Path(data.name).stem}-samples.png")
+    if sheet.exists() and not options.sheet:
+        print(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")
+        return 0
+    sample_sheet(data).save(sheet)
+    print(f"{'sample sheet':<14} {sheet}")
+    return 0
+
+
+COMMANDS: Commands = {
+    "train": (_train, "train a model on your own files, with a report at the end", _train_arguments),
+    "evaluate": (_evaluate, "measure a model: PSNR, SSIM, usage, perplexity, bits", _evaluate_arguments),
+    "reconstruct": (_reconstruct, "send pictures through a model and back", _reconstruct_arguments),
+    "info": (_info, "what a trained model is and how good it was", _info_arguments),
+    "recipes": (_recipes, "the settings that ship with vqkit", _recipes_arguments),
+    "data": (_data, "what was found in DATA: counts, sizes, modes, bad files, split, sample sheet", _data_arguments),
+}

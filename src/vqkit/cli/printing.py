@@ -1,0 +1,48 @@
+"""What commands share: their table, figures in words, a bar while something takes long."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+Commands: TypeAlias = dict[
+    str, tuple[Callable[[argparse.Namespace], int], str, Callable[[argparse.ArgumentParser], None]]
+]
+"""name -> what runs it (gives the exit status), one line of help, what adds its arguments"""
+
+
+def plain(value: Any) -> str:
+    """A value in words: numbers short, tables as 'key value' pairs."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in list(value.items())[:12]) or "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return " x ".join(map(plain, value))
+    return str(value)
+
+
+def print_figures(metrics: Mapping[str, Any]) -> None:
+    for key, value in metrics.items():
+        if value is not None:
+            print(f"{key:<18} {plain(value)}")
+
+
+class progress_bar:
+    """A bar on the error stream while something takes long; nothing when that is not a terminal."""
+
+    def __init__(self, what: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self.task = self.bar.add_task(what, total=1.0)
+
+    def __enter__(self) -> Callable[[float], None]:
+        self.bar.start()
+        return lambda share: self.bar.update(self.task, completed=share)
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()

@@ -1,0 +1,288 @@
+"""What is made of a trained network: likelihoods in bits, and codes drawn or completed on grids of any size.
+
+Shapes: B images, Q codebooks, h w a grid of codes, which may be larger or smaller than the grid of training.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...config import PriorConfig
+from ...errors import VqkitError
+from ..autoencoder import Autoencoder
+from .layout import Layout
+from .network import Condition, PriorNetwork
+from .sampling import Sampling, Start, draw
+
+BATCH_CODES = 1 << 13
+"""codes that are scored at once"""
+CHUNK = 16
+"""images that are drawn at once; always as many, so that none depends on how many there are"""
+
+Watch = Callable[[Tensor], None]
+"""sees the codes (B, Q, h, w) of a chunk after each step, -1 where nothing is drawn yet"""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that are drawn at once: codes and known (B, Q, h, w), uniforms (the same), what they are told."""
+
+    codes: Tensor
+    known: Tensor
+    uniforms: Tensor
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn and how.
+
+    classes or prompts: told to the images in turn; nothing = none. steps: None draws code after code in the canonical
+    order, a number all codes in that many steps, scattered over the image. seed: image i is a pure function of it, of
+    i and of the other settings, whatever the number of images and threads.
+    """
+
+    classes: Sequence[str] = ()
+    prompts: Sequence[str] = ()
+    steps: int | None = None
+    seed: int = 0
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A trained prior of an artifact.
+
+    classes: names of the classes it can be told, in the order of their numbers. metrics: figures of its training.
+    """
+
+    config: PriorConfig
+    network: PriorNetwork
+    classes: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        return self.network.layout
+
+    @property
+    def has_captions(self) -> bool:
+        return self.network.captions is not None
+
+    # ----------------------------------------------------------------------------------------------------- conditions
+
+    def told(self, count: int, classes: Sequence[str] = (), prompts: Sequence[str] = ()) -> Condition:
+        """The condition of `count` images: class names or prompts, repeated in turn; nothing = none.
+
+        Errors: VqkitError for a class or a prompt that this prior cannot be told.
+        """
+        if classes and not self.classes:
+            other = "; it takes a prompt" if self.has_captions else ""
+            raise VqkitError(f"this prior was trained without classes, so there is no class '{classes[0]}'{other}")
+        if prompts and not self.has_captions:
+            other = f"; it knows the classes {', '.join(self.classes[:20])}" if self.classes else ""
+            raise VqkitError(f"this prior was trained without captions and takes no prompt{other}")
+        if classes:
+            numbers = [self._class_number(name) for name in classes]
+            return Condition(classes=torch.tensor(numbers).repeat(-(-count // len(numbers)))[:count])
+        if prompts:
+            length = self.network.config.caption_bytes
+            rows = torch.stack([caption_bytes(text, length) for text in prompts])
+            return Condition(captions=rows.repeat(-(-count // len(rows)), 1)[:count])
+        return Condition()
+
+    def _class_number(self, name: str) -> int:
+        known = [one.casefold() for one in self.classes]
+        if name.casefold() not in known:
+            close = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
+            hint = f", did you mean '{self.classes[known.index(close[0])]}'?" if close else ""
+            raise VqkitError(f"no class '{name}'{hint}; there are {', '.join(self.classes)}")
+        return known.index(name.casefold())
+
+    # ---------------------------------------------------------------------------------------------------- likelihoods
+
+    @torch.no_grad()
+    def code_bits(self, codes: Tensor, condition: Condition = Condition()) -> Tensor:  # noqa: B008
+        """-log2 p of every code (B, Q, h, w) given those before it in the canonical order, float64.
+
+        ValueError when the grid is not that of training.
+        """
+        if tuple(codes.shape[1:]) != (len(self.layout.groups), *self.layout.grid):
+            raise ValueError(
+                f"codes must be (B, {len(self.layout.groups)}, *{self.layout.grid}), got {tuple(codes.shape)}"
+            )
+        order = self.layout.canonical[0].expand(len(codes), -1)
+        flat, size = codes.flatten(1), max(1, BATCH_CODES // self.layout.length)
+        nats = [
+            self.network(flat[rows], order[rows], *condition[rows])
+            for rows in (slice(start, start + size) for start in range(0, len(flat), size))
+        ]
+        by_step = torch.cat(nats).double() / math.log(2)
+        return torch.empty_like(by_step).scatter_(1, order, by_step).reshape(codes.shape)
+
+    def bits(self, codes: Tensor, condition: Condition = Condition()) -> Tensor:  # noqa: B008
+        """-log2 p of all codes of each image (B, Q, h, w) -> (B,) float64."""
+        return self.code_bits(codes, condition).flatten(1).sum(1)
+
+    # -------------------------------------------------------------------------------------------------------- drawing
+
+    @cached_property
+    def _exact(self) -> PriorNetwork:
+        """In float64, in which sums differ by so little between batch sizes and threads that no code is drawn otherwise."""
+        return copy.deepcopy(self.network).double()
+
+    def sample(self, count: int, drawing: Drawing = Drawing(), watch: Watch | None = None) -> Tensor:  # noqa: B008
+        """Codes (count, Q, h, w) of the grid of training. Errors: VqkitError as in `told` and `Layout.steps`."""
+        shape = (count, len(self.layout.groups), *self.layout.grid)
+        return self.complete(torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool), drawing, watch)
+
+    def complete(
+        self,
+        codes: Tensor,
+        known: Tensor,
+        drawing: Drawing = Drawing(),  # noqa: B008
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Codes (B, Q, h, w) with those that are not `known` (the same shape, bool) drawn given all that are.
+
+        Every image must have the same number of unknown codes of each codebook. On a grid that is larger than that of
+        training, windows of that size are completed one after another, each knowing what those before it drew.
+        Errors: VqkitError as in `told` and `Layout.steps`.
+        """
+        _check_counts(known)
+        condition = self.told(len(codes), drawing.classes, drawing.prompts)
+        numbers = [uniform_numbers(drawing.seed, index, codes[0].numel()) for index in range(len(codes))]
+        parts = []
+        for start in range(0, len(codes), CHUNK):
+            rows = slice(start, start + CHUNK)
+            uniforms = torch.stack(numbers[rows]).reshape(-1, *codes.shape[1:])
+            told = Condition(*(None if part is None else _padded(part) for part in condition[rows]))
+            count = len(codes[rows])
+            shown = (lambda found, count=count: watch(found[:count])) if watch else None
+            chunk = Chunk(_padded(codes[rows]), _padded(known[rows]), _padded(uniforms), told)
+            parts.append(self._complete_chunk(chunk, drawing, shown)[:count])
+        return torch.cat(parts) if parts else codes
+
+    def _complete_chunk(self, chunk: Chunk, drawing: Drawing, watch: Watch | None) -> Tensor:
+        codes, known = chunk.codes.clone(), chunk.known.clone()
+        for rows, columns in windows((codes.shape[2], codes.shape[3]), self.layout.grid):
+            inside = (slice(None), slice(None), rows, columns)
+            if bool(known[inside].all()):
+                continue
+            shown = _whole(codes, known, inside, watch) if watch else None
+            part = Chunk(codes[inside], known[inside], chunk.uniforms[inside], chunk.condition)
+            codes[inside] = self._complete_window(part, drawing, shown)
+            known[inside] = True
+        return codes
+
+    def _complete_window(self, part: Chunk, drawing: Drawing, watch: Watch | None) -> Tensor:
+        """A window (B, Q, h, w) that fits into the grid of training, whose upper left corner it takes."""
+        codes = part.codes
+        slots = self._slots(codes.shape[2], codes.shape[3])
+        order, sizes = self._plan(slots, part.known.flatten(1), drawing.steps)
+        flat = codes.new_zeros(len(codes), self.layout.length)
+        uniforms = part.uniforms.new_zeros(flat.shape)
+        flat[:, slots], uniforms[:, slots] = codes.flatten(1), part.uniforms.flatten(1)
+        watch_slots = (lambda found: watch(found[:, slots].reshape(codes.shape))) if watch else None
+        found = draw(self._exact, Start(flat, order, uniforms, part.condition), sizes, drawing.sampling, watch_slots)
+        return found[:, slots].reshape(codes.shape)
+
+    def _slots(self, height: int, width: int) -> Tensor:
+        """Slots of a window of the grid, in the order of codes.flatten(1)."""
+        return ((self.layout.rows < height) & (self.layout.columns < width)).nonzero()[:, 0]
+
+    def _plan(self, slots: Tensor, known: Tensor, steps: int | None) -> tuple[Tensor, list[int]]:
+        """Order (B, n) of `slots` (n,) with those that are `known` (B, n) in front, and the sizes of the steps."""
+        layout = self.layout
+        if steps is None and len(slots) == layout.length and not bool(known.any()):
+            order, sizes = layout.canonical
+            return order.expand(len(known), -1), sizes
+        rank = torch.arange(layout.length)  # one by one: codebook by codebook, row by row
+        if steps is not None:
+            rank[layout.scattered] = torch.arange(layout.length)
+        order = slots[(rank[slots] + layout.length * (~known).long()).argsort(1)]
+        drawn = order[0, int(known[0].sum()) :]
+        return order, [1] * len(drawn) if steps is None else layout.steps(drawn, steps)
+
+
+def build_prior_network(
+    config: PriorConfig, model: Autoencoder, size: tuple[int, int], num_classes: int, captions: bool
+) -> PriorNetwork:
+    """The untrained network for the codes of images of `size`. VqkitError for codes that no prior can learn."""
+    quantizer = model.quantizer
+    if not quantizer.is_discrete:
+        raise VqkitError("a prior needs discrete codes; this autoencoder has none (quantizer.kind=none)")
+    groups = [0] * quantizer.num_codebooks
+    for group, places in enumerate(quantizer.places()):
+        for place in places:
+            groups[place] = group
+    layout = Layout(model.grid(size), tuple(quantizer.codebook_sizes), tuple(groups), config.network.order)
+    try:
+        return PriorNetwork(config.network, layout, num_classes, captions)
+    except ValueError as error:
+        raise VqkitError(f"these settings do not go together: network.{error}") from error
+
+
+def code_vectors(model: Autoencoder) -> list[Tensor]:
+    """Code vectors (K, d) of every codebook, in the order of the prior's groups."""
+    parts, found = model.quantizer.parts(), []
+    for places in model.quantizer.places():
+        part = parts[places[0]]
+        found.append(part.lookup(torch.arange(part.codebook_size)[:, None]).detach())
+    return found
+
+
+def caption_bytes(text: str, length: int) -> Tensor:  # (length,) uint8
+    """UTF-8 in lower case, cut or filled with zeros."""
+    raw = " ".join(text.lower().split()).encode("utf-8")[:length]
+    return torch.tensor(list(raw.ljust(length, b"\0")), dtype=torch.uint8)
+
+
+def uniform_numbers(seed: int, index: int, count: int) -> Tensor:  # (count,) float64
+    """The numbers in [0, 1) of image `index`."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + index) & 0x7FFF_FFFF_FFFF_FFFF)
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def windows(grid: tuple[int, int], window: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover a grid row by row, half a window apart; a single one where the grid is not larger."""
+
+    def starts(side: int, part: int) -> list[int]:
+        last = max(side - part, 0)
+        return [*range(0, last, max(part // 2, 1)), last]
+
+    for top in starts(grid[0], window[0]):
+        for left in starts(grid[1], window[1]):
+            yield slice(top, top + window[0]), slice(left, left + window[1])
+
+
+def _whole(codes: Tensor, known: Tensor, inside: tuple[slice, ...], watch: Watch) -> Watch:
+    """Shows a window's codes in their place among all."""
+
+    def show(part: Tensor) -> None:
+        all_codes = codes.masked_fill(~known, -1)
+        all_codes[inside] = part
+        watch(all_codes)
+
+    return show
+
+
+def _check_counts(known: Tensor) -> None:
+    counts = known.flatten(2).sum(2)
+    if len(counts) and not bool((counts == counts[:1]).all()):
+        raise ValueError("every image must have the same number of known codes of each codebook")
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """CHUNK rows, the last one repeated."""
+    missing = CHUNK - len(rows)
+    return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
