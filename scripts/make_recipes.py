@@ -248,7 +248,7 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
     ),
     "fashion-mnist": (
         "classes of Fashion-MNIST, ten minutes on two cores: the benchmark",
-        PriorConfig(train=PRIOR_TRAIN),
+        PriorConfig(random_order=0.25, network=PriorNetworkConfig(width=192, num_blocks=4), train=PRIOR_TRAIN),
     ),
     "emoji": (
         "emoji by their captions: few images, so they are shifted and mirrored, and the network drops channels",

@@ -22,8 +22,8 @@ MAX_PIXELS = 1 << 24
 
 @dataclass(frozen=True)
 class Inpainted:
-    """images: uint8 (N, H, W, C). mask: (H, W) bool, what was made anew. known: (h, w) bool, the codes that were kept in
-    the first round, which no hidden pixel has an influence on."""
+    """images: uint8 (N, H, W, C). mask: (H, W) bool, what was made anew. known: (h, w) bool, the codes that were kept
+    in the first round, which no hidden pixel has an influence on."""
 
     images: np.ndarray
     mask: np.ndarray

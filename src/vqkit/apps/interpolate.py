@@ -16,8 +16,8 @@ from ..model.prior import Drawing, halton_order
 
 @dataclass(frozen=True)
 class Interpolated:
-    """latents: uint8 (N, H, W, C), through a line between the latents, quantised. morph: the same through codes, those of
-    both ends and between them ones that the prior draws; None without a prior."""
+    """latents: uint8 (N, H, W, C), through a line between the latents, quantised. morph: the same through codes,
+    those of both ends and between them ones that the prior draws; None without a prior."""
 
     latents: np.ndarray
     morph: np.ndarray | None

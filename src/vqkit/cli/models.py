@@ -50,7 +50,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from ..apps.evaluate import evaluate, open_for
+    from ..apps.evaluate import evaluate, likelihood, open_for
     from ..artifact import Artifact
     from ..files import write_text
 
@@ -59,6 +59,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     with progress_bar("evaluating") as progress:
         result = evaluate(artifact, data, options.split, progress)
     metrics = {**result.metrics, "content_id": artifact.content_id, "data": str(options.data)}
+    if options.likelihood:
+        with progress_bar("likelihood") as progress:
+            metrics |= likelihood(artifact, data, options.split, progress).metrics
     print_figures(metrics)
     if options.json:
         write_text(Path(options.json), json.dumps(metrics, indent=2) + "\n")

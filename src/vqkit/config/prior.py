@@ -36,7 +36,7 @@ class PriorConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of weights, order of the images, orders of codes, dropped conditions"""
     condition: Literal["auto", "none", "class", "caption"] = "auto"
-    """what is told about an image: its class, its caption, nothing; auto = caption, else class, as far as DATA has them"""
+    """what is told about an image: its class, its caption, nothing; auto = caption, else class, if DATA has them"""
     condition_dropout: Share = 0.1
     """share of the images whose condition is left out, so that the prior works without one, and for guidance"""
     random_order: Share = 0.5

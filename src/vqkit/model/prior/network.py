@@ -315,7 +315,8 @@ class PriorNetwork(nn.Module):
         """-log p of the codes `taken` (B, L), codebook by codebook and never more than MAX_LOGITS at a time."""
         groups = self.groups[order].flatten()
         flat, wanted = hidden.flatten(0, 1), taken.flatten()
-        nats = torch.zeros(len(flat), device=hidden.device)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        nats = torch.zeros(len(flat), dtype=dtype, device=hidden.device)
         for group, size in enumerate(self.layout.group_sizes):
             rows = (groups == group).nonzero()[:, 0] if len(self.layout.group_sizes) > 1 else None
             states, codes = (flat, wanted) if rows is None else (flat[rows], wanted[rows])
@@ -324,7 +325,7 @@ class PriorNetwork(nn.Module):
                 for part, target in zip(*(x.split(max(1, MAX_LOGITS // size)) for x in (states, codes)), strict=True)
             ]
             found = torch.cat(parts)
-            nats = found if rows is None else nats.index_copy(0, rows, found.to(nats.dtype))
+            nats = found if rows is None else nats.index_copy(0, rows, found)
         return nats.reshape(taken.shape)
 
     def _cross_entropy(self, states: Tensor, codes: Tensor, group: int, again: bool) -> Tensor:

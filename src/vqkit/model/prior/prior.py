@@ -137,7 +137,7 @@ class Prior:
 
     @cached_property
     def _exact(self) -> PriorNetwork:
-        """In float64, in which sums differ by so little between batch sizes and threads that no code is drawn otherwise."""
+        """In float64, in which sums differ by so little between batch sizes and threads that no code changes."""
         return copy.deepcopy(self.network).double()
 
     def sample(self, count: int, drawing: Drawing = Drawing(), watch: Watch | None = None) -> Tensor:  # noqa: B008
