@@ -92,11 +92,11 @@ def nearest_images(data: ImageData, images: np.ndarray, split: str = "train") ->
 
     The distance is the root mean square over pixels, 0 to 255. Errors: VqkitError when the split is empty.
     """
-    wanted = torch.from_numpy(images).permute(0, 3, 1, 2).flatten(1).float()
-    best = torch.full((len(wanted),), torch.inf)
+    wanted = torch.from_numpy(images).permute(0, 3, 1, 2).flatten(1).double()  # exact: float32 would lose it
+    best = torch.full((len(wanted),), torch.inf, dtype=torch.float64)
     found = torch.zeros(len(wanted), dtype=torch.long)
     for indices, pixels in split_batches(data, split, 1024):
-        distances, places = torch.cdist(wanted, pixels.flatten(1).float()).min(1)
+        distances, places = torch.cdist(wanted, pixels.flatten(1).double()).min(1)
         closer = distances < best
         best = torch.where(closer, distances, best)
         found = torch.where(closer, torch.from_numpy(np.asarray(indices))[places], found)

@@ -17,7 +17,8 @@ MAX_FRAMES = 48
 @dataclass(frozen=True)
 class Generated:
     """images: uint8 (N, H, W, C). codes: (N, Q, h, w). bits: (N,) float64, what the codes cost under the prior, told
-    what it was told. frames: images as far as they were drawn, first to last, (N, H, W, C) each; empty unless asked for."""
+    it was told. frames: images as far as they were drawn, first to last, (N, H, W, C) each; empty unless asked for.
+    """
 
     images: np.ndarray
     codes: Tensor

@@ -1,0 +1,205 @@
+"""A prior trained and used through the real entry point, on the tiny emoji model."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import vqkit
+from vqkit import cli
+from vqkit.apps.evaluate import open_for
+from vqkit.apps.evaluate_prior import evaluate_prior, nearest_images
+from vqkit.apps.generate import generate
+from vqkit.apps.inpaint import blend_weights, inpaint, outpaint
+from vqkit.apps.interpolate import interpolate
+from vqkit.apps.variations import variations
+from vqkit.errors import VqkitError
+from vqkit.model.prior import Drawing
+
+COMMAND = [sys.executable, "-m", "vqkit"]
+SMALL = ["network.width=32", "network.num_blocks=2", "network.num_heads=2", "train.steps=40", "train.batch_size=32",
+         "train.validate_every=20", "train.checkpoint_every=10", "train.log_every=10", "train.max_minutes=null",
+         "train.patience=0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, run_folder):
+    """The tiny model with a prior told classes. Tests must not write there."""
+    copy = tmp_path_factory.mktemp("prior") / "model"
+    shutil.copytree(run_folder, copy)
+    vqkit.train_prior(copy, "emoji", "prior", [*SMALL, "condition=class"])
+    return copy
+
+
+@pytest.fixture(scope="module")
+def artifact(folder):
+    return vqkit.load(folder)
+
+
+@pytest.fixture(scope="module")
+def image(emoji):
+    return emoji.read(emoji.splits["test"][:2]).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def test_training_learns_and_leaves_what_was_promised(folder, artifact, emoji):
+    for name in ("samples.png", "scattered.png", "nearest.png", "bits.png", "metrics.jsonl", "recipe.yaml"):
+        assert (folder / "prior" / name).stat().st_size > 0, name
+    assert not (folder / "prior" / "checkpoint").exists()
+    metrics = artifact.prior.metrics
+    assert metrics["bits_per_code"] < 6.0 and 0 <= metrics["memorised"] <= 1
+    found = evaluate_prior(artifact, open_for(artifact, "emoji", "test"))
+    assert found.metrics["bits_per_code"] == pytest.approx(metrics["bits_per_code"], rel=1e-5)
+    assert found.bits_per_image.mean() == pytest.approx(64 * metrics["bits_per_code"], rel=1e-5)
+    codes = artifact.encode(emoji.read(emoji.splits["test"]).permute(0, 2, 3, 1).contiguous().numpy())
+    shares = np.bincount(codes.flatten().numpy(), minlength=64) / codes.numel()
+    entropy = -sum(share * np.log2(share) for share in shares if share)
+    assert metrics["order0_bits"] == pytest.approx(entropy, rel=1e-5)
+
+
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(folder, run_folder, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(run_folder, copy)
+    arguments = ["train-prior", str(copy), "emoji", "--recipe", "prior", *SMALL, "condition=class"]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(copy.glob("prior/checkpoint/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (copy / "prior.safetensors").exists()
+    done = subprocess.run([*COMMAND, "train-prior", str(copy), "emoji", "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole, resumed = (load_file(path / "prior.safetensors") for path in (folder, copy))
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_generated_images_do_not_depend_on_their_number(artifact):
+    drawing = Drawing(classes=["Flags", "objects"], seed=3)
+    many = generate(artifact, 18, drawing=drawing, frames=True)
+    assert np.array_equal(generate(artifact, 2, drawing=drawing).images, many.images[:2])
+    assert np.array_equal(many.frames[-1], many.images) and many.images.shape == (18, 32, 32, 3)
+
+
+def test_inpainting_leaves_what_is_outside_of_the_blend_band(artifact, image):
+    mask = np.zeros((32, 32), bool)
+    mask[16:, 8:24] = True
+    found = inpaint(artifact, image[0], mask, num=3, blend=2)
+    outside = blend_weights(mask, 2) == 0
+    assert all(np.array_equal(made[outside], image[0][outside]) for made in found.images)
+    assert not np.array_equal(found.images[0], found.images[1])
+    assert not found.known[4:, 2:6].any(), "codes whose pixels are hidden are never kept"
+    sharp = inpaint(artifact, image[0], mask, blend=0).images[0]
+    assert np.array_equal(sharp[~mask], image[0][~mask])
+
+
+def test_blend_weights_by_hand():
+    mask = np.zeros((1, 7), bool)
+    mask[0, 0] = True
+    assert blend_weights(mask, 2)[0].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0, 0])
+
+
+def test_outpainting_adds_on_every_side(artifact, image):
+    found = outpaint(artifact, image[0], 8, num=2, blend=0)
+    assert found.images.shape == (2, 48, 48, 3) and np.array_equal(found.images[1][8:40, 8:40], image[0])
+
+
+def test_variations_and_interpolation_at_their_ends(artifact, image):
+    plain = artifact.decode(artifact.encode(image), (32, 32), exact=True)
+    assert np.array_equal(variations(artifact, image[0], strength=0.0, num=1)[0], plain[0])
+    some = variations(artifact, image[0], strength=0.3, num=4)
+    assert not np.array_equal(some[0], some[1])
+    path = interpolate(artifact, image[0], image[1], num=5)
+    for row in (path.latents, path.morph):
+        assert row.shape == (5, 32, 32, 3)
+        assert np.array_equal(row[0], plain[0]) and np.array_equal(row[-1], plain[1])
+
+
+def test_nearest_images_against_brute_force(emoji):
+    wanted = emoji.read(emoji.splits["test"][:3]).permute(0, 2, 3, 1).contiguous().numpy()
+    found, distances = nearest_images(emoji, wanted)
+    train = emoji.read(emoji.splits["train"]).permute(0, 2, 3, 1).numpy().astype(np.float64)
+    for index in range(3):
+        every = np.sqrt(((train - wanted[index]) ** 2).mean((1, 2, 3)))
+        assert distances[index] == pytest.approx(every.min(), rel=1e-4)
+        assert np.array_equal(found[index], train[every.argmin()].astype(np.uint8))
+
+
+def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys):
+    for index in range(2):
+        Image.fromarray(image[index]).save(tmp_path / f"{index}.png")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[20:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    first, second, out = str(tmp_path / "0.png"), str(tmp_path / "1.png"), str(tmp_path / "out.png")
+    gif = str(tmp_path / "steps.gif")
+    calls = [
+        ["generate", folder, "--num", "3", "--class", "flags", "--cfg", "2", "--steps", "5", "--gif", gif],
+        ["inpaint", folder, first, "--mask", tmp_path / "mask.png"],
+        ["outpaint", folder, first, "--expand", "4"],
+        ["variations", folder, first, "--strength", "0.3", "--num", "2"],
+        ["interpolate", folder, first, second, "--num", "3"],
+    ]
+    for call in calls:
+        assert cli.main([*map(str, call), "--out", out]) == 0, capsys.readouterr().err
+    assert len(list(tmp_path.glob("out*.png"))) == 5, "no sheet overwrites another"
+    with Image.open(gif) as film:
+        assert film.n_frames == 5
+    assert cli.main(["score", str(folder), first, second, str(tmp_path / "no.png"), "--maps", str(tmp_path / "m")]) == 1
+    printed = capsys.readouterr()
+    assert "0.png" in printed.out and "no such file" in printed.err and (tmp_path / "m" / "0.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "{folder}", "--class", "flag"], "did you mean 'flags'"),
+        (["generate", "{folder}", "--prompt", "red"], "takes no prompt"),
+        (["generate", "{folder}", "--steps", "65"], "65 steps are more than the 64 codes"),
+        (["generate", "{plain}"], "no prior; train one first"),
+        (["generate", "{folder}", "--top-p", "0"], "--top-p"),
+        (["inpaint", "{folder}", "{picture}", "--mask", "{mask}"], "the mask is 5x5, the picture 32x32"),
+        (["outpaint", "{folder}", "{picture}", "--expand", "0"], "adds nothing"),
+        (["variations", "{folder}", "{picture}", "--strength", "2"], "between 0"),
+        (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image, tmp_path, capsys):
+    Image.fromarray(image[0]).save(tmp_path / "picture.png")
+    Image.fromarray(np.full((5, 5), 255, np.uint8)).save(tmp_path / "mask.png")
+    names = {"folder": folder, "plain": run_folder, "picture": tmp_path / "picture.png", "mask": tmp_path / "mask.png"}
+    assert cli.main([word.format(**names) for word in arguments] + ["--out", str(tmp_path / "x.png")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and message in errors[0], errors
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_second_prior_and_one_of_another_model_are_refused(folder, tmp_path):
+    with pytest.raises(VqkitError, match="has a prior already"):
+        vqkit.train_prior(folder, "emoji")
+    copy = tmp_path / "other"
+    other = ["train.steps=2", "train.batch_size=4", "model.network.width=32", "model.quantizer.codebook_size=64"]
+    vqkit.train("emoji", copy, overrides=other)
+    shutil.copy(folder / "prior.safetensors", copy)
+    with pytest.raises(VqkitError, match="codes of another model"):
+        vqkit.load(copy)
+
+
+def test_captions_are_told_and_a_prior_without_any_is_refused(run_folder, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(run_folder, copy)
+    artifact = vqkit.train_prior(copy, "emoji", "prior", [*SMALL, "train.steps=4"])
+    assert artifact.prior.has_captions
+    sheets = [generate(artifact, 1, drawing=Drawing(prompts=[text])).bits for text in ("red apple", "flag: france")]
+    assert sheets[0].shape == (1,)
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8))
+    with pytest.raises(VqkitError, match="no captions"):
+        shutil.rmtree(copy / "prior")
+        (copy / "prior.safetensors").unlink()
+        vqkit.train_prior(copy, tmp_path / "grey.npy", "prior", ["condition=caption"])
