@@ -15,6 +15,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT = [setting for setting in TINY if "codebook" not in setting]
 
+SHORT_PRIOR = [
+    "network.width=32",
+    "network.num_blocks=1",
+    "network.num_heads=2",
+    "train.steps=4",
+    "train.max_minutes=null",
+]
+
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
@@ -38,7 +46,7 @@ def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeyp
     assert len(commands) >= 8
     for command in commands:
         assert command[0] == "vqkit"
-        extra = SHORT if command[1] == "train" else []
+        extra = {"train": SHORT, "train-prior": SHORT_PRIOR}.get(command[1], [])
         done = subprocess.run(
             [sys.executable, "-m", *command, *extra], cwd=folder, capture_output=True, text=True, timeout=300
         )
