@@ -13,6 +13,7 @@ from vqkit.config import DataConfig
 from vqkit.data import ImageData, open_images
 
 TINY = [
+    "train.precision=float32",  # on every machine alike; bfloat16 has a test of its own
     "train.steps=40",
     "train.optimizer=adamw",
     "train.batch_size=32",

@@ -25,6 +25,7 @@ def _train(options: argparse.Namespace) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         print("loading ...", file=sys.stderr)
     from ..run import train
+    from ..training.engine import leave_together
     from ..training.progress import display_for_terminal
 
     artifact = train(
@@ -35,6 +36,7 @@ def _train(options: argparse.Namespace) -> int:
         resume=options.resume,
         display=display_for_terminal(),
     )
+    leave_together()
     if artifact is not None:
         print_figures(artifact.metrics)
         print(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")

@@ -32,6 +32,7 @@ def _train_prior(options: argparse.Namespace) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         print("loading ...", file=sys.stderr)
     from ..run_prior import FOLDER, train_prior
+    from ..training.engine import leave_together
     from ..training.progress import display_for_terminal
 
     artifact = train_prior(
@@ -42,6 +43,7 @@ def _train_prior(options: argparse.Namespace) -> int:
         resume=options.resume,
         display=display_for_terminal(),
     )
+    leave_together()
     if artifact is not None:
         shown = {key: value for key, value in artifact.wanted_prior().metrics.items() if key != "bits_quantiles"}
         print_figures(shown)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
@@ -100,6 +101,13 @@ class Engine:
 
     def barrier(self) -> None:
         self.fabric.barrier()
+
+
+def leave_together() -> None:
+    """End the process group once every rank is done: one that leaves while its threads run can abort at exit."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
