@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from .data import ImageData
 from .errors import VqkitError
 from .files import write_text
 from .model.prior import Drawing, Prior
-from .report import write_prior_pictures
+from .report import PriorSummary, add_prior_to_card, write_prior_pictures, write_prior_report
 from .training import PriorResult
 from .training import train_prior as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
@@ -70,9 +71,11 @@ def train_prior(
     evaluation = evaluate_prior(trained, data, split)
     quantiles = np.quantile(evaluation.bits_per_image, np.linspace(0, 1, 201)).round(2).tolist()
     metrics = {**evaluation.metrics, **result.figures, "content_id": model.content_id, "bits_quantiles": quantiles}
-    metrics |= _pictures(trained, data, result, work)
+    trained = replace(model, prior=replace(result.prior, metrics=metrics))
+    metrics |= _pictures(trained, data, result, work, _command(artifact, source, recipe, overrides))
     trained = replace(model, prior=replace(result.prior, metrics=metrics))
     trained.save_prior(folder)
+    add_prior_to_card(folder, {key: value for key, value in metrics.items() if key != "bits_quantiles"})
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     return trained
 
@@ -95,6 +98,10 @@ def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str
     return settings.load(_flag(source, recipe)[1], overrides, PriorConfig)
 
 
+def _command(artifact: str | Path, source: str | Path, recipe: Any, overrides: list[str]) -> str:
+    return shlex.join(["vqkit", "train-prior", str(artifact), str(source), *_flag(source, recipe), *overrides])
+
+
 def _flag(source: str | Path, recipe: str | Path | None) -> list[str]:
     named_like_source = str(source) if str(source) in settings.recipe_names(PriorConfig) else DEFAULT_RECIPE
     return ["--recipe", str(recipe or named_like_source)]
@@ -104,7 +111,7 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _pictures(trained: Artifact, data: ImageData, result: PriorResult, work: Path) -> dict[str, float]:
+def _pictures(trained: Artifact, data: ImageData, result: PriorResult, work: Path, command: str) -> dict[str, float]:
     """Samples, each beside the training image nearest to it, and curves; figures of over-fit and memorisation.
 
     memorised: share of the samples that lie nearer to a training image than 99 % of held-out images do; without any
@@ -118,7 +125,24 @@ def _pictures(trained: Artifact, data: ImageData, result: PriorResult, work: Pat
     scattered = generate(trained, NUM_SAMPLES, drawing=few).images
     nearest, distances = nearest_images(data, samples)
     write_prior_pictures(work, result.history, samples, scattered, nearest)
-    usual = np.quantile(nearest_images(data, held_out)[1], 0.01) if len(held_out) else 0.0
+    apart = nearest_images(data, held_out)[1] if len(held_out) else np.zeros(0)
+    usual = np.quantile(apart, 0.01) if len(held_out) else 0.0
+    summary = PriorSummary(
+        title=Path(data.name).name,
+        command=command,
+        config_yaml=settings.dump(prior.config),
+        metrics={key: value for key, value in prior.metrics.items() if key != "bits_quantiles"},
+        history=result.history,
+        events=result.events,
+        samples=samples,
+        scattered=scattered,
+        num_steps=few.steps or 0,
+        labels=labels,
+        nearest=nearest,
+        distances=distances,
+        held_out_distances=apart,
+    )
+    write_prior_report(summary, work / "report.html")
     last = {
         split: [row["bits_per_code"] for row in result.history if row["split"] == split and "bits_per_code" in row]
         for split in ("train", "validation")

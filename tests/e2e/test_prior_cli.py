@@ -49,7 +49,15 @@ def image(emoji):
 
 
 def test_training_learns_and_leaves_what_was_promised(folder, artifact, emoji):
-    for name in ("samples.png", "scattered.png", "nearest.png", "bits.png", "metrics.jsonl", "recipe.yaml"):
+    for name in (
+        "report.html",
+        "samples.png",
+        "scattered.png",
+        "nearest.png",
+        "bits.png",
+        "metrics.jsonl",
+        "recipe.yaml",
+    ):
         assert (folder / "prior" / name).stat().st_size > 0, name
     assert not (folder / "prior" / "checkpoint").exists()
     metrics = artifact.prior.metrics

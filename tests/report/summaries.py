@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vqkit.report import Ranked, RunSummary
+from vqkit.report import PriorSummary, Ranked, RunSummary
 
 EVIL = '"><img src=x onerror=alert(1)>|`*.png'
 
@@ -48,3 +48,32 @@ def summary(**changes: Any) -> RunSummary:
         "best": Ranked(names[2:4], [33.0, 32.0], originals[2:4], reconstructions[2:4]),
     }  # fmt: skip
     return RunSummary(**(parts | changes))
+
+
+def prior_history(train: Any, validation: Any, steps: int = 1000) -> list[dict[str, Any]]:
+    """Rows every 20 steps, validation every 100; the arguments map the progress 0..1 to bits per code."""
+    rows: list[dict[str, Any]] = []
+    for step in range(20, steps + 1, 20):
+        bits = float(train(step / steps))
+        rows.append({"step": step, "split": "train", "loss": 0.7 * bits, "bits_per_code": bits,
+                     "bits_per_code_any_order": bits + 0.5, "lr": 0.001, "grad_norm": 1.0})  # fmt: skip
+        if step % 100 == 0:
+            rows.append({"step": step, "split": "validation", "bits_per_code": float(validation(step / steps))})
+    return rows
+
+
+def prior_summary(**changes: Any) -> PriorSummary:
+    """A healthy prior with nine samples, none of them near a training image; `changes` replaces its parts."""
+    channels = changes.pop("channels", 3)
+    samples, nearest = images(channels=channels)
+    metrics = {"split": "test", "images": 40, "bits_per_code": 3.04, "bits_per_image": 149.0, "label_bits": None,
+               "bits_per_code_untold": 3.2, "order0_bits": 4.0, "saving_vs_order0": 0.24, "step": 1000,
+               "stopped_by": "max_minutes", "training_seconds": 83.0, "parameters": 1_234_567}  # fmt: skip
+    parts: dict[str, Any] = {
+        "title": "Nine priors", "command": "vqkit train-prior run images", "config_yaml": "seed: 0  # of all\n",
+        "metrics": metrics, "history": prior_history(lambda progress: 3.0, lambda progress: 3.06),
+        "events": [{"step": 20, "level": "info", "message": "began"}], "samples": samples,
+        "scattered": samples[::-1].copy(), "num_steps": 12, "labels": [f"class {index}" for index in range(9)],
+        "nearest": nearest, "distances": np.linspace(58.0, 50.0, 9), "held_out_distances": np.arange(20.0, 120.0),
+    }  # fmt: skip
+    return PriorSummary(**(parts | changes))

@@ -4,7 +4,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from vqkit.report import Ranked, write_card
+from vqkit.report import Ranked, add_prior_to_card, write_card
 
 from .summaries import EVIL, summary
 
@@ -43,3 +43,37 @@ def test_untrusted_names_stay_text(tmp_path):
     body = parts(tmp_path)[1]
     assert "<img" not in body and "&lt;img src=x onerror=alert(1)&gt;\\|\\`\\*.png: a b\\|c" in body
     assert "````sh\n```\n# x\n````" in body
+
+
+METRICS = {"bits_per_code": 3.04, "saving_vs_order0": 0.24, "label_bits": None, "split": "test", "lr_of_no_interest": 1}
+
+
+def test_prior_section_is_replaced_and_not_doubled(tmp_path):
+    write_card(summary(), tmp_path)
+    path = tmp_path / "README.md"
+    before = path.read_bytes()
+    add_prior_to_card(tmp_path, METRICS)
+    first = path.read_bytes()
+    assert first.startswith(before), "what was there is as it was"
+    text = first.decode()
+    assert "| Bits per code | 3.04 |" in text and "| Saving | 24 % |" in text and "(prior/samples.png)" in text
+    assert "interest" not in text and "| Bits of the class |" not in text
+    path.write_bytes(first + b"My own words.\r\n")
+    add_prior_to_card(tmp_path, {**METRICS, "bits_per_code": 2.5})
+    assert path.read_bytes() == first.replace(b"3.04", b"2.5") + b"My own words.\r\n"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"README.md", "samples"}
+
+
+def test_prior_section_spares_what_lies_between_broken_markers(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("<!-- prior: begin -->\n\nkeep me")
+    for bits in (3.0, 2.0):
+        add_prior_to_card(tmp_path, {"bits_per_code": bits, "split": r"\1 |x"})
+    text = path.read_text()
+    assert text.startswith("<!-- prior: begin -->\n\nkeep me\n\n<!-- prior: begin -->\n\n## Prior")
+    assert text.count("## Prior") == 1 and "| Bits per code | 2 |" in text and "3" not in text.partition("## Prior")[2]
+
+
+def test_no_card_no_section(tmp_path):
+    add_prior_to_card(tmp_path, METRICS)
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import pytest
 
 from vqkit.report import figures
 
-from .summaries import history
+from .summaries import history, prior_history
 
 EVENTS = [{"step": 40, "level": "warning", "message": "w"}, {"step": 60, "level": "info", "message": "i"}]
 
@@ -95,3 +95,13 @@ def test_matplotlib_is_imported_late():
         "import sys, vqkit.report; assert not {'matplotlib', 'jinja2', 'torch'} & set(sys.modules), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bits_per_code_against_no_context():
+    rows = prior_history(lambda progress: 3 + 40 * (progress < 0.03), lambda progress: 3.2)
+    drawing = check(figures.svg("bits", figures.bits_per_code(rows, EVENTS, 4.0)))
+    assert [key.label for key in drawing.keys] == ["in order", "in random orders", "without context"]
+    assert [key.dashed for key in drawing.keys] == [False, False, True]
+    assert ">40<" not in drawing.svg, "the first steps do not squeeze the rest"
+    assert figures.svg("none", figures.bits_per_code(history(), order0_bits=4.0)) is None
+    check(figures.svg("one", figures.bits_per_code([{"step": 1, "split": "train", "bits_per_code": 0.0}])))

@@ -48,7 +48,7 @@ def _train_prior(options: argparse.Namespace) -> int:
         shown = {key: value for key, value in artifact.wanted_prior().metrics.items() if key != "bits_quantiles"}
         print_figures(shown)
         print(f"prior:  {Path(options.artifact) / 'prior.safetensors'}")
-        print(f"look:   {Path(options.artifact) / FOLDER / 'samples.png'}, nearest.png, bits.png")
+        print(f"look:   {Path(options.artifact) / FOLDER / 'report.html'}")
     return 0
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from ..files import write_bytes
+from ..files import write_bytes, write_text
 from . import figures
 from .pictures import comparison_sheet, png_bytes
 from .summary import RunSummary
@@ -20,6 +21,9 @@ from .wording import count
 
 SHEET_IMAGES = 32
 MAX_BAD_FILES = 20
+PRIOR_BEGIN, PRIOR_END = "<!-- prior: begin -->", "<!-- prior: end -->"
+PRIOR_FIGURES = ("bits_per_code", "bits_per_code_untold", "order0_bits", "saving_vs_order0", "bits_per_image",
+                 "label_bits", "memorised", "images", "split", "parameters", "training_seconds")  # fmt: skip
 
 
 def write_card(summary: RunSummary, folder: Path) -> None:
@@ -123,3 +127,32 @@ def _limits(summary: RunSummary) -> list[str]:
     if len(summary.psnr_per_image):
         lines.insert(1, f"- The worst image reaches {float(min(summary.psnr_per_image)):.1f} dB.")
     return ["## Limits", "\n".join(lines)]
+
+
+# ------------------------------------------------------------------------------------------------------------- prior
+
+
+def prior_section(metrics: Mapping[str, Any]) -> str:
+    """Markdown about the prior between its markers: samples, how to draw more, figures."""
+    figures_there = {key: metrics[key] for key in PRIOR_FIGURES if key in metrics}
+    blocks = [PRIOR_BEGIN, "## Prior", "A prior over the codes draws new images:"]
+    blocks += ["![Samples of the prior](prior/samples.png)", _fenced("sh", "vqkit generate DIR --out new.png")]
+    blocks += [_table(("Figure", "Value", "Meaning"), metric_rows(figures_there)), PRIOR_END]
+    return "\n\n".join(blocks)
+
+
+def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Append the section about the prior to README.md of an artifact's folder, or replace it; the rest stays as it is.
+
+    Does nothing where there is no README.md. Errors: those of the disk; the card is then what it was.
+    """
+    path = Path(folder) / "README.md"
+    if not path.exists():
+        return
+    text = path.read_bytes().decode("utf-8")  # not read_text, which would change the ends of lines
+    section = prior_section(metrics)
+    # the last begin before an end: of a pair that someone cut in half, nothing but our own text may go
+    begin, end = re.escape(PRIOR_BEGIN), re.escape(PRIOR_END)
+    replaced, found = re.subn(f"{begin}(?:(?!{begin}).)*?{end}", lambda _: section, text, count=1, flags=re.DOTALL)
+    gap = "\n" if text.endswith("\n") else "\n\n"
+    write_text(path, replaced if found else f"{text}{gap}{section}\n")

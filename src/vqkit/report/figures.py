@@ -179,6 +179,32 @@ def over_steps(
     return draw
 
 
+def bits_per_code(
+    history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]] = (), order0_bits: float | None = None
+) -> Draw:
+    """Bits a code of a prior, in the canonical order and in random ones, against the entropy without context."""
+    keys = {"bits_per_code": "in order", "bits_per_code_any_order": "in random orders"}
+
+    def draw(axes: Axes, palette: Palette) -> bool:
+        drawn = [
+            _curve(axes, history, key, palette.of(index), label) for index, (key, label) in enumerate(keys.items())
+        ]
+        values = np.concatenate([part for parts in drawn for part in parts]) if any(drawn) else np.zeros(0)
+        if len(values):
+            shown = [value for value in (order0_bits,) if value is not None]
+            # the first steps fall from far above: cut off, so that the gap between the splits at the end can be seen
+            top = min(values.max(), max(1.2 * float(np.median(values)), *shown, 0.0))
+            low, high = min(values.min(), *shown, np.inf), max(top, *shown, -np.inf)
+            margin = 0.05 * max(high - low, 1e-3)
+            axes.set_ylim(low - margin, high + margin)
+            for value in shown:
+                dashes: Any = (0, (4, 3))
+                axes.axhline(value, color=palette.muted, linewidth=1, linestyle=dashes, label="without context")
+        return _finish(axes, palette, values, events)
+
+    return draw
+
+
 def weights(history: Sequence[Mapping[str, Any]]) -> Draw:
     """Loss weights that change while training, each as a share of its highest value, which the legend names."""
     keys = sorted({key for row in history for key in row if key.startswith("weight/")})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from . import figures
 from .pictures import code_map, data_uri, to_image
 from .summary import Ranked, RunSummary
 from .tables import bad_files, data_rows, headline, metric_rows, spread_rows
+from .templates import fill, kicker, shown_size, titled, told_events
 from .verdict import judge
-from .wording import count, decibel
+from .wording import decibel
 
 MAX_GALLERY_BYTES = 24_000_000
 """of uncompressed pixels, so that large pictures do not make a page that no browser opens"""
 MAX_MAPS = 8
-MAX_EVENTS = 200
 
 
 @dataclass(frozen=True)
@@ -42,53 +41,26 @@ def write_report(summary: RunSummary, path: Path) -> None:
 
 def render(summary: RunSummary) -> str:
     """The page as text. All strings of the summary are escaped: names of files are not to be trusted."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = (resources.files(__package__) / "report.html").read_text(encoding="utf-8")
-    height, width = summary.originals.shape[1:3]
-    return environment.from_string(source).render(
+    return fill(
+        "report.html",
         summary=summary,
         verdict=judge(summary),
-        tiles=headline(summary),
+        tiles=headline(summary.metrics, codebook_size=summary.codebook_size),
         gallery=_gallery(summary),
         num_examples=len(summary.originals),
-        pixels=_shown_size(height, width),
+        pixels=shown_size(*summary.originals.shape[1:]),
         ranked=_ranked(summary),
-        training=_titled(Markup, _training_figures(summary)),
-        codes=_titled(Markup, {"How often each code is used": figures.code_usage(summary.code_counts)}),
+        training=titled(_training_figures(summary)),
+        codes=titled({"How often each code is used": figures.code_usage(summary.code_counts)}),
         maps=_maps(summary.code_counts),
-        histogram=_titled(Markup, {"PSNR of every image": figures.psnr_histogram(summary.psnr_per_image)}),
+        histogram=titled({"PSNR of every image": figures.psnr_histogram(summary.psnr_per_image)}),
         spread=spread_rows(summary.psnr_per_image),
-        events=list(summary.events)[-MAX_EVENTS:],
-        has_warnings=any(event.get("level") == "warning" for event in summary.events),
-        num_events=len(summary.events),
         metric_rows=metric_rows(summary.metrics),
         data_rows=data_rows(summary.data),
         bad_files=bad_files(summary.data),
-        kicker=_kicker(summary.metrics),
+        kicker=kicker(summary.metrics),
+        **told_events(summary.events),
     )
-
-
-def _kicker(metrics: Mapping[str, Any]) -> list[str]:
-    parts = [f"vqkit {metrics['version']}" if metrics.get("version") else "vqkit"]
-    if metrics.get("split"):
-        parts.append(
-            f"{metrics['split']} split" + (f", {count(metrics['images'])} images" if metrics.get("images") else "")
-        )
-    if metrics.get("step"):
-        parts.append(f"step {count(metrics['step'])}")
-    return parts
-
-
-def _shown_size(height: int, width: int) -> dict[str, Any]:
-    """Width of one picture on a wide screen in CSS pixels: a whole multiple of its own if it is small."""
-    side = max(height, width)
-    scale = max(1, round(96 / side)) * min(1.0, 300 / side)
-    return {"wide": round(width * scale), "ratio": f"{width} / {height}", "large": side > 120}
 
 
 def _pairs(
@@ -129,16 +101,6 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
         "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
         "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),
     }
-
-
-def _titled(markup: type, drawings: Mapping[str, figures.Draw]) -> list[dict[str, Any]]:
-    """Title, SVG and legend of those that have something to draw. The SVG is ours; matplotlib escapes its texts."""
-    found = []
-    for index, (title, draw) in enumerate(drawings.items()):
-        drawing = figures.svg(f"{title.split(maxsplit=1)[0].strip(',').lower()}-{index}", draw)
-        if drawing:
-            found.append({"title": title, "svg": markup(drawing.svg), "legend": drawing.keys})
-    return found
 
 
 def _maps(code_counts: Sequence[np.ndarray] | None) -> list[dict[str, Any]]:

@@ -54,3 +54,33 @@ class RunSummary:
         """Codes of every codebook; None where there are none, or where codebooks differ."""
         sizes = {len(counts) for counts in self.code_counts} if self.code_counts is not None else set()
         return sizes.pop() if len(sizes) == 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class PriorSummary:
+    """Everything that the report of a prior over codes shows. Whatever is missing is left out of the page."""
+
+    title: str
+    command: str
+    """how to reproduce the run"""
+    config_yaml: str
+    """resolved settings as commented YAML"""
+    metrics: Mapping[str, Any]
+    """final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
+    bits_per_code_untold, order0_bits, saving_vs_order0 (share), memorised (share), step, stopped_by, training_seconds,
+    parameters, content_id and the like"""
+    history: Sequence[Mapping[str, Any]] = ()
+    """rows of metrics.jsonl: step, split ("train" or "validation"), loss and loss/<term> in nats a code, bits_per_code,
+    bits_per_code_any_order (training alone), lr, grad_norm, seconds"""
+    events: Sequence[Mapping[str, Any]] = ()
+    """step, level ("info" or "warning"), message"""
+    samples: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), C = 1..4, drawn code by code
+    scattered: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), drawn in num_steps steps
+    num_steps: int = 0
+    labels: Sequence[str] = ()
+    """class or caption that each sample was told; empty when it was told nothing"""
+    nearest: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), training image nearest to each sample
+    distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(N,) of each sample to its nearest training image: root mean square over pixels, 0..255"""
+    held_out_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(M,) the same of real images that were not trained on: the yardstick of memorisation"""

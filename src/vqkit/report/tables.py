@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .summary import RunSummary
 from .wording import count, decibel, duration, finite, large, number, share
 
 
@@ -33,8 +32,19 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
     "usage": ("Usage", share, "share of the codes that occur in the whole split"),
     "perplexity": ("Perplexity", _perplexity, "how many codes, all used alike, would carry as much"),
+    "bits_per_code": ("Bits per code", number, "what a code costs under the prior; lower is better"),
+    "bits_per_code_untold": ("Bits per code, untold", number, "the same when the prior is told no class or caption"),
+    "order0_bits": ("Bits without context", number, "per code, from its frequency alone (order-0 entropy)"),
+    "saving_vs_order0": ("Saving", share, "of the bits without context; a class is paid for"),
+    "label_bits": ("Bits of the class", number, "per image; what naming its class costs"),
     "bits_per_image": ("Bits per image", _bits, ""),
     "bpp": ("Bits per pixel", number, ""),
+    "memorised": (
+        "Near copies",
+        share,
+        "samples nearer to a training image than 99 % of held-out images; 1 % is chance",
+    ),
+    "overfit_bits": ("Over-fit", number, "bits per code at the end: validation minus training"),
     "images": ("Images", count, "in the evaluated split"),
     "split": ("Split", str, ""),
     "parameters": ("Parameters", large, ""),
@@ -47,6 +57,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "content_id": ("Content id", str, "SHA-256 of the weights; names the model in compressed files"),
 }
 DATA_LABELS = {"sizes": "Original sizes", "modes": "Original modes"}
+PRIOR_HEADLINE = ("bits_per_code", "saving_vs_order0", "bits_per_image", "memorised", "training_seconds", "parameters")
 HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "bpp", "training_seconds")
 UNITS = (" dB", " %")
 
@@ -65,17 +76,17 @@ def _row(key: str, value: Any) -> Row:
         return Row(label, plain(value), note)
 
 
-def headline(summary: RunSummary) -> list[Row]:
+def headline(metrics: Mapping[str, Any], keys: Sequence[str] = HEADLINE, codebook_size: int | None = None) -> list[Row]:
     """At most six figures: label, value without unit, unit (with the codebook size for perplexity)."""
     rows = []
-    for key in HEADLINE:
-        if summary.metrics.get(key) is None:
+    for key in keys:
+        if metrics.get(key) is None:
             continue
-        row = _row(key, summary.metrics[key])
+        row = _row(key, metrics[key])
         unit = next((unit for unit in UNITS if row.value.endswith(unit)), "")
         value = row.value.removesuffix(unit)
-        if key == "perplexity" and (size := summary.codebook_size):
-            unit = f" of {large(size) if size > 99_999 else count(size)}"
+        if key == "perplexity" and codebook_size:
+            unit = f" of {large(codebook_size) if codebook_size > 99_999 else count(codebook_size)}"
         rows.append(Row(row.label, value, unit.strip()))
     return rows[:6]
 

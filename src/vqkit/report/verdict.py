@@ -39,15 +39,19 @@ class Verdict:
 def judge(summary: RunSummary) -> Verdict:
     """The verdict on a run, from its figures, history, events and gallery."""
     checks = (_broken(summary), _usage(summary), _no_better_than_mean(summary), _falling(summary), _gap(summary))
-    findings = tuple(found for found in (*checks, _warnings(summary)) if found)
+    findings = tuple(found for found in (*checks, warned(summary.events)) if found)
     if findings:
-        shorts = [found.short for found in findings]
-        reasons = shorts[0] if len(shorts) == 1 else ", ".join(shorts[:-1]) + " and " + shorts[-1]
         figures = _figures(summary.metrics)
-        sentence = f"{reasons}." + (f" Result: {figures}." if figures else "")
+        sentence = f"{joined(findings)}." + (f" Result: {figures}." if figures else "")
         return Verdict(False, "Look closer", sentence, findings, _next_steps(summary, findings))
     parts = [part for part in (_usage_words(summary), _figures(summary.metrics)) if part]
     return Verdict(True, "Healthy", (", ".join(parts) or "nothing to report") + ".", (), _next_steps(summary, ()))
+
+
+def joined(findings: Sequence[Finding]) -> str:
+    """The short forms of at least one finding as a list in words."""
+    shorts = [found.short for found in findings]
+    return shorts[0] if len(shorts) == 1 else ", ".join(shorts[:-1]) + " and " + shorts[-1]
 
 
 def lowest_usage(summary: RunSummary) -> float | None:
@@ -115,7 +119,7 @@ def _falling(summary: RunSummary) -> Finding | None:
         return None
     last = max(int(row["step"]) for row in summary.history)
     text = f"The loss fell by another {share(fall)} in the last fifth of the run."
-    return Finding("the loss is still falling", text, f"Train longer: train.steps={_round_up(2 * last)}.")
+    return Finding("the loss is still falling", text, f"Train longer: train.steps={round_up(2 * last)}.")
 
 
 def _gap(summary: RunSummary) -> Finding | None:
@@ -140,9 +144,10 @@ def _gap(summary: RunSummary) -> Finding | None:
     return Finding("validation is far behind training", text, advice)
 
 
-def _warnings(summary: RunSummary) -> Finding | None:
+def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """The warnings of a run that it did not recover from, as one finding."""
     warnings: list[Mapping[str, Any]] = []
-    for event in summary.events:  # what the run recovered from speaks no longer against it
+    for event in events:  # what the run recovered from speaks no longer against it
         level = event.get("level")
         warnings = [] if level == "recovered" else [*warnings, event] if level == "warning" else warnings
     if not warnings:
@@ -165,12 +170,12 @@ def series(history: Sequence[Mapping[str, Any]], key: str, split: str) -> tuple[
     return np.array([step for step, _ in kept]), np.array([value for _, value in kept])
 
 
-def fall_at_end(history: Sequence[Mapping[str, Any]]) -> float | None:
-    """Share of the loss that vanished over the last fifth of the run; None if it cannot be told from noise.
+def fall_at_end(history: Sequence[Mapping[str, Any]], key: str | None = None) -> float | None:
+    """Share of the loss (or `key`) that vanished over the last fifth of the run; None if it cannot be told from noise.
 
     A line is fitted to the logarithm of the loss, on the validation split where it has at least five values there.
     """
-    key = _loss_key(history)
+    key = key or _loss_key(history)
     for split in ("validation", "train") if key else ():
         steps, values = series(history, str(key), split)
         late = steps >= 0.8 * steps[-1] if len(steps) else np.zeros(0, bool)
@@ -210,7 +215,8 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     return " at ".join(part for part in (quality, rate) if part)
 
 
-def _round_up(steps: int) -> int:
+def round_up(steps: int) -> int:
+    """To two significant digits, as a person would set it."""
     unit = 10 ** max(len(str(steps)) - 2, 0)
     return -(-steps // unit) * unit
 

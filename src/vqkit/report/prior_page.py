@@ -1,0 +1,128 @@
+"""The HTML page of a prior: what it draws, whether it copies, how it learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import write_bytes
+from . import figures
+from .page import MAX_GALLERY_BYTES
+from .pictures import data_uri, to_image
+from .prior_verdict import judge_prior, memorised_share, near_copies
+from .summary import PriorSummary
+from .tables import PRIOR_HEADLINE, headline, metric_rows
+from .templates import fill, kicker, shown_size, titled, told_events
+from .wording import finite
+
+MIN_SHOWN, MAX_PAIRS = 24, 48
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A sample and the training image nearest to it."""
+
+    sample: str
+    nearest: str
+    distance: str
+    label: str
+    is_copy: bool
+
+
+def write_prior_report(summary: PriorSummary, path: Path) -> None:
+    """Write the report of a prior: at `path` there is the old file or the whole new one, nothing between.
+
+    ValueError if samples, nearest images, distances and labels do not belong together.
+    """
+    write_bytes(Path(path), render_prior(summary).encode("utf-8"))
+
+
+def render_prior(summary: PriorSummary) -> str:
+    """The page as text. All strings of the summary are escaped: labels and captions are not to be trusted."""
+    _check(summary)
+    metrics = _metrics(summary)
+    return fill(
+        "prior.html",
+        summary=summary,
+        verdict=judge_prior(summary),
+        tiles=headline(metrics, PRIOR_HEADLINE),
+        pixels=shown_size(*summary.samples.shape[1:]),
+        grids=_grids(summary),
+        pairs=_pairs(summary),
+        num_samples=len(summary.samples),
+        yardstick=_yardstick(summary.held_out_distances),
+        training=titled(_training_figures(summary)),
+        metric_rows=metric_rows(metrics),
+        kicker=kicker(metrics),
+        **told_events(summary.events),
+    )
+
+
+def _check(summary: PriorSummary) -> None:
+    samples, nearest, distances = summary.samples, summary.nearest, summary.distances
+    if len(nearest) and (nearest.shape != samples.shape or distances.shape != (len(samples),)):
+        raise ValueError(f"cannot pair samples {samples.shape} with {nearest.shape} at distances {distances.shape}")
+    if len(summary.labels) not in (0, len(samples)):
+        raise ValueError(f"{len(samples)} samples need as many labels or none, got {len(summary.labels)}")
+
+
+def _metrics(summary: PriorSummary) -> dict[str, Any]:
+    """The figures with the share of near copies, which is measured here if the run has not done so."""
+    return {"memorised": memorised_share(summary)} | dict(summary.metrics)
+
+
+def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
+    """Samples drawn code by code and in few steps, as many as a browser can open."""
+    steps = f"{summary.num_steps} step" + ("" if summary.num_steps == 1 else "s")
+    found = [
+        ("samples", "Samples", "Drawn code by code.", summary.samples),
+        ("scattered", f"In {steps}", "Many codes at a time, scattered over the picture.", summary.scattered),
+    ]
+    grids = []
+    for name, title, lead, images in found:
+        kept = max(MIN_SHOWN, MAX_GALLERY_BYTES // max(2 * images[:1].nbytes, 1))
+        shown = [(data_uri(to_image(image)), _label(summary, index)) for index, image in enumerate(images[:kept])]
+        if len(shown) < len(images):
+            lead += f" {len(shown)} of {len(images)} are shown."
+        grids.append({"name": name, "title": title, "lead": lead, "images": shown})
+    return [grid for grid in grids if grid["images"]]
+
+
+def _pairs(summary: PriorSummary) -> list[Neighbours]:
+    """Each sample with its training image, nearest first."""
+    if not len(summary.nearest):
+        return []
+    copies = near_copies(summary.distances, summary.held_out_distances)
+    kept = MAX_GALLERY_BYTES // max(2 * summary.samples[:1].nbytes, 1)
+    order = np.argsort(summary.distances, kind="stable")[: min(max(kept, MIN_SHOWN), MAX_PAIRS)]
+    pairs = []
+    for index in order:
+        sample, nearest = (data_uri(to_image(images[index])) for images in (summary.samples, summary.nearest))
+        distance = f"{float(summary.distances[index]):.1f}"
+        pairs.append(Neighbours(sample, nearest, distance, _label(summary, index), bool(copies[index])))
+    return pairs
+
+
+def _label(summary: PriorSummary, index: int) -> str:
+    return str(summary.labels[index]) if len(summary.labels) else ""
+
+
+def _yardstick(held_out_distances: np.ndarray) -> str:
+    """How near real images come to the training set, in words; empty if nobody measured it."""
+    if not len(held_out_distances):
+        return ""
+    nearest, median = np.quantile(held_out_distances, [0.01, 0.5])
+    return f"Held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer than {median:.1f}."
+
+
+def _training_figures(summary: PriorSummary) -> dict[str, figures.Draw]:
+    history, events = summary.history, summary.events
+    order0 = finite(summary.metrics.get("order0_bits"))
+    return {
+        "Bits per code": figures.bits_per_code(history, events, order0),
+        "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
+        "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),
+    }

@@ -1,0 +1,194 @@
+"""Is a prior healthy? Does it predict, does it go on learning, and are its samples more than its training images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .summary import PriorSummary
+from .verdict import Finding, Verdict, fall_at_end, joined, round_up, series, warned
+from .wording import count, finite, number, share
+
+KEY = "bits_per_code"
+LITTLE_SAVING = 0.02  # of the entropy without context
+STEEP_FALL = 0.03  # of the bits per code, over the last fifth of the run; the end of a cosine alone brings less
+LARGE_GAP = 0.05  # of the training bits per code
+RISE = 0.01  # of the best validation bits per code
+MEMORISED = 0.05  # of the samples; chance is 0.01
+SAME = 0.5  # grey levels: the distance of an image from itself, with room for rounding
+
+
+def judge_prior(summary: PriorSummary) -> Verdict:
+    """The verdict on a prior, from its figures, curves, events and the distances of its samples."""
+    checks = (_broken, _saving, _overfit, _memorised, _duplicates, _falling, lambda run: warned(run.events))
+    findings = tuple(found for check in checks if (found := check(summary)))
+    figures = _figures(summary)
+    if findings:
+        sentence = f"{joined(findings)}." + (f" Result: {figures}." if figures else "")
+        return Verdict(False, "Look closer", sentence, findings, _next_steps(findings))
+    parts = [part for part in (figures, _gap_words(summary), _copies_words(summary)) if part]
+    return Verdict(True, "Healthy", ("; ".join(parts) or "nothing to report") + ".", (), _next_steps(()))
+
+
+def near_copies(distances: np.ndarray, held_out_distances: np.ndarray) -> np.ndarray:
+    """Which of the samples are nearer to a training image than 99 % of held-out images are: bool (N,).
+
+    About 1 % are by chance. Both in the same unit, (N,) and (M,). All False without held-out images.
+    """
+    held_out = np.sort(np.asarray(held_out_distances, np.float64))
+    if not len(held_out):
+        return np.zeros(len(distances), bool)
+    farther = len(held_out) - np.searchsorted(held_out, np.asarray(distances, np.float64), side="right")
+    return 100 * farther >= 99 * len(held_out)
+
+
+def memorised_share(summary: PriorSummary) -> float | None:
+    """Share of `near_copies` among the samples; None where it was not measured."""
+    if not len(summary.distances) or not len(summary.held_out_distances):
+        return None
+    return float(near_copies(summary.distances, summary.held_out_distances).mean())
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+
+def _broken(summary: PriorSummary) -> Finding | None:
+    bits = summary.metrics.get(KEY)
+    if not isinstance(bits, (int, float)) or math.isfinite(bits):
+        return None
+    return Finding("bits per code is not a number", "The prior gives no probabilities.", "Lower train.lr.")
+
+
+def _saving(summary: PriorSummary) -> Finding | None:
+    saving = finite(summary.metrics.get("saving_vs_order0"))
+    if saving is None or saving >= LITTLE_SAVING:
+        return None
+    text = "Against codes whose frequencies are known and nothing else, it saves "
+    text += f"only {share(saving)} of the bits." if saving > 0 else "nothing."
+    advice = "It has learned no structure, so samples look like random codes. Train longer, or check the data."
+    return Finding("the prior hardly predicts anything", text, advice)
+
+
+def _overfit(summary: PriorSummary) -> Finding | None:
+    steps, values = series(summary.history, KEY, "validation")
+    if not len(values):
+        return None
+    best = int(values.argmin())
+    if len(values) > 2 and values[best] > 0 and values[-1] > (1 + RISE) * values[best]:
+        return _risen(summary, int(steps[best]), float(values[best]), float(values[-1]))
+    gap = _gap(summary)
+    if gap is None or gap[0] <= 0 or gap[1] <= (1 + LARGE_GAP) * gap[0]:
+        return None
+    train, validation = gap
+    text = f"At the end, validation costs {number(validation)} bits per code and training {number(train)}: "
+    text += f"{number(validation - train)} more, or {share(validation / train - 1)}."
+    advice = "The prior learns its images by heart. Use more data, augment.shift or augment.flip, network.dropout, "
+    return Finding("the prior over-fits", text, advice + "or a smaller network.width.")
+
+
+def _risen(summary: PriorSummary, step: int, best: float, last: float) -> Finding:
+    """Validation is above its best: by heart if training fell meanwhile, else unsteady."""
+    text = f"Validation was best at step {count(step)} ({number(best)} bits per code) and has risen to {number(last)}"
+    then, now = _train_level(summary, step), _train_level(summary, None)
+    if then is not None and now is not None and now >= then:
+        advice = "Training did not fall either: it became unsteady. Lower train.lr, or raise train.warmup."
+        return Finding("validation got worse again", text + " since.", advice)
+    if then is not None and now is not None:
+        text += f" since, while training fell from {number(then)} to {number(now)}: from there on it learned by heart."
+    else:
+        text += " since."
+    kept = summary.metrics.get("stopped_by") == "plateau"
+    advice = "The weights of the best step were kept, so this costs nothing but time; " if kept else ""
+    advice += "for better samples," if kept else "Set train.patience, so that the best weights are kept;"
+    advice += " use more data, augment.shift or augment.flip, or network.dropout."
+    return Finding("the prior over-fits", text, advice)
+
+
+def _gap(summary: PriorSummary) -> tuple[float, float] | None:
+    """Bits per code at the end on (training, validation)."""
+    values, train = series(summary.history, KEY, "validation")[1], _train_level(summary, None)
+    return (train, float(values[-1])) if len(values) and train is not None else None
+
+
+def _train_level(summary: PriorSummary, step: int | None) -> float | None:
+    """Training bits per code up to `step` (None: the end): mean over a tenth of the run, as single batches vary."""
+    steps, values = series(summary.history, KEY, "train")
+    if not len(steps):
+        return None
+    end = steps[-1] if step is None else step
+    near = values[(steps >= end - 0.1 * steps[-1]) & (steps <= end)]
+    return float(near.mean()) if len(near) else None
+
+
+def _memorised(summary: PriorSummary) -> Finding | None:
+    near = near_copies(summary.distances, summary.held_out_distances)
+    if near.sum() < 2 or near.mean() <= MEMORISED:
+        return None
+    text = f"{count(near.sum())} of {count(len(near))} samples ({share(near.mean())}) are nearer to a training image "
+    text += "than 99 % of held-out images are; by chance it would be 1 %."
+    advice = "Look at the nearest pairs below. Plain pictures are near to everything; if these are copies, use more "
+    advice += "data, augment.shift or augment.flip, network.dropout, or fewer steps, and do not publish them as new."
+    return Finding("samples are close to copies of training images", text, advice)
+
+
+def _duplicates(summary: PriorSummary) -> Finding | None:
+    same = np.asarray(summary.held_out_distances) < SAME
+    if same.sum() < 2 or same.mean() <= 0.01:
+        return None
+    text = f"{share(same.mean())} of the held-out images are in the training set as well, pixel by pixel."
+    advice = (
+        "Validation looks better than it is, and copies cannot be told by distance. Remove duplicates from the data."
+    )
+    return Finding("held-out images are among the training images", text, advice)
+
+
+def _falling(summary: PriorSummary) -> Finding | None:
+    fall = fall_at_end(summary.history, KEY)
+    # training alone goes on falling while a prior learns by heart: more of it would be the wrong advice
+    if fall is None or fall < STEEP_FALL or _overfit(summary):
+        return None
+    last = max(int(row["step"]) for row in summary.history)
+    text = f"Bits per code fell by another {share(fall)} in the last fifth of the run."
+    by_time = summary.metrics.get("stopped_by") == "max_minutes"
+    advice = "Train longer: " + ("raise train.max_minutes." if by_time else f"train.steps={round_up(2 * last)}.")
+    return Finding("bits per code is still falling", text, advice)
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+
+def _figures(summary: PriorSummary) -> str:
+    bits, saving = (finite(summary.metrics.get(key)) for key in (KEY, "saving_vs_order0"))
+    if bits is None:
+        return ""
+    words = f"{number(bits)} bits per code"
+    if saving is not None and saving >= LITTLE_SAVING:
+        words += f" ({share(saving)} saved against codes without context)"
+    return words
+
+
+def _gap_words(summary: PriorSummary) -> str:
+    gap = _gap(summary)
+    if gap is None:
+        return ""
+    difference = gap[1] - gap[0]
+    if difference <= 0:
+        return "no over-fit"
+    return f"no over-fit (validation is {number(difference)} bits above training)"
+
+
+def _copies_words(summary: PriorSummary) -> str:
+    if memorised_share(summary) is None:
+        return ""
+    near = near_copies(summary.distances, summary.held_out_distances)
+    return f"no sign of copying ({count(near.sum())} of {count(len(near))} samples are nearly a training image)"
+
+
+def _next_steps(findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    steps = [found.advice for found in findings if found.advice]
+    if not findings:
+        steps.append("For better samples: a longer train.max_minutes or train.steps, or a larger network.width.")
+    steps.append("Draw more: vqkit generate DIR --out new.png; --temperature 0.9 is safer, --temperature 1.1 wilder.")
+    steps.append("If even samples with the right structure look blurred, that is the autoencoder: train it longer.")
+    return tuple(steps)

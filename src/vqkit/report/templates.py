@@ -1,0 +1,69 @@
+"""What the pages share: templates that fill in, drawings that are titled, sizes at which pictures are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from . import figures
+from .wording import count
+
+MAX_EVENTS = 200
+
+
+def fill(name: str, **values: Any) -> str:
+    """The page of the template `name` as text. All strings are escaped: names of files are not to be trusted."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name).render(values)
+
+
+def _source(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def kicker(metrics: Mapping[str, Any]) -> list[str]:
+    """The small line above the title: version, split, step."""
+    parts = [f"vqkit {metrics['version']}" if metrics.get("version") else "vqkit"]
+    if metrics.get("split"):
+        parts.append(
+            f"{metrics['split']} split" + (f", {count(metrics['images'])} images" if metrics.get("images") else "")
+        )
+    if metrics.get("step"):
+        parts.append(f"step {count(metrics['step'])}")
+    return parts
+
+
+def shown_size(height: int, width: int, channels: int) -> dict[str, Any]:
+    """Width of one picture on a wide screen in CSS pixels: a whole multiple of its own if it is small."""
+    side = max(height, width)
+    scale = max(1, round(96 / side)) * min(1.0, 300 / side)
+    wide, ratio = round(width * scale), f"{width} / {height}"
+    return {"wide": wide, "ratio": ratio, "large": side > 120, "transparent": channels in (2, 4)}
+
+
+def titled(drawings: Mapping[str, figures.Draw]) -> list[dict[str, Any]]:
+    """Title, SVG and legend of those that have something to draw. The SVG is ours; matplotlib escapes its texts."""
+    from markupsafe import Markup
+
+    found = []
+    for index, (title, draw) in enumerate(drawings.items()):
+        drawing = figures.svg(f"{title.split(maxsplit=1)[0].strip(',').lower()}-{index}", draw)
+        if drawing:
+            found.append({"title": title, "svg": Markup(drawing.svg), "legend": drawing.keys})
+    return found
+
+
+def told_events(events: Any) -> dict[str, Any]:
+    """The events as the pages list them: the last MAX_EVENTS, how many there were, and whether any was a warning."""
+    events = list(events)
+    has_warnings = any(event.get("level") == "warning" for event in events)
+    return {"events": events[-MAX_EVENTS:], "num_events": len(events), "has_warnings": has_warnings}
