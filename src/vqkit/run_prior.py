@@ -14,7 +14,7 @@ import numpy as np
 
 from . import config as settings
 from .apps.evaluate import open_for
-from .apps.evaluate_prior import evaluate_prior, nearest_images
+from .apps.evaluate_prior import evaluate_prior, nearness
 from .apps.generate import generate
 from .artifact import PRIOR_FILE, Artifact
 from .config import PriorConfig
@@ -22,7 +22,7 @@ from .data import ImageData
 from .errors import VqkitError
 from .files import write_text
 from .model.prior import Drawing, Prior
-from .report import PriorSummary, add_prior_to_card, write_prior_pictures, write_prior_report
+from .report import PriorSummary, add_prior_to_card, derived_figures, write_prior_pictures, write_prior_report
 from .training import PriorResult
 from .training import train_prior as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
@@ -35,7 +35,6 @@ DEFAULT_RECIPE = "prior"
 NUM_SAMPLES = 64
 NUM_STEPS = 12
 """steps of the scattered samples"""
-NUM_HELD_OUT = 512
 
 
 def train_prior(
@@ -65,17 +64,14 @@ def train_prior(
         return None
     trained = replace(model, prior=result.prior)
     trained.save_prior(folder)  # before anything else can fail: it is what the time was spent on
-    split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
-    if display:
-        display.message(f"measuring on the {split} split and drawing samples ...")
-    evaluation = evaluate_prior(trained, data, split)
-    quantiles = np.quantile(evaluation.bits_per_image, np.linspace(0, 1, 201)).round(2).tolist()
-    metrics = {**evaluation.metrics, **result.figures, "content_id": model.content_id, "bits_quantiles": quantiles}
-    trained = replace(model, prior=replace(result.prior, metrics=metrics))
-    metrics |= _pictures(trained, data, result, work, _command(artifact, source, recipe, overrides))
-    trained = replace(model, prior=replace(result.prior, metrics=metrics))
+    figures, quantiles = _measure(trained, data, result, display)
+    summary = _draw(trained, data, result, figures, _command(artifact, source, recipe, overrides))
+    write_prior_pictures(summary, work)
+    write_prior_report(summary, work / "report.html")
+    figures = figures | derived_figures(summary)
+    trained = replace(model, prior=replace(result.prior, metrics={**figures, "bits_quantiles": quantiles}))
     trained.save_prior(folder)
-    add_prior_to_card(folder, {key: value for key, value in metrics.items() if key != "bits_quantiles"})
+    add_prior_to_card(folder, figures)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     return trained
 
@@ -111,51 +107,45 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _pictures(trained: Artifact, data: ImageData, result: PriorResult, work: Path, command: str) -> dict[str, float]:
-    """Samples, each beside the training image nearest to it, and curves; figures of over-fit and memorisation.
+def _measure(
+    trained: Artifact, data: ImageData, result: PriorResult, display: Display | None
+) -> tuple[dict[str, Any], list[float]]:
+    """Figures of a split that was not trained on, if there is one; quantiles of the bits that an image costs there."""
+    split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
+    if display:
+        display.message(f"measuring on the {split} split and drawing samples ...")
+    evaluation = evaluate_prior(trained, data, split)
+    quantiles = np.quantile(evaluation.bits_per_image, np.linspace(0, 1, 201)).round(2).tolist()
+    return {**evaluation.metrics, **result.figures, "content_id": trained.content_id}, quantiles
 
-    memorised: share of the samples that lie nearer to a training image than 99 % of held-out images do; without any
-    memorisation it is about 1 %. overfit_bits: validation minus training, bits a code at the end.
-    """
-    prior, held_out = trained.wanted_prior(), _held_out(data)
+
+def _draw(
+    trained: Artifact, data: ImageData, result: PriorResult, figures: dict[str, Any], command: str
+) -> PriorSummary:
+    """Samples, drawn in order and in few steps, and how near they are to the training images: what a report shows."""
+    prior = trained.wanted_prior()
     labels = _labels(data, prior)
     drawing = Drawing(prompts=labels) if prior.has_captions else Drawing(classes=labels)
     samples = generate(trained, NUM_SAMPLES, drawing=drawing).images
-    few = replace(drawing, steps=max(len(prior.layout.groups), min(NUM_STEPS, prior.layout.length)))
-    scattered = generate(trained, NUM_SAMPLES, drawing=few).images
-    nearest, distances = nearest_images(data, samples)
-    write_prior_pictures(work, result.history, samples, scattered, nearest)
-    apart = nearest_images(data, held_out)[1] if len(held_out) else np.zeros(0)
-    usual = np.quantile(apart, 0.01) if len(held_out) else 0.0
-    summary = PriorSummary(
+    num_steps = max(len(prior.layout.groups), min(NUM_STEPS, prior.layout.length))
+    scattered = generate(trained, NUM_SAMPLES, drawing=replace(drawing, steps=num_steps)).images
+    near = nearness(trained, data, samples)
+    return PriorSummary(
         title=Path(data.name).name,
         command=command,
         config_yaml=settings.dump(prior.config),
-        metrics={key: value for key, value in prior.metrics.items() if key != "bits_quantiles"},
+        metrics=figures,
         history=result.history,
         events=result.events,
         samples=samples,
         scattered=scattered,
-        num_steps=few.steps or 0,
+        num_steps=num_steps,
         labels=labels,
-        nearest=nearest,
-        distances=distances,
-        held_out_distances=apart,
+        nearest=near.nearest,
+        distances=near.distances,
+        reconstructed_distances=near.reconstructed_distances,
+        held_out_distances=near.held_out_distances,
     )
-    write_prior_report(summary, work / "report.html")
-    last = {
-        split: [row["bits_per_code"] for row in result.history if row["split"] == split and "bits_per_code" in row]
-        for split in ("train", "validation")
-    }
-    gap = np.mean(last["validation"][-1:]) - np.mean(last["train"][-10:]) if all(last.values()) else 0.0
-    return {"memorised": float((distances < usual).mean()), "overfit_bits": float(gap)}
-
-
-def _held_out(data: ImageData) -> np.ndarray:
-    """Real images that were not trained on: how near do those come to the training set?"""
-    split = "validation" if len(data.splits["validation"]) else "test"
-    images = data.read(data.splits[split][:NUM_HELD_OUT])
-    return images.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _labels(data: ImageData, prior: Prior) -> list[str]:

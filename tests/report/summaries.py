@@ -74,6 +74,7 @@ def prior_summary(**changes: Any) -> PriorSummary:
         "metrics": metrics, "history": prior_history(lambda progress: 3.0, lambda progress: 3.06),
         "events": [{"step": 20, "level": "info", "message": "began"}], "samples": samples,
         "scattered": samples[::-1].copy(), "num_steps": 12, "labels": [f"class {index}" for index in range(9)],
-        "nearest": nearest, "distances": np.linspace(58.0, 50.0, 9), "held_out_distances": np.arange(20.0, 120.0),
+        "nearest": nearest, "distances": np.linspace(58.0, 50.0, 9),
+        "reconstructed_distances": np.arange(20.0, 120.0), "held_out_distances": np.arange(40.0, 140.0),
     }  # fmt: skip
     return PriorSummary(**(parts | changes))

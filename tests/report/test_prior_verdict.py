@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from vqkit.report.prior_verdict import judge_prior, near_copies
+from vqkit.report.prior_verdict import derived_figures, judge_prior, near_copies
 
 from .summaries import prior_history, prior_summary
 
@@ -67,26 +67,46 @@ def test_a_wobble_of_validation_is_no_rise():
     assert judge_prior(prior_summary(history=rows)).healthy
 
 
+def near(distances, reconstructed):
+    summary = prior_summary(distances=np.array(distances), reconstructed_distances=np.array(reconstructed))
+    return near_copies(summary).tolist()
+
+
 def test_near_copies_are_nearer_than_99_of_100():
-    held_out = np.arange(100.0)  # 0, 1, ... 99
+    hundred = np.arange(100.0)  # 0, 1, ... 99
     # farther than 0.5 are 99 of them, than 1 (itself not counted) 98, than 0 99, than -1 all
-    assert near_copies(np.array([0.5, 1.0, 0.0, -1.0, 98.5]), held_out).tolist() == [True, False, True, True, False]
+    assert near([0.5, 1.0, 0.0, -1.0, 98.5], hundred) == [True, False, True, True, False]
     # with ten, all must be farther
-    assert near_copies(np.array([4.9, 5.0]), np.arange(5.0, 15.0)).tolist() == [True, False]
-    assert not near_copies(np.array([0.0, 1.0]), np.zeros(0)).any(), "no yardstick, no blame"
+    assert near([4.9, 5.0], np.arange(5.0, 15.0)) == [True, False]
+    assert near([0.0, 1.0], []) == [False, False], "no yardstick, no blame"
+
+
+def test_the_yardstick_is_reconstructions_and_not_images_as_they_are():
+    """Samples as near as reconstructions are, where images as they are stay farther away."""
+    usual = np.arange(20.0, 120.0)
+    summary = prior_summary(reconstructed_distances=usual, held_out_distances=usual + 60, distances=usual[10:19])
+    assert derived_figures(summary)["memorised"] == 0 and judge_prior(summary).healthy
+
+
+def test_derived_figures_by_hand():
+    distances = np.array([50.0, 3.0, 51.0, 2.0, 52.0, 1.0, 53.0, 54.0, 55.0])
+    found = derived_figures(prior_summary(distances=distances, history=prior_history(flat(3.0), flat(3.25))))
+    assert found == {"memorised": pytest.approx(1 / 3), "overfit_bits": pytest.approx(0.25)}
+    found = derived_figures(prior_summary(reconstructed_distances=np.zeros(0), history=()))
+    assert found == {"memorised": None, "overfit_bits": None}
 
 
 def test_one_in_a_hundred_of_the_same_kind_is_near():
     generator = np.random.default_rng(0)
-    near = near_copies(generator.normal(50, 10, 20000), generator.normal(50, 10, 20000))
-    assert near.mean() == pytest.approx(0.01, abs=0.004)
+    found = near(generator.normal(50, 10, 20000), generator.normal(50, 10, 20000))
+    assert np.mean(found) == pytest.approx(0.01, abs=0.004)
 
 
 def test_memorised_samples():
     distances = np.array([50.0, 3.0, 51.0, 2.0, 52.0, 1.0, 53.0, 54.0, 55.0])
     verdict = judge_prior(prior_summary(distances=distances))
     assert verdict.sentence.startswith("samples are close to copies of training images.")
-    text = "3 of 9 samples (33 %) are nearer to a training image than 99 % of held-out images are; by chance it would"
+    text = "3 of 9 samples (33 %) are nearer to a training image than 99 % of reconstructed held-out images are; "
     assert verdict.findings[0].text.startswith(text)
 
 
@@ -134,5 +154,6 @@ def test_not_a_number_and_warnings():
 
 def test_nothing_measured_is_nothing_to_blame():
     none = np.zeros(0)
-    verdict = judge_prior(prior_summary(metrics={}, history=(), events=(), distances=none, held_out_distances=none))
+    verdict = judge_prior(prior_summary(metrics={}, history=(), events=(), distances=none,
+                                        reconstructed_distances=none, held_out_distances=none))  # fmt: skip
     assert verdict.healthy and verdict.sentence == "nothing to report."

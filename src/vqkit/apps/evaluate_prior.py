@@ -17,6 +17,7 @@ from ..metrics import code_counts, entropy_bits
 from ..model.prior import Condition, Prior
 
 BATCH_SIZE = 128
+NUM_HELD_OUT = 512
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,25 @@ class PriorEvaluation:
 
     metrics: dict[str, Any]
     bits_per_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near images come to those that were trained on; distances are those of `nearest_images`.
+
+    nearest: uint8 (N, H, W, C), the training image nearest to each sample. distances: (N,) of the samples.
+    reconstructed_distances: (M,) of held-out images after the model has encoded and decoded them: the yardstick for
+    samples, which come out of the same decoder. Decoded pictures are smoother than images and so lie nearer to
+    everything: against held-out images as they are, samples of a prior that copies nothing would pass for copies. Or,
+    where the model errs much, they lie farther from their originals than images from their near twins, and copies would
+    pass for new.
+    held_out_distances: (M,) of the same images as they are; 0 is one that was trained on as well.
+    """
+
+    nearest: np.ndarray
+    distances: np.ndarray
+    reconstructed_distances: np.ndarray
+    held_out_distances: np.ndarray
 
 
 @torch.no_grad()
@@ -84,6 +104,18 @@ def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, counts: Ten
         "saving_vs_order0": 1.0 - best / order0 if order0 else 0.0,
     }
     return PriorEvaluation(metrics, told.numpy())
+
+
+def nearness(artifact: Artifact, data: ImageData, samples: np.ndarray) -> Nearness:
+    """Of samples uint8 (N, H, W, C), and of at most NUM_HELD_OUT images of the validation or else the test split.
+
+    Errors: VqkitError when the training split is empty.
+    """
+    split = "validation" if len(data.splits["validation"]) else "test"
+    held_out = data.read(data.splits[split][:NUM_HELD_OUT]).permute(0, 2, 3, 1).contiguous().numpy()
+    reconstructions = artifact.reconstruct(held_out) if len(held_out) else held_out
+    apart = [nearest_images(data, images)[1] for images in (reconstructions, held_out)]
+    return Nearness(*nearest_images(data, samples), *apart)
 
 
 @torch.no_grad()

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
+from . import arguments
 from .printing import Commands, plain, print_figures, progress_bar
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
-    parser.add_argument(
-        "settings", nargs="*", default=[], metavar="key.subkey=value", help="settings over the recipe's"
-    )
+    arguments.add_data(parser)
+    arguments.add_settings(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty")
-    parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help="see 'vqkit recipes'; default: by DATA, else images")
-    parser.add_argument("--resume", action="store_true", help="go on with the run that stopped in DIR")
+    arguments.add_run(parser, "images")
 
 
 def _train(options: argparse.Namespace) -> int:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print("loading ...", file=sys.stderr)
+    arguments.announce_loading()
     from ..run import train
-    from ..training.engine import leave_together
-    from ..training.progress import display_for_terminal
 
-    artifact = train(
-        options.data,
-        options.out,
-        options.recipe,
-        options.settings,
-        resume=options.resume,
-        display=display_for_terminal(),
-    )
-    leave_together()
+    artifact = arguments.run_training(train, (options.data, options.out), options)
     if artifact is not None:
         print_figures(artifact.metrics)
         print(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
@@ -44,8 +30,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
-    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
+    arguments.add_artifact(parser)
+    arguments.add_data(parser)
     parser.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("--likelihood", action="store_true", help="also a true bound in bits per dimension")
@@ -71,8 +57,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
-    parser.add_argument("files", nargs="+", metavar="FILES", help="pictures, or folders of them")
+    arguments.add_artifact(parser)
+    arguments.add_files(parser)
     parser.add_argument("--out", required=True, metavar="DIR2", help="where the PNG files go; nothing is overwritten")
 
 
@@ -89,10 +75,6 @@ def _reconstruct(options: argparse.Namespace) -> int:
         bpp = item.bits / (item.size[0] * item.size[1])
         print(f"{item.target}  {item.psnr:.2f} dB  {item.bits / 8:.0f} bytes of codes  {bpp:.3f} bpp")
     return 1 if failed else 0
-
-
-def _info_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -136,9 +118,9 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set")
-    parser.add_argument("settings", nargs="*", default=[], metavar="data.key=value", help="settings, as for train")
-    parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help="whose data settings to use")
+    arguments.add_data(parser)
+    arguments.add_settings(parser, "data.key=value", "settings, as for train")
+    arguments.add_recipe(parser, "whose data settings to use")
     parser.add_argument("--sheet", metavar="FILE.png", help="sample sheet (default: NAME-samples.png)")
 
 
@@ -168,7 +150,7 @@ COMMANDS: Commands = {
     "train": (_train, "train a model on your own files, with a report at the end", _train_arguments),
     "evaluate": (_evaluate, "measure a model: PSNR, SSIM, usage, perplexity, bits", _evaluate_arguments),
     "reconstruct": (_reconstruct, "send pictures through a model and back", _reconstruct_arguments),
-    "info": (_info, "what a trained model is and how good it was", _info_arguments),
+    "info": (_info, "what a trained model is and how good it was", arguments.add_artifact),
     "recipes": (_recipes, "the settings that ship with vqkit", _recipes_arguments),
     "data": (_data, "what was found in DATA: counts, sizes, modes, bad files, split, sample sheet", _data_arguments),
 }

@@ -1,4 +1,4 @@
-"""What commands share: their table, figures in words, a bar while something takes long."""
+"""What commands print: figures in words, a bar while something takes long. And the form of their tables."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
+from . import arguments
 from .printing import Commands, plain, print_figures, progress_bar
 
 if TYPE_CHECKING:
@@ -19,31 +21,17 @@ if TYPE_CHECKING:
 
 
 def _train_prior_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model; the prior is added to it")
-    parser.add_argument("data", metavar="DATA", help="folder, file or built-in set, as a rule that of the model")
-    parser.add_argument(
-        "settings", nargs="*", default=[], metavar="key.subkey=value", help="settings over the recipe's"
-    )
-    parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help="see 'vqkit recipes'; default: by DATA, else prior")
-    parser.add_argument("--resume", action="store_true", help="go on with the run that stopped in DIR")
+    arguments.add_artifact(parser, "; the prior is added to it")
+    arguments.add_data(parser, ", as a rule that of the model")
+    arguments.add_settings(parser)
+    arguments.add_run(parser, "prior")
 
 
 def _train_prior(options: argparse.Namespace) -> int:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print("loading ...", file=sys.stderr)
+    arguments.announce_loading()
     from ..run_prior import FOLDER, train_prior
-    from ..training.engine import leave_together
-    from ..training.progress import display_for_terminal
 
-    artifact = train_prior(
-        options.artifact,
-        options.data,
-        options.recipe,
-        options.settings,
-        resume=options.resume,
-        display=display_for_terminal(),
-    )
-    leave_together()
+    artifact = arguments.run_training(train_prior, (options.artifact, options.data), options)
     if artifact is not None:
         shown = {key: value for key, value in artifact.wanted_prior().metrics.items() if key != "bits_quantiles"}
         print_figures(shown)
@@ -56,7 +44,7 @@ def _train_prior(options: argparse.Namespace) -> int:
 
 
 def _drawing_arguments(parser: argparse.ArgumentParser, num: int) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model with a prior")
+    arguments.add_artifact(parser, " with a prior")
     parser.add_argument("--num", type=int, default=num, help=f"how many (default {num})")
     parser.add_argument(
         "--out", required=True, metavar="FILE.png", help="the sheet; a name that is taken gets a number"
@@ -147,66 +135,67 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
-    _drawing_arguments(parser, 1)
+def _anew_arguments(parser: argparse.ArgumentParser, num: int) -> None:
+    _drawing_arguments(parser, num)
     _condition_arguments(parser)
     parser.add_argument("image", metavar="IMAGE", help="picture of any size")
+
+
+def _blend_argument(parser: argparse.ArgumentParser, where: str) -> None:
+    parser.add_argument("--blend", type=int, default=2, help=f"pixels {where} in which old and new are mixed")
+
+
+def _anew(options: argparse.Namespace, verb: str, make: Callable[..., np.ndarray]) -> int:
+    """Write what `make(artifact, image, num=, drawing=, progress=)` makes of the picture IMAGE."""
+    drawing, artifact = _drawing(options), _artifact(options)
+    image = _picture(artifact, options.image)
+    with progress_bar(verb) as progress:
+        images = make(artifact, image, num=options.num, drawing=drawing, progress=progress)
+    _write_sheet(options, images)
+    return 0
+
+
+def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
+    _anew_arguments(parser, 1)
     parser.add_argument("--mask", required=True, metavar="MASK.png", help="of the same size; white is made anew")
-    parser.add_argument("--blend", type=int, default=2, help="pixels around the mask in which old and new are mixed")
+    _blend_argument(parser, "around the mask")
 
 
 def _inpaint(options: argparse.Namespace) -> int:
     from ..apps.inpaint import inpaint
     from ..data import load_picture
 
-    drawing, artifact = _drawing(options), _artifact(options)
-    mask = load_picture(options.mask, 1)[..., 0] >= 128
-    image = _picture(artifact, options.image)
-    with progress_bar("inpainting") as progress:
-        found = inpaint(artifact, image, mask, num=options.num, drawing=drawing, blend=options.blend, progress=progress)
-    _write_sheet(options, found.images)
-    return 0
+    def make(artifact: Artifact, image: np.ndarray, **how: Any) -> np.ndarray:
+        mask = load_picture(options.mask, 1)[..., 0] >= 128
+        return inpaint(artifact, image, mask, blend=options.blend, **how).images
+
+    return _anew(options, "inpainting", make)
 
 
 def _outpaint_arguments(parser: argparse.ArgumentParser) -> None:
-    _drawing_arguments(parser, 1)
-    _condition_arguments(parser)
-    parser.add_argument("image", metavar="IMAGE", help="picture of any size")
+    _anew_arguments(parser, 1)
     parser.add_argument("--expand", type=int, required=True, metavar="PIXELS", help="added on every side")
-    parser.add_argument("--blend", type=int, default=2, help="pixels at the old edge in which old and new are mixed")
+    _blend_argument(parser, "at the old edge")
 
 
 def _outpaint(options: argparse.Namespace) -> int:
     from ..apps.inpaint import outpaint
 
-    drawing, artifact = _drawing(options), _artifact(options)
-    image = _picture(artifact, options.image)
-    with progress_bar("outpainting") as progress:
-        found = outpaint(
-            artifact, image, options.expand, num=options.num, drawing=drawing, blend=options.blend, progress=progress
-        )
-    _write_sheet(options, found.images)
-    return 0
+    def make(artifact: Artifact, image: np.ndarray, **how: Any) -> np.ndarray:
+        return outpaint(artifact, image, options.expand, blend=options.blend, **how).images
+
+    return _anew(options, "outpainting", make)
 
 
 def _variations_arguments(parser: argparse.ArgumentParser) -> None:
-    _drawing_arguments(parser, 8)
-    _condition_arguments(parser)
-    parser.add_argument("image", metavar="IMAGE", help="picture of any size")
+    _anew_arguments(parser, 8)
     parser.add_argument("--strength", type=float, default=0.3, help="share of the codes that are new, 0 to 1")
 
 
 def _variations(options: argparse.Namespace) -> int:
     from ..apps.variations import variations
 
-    drawing, artifact = _drawing(options), _artifact(options)
-    image = _picture(artifact, options.image)
-    with progress_bar("drawing") as progress:
-        images = variations(
-            artifact, image, strength=options.strength, num=options.num, drawing=drawing, progress=progress
-        )
-    _write_sheet(options, images)
-    return 0
+    return _anew(options, "drawing", partial(variations, strength=options.strength))
 
 
 def _interpolate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -235,8 +224,8 @@ def _interpolate(options: argparse.Namespace) -> int:
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model with a prior")
-    parser.add_argument("files", nargs="+", metavar="FILES", help="pictures, or folders of them")
+    arguments.add_artifact(parser, " with a prior")
+    arguments.add_files(parser)
     parser.add_argument("--class", dest="classes", metavar="NAME", help="what all of them show")
     parser.add_argument("--prompt", metavar="TEXT", action="append", help="caption of all of them")
     parser.add_argument(

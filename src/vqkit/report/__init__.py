@@ -6,6 +6,7 @@ from .card import add_prior_to_card, write_card
 from .page import write_report
 from .pictures import comparison_sheet
 from .prior_page import write_prior_report
+from .prior_verdict import derived_figures
 from .sheets import animation, contact_sheet, write_prior_pictures
 from .summary import PriorSummary, Ranked, RunSummary
 
@@ -17,6 +18,7 @@ __all__ = [
     "animation",
     "comparison_sheet",
     "contact_sheet",
+    "derived_figures",
     "write_card",
     "write_prior_pictures",
     "write_prior_report",

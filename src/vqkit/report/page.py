@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,14 @@ import numpy as np
 
 from ..files import write_bytes
 from . import figures
-from .pictures import code_map, data_uri, to_image
+from .pictures import code_map, data_uri
 from .summary import Ranked, RunSummary
 from .tables import bad_files, data_rows, headline, metric_rows, spread_rows
-from .templates import fill, kicker, shown_size, titled, told_events
+from .templates import Pair, fill, kicker, num_shown, picture_uri, shown_size, titled, told_events
 from .verdict import judge
 from .wording import decibel
 
-MAX_GALLERY_BYTES = 24_000_000
-"""of uncompressed pixels, so that large pictures do not make a page that no browser opens"""
-MAX_MAPS = 8
-
-
-@dataclass(frozen=True)
-class Pair:
-    name: str
-    original: str
-    reconstruction: str
-    psnr: str
+MIN_SHOWN, MAX_MAPS = 4, 8
 
 
 def write_report(summary: RunSummary, path: Path) -> None:
@@ -72,13 +61,14 @@ def _pairs(
     for index, (original, reconstruction) in enumerate(zip(originals, reconstructions, strict=True)):
         name = str(names[index]) if index < len(names) else f"image {index + 1}"
         quality = decibel(psnr[index]) if index < len(psnr) else ""
-        pairs.append(Pair(name, data_uri(to_image(original)), data_uri(to_image(reconstruction)), quality))
+        shows = f"original of {name}", f"reconstruction of {name}"
+        pairs.append(Pair(picture_uri(original), picture_uri(reconstruction), *shows, quality, name))
     return pairs
 
 
 def _gallery(summary: RunSummary) -> list[Pair]:
     originals, reconstructions = summary.originals, summary.reconstructions
-    kept = max(4, MAX_GALLERY_BYTES // max(2 * originals[:1].nbytes, 1))
+    kept = num_shown(originals, MIN_SHOWN)
     return _pairs(originals[:kept], reconstructions[:kept], summary.names, ())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,13 @@ import numpy as np
 
 from ..files import write_bytes
 from . import figures
-from .page import MAX_GALLERY_BYTES
-from .pictures import data_uri, to_image
-from .prior_verdict import judge_prior, memorised_share, near_copies
+from .prior_verdict import derived_figures, judge_prior, near_copies
 from .summary import PriorSummary
 from .tables import PRIOR_HEADLINE, headline, metric_rows
-from .templates import fill, kicker, shown_size, titled, told_events
+from .templates import Pair, fill, kicker, num_shown, picture_uri, shown_size, titled, told_events
 from .wording import finite
 
 MIN_SHOWN, MAX_PAIRS = 24, 48
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """A sample and the training image nearest to it."""
-
-    sample: str
-    nearest: str
-    distance: str
-    label: str
-    is_copy: bool
 
 
 def write_prior_report(summary: PriorSummary, path: Path) -> None:
@@ -43,7 +29,7 @@ def write_prior_report(summary: PriorSummary, path: Path) -> None:
 def render_prior(summary: PriorSummary) -> str:
     """The page as text. All strings of the summary are escaped: labels and captions are not to be trusted."""
     _check(summary)
-    metrics = _metrics(summary)
+    metrics = {**summary.metrics, **derived_figures(summary)}
     return fill(
         "prior.html",
         summary=summary,
@@ -53,7 +39,7 @@ def render_prior(summary: PriorSummary) -> str:
         grids=_grids(summary),
         pairs=_pairs(summary),
         num_samples=len(summary.samples),
-        yardstick=_yardstick(summary.held_out_distances),
+        yardstick=_yardstick(summary.reconstructed_distances),
         training=titled(_training_figures(summary)),
         metric_rows=metric_rows(metrics),
         kicker=kicker(metrics),
@@ -69,11 +55,6 @@ def _check(summary: PriorSummary) -> None:
         raise ValueError(f"{len(samples)} samples need as many labels or none, got {len(summary.labels)}")
 
 
-def _metrics(summary: PriorSummary) -> dict[str, Any]:
-    """The figures with the share of near copies, which is measured here if the run has not done so."""
-    return {"memorised": memorised_share(summary)} | dict(summary.metrics)
-
-
 def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
     """Samples drawn code by code and in few steps, as many as a browser can open."""
     steps = f"{summary.num_steps} step" + ("" if summary.num_steps == 1 else "s")
@@ -83,26 +64,27 @@ def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
     ]
     grids = []
     for name, title, lead, images in found:
-        kept = max(MIN_SHOWN, MAX_GALLERY_BYTES // max(2 * images[:1].nbytes, 1))
-        shown = [(data_uri(to_image(image)), _label(summary, index)) for index, image in enumerate(images[:kept])]
+        kept = images[: num_shown(images, MIN_SHOWN)]
+        shown = [(picture_uri(image), _label(summary, index)) for index, image in enumerate(kept)]
         if len(shown) < len(images):
             lead += f" {len(shown)} of {len(images)} are shown."
         grids.append({"name": name, "title": title, "lead": lead, "images": shown})
     return [grid for grid in grids if grid["images"]]
 
 
-def _pairs(summary: PriorSummary) -> list[Neighbours]:
+def _pairs(summary: PriorSummary) -> list[Pair]:
     """Each sample with its training image, nearest first."""
     if not len(summary.nearest):
         return []
-    copies = near_copies(summary.distances, summary.held_out_distances)
-    kept = MAX_GALLERY_BYTES // max(2 * summary.samples[:1].nbytes, 1)
-    order = np.argsort(summary.distances, kind="stable")[: min(max(kept, MIN_SHOWN), MAX_PAIRS)]
+    copies = near_copies(summary)
+    kept = min(num_shown(summary.samples, MIN_SHOWN), MAX_PAIRS)
+    order = np.argsort(summary.distances, kind="stable")[:kept]
     pairs = []
     for index in order:
-        sample, nearest = (data_uri(to_image(images[index])) for images in (summary.samples, summary.nearest))
-        distance = f"{float(summary.distances[index]):.1f}"
-        pairs.append(Neighbours(sample, nearest, distance, _label(summary, index), bool(copies[index])))
+        label, distance = _label(summary, index), f"{float(summary.distances[index]):.1f}"
+        uris = picture_uri(summary.samples[index]), picture_uri(summary.nearest[index])
+        shows = f"sample of {label}" if label else "sample", "nearest training image"
+        pairs.append(Pair(*uris, *shows, distance, label, bool(copies[index])))
     return pairs
 
 
@@ -110,12 +92,12 @@ def _label(summary: PriorSummary, index: int) -> str:
     return str(summary.labels[index]) if len(summary.labels) else ""
 
 
-def _yardstick(held_out_distances: np.ndarray) -> str:
-    """How near real images come to the training set, in words; empty if nobody measured it."""
-    if not len(held_out_distances):
+def _yardstick(distances: np.ndarray) -> str:
+    """How near reconstructed held-out images come to the training set, in words; empty if nobody measured it."""
+    if not len(distances):
         return ""
-    nearest, median = np.quantile(held_out_distances, [0.01, 0.5])
-    return f"Held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer than {median:.1f}."
+    nearest, median = np.quantile(distances, [0.01, 0.5])
+    return f"Reconstructed held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer than {median:.1f}."
 
 
 def _training_figures(summary: PriorSummary) -> dict[str, figures.Draw]:

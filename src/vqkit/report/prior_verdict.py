@@ -31,23 +31,31 @@ def judge_prior(summary: PriorSummary) -> Verdict:
     return Verdict(True, "Healthy", ("; ".join(parts) or "nothing to report") + ".", (), _next_steps(()))
 
 
-def near_copies(distances: np.ndarray, held_out_distances: np.ndarray) -> np.ndarray:
-    """Which of the samples are nearer to a training image than 99 % of held-out images are: bool (N,).
+def near_copies(summary: PriorSummary) -> np.ndarray:
+    """Which of the samples are nearer to a training image than 99 % of reconstructed held-out images are: bool (N,).
 
-    About 1 % are by chance. Both in the same unit, (N,) and (M,). All False without held-out images.
+    About 1 % are by chance. Reconstructed, because samples are decoded pictures too: these are smoother than images and
+    as a rule nearer to everything, copied or not. All False without held-out images.
     """
-    held_out = np.sort(np.asarray(held_out_distances, np.float64))
-    if not len(held_out):
-        return np.zeros(len(distances), bool)
-    farther = len(held_out) - np.searchsorted(held_out, np.asarray(distances, np.float64), side="right")
-    return 100 * farther >= 99 * len(held_out)
+    yardstick = np.sort(np.asarray(summary.reconstructed_distances, np.float64))
+    if not len(yardstick):
+        return np.zeros(len(summary.distances), bool)
+    farther = len(yardstick) - np.searchsorted(yardstick, np.asarray(summary.distances, np.float64), side="right")
+    return 100 * farther >= 99 * len(yardstick)
 
 
-def memorised_share(summary: PriorSummary) -> float | None:
-    """Share of `near_copies` among the samples; None where it was not measured."""
-    if not len(summary.distances) or not len(summary.held_out_distances):
-        return None
-    return float(near_copies(summary.distances, summary.held_out_distances).mean())
+def derived_figures(summary: PriorSummary) -> dict[str, float | None]:
+    """Figures that follow from distances and curves; None where these were not measured.
+
+    memorised: share of `near_copies` among the samples. overfit_bits: validation minus training, bits a code at the
+    end.
+    """
+    has_distances = len(summary.distances) and len(summary.reconstructed_distances)
+    gap = _gap(summary)
+    return {
+        "memorised": float(near_copies(summary).mean()) if has_distances else None,
+        "overfit_bits": gap[1] - gap[0] if gap else None,
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -122,11 +130,11 @@ def _train_level(summary: PriorSummary, step: int | None) -> float | None:
 
 
 def _memorised(summary: PriorSummary) -> Finding | None:
-    near = near_copies(summary.distances, summary.held_out_distances)
+    near = near_copies(summary)
     if near.sum() < 2 or near.mean() <= MEMORISED:
         return None
     text = f"{count(near.sum())} of {count(len(near))} samples ({share(near.mean())}) are nearer to a training image "
-    text += "than 99 % of held-out images are; by chance it would be 1 %."
+    text += "than 99 % of reconstructed held-out images are; by chance it would be 1 %."
     advice = "Look at the nearest pairs below. Plain pictures are near to everything; if these are copies, use more "
     advice += "data, augment.shift or augment.flip, network.dropout, or fewer steps, and do not publish them as new."
     return Finding("samples are close to copies of training images", text, advice)
@@ -179,9 +187,9 @@ def _gap_words(summary: PriorSummary) -> str:
 
 
 def _copies_words(summary: PriorSummary) -> str:
-    if memorised_share(summary) is None:
+    if derived_figures(summary)["memorised"] is None:
         return ""
-    near = near_copies(summary.distances, summary.held_out_distances)
+    near = near_copies(summary)
     return f"no sign of copying ({count(near.sum())} of {count(len(near))} samples are nearly a training image)"
 
 

@@ -67,8 +67,8 @@ class PriorSummary:
     """resolved settings as commented YAML"""
     metrics: Mapping[str, Any]
     """final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
-    bits_per_code_untold, order0_bits, saving_vs_order0 (share), memorised (share), step, stopped_by, training_seconds,
-    parameters, content_id and the like"""
+    bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by, training_seconds, parameters,
+    content_id and the like; `derived_figures` come to them"""
     history: Sequence[Mapping[str, Any]] = ()
     """rows of metrics.jsonl: step, split ("train" or "validation"), loss and loss/<term> in nats a code, bits_per_code,
     bits_per_code_any_order (training alone), lr, grad_norm, seconds"""
@@ -82,5 +82,7 @@ class PriorSummary:
     nearest: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), training image nearest to each sample
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(N,) of each sample to its nearest training image: root mean square over pixels, 0..255"""
+    reconstructed_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(M,) the same of held-out images, encoded and decoded as samples are: the yardstick of memorisation"""
     held_out_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(M,) the same of real images that were not trained on: the yardstick of memorisation"""
+    """(M,) the same of these images as they are: near 0 for those that are in the training set as well"""

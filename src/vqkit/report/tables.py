@@ -42,7 +42,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "memorised": (
         "Near copies",
         share,
-        "samples nearer to a training image than 99 % of held-out images; 1 % is chance",
+        "samples nearer to a training image than 99 % of reconstructed held-out images; 1 % is chance",
     ),
     "overfit_bits": ("Over-fit", number, "bits per code at the end: validation minus training"),
     "images": ("Images", count, "in the evaluated split"),

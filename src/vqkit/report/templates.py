@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from . import figures
+from .pictures import data_uri, to_image
 from .wording import count
 
 MAX_EVENTS = 200
+MAX_GALLERY_BYTES = 24_000_000
+"""of uncompressed pixels, so that large pictures do not make a page that no browser opens"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures side by side, as URIs with what they show; under them a figure and a name, or nothing ("")."""
+
+    first: str
+    second: str
+    first_shows: str
+    second_shows: str
+    figure: str = ""
+    name: str = ""
+    is_copy: bool = False
+
+
+def picture_uri(pixels: np.ndarray) -> str:
+    """uint8 (H, W, C) as the source of an <img>."""
+    return data_uri(to_image(pixels))
+
+
+def num_shown(images: np.ndarray, at_least: int) -> int:
+    """How many pairs of images uint8 (N, H, W, C) a page takes: as many as MAX_GALLERY_BYTES allow, or `at_least`."""
+    return max(at_least, MAX_GALLERY_BYTES // max(2 * images[:1].nbytes, 1))
 
 
 def fill(name: str, **values: Any) -> str:

@@ -1,0 +1,54 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vqkit.apps.evaluate_prior import nearest_images, nearness
+from vqkit.config import DataConfig
+from vqkit.data import open_images
+
+SIDE = 8
+
+
+def blurred(images):
+    """What a weak decoder gives: the mean of each image, everywhere."""
+    return np.broadcast_to(images.mean((1, 2, 3), keepdims=True), images.shape).round().astype(np.uint8)
+
+
+def noise(count, seed):
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """400 grey images of noise: 200 to train on, 100 each held out for validation and test."""
+    np.save(tmp_path / "noise.npy", noise(400, 0))
+    settings = DataConfig(image_size=(SIDE, SIDE), channels=1, validation=0.25, test=0.25)
+    return open_images(tmp_path / "noise.npy", settings, seed=0)
+
+
+def test_decoded_pictures_of_unseen_images_are_not_taken_for_copies(data):
+    """Of their own kind about 1 % come so near; images as they are stay so far away that all would be copies."""
+    found = nearness(SimpleNamespace(reconstruct=blurred), data, blurred(noise(300, 1)))
+    assert len(found.reconstructed_distances) == len(found.held_out_distances) == len(data.splits["validation"]) > 80
+    assert np.mean(found.distances < np.quantile(found.reconstructed_distances, 0.01)) < 0.05
+    assert np.mean(found.distances < np.quantile(found.held_out_distances, 0.01)) > 0.95
+
+
+def test_distances_of_held_out_images_are_of_the_artifacts_reconstructions(artifact, emoji):
+    held_out = emoji.read(emoji.splits["validation"]).permute(0, 2, 3, 1).contiguous().numpy()
+    found = nearness(artifact, emoji, held_out[:3])
+    assert np.array_equal(found.held_out_distances, nearest_images(emoji, held_out)[1])
+    assert np.array_equal(found.distances, found.held_out_distances[:3])
+    expected = nearest_images(emoji, artifact.reconstruct(held_out))[1]
+    assert np.array_equal(found.reconstructed_distances, expected)
+    assert found.nearest.shape == (3, 32, 32, 3)
+
+
+def test_without_held_out_images_there_is_no_yardstick(tmp_path):
+    np.save(tmp_path / "noise.npy", noise(20, 0))
+    settings = DataConfig(image_size=(SIDE, SIDE), channels=1, validation=0.0, test=0.0)
+    data = open_images(tmp_path / "noise.npy", settings, seed=0)
+    found = nearness(SimpleNamespace(reconstruct=blurred), data, noise(2, 0))
+    assert not len(found.reconstructed_distances) and not len(found.held_out_distances)
+    assert found.distances.tolist() == [0, 0]
