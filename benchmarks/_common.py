@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,13 +24,24 @@ class Claim:
     settings: dict
 
 
-def options(description: str | None) -> argparse.Namespace:
-    """--quick, --seed and --json of the command line."""
+def options(description: str | None, work: bool = False) -> argparse.Namespace:
+    """--quick, --seed and --json of the command line; with `work` also --work."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute, coarser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
+    if work:
+        parser.add_argument("--work", type=Path, metavar="DIR", help="keeps what was trained and measured, and goes on")
     return parser.parse_args()
+
+
+def kept(file: Path, measure: Callable[[], dict]) -> dict:
+    """What `file` says, else what `measure` finds, kept there."""
+    if not file.exists():
+        found = measure()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def report(claims: list[Claim], file: Path | None) -> None:

@@ -117,13 +117,13 @@ def train_pixelcnn(
     batch_size: int = 32,
     **network,
 ) -> PixelCNN:
-    """A PixelCNN of codes (N, H, W) int64 after `seconds` of wall clock: AdamW, warm-up of 5 %, then a cosine to zero.
+    """A PixelCNN of codes (N, H, W) int64 after `seconds` of processor time: AdamW, warm-up of 5 %, a cosine to zero.
 
     With `validation` (codes, labels) the weights that were best on it at one of 20 looks are returned; without, the
     last. Looks are paid from `seconds`. `network`: width, layers, kernels, dropout of `PixelCNN`. labels (N,) int64 are
     used if num_classes is given. The seed sets weights and order of the images.
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     torch.manual_seed(seed)
     model = PixelCNN(codebook_size, codes.shape[1:], num_classes, **network).to(memory_format=torch.channels_last)
     # starts at the frequencies of the codes, which a short training would have to find first
@@ -132,7 +132,7 @@ def train_pixelcnn(
     best, weights, looks = math.inf, None, 0
     while True:
         for indices in torch.randperm(len(codes)).split(batch_size):
-            spent = (time.perf_counter() - begin) / seconds
+            spent = (time.process_time() - begin) / seconds
             if validation and (spent >= (looks + 1) / 20 or spent >= 1):
                 looks = int(20 * spent)
                 found = float(bits(model, *validation).mean())

@@ -14,6 +14,7 @@ from vqkit.config import PriorConfig, PriorNetworkConfig
 from vqkit.errors import VqkitError
 from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling, caption_bytes, halton_order
 from vqkit.model.prior.layout import cosine, share_out
+from vqkit.model.prior.network import rms_norm, squared_relu
 from vqkit.model.prior.prior import windows
 from vqkit.model.prior.sampling import Start, Walk, distribution, draw, pick
 
@@ -92,6 +93,28 @@ def test_large_codebooks_in_parts_give_the_same_likelihood_and_gradient(monkeypa
     parts = net(codes, order)
     parts.sum().backward()
     assert torch.allclose(whole, parts, atol=1e-12) and torch.allclose(gradient, net.head.weight.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference"),
+    [(rms_norm, lambda x: nn.functional.rms_norm(x, (12,), eps=1e-6)), (squared_relu, lambda x: x.relu().square())],
+)
+def test_operators_with_their_own_gradient_are_pytorchs(ours, reference):
+    x = torch.randn(3, 5, 12, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 5, 12, dtype=torch.float64)
+    expected = torch.autograd.grad((reference(x) * weights).sum(), x)[0]
+    found = torch.autograd.grad((ours(x) * weights).sum(), x)[0]
+    assert torch.allclose(ours(x), reference(x), atol=1e-12) and torch.allclose(found, expected, atol=1e-12)
+
+
+def test_norms_are_in_the_type_of_autocast_and_their_gradient_in_that_of_the_input():
+    x = torch.randn(4, 12, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        normed = rms_norm(x)
+    assert normed.dtype == torch.bfloat16
+    found = torch.autograd.grad(normed, x, torch.ones_like(normed))[0]
+    expected = torch.autograd.grad(rms_norm(x), x, torch.ones_like(x))[0]
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=0.05)
 
 
 # ------------------------------------------------------------------------------------------------------ cache and masks

@@ -37,7 +37,8 @@ class _RMSNorm(torch.autograd.Function):
         dtype = torch.promote_types(x.dtype, torch.float32)
         mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype).square_().div_(x.shape[-1])
         inverse = mean.add_(1e-6).rsqrt_().to(x.dtype)
-        normed = x * inverse
+        on = x.device.type
+        normed = (x * inverse).to(torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else x.dtype)
         ctx.save_for_backward(normed, inverse)
         return normed
 
@@ -45,11 +46,14 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         normed, inverse = ctx.saved_tensors
         along = torch.linalg.vecdot(gradient, normed)[..., None].div_(-normed.shape[-1])
-        return torch.addcmul(gradient, normed, along).mul_(inverse)
+        return torch.addcmul(gradient, normed, along) * inverse
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467); the maps behind it scale."""
+    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467); the maps behind it scale.
+
+    In the type of autocast where that is on, which the maps behind it would take it to, three of them one by one.
+    """
     return cast(Tensor, _RMSNorm.apply(x))
 
 
@@ -123,19 +127,15 @@ class Block(nn.Module):
             nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor, angles: _Angles, mask: Tensor | None, memory: _Memory | None) -> Tensor:
-        normed = rms_norm(x)
-        q, k, v = (
-            self._heads(layer(normed)) for layer in (self.query, self.key, self.value)
-        )  # (B, heads, steps, d/heads)
+        weights = torch.cat([layer.weight for layer in (self.query, self.key, self.value)])
+        mapped = F.linear(rms_norm(x), weights).unflatten(2, (3, self.num_heads, -1))
+        q, k, v = mapped.permute(2, 0, 3, 1, 4).unbind()  # (B, heads, steps, d / heads)
         q, k = rotate(rms_norm(q), *angles.queries), rotate(rms_norm(k), *angles.keys)
         if memory is not None:
             k, v = memory.extend(k.to(v.dtype), v)
         attended = attend(q.to(v.dtype), k.to(v.dtype), v, mask)
         x = x + self._drop(self.output(attended.transpose(1, 2).flatten(2)))
         return x + self._drop(self.contract(squared_relu(self.expand(rms_norm(x)))))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -1,0 +1,98 @@
+"""Claims caption_group_agreement, caption_shuffled_agreement: does a prior draw what an emoji's caption says?
+
+    python benchmarks/captions.py [--quick] [--seed 0] [--json FILE] [--work DIR]
+
+Three seeds from --seed on (--quick: one, some seconds): `vqkit train emoji --recipe emoji`, `vqkit train-prior DIR
+emoji`. SAMPLES pictures are drawn for the caption of every test emoji, none of which was trained on. A classifier of
+EfficientNet-lite0 features, trained on the training emoji after they have been through the model and back, says to
+which of emoji's groups (smileys, animals, food, ...) each belongs. caption_group_agreement: share of samples whose group
+is that of their caption. caption_shuffled_agreement: the same for captions dealt out anew among the test emoji, beside
+the share at which two independent labels of these frequencies agree (`chance`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+from _common import Claim, kept, machine, options, report
+from _features import classify_features, lite0_features, train_feature_classifier
+
+SOURCE = "emoji"
+SAMPLES = 4
+
+
+def train(folder: Path, seed: int, minutes: float | None) -> None:
+    """The artifact of one seed with its prior."""
+    vqkit, more = [sys.executable, "-m", "vqkit"], [f"seed={seed}"]
+    more += [] if minutes is None else [f"train.max_minutes={minutes}"]
+    if not (folder / "model.safetensors").exists():
+        subprocess.run([*vqkit, "train", SOURCE, "--recipe", SOURCE, "--out", str(folder), *more], check=True)
+    if not (folder / "prior.safetensors").exists():
+        subprocess.run([*vqkit, "train-prior", str(folder), SOURCE, *more], check=True)
+
+
+def measure(folder: Path, seed: int, samples: int) -> dict:
+    """Agreement of one seed; numbers in [0, 1]."""
+    import vqkit
+    from vqkit.apps.evaluate import open_for
+    from vqkit.apps.generate import generate
+    from vqkit.model.prior import Drawing
+
+    artifact = vqkit.load(folder)
+    data = open_for(artifact, SOURCE, "test")
+    names = sorted(set(data.groups))
+    labels = np.array([names.index(group) for group in data.groups])
+    pictures = {
+        split: artifact.reconstruct(data.read(data.splits[split]).permute(0, 2, 3, 1).contiguous().numpy())
+        for split in ("train", "test")
+    }
+    model = train_feature_classifier(lite0_features(pictures["train"]), labels[data.splits["train"]], len(names), seed)
+    test = np.asarray(data.splits["test"])
+    wanted = np.repeat(labels[test], samples)
+    prompts = [data.captions[index] for index in test for _ in range(samples)]
+    drawn = generate(artifact, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).images
+    found = classify_features(model, lite0_features(drawn))
+    shuffled = np.repeat(labels[np.random.default_rng(seed).permutation(test)], samples)
+    shares = [np.bincount(part, minlength=len(names)) / len(part) for part in (found, wanted)]
+    return {
+        "agreement": float((found == wanted).mean()),
+        "shuffled": float((found == shuffled).mean()),
+        "chance": float(shares[0] @ shares[1]),
+        "accuracy_on_reconstructions": float(
+            (classify_features(model, lite0_features(pictures["test"])) == labels[test]).mean()
+        ),
+        "largest_group": float(shares[1].max()),
+        "samples": len(prompts),
+        "prior": artifact.wanted_prior().metrics,
+    }
+
+
+def main() -> None:
+    arguments = options(__doc__, work=True)
+    minutes, samples, count = (0.1, 1, 1) if arguments.quick else (None, SAMPLES, 3)
+    seeds = [arguments.seed + index for index in range(count)]
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        for seed in seeds:
+            folder = work / f"{SOURCE}-{seed}"
+            train(folder, seed, minutes)
+            rows.append(kept(work / f"captions-{seed}.json", lambda s=seed, f=folder: measure(f, s, samples)))
+    found = []
+    for name, key, goal in (
+        ("caption_group_agreement", "agreement", "above shuffled"),
+        ("caption_shuffled_agreement", "shuffled", "chance"),
+    ):
+        values = [100 * row[key] for row in rows]
+        spread = stdev(values) if len(values) > 1 else None
+        found.append(Claim(name, mean(values), "%", goal, None, {**machine(), "stdev": spread, "rows": rows}))
+    report(found, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

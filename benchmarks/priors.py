@@ -1,0 +1,242 @@
+"""Claims prior_saving_vs_order0 ... inpaint_class_kept: what a prior over 49 codes of Fashion-MNIST is worth.
+
+    python benchmarks/priors.py [--quick] [--seed 0] [--json FILE] [--work DIR]
+
+Three seeds from --seed on (--quick: one, some seconds each). For each seed `vqkit train fashion-mnist --recipe
+fashion-mnist` and then `vqkit train-prior DIR fashion-mnist`, which takes ten minutes on two cores. All figures are of
+the 10,000 test images, which chose nothing.
+
+prior_saving_vs_order0: share of the bits of the code histogram of the test split that the prior saves, its class paid
+for. prior_vs_pixelcnn_bits: bits a code of a Gated PixelCNN after as much processor time (two cores for ten minutes, all
+on one), its best look at the validation split, less those of the prior. kid_lite0_*: see _features.py; 10,000 samples,
+a thousand of each class, the reconstructions of the test images, real training images, and samples of pythae (first
+seed only) after as much processor time as both of our trainings took. class_agreement: samples that a classifier
+of real training images takes for the class that they were drawn for. inpaint_class_kept: test images with their lower
+half drawn anew, without a class, that it takes for the class which they had.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+from _common import Claim, kept, machine, options, report
+from _runs import in_parallel
+
+SOURCE = "fashion-mnist"
+CORES = 2
+PRIOR_MINUTES = 10.0
+PIXELCNN = {"width": 64, "layers": 8}
+"""the size that did best on the validation split with this much time"""
+QUICK = {"minutes": 0.2, "samples": 200, "inpainted": 4, "classifier": 5.0}
+FULL = {"minutes": PRIOR_MINUTES, "samples": 10_000, "inpainted": 500, "classifier": 75.0}
+
+
+def train(folder: Path, seed: int, minutes: float, quick: bool) -> None:
+    """The artifact of one seed with its prior, by the commands that users type."""
+    vqkit = [sys.executable, "-m", "vqkit"]
+    if not (folder / "model.safetensors").exists():
+        short = [f"train.max_minutes={minutes}"] if quick else []
+        command = ["train", SOURCE, "--recipe", SOURCE, "--out", str(folder), f"seed={seed}", *short]
+        subprocess.run([*vqkit, *command], check=True)
+    if not (folder / "prior.safetensors").exists():
+        command = ["train-prior", str(folder), SOURCE, f"train.max_minutes={minutes}", f"seed={seed}"]
+        subprocess.run([*vqkit, *command], check=True)
+
+
+@cache
+def images() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Pictures (N, 28, 28, 1) uint8 and numbers of their classes (N,), by split."""
+    from vqkit.config import DataConfig
+    from vqkit.data import open_images
+
+    data = open_images(SOURCE, DataConfig(), 0)
+    numbers = {name: number for number, name in enumerate(sorted(set(data.groups)))}
+    labels = np.array([numbers[name] for name in data.groups])
+    return {
+        split: (data.read(rows).permute(0, 2, 3, 1).contiguous().numpy(), labels[np.asarray(rows)])
+        for split, rows in data.splits.items()
+    }
+
+
+def distance(pictures: np.ndarray, work: Path, count: int) -> float:
+    """KID-lite0 to `count` test images, whose features are kept in `work`."""
+    from _features import kid, lite0_features
+
+    file = work / f"test-features-{count}.npy"
+    if not file.exists():
+        np.save(file, lite0_features(images()["test"][0][:count]))
+    return kid(lite0_features(pictures), np.load(file))
+
+
+# --------------------------------------------------------------------------------------------------------------- peers
+
+
+def peer(job: tuple[str, Path, int, int, float]) -> dict:
+    """Train and measure one peer on one core: pixelcnn, pythae_vqvae or pythae_vae."""
+    name, work, seed, count, seconds = job
+    measure = pixelcnn if name == "pixelcnn" else pythae
+    return kept(work / f"{name}-{seed}.json", lambda: measure(name, work, seed, count, seconds))
+
+
+def pixelcnn(_: str, work: Path, seed: int, count: int, seconds: float) -> dict:
+    """Bits a code of the test split, class paid for."""
+    import torch
+    from _pixelcnn import bits, train_pixelcnn
+
+    import vqkit
+
+    artifact = vqkit.load(work / f"{SOURCE}-{seed}")
+    parts = {}
+    for split, (pictures, labels) in images().items():
+        pictures = pictures[: None if count == FULL["samples"] else count]
+        codes = torch.cat([artifact.encode(part)[:, 0] for part in np.array_split(pictures, -(-len(pictures) // 500))])
+        parts[split] = codes, torch.from_numpy(labels[: len(codes)])
+    size = artifact.model.quantizer.codebook_size
+    validation = parts["validation"][0][:1024], parts["validation"][1][:1024]
+    model = train_pixelcnn(*parts["train"], size, seconds, seed, 10, validation=validation, **PIXELCNN)
+    found = float(bits(model, *parts["test"]).mean() + np.log2(10)) / parts["test"][0][0].numel()
+    return {"bits_per_code": found, "seconds": seconds, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def pythae(name: str, work: Path, seed: int, count: int, seconds: float) -> dict:
+    """KID-lite0 of samples."""
+    import _pythae_peers
+
+    draw = {"pythae_vqvae": _pythae_peers.pythae_vqvae_samples, "pythae_vae": _pythae_peers.pythae_vae_samples}[name]
+    times: dict[str, float] = {}
+    train, validation = (images()[split][0][..., 0] for split in ("train", "validation"))
+    samples = draw(train, validation, seconds, count, seed, times=times)
+    np.savez_compressed(work / f"{name}-{seed}.npz", samples=samples[:64])
+    return {"kid": distance(samples, work, count), "seconds": seconds, **times}
+
+
+def peers(work: Path, seeds: list[int], settings: dict) -> dict[str, list[dict]]:
+    """Rows by name, one a seed; pythae only the first."""
+    import vqkit
+
+    prior = 60 * settings["minutes"] * CORES
+    whole = prior + vqkit.load(work / f"{SOURCE}-{seeds[0]}").metrics["training_seconds"]
+    count = settings["samples"]
+    jobs = [(name, work, seeds[0], count, whole) for name in ("pythae_vqvae", "pythae_vae")]
+    jobs += [("pixelcnn", work, seed, count, prior) for seed in seeds]
+    rows: dict[str, list[dict]] = {}
+    for job, row in zip(jobs, in_parallel(peer, jobs), strict=True):
+        rows.setdefault(job[0], []).append(row)
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------- ours
+
+
+@cache
+def classifier(seconds: float):
+    """Of real training images, and its accuracy on the test images."""
+    from _features import classify, train_classifier
+
+    model = train_classifier(*images()["train"], 10, seconds, 0)
+    pictures, labels = images()["test"]
+    return model, float((classify(model, pictures) == labels).mean())
+
+
+def quality(work: Path, seed: int, settings: dict) -> dict:
+    """What one seed's prior draws and completes, beside reconstructions and real images."""
+    from _features import classify
+
+    import vqkit
+    from vqkit.apps.generate import generate
+    from vqkit.model.prior import Drawing
+
+    artifact, count = vqkit.load(work / f"{SOURCE}-{seed}"), settings["samples"]
+    model, accuracy = classifier(settings["classifier"])
+    classes = artifact.wanted_prior().classes
+    samples = generate(artifact, count, drawing=Drawing(classes, seed=seed)).images
+    real = images()
+    found = {
+        "kid_samples": distance(samples, work, count),
+        "kid_reconstructions": distance(artifact.reconstruct(real["test"][0][:count]), work, count),
+        "kid_real": distance(real["train"][0][:count], work, count),
+        "class_agreement": float((classify(model, samples) == np.arange(count) % len(classes)).mean()),
+        "classifier_accuracy": accuracy,
+    }
+    return found | completed(artifact, model, real["test"], seed, settings["inpainted"])
+
+
+def completed(artifact, model, real: tuple[np.ndarray, np.ndarray], seed: int, count: int) -> dict:
+    """Class of test images whose lower half was drawn anew, and pixels of the upper half that changed."""
+    from _features import classify
+
+    from vqkit.apps.inpaint import inpaint
+    from vqkit.model.prior import Drawing
+
+    pictures, labels = (part[:count] for part in real)
+    mask = np.zeros(pictures.shape[1:3], dtype=bool)
+    mask[mask.shape[0] // 2 :] = True
+    drawn = np.concatenate(
+        [
+            inpaint(artifact, picture, mask, drawing=Drawing(seed=seed + index), blend=0).images
+            for index, picture in enumerate(pictures)
+        ]
+    )
+    blank = np.where(mask[..., None], np.uint8(0), pictures)
+    return {
+        "class_kept": float((classify(model, drawn) == labels).mean()),
+        "class_of_half": float((classify(model, blank) == labels).mean()),
+        "known_pixels_changed": int((drawn != pictures)[:, ~mask].sum()),
+    }
+
+
+def main() -> None:
+    arguments = options(__doc__, work=True)
+    settings, count = (QUICK, 1) if arguments.quick else (FULL, 3)
+    seeds = [arguments.seed + index for index in range(count)]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        for seed in seeds:
+            train(work / f"{SOURCE}-{seed}", seed, settings["minutes"], arguments.quick)
+        distance(images()["test"][0][: settings["samples"]], work, settings["samples"])
+        beside = peers(work, seeds, settings)
+        rows = [kept(work / f"quality-{seed}.json", lambda seed=seed: quality(work, seed, settings)) for seed in seeds]
+        report(claims(work, seeds, rows, beside), arguments.json)
+
+
+def claims(work: Path, seeds: list[int], rows: list[dict], beside: dict[str, list[dict]]) -> list[Claim]:
+    import vqkit
+
+    priors = [vqkit.load(work / f"{SOURCE}-{seed}").wanted_prior().metrics for seed in seeds]
+    ours = [(1 - figures["saving_vs_order0"]) * figures["order0_bits"] for figures in priors]
+    ahead = [row["bits_per_code"] - mine for row, mine in zip(beside["pixelcnn"], ours, strict=True)]
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    where = {**machine(), "seeds": seeds, "cores_of_training": os.cpu_count()}
+
+    def claim(name: str, values: list[float], unit: str, goal: str, peer: str | None = None, **more) -> Claim:
+        spread = stdev(values) if len(values) > 1 else None
+        return Claim(name, mean(values), unit, goal, peer, {**where, "values": values, "stdev": spread, **more})
+
+    saving = [100 * figures["saving_vs_order0"] for figures in priors]
+    found = [
+        claim("prior_saving_vs_order0", saving, "%", ">= 47", "order 0", priors=priors),
+        claim("prior_vs_pixelcnn_bits", ahead, "bits", "> 0", "Gated PixelCNN", rows=beside["pixelcnn"]),
+        claim("kid_lite0_samples", columns["kid_samples"], "", "below both of pythae", "pythae"),
+        claim("kid_lite0_reconstructions", columns["kid_reconstructions"], "", "reported"),
+        claim("kid_lite0_real", columns["kid_real"], "", "reported"),
+        claim("class_agreement", [100 * value for value in columns["class_agreement"]], "%", ">= 85",
+              accuracy=columns["classifier_accuracy"]),
+        claim("inpaint_class_kept", [100 * value for value in columns["class_kept"]], "%", ">= 75",
+              half=columns["class_of_half"]),
+        claim("inpaint_known_pixels_changed", columns["known_pixels_changed"], "pixels", "0"),
+    ]  # fmt: skip
+    for name in ("pythae_vqvae", "pythae_vae"):
+        kids = [row["kid"] for row in beside[name]]
+        found.append(claim(f"kid_lite0_{name}", kids, "", "above ours", "pythae", rows=beside[name]))
+    return found
+
+
+if __name__ == "__main__":
+    main()
