@@ -248,7 +248,11 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
     ),
     "fashion-mnist": (
         "classes of Fashion-MNIST, ten minutes on two cores: the benchmark",
-        PriorConfig(random_order=0.25, network=PriorNetworkConfig(width=192, num_blocks=4), train=PRIOR_TRAIN),
+        PriorConfig(
+            random_order=0.1,
+            network=PriorNetworkConfig(width=192, num_blocks=4),
+            train=PRIOR_TRAIN.model_copy(update={"lr": 0.02}),
+        ),
     ),
     "emoji": (
         "emoji by their captions: few images, so they are shifted and mirrored, and the network drops channels",
