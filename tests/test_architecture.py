@@ -18,6 +18,7 @@ ALLOWED = {
     "data": {"config", "errors"},
     "model": {"config", "errors"},
     "metrics": set(),
+    "coding": {"errors"},
     "artifact": {"config", "data", "errors", "files", "metrics", "model"},
     "training": {"artifact", "config", "data", "errors", "files", "metrics", "model"},
     "apps": {"artifact", "config", "data", "errors", "files", "metrics", "model"},

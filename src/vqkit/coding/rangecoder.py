@@ -1,0 +1,191 @@
+"""Range coder: symbols with 16-bit frequencies <-> the shortest bytes, one stream or many in lockstep.
+
+Range coding after Martin (1979), with a 32-bit range that is cut into exact shares (product first, then shift), so that
+nothing is lost to rounding on average. The scalar `Encoder` and `Decoder` are normative (docs/file-format.md); the
+lockstep versions give the same bytes and symbols. Shapes: N streams, L symbols.
+
+A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs nothing and changes
+nothing: streams of different lengths are filled up with it. Every byte string decodes to some symbols: damage is found
+by the check sums of the container, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BITS = 16
+TOTAL = 1 << BITS
+"""sum of the frequencies of all symbols"""
+
+_WHOLE = 1 << 32  # the range at the start, one more than 32 bits hold: no code value lies outside of it
+_SMALLEST = 1 << 24  # below this the range is widened by a byte
+_KEEP = _WHOLE - 1
+
+
+class Encoder:
+    """One stream, symbol by symbol."""
+
+    def __init__(self) -> None:
+        self._low = 0  # lower end of the interval, relative to the bytes that are out
+        self._range = _WHOLE
+        self._bytes = bytearray()
+
+    def encode(self, start: int, frequency: int) -> None:
+        """Append a symbol. ValueError if it is no interval of [0, TOTAL)."""
+        _check_symbol(start, frequency)
+        first = (self._range * start) >> BITS
+        self._range = ((self._range * (start + frequency)) >> BITS) - first
+        self._low += first
+        while self._range < _SMALLEST:
+            self._put(self._low >> 24)
+            self._low = (self._low << 8) & _KEEP
+            self._range <<= 8
+
+    def finish(self) -> bytes:
+        """The shortest string that decodes, zeros past its end, to the symbols. The encoder is then of no more use."""
+        end = -(-self._low // _WHOLE) * _WHOLE
+        if end >= self._low + self._range:  # then one byte more is needed, and enough: the range spans its step
+            end = -(-self._low // _SMALLEST) * _SMALLEST
+        self._put(end >> 24)
+        return bytes(self._bytes).rstrip(b"\0")
+
+    def _put(self, digit: int) -> None:
+        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the number is below 1."""
+        if digit > 0xFF:
+            last = len(self._bytes) - 1
+            while self._bytes[last] == 0xFF:
+                self._bytes[last] = 0
+                last -= 1
+            self._bytes[last] += 1
+        self._bytes.append(digit & 0xFF)
+
+
+class Decoder:
+    """One stream, symbol by symbol: ask for `target`, find the symbol whose interval holds it, `advance`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 4
+        self._range = _WHOLE
+        self._value = int.from_bytes(data[:4].ljust(4, b"\0"))
+
+    def target(self) -> int:
+        """A number in [0, TOTAL) that lies in the interval of the next symbol."""
+        return (((self._value + 1) << BITS) - 1) // self._range
+
+    def advance(self, start: int, frequency: int) -> None:
+        """Step over a symbol. ValueError if it is no interval of [0, TOTAL) that holds the target."""
+        _check_symbol(start, frequency)
+        first = (self._range * start) >> BITS
+        width = ((self._range * (start + frequency)) >> BITS) - first
+        if not 0 <= self._value - first < width:
+            raise ValueError(f"the target is not in [{start}, {start + frequency})")
+        self._value -= first
+        while width < _SMALLEST:
+            byte = self._data[self._position] if self._position < len(self._data) else 0
+            self._value = self._value << 8 | byte
+            width <<= 8
+            self._position += 1
+        self._range = width
+
+
+def _check_symbol(start: int, frequency: int) -> None:
+    if not (0 <= start and 1 <= frequency and start + frequency <= TOTAL):
+        raise ValueError(f"start {start} and frequency {frequency} are no interval of [0, {TOTAL})")
+
+
+# ------------------------------------------------------------------------------------------------------ in lockstep
+
+_LEFT = np.array([(1 << 40) - 1, (1 << 24) - 1, (1 << 16) - 1], np.uint64)
+"""what stays of `low` when 0, 1 or 2 bytes leave it; a carry waits until its byte leaves"""
+
+
+def encode_batch(starts: np.ndarray, frequencies: np.ndarray) -> list[bytes]:
+    """Symbols (N, L), integers -> N strings, each what `Encoder` gives. ValueError as there. 26 bytes a symbol."""
+    starts, frequencies = _intervals(starts.T, frequencies.T)  # (L, N)
+    length, count = starts.shape
+    digits = np.zeros((2 * length + 2, count), np.uint16)  # above 255: with the carry into the digit before
+    lengths, streams = np.zeros(count, np.int64), np.arange(count)
+    low, width = np.zeros(count, np.uint64), np.full(count, _WHOLE, np.uint64)
+    for start, frequency in zip(starts, frequencies, strict=True):
+        first, width = _share(width, start, frequency)
+        low += first
+        # Two digits are written and as many of them count as bytes leave: the next symbol writes over the others.
+        digits[lengths, streams] = low >> 24
+        digits[lengths + 1, streams] = low >> 16 & 0xFF
+        leaving = _missing_bytes(width)
+        lengths += leaving.view(np.int64)
+        low = (low & _LEFT[leaving]) << (leaving << 3)
+        width <<= leaving << 3
+    digits[lengths, streams] = np.where(_up(low, _WHOLE) < low + width, _up(low, _WHOLE), _up(low, _SMALLEST)) >> 24
+    return _strings(digits, lengths + 1)
+
+
+class BatchDecoder:
+    """N streams, one symbol of each at a time; each gives what `Decoder` gives. Memory: 6 bytes a byte of data."""
+
+    def __init__(self, data: Sequence[bytes]) -> None:
+        lengths = np.array([len(one) + 2 for one in data], np.int64)
+        padded = np.frombuffer(b"".join(one + b"\0\0" for one in data) + b"\0", np.uint8)
+        self._pairs = padded[:-1].astype(np.uint16) << 8 | padded[1:]  # each byte with the one after it
+        self._ends = np.cumsum(lengths) - 2  # where a stream has two zeros: nothing is read past them
+        self._positions = self._ends + 2 - lengths
+        self._range = np.full(len(data), _WHOLE, np.uint64)
+        self._value = self._next_pair() << 16
+        self._positions += 2
+        self._value |= self._next_pair()
+        self._positions += 2
+
+    def targets(self) -> np.ndarray:
+        """Numbers in [0, TOTAL), (N,) int64, each in the interval of the next symbol of its stream."""
+        return ((((self._value + 1) << BITS) - 1) // self._range).view(np.int64)
+
+    def advance(self, starts: np.ndarray, frequencies: np.ndarray) -> None:
+        """Step over a symbol (N,) of each stream. ValueError as in `Decoder`; the streams are then of no use."""
+        first, width = _share(self._range, *_intervals(starts, frequencies))
+        value = self._value - first
+        if (value >= width).any():  # below `first` it wraps round to more than any range
+            raise ValueError("a target is not in the interval of its symbol")
+        missing = _missing_bytes(width)
+        shift = missing << 3
+        self._value = value << shift | self._next_pair() >> (16 - shift)
+        self._range = width << shift
+        self._positions += missing.view(np.int64)
+
+    def _next_pair(self) -> np.ndarray:
+        """The next two bytes of each stream as a number, zeros past its end."""
+        return self._pairs[np.minimum(self._positions, self._ends)].astype(np.uint64)
+
+
+def _intervals(starts: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    start, frequency = (np.ascontiguousarray(x, np.uint64) for x in (starts, frequencies))
+    # A negative number became a huge one. TOTAL - frequency wraps only for a frequency that the first test refuses.
+    if start.shape != frequency.shape or not ((frequency - 1 < TOTAL) & (start <= TOTAL - frequency)).all():
+        raise ValueError(f"some start and frequency are no interval of [0, {TOTAL})")
+    return start, frequency
+
+
+def _share(width: np.ndarray, start: np.ndarray, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First value and width of the share of a range that belongs to a symbol."""
+    first = (width * start) >> BITS
+    return first, ((width * (start + frequency)) >> BITS) - first
+
+
+def _missing_bytes(width: np.ndarray) -> np.ndarray:
+    """By how many bytes a range is too small: 0, 1 or 2, as a symbol leaves at least _SMALLEST >> BITS of it."""
+    return (width < _SMALLEST).astype(np.uint64) + (width < _SMALLEST >> 8)
+
+
+def _up(low: np.ndarray, step: int) -> np.ndarray:
+    """The next multiple of a power of two."""
+    return (low + (step - 1)) >> (step.bit_length() - 1) << (step.bit_length() - 1)
+
+
+def _strings(digits: np.ndarray, lengths: np.ndarray) -> list[bytes]:
+    """Digits (places, N) up to 511 -> bytes, without zeros at their ends."""
+    for place in range(int(lengths.max(initial=0)) - 1, 0, -1):
+        digits[place - 1] += digits[place] >> 8
+    text = (digits & 0xFF).astype(np.uint8).T
+    return [row[:length].tobytes().rstrip(b"\0") for row, length in zip(text, lengths, strict=True)]
