@@ -3,7 +3,8 @@
 Its ResNets for MNIST, its trainer, Adam 1e-3, batches of 100, a cosine over the epochs, and the epoch that was best on
 the validation images. The networks that it ships have 4x4 codes (144 bits at 512 entries), not 7x7. Its trainer counts
 epochs: an epoch here is as many of the shuffled training images as the time allows for, each image once a round, so all
-are used and time is kept however fast the machine is. Seconds are of processor time, with one thread. Imports of pythae are late: they take seconds.
+are used and time is kept however fast the machine is. Seconds are of processor time, with one thread. Imports of pythae
+are late: they take seconds.
 """
 
 from __future__ import annotations

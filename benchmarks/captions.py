@@ -5,9 +5,9 @@
 Three seeds from --seed on (--quick: one, some seconds): `vqkit train emoji --recipe emoji`, `vqkit train-prior DIR
 emoji`. SAMPLES pictures are drawn for the caption of every test emoji, none of which was trained on. A classifier of
 EfficientNet-lite0 features, trained on the training emoji after they have been through the model and back, says to
-which of emoji's groups (smileys, animals, food, ...) each belongs. caption_group_agreement: share of samples whose group
-is that of their caption. caption_shuffled_agreement: the same for captions dealt out anew among the test emoji, beside
-the share at which two independent labels of these frequencies agree (`chance`).
+which of emoji's groups (smileys, animals, food, ...) each belongs. caption_group_agreement: share of samples whose
+group is that of their caption. caption_shuffled_agreement: the same for captions dealt out anew among the test emoji,
+beside the share at which two independent labels of these frequencies agree (`chance`).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ config.json         resolved settings, format version, data summary with normali
 model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
 metrics.json        figures of the evaluation
 prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in its header
+coder.safetensors   the integer network that codes are compressed with
 """
 
 from __future__ import annotations
@@ -11,20 +12,38 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import __version__
+from .coding import (
+    INTEGER_PRIOR,
+    CorruptHeader,
+    FileHeader,
+    IntegerPrior,
+    OutOfBounds,
+    Stage,
+    Truncated,
+    VqFile,
+    check_codes,
+    check_model,
+    codes_crc,
+    read_file,
+    write_file,
+)
 from .config import Config, PriorConfig, from_tree
 from .data import Normalisation
 from .data.images import Target, convert
@@ -33,17 +52,20 @@ from .files import write_text, write_whole
 from .metrics import to_pixels
 from .model import Autoencoder
 from .model.prior import Prior, build_prior_network
+from .untrusted import filled, read_json
 
 FORMAT_VERSION = 1
 PRIOR_FILE = "prior.safetensors"
-MAX_JSON = 4 << 20
-"""bytes of config.json that are read at most"""
+CODER_FILE = "coder.safetensors"
+MAX_CODER = 1 << 28
+"""bytes of coder.safetensors that are read at most"""
 BATCH_VALUES = 1 << 22
 """pixel values encoded at once: bounds memory whatever the images' size and number"""
+MAX_DECODED = 1 << 22
+"""codes of a compressed image: a few bytes may claim any number of them"""
 
 Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
 ImagesT = TypeVar("ImagesT", bound=Images)
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,7 @@ class Artifact:
     data: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
     prior: Prior | None = None
+    coder: IntegerPrior | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -113,6 +136,67 @@ class Artifact:
         if self.prior is None:
             raise VqkitError("this artifact has no prior; train one first: vqkit train-prior DIR DATA")
         return self.prior
+
+    def wanted_coder(self) -> IntegerPrior:
+        """What compresses codes. VqkitError when none was fitted."""
+        if self.coder is None:
+            raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
+        return self.coder
+
+    @cached_property
+    def coding_id(self) -> bytes:
+        """8 bytes that name the model in compressed files: of a SHA-256 over its content id and its coder."""
+        digest = hashlib.sha256(self.content_id.encode())
+        for name, values in sorted(self.wanted_coder().tensors().items()):
+            digest.update(f"{name}:{values.dtype}:{values.shape}\n".encode())
+            digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+        return digest.digest()[:8]
+
+    def compress(self, image: Images, name: str | None = None) -> bytes:
+        """One image -> a .vq file (docs/file-format.md), with the name that it had if one is given.
+
+        VqkitError without a coder; ValueError for several images and as `encode`.
+        """
+        batch = self._batch(image)
+        codes = self.encode(image).numpy()
+        if len(codes) != 1:
+            raise ValueError(f"compress takes one image, got {len(codes)}")
+        payloads = self.wanted_coder().encode(codes)[0]
+        stages = [Stage(codes_crc(codes[0, number], number), payload) for number, payload in enumerate(payloads)]
+        size = batch.shape[2], batch.shape[3]
+        return write_file(FileHeader(*size, len(stages), INTEGER_PRIOR, self.coding_id), stages, name)
+
+    def decompress(self, source: bytes | BinaryIO) -> np.ndarray:
+        """A .vq file -> its image, uint8 (H, W, C). Of one that was cut off, a coarser image and a UserWarning.
+
+        Errors: vqkit.coding.FormatError, a VqkitError, for whatever is not what `compress` wrote with this model.
+        """
+        file = read_file(source)
+        if file.truncated:
+            warnings.warn("the file is cut off: the image is coarser than it was, or lost its name", stacklevel=2)
+        return self.image_of(file)
+
+    def image_of(self, file: VqFile) -> np.ndarray:
+        """The image, uint8 (H, W, C), of a .vq file that was read. Errors as `decompress`."""
+        size = file.header.height, file.header.width
+        return self.decode(self.codes_of(file)[None], size, exact=True)[0]
+
+    def codes_of(self, file: VqFile) -> np.ndarray:
+        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for residual stages that were cut off."""
+        header, quantizer = file.header, self.model.quantizer
+        check_model(header.kind, self.coding_id)
+        grid = self.model.grid((header.height, header.width))
+        if header.num_codebooks != quantizer.num_codebooks or header.coder != INTEGER_PRIOR:
+            raise CorruptHeader(f"the header tells of {header.num_codebooks} codebooks; the model has others")
+        if header.num_codebooks * math.prod(grid) > MAX_DECODED:
+            raise OutOfBounds(f"an image of more than {MAX_DECODED} codes is not decoded at once")
+        if len(file.stages) < header.num_codebooks and self.config.model.quantizer.kind != "residual":
+            raise Truncated("the file is cut off, and this model needs all of its codes")
+        found = self.wanted_coder().decode([[stage.payload for stage in file.stages]], grid)[0]
+        for number, stage in enumerate(file.stages):
+            check_codes(found[number], number, stage.crc)
+        left_out = np.full((header.num_codebooks - len(found), *grid), -1)
+        return np.concatenate([found, left_out])
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
@@ -209,7 +293,7 @@ class Artifact:
     def load(cls, folder: str | Path) -> Artifact:
         """Read an artifact folder. VqkitError for what is not one, damaged, or of a newer format."""
         folder = Path(folder)
-        settings = _read_json(folder / "config.json")
+        settings = read_json(folder / "config.json")
         if settings.get("format") != "vqkit" or "config" not in settings or "data" not in settings:
             raise VqkitError(f"{folder} is not a vqkit artifact: config.json does not say so")
         if settings.get("format_version") != FORMAT_VERSION:
@@ -217,7 +301,7 @@ class Artifact:
                 f"{folder} has format version {settings.get('format_version')}; this vqkit reads {FORMAT_VERSION}"
             )
         config = from_tree(settings["config"], where=str(folder / "config.json"))
-        metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+        metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
         try:
             shape = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
             pixels = Normalisation.from_dict(settings["data"]["normalisation"])
@@ -227,6 +311,8 @@ class Artifact:
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
         artifact = cls(config, model.eval(), settings["data"], metrics)
+        if (folder / CODER_FILE).exists():
+            artifact = replace(artifact, coder=_load_coder(folder / CODER_FILE, artifact))
         path = folder / PRIOR_FILE
         return replace(artifact, prior=_load_prior(path, artifact)) if path.exists() else artifact
 
@@ -249,23 +335,35 @@ class Artifact:
         except (OSError, SafetensorError) as error:
             raise VqkitError(f"cannot write the prior to {folder}: {error}") from error
 
+    def save_coder(self, folder: str | Path) -> None:
+        """Write the coder beside the other files. VqkitError when that fails."""
+        tensors = self.wanted_coder().tensors()
+        metadata = {"content_id": self.content_id, "coding_id": self.coding_id.hex()}
+        try:
+            write_whole(Path(folder) / CODER_FILE, lambda path: save_numpy(tensors, path, metadata=metadata))
+        except (OSError, SafetensorError) as error:
+            raise VqkitError(f"cannot write the coder to {folder}: {error}") from error
 
-def _read_json(path: Path) -> dict[str, Any]:
+
+def _load_coder(path: Path, artifact: Artifact) -> IntegerPrior:
+    """VqkitError for a file that is damaged, too large, or of another model."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise VqkitError(f"{path} is larger than {MAX_JSON} bytes: not written by vqkit")
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise VqkitError(f"{path.parent} is not a vqkit artifact: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
-        raise VqkitError(f"cannot read {path}: {error}") from error
-    if not isinstance(tree, dict):
-        raise VqkitError(f"{path} is not a vqkit file")
-    return tree
+        if path.stat().st_size > MAX_CODER:
+            raise VqkitError(f"{path} is larger than {MAX_CODER} bytes: not written by vqkit")
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            owner = (file.metadata() or {}).get("content_id")
+        coder = IntegerPrior.from_tensors(tensors)
+    except (ValueError, OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot read the coder {path}: {error}") from error
+    sizes = [len(vectors) - 1 for vectors in coder.vectors]
+    if owner != artifact.content_id or sizes != list(artifact.model.quantizer.codebook_sizes):
+        raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
+    return coder
 
 
 def _load_model(path: Path, config: Config, shape: Any, pixels: Normalisation) -> Autoencoder:
-    return _filled(path, lambda: Autoencoder(config.model, shape, config.losses, pixels.std, pixels.mean))
+    return filled(path, lambda: Autoencoder(config.model, shape, config.losses, pixels.std, pixels.mean))
 
 
 def _load_prior(path: Path, artifact: Artifact) -> Prior:
@@ -279,26 +377,12 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
             raise VqkitError(f"{path} was trained on the codes of another model; delete it and run vqkit train-prior")
         config = from_tree(header["config"], str(path), PriorConfig)
         classes, captions = tuple(map(str, header["classes"])), bool(header["has_captions"])
-        network = _filled(
+        network = filled(
             path, lambda: build_prior_network(config, artifact.model, artifact.size, len(classes), captions)
         )
         return Prior(config, network.eval(), classes, dict(header["metrics"]))
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise VqkitError(f"cannot read the prior {path}: {error}") from error
-
-
-def _filled(path: Path, build: Callable[[], ModuleT]) -> ModuleT:
-    """A module with the weights of a file; sizes are compared on the meta device before any memory is taken."""
-    with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
-    with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if found != expected:
-            wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
-            raise VqkitError(f"{path} does not fit its settings (tensor {wrong}); one of the two was replaced")
-        model = build()
-        model.load_state_dict({name: file.get_tensor(name) for name in found})
-    return model
 
 
 def _tensor(images: Any) -> Tensor:

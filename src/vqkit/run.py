@@ -6,18 +6,19 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from . import config as settings
-from .apps.evaluate import Evaluation, evaluate
+from .apps.evaluate import Evaluation, evaluate, open_for
 from .artifact import Artifact
 from .config import Config
 from .data import ImageData, open_images
 from .errors import VqkitError
 from .files import write_text
 from .report import Ranked, RunSummary, write_card, write_report
-from .training import TrainingResult
+from .training import TrainingResult, fit_coder
 from .training import train as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
 from .training.checkpoint import resumed_config
@@ -56,6 +57,7 @@ def train(
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(result.artifact, data, split)
     artifact = _finish(result, evaluation, folder)
+    artifact = _with_coder(artifact, data, folder, display)
     recipe = folder / "recipe.yaml" if resume else recipe
     command = shlex.join(["vqkit", "train", str(source), "--out", str(out), *_recipe_flag(source, recipe), *overrides])
     summary = _summary(result, evaluation, artifact, data, command)
@@ -63,6 +65,37 @@ def train(
     write_report(summary, folder / "report.html")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the artifact is whole: nothing is left to resume
     return artifact
+
+
+def train_coder(
+    artifact: str | Path, source: str | Path, *, steps: int | None = None, display: Display | None = None
+) -> Artifact:
+    """Fit the coder of the folder `artifact` anew to the codes of `source`; files of an older one need that one.
+
+    steps: None = as the artifact's settings say. Errors: VqkitError, also for codes that no coder can hold.
+    """
+    folder, model = Path(artifact), Artifact.load(artifact)
+    if steps is not None:
+        coder = model.config.coder.model_copy(update={"steps": steps})
+        model = replace(model, config=model.config.model_copy(update={"coder": coder}))
+    fitted = _with_coder(model, open_for(model, source, "train"), folder, display)
+    if fitted.coder is model.coder:
+        raise VqkitError("there is nothing to fit: the codes are of no codebook, of one that is too large, or steps=0")
+    return fitted
+
+
+def _with_coder(artifact: Artifact, data: ImageData, folder: Path, display: Display | None) -> Artifact:
+    """The artifact with a coder fitted to its codes and written, or as it is where there can be none."""
+    if display:
+        display.message("fitting the coder ...")
+    found = fit_coder(artifact, data)
+    if found is None:
+        return artifact
+    coder, figures = found
+    fitted = replace(artifact, coder=coder, metrics={**artifact.metrics, **figures})
+    fitted.save_coder(folder)
+    fitted.save(folder)
+    return fitted
 
 
 def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str], resume: bool) -> Config:

@@ -11,14 +11,15 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import VqkitError
-from . import models, priors
+from . import compression, models, priors
 
-COMMANDS = {**models.COMMANDS, **priors.COMMANDS}
+COMMANDS = {**models.COMMANDS, **compression.COMMANDS, **priors.COMMANDS}
 
 EPILOG = """examples:
   vqkit train photos --out runs/photos             train on a folder of pictures
   vqkit train emoji --out runs/emoji train.max_minutes=5 model.quantizer.codebook_size=256
   vqkit reconstruct runs/photos cat.jpg --out cats
+  vqkit compress runs/photos cat.jpg --out cat.vq
   vqkit train-prior runs/photos photos             then it makes pictures of its own:
   vqkit generate runs/photos --num 64 --out grid.png
 

@@ -27,6 +27,7 @@ from .framing import (
     profile_of,
     usable_name,
 )
+from .integer_prior import IntegerPrior
 from .rangecoder import BatchDecoder, Decoder, Encoder, encode_batch
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Encoder",
     "FileHeader",
     "FormatError",
+    "IntegerPrior",
     "Item",
     "NewerVersion",
     "NotVq",

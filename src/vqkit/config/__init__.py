@@ -22,6 +22,7 @@ from .quantizers import (
 )
 from .sections import (
     AugmentConfig,
+    CoderConfig,
     Config,
     ConvConfig,
     DataConfig,
@@ -38,6 +39,7 @@ from .sections import (
 __all__ = [
     "AugmentConfig",
     "BSQConfig",
+    "CoderConfig",
     "Config",
     "ConvConfig",
     "DataConfig",

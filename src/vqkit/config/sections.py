@@ -214,6 +214,15 @@ class TrainConfig(Section):
     """torch.compile the networks; pays on GPUs and on long runs"""
 
 
+class CoderConfig(Section):
+    """The integer network that files of codes are compressed with, fitted after training."""
+
+    steps: Annotated[int, Field(ge=0)] = 1500
+    """optimiser steps, of 8,192 codes each; 0 = no coder, so the artifact cannot compress"""
+    lr: Positive = 0.01
+    """peak learning rate of AdamW; a cosine takes it to zero"""
+
+
 class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of everything random: weights, splits, order, augmentation, noise"""
@@ -221,3 +230,4 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+    coder: CoderConfig = CoderConfig()

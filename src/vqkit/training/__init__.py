@@ -1,6 +1,7 @@
 """From data to an artifact: the loop, its guards, and everything that touches several processes."""
 
+from .coder import fit_coder
 from .codes import PriorResult, train_prior
 from .images import TrainingResult, train
 
-__all__ = ["PriorResult", "TrainingResult", "train", "train_prior"]
+__all__ = ["PriorResult", "TrainingResult", "fit_coder", "train", "train_prior"]

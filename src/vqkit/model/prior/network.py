@@ -104,7 +104,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class _Angles:
-    """Cosines and signed sines (B or 1, 1, steps, d / heads) that turn queries by where they ask, keys by where they lie."""
+    """Cosines and signed sines (B or 1, 1, steps, d / heads): queries turn by where they ask, keys by where they lie"""
 
     queries: tuple[Tensor, Tensor]
     keys: tuple[Tensor, Tensor]

@@ -1,0 +1,150 @@
+"""Writes tests/coding/golden: .vq files, what is in them as .npy, and the weights of their coder.
+
+    python scripts/make_golden.py
+
+Only this script writes these files. They pin version 1 of the format: that the package still writes exactly these
+bytes, and that both decoders read them, is tested in tests/coding/test_second_decoder.py. Other bytes are another
+format, so do not run this to make a test pass.
+
+A file NAME.vq has its codes (items, stages, rows, columns), uint16, in NAME.npy. All of them use
+coder.safetensors, which has two stages, but for three-stages.vq, which uses coder-three.safetensors.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from vqkit.coding import (
+    INTEGER_PRIOR,
+    Block,
+    BundleHeader,
+    FileHeader,
+    IntegerPrior,
+    Sizes,
+    Stage,
+    codes_crc,
+    write_bundle,
+    write_file,
+)
+from vqkit.coding import integer_prior as layers
+
+FOLDER = Path(__file__).parents[1] / "tests/coding/golden"
+MODEL = bytes.fromhex("a1b2c3d4e5f60718")
+TRAINED = (3, 4)  # grid of training
+LENGTH, HIDDEN = 6, 16
+CODERS = {"coder": (40, 12), "coder-three": (40, 12, 25)}  # codes of each stage
+
+
+@dataclass(frozen=True)
+class Golden:
+    """grid: rows and columns of codes, of an image of 8 times as many pixels. items, block_size: of a bundle.
+
+    lost: bytes that are cut off from the end.
+    """
+
+    stages: int
+    grid: tuple[int, int] = TRAINED
+    coder: str = "coder"
+    name: str | None = None
+    bare: bool = False
+    items: int = 0
+    block_size: int = 256
+    lost: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels; not a multiple of 8."""
+        return self.grid[0] * 8 - 3, self.grid[1] * 8
+
+
+GOLDEN = {
+    "one-stage": Golden(1),
+    "two-stages": Golden(2, name="pictures/ä.png"),
+    "three-stages": Golden(3, coder="coder-three"),
+    "bare": Golden(2, bare=True),
+    "odd-grid": Golden(2, (7, 5)),
+    "single-code": Golden(2, (1, 1)),
+    "truncated": Golden(2, (5, 6), name="cut.png", lost=7),
+    "bundle": Golden(2, items=7, block_size=3, name="{}.png"),
+    "truncated-bundle": Golden(1, items=5, block_size=2, lost=3),
+}
+
+
+def grid_of(height: int, width: int) -> tuple[int, int]:
+    """What the model would know: a code for every 8 x 8 pixels."""
+    return -(-height // 8), -(-width // 8)
+
+
+def make_coder(name: str) -> IntegerPrior:
+    """Random weights over their whole range, so that every clip and rounding takes place."""
+    rng, sizes = np.random.default_rng(len(CODERS[name])), CODERS[name]
+
+    def bytes_of(*shape: int) -> np.ndarray:
+        return rng.integers(-127, 128, shape).astype(np.int8)
+
+    def biases(*shape: int) -> np.ndarray:
+        return rng.integers(-(1 << 16), 1 << 16, shape).astype(np.int32)
+
+    stages = [
+        layers.Stage(
+            np.array(offsets), bytes_of(len(offsets) * LENGTH, HIDDEN), biases(TRAINED[0], HIDDEN),
+            biases(TRAINED[1], HIDDEN), bytes_of(HIDDEN, HIDDEN), biases(HIDDEN), bytes_of(HIDDEN, size),
+            biases(size), (10, 9, 6),
+        )
+        for offsets, size in zip(map(layers.context_offsets, range(len(sizes))), sizes, strict=True)
+    ]  # fmt: skip
+    return IntegerPrior(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
+
+
+def make_codes(name: str) -> np.ndarray:
+    """(items, stages, rows, columns): random, but every second item of a bundle has code 3 alone."""
+    golden, rng = GOLDEN[name], np.random.default_rng(list(name.encode()))
+    shape = (max(1, golden.items), *golden.grid)
+    codes = np.stack([rng.integers(0, size, shape) for size in CODERS[golden.coder][: golden.stages]], 1)
+    codes[1::2] = 3
+    return codes.astype(np.uint16)
+
+
+def item_sizes(golden: Golden) -> list[tuple[int, int]]:
+    """Of the items of a bundle: the last two are smaller than the others, by pixels that their grid does not show."""
+    height, width = golden.size
+    return [(height, width)] * (golden.items - 2) + [(height - 1, width)] * 2
+
+
+def make_file(name: str, prior: IntegerPrior, codes: np.ndarray) -> bytes:
+    """The bytes of a golden file, with a coder that has at least its stages."""
+    golden = GOLDEN[name]
+    first = IntegerPrior(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
+    payloads = first.encode(codes.astype(np.int64))
+    if golden.items:
+        header = BundleHeader(Sizes(item_sizes(golden)), golden.stages, INTEGER_PRIOR, MODEL, golden.block_size)
+        parts = [slice(header.items(number).start, header.items(number).stop) for number in range(header.num_blocks)]
+        blocks = [
+            Block(codes_crc(codes[part], number), tuple(map(tuple, payloads[part])))
+            for number, part in enumerate(parts)
+        ]
+        names = [golden.name.format(item) for item in range(golden.items)] if golden.name else None
+        data = write_bundle(header, blocks, names)
+    else:
+        header = FileHeader(*golden.size, golden.stages, INTEGER_PRIOR, None if golden.bare else MODEL)
+        stages = [Stage(codes_crc(codes[0, number], number), one) for number, one in enumerate(payloads[0])]
+        data = write_file(header, stages, golden.name)
+    return data[: len(data) - golden.lost]
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    priors = {name: make_coder(name) for name in CODERS}
+    for name, prior in priors.items():
+        tensors = {key: np.ascontiguousarray(value) for key, value in prior.tensors().items()}
+        (FOLDER / f"{name}.safetensors").write_bytes(save(tensors))
+    for name, golden in GOLDEN.items():
+        codes = make_codes(name)
+        np.save(FOLDER / f"{name}.npy", codes)
+        (FOLDER / f"{name}.vq").write_bytes(make_file(name, priors[golden.coder], codes))
+
+
+if __name__ == "__main__":
+    main()

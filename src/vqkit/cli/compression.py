@@ -1,0 +1,171 @@
+"""Verbs about compressed files: train-coder, compress, decompress, inspect, verify."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .printing import Commands
+
+if TYPE_CHECKING:
+    from ..artifact import Artifact
+
+
+def _train_coder_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_artifact(parser, "; its coder is replaced")
+    arguments.add_data(parser, ", as a rule that of the model")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: coder.steps of the artifact)")
+
+
+def _train_coder(options: argparse.Namespace) -> int:
+    from ..run import train_coder
+    from ..training.progress import display_for_terminal
+
+    fitted = train_coder(options.artifact, options.data, steps=options.steps, display=display_for_terminal())
+    print(f"{fitted.metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model ", end="")
+    print(fitted.coding_id.hex())
+    return 0
+
+
+def _compress_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_artifact(parser)
+    arguments.add_files(parser)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out-dir", metavar="D", help="where the .vq files go, one for each picture")
+    where.add_argument("--out", metavar="X.vq", help="the file of a single picture, or with --bundle of all")
+    parser.add_argument("--bundle", action="store_true", help="all pictures in one file: fewer bytes for each")
+    _force_argument(parser)
+
+
+def _force_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def _compress(options: argparse.Namespace) -> int:
+    from ..apps.compress import compress
+    from ..artifact import Artifact
+    from ..errors import VqkitError
+
+    if options.bundle and not options.out:
+        raise VqkitError("--bundle writes one file; name it with --out X.vq")
+    artifact = Artifact.load(options.artifact)
+    where = {"target": Path(options.out)} if options.out else {"folder": Path(options.out_dir)}
+    failed = pixels = size = 0
+    for row in compress(artifact, options.files, bundle=options.bundle, force=options.force, **where):
+        pixels, size = pixels + row.pixels, size + row.size
+        if row.error:
+            failed += 1
+            print(f"{row.source}: {row.error}", file=sys.stderr)
+        elif options.bundle:
+            print(f"{row.source}: {row.psnr:.2f} dB")
+        else:
+            bpp = 8 * row.size / row.pixels
+            print(f"{row.source} -> {row.target}: {row.size} bytes, {bpp:.3f} bits per pixel, {row.psnr:.2f} dB")
+    if pixels:
+        size = Path(options.out).stat().st_size if options.bundle else size
+        print(f"{size} bytes, {8 * size / pixels:.3f} bits per pixel in all")
+    return 1 if failed else 0
+
+
+def _sources_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILES.vq", help="compressed files or bundles")
+    parser.add_argument("--model", metavar="DIR", help="folder of the model (default: looked for below this folder)")
+
+
+def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
+    _sources_arguments(parser)
+    parser.add_argument("--out-dir", required=True, metavar="D", help="where the PNG files go")
+    _force_argument(parser)
+
+
+def _decompress(options: argparse.Namespace) -> int:
+    from ..apps.compress import decompress
+    from ..errors import VqkitError
+
+    failed = 0
+    models: dict[Path, Artifact] = {}
+    for source in map(Path, options.files):
+        try:
+            for target, truncated in decompress(
+                _model(options, source, models), source, Path(options.out_dir), force=options.force
+            ):
+                print(f"{source} -> {target}" + (": cut off, coarser than it was" if truncated else ""))
+                failed += truncated
+        except VqkitError as error:
+            failed += 1
+            print(f"{source}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _model(options: argparse.Namespace, source: Path, models: dict[Path, Artifact]) -> Artifact:
+    """The model of a file; each is loaded once."""
+    from ..apps.compress import find_model
+    from ..artifact import Artifact
+
+    folder = Path(options.model) if options.model else find_model(source)
+    if folder not in models:
+        models[folder] = Artifact.load(folder)
+    return models[folder]
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ..apps.compress import verify
+    from ..errors import VqkitError
+
+    failed = 0
+    models: dict[Path, Artifact] = {}
+    for source in map(Path, options.files):
+        try:
+            found = verify(_model(options, source, models), source)
+            images, truncated, error = found.images, found.truncated, found.error
+        except VqkitError as reason:
+            images, truncated, error = 0, False, str(reason)
+        failed += bool(error) or truncated
+        state = f"BAD, {error}" if error else "cut off" if truncated else "ok"
+        print(f"{source}: {state} ({images} {'image' if images == 1 else 'images'})")
+    return 1 if failed else 0
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="X.vq", help="compressed file or bundle; the model is not needed")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from ..coding import BundleHeader, describe
+    from ..errors import VqkitError
+
+    try:
+        with open(options.file, "rb") as stream:
+            found = describe(stream)
+    except OSError as error:
+        raise VqkitError(f"cannot read {options.file}: {error.strerror}") from error
+    header = found.header
+    model_id = header.kind.model_id
+    rows: list[tuple[str, object]] = [
+        ("profile", found.profile),
+        ("model", model_id.hex() if model_id else "not said"),
+        ("coder", ("integer prior", "context mixing")[header.coder]),
+        ("codebooks", header.num_codebooks),
+    ]
+    if isinstance(header, BundleHeader):
+        rows += [("images", len(header.sizes)), ("blocks", header.num_blocks)]
+    else:
+        rows += [("image", f"{header.width}x{header.height} pixels")]
+    rows += [(f"bytes of {name}", size) for name, size in found.parts]
+    rows += [("bytes", found.size), ("bits per pixel", f"{found.bpp:.4f}")]
+    rows += [("state", "cut off")] if found.truncated else []
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+    return 1 if found.truncated else 0
+
+
+COMMANDS: Commands = {
+    "train-coder": (_train_coder, "fit the coder of a model's compressed files anew", _train_coder_arguments),
+    "compress": (_compress, "pictures to .vq files, as small as the model can", _compress_arguments),
+    "decompress": (_decompress, ".vq files to pictures", _decompress_arguments),
+    "inspect": (_inspect, "what is in a .vq file: header, sizes by section, bits per pixel", _inspect_arguments),
+    "verify": (_verify, "decode .vq files and compare their check sums", _sources_arguments),
+}

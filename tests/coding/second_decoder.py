@@ -1,0 +1,400 @@
+"""A second decoder of .vq files, written from docs/file-format.md alone and without anything of vqkit.
+
+It proves that the document is complete: what this file does, anyone can do who has the document. So it must
+not import or copy from `vqkit.coding`; where the two disagree, one of them or the document is wrong. It is
+simple and slow, one code at a time.
+
+`grid_of(height, width) -> (rows, columns)` is what the model knows of its grid.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
+from types import SimpleNamespace
+
+import numpy as np
+
+BARE, FILE, BUNDLE = range(3)
+STAGE, NAME, NAMES = 1, 2, 4  # tags of sections
+MAX_SECTIONS, MAX_BODY, MAX_NAME, MAX_NAMES = 256, 1 << 30, 1024, 1 << 28
+MAX_TENSORS_HEADER = 1 << 20
+TOTAL = 65536  # all frequencies together
+TENSORS = "vectors context first rows columns second second_bias last last_bias shifts".split()  # of a stage
+
+GridOf = Callable[[int, int], tuple[int, int]]
+
+
+class Refused(ValueError):
+    """`kind` is the name of the error in the document."""
+
+    def __init__(self, kind: str):
+        super().__init__(kind)
+        self.kind = kind
+
+
+class Ended(Refused):
+    """The bytes end too soon. Apart from the others because what came before may still be good."""
+
+    def __init__(self):
+        super().__init__("Truncated")
+
+
+class Reader:
+    """Bytes that are taken from the front."""
+
+    def __init__(self, data: bytes):
+        self.data, self.position = data, 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.position
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise Ended
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def varint(self, smallest: int, largest: int) -> int:
+        number = 0
+        for index in range(5):
+            byte = self.take(1)[0]
+            number |= (byte & 127) << 7 * index
+            if byte < 128:
+                if (byte == 0 and index > 0) or not smallest <= number <= largest:
+                    raise Refused("OutOfBounds")
+                return number
+        raise Refused("OutOfBounds")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "little")
+
+    def check_crc(self, start: int = 0) -> None:
+        """The next u32 is the crc of all bytes from `start` up to it."""
+        found = zlib.crc32(self.data[start : self.position])
+        if self.u32() != found:
+            raise Refused("CorruptHeader")
+
+
+def codes_crc(codes: list[np.ndarray], number: int) -> int:
+    """Of the codes of all arrays, one array after the other."""
+    values = [np.array([number])] + [array.ravel() for array in codes]
+    return zlib.crc32(np.concatenate(values).astype("<u4").tobytes())
+
+
+@dataclass
+class Header:
+    profile: int
+    model: bytes
+    coder: int
+    stages: int = 0
+    items: int = 1
+    per_block: int = 1
+    # (count, (height, width)): not one by one, as a few bytes stand for many items
+    runs: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """(height, width) of every item."""
+        return chain.from_iterable(repeat(size, count) for count, size in self.runs)
+
+
+def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
+    if reader.left < 4 or reader.take(3) != b"\x96vq":
+        raise Refused("NotVq")
+    version, profile = divmod(reader.take(1)[0], 16)
+    if version == 0:
+        raise Refused("NotVq")
+    if version > 1 or profile > BUNDLE:
+        raise Refused("NewerVersion")
+    if profile not in profiles:
+        raise Refused("WrongProfile")
+    model = b"" if profile == BARE else reader.take(8)
+    modality, coder = divmod(reader.take(1)[0], 16)
+    if modality != 0 or coder > 1:
+        raise Refused("NewerVersion")
+    return Header(profile, model, coder)
+
+
+def read_size(reader: Reader) -> tuple[int, int]:
+    height, width = reader.varint(1, 1 << 20), reader.varint(1, 1 << 20)
+    if height * width > 1 << 28:
+        raise Refused("OutOfBounds")
+    return height, width
+
+
+def sections(reader: Reader, critical: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
+    """(tag, body) of all whole sections; a last one that is cut off is left out."""
+    for _ in range(MAX_SECTIONS):
+        if not reader.left:
+            return
+        try:
+            tag = reader.varint(0, MAX_BODY)
+            if tag == 0:
+                raise Refused("TrailingBytes")
+            body = reader.take(reader.varint(0, MAX_BODY))
+        except Ended:
+            return
+        if tag % 2 and tag not in critical:
+            raise Refused("UnknownSection")
+        yield tag, body
+    if reader.left:
+        raise Refused("OutOfBounds")
+
+
+def read_file(data: bytes) -> tuple[Header, list[bytes], bytes | None]:
+    """Header, bodies of the whole stages, and body of the name."""
+    reader = Reader(data)
+    header = read_beginning(reader, (BARE, FILE))
+    header.runs = [(1, read_size(reader))]
+    header.stages = reader.varint(1, 64)
+    if header.profile == FILE:
+        reader.check_crc()
+    stages, name = [], None
+    for tag, body in sections(reader, (STAGE,)):
+        if tag == STAGE:
+            if len(stages) == header.stages:
+                raise Refused("TrailingBytes")
+            if len(body) < 4:
+                raise Refused("CorruptSection")
+            stages.append(body)
+        elif tag == NAME and name is None:
+            name = body
+    if not stages:
+        raise Ended
+    return header, stages, name
+
+
+def read_bundle(data: bytes) -> tuple[Header, list[bytes], bytes | None]:
+    """Header, the whole blocks, and body of the names."""
+    reader = Reader(data)
+    header = read_beginning(reader, (BUNDLE,))
+    header.stages = reader.varint(1, 64)
+    header.items = without_size = reader.varint(1, 1 << 24)
+    header.per_block = reader.varint(1, 256)
+    while without_size:
+        count = reader.varint(1, without_size)
+        header.runs.append((count, read_size(reader)))
+        without_size -= count
+    reader.check_crc()
+    start, lengths = reader.position, []
+    for first in range(0, header.items, header.per_block):
+        items = min(header.per_block, header.items - first)
+        lengths.append(reader.varint(4 + header.stages * items, MAX_BODY))
+    reader.check_crc(start)
+    blocks = []
+    for length in lengths:
+        if length > reader.left:
+            break
+        blocks.append(reader.take(length))
+    if not blocks:
+        raise Ended
+    names = None
+    if len(blocks) == len(lengths):
+        for tag, body in sections(reader, ()):
+            names = body if tag == NAMES and names is None else names
+    return header, blocks, names
+
+
+def split_block(block: bytes, count: int) -> tuple[int, list[bytes]]:
+    """The codes_crc and `count` payloads."""
+    reader = Reader(block)
+    try:
+        crc = reader.u32()
+        lengths = [reader.varint(0, MAX_BODY) for _ in range(count)]
+        payloads = [reader.take(length) for length in lengths]
+    except Refused:
+        raise Refused("CorruptCodes") from None
+    if reader.left:
+        raise Refused("CorruptCodes")
+    return crc, payloads
+
+
+def usable_name(raw: bytes) -> str | None:
+    if not 1 <= len(raw) <= MAX_NAME or any(byte < 32 or byte in b"\\:\x7f" for byte in raw):
+        return None
+    if any(part in (b"", b".", b"..") for part in raw.split(b"/")):
+        return None
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def file_name(data: bytes) -> str | None:
+    name = read_file(data)[2]
+    return None if name is None else usable_name(name)
+
+
+def bundle_names(data: bytes) -> list[str] | None:
+    header, _, packed = read_bundle(data)
+    if packed is None:
+        return None
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(packed, MAX_NAMES + 1)
+    except zlib.error:
+        raise Refused("CorruptSection") from None
+    names = [usable_name(part) for part in raw.split(b"\0", header.items)]
+    if not stream.eof or stream.unused_data or len(raw) > MAX_NAMES or None in names or len(names) != header.items:
+        raise Refused("CorruptSection")
+    return names
+
+
+class RangeDecoder:
+    def __init__(self, data: bytes):
+        self.data, self.position = data, 4
+        self.range = 1 << 32
+        self.value = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
+
+    def target(self) -> int:
+        return ((self.value + 1) * TOTAL - 1) // self.range
+
+    def advance(self, start: int, frequency: int) -> None:
+        first = (self.range * start) >> 16
+        self.range = ((self.range * (start + frequency)) >> 16) - first
+        self.value -= first
+        while self.range < 1 << 24:
+            digit = self.data[self.position] if self.position < len(self.data) else 0
+            self.value = self.value * 256 + digit
+            self.range *= 256
+            self.position += 1
+
+
+def read_tensors(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, I8 as int8 and I32 as int32."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(MAX_TENSORS_HEADER, len(data) - 8):
+        raise ValueError("this is not a safetensors file, or its header is too long")
+    body, tensors = data[8 + length :], {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name == "__metadata__":
+            continue
+        dtype = np.dtype({"I8": "<i1", "I32": "<i4"}[entry["dtype"]])
+        (first, last), shape = entry["data_offsets"], tuple(entry["shape"])
+        if not 0 <= first <= last <= len(body) or last - first != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name} does not have the bytes of its shape")
+        tensors[name] = np.frombuffer(body[first:last], dtype).reshape(shape)
+    return tensors
+
+
+def integer_root(number: int, power: int) -> int:
+    """The largest whole number whose `power` is at most `number`."""
+    low, high = 0, 1 << number.bit_length() // power + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**power <= number else (low, middle)
+    return low
+
+
+POWERS = [integer_root(1 << 960 - j, 32) for j in range(32)]  # R of the document
+WEIGHTS = np.array([POWERS[t % 32] >> t // 32 for t in range(768)] + [0])  # u of every t; the last for all further ones
+
+
+def frequencies(logits: np.ndarray) -> np.ndarray:
+    likeliest = int(np.argmax(logits))  # the first of several
+    weights = WEIGHTS[np.minimum(logits[likeliest] - logits, 768)]
+    found = 1 + weights * (TOTAL - len(logits)) // weights.sum()
+    found[likeliest] += TOTAL - found.sum()
+    return found
+
+
+def check_stage(layers: SimpleNamespace, number: int, grid: tuple[int, int], length: int) -> None:
+    """Raise a ValueError if shapes or numbers are not those of the document. `length` is E."""
+    count, hidden, size = len(layers.context), layers.second.shape[0], layers.last.shape[1]
+    shapes = [
+        (size + 1, length), (count, 3), (count * length, hidden), (grid[0], hidden), (grid[1], hidden),
+        (hidden, hidden), (hidden,), (hidden, size), (size,), (3,),
+    ]  # fmt: skip
+    for name, shape in zip(TENSORS, shapes, strict=True):
+        tensor = getattr(layers, name)
+        bound = 1 << 21 if name in ("rows", "columns", "second_bias", "last_bias") else 127
+        if tensor.shape != shape or (np.abs(tensor) > bound).any():
+            raise ValueError(f"{number}.{name} is out of bounds")
+    wrong_shifts = (layers.shifts < 0) | (layers.shifts > 23)
+    if max(count * length, hidden) > 1040 or not 2 <= size <= 1 << 14 or not count * hidden or wrong_shifts.any():
+        raise ValueError(f"stage {number} is out of bounds")
+    before = [(-number, -4, -4) < tuple(place) < (0, 0, 0) for place in layers.context.tolist()]
+    if not all(before) or (np.abs(layers.context[:, 1:]) > 3).any():
+        raise ValueError(f"{number}.context has codes that are not decoded before")
+
+
+def clip_shift(sums: np.ndarray, shift: int) -> np.ndarray:
+    return np.clip((sums + ((1 << shift) >> 1)) >> shift, 0, 127)
+
+
+class Prior:
+    """Coder 0, for files with a header: `data` is what is in coder.safetensors."""
+
+    def __init__(self, data: bytes, header: Header):
+        if header.coder != 0:
+            raise NotImplementedError("coder 1")
+        # int64, so that all sums are exact
+        tensors = {name: tensor.astype(np.int64) for name, tensor in read_tensors(data).items()}
+        self.grid = tuple(tensors["grid"].tolist())
+        self.stages: list[SimpleNamespace] = []
+        while (number := len(self.stages)) * len(TENSORS) < len(tensors) - 1:
+            self.stages.append(SimpleNamespace(**{name: tensors[f"{number}.{name}"] for name in TENSORS}))
+            check_stage(self.stages[number], number, self.grid, self.stages[0].vectors.shape[1])
+        if header.stages > len(self.stages):
+            raise Refused("CorruptHeader")
+
+    def logits(self, codes: list[np.ndarray], y: int, x: int) -> np.ndarray:
+        """Of the code at y, x of the stage that is the last in `codes`."""
+        number, (h, w) = len(codes) - 1, codes[0].shape
+        layers = self.stages[number]
+        vectors = []
+        for back, down, right in layers.context.tolist():
+            table, row, column = self.stages[number + back].vectors, y + down, x + right
+            inside = 0 <= row < h and 0 <= column < w
+            vectors.append(table[codes[number + back][row, column] if inside else -1])
+        sums = np.concatenate(vectors) @ layers.first
+        sums += layers.rows[y * self.grid[0] // h] + layers.columns[x * self.grid[1] // w]
+        shifts = layers.shifts.tolist()
+        hidden = clip_shift(sums, shifts[0])
+        hidden = clip_shift(hidden @ layers.second + layers.second_bias, shifts[1])
+        return (hidden @ layers.last + layers.last_bias) >> shifts[2]
+
+    def decode(self, payloads: list[bytes], grid: tuple[int, int]) -> np.ndarray:
+        """A payload for each of the first stages -> codes (stages, rows, columns)."""
+        codes: list[np.ndarray] = []
+        for payload in payloads:
+            codes.append(np.zeros(grid, np.int64))
+            decoder = RangeDecoder(payload)
+            for y, x in np.ndindex(grid):
+                found = frequencies(self.logits(codes, y, x))
+                ends = np.cumsum(found)
+                code = int(np.searchsorted(ends, decoder.target(), side="right"))
+                decoder.advance(int(ends[code] - found[code]), int(found[code]))
+                codes[-1][y, x] = code
+        return np.stack(codes)
+
+
+def decode_file(data: bytes, coder: bytes, grid_of: GridOf) -> np.ndarray:
+    """Codes (stages, rows, columns) of profile 1 or 0. A truncated file has fewer stages than its header says."""
+    header, bodies, _ = read_file(data)
+    codes = Prior(coder, header).decode([body[4:] for body in bodies], grid_of(*header.runs[0][1]))
+    for number, body in enumerate(bodies):
+        if codes_crc([codes[number]], number) != int.from_bytes(body[:4], "little"):
+            raise Refused("CorruptCodes")
+    return codes
+
+
+def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf) -> list[np.ndarray]:
+    """Codes (stages, rows, columns) of every item. A truncated bundle gives the items of its whole blocks."""
+    header, blocks, _ = read_bundle(data)
+    prior, stages, all_sizes = Prior(coder, header), header.stages, header.sizes()
+    found: list[np.ndarray] = []
+    for number, block in enumerate(blocks):
+        sizes = list(islice(all_sizes, header.per_block))
+        crc, payloads = split_block(block, len(sizes) * stages)
+        items = [
+            prior.decode(payloads[index * stages : (index + 1) * stages], grid_of(*size))
+            for index, size in enumerate(sizes)
+        ]
+        if codes_crc(items, number) != crc:
+            raise Refused("CorruptCodes")
+        found += items
+    return found

@@ -1,0 +1,285 @@
+"""Both decoders give the same codes and refuse the same files, and the package writes what it always wrote."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from tests.coding import second_decoder as second
+from tests.coding.test_integer_prior import random_codes, random_prior
+from vqkit.coding import (
+    BUNDLE,
+    INTEGER_PRIOR,
+    Block,
+    Bundle,
+    BundleHeader,
+    CorruptHeader,
+    FileHeader,
+    FormatError,
+    IntegerPrior,
+    Sizes,
+    Stage,
+    check_codes,
+    codes_crc,
+    profile_of,
+    read_file,
+    write_bundle,
+    write_file,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.vq"))
+MODEL = bytes(range(8))
+BOTH_FIT = {"NewerVersion", "WrongProfile"}  # a bare stream with a wrong bit becomes a bundle of an unknown coder
+
+
+def grid_of(height, width):
+    return -(-height // 8), -(-width // 8)
+
+
+def coder_bytes(prior):
+    return save({name: np.ascontiguousarray(values) for name, values in prior.tensors().items()})
+
+
+def one_file(prior, codes, model_id=MODEL, name=None):
+    """A file of codes (Q, h, w) of all stages of the prior."""
+    payloads = prior.encode(codes[None])[0]
+    stages = [Stage(codes_crc(codes[number], number), payload) for number, payload in enumerate(payloads)]
+    height, width = codes.shape[1] * 8 - 5, codes.shape[2] * 8
+    return write_file(FileHeader(height, width, len(stages), INTEGER_PRIOR, model_id), stages, name)
+
+
+def one_bundle(prior, items, block_size, names=None):
+    """A bundle of codes, each (Q, h, w)."""
+    sizes = Sizes([(codes.shape[1] * 8, codes.shape[2] * 8 - 7) for codes in items])
+    header = BundleHeader(sizes, len(prior.stages), INTEGER_PRIOR, MODEL, block_size)
+    blocks = []
+    for number in range(header.num_blocks):
+        part = [items[item] for item in header.items(number)]
+        flat = np.concatenate([codes.ravel() for codes in part])
+        payloads = tuple(tuple(prior.encode(codes[None])[0]) for codes in part)
+        blocks.append(Block(codes_crc(flat, number), payloads))
+    return write_bundle(header, blocks, names)
+
+
+def checked_header(header, prior):
+    """What the format leaves to those who know the model."""
+    if header.coder != INTEGER_PRIOR:
+        raise NotImplementedError
+    if header.num_codebooks > len(prior.stages):
+        raise CorruptHeader("more stages than the model has")
+
+
+def first_bundle(data, prior):
+    """Codes of the items of the whole blocks, read with the package, and whether the bundle is cut off."""
+    bundle, found = Bundle(data), []
+    checked_header(bundle.header, prior)
+    for number in range(bundle.whole_blocks):
+        block, items = bundle.block(number), bundle.header.items(number)
+        sizes = [bundle.header.sizes[item] for item in items]
+        part = [
+            prior.decode([payloads], grid_of(*size))[0] for payloads, size in zip(block.payloads, sizes, strict=True)
+        ]
+        check_codes(np.concatenate([codes.ravel() for codes in part]), number, block.crc, "block")
+        found += part
+    return found, bundle.truncated
+
+
+def first_file(data, prior):
+    """As `first_bundle`, of one image."""
+    file = read_file(data)
+    checked_header(file.header, prior)
+    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(file.header.height, file.header.width))[0]
+    for number, stage in enumerate(file.stages):
+        check_codes(codes[number], number, stage.crc)
+    return [codes], file.truncated
+
+
+def verdicts(data, prior, coder, bundle):
+    """What each decoder makes of a file: the name of an error, or codes; and whether the package calls it cut off."""
+    truncated = False
+    try:
+        first, truncated = (first_bundle if bundle else first_file)(data, prior)
+    except (FormatError, NotImplementedError) as error:
+        first = type(error).__name__
+    try:
+        other = second.decode_bundle(data, coder, grid_of) if bundle else [second.decode_file(data, coder, grid_of)]
+    except second.Refused as error:
+        other = error.kind
+    except NotImplementedError as error:
+        other = type(error).__name__
+    return first, other, truncated
+
+
+def same(left, right):
+    """Whether two verdicts are one."""
+    if isinstance(left, str) or isinstance(right, str):
+        return isinstance(left, str) and isinstance(right, str) and (left == right or {left, right} == BOTH_FIT)
+    return len(left) == len(right) and all(map(np.array_equal, left, right))
+
+
+def agreed(data, prior, coder, bundle=False):
+    """The verdict of both decoders, and whether the file is cut off."""
+    first, other, truncated = verdicts(data, prior, coder, bundle)
+    assert same(first, other), (data.hex(), first, other)
+    return first, truncated
+
+
+def test_the_second_decoder_shares_nothing_with_the_first():
+    tree = ast.parse(Path(second.__file__).read_text())
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert found == {"collections.abc", "dataclasses", "itertools", "json", "math", "numpy", "types", "zlib"}
+
+
+def test_the_examples_of_the_document():
+    decoder = second.RangeDecoder(bytes.fromhex("2ffff8"))
+    for start, frequency in [(0, 16384), (16384, 32768), (65535, 1), (49152, 16384)]:
+        assert start <= decoder.target() < start + frequency
+        decoder.advance(start, frequency)
+    data = bytes.fromhex("96767111 0001020304050607 01 1c ac02 01 433130fa 02 05 612e706e67 01 05 d7975e16 ab")
+    header, bodies, _ = second.read_file(data)
+    assert header.runs == [(1, (28, 300))] and header.stages == 1 and second.file_name(data) == "a.png"
+    assert bodies == [second.codes_crc([np.array([5, 6])], 0).to_bytes(4, "little") + b"\xab"]
+
+
+@pytest.mark.parametrize("sizes", [(40,), (40, 12), (12, 40, 2, 300, 7)])
+@pytest.mark.parametrize("grid", [(3, 4), (1, 1), (7, 5), (2, 9)])
+@pytest.mark.parametrize("model_id", [MODEL, None])
+def test_files(sizes, grid, model_id):
+    prior = random_prior(sizes)
+    codes = random_codes(1, sizes, grid)[0]
+    data = one_file(prior, codes, model_id, "ä/b.png")
+    found, truncated = agreed(data, prior, coder_bytes(prior))
+    assert np.array_equal(found[0], codes) and not truncated
+    assert second.file_name(data) == "ä/b.png"
+
+
+def test_wide_layers():
+    """The largest sums that the format allows."""
+    prior = random_prior((500, 500), length=31, hidden=1040)
+    codes = random_codes(1, (500, 500))[0]
+    found, _ = agreed(one_file(prior, codes), prior, coder_bytes(prior))
+    assert np.array_equal(found[0], codes)
+
+
+def test_a_file_of_the_first_stages_of_a_model():
+    prior, codes = random_prior(), random_codes(1)[0]
+    first = IntegerPrior(prior.grid, prior.vectors[:1], prior.stages[:1])
+    found, truncated = agreed(one_file(first, codes[:1]), prior, coder_bytes(prior))
+    assert np.array_equal(found[0], codes[:1]) and not truncated
+    assert agreed(one_file(prior, codes), first, coder_bytes(first))[0] == "CorruptHeader"
+
+
+@pytest.mark.parametrize("model_id", [MODEL, None])
+def test_files_that_are_cut_off(model_id):
+    sizes = (40, 12, 30)
+    prior, codes = random_prior(sizes), random_codes(1, sizes)[0]
+    data, counts = one_file(prior, codes, model_id, "a.png"), set()
+    for end in range(len(data)):
+        found, truncated = agreed(data[:end], prior, coder_bytes(prior))
+        if not isinstance(found, str):
+            assert truncated and np.array_equal(found[0], codes[: len(found[0])])
+            counts.add(len(found[0]))
+    assert counts == {1, 2}
+
+
+def mixed_items():
+    """Codes of items with three grids, in runs and alone."""
+    grids = [(3, 4), (3, 4), (2, 2), (5, 3), (5, 3), (5, 3), (3, 4)]
+    return [random_codes(1, grid=grid, seed=number)[0] for number, grid in enumerate(grids)]
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3, 7, 256])
+def test_bundles(block_size):
+    prior, items = random_prior(), mixed_items()
+    names = [f"{number}.png" for number in range(len(items))]
+    data = one_bundle(prior, items, block_size, names)
+    found, truncated = agreed(data, prior, coder_bytes(prior), bundle=True)
+    assert same(found, items) and not truncated
+    assert second.bundle_names(data) == names == Bundle(data).names()
+
+
+def test_bundles_that_are_cut_off():
+    prior, items = random_prior(), mixed_items()
+    data, counts = one_bundle(prior, items, 3, ["a", "b", "c", "d", "e", "f", "g"]), set()
+    for end in range(0, len(data), 3):
+        found, truncated = agreed(data[:end], prior, coder_bytes(prior), bundle=True)
+        if not isinstance(found, str):
+            assert same(found, items[: len(found)])
+            assert truncated or len(found) == 7
+            counts.add(len(found))
+    assert counts == {3, 6, 7}
+
+
+def flipped(data):
+    for place in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        yield bytes(changed)
+
+
+def small_files():
+    prior, codes = random_prior(), random_codes(1, grid=(2, 2))[0]
+    yield "file", one_file(prior, codes, name="a.png"), [codes]
+    yield "bare", one_file(prior, codes, None), [codes]
+    yield "truncated", one_file(prior, codes)[:-2], [codes[:1]]
+    items = [random_codes(1, grid=grid, seed=number)[0] for number, grid in enumerate([(1, 2), (1, 2), (2, 1)])]
+    yield "bundle", one_bundle(prior, items, 2, ["a", "b", "c"]), items
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_one_wrong_bit_is_found_by_both(case):
+    """Refused, or the same codes; a wrong length may look like a file that was cut off, and then it is called so."""
+    prior = random_prior()
+    coder = coder_bytes(prior)
+    _, data, right = list(small_files())[case]
+    bundle = profile_of(data) == BUNDLE
+    for changed in flipped(data):
+        found, truncated = agreed(changed, prior, coder, bundle)
+        if isinstance(found, str):
+            continue
+        if bundle:
+            assert same(found, right[: len(found)]) and (truncated or len(found) == len(right))
+        else:
+            assert np.array_equal(found[0], right[0][: len(found[0])])
+            assert truncated or len(found[0]) == len(right[0])
+
+
+def test_broken_coders_are_refused():
+    prior = random_prior()
+    data, coder = one_file(prior, random_codes(1)[0]), coder_bytes(prior)
+    for broken in (b"", coder[:-1], coder[:100], (1 << 40).to_bytes(8, "little") + coder[8:]):
+        with pytest.raises(ValueError):
+            second.decode_file(data, broken, grid_of)
+
+
+def make_golden():
+    path = Path(__file__).parents[2] / "scripts" / "make_golden.py"
+    spec = importlib.util.spec_from_file_location("make_golden", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_golden_files_are_those_of_the_script():
+    script = make_golden()
+    assert NAMES == sorted(script.GOLDEN) and script.FOLDER == GOLDEN
+    assert sorted(path.stem for path in GOLDEN.glob("*.safetensors")) == sorted(script.CODERS)
+    assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 60_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_files_are_still_written_and_read(name):
+    script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
+    golden = script.GOLDEN[name]
+    coder = (GOLDEN / f"{golden.coder}.safetensors").read_bytes()
+    prior = IntegerPrior.from_tensors(load(coder))
+    assert script.make_file(name, prior, codes) == data
+    found, truncated = agreed(data, prior, coder, bundle=golden.items > 0)
+    assert truncated == (golden.lost > 0)
+    assert all(np.array_equal(one, wanted[: len(one)]) for one, wanted in zip(found, codes, strict=False))
+    assert truncated or (len(found) == len(codes) and found[0].shape == codes[0].shape)
