@@ -186,16 +186,17 @@ class Artifact:
         header, quantizer = file.header, self.model.quantizer
         check_model(header.kind, self.coding_id)
         grid = self.model.grid((header.height, header.width))
-        if header.num_codebooks != quantizer.num_codebooks or header.coder != INTEGER_PRIOR:
-            raise CorruptHeader(f"the header tells of {header.num_codebooks} codebooks; the model has others")
+        has_stages, wanted = self.config.model.quantizer.kind == "residual", quantizer.num_codebooks
+        if header.num_codebooks > wanted or (header.num_codebooks < wanted and not has_stages):
+            raise CorruptHeader(f"the file has {header.num_codebooks} codebooks; the model has {wanted}")
         if header.num_codebooks * math.prod(grid) > MAX_DECODED:
             raise OutOfBounds(f"an image of more than {MAX_DECODED} codes is not decoded at once")
-        if len(file.stages) < header.num_codebooks and self.config.model.quantizer.kind != "residual":
+        if len(file.stages) < header.num_codebooks and not has_stages:
             raise Truncated("the file is cut off, and this model needs all of its codes")
         found = self.wanted_coder().decode([[stage.payload for stage in file.stages]], grid)[0]
         for number, stage in enumerate(file.stages):
             check_codes(found[number], number, stage.crc)
-        left_out = np.full((header.num_codebooks - len(found), *grid), -1)
+        left_out = np.full((wanted - len(found), *grid), -1)
         return np.concatenate([found, left_out])
 
     @torch.no_grad()

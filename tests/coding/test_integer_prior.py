@@ -135,6 +135,7 @@ def test_a_prior_comes_back_from_its_tensors_and_broken_ones_are_refused():
         "0.last": tensors["0.last"].astype(np.int32),
         "0.second": np.full_like(tensors["0.second"], -128),
         "1.rows": tensors["1.rows"] + (1 << 22),
+        "1.vectors": tensors["1.vectors"][:, :-1],
         "0.shifts": np.array([1, 2, 40], np.int8),
         "grid": np.array([0, 4], np.int32),
         "more": np.zeros(1, np.int8),

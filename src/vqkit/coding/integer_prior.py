@@ -127,7 +127,8 @@ class IntegerPrior:
         vectors: list[Array] = []
         stages: list[Stage] = []
         while f"{len(stages)}.vectors" in tensors and len(stages) < MAX_STAGES:
-            vectors.append(_checked(tensors, f"{len(stages)}.vectors", np.int8, (-1, -1)))
+            length = vectors[0].shape[1] if vectors else -1
+            vectors.append(_checked(tensors, f"{len(stages)}.vectors", np.int8, (-1, length)))
             stages.append(_read_stage(tensors, len(stages), (height, width), vectors[-1].shape))
         if len(tensors) != 1 + len(stages) * (3 + len(WEIGHTS)) or not stages:
             raise ValueError("there are tensors that no stage has")
@@ -159,9 +160,12 @@ class IntegerPrior:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w).
 
-        Wrong bytes give wrong codes and never anything else: the check sums of the container tell.
+        Wrong bytes give wrong codes and never anything else: the check sums of the container tell. ValueError for items
+        with different numbers of stages, or more than there are.
         """
         given = len(payloads[0]) if payloads else 0
+        if any(len(item) != given for item in payloads) or given > len(self.stages):
+            raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
         codes = np.zeros((len(payloads), given, *grid), dtype=np.int64)
         items = np.arange(len(payloads))
         for number in range(given):

@@ -217,7 +217,7 @@ class TrainConfig(Section):
 class CoderConfig(Section):
     """The integer network that files of codes are compressed with, fitted after training."""
 
-    steps: Annotated[int, Field(ge=0)] = 1500
+    steps: Annotated[int, Field(ge=0)] = 600
     """optimiser steps, of 8,192 codes each; 0 = no coder, so the artifact cannot compress"""
     lr: Positive = 0.01
     """peak learning rate of AdamW; a cosine takes it to zero"""

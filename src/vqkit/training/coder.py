@@ -16,13 +16,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..artifact import Artifact
-from ..coding.integer_prior import BIAS_LIMIT, MAX_CODES, OCTAVE, REACH, IntegerPrior, Stage, context_offsets
+from ..coding.integer_prior import (
+    BIAS_LIMIT,
+    MAX_CODES,
+    MAX_FAN_IN,
+    OCTAVE,
+    REACH,
+    IntegerPrior,
+    Stage,
+    context_offsets,
+)
 from ..data import ImageData, split_batches
 
 VECTOR_BITS, FIRST_BITS, SECOND_BITS, LAST_BITS, HIDDEN_BITS = 5, 7, 7, 5, 4
 """bits behind the point of the vectors, of each layer's weights, and of hidden values"""
 LENGTH = 32
-"""of a code's vector"""
+"""of a code's vector, where the context is not too wide for it"""
 WIDTHS = (256, 192, 128, 96, 64, 48, 32, 16)
 """hidden channels, the first that keeps the network below MAX_BYTES"""
 MAX_BYTES = 1 << 20
@@ -57,10 +66,11 @@ def _rounded(x: Tensor, bits: int, low: float = -127, high: float = 127) -> Tens
 class CoderNetwork(nn.Module):
     """All stages of the float twin. forward: codes (B, Q, h, w) int64 -> bits (B, Q, h, w) that each costs."""
 
-    def __init__(self, sizes: list[int], grid: tuple[int, int], hidden: int, length: int = LENGTH) -> None:
+    def __init__(self, sizes: list[int], grid: tuple[int, int], hidden: int) -> None:
         super().__init__()
         self.sizes, self.grid = sizes, grid
         self.contexts = [context_offsets(stage) for stage in range(len(sizes))]
+        length = min(LENGTH, MAX_FAN_IN // max(map(len, self.contexts)))
         self.vectors = nn.ParameterList(0.5 * torch.randn(size + 1, length) for size in sizes)
         fan_in = [len(context) * length for context in self.contexts]
         self.first = nn.ParameterList(torch.randn(n, hidden) * n**-0.5 for n in fan_in)

@@ -1,0 +1,153 @@
+"""Pictures through .vq files and back, by the real entry point and from Python, on the tiny emoji model."""
+
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vqkit
+from tests.conftest import TINY
+from vqkit import cli
+from vqkit.apps.compress import decode
+from vqkit.coding import CorruptCodes, FormatError, WrongModel, describe, read_file
+from vqkit.errors import VqkitError
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, emoji):
+    """A folder of five emoji, one of them cut to another size, with a name beyond ASCII."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images = emoji.read(emoji.splits["test"][:5]).permute(0, 2, 3, 1).numpy()
+    for name, image in zip(("a", "b", "c", "Äpfel 🍎"), images, strict=False):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    Image.fromarray(images[4][:21, :30]).save(folder / "odd.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("residual") / "model"
+    tiny = [word for word in TINY if "quantizer" not in word]
+    return vqkit.train("emoji", folder, "residual", [*tiny, "train.steps=10", "coder.steps=5"])
+
+
+def test_a_file_gives_the_codes_that_the_model_makes(artifact, pictures):
+    for path in sorted(pictures.iterdir()):
+        image = Image.open(path).convert("RGB")
+        data = artifact.compress(image)
+        (found,) = decode(artifact, data)
+        assert np.array_equal(found.codes, artifact.encode(image)[0].numpy())
+        assert found.size == (image.height, image.width)
+        expected = artifact.decode(artifact.encode(image), found.size, exact=True)[0]
+        assert np.array_equal(artifact.decompress(data), expected)
+        assert np.array_equal(artifact.decompress(io.BytesIO(data)), expected)
+
+
+def test_training_leaves_a_coder_that_beats_fixed_length_codes(artifact):
+    assert artifact.metrics["coder_bits_per_code"] < np.log2(64)
+
+
+def test_files_and_bundles_from_the_command_line(run_folder, artifact, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_folder, "runs/tiny")
+    assert cli.main(["compress", "runs/tiny", str(pictures), "--out-dir", "vq"]) == 0
+    assert cli.main(["compress", "runs/tiny", str(pictures), "--bundle", "--out", "all.vq"]) == 0
+    files = sorted((tmp_path / "vq").iterdir())
+    assert [path.stem for path in files] == ["a", "b", "c", "odd", "Äpfel 🍎"]
+    total = sum(path.stat().st_size for path in files)
+    assert f"{total} bytes" in capsys.readouterr().out and (tmp_path / "all.vq").stat().st_size < total
+    assert cli.main(["verify", *map(str, files), "all.vq"]) == 0
+    assert cli.main(["decompress", *map(str, files), "--model", "runs/tiny", "--out-dir", "one"]) == 0
+    assert cli.main(["decompress", "all.vq", "--out-dir", "two"]) == 0, "the model is found below this folder"
+    for path in sorted(pictures.iterdir()):
+        with Image.open(path) as image, Image.open(f"one/{path.name}") as one, Image.open(f"two/{path.name}") as two:
+            assert one.size == image.size and np.array_equal(one, two)
+            assert np.array_equal(one, artifact.decompress(artifact.compress(image)))
+    capsys.readouterr()
+    assert cli.main(["inspect", "all.vq"]) == 0
+    shown = capsys.readouterr().out
+    pixels = describe((tmp_path / "all.vq").read_bytes()).pixels
+    bpp = 8 * (tmp_path / "all.vq").stat().st_size / pixels
+    assert artifact.coding_id.hex() in shown and f"{bpp:.4f}" in shown
+
+
+def test_nothing_is_overwritten_without_force(run_folder, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.vq").write_bytes(b"mine")
+    command = ["compress", str(run_folder), str(pictures / "a.png"), "--out", "x.vq"]
+    assert cli.main(command) == 2 and (tmp_path / "x.vq").read_bytes() == b"mine"
+    assert "--force" in capsys.readouterr().err
+    assert cli.main([*command, "--force"]) == 0 and (tmp_path / "x.vq").read_bytes() != b"mine"
+    for _ in range(2):
+        assert cli.main(["decompress", "x.vq", "--model", str(run_folder), "--out-dir", "out"]) == 0
+    assert sorted(os.listdir("out")) == ["a-2.png", "a.png"]
+
+
+def test_what_is_wrong_is_said_and_fails(run_folder, artifact, residual, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = artifact.compress(Image.open(pictures / "a.png"))
+    damaged = bytearray(data)
+    damaged[22] ^= 1  # of the check sum: behind 20 bytes of header, tag and length
+    bad = {
+        "empty.vq": (b"", "empty"),
+        "picture.vq": ((pictures / "a.png").read_bytes(), "not a .vq file"),
+        "damaged.vq": (bytes(damaged), "corrupt"),
+        "cut.vq": (data[:-1], "cut off"),
+        "more.vq": (data + b"\0", "no section"),
+    }
+    for name, (content, message) in bad.items():
+        (tmp_path / name).write_bytes(content)
+        assert cli.main(["verify", name, "--model", str(run_folder)]) == 1
+        assert message in capsys.readouterr().out
+        assert cli.main(["decompress", name, "--model", str(run_folder), "--out-dir", "out"]) == 1
+        assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(CorruptCodes):
+        artifact.decompress(bytes(damaged))
+    with pytest.raises(WrongModel):
+        residual.decompress(data)
+    assert cli.main(["decompress", "damaged.vq", "--out-dir", "out"]) == 1
+    assert "--model DIR" in capsys.readouterr().err, "no model lies below this folder"
+    assert cli.main(["compress", str(run_folder), "missing.png", "--out-dir", "out"]) in (1, 2)
+    assert cli.main(["compress", str(run_folder), str(pictures), "--out", "one.vq"]) == 2
+    assert "--bundle" in capsys.readouterr().err and not (tmp_path / "one.vq").exists()
+
+
+def test_a_file_that_is_cut_off_gives_a_coarser_picture_of_a_residual_model(residual, pictures):
+    image = Image.open(pictures / "b.png")
+    data, codes = residual.compress(image), residual.encode(image).clone()
+    assert len(read_file(data).stages) == codes.shape[1] > 1
+    codes[:, -1] = -1
+    with pytest.warns(UserWarning, match="coarser"):
+        found = residual.decompress(data[:-1])
+    assert np.array_equal(found, residual.decode(codes, (image.height, image.width), exact=True)[0])
+
+
+@pytest.mark.filterwarnings("ignore:the file is cut off")
+def test_every_mutation_is_refused_or_gives_the_same_picture(artifact, pictures):
+    """All single bits of a file, through the whole decoder."""
+    data = artifact.compress(Image.open(pictures / "c.png"))
+    expected = artifact.decompress(data)
+    for position in range(8 * len(data)):
+        mutated = bytearray(data)
+        mutated[position // 8] ^= 1 << position % 8
+        try:
+            found = artifact.decompress(bytes(mutated))
+        except FormatError:
+            continue
+        assert np.array_equal(found, expected), position
+
+
+def test_a_coder_of_another_model_is_refused_and_a_new_one_changes_the_name(run_folder, residual, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "copy")
+    before = vqkit.load(tmp_path / "copy").coding_id
+    assert cli.main(["train-coder", str(tmp_path / "copy"), "emoji", "--steps", "3"]) == 0
+    assert vqkit.load(tmp_path / "copy").coding_id != before
+    residual.save_coder(tmp_path / "copy")
+    with pytest.raises(VqkitError, match="another model"):
+        vqkit.load(tmp_path / "copy")
+    (tmp_path / "copy" / "coder.safetensors").unlink()
+    with pytest.raises(VqkitError, match="train-coder"):
+        vqkit.load(tmp_path / "copy").compress(np.zeros((32, 32, 3), np.uint8))
