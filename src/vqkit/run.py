@@ -86,9 +86,7 @@ def train_coder(
 
 def _with_coder(artifact: Artifact, data: ImageData, folder: Path, display: Display | None) -> Artifact:
     """The artifact with a coder fitted to its codes and written, or as it is where there can be none."""
-    if display:
-        display.message("fitting the coder ...")
-    found = fit_coder(artifact, data)
+    found = fit_coder(artifact, data, display)
     if found is None:
         return artifact
     coder, figures = found

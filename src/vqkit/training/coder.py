@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from ..coding.integer_prior import (
     context_offsets,
 )
 from ..data import ImageData, split_batches
+from .progress import Display, Silent
 
 VECTOR_BITS, FIRST_BITS, SECOND_BITS, LAST_BITS, HIDDEN_BITS = 5, 7, 7, 5, 4
 """bits behind the point of the vectors, of each layer's weights, and of hidden values"""
@@ -134,7 +136,7 @@ class CoderNetwork(nn.Module):
 
 
 def fit_coder(
-    artifact: Artifact, data: ImageData, progress: Callable[[float], None] | None = None
+    artifact: Artifact, data: ImageData, display: Display | None = None
 ) -> tuple[IntegerPrior, dict[str, float]] | None:
     """The integer prior of an artifact's codes, and coder_bits_per_code (on validation images, if there are any).
 
@@ -148,14 +150,19 @@ def fit_coder(
     codes = _codes(artifact, data, "train", MAX_KEPT)
     held_out = _codes(artifact, data, "validation", NUM_VALIDATED * codes[0].numel())
     network = _network(list(quantizer.codebook_sizes), codes, artifact.config.seed)
-    best, kept = math.inf, network
-    for step, _ in enumerate(_steps(network, codes, settings.steps, settings.lr, artifact.config.seed), 1):
-        if step == settings.steps or step * LOOKS % settings.steps < LOOKS:
-            found = _bits(network, held_out if len(held_out) else codes[:NUM_VALIDATED])
-            if found < best:
-                best, kept = found, copy.deepcopy(network)
-        if progress:
-            progress(step / settings.steps)
+    best, kept, found, began = math.inf, network, math.inf, time.monotonic()
+    display = display or Silent()
+    display.start(f"fitting the coder to the codes of {len(codes)} images")
+    try:
+        for step, _ in enumerate(_steps(network, codes, settings.steps, settings.lr, artifact.config.seed), 1):
+            if step == settings.steps or step * LOOKS % settings.steps < LOOKS:
+                found = _bits(network, held_out if len(held_out) else codes[:NUM_VALIDATED])
+                if found < best:
+                    best, kept = found, copy.deepcopy(network)
+            row = {"step": step, "seconds": time.monotonic() - began}
+            display.update(step / settings.steps, row | ({"bits_per_code": found} if found < math.inf else {}))
+    finally:
+        display.stop()
     return kept.integers(), {"coder_bits_per_code": best}
 
 

@@ -88,6 +88,7 @@ class Lines:
         self.last = -PLAIN_SECONDS
 
     def start(self, title: str) -> None:
+        self.last = -PLAIN_SECONDS
         self.message(title)
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:
