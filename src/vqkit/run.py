@@ -57,7 +57,9 @@ def train(
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(result.artifact, data, split)
     artifact = _finish(result, evaluation, folder)
-    artifact = _with_coder(artifact, data, folder, display)
+    # of a trial of a few steps one does not expect minutes of fitting
+    steps = min(config.coder.steps, artifact.metrics["step"])
+    artifact = _with_coder(artifact, data, steps, folder, display)
     recipe = folder / "recipe.yaml" if resume else recipe
     command = shlex.join(["vqkit", "train", str(source), "--out", str(out), *_recipe_flag(source, recipe), *overrides])
     summary = _summary(result, evaluation, artifact, data, command)
@@ -75,18 +77,16 @@ def train_coder(
     steps: None = as the artifact's settings say. Errors: VqkitError, also for codes that no coder can hold.
     """
     folder, model = Path(artifact), Artifact.load(artifact)
-    if steps is not None:
-        coder = model.config.coder.model_copy(update={"steps": steps})
-        model = replace(model, config=model.config.model_copy(update={"coder": coder}))
-    fitted = _with_coder(model, open_for(model, source, "train"), folder, display)
+    steps = model.config.coder.steps if steps is None else steps
+    fitted = _with_coder(model, open_for(model, source, "train"), steps, folder, display)
     if fitted.coder is model.coder:
         raise VqkitError("there is nothing to fit: the codes are of no codebook, of one that is too large, or steps=0")
     return fitted
 
 
-def _with_coder(artifact: Artifact, data: ImageData, folder: Path, display: Display | None) -> Artifact:
+def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, display: Display | None) -> Artifact:
     """The artifact with a coder fitted to its codes and written, or as it is where there can be none."""
-    found = fit_coder(artifact, data, display)
+    found = fit_coder(artifact, data, steps, display)
     if found is None:
         return artifact
     coder, figures = found

@@ -218,7 +218,7 @@ class CoderConfig(Section):
     """The integer network that files of codes are compressed with, fitted after training."""
 
     steps: Annotated[int, Field(ge=0)] = 600
-    """optimiser steps, of 8,192 codes each; 0 = no coder, so the artifact cannot compress"""
+    """optimiser steps, of 8,192 codes each, and no more than training took; 0 = no coder: nothing can be compressed"""
     lr: Positive = 0.01
     """peak learning rate of AdamW; a cosine takes it to zero"""
 

@@ -136,31 +136,30 @@ class CoderNetwork(nn.Module):
 
 
 def fit_coder(
-    artifact: Artifact, data: ImageData, display: Display | None = None
+    artifact: Artifact, data: ImageData, steps: int, display: Display | None = None
 ) -> tuple[IntegerPrior, dict[str, float]] | None:
     """The integer prior of an artifact's codes, and coder_bits_per_code (on validation images, if there are any).
 
-    Settings: artifact.config.coder; the look at the validation split that was best is kept. A pure function of the
-    artifact and the data. None when settings.steps is 0 and for codes that it cannot hold: none at all, or codebooks of
-    more than MAX_CODES.
+    The look at the validation split that was best is kept. A pure function of artifact, data and steps. None for 0 steps
+    and for codes that it cannot hold: none at all, or codebooks of more than MAX_CODES.
     """
-    settings, quantizer = artifact.config.coder, artifact.model.quantizer
-    if not settings.steps or not quantizer.is_discrete or max(quantizer.codebook_sizes) > MAX_CODES:
+    quantizer, seed = artifact.model.quantizer, artifact.config.seed
+    if not steps or not quantizer.is_discrete or max(quantizer.codebook_sizes) > MAX_CODES:
         return None
     codes = _codes(artifact, data, "train", MAX_KEPT)
     held_out = _codes(artifact, data, "validation", NUM_VALIDATED * codes[0].numel())
-    network = _network(list(quantizer.codebook_sizes), codes, artifact.config.seed)
+    network = _network(list(quantizer.codebook_sizes), codes, seed)
     best, kept, found, began = math.inf, network, math.inf, time.monotonic()
     display = display or Silent()
     display.start(f"fitting the coder to the codes of {len(codes)} images")
     try:
-        for step, _ in enumerate(_steps(network, codes, settings.steps, settings.lr, artifact.config.seed), 1):
-            if step == settings.steps or step * LOOKS % settings.steps < LOOKS:
+        for step, _ in enumerate(_steps(network, codes, steps, artifact.config.coder.lr, seed), 1):
+            if step == steps or step * LOOKS % steps < LOOKS:
                 found = _bits(network, held_out if len(held_out) else codes[:NUM_VALIDATED])
                 if found < best:
                     best, kept = found, copy.deepcopy(network)
             row = {"step": step, "seconds": time.monotonic() - began}
-            display.update(step / settings.steps, row | ({"bits_per_code": found} if found < math.inf else {}))
+            display.update(step / steps, row | ({"bits_per_code": found} if found < math.inf else {}))
     finally:
         display.stop()
     return kept.integers(), {"coder_bits_per_code": best}
