@@ -140,8 +140,8 @@ def fit_coder(
 ) -> tuple[IntegerPrior, dict[str, float]] | None:
     """The integer prior of an artifact's codes, and coder_bits_per_code (on validation images, if there are any).
 
-    The look at the validation split that was best is kept. A pure function of artifact, data and steps. None for 0 steps
-    and for codes that it cannot hold: none at all, or codebooks of more than MAX_CODES.
+    The look at the validation split that was best is kept. A pure function of artifact, data and steps. None for no
+    steps, and for codes that it cannot hold: none at all, or codebooks of more than MAX_CODES.
     """
     quantizer, seed = artifact.model.quantizer, artifact.config.seed
     if not steps or not quantizer.is_discrete or max(quantizer.codebook_sizes) > MAX_CODES:
