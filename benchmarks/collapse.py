@@ -115,7 +115,7 @@ class Outcome:
 
 def run(case: Case, guard: str, steps: int, seed: int) -> Outcome:
     """Train a case with a setting of the guard."""
-    settings = [*SMALL, f"train.steps={steps}", f"train.guard={guard}", f"seed={seed}"]
+    settings = [*SMALL, f"train.steps={steps}", f"train.guard={guard}", f"seed={seed}", "coder.steps=0"]
     settings += [f"model.quantizer.codebook_size={case.codebook_size}", *case.overrides]
     with tempfile.TemporaryDirectory() as folder, case.sabotage():
         try:

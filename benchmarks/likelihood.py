@@ -40,7 +40,7 @@ def model(name: str, overrides: list[str], minutes: float, seed: int, folder: Pa
     """Train a recipe for `minutes` and measure its bound on the test images; the folder keeps the artifact."""
     import vqkit
 
-    settings = [*overrides, f"train.max_minutes={minutes}", f"seed={seed}"]
+    settings = [*overrides, f"train.max_minutes={minutes}", f"seed={seed}", "coder.steps=0"]
     artifact = vqkit.train(SOURCE, folder, name, settings)
     assert artifact is not None
     return {"step": artifact.metrics["step"], "psnr": artifact.metrics["psnr"], **bound(folder)}
