@@ -86,6 +86,18 @@ def test_nothing_is_overwritten_without_force(run_folder, pictures, tmp_path, mo
     assert sorted(os.listdir("out")) == ["a-2.png", "a.png"]
 
 
+def test_pictures_of_one_name_do_not_replace_each_other_even_with_force(run_folder, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("one", "a"), ("two", "b")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(pictures / f"{name}.png", tmp_path / folder / "same.png")
+    command = ["compress", str(run_folder), "one", "two", "--force"]
+    assert cli.main([*command, "--out-dir", "vq"]) == 0 and len(os.listdir("vq")) == 2
+    assert cli.main([*command, "--bundle", "--out", "x.vq"]) == 0
+    assert cli.main(["decompress", "x.vq", "--model", str(run_folder), "--out-dir", "out", "--force"]) == 0
+    assert len(os.listdir("out")) == 2
+
+
 def test_what_is_wrong_is_said_and_fails(run_folder, artifact, residual, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = artifact.compress(Image.open(pictures / "a.png"))

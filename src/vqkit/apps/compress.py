@@ -105,13 +105,15 @@ def compress(
     if target and bundle:
         yield from _compress_bundle(artifact, sources, target)
         return
+    written: set[Path] = set()  # two pictures of one name must not replace each other, even with force
     for source in sources:
         image, error = _load(artifact, source)
         if image is None:
             yield Compressed(source, None, 0, 0, 0.0, error)
             continue
         path = target or (folder or Path()) / f"{source.stem}{SUFFIX}"
-        path = path if force else free_name(path)
+        path = path if force and path not in written else free_name(path)
+        written.add(path)
         data = artifact.compress(image, source.name if usable_name(source.name) else None)
         _write(path, data)
         pixels = image.shape[0] * image.shape[1]
@@ -182,12 +184,14 @@ def decompress(artifact: Artifact, source: Path, folder: Path, *, force: bool = 
     Names are those that were stored, else that of the source. Nothing is overwritten without `force`.
     Errors: coding.FormatError, a VqkitError, before anything wrong is written; VqkitError when it cannot be written.
     """
+    written: set[Path] = set()
     with _opened(source) as stream:
         for number, decoded in enumerate(decode(artifact, stream)):
             pixels = artifact.decode(decoded.codes[None], decoded.size, exact=True)[0]
             name = decoded.name or (f"{source.stem}-{number}" if number else source.stem)
             target = folder / f"{Path(name).stem}.png"
-            target = target if force else free_name(target)
+            target = target if force and target not in written else free_name(target)
+            written.add(target)
             buffer = io.BytesIO()
             Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels).save(buffer, "PNG")
             _write(target, buffer.getvalue())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -83,13 +83,11 @@ class CoderNetwork(nn.Module):
         self.last = nn.ParameterList(torch.randn(hidden, size) * 0.1 * hidden**-0.5 for size in sizes)
         self.last_bias = nn.ParameterList(torch.zeros(size) for size in sizes)
 
-    def forward(self, codes: Tensor, exact: bool = True) -> Tensor:
-        """exact: round as the integers do; otherwise this is the plain float network."""
-        rounded = _rounded if exact else (lambda x, bits, low=-127, high=127: x.clamp(min=0) if low == 0 else x)
-        vectors = [rounded(table, VECTOR_BITS) for table in self.vectors]
-        return torch.stack([self._stage(stage, codes, vectors, rounded) for stage in range(len(self.sizes))], 1)
+    def forward(self, codes: Tensor) -> Tensor:
+        vectors = [_rounded(table, VECTOR_BITS) for table in self.vectors]
+        return torch.stack([self._stage(stage, codes, vectors) for stage in range(len(self.sizes))], 1)
 
-    def _stage(self, stage: int, codes: Tensor, vectors: list[Tensor], rounded: Callable[..., Tensor]) -> Tensor:
+    def _stage(self, stage: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
         height, width = codes.shape[2:]
         parts = []
         padded = {
@@ -102,9 +100,9 @@ class CoderNetwork(nn.Module):
             parts.append(F.embedding(shown, vectors[stage + back]))
         x = torch.cat(parts, -1)  # (B, h, w, C * e)
         place = self.rows[stage][:, None] + self.columns[stage]
-        x = rounded(x @ rounded(self.first[stage], FIRST_BITS) + place, HIDDEN_BITS, 0)
-        x = x @ rounded(self.second[stage], SECOND_BITS) + self.second_bias[stage]
-        x = rounded(x, HIDDEN_BITS, 0) @ rounded(self.last[stage], LAST_BITS) + self.last_bias[stage]
+        x = _rounded(x @ _rounded(self.first[stage], FIRST_BITS) + place, HIDDEN_BITS, 0)
+        x = x @ _rounded(self.second[stage], SECOND_BITS) + self.second_bias[stage]
+        x = _rounded(x, HIDDEN_BITS, 0) @ _rounded(self.last[stage], LAST_BITS) + self.last_bias[stage]
         logits = math.log(2) * x
         wanted = codes[:, stage]
         return F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none") / math.log(2)
