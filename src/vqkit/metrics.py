@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +29,11 @@ def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of every image, dB: (B, C, H, W) uint8 twice -> (B,) float32."""
     mse = (reconstruction.float() - original.float()).square().flatten(1).mean(1)
     return (10.0 * torch.log10(255.0**2 / mse)).clamp(max=MAX_PSNR)
+
+
+def picture_psnr(pixels: np.ndarray, original: np.ndarray) -> float:
+    """PSNR in dB of one picture, uint8 (H, W, C) both."""
+    return float(psnr(torch.from_numpy(pixels)[None], torch.from_numpy(original)[None])[0])
 
 
 def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:

@@ -98,6 +98,16 @@ def test_pictures_of_one_name_do_not_replace_each_other_even_with_force(run_fold
     assert len(os.listdir("out")) == 2
 
 
+def test_images_of_a_bundle_come_back_without_their_names_and_that_is_said(run_folder, artifact, pictures, tmp_path):
+    cli.main(["compress", str(run_folder), str(pictures), "--bundle", "--out", str(tmp_path / "x.vq")])
+    damaged = bytearray((tmp_path / "x.vq").read_bytes())
+    damaged[-1] ^= 1  # of the names' own check sum
+    found = decode(artifact, bytes(damaged))
+    assert [next(found).name for _ in range(5)] == [None] * 5
+    with pytest.raises(FormatError, match="names"):
+        next(found)
+
+
 def test_what_is_wrong_is_said_and_fails(run_folder, artifact, residual, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = artifact.compress(Image.open(pictures / "a.png"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
@@ -22,6 +21,7 @@ from ..coding import (
     Bundle,
     BundleHeader,
     CorruptHeader,
+    CorruptSection,
     OutOfBounds,
     Sizes,
     Truncated,
@@ -37,7 +37,7 @@ from ..coding import (
 from ..data import load_picture, picture_paths
 from ..errors import VqkitError
 from ..files import free_name, write_bytes
-from ..metrics import psnr
+from ..metrics import picture_psnr
 
 SUFFIX = ".vq"
 BLOCK = 256
@@ -117,7 +117,7 @@ def compress(
         data = artifact.compress(image, source.name if usable_name(source.name) else None)
         _write(path, data)
         pixels = image.shape[0] * image.shape[1]
-        yield Compressed(source, path, len(data), pixels, _psnr(artifact.decompress(data), image))
+        yield Compressed(source, path, len(data), pixels, picture_psnr(artifact.decompress(data), image))
 
 
 def _compress_bundle(artifact: Artifact, sources: list[Path], target: Path) -> Iterator[Compressed]:
@@ -131,7 +131,7 @@ def _compress_bundle(artifact: Artifact, sources: list[Path], target: Path) -> I
         names.append(source.name if usable_name(source.name) else f"{len(names)}.png")
         items.append(artifact.encode(image)[0].numpy().astype(np.uint16))
         pixels = artifact.decode(items[-1][None].astype(np.int64), sizes[-1])[0]
-        yield Compressed(source, target, 0, image.shape[0] * image.shape[1], _psnr(pixels, image))
+        yield Compressed(source, target, 0, image.shape[0] * image.shape[1], picture_psnr(pixels, image))
     if not items:
         raise VqkitError("none of the pictures could be read; nothing was written")
     header = BundleHeader(Sizes(sizes), len(items[0]), INTEGER_PRIOR, artifact.coding_id, BLOCK)
@@ -171,10 +171,6 @@ def _write(path: Path, data: bytes) -> None:
         raise VqkitError(f"cannot write {path}: {error.strerror or error}; choose another name") from error
 
 
-def _psnr(pixels: np.ndarray, original: np.ndarray) -> float:
-    return float(psnr(torch.from_numpy(pixels)[None], torch.from_numpy(original)[None])[0])
-
-
 # -------------------------------------------------------------------------------------------------------- decompress
 
 
@@ -208,7 +204,11 @@ def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
     check_model(bundle.header.kind, artifact.coding_id)
     if bundle.header.num_codebooks != artifact.model.quantizer.num_codebooks:
         raise CorruptHeader(f"the header tells of {bundle.header.num_codebooks} codebooks; the model has others")
-    names = bundle.names()
+    names, lost = None, None
+    try:
+        names = bundle.names()
+    except CorruptSection as error:  # the images are there; what is wrong is said behind them
+        lost = error
     for number in range(bundle.whole_blocks):
         items = bundle.header.items(number)
         for item, codes in zip(items, _decode_block(artifact, bundle, number), strict=True):
@@ -216,6 +216,8 @@ def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
     if bundle.whole_blocks < bundle.header.num_blocks:
         missing = len(bundle.header.sizes) - bundle.header.items(bundle.whole_blocks).start
         raise Truncated(f"the bundle is cut off: its last {missing} images are lost")
+    if lost:
+        raise lost
 
 
 def _decode_block(artifact: Artifact, bundle: Bundle, number: int) -> list[np.ndarray]:

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
 from ..artifact import Artifact
 from ..data import load_picture, picture_paths
 from ..errors import VqkitError
 from ..files import free_name
-from ..metrics import psnr
+from ..metrics import picture_psnr
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,4 @@ def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -
             target.unlink(missing_ok=True)
             raise VqkitError(f"cannot write {target}: {error.strerror or error}") from error
         size = original.shape[0], original.shape[1]
-        yield Reconstruction(source, target, _psnr(pixels, original), artifact.model.bits_per_image(size), size)
-
-
-def _psnr(pixels: np.ndarray, original: np.ndarray) -> float:
-    return float(psnr(torch.from_numpy(pixels)[None], torch.from_numpy(original)[None])[0])
+        yield Reconstruction(source, target, picture_psnr(pixels, original), artifact.model.bits_per_image(size), size)
