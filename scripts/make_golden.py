@@ -7,7 +7,8 @@ bytes, and that both decoders read them, is tested in tests/coding/test_second_d
 format, so do not run this to make a test pass.
 
 A file NAME.vq has its codes (items, stages, rows, columns), uint16, in NAME.npy. All of them use
-coder.safetensors, which has two stages, but for three-stages.vq, which uses coder-three.safetensors.
+coder.safetensors, which has two stages, but for three-stages.vq, which uses coder-three.safetensors. The files of
+context mixing are `mixed-codes`, `pixels-untrained`, and `pixels`, which uses lossless.safetensors.
 """
 
 from dataclasses import dataclass
@@ -17,23 +18,30 @@ import numpy as np
 from safetensors.numpy import save
 
 from vqkit.coding import (
+    CONTEXT_MIXING,
+    IMAGE,
     INTEGER_PRIOR,
+    PIXELS,
     Block,
     BundleHeader,
+    ContextMixing,
     FileHeader,
     IntegerPrior,
+    PixelNetwork,
     Sizes,
     Stage,
     codes_crc,
     write_bundle,
     write_file,
 )
-from vqkit.coding import integer_prior as layers
+from vqkit.coding.integer_network import Layer, Network
+from vqkit.coding.integer_prior import context_offsets
+from vqkit.coding.pixel_network import MIXED, Layers, num_inputs
 
 FOLDER = Path(__file__).parents[1] / "tests/coding/golden"
 MODEL = bytes.fromhex("a1b2c3d4e5f60718")
 TRAINED = (3, 4)  # grid of training
-LENGTH, HIDDEN = 6, 16
+LENGTH, CHANNELS, HIDDEN = 6, 32, 16
 CODERS = {"coder": (40, 12), "coder-three": (40, 12, 25)}  # codes of each stage
 
 
@@ -72,6 +80,41 @@ GOLDEN = {
 }
 
 
+MIXED_FILES = {"mixed-codes": (300, 5), "pixels-untrained": (256,), "pixels": (256,) * 3}  # K of each stage
+NETWORK = "lossless"
+
+
+def make_network() -> PixelNetwork:
+    """Random weights over their whole range, of three channels."""
+    rng = np.random.default_rng(7)
+
+    def bytes_of(*shape: int) -> np.ndarray:
+        return rng.integers(-127, 128, shape).astype(np.int8)
+
+    def biases(*shape: int) -> np.ndarray:
+        return rng.integers(-(1 << 14), 1 << 14, shape).astype(np.int32)
+
+    return PixelNetwork([
+        Layers(
+            bytes_of(num_inputs(plane), HIDDEN), biases(5, HIDDEN), biases(4, HIDDEN), bytes_of(HIDDEN, HIDDEN),
+            biases(HIDDEN), bytes_of(HIDDEN, 3 * MIXED), biases(3 * MIXED),
+        )
+        for plane in range(3)
+    ])  # fmt: skip
+
+
+def make_mixed(name: str, network: PixelNetwork) -> tuple[bytes, np.ndarray]:
+    """A golden file of context mixing and its codes (1, stages, rows, columns): rising lines with noise."""
+    sizes, rng = MIXED_FILES[name], np.random.default_rng(list(name.encode()))
+    steps = np.cumsum(rng.integers(0, 9, (len(sizes), 9, 11)), -1) + rng.integers(0, 3, (len(sizes), 9, 11))
+    codes = steps % np.array(sizes)[:, None, None]
+    payloads = ContextMixing(sizes, network if name == "pixels" else None).encode(codes[None])[0]
+    stages = [Stage(codes_crc(codes[number], number), one) for number, one in enumerate(payloads)]
+    modality, size = (IMAGE, (72, 88)) if name == "mixed-codes" else (PIXELS, (9, 11))
+    data = write_file(FileHeader(*size, len(sizes), CONTEXT_MIXING, MODEL, modality), stages, f"{name}.png")
+    return data, codes[None].astype(np.uint16)
+
+
 def grid_of(height: int, width: int) -> tuple[int, int]:
     """What the model would know: a code for every 8 x 8 pixels."""
     return -(-height // 8), -(-width // 8)
@@ -87,13 +130,16 @@ def make_coder(name: str) -> IntegerPrior:
     def biases(*shape: int) -> np.ndarray:
         return rng.integers(-(1 << 16), 1 << 16, shape).astype(np.int32)
 
+    def layer() -> Layer:
+        shapes = (CHANNELS, 3 * CHANNELS), (CHANNELS, CHANNELS), (CHANNELS, HIDDEN), (HIDDEN, CHANNELS)
+        return Layer(*(bytes_of(*shape) for shape in shapes))
+
     stages = [
-        layers.Stage(
-            np.array(offsets), bytes_of(len(offsets) * LENGTH, HIDDEN), biases(TRAINED[0], HIDDEN),
-            biases(TRAINED[1], HIDDEN), bytes_of(HIDDEN, HIDDEN), biases(HIDDEN), bytes_of(HIDDEN, size),
-            biases(size), (10, 9, 6),
+        Network(
+            np.array(offsets), bytes_of(len(offsets) * LENGTH, CHANNELS), biases(TRAINED[0], CHANNELS),
+            biases(TRAINED[1], CHANNELS), (layer(), layer()), bytes_of(CHANNELS, size) // 16, biases(size) // 64,
         )
-        for offsets, size in zip(map(layers.context_offsets, range(len(sizes))), sizes, strict=True)
+        for offsets, size in zip(map(context_offsets, range(len(sizes))), sizes, strict=True)
     ]  # fmt: skip
     return IntegerPrior(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
 
@@ -144,6 +190,12 @@ def main() -> None:
         codes = make_codes(name)
         np.save(FOLDER / f"{name}.npy", codes)
         (FOLDER / f"{name}.vq").write_bytes(make_file(name, priors[golden.coder], codes))
+    network = make_network()
+    (FOLDER / f"{NETWORK}.safetensors").write_bytes(save(network.tensors()))
+    for name in MIXED_FILES:
+        data, codes = make_mixed(name, network)
+        np.save(FOLDER / f"{name}.npy", codes)
+        (FOLDER / f"{name}.vq").write_bytes(data)
 
 
 if __name__ == "__main__":

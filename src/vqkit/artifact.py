@@ -5,6 +5,7 @@ model.safetensors   weights; config.json repeated in its header, so the file alo
 metrics.json        figures of the evaluation
 prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in its header
 coder.safetensors   the integer network that codes are compressed with
+lossless.safetensors  the integer network that pixels are compressed with
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,25 +24,24 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
+from .codec import Codec, load_coder, model_id, save_tensors
 from .coding import (
+    CONTEXT_MIXING,
+    IMAGE,
     INTEGER_PRIOR,
-    CorruptHeader,
+    LEVELS,
+    PIXELS,
+    BundleHeader,
+    ContextMixing,
     FileHeader,
     IntegerPrior,
-    OutOfBounds,
-    Stage,
-    Truncated,
-    VqFile,
-    check_codes,
-    check_model,
-    codes_crc,
+    PixelNetwork,
+    opened,
     read_file,
-    write_file,
 )
 from .config import Config, PriorConfig, from_tree
 from .data import Normalisation
@@ -57,12 +56,9 @@ from .untrusted import filled, read_json
 FORMAT_VERSION = 1
 PRIOR_FILE = "prior.safetensors"
 CODER_FILE = "coder.safetensors"
-MAX_CODER = 1 << 28
-"""bytes of coder.safetensors that are read at most"""
+LOSSLESS_FILE = "lossless.safetensors"
 BATCH_VALUES = 1 << 22
 """pixel values encoded at once: bounds memory whatever the images' size and number"""
-MAX_DECODED = 1 << 22
-"""codes of a compressed image: a few bytes may claim any number of them"""
 
 Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
 ImagesT = TypeVar("ImagesT", bound=Images)
@@ -85,6 +81,7 @@ class Artifact:
     metrics: dict[str, Any] = field(default_factory=dict)
     prior: Prior | None = None
     coder: IntegerPrior | None = None
+    lossless: PixelNetwork | None = None
 
     @property
     def normalisation(self) -> Normalisation:
@@ -137,67 +134,79 @@ class Artifact:
             raise VqkitError("this artifact has no prior; train one first: vqkit train-prior DIR DATA")
         return self.prior
 
-    def wanted_coder(self) -> IntegerPrior:
-        """What compresses codes. VqkitError when none was fitted."""
-        if self.coder is None:
-            raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
-        return self.coder
-
     @cached_property
     def coding_id(self) -> bytes:
-        """8 bytes that name the model in compressed files: of a SHA-256 over its content id and its coder."""
-        digest = hashlib.sha256(self.content_id.encode())
-        for name, values in sorted(self.wanted_coder().tensors().items()):
-            digest.update(f"{name}:{values.dtype}:{values.shape}\n".encode())
-            digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
-        return digest.digest()[:8]
+        """8 bytes that name the model in files of codes."""
+        return self._codec(IMAGE, CONTEXT_MIXING if self.coder is None else INTEGER_PRIOR).model_id
 
-    def compress(self, image: Images, name: str | None = None) -> bytes:
+    def codec(self, *, lossless: bool = False) -> Codec:
+        """How images are compressed: as codes, or with `lossless` as pixels. VqkitError without a codebook."""
+        coder = INTEGER_PRIOR if self.coder is not None and not lossless else CONTEXT_MIXING
+        return self._codec(PIXELS if lossless else IMAGE, coder)
+
+    def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
+        """How a file is decompressed. VqkitError for one that needs a coder that is not there."""
+        return self._codec(header.modality, header.coder)
+
+    def _codec(self, modality: int, coder: int) -> Codec:
+        quantizer, engine = self.model.quantizer, self.coder
+        if modality == PIXELS:
+            tensors = self.lossless.tensors() if self.lossless else {}
+            mixing = ContextMixing((LEVELS,) * self.channels, self.lossless)
+            name = model_id(self.content_id, tensors)
+            return Codec(PIXELS, coder, mixing, name, self.channels, has_prefixes=False, grid_of=lambda size: size)
+        if not quantizer.is_discrete:
+            raise VqkitError("this model has no codebook: it can compress with --lossless only")
+        if coder == INTEGER_PRIOR and engine is None:
+            raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
+        used = engine if engine and coder == INTEGER_PRIOR else ContextMixing(tuple(quantizer.codebook_sizes))
+        name = model_id(self.content_id, used.tensors() if isinstance(used, IntegerPrior) else {})
+        residual = self.config.model.quantizer.kind == "residual"
+        return Codec(IMAGE, coder, used, name, quantizer.num_codebooks, residual, self.model.grid)
+
+    def values(self, image: Images, *, lossless: bool = False) -> np.ndarray:
+        """What files of images hold: codes (B, Q, *grid), or with `lossless` pixels (B, C, H, W) int64. As `encode`."""
+        if not lossless:
+            return self.encode(image).numpy()
+        batch = self._batch(image)
+        if batch.is_floating_point():
+            raise ValueError("lossless files are of uint8 pixels, not of floating-point ones")
+        return batch.numpy().astype(np.int64)
+
+    def compress(self, image: Images, name: str | None = None, *, lossless: bool = False) -> bytes:
         """One image -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
-        VqkitError without a coder; ValueError for several images and as `encode`.
+        lossless: of its pixels, each of which comes back, at the size that this takes. VqkitError for a model without
+        codebooks, OutOfBounds for an image of too many codes; ValueError for several and as `encode`.
         """
-        batch = self._batch(image)
-        codes = self.encode(image).numpy()
-        if len(codes) != 1:
-            raise ValueError(f"compress takes one image, got {len(codes)}")
-        payloads = self.wanted_coder().encode(codes)[0]
-        stages = [Stage(codes_crc(codes[0, number], number), payload) for number, payload in enumerate(payloads)]
+        batch, codec = self._batch(image), self.codec(lossless=lossless)
+        if len(batch) != 1:
+            raise ValueError(f"compress takes one image, got {len(batch)}")
         size = batch.shape[2], batch.shape[3]
-        return write_file(FileHeader(*size, len(stages), INTEGER_PRIOR, self.coding_id), stages, name)
+        codec.grid(size)
+        values = self.values(image, lossless=lossless)
+        return codec.file_of(values[0], codec.engine.encode(values)[0], size, name)
 
-    def decompress(self, source: bytes | BinaryIO) -> np.ndarray:
+    def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
+        """The .vq file of an image of that height and width: codes (Q, *grid), and the coder's bytes of each stage."""
+        return self.codec().file_of(codes, payloads, size, name)
+
+    def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
         """A .vq file -> its image, uint8 (H, W, C). Of one that was cut off, a coarser image and a UserWarning.
 
-        Errors: vqkit.coding.FormatError, a VqkitError, for whatever is not what `compress` wrote with this model.
+        source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.coding.FormatError, a VqkitError,
+        for whatever is not what `compress` wrote with this model.
         """
-        file = read_file(source)
+        with opened(source) as stream:
+            file = read_file(stream)
         if file.truncated:
             warnings.warn("the file is cut off: the image is coarser than it was, or lost its name", stacklevel=2)
-        return self.image_of(file)
+        codec, size = self.codec_of(file.header), (file.header.height, file.header.width)
+        return self.pixels_of(codec, codec.codes_of(file)[None], size, exact=True)[0]
 
-    def image_of(self, file: VqFile) -> np.ndarray:
-        """The image, uint8 (H, W, C), of a .vq file that was read. Errors as `decompress`."""
-        size = file.header.height, file.header.width
-        return self.decode(self.codes_of(file)[None], size, exact=True)[0]
-
-    def codes_of(self, file: VqFile) -> np.ndarray:
-        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for residual stages that were cut off."""
-        header, quantizer = file.header, self.model.quantizer
-        check_model(header.kind, self.coding_id)
-        grid = self.model.grid((header.height, header.width))
-        has_stages, wanted = self.config.model.quantizer.kind == "residual", quantizer.num_codebooks
-        if header.num_codebooks > wanted or (header.num_codebooks < wanted and not has_stages):
-            raise CorruptHeader(f"the file has {header.num_codebooks} codebooks; the model has {wanted}")
-        if header.num_codebooks * math.prod(grid) > MAX_DECODED:
-            raise OutOfBounds(f"an image of more than {MAX_DECODED} codes is not decoded at once")
-        if len(file.stages) < header.num_codebooks and not has_stages:
-            raise Truncated("the file is cut off, and this model needs all of its codes")
-        found = self.wanted_coder().decode([[stage.payload for stage in file.stages]], grid)[0]
-        for number, stage in enumerate(file.stages):
-            check_codes(found[number], number, stage.crc)
-        left_out = np.full((wanted - len(found), *grid), -1)
-        return np.concatenate([found, left_out])
+    def pixels_of(self, codec: Codec, codes: np.ndarray, size: tuple[int, int], *, exact: bool = False) -> np.ndarray:
+        """What files of a kind hold (B, Q, *grid) -> uint8 images (B, H, W, C); size and exact as in `decode`."""
+        return codes.astype(np.uint8).transpose(0, 2, 3, 1) if codec.lossless else self.decode(codes, size, exact=exact)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
@@ -312,8 +321,11 @@ class Artifact:
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
         artifact = cls(config, model.eval(), settings["data"], metrics)
-        if (folder / CODER_FILE).exists():
-            artifact = replace(artifact, coder=_load_coder(folder / CODER_FILE, artifact))
+        if (path := folder / CODER_FILE).exists():
+            artifact = replace(artifact, coder=_load_coder(path, artifact))
+        if (path := folder / LOSSLESS_FILE).exists():
+            lossless = load_coder(path, artifact.content_id, PixelNetwork.from_tensors)
+            artifact = replace(artifact, lossless=lossless)
         path = folder / PRIOR_FILE
         return replace(artifact, prior=_load_prior(path, artifact)) if path.exists() else artifact
 
@@ -337,28 +349,15 @@ class Artifact:
             raise VqkitError(f"cannot write the prior to {folder}: {error}") from error
 
     def save_coder(self, folder: str | Path) -> None:
-        """Write the coder beside the other files. VqkitError when that fails."""
-        tensors = self.wanted_coder().tensors()
-        metadata = {"content_id": self.content_id, "coding_id": self.coding_id.hex()}
-        try:
-            write_whole(Path(folder) / CODER_FILE, lambda path: save_numpy(tensors, path, metadata=metadata))
-        except (OSError, SafetensorError) as error:
-            raise VqkitError(f"cannot write the coder to {folder}: {error}") from error
+        """Write the coder, and what lossless files need, beside the other files. VqkitError when that fails."""
+        for name, coder in ((CODER_FILE, self.coder), (LOSSLESS_FILE, self.lossless)):
+            if coder is not None:
+                save_tensors(Path(folder) / name, self.content_id, coder.tensors())
 
 
 def _load_coder(path: Path, artifact: Artifact) -> IntegerPrior:
-    """VqkitError for a file that is damaged, too large, or of another model."""
-    try:
-        if path.stat().st_size > MAX_CODER:
-            raise VqkitError(f"{path} is larger than {MAX_CODER} bytes: not written by vqkit")
-        with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            owner = (file.metadata() or {}).get("content_id")
-        coder = IntegerPrior.from_tensors(tensors)
-    except (ValueError, OSError, SafetensorError) as error:
-        raise VqkitError(f"cannot read the coder {path}: {error}") from error
-    sizes = [len(vectors) - 1 for vectors in coder.vectors]
-    if owner != artifact.content_id or sizes != list(artifact.model.quantizer.codebook_sizes):
+    coder = load_coder(path, artifact.content_id, IntegerPrior.from_tensors)
+    if [len(vectors) - 1 for vectors in coder.vectors] != list(artifact.model.quantizer.codebook_sizes):
         raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
     return coder
 

@@ -18,7 +18,7 @@ from .data import ImageData, open_images
 from .errors import VqkitError
 from .files import write_text
 from .report import Ranked, RunSummary, write_card, write_report
-from .training import TrainingResult, fit_coder
+from .training import TrainingResult, fit_coder, fit_pixels
 from .training import train as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
 from .training.checkpoint import resumed_config
@@ -72,25 +72,25 @@ def train(
 def train_coder(
     artifact: str | Path, source: str | Path, *, steps: int | None = None, display: Display | None = None
 ) -> Artifact:
-    """Fit the coder of the folder `artifact` anew to the codes of `source`; files of an older one need that one.
+    """Fit what compresses, to codes and pixels of `source`, anew; files of an older coder need that one.
 
-    steps: None = as the artifact's settings say. Errors: VqkitError, also for codes that no coder can hold.
+    steps: None = as the artifact's settings say. Errors: VqkitError.
     """
     folder, model = Path(artifact), Artifact.load(artifact)
     steps = model.config.coder.steps if steps is None else steps
     fitted = _with_coder(model, open_for(model, source, "train"), steps, folder, display)
-    if fitted.coder is model.coder:
-        raise VqkitError("there is nothing to fit: the codes are of no codebook, of one that is too large, or steps=0")
+    if fitted is model:
+        raise VqkitError("there is nothing to fit: steps=0")
     return fitted
 
 
 def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, display: Display | None) -> Artifact:
-    """The artifact with a coder fitted to its codes and written, or as it is where there can be none."""
-    found = fit_coder(artifact, data, steps, display)
-    if found is None:
+    """The artifact with coders fitted to codes and pixels and written, or as it is where there can be none."""
+    codes, pixels = fit_coder(artifact, data, steps, display), fit_pixels(artifact, data, steps, display)
+    if pixels is None:
         return artifact
-    coder, figures = found
-    fitted = replace(artifact, coder=coder, metrics={**artifact.metrics, **figures})
+    coder, figures = codes or (artifact.coder, {})
+    fitted = replace(artifact, coder=coder, lossless=pixels[0], metrics={**artifact.metrics, **figures, **pixels[1]})
     fitted.save_coder(folder)
     fitted.save(folder)
     return fitted

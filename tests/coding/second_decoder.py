@@ -1,8 +1,8 @@
 """A second decoder of .vq files, written from docs/file-format.md alone and without anything of vqkit.
 
-It proves that the document is complete: what this file does, anyone can do who has the document. So it must
-not import or copy from `vqkit.coding`; where the two disagree, one of them or the document is wrong. It is
-simple and slow, one code at a time.
+It proves that the document is complete: what this file does, anyone can do who has it. So it must not import or copy
+from `vqkit.coding`; where the two disagree, one of them or the document is wrong. It is simple and slow, one code at a
+time. Coder 1 is in second_mixing.py.
 
 `grid_of(height, width) -> (rows, columns)` is what the model knows of its grid.
 """
@@ -20,9 +20,8 @@ import numpy as np
 BARE, FILE, BUNDLE = range(3)
 STAGE, NAME, NAMES = 1, 2, 4  # tags of sections
 MAX_SECTIONS, MAX_BODY, MAX_NAME, MAX_NAMES = 256, 1 << 30, 1024, 1 << 28
-MAX_TENSORS_HEADER = 1 << 20
 TOTAL = 65536  # all frequencies together
-TENSORS = "vectors context first rows columns second second_bias last last_bias shifts".split()  # of a stage
+LAYER = "qkv out up down".split()  # tensors of a layer
 
 GridOf = Callable[[int, int], tuple[int, int]]
 
@@ -90,10 +89,11 @@ class Header:
     profile: int
     model: bytes
     coder: int
+    modality: int = 0
     stages: int = 0
     items: int = 1
     per_block: int = 1
-    # (count, (height, width)): not one by one, as a few bytes stand for many items
+    # (count, (height, width)): a few bytes stand for many items
     runs: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
@@ -113,9 +113,9 @@ def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
         raise Refused("WrongProfile")
     model = b"" if profile == BARE else reader.take(8)
     modality, coder = divmod(reader.take(1)[0], 16)
-    if modality != 0 or coder > 1:
+    if coder > 1 or (modality, coder) == (1, 0) or modality > 1:
         raise Refused("NewerVersion")
-    return Header(profile, model, coder)
+    return Header(profile, model, coder, modality)
 
 
 def read_size(reader: Reader) -> tuple[int, int]:
@@ -264,19 +264,14 @@ class RangeDecoder:
 
 
 def read_tensors(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, I8 as int8 and I32 as int32."""
+    """The tensors of a safetensors file, which is trusted, in int64 so that all sums are exact."""
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(MAX_TENSORS_HEADER, len(data) - 8):
-        raise ValueError("this is not a safetensors file, or its header is too long")
     body, tensors = data[8 + length :], {}
     for name, entry in json.loads(data[8 : 8 + length]).items():
-        if name == "__metadata__":
-            continue
-        dtype = np.dtype({"I8": "<i1", "I32": "<i4"}[entry["dtype"]])
-        (first, last), shape = entry["data_offsets"], tuple(entry["shape"])
-        if not 0 <= first <= last <= len(body) or last - first != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{name} does not have the bytes of its shape")
-        tensors[name] = np.frombuffer(body[first:last], dtype).reshape(shape)
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            values = np.frombuffer(body[first:last], {"I8": "<i1", "I32": "<i4"}[entry["dtype"]])
+            tensors[name] = values.reshape(entry["shape"]).astype(np.int64)
     return tensors
 
 
@@ -289,40 +284,41 @@ def integer_root(number: int, power: int) -> int:
     return low
 
 
-POWERS = [integer_root(1 << 960 - j, 32) for j in range(32)]  # R of the document
-WEIGHTS = np.array([POWERS[t % 32] >> t // 32 for t in range(768)] + [0])  # u of every t; the last for all further ones
+POWERS = [integer_root(1 << 640 - j, 32) for j in range(32)]  # R of the document
+EXP2 = np.array([POWERS[t % 32] >> t // 32 for t in range(640)] + [0])  # the last for all further ones
 
 
 def frequencies(logits: np.ndarray) -> np.ndarray:
     likeliest = int(np.argmax(logits))  # the first of several
-    weights = WEIGHTS[np.minimum(logits[likeliest] - logits, 768)]
+    weights = EXP2[np.minimum(logits[likeliest] - logits, 640)]
     found = 1 + weights * (TOTAL - len(logits)) // weights.sum()
     found[likeliest] += TOTAL - found.sum()
     return found
 
 
-def check_stage(layers: SimpleNamespace, number: int, grid: tuple[int, int], length: int) -> None:
-    """Raise a ValueError if shapes or numbers are not those of the document. `length` is E."""
-    count, hidden, size = len(layers.context), layers.second.shape[0], layers.last.shape[1]
-    shapes = [
-        (size + 1, length), (count, 3), (count * length, hidden), (grid[0], hidden), (grid[1], hidden),
-        (hidden, hidden), (hidden,), (hidden, size), (size,), (3,),
-    ]  # fmt: skip
-    for name, shape in zip(TENSORS, shapes, strict=True):
-        tensor = getattr(layers, name)
-        bound = 1 << 21 if name in ("rows", "columns", "second_bias", "last_bias") else 127
-        if tensor.shape != shape or (np.abs(tensor) > bound).any():
-            raise ValueError(f"{number}.{name} is out of bounds")
-    wrong_shifts = (layers.shifts < 0) | (layers.shifts > 23)
-    if max(count * length, hidden) > 1040 or not 2 <= size <= 1 << 14 or not count * hidden or wrong_shifts.any():
-        raise ValueError(f"stage {number} is out of bounds")
-    before = [(-number, -4, -4) < tuple(place) < (0, 0, 0) for place in layers.context.tolist()]
-    if not all(before) or (np.abs(layers.context[:, 1:]) > 3).any():
-        raise ValueError(f"{number}.context has codes that are not decoded before")
+def small(sums: np.ndarray) -> np.ndarray:
+    return np.clip((sums + 64) >> 7, -127, 127)
 
 
-def clip_shift(sums: np.ndarray, shift: int) -> np.ndarray:
-    return np.clip((sums + ((1 << shift) >> 1)) >> shift, 0, 127)
+def limited(sums: np.ndarray) -> np.ndarray:
+    return np.clip(sums, -(1 << 20), 1 << 20)
+
+
+def normalised(sums: np.ndarray) -> np.ndarray:
+    root, scale = max(1, math.isqrt(int((sums * sums).sum()))), math.isqrt(1024 * len(sums))
+    return np.clip((2 * scale * sums + root) // (2 * root), -127, 127)
+
+
+def attention(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray]) -> np.ndarray:
+    found = []
+    for head in range(0, len(query), 32):
+        part = slice(head, head + 32)
+        scores = np.array([int((query[part] * key[part]).sum()) for key in keys[-256:]])
+        weights = EXP2[np.minimum((scores.max() - scores) >> 7, 640)]
+        total = weights.sum()
+        mixed = sum(weight * value[part] for weight, value in zip(weights, values[-256:], strict=True))
+        found.append((2 * mixed + total) // (2 * total))
+    return np.concatenate(found)
 
 
 class Prior:
@@ -331,31 +327,34 @@ class Prior:
     def __init__(self, data: bytes, header: Header):
         if header.coder != 0:
             raise NotImplementedError("coder 1")
-        # int64, so that all sums are exact
-        tensors = {name: tensor.astype(np.int64) for name, tensor in read_tensors(data).items()}
+        tensors = read_tensors(data)
         self.grid = tuple(tensors["grid"].tolist())
         self.stages: list[SimpleNamespace] = []
-        while (number := len(self.stages)) * len(TENSORS) < len(tensors) - 1:
-            self.stages.append(SimpleNamespace(**{name: tensors[f"{number}.{name}"] for name in TENSORS}))
-            check_stage(self.stages[number], number, self.grid, self.stages[0].vectors.shape[1])
+        while f"{(number := len(self.stages))}.vectors" in tensors:
+            start = f"{number}."
+            of_stage = {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
+            self.stages.append(SimpleNamespace(**of_stage, depth=(len(of_stage) - 7) // 4))
         if header.stages > len(self.stages):
             raise Refused("CorruptHeader")
 
-    def logits(self, codes: list[np.ndarray], y: int, x: int) -> np.ndarray:
-        """Of the code at y, x of the stage that is the last in `codes`."""
+    def logits(self, codes: list[np.ndarray], y: int, x: int, past: list[tuple[list, list]]) -> np.ndarray:
+        """Of the code at y, x of the stage that is the last in `codes`; keys and values of each layer are in `past`."""
         number, (h, w) = len(codes) - 1, codes[0].shape
-        layers = self.stages[number]
-        vectors = []
+        layers, vectors = self.stages[number], []
         for back, down, right in layers.context.tolist():
-            table, row, column = self.stages[number + back].vectors, y + down, x + right
+            row, column = y + down, x + right
             inside = 0 <= row < h and 0 <= column < w
-            vectors.append(table[codes[number + back][row, column] if inside else -1])
-        sums = np.concatenate(vectors) @ layers.first
-        sums += layers.rows[y * self.grid[0] // h] + layers.columns[x * self.grid[1] // w]
-        shifts = layers.shifts.tolist()
-        hidden = clip_shift(sums, shifts[0])
-        hidden = clip_shift(hidden @ layers.second + layers.second_bias, shifts[1])
-        return (hidden @ layers.last + layers.last_bias) >> shifts[2]
+            vectors.append(self.stages[number + back].vectors[codes[number + back][row, column] if inside else -1])
+        place = layers.rows[y * self.grid[0] // h] + layers.columns[x * self.grid[1] // w]
+        stream = limited(np.concatenate(vectors) @ layers.first + place)
+        for depth, (keys, values) in enumerate(past):
+            qkv, out, up, down = (vars(layers)[f"{depth}.{name}"] for name in LAYER)
+            query, key, value = np.split(small(normalised(stream) @ qkv), 3)
+            keys.append(key)
+            values.append(value)
+            stream = limited(stream + attention(query, keys, values) @ out)
+            stream = limited(stream + np.maximum(0, small(normalised(stream) @ up)) @ down)
+        return (normalised(stream) @ layers.last + layers.last_bias) >> 6
 
     def decode(self, payloads: list[bytes], grid: tuple[int, int]) -> np.ndarray:
         """A payload for each of the first stages -> codes (stages, rows, columns)."""
@@ -363,8 +362,9 @@ class Prior:
         for payload in payloads:
             codes.append(np.zeros(grid, np.int64))
             decoder = RangeDecoder(payload)
+            past: list[tuple[list, list]] = [([], []) for _ in range(self.stages[len(codes) - 1].depth)]
             for y, x in np.ndindex(grid):
-                found = frequencies(self.logits(codes, y, x))
+                found = frequencies(self.logits(codes, y, x, past))
                 ends = np.cumsum(found)
                 code = int(np.searchsorted(ends, decoder.target(), side="right"))
                 decoder.advance(int(ends[code] - found[code]), int(found[code]))
@@ -372,20 +372,20 @@ class Prior:
         return np.stack(codes)
 
 
-def decode_file(data: bytes, coder: bytes, grid_of: GridOf) -> np.ndarray:
+def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.ndarray:
     """Codes (stages, rows, columns) of profile 1 or 0. A truncated file has fewer stages than its header says."""
     header, bodies, _ = read_file(data)
-    codes = Prior(coder, header).decode([body[4:] for body in bodies], grid_of(*header.runs[0][1]))
+    codes = make(coder, header).decode([body[4:] for body in bodies], grid_of(*header.runs[0][1]))
     for number, body in enumerate(bodies):
         if codes_crc([codes[number]], number) != int.from_bytes(body[:4], "little"):
             raise Refused("CorruptCodes")
     return codes
 
 
-def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf) -> list[np.ndarray]:
+def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> list[np.ndarray]:
     """Codes (stages, rows, columns) of every item. A truncated bundle gives the items of its whole blocks."""
     header, blocks, _ = read_bundle(data)
-    prior, stages, all_sizes = Prior(coder, header), header.stages, header.sizes()
+    prior, stages, all_sizes = make(coder, header), header.stages, header.sizes()
     found: list[np.ndarray] = []
     for number, block in enumerate(blocks):
         sizes = list(islice(all_sizes, header.per_block))

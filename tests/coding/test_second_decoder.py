@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from tests.coding import second_decoder as second
+from tests.coding.second_mixing import Mixing
 from tests.coding.test_integer_prior import random_codes, random_prior
 from vqkit.coding import (
     BUNDLE,
@@ -16,10 +17,12 @@ from vqkit.coding import (
     Block,
     Bundle,
     BundleHeader,
+    ContextMixing,
     CorruptHeader,
     FileHeader,
     FormatError,
     IntegerPrior,
+    PixelNetwork,
     Sizes,
     Stage,
     check_codes,
@@ -31,7 +34,8 @@ from vqkit.coding import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = sorted(path.stem for path in GOLDEN.glob("*.vq"))
+MIXED = ["mixed-codes", "pixels", "pixels-untrained"]
+NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - set(MIXED))
 MODEL = bytes(range(8))
 BOTH_FIT = {"NewerVersion", "WrongProfile"}  # a bare stream with a wrong bit becomes a bundle of an unknown coder
 
@@ -160,8 +164,14 @@ def test_files(sizes, grid, model_id):
 
 def test_wide_layers():
     """The largest sums that the format allows."""
-    prior = random_prior((500, 500), length=31, hidden=1040)
+    prior = random_prior((500, 500), length=31, channels=1024)
     codes = random_codes(1, (500, 500))[0]
+    found, _ = agreed(one_file(prior, codes), prior, coder_bytes(prior))
+    assert np.array_equal(found[0], codes)
+
+
+def test_grids_with_more_codes_than_attention_sees():
+    prior, codes = random_prior(channels=32), random_codes(1, grid=(22, 31))[0]
     found, _ = agreed(one_file(prior, codes), prior, coder_bytes(prior))
     assert np.array_equal(found[0], codes)
 
@@ -268,8 +278,10 @@ def make_golden():
 def test_the_golden_files_are_those_of_the_script():
     script = make_golden()
     assert NAMES == sorted(script.GOLDEN) and script.FOLDER == GOLDEN
-    assert sorted(path.stem for path in GOLDEN.glob("*.safetensors")) == sorted(script.CODERS)
-    assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 60_000
+    assert sorted(script.MIXED_FILES) == MIXED
+    coders = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
+    assert coders == sorted([*script.CODERS, script.NETWORK])
+    assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 100_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -283,3 +295,19 @@ def test_golden_files_are_still_written_and_read(name):
     assert truncated == (golden.lost > 0)
     assert all(np.array_equal(one, wanted[: len(one)]) for one, wanted in zip(found, codes, strict=False))
     assert truncated or (len(found) == len(codes) and found[0].shape == codes[0].shape)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_golden_files_of_context_mixing_are_still_written_and_read(name):
+    """With the network of the golden folder: that of the script is made of random numbers, which NumPy may change."""
+    script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
+    sizes, tensors = script.MIXED_FILES[name], (GOLDEN / f"{script.NETWORK}.safetensors").read_bytes()
+    network = PixelNetwork.from_tensors(load(tensors)) if name == "pixels" else None
+    file, coder = read_file(data), ContextMixing(sizes, network)
+    payloads = [stage.payload for stage in file.stages]
+    assert np.array_equal(coder.decode([payloads], codes.shape[2:]), codes)
+    assert coder.encode(codes.astype(np.int64)) == [payloads]
+    found = second.decode_file(
+        data, tensors if network else None, lambda *size: codes.shape[2:], lambda *given: Mixing(*given, sizes)
+    )
+    assert np.array_equal(found, codes[0])

@@ -11,9 +11,10 @@ from PIL import Image
 import vqkit
 from tests.conftest import TINY
 from vqkit import cli
-from vqkit.apps.compress import decode
-from vqkit.coding import CorruptCodes, FormatError, WrongModel, describe, read_file
+from vqkit.apps.compress import compress, decode
+from vqkit.coding import Bundle, CorruptCodes, FormatError, WrongModel, describe, read_file
 from vqkit.errors import VqkitError
+from vqkit.metrics import picture_psnr
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,100 @@ def test_files_and_bundles_from_the_command_line(run_folder, artifact, pictures,
     pixels = describe((tmp_path / "all.vq").read_bytes()).pixels
     bpp = 8 * (tmp_path / "all.vq").stat().st_size / pixels
     assert artifact.coding_id.hex() in shown and f"{bpp:.4f}" in shown
+
+
+def test_many_pictures_at_once_are_each_as_if_they_were_alone(artifact, emoji, tmp_path, monkeypatch):
+    """Of two sizes in turn, one of them unreadable, in parts of five: rows in order, the same codes, the right PSNR."""
+    monkeypatch.setattr("vqkit.apps.compress.BLOCK", 5)
+    (tmp_path / "in").mkdir()
+    images = emoji.read(emoji.splits["test"][:12]).permute(0, 2, 3, 1).numpy()
+    originals = {f"{number:02}.png": image[: 32 - 7 * (number % 2)] for number, image in enumerate(images)}
+    for name, image in originals.items():
+        Image.fromarray(image).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "05.png").write_bytes(b"")
+    rows = list(compress(artifact, [tmp_path / "in"], folder=tmp_path / "vq"))
+    assert [row.source.name for row in rows] == sorted(originals)
+    assert [row.source.name for row in rows if row.error] == ["05.png"]
+    list(compress(artifact, [tmp_path / "in"], target=tmp_path / "all.vq", bundle=True))
+    bundled = iter(decode(artifact, (tmp_path / "all.vq").read_bytes()))
+    for row in rows[:5] + rows[6:]:
+        image = originals[row.source.name]
+        assert row.target.read_bytes() == artifact.compress(image, row.source.name)
+        assert row.size == row.target.stat().st_size and row.pixels == image.shape[0] * image.shape[1]
+        assert row.psnr == pytest.approx(picture_psnr(artifact.decompress(row.target), image), abs=0.01)
+        found = next(bundled)
+        assert found.name == row.source.name and found.size == image.shape[:2]
+        assert np.array_equal(found.codes, artifact.encode(image)[0])
+    assert next(bundled, None) is None
+
+
+def test_what_is_written_can_be_read_however_large_the_pictures(artifact, emoji, tmp_path, monkeypatch):
+    """No more than 200 codes at once: blocks of three pictures of 64, and a picture of 256 is refused, not written."""
+    for module in ("vqkit.codec", "vqkit.apps.compress"):
+        monkeypatch.setattr(f"{module}.MAX_DECODED", 200)
+    images = emoji.read(emoji.splits["test"][:7]).permute(0, 2, 3, 1).numpy()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    large = np.tile(images[0], (2, 2, 1))
+    Image.fromarray(large).save(tmp_path / "large.png")
+    rows = list(compress(artifact, [tmp_path], target=tmp_path / "all.vq", bundle=True))
+    assert [row.source.name for row in rows if row.error] == ["large.png"] and "200 codes" in rows[-1].error
+    found = list(decode(artifact, (tmp_path / "all.vq").read_bytes()))
+    assert Bundle((tmp_path / "all.vq").read_bytes()).header.block_size == 3
+    assert np.array_equal([one.codes for one in found], artifact.encode(images))
+    with pytest.raises(VqkitError, match="200 codes"):
+        artifact.compress(large)
+
+
+def test_bytes_streams_and_paths_are_read_alike_and_nothing_else_is(artifact, pictures, tmp_path):
+    data = artifact.compress(Image.open(pictures / "a.png"))
+    path = tmp_path / "Bär 🐻.vq"
+    path.write_bytes(data)
+    expected = artifact.decompress(data)
+    with open(path, "rb") as stream:
+        for source in (stream, io.BytesIO(data), path, str(path)):
+            assert np.array_equal(artifact.decompress(source), expected)
+        assert not stream.closed
+    reading, writing = os.pipe()
+    os.close(writing)
+    with open(path, encoding="latin-1") as text, open(reading, "rb") as pipe:
+        for source in (text, pipe, io.StringIO("x"), 7, None, bytearray(data)):
+            with pytest.raises(ValueError, match="bytes, as a path, or as a binary stream"):
+                artifact.decompress(source)
+    for missing in (tmp_path / "missing.vq", tmp_path, path / "x.vq"):
+        with pytest.raises(VqkitError, match="cannot read"):
+            artifact.decompress(missing)
+    with pytest.raises(FormatError, match="empty"):
+        artifact.decompress(b"")
+
+
+def test_what_cannot_be_read_or_written_is_named_and_fails(run_folder, pictures, tmp_path, monkeypatch, capsys):
+    """In ways that not even the superuser gets around: folders and files in each other's place."""
+    monkeypatch.chdir(tmp_path)
+    picture, model = str(pictures / "a.png"), str(run_folder)
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "folder.vq").mkdir()
+    assert cli.main(["compress", model, picture, "--out", "x.vq"]) == 0
+    capsys.readouterr()
+    for command, status, message in (
+        (["compress", model, picture, "--out-dir", "file"], 2, "cannot write file/a.vq"),
+        (["compress", model, picture, "--out", "file/x.vq"], 2, "cannot write file/x.vq"),
+        (["compress", model, picture, "--out", "folder.vq", "--force"], 2, "cannot write folder.vq"),
+        (["compress", model, picture, "--bundle", "--out", "file/x.vq"], 2, "cannot write file/x.vq"),
+        (["compress", model, "empty.png", "--out", "y.vq"], 1, "cannot read empty.png"),
+        (["compress", model, "empty.png", "--bundle", "--out", "y.vq"], 2, "nothing was written"),
+        (["decompress", "x.vq", "--model", model, "--out-dir", "file"], 1, "cannot write file/a.png"),
+        (["decompress", "folder.vq", "--model", model, "--out-dir", "out"], 1, "cannot read folder.vq"),
+        (["decompress", "file/x.vq", "--out-dir", "out"], 1, "cannot read file/x.vq"),
+        (["inspect", "folder.vq"], 2, "cannot read folder.vq"),
+    ):
+        assert cli.main(command) == status, command
+        assert message in capsys.readouterr().err, command
+    assert cli.main(["verify", "folder.vq", "--model", model]) == 1
+    assert "cannot read folder.vq" in capsys.readouterr().out
+    left = sorted(path.name for path in tmp_path.rglob("*"))
+    assert left == ["empty.png", "file", "folder.vq", "x.vq"] and (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_nothing_is_overwritten_without_force(run_folder, pictures, tmp_path, monkeypatch, capsys):

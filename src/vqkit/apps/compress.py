@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from ..artifact import CODER_FILE, MAX_DECODED, Artifact
+from ..artifact import BATCH_VALUES, CODER_FILE, LOSSLESS_FILE, Artifact
+from ..codec import MAX_DECODED, Codec, model_id
 from ..coding import (
     BUNDLE,
-    INTEGER_PRIOR,
     Block,
     Bundle,
     BundleHeader,
@@ -29,6 +30,7 @@ from ..coding import (
     check_model,
     codes_crc,
     describe,
+    opened,
     profile_of,
     read_file,
     usable_name,
@@ -38,10 +40,11 @@ from ..data import load_picture, picture_paths
 from ..errors import VqkitError
 from ..files import free_name, write_bytes
 from ..metrics import picture_psnr
+from ..untrusted import read_json
 
 SUFFIX = ".vq"
 BLOCK = 256
-"""items of a bundle that are coded together"""
+"""pictures that are coded together, and items of a block of a bundle, if they are small enough"""
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,16 @@ def compress(
     folder: Path | None = None,
     target: Path | None = None,
     bundle: bool = False,
+    lossless: bool = False,
     force: bool = False,
 ) -> Iterator[Compressed]:
     """Write pictures, or those of folders, as .vq files: into `folder`, a single one as `target`, with `bundle` all.
 
     Yields as it goes; a picture that cannot be read is reported and left out. Nothing is overwritten without `force`:
-    in a folder a name that is taken gets a number.
-    Errors: VqkitError without a coder, without pictures, and when the target is there or cannot be written.
+    in a folder a name that is taken gets a number. lossless: files of pixels, not of codes.
+    Errors: VqkitError without codebooks, without pictures, and when the target is there or cannot be written.
     """
-    artifact.wanted_coder()
+    codec = artifact.codec(lossless=lossless)
     sources = list(picture_paths(files))
     if not sources:
         raise VqkitError(f"no pictures in {', '.join(map(str, files))}")
@@ -103,65 +107,99 @@ def compress(
     if target and target.exists() and not force:
         raise VqkitError(f"{target} exists; choose another name, or add --force to replace it")
     if target and bundle:
-        yield from _compress_bundle(artifact, sources, target)
+        yield from _compress_bundle(artifact, codec, sources, target)
         return
     written: set[Path] = set()  # two pictures of one name must not replace each other, even with force
-    for source in sources:
-        image, error = _load(artifact, source)
-        if image is None:
+    for source, coded, error in _all_coded(artifact, codec, sources):
+        if coded is None:
             yield Compressed(source, None, 0, 0, 0.0, error)
             continue
         path = target or (folder or Path()) / f"{source.stem}{SUFFIX}"
         path = path if force and path not in written else free_name(path)
         written.add(path)
-        data = artifact.compress(image, source.name if usable_name(source.name) else None)
+        name = source.name if usable_name(source.name) else None
+        data = codec.file_of(coded.codes, coded.payloads, coded.size, name)
         _write(path, data)
-        pixels = image.shape[0] * image.shape[1]
-        yield Compressed(source, path, len(data), pixels, picture_psnr(artifact.decompress(data), image))
+        yield Compressed(source, path, len(data), math.prod(coded.size), coded.psnr)
 
 
-def _compress_bundle(artifact: Artifact, sources: list[Path], target: Path) -> Iterator[Compressed]:
-    sizes, names, items = list[tuple[int, int]](), list[str](), list[np.ndarray]()
-    for source in sources:
-        image, error = _load(artifact, source)
-        if image is None:
+def _compress_bundle(artifact: Artifact, codec: Codec, sources: list[Path], target: Path) -> Iterator[Compressed]:
+    items, names = list[_Coded](), list[str]()
+    for source, coded, error in _all_coded(artifact, codec, sources):
+        if coded is None:
             yield Compressed(source, None, 0, 0, 0.0, error)
             continue
-        sizes.append((image.shape[0], image.shape[1]))
         names.append(source.name if usable_name(source.name) else f"{len(names)}.png")
-        items.append(artifact.encode(image)[0].numpy().astype(np.uint16))
-        pixels = artifact.decode(items[-1][None].astype(np.int64), sizes[-1])[0]
-        yield Compressed(source, target, 0, image.shape[0] * image.shape[1], picture_psnr(pixels, image))
+        items.append(coded)
+        yield Compressed(source, target, 0, math.prod(coded.size), coded.psnr)
     if not items:
         raise VqkitError("none of the pictures could be read; nothing was written")
-    header = BundleHeader(Sizes(sizes), len(items[0]), INTEGER_PRIOR, artifact.coding_id, BLOCK)
-    blocks = [_block(artifact, [items[item] for item in header.items(n)], n) for n in range(header.num_blocks)]
+    sizes = Sizes(item.size for item in items)
+    together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
+    header = BundleHeader(sizes, codec.num_stages, codec.coder, codec.model_id, together, codec.modality)
+    blocks = []
+    for number in range(header.num_blocks):
+        inside = [items[item] for item in header.items(number)]
+        crc = codes_crc(np.concatenate([item.codes.ravel() for item in inside]), number)
+        blocks.append(Block(crc, tuple(item.payloads for item in inside)))
     _write(target, write_bundle(header, blocks, names))
 
 
-def _block(artifact: Artifact, items: list[np.ndarray], number: int) -> Block:
-    """Codes (Q, h, w) of the items of a block; those of one grid are coded together."""
-    payloads: list[tuple[bytes, ...]] = [()] * len(items)
-    for places in _by_grid([item.shape[1:] for item in items]):
-        codes = np.stack([items[place] for place in places]).astype(np.int64)
-        for place, parts in zip(places, artifact.wanted_coder().encode(codes), strict=True):
-            payloads[place] = tuple(parts)
-    return Block(codes_crc(np.concatenate([item.ravel() for item in items]), number), tuple(payloads))
+@dataclass(frozen=True)
+class _Coded:
+    """One picture: height and width; codes (Q, h, w) uint32; the coder's bytes of each stage; PSNR of them, dB."""
+
+    size: tuple[int, int]
+    codes: np.ndarray
+    payloads: tuple[bytes, ...]
+    psnr: float
 
 
-def _by_grid(grids: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Places of equal grids."""
+def _all_coded(
+    artifact: Artifact, codec: Codec, sources: Sequence[Path]
+) -> Iterator[tuple[Path, _Coded | None, str | None]]:
+    """Pictures in order, or why one cannot be read; as many at once as a block has and BATCH_VALUES allows."""
+    rows, images, values = list[tuple[Path, str | None]](), list[np.ndarray](), 0
+    for number, source in enumerate(sources, 1):
+        image, error = _load(artifact, codec, source)
+        rows.append((source, error))
+        if image is not None:
+            images.append(image)
+            values += image.size
+        if len(rows) == BLOCK or values >= BATCH_VALUES or number == len(sources):
+            coded = iter(_coded(artifact, codec, images))
+            yield from ((path, None if why else next(coded), why) for path, why in rows)
+            rows, images, values = [], [], 0
+
+
+def _coded(artifact: Artifact, codec: Codec, images: Sequence[np.ndarray]) -> list[_Coded]:
+    """Pictures (H, W, C) of any sizes as codes; those of one size go through coder and decoder together."""
+    found = dict[int, _Coded]()
+    for places in _alike([image.shape for image in images]):
+        # The encoder takes each alone: sums of floats, and codes at an edge, may depend on what else is in the batch.
+        codes = np.concatenate([artifact.values(images[place], lossless=codec.lossless) for place in places])
+        size = images[places[0]].shape[0], images[places[0]].shape[1]
+        pixels, payloads = artifact.pixels_of(codec, codes, size), codec.engine.encode(codes)
+        for place, shown, one, parts in zip(places, pixels, codes, payloads, strict=True):
+            found[place] = _Coded(size, one.astype(np.uint32), tuple(parts), picture_psnr(shown, images[place]))
+    return [found[place] for place in range(len(images))]
+
+
+def _alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Places of equal shapes."""
     found: dict[tuple[int, ...], list[int]] = {}
-    for place, grid in enumerate(grids):
-        found.setdefault(grid, []).append(place)
+    for place, shape in enumerate(shapes):
+        found.setdefault(shape, []).append(place)
     return list(found.values())
 
 
-def _load(artifact: Artifact, source: Path) -> tuple[np.ndarray | None, str | None]:
+def _load(artifact: Artifact, codec: Codec, source: Path) -> tuple[np.ndarray | None, str | None]:
     try:
-        return load_picture(source, artifact.channels, artifact.config.data.background), None
+        image = load_picture(source, artifact.channels, artifact.config.data.background)
+        codec.grid((image.shape[0], image.shape[1]))
     except VqkitError as error:
         return None, str(error)
+    return image, None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -181,9 +219,8 @@ def decompress(artifact: Artifact, source: Path, folder: Path, *, force: bool = 
     Errors: coding.FormatError, a VqkitError, before anything wrong is written; VqkitError when it cannot be written.
     """
     written: set[Path] = set()
-    with _opened(source) as stream:
-        for number, decoded in enumerate(decode(artifact, stream)):
-            pixels = artifact.decode(decoded.codes[None], decoded.size, exact=True)[0]
+    with opened(source) as stream:
+        for number, (decoded, pixels) in enumerate(pictures(artifact, stream)):
             name = decoded.name or (f"{source.stem}-{number}" if number else source.stem)
             target = folder / f"{Path(name).stem}.png"
             target = target if force and target not in written else free_name(target)
@@ -194,15 +231,33 @@ def decompress(artifact: Artifact, source: Path, folder: Path, *, force: bool = 
             yield target, decoded.truncated
 
 
+def pictures(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Decoded, np.ndarray]]:
+    """The images of a file or bundle as codes and as pixels (H, W, C); those of a block are decoded together."""
+    for codec, block in _blocks(artifact, stream):
+        pixels = dict[int, np.ndarray]()
+        for places in _alike([decoded.size for decoded in block]):
+            codes = np.stack([block[place].codes for place in places])
+            pixels |= zip(places, artifact.pixels_of(codec, codes, block[places[0]].size, exact=True), strict=True)
+        yield from ((decoded, pixels[place]) for place, decoded in enumerate(block))
+
+
 def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
     """The images of a file or bundle, as codes. Errors: coding.FormatError, before codes that are wrong are given."""
+    for _, block in _blocks(artifact, stream):
+        yield from block
+
+
+def _blocks(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Codec, list[Decoded]]]:
+    """The image of a file, or those of one block of a bundle after the other. Errors as `decode`."""
     if profile_of(stream) != BUNDLE:
         file = read_file(stream)
-        yield Decoded(artifact.codes_of(file), (file.header.height, file.header.width), file.name, file.truncated)
+        codec, size = artifact.codec_of(file.header), (file.header.height, file.header.width)
+        yield codec, [Decoded(codec.codes_of(file), size, file.name, file.truncated)]
         return
     bundle = Bundle(stream)
-    check_model(bundle.header.kind, artifact.coding_id)
-    if bundle.header.num_codebooks != artifact.model.quantizer.num_codebooks:
+    codec = artifact.codec_of(bundle.header)
+    check_model(bundle.header.kind, codec.model_id)
+    if bundle.header.num_codebooks != codec.num_stages:
         raise CorruptHeader(f"the header tells of {bundle.header.num_codebooks} codebooks; the model has others")
     names, lost = None, None
     try:
@@ -210,9 +265,14 @@ def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
     except CorruptSection as error:  # the images are there; what is wrong is said behind them
         lost = error
     for number in range(bundle.whole_blocks):
-        items = bundle.header.items(number)
-        for item, codes in zip(items, _decode_block(artifact, bundle, number), strict=True):
-            yield Decoded(codes, bundle.header.sizes[item], names[item] if names else None, bundle.truncated)
+        found = zip(bundle.header.items(number), _decode_block(codec, bundle, number), strict=True)
+        yield (
+            codec,
+            [
+                Decoded(codes, bundle.header.sizes[item], names[item] if names else None, bundle.truncated)
+                for item, codes in found
+            ],
+        )
     if bundle.whole_blocks < bundle.header.num_blocks:
         missing = len(bundle.header.sizes) - bundle.header.items(bundle.whole_blocks).start
         raise Truncated(f"the bundle is cut off: its last {missing} images are lost")
@@ -220,15 +280,15 @@ def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
         raise lost
 
 
-def _decode_block(artifact: Artifact, bundle: Bundle, number: int) -> list[np.ndarray]:
+def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]:
     """Codes (Q, h, w) of the items of a block, checked."""
     block, items = bundle.block(number), bundle.header.items(number)
-    grids = [artifact.model.grid(bundle.header.sizes[item]) for item in items]
-    if sum(height * width for height, width in grids) * bundle.header.num_codebooks > MAX_DECODED:
+    grids = [codec.grid(bundle.header.sizes[item]) for item in items]
+    if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
         raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
     found: list[np.ndarray] = [np.zeros(0)] * len(items)
-    for places in _by_grid(grids):
-        codes = artifact.wanted_coder().decode([block.payloads[place] for place in places], grids[places[0]])
+    for places in _alike(grids):
+        codes = codec.engine.decode([block.payloads[place] for place in places], grids[places[0]])
         for place, one in zip(places, codes, strict=True):
             found[place] = one
     check_codes(np.concatenate([one.ravel() for one in found]), number, block.crc, "block")
@@ -239,7 +299,7 @@ def verify(artifact: Artifact, source: Path) -> Verdict:
     """Decode the codes of a .vq file and compare their check sums."""
     images, truncated = 0, False
     try:
-        with _opened(source) as stream:
+        with opened(source) as stream:
             for decoded in decode(artifact, stream):
                 images, truncated = images + 1, truncated or decoded.truncated
     except VqkitError as error:
@@ -247,32 +307,29 @@ def verify(artifact: Artifact, source: Path) -> Verdict:
     return Verdict(source, images, truncated, None)
 
 
-def _opened(source: Path) -> BinaryIO:
-    try:
-        return open(source, "rb")
-    except OSError as error:
-        raise VqkitError(f"cannot read {source}: {error.strerror}") from error
-
-
 def find_model(source: Path, folders: Sequence[Path] = (Path(),)) -> Path:
     """The artifact that a .vq file was written with, among folders and what lies up to two levels below them.
 
     Errors: VqkitError when there is none, and for what is no .vq file.
     """
-    with _opened(source) as stream:
-        model_id = describe(stream).header.kind.model_id
+    with opened(source) as stream:
+        wanted = describe(stream).header.kind.model_id
+    known = wanted.hex() if wanted else "not said in the file"
     for folder in folders:
         for depth in ("", "*/", "*/*/"):
-            for path in sorted(folder.glob(depth + CODER_FILE)):
-                if model_id is not None and _coding_id(path) == model_id.hex():
+            for path in sorted(folder.glob(depth + "config.json")):
+                if wanted and known in _coding_ids(path.parent):
                     return path.parent
-    known = model_id.hex() if model_id else "not said in the file"
     raise VqkitError(f"the model of {source} ({known}) is not below {os.curdir}; say where it is with --model DIR")
 
 
-def _coding_id(path: Path) -> str | None:
+def _coding_ids(folder: Path) -> Iterator[str]:
+    """Names, in compressed files, of an artifact with each of its coders and without any; of other folders, none."""
     try:
-        with safe_open(path, framework="np") as file:
-            return (file.metadata() or {}).get("coding_id")
-    except (OSError, SafetensorError):
-        return None
+        yield model_id(str(read_json(folder / "config.json").get("content_id")), {}).hex()
+        for path in (folder / CODER_FILE, folder / LOSSLESS_FILE):
+            if path.exists():
+                with safe_open(path, framework="np") as file:
+                    yield str((file.metadata() or {}).get("coding_id"))
+    except (VqkitError, OSError, SafetensorError):
+        return

@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import VqkitError
-from . import compression, models, priors
+from . import compression, explaining, models, priors
 
-COMMANDS = {**models.COMMANDS, **compression.COMMANDS, **priors.COMMANDS}
+COMMANDS = {**models.COMMANDS, **compression.COMMANDS, **priors.COMMANDS, **explaining.COMMANDS}
 
 EPILOG = """examples:
   vqkit train photos --out runs/photos             train on a folder of pictures

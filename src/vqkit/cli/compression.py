@@ -25,8 +25,16 @@ def _train_coder(options: argparse.Namespace) -> int:
     from ..training.progress import display_for_terminal
 
     fitted = train_coder(options.artifact, options.data, steps=options.steps, display=display_for_terminal())
-    print(f"{fitted.metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model ", end="")
-    print(fitted.coding_id.hex())
+    if fitted.coder:
+        print(
+            f"{fitted.metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model ", end=""
+        )
+        print(fitted.coding_id.hex())
+    print(
+        f"{fitted.metrics['lossless_bits_per_value']:.3f} bits a pixel and channel there; lossless files of model ",
+        end="",
+    )
+    print(fitted.codec(lossless=True).model_id.hex())
     return 0
 
 
@@ -37,6 +45,7 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--out-dir", metavar="D", help="where the .vq files go, one for each picture")
     where.add_argument("--out", metavar="X.vq", help="the file of a single picture, or with --bundle of all")
     parser.add_argument("--bundle", action="store_true", help="all pictures in one file: fewer bytes for each")
+    parser.add_argument("--lossless", action="store_true", help="keep every pixel: larger files, exact pictures")
     _force_argument(parser)
 
 
@@ -52,18 +61,20 @@ def _compress(options: argparse.Namespace) -> int:
     if options.bundle and not options.out:
         raise VqkitError("--bundle writes one file; name it with --out X.vq")
     artifact = Artifact.load(options.artifact)
-    where = {"target": Path(options.out)} if options.out else {"folder": Path(options.out_dir)}
+    target, folder = options.out and Path(options.out), options.out_dir and Path(options.out_dir)
+    how = {"bundle": options.bundle, "lossless": options.lossless, "force": options.force}
     failed = pixels = size = 0
-    for row in compress(artifact, options.files, bundle=options.bundle, force=options.force, **where):
+    for row in compress(artifact, options.files, folder=folder, target=target, **how):
         pixels, size = pixels + row.pixels, size + row.size
+        quality = "exact" if options.lossless else f"{row.psnr:.2f} dB"
         if row.error:
             failed += 1
             print(f"{row.source}: {row.error}", file=sys.stderr)
         elif options.bundle:
-            print(f"{row.source}: {row.psnr:.2f} dB")
+            print(f"{row.source}: {quality}")
         else:
             bpp = 8 * row.size / row.pixels
-            print(f"{row.source} -> {row.target}: {row.size} bytes, {bpp:.3f} bits per pixel, {row.psnr:.2f} dB")
+            print(f"{row.source} -> {row.target}: {row.size} bytes, {bpp:.3f} bits per pixel, {quality}")
     if pixels:
         size = Path(options.out).stat().st_size if options.bundle else size
         print(f"{size} bytes, {8 * size / pixels:.3f} bits per pixel in all")
@@ -148,6 +159,7 @@ def _inspect(options: argparse.Namespace) -> int:
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
         ("coder", ("integer prior", "context mixing")[header.coder]),
+        ("holds", ("codes", "pixels: lossless")[header.modality]),
         ("codebooks", header.num_codebooks),
     ]
     if isinstance(header, BundleHeader):

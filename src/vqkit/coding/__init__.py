@@ -2,13 +2,16 @@
 
 from .bundle import Block, Bundle, BundleHeader, Item, Sizes, write_bundle
 from .container import FileHeader, Stage, VqFile, read_file, write_file
+from .context_mixing import ContextMixing
 from .describe import Description, describe
 from .framing import (
     BARE,
     BUNDLE,
     CONTEXT_MIXING,
     FILE,
+    IMAGE,
     INTEGER_PRIOR,
+    PIXELS,
     CorruptCodes,
     CorruptHeader,
     CorruptSection,
@@ -24,10 +27,12 @@ from .framing import (
     check_codes,
     check_model,
     codes_crc,
+    opened,
     profile_of,
     usable_name,
 )
 from .integer_prior import IntegerPrior
+from .pixel_network import LEVELS, PixelNetwork
 from .rangecoder import BatchDecoder, Decoder, Encoder, encode_batch
 
 __all__ = [
@@ -35,11 +40,15 @@ __all__ = [
     "BUNDLE",
     "CONTEXT_MIXING",
     "FILE",
+    "IMAGE",
     "INTEGER_PRIOR",
+    "LEVELS",
+    "PIXELS",
     "BatchDecoder",
     "Block",
     "Bundle",
     "BundleHeader",
+    "ContextMixing",
     "CorruptCodes",
     "CorruptHeader",
     "CorruptSection",
@@ -53,6 +62,7 @@ __all__ = [
     "NewerVersion",
     "NotVq",
     "OutOfBounds",
+    "PixelNetwork",
     "Sizes",
     "Stage",
     "TrailingBytes",
@@ -66,6 +76,7 @@ __all__ = [
     "codes_crc",
     "describe",
     "encode_batch",
+    "opened",
     "profile_of",
     "read_file",
     "usable_name",

@@ -10,7 +10,9 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -22,8 +24,8 @@ VERSION = 1
 BARE, FILE, BUNDLE = range(3)
 """profiles"""
 PROFILES = ("bare", "file", "bundle")
-IMAGE = 0
-"""the only modality so far"""
+IMAGE, PIXELS = range(2)
+"""modalities: codes that a model made of an image, and the values of its pixels"""
 INTEGER_PRIOR, CONTEXT_MIXING = range(2)
 """coders"""
 STAGE, NAME, NAMES = 1, 2, 4
@@ -147,6 +149,25 @@ def check_pixels(height: int, width: int) -> None:
     check_bounds(height * width, MAX_PIXELS, "the number of pixels")
 
 
+@contextmanager
+def opened(source: Source | str | Path) -> Iterator[Source]:
+    """A source, or the file of that name, for as long as it is read. VqkitError for files that cannot be opened.
+
+    ValueError for what is neither of them, for streams of text, and for streams that cannot seek.
+    """
+    if isinstance(source, str | Path):
+        try:
+            stream = open(source, "rb")
+        except OSError as error:
+            raise VqkitError(f"cannot read {source}: {error.strerror or error}") from error
+        with stream:
+            yield stream
+    elif isinstance(source, bytes) or (hasattr(source, "seekable") and source.seekable() and source.read(0) == b""):
+        yield source
+    else:
+        raise ValueError("a .vq file is given as bytes, as a path, or as a binary stream that can seek")
+
+
 class Reader:
     """Bytes of a source from front to back, never more than are there. Truncated where they end."""
 
@@ -237,7 +258,7 @@ def read_kind(reader: Reader) -> Kind:
     profile = _profile(reader)
     model_id = None if profile == BARE else reader.take(MODEL_ID_BYTES)
     modality, coder = divmod(reader.take(1)[0], 16)
-    if modality != IMAGE or coder > CONTEXT_MIXING:
+    if modality > PIXELS or coder > CONTEXT_MIXING or (modality == PIXELS and coder != CONTEXT_MIXING):
         raise NewerVersion(f"the file has modality {modality} and coder {coder}: update vqkit, or the file is corrupt")
     return Kind(profile, model_id, modality, coder)
 

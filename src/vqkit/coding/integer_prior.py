@@ -1,100 +1,36 @@
-"""An integer network that says how likely each code is: the same numbers on every machine.
+"""Codes to bytes and back under an integer network, one for each stage.
 
-Shapes: N items or slots, Q stages (codebooks), h w the grid of codes, C context codes of a slot, e the length of a
-code's vector, H hidden channels, K codes of a stage.
-
-The codes around a slot that are decoded before it are looked up as vectors of int8; two hidden layers of int8 weights
-make logits of them, in fractions of an octave, and a table makes frequencies of those. A product of int8 numbers over
-at most MAX_FAN_IN terms stays below 2^24, so a float32 matrix product of them is exact in whatever order it is summed:
-it runs on plain BLAS and gives the same bits with every instruction set and number of threads. docs/file-format.md has
-it in full.
+Shapes: N items, Q stages (codebooks), h w the grid of codes, C context codes of a slot, e the length of a code's
+vector, K codes of a stage. Slots are coded row by row, from the left.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .integer_network import (
+    BIAS_LIMIT,
+    HEAD,
+    MAX_FAN_IN,
+    MAX_LAYERS,
+    STRIDE,
+    Array,
+    Ints,
+    Layer,
+    Memory,
+    Network,
+    frequencies,
+)
 from .rangecoder import BatchDecoder, encode_batch
 
-Array = NDArray[Any]
-Ints = NDArray[np.int64]
-
-MAX_FAN_IN = 1040
-"""127 * 127 * 1040 < 2^24"""
-BIAS_LIMIT = 1 << 21
-TOTAL = 1 << 16
-"""sum of the frequencies of a slot"""
-OCTAVE = 32
-"""steps of a logit in which the frequency doubles"""
 REACH = 3
 """rows and columns that a context code is away at most"""
 MAX_STAGES, MAX_CODES, MAX_POSITIONS = 64, 1 << 14, 1 << 20
-WEIGHTS = ("first", "rows", "columns", "second", "second_bias", "last", "last_bias")
 ROWS = 2048
 """slots whose frequencies are in memory at once"""
-
-
-def _root(step: int) -> int:
-    """floor(2^(30 - step / 32)): a 32nd root is five square roots, each of which may be rounded down."""
-    value = 1 << (30 * OCTAVE - step)
-    for _ in range(5):
-        value = math.isqrt(value)
-    return value
-
-
-EXP2 = np.array([_root(step % OCTAVE) >> (step // OCTAVE) for step in range(24 * OCTAVE)] + [0], dtype=np.int64)
-"""2^30 times 2^(-i / 32), rounded down; 0 behind the last"""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The network of one stage.
-
-    context: (C, 3) how many stages, rows and columns further a context code is, none of which lies behind the slot in
-    coding order. first (C * e, H), second (H, H), last (H, K): int8. rows (h, H), columns (w, H), second_bias (H,),
-    last_bias (K,): int32 below BIAS_LIMIT. shifts: (3,) bits that sums lose on their way to the next layer.
-    """
-
-    context: Ints
-    first: Array
-    rows: Array
-    columns: Array
-    second: Array
-    second_bias: Array
-    last: Array
-    last_bias: Array
-    shifts: tuple[int, int, int]
-
-    def logits(self, vectors: Array, y: Ints, x: Ints) -> Ints:
-        """Vectors (N, C * e) float32 of whole numbers, rows and columns (N,) of the grid of training -> (N, K)."""
-        one, two, three = self.shifts
-        hidden = _product(vectors, self.first) + self.rows[y] + self.columns[x]
-        hidden = _product(_activate(hidden, one), self.second) + self.second_bias
-        return (_product(_activate(hidden, two), self.last) + self.last_bias) >> three
-
-
-def _product(left: Array, right: Array) -> Ints:
-    return (left.astype(np.float32) @ right.astype(np.float32)).astype(np.int64)
-
-
-def _activate(sums: Ints, shift: int) -> Ints:
-    return np.clip((sums + (1 << shift >> 1)) >> shift, 0, 127)
-
-
-def frequencies(logits: Ints) -> Ints:
-    """(N, K) logits -> (N, K) frequencies of at least 1 that sum to TOTAL; the likeliest gets what rounding left."""
-    best = logits.argmax(1)
-    rows = np.arange(len(logits))
-    weights = EXP2[np.minimum(logits[rows, best][:, None] - logits, len(EXP2) - 1)]
-    found = 1 + weights * (TOTAL - logits.shape[1]) // weights.sum(1, keepdims=True)
-    found[rows, best] += TOTAL - found.sum(1)
-    return found
 
 
 @dataclass(frozen=True)
@@ -106,7 +42,7 @@ class IntegerPrior:
 
     grid: tuple[int, int]
     vectors: list[Array]
-    stages: list[Stage]
+    stages: list[Network]
 
     def tensors(self) -> dict[str, Array]:
         """Everything, by name, for a file; `from_tensors` takes it back."""
@@ -114,8 +50,10 @@ class IntegerPrior:
         for number, stage in enumerate(self.stages):
             found[f"{number}.vectors"] = self.vectors[number]
             found[f"{number}.context"] = stage.context.astype(np.int8)
-            found[f"{number}.shifts"] = np.array(stage.shifts, dtype=np.int8)
-            found |= {f"{number}.{name}": getattr(stage, name) for name in WEIGHTS}
+            found |= {f"{number}.{name}": getattr(stage, name) for name in ("first", "rows", "columns")}
+            for depth, layer in enumerate(stage.layers):
+                found |= {f"{number}.{depth}.{name}": value for name, value in vars(layer).items()}
+            found |= {f"{number}.{name}": getattr(stage, name) for name in ("last", "last_bias")}
         return found
 
     @classmethod
@@ -125,34 +63,32 @@ class IntegerPrior:
         if not 1 <= height * width <= MAX_POSITIONS or height < 1:
             raise ValueError(f"a grid of {height} x {width} is out of bounds")
         vectors: list[Array] = []
-        stages: list[Stage] = []
+        stages: list[Network] = []
         while f"{len(stages)}.vectors" in tensors and len(stages) < MAX_STAGES:
             length = vectors[0].shape[1] if vectors else -1
             vectors.append(_checked(tensors, f"{len(stages)}.vectors", np.int8, (-1, length)))
             stages.append(_read_stage(tensors, len(stages), (height, width), vectors[-1].shape))
-        if len(tensors) != 1 + len(stages) * (3 + len(WEIGHTS)) or not stages:
+        if len(tensors) != 1 + sum(7 + 4 * len(stage.layers) for stage in stages) or not stages:
             raise ValueError("there are tensors that no stage has")
         return cls((height, width), vectors, stages)
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
         """Codes (N, Q, h, w) -> for each item the bytes of each stage. ValueError for codes that no stage has."""
         found: list[list[bytes]] = [[] for _ in codes]
-        grid = codes.shape[2:]
-        count = grid[0] * grid[1]
+        count = codes.shape[2] * codes.shape[3]
         for number, stage in enumerate(self.stages):
             wanted = codes[:, number].reshape(len(codes), count)
             if wanted.size and not 0 <= wanted.min() <= wanted.max() < stage.last.shape[1]:
                 raise ValueError(f"codes of stage {number} must lie in [0, {stage.last.shape[1]})")
-            padded = self._padded(codes, number)
             starts, sizes = np.zeros_like(wanted), np.zeros_like(wanted)
-            for first in range(0, wanted.size, ROWS):
-                flat = np.arange(first, min(first + ROWS, wanted.size))
-                item, slot = flat // count, flat % count
-                table = self._frequencies(number, padded, item, slot // grid[1], slot % grid[1])
-                chosen = wanted[item, slot]
-                rows = np.arange(len(flat))
-                sizes[item, slot] = table[rows, chosen]
-                starts[item, slot] = table.cumsum(1)[rows, chosen] - table[rows, chosen]
+            stride = min(count, STRIDE)
+            for rows in _parts(len(codes), max(1, ROWS // stride)):
+                padded, memory = self._padded(codes[rows], number), stage.memory(rows.stop - rows.start, count)
+                for slots in _parts(count, stride):
+                    table = self._frequencies(number, padded, np.arange(slots.start, slots.stop), memory)
+                    chosen = wanted[rows, slots, None]
+                    sizes[rows, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
+                    starts[rows, slots] = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0] - sizes[rows, slots]
             for item, payload in enumerate(encode_batch(starts, sizes)):
                 found[item].append(payload)
         return found
@@ -171,8 +107,9 @@ class IntegerPrior:
         for number in range(given):
             decoder = BatchDecoder([item[number] for item in payloads])
             padded = self._padded(codes, number)
-            for y, x in np.ndindex(*grid):
-                table = self._frequencies(number, padded, items, *np.full((2, len(items)), [[y], [x]]))
+            memory = self.stages[number].memory(len(items), grid[0] * grid[1])
+            for slot, (y, x) in enumerate(np.ndindex(*grid)):
+                table = self._frequencies(number, padded, np.array([slot]), memory)[:, 0]
                 ends = table.cumsum(1)
                 chosen = (ends <= decoder.targets()[:, None]).sum(1)
                 sizes = table[items, chosen]
@@ -187,19 +124,25 @@ class IntegerPrior:
             np.pad(codes[:, stage], sides, constant_values=len(self.vectors[stage]) - 1) for stage in range(number + 1)
         ]
 
-    def _frequencies(self, number: int, padded: list[Ints], item: Ints, y: Ints, x: Ints) -> Ints:
-        """Frequencies (N, K) of slots: item, row and column (N,) each."""
+    def _frequencies(self, number: int, padded: list[Ints], slots: Ints, memory: list[Memory]) -> Ints:
+        """Frequencies (N, S, K) of the next slots (S,) of all items."""
         stage = self.stages[number]
+        height, width = (side - 2 * REACH for side in padded[0].shape[1:])
+        y, x = slots // width, slots % width
         parts = [
-            self.vectors[number + back][padded[number + back][item, y + down + REACH, x + right + REACH]]
+            self.vectors[number + back][padded[number + back][:, y + down + REACH, x + right + REACH]]
             for back, down, right in stage.context
         ]
-        height, width = (side - 2 * REACH for side in padded[0].shape[1:])
-        logits = stage.logits(np.concatenate(parts, 1), y * self.grid[0] // height, x * self.grid[1] // width)
-        return frequencies(logits)
+        places = y * self.grid[0] // height, x * self.grid[1] // width
+        logits = stage.logits(np.concatenate(parts, 2), *places, memory)
+        return frequencies(logits.reshape(-1, logits.shape[2])).reshape(logits.shape).astype(np.int64)
 
 
-def _read_stage(tensors: Mapping[str, Array], number: int, grid: tuple[int, int], vectors: tuple[int, ...]) -> Stage:
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def _read_stage(tensors: Mapping[str, Array], number: int, grid: tuple[int, int], vectors: tuple[int, ...]) -> Network:
     size, length = vectors[0] - 1, vectors[1]
     context = _checked(tensors, f"{number}.context", np.int8, (-1, 3)).astype(np.int64)
     for back, down, right in context.tolist():
@@ -207,21 +150,32 @@ def _read_stage(tensors: Mapping[str, Array], number: int, grid: tuple[int, int]
             -number <= back <= 0 and abs(down) <= REACH and abs(right) <= REACH and (back, down, right) < (0, 0, 0)
         ):
             raise ValueError(f"stage {number} looks at codes that are not decoded yet")
-    hidden = _checked(tensors, f"{number}.second_bias", np.int32, (-1,)).shape[0]
-    shapes = {
-        "first": (len(context) * length, hidden), "rows": (grid[0], hidden), "columns": (grid[1], hidden),
-        "second": (hidden, hidden), "second_bias": (hidden,), "last": (hidden, size), "last_bias": (size,),
-    }  # fmt: skip
-    if not 2 <= size <= MAX_CODES or max(len(context) * length, hidden) > MAX_FAN_IN or not len(context) * hidden:
+    first = _checked(tensors, f"{number}.first", np.int8, (len(context) * length, -1))
+    channels = first.shape[1]
+    if not 2 <= size <= MAX_CODES or max(first.shape) > MAX_FAN_IN or not first.size or channels % HEAD:
         raise ValueError(f"the sizes of stage {number} are out of bounds")
-    weights = {
-        name: _checked(tensors, f"{number}.{name}", np.int8 if name in ("first", "second", "last") else np.int32, shape)
-        for name, shape in shapes.items()
-    }
-    one, two, three = (int(shift) for shift in _checked(tensors, f"{number}.shifts", np.int8, (3,)))
-    if not all(0 <= shift < 24 for shift in (one, two, three)):
-        raise ValueError(f"the shifts of stage {number} are out of bounds")
-    return Stage(context, **weights, shifts=(one, two, three))
+    layers: list[Layer] = []
+    while f"{number}.{len(layers)}.qkv" in tensors and len(layers) < MAX_LAYERS:
+        layers.append(_read_layer(tensors, f"{number}.{len(layers)}", channels))
+    rows, columns = (
+        _checked(tensors, f"{number}.{name}", np.int32, (side, channels))
+        for name, side in zip(("rows", "columns"), grid, strict=True)
+    )
+    last = _checked(tensors, f"{number}.last", np.int8, (channels, size))
+    last_bias = _checked(tensors, f"{number}.last_bias", np.int32, (size,))
+    return Network(context, first, rows, columns, tuple(layers), last, last_bias)
+
+
+def _read_layer(tensors: Mapping[str, Array], name: str, channels: int) -> Layer:
+    up = _checked(tensors, f"{name}.up", np.int8, (channels, -1))
+    if not 1 <= up.shape[1] <= MAX_FAN_IN:
+        raise ValueError(f"{name} has {up.shape[1]} hidden channels")
+    return Layer(
+        _checked(tensors, f"{name}.qkv", np.int8, (channels, 3 * channels)),
+        _checked(tensors, f"{name}.out", np.int8, (channels, channels)),
+        up,
+        _checked(tensors, f"{name}.down", np.int8, (up.shape[1], channels)),
+    )
 
 
 def _checked(tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
@@ -239,9 +193,10 @@ def _checked(tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[
 
 
 def context_offsets(stage: int) -> list[tuple[int, int, int]]:
-    """Context of a slot of a stage: nearest of its own stage before it, the stage below around it, all others at it."""
-    before = [
-        (0, down, right) for down in range(-REACH, 1) for right in range(-REACH, REACH + 1) if (down, right) < (0, 0)
-    ]
+    """Context of a slot of a stage: nearest of its own stage before it, the stage below around it, all others at it.
+
+    Attention sees the rest.
+    """
+    before = [(0, down, right) for down in (-1, 0) for right in (-1, 0, 1) if (down, right) < (0, 0)]
     below = [(-1, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)] if stage else []
     return before + below + [(-back, 0, 0) for back in range(2, min(stage, 8) + 1)]

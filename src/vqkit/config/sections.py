@@ -220,7 +220,9 @@ class CoderConfig(Section):
     steps: Annotated[int, Field(ge=0)] = 600
     """optimiser steps, of 8,192 codes each, and no more than training took; 0 = no coder: nothing can be compressed"""
     lr: Positive = 0.01
-    """peak learning rate of AdamW; a cosine takes it to zero"""
+    """peak learning rate of AdamW, for vectors, positions and the last layer"""
+    muon_lr: Positive = 0.02
+    """peak learning rate of Muon, for all other matrices"""
 
 
 class Config(Section):

@@ -1,6 +1,6 @@
 """Fits the integer prior that codes are compressed with: a float twin that rounds as the integers will.
 
-Shapes: B images, Q stages, h w the grid, C context codes, e the length of a vector, H hidden channels, K codes.
+Shapes: B images, Q stages, h w the grid, n = h w slots, C context codes, e the length of a vector, D channels, K codes.
 """
 
 from __future__ import annotations
@@ -15,30 +15,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import AdamW
 
 from ..artifact import Artifact
-from ..coding.integer_prior import (
+from ..coding.integer_network import (
     BIAS_LIMIT,
-    MAX_CODES,
+    HEAD,
+    LAST_BITS,
     MAX_FAN_IN,
-    OCTAVE,
-    REACH,
-    IntegerPrior,
-    Stage,
-    context_offsets,
+    VALUE_BITS,
+    WEIGHT_BITS,
+    WINDOW,
+    Layer,
+    Network,
 )
+from ..coding.integer_prior import MAX_CODES, REACH, IntegerPrior, context_offsets
+from ..config import CoderConfig
 from ..data import ImageData, split_batches
+from .engine import use_bfloat16
+from .optimizers import Muon
 from .progress import Display, Silent
 
-VECTOR_BITS, FIRST_BITS, SECOND_BITS, LAST_BITS, HIDDEN_BITS = 5, 7, 7, 5, 4
-"""bits behind the point of the vectors, of each layer's weights, and of hidden values"""
 LENGTH = 32
 """of a code's vector, where the context is not too wide for it"""
-WIDTHS = (256, 192, 128, 96, 64, 48, 32, 16)
-"""hidden channels, the first that keeps the network below MAX_BYTES"""
+NUM_LAYERS = 3
+WIDTHS = (128, 96, 64, 32)
+"""channels, the first that keeps the network below MAX_BYTES"""
 MAX_BYTES = 1 << 20
 STEP_CODES = 1 << 13
 """codes of a step"""
+ROUNDED_SHARE = 0.4
+"""of the steps, the last ones, which round as the integers will; before, that would cost time and teach nothing"""
 MAX_KEPT = 1 << 24
 """codes of the training images that are in memory at most; more images than that are left out"""
 NUM_VALIDATED = 1024
@@ -61,76 +68,131 @@ class _Round(torch.autograd.Function):
         return gradient * inside, None, None, None
 
 
-def _rounded(x: Tensor, bits: int, low: float = -127, high: float = 127) -> Tensor:
-    return cast(Tensor, _Round.apply(x, bits, low, high))
+class _Layer(nn.Module):
+    """Attention and two linear maps, without biases; see coding.integer_network.Layer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.qkv = nn.Parameter(torch.randn(channels, 3 * channels) * channels**-0.5)
+        self.out = nn.Parameter(torch.randn(channels, channels) * 0.3 * channels**-0.5)
+        self.up = nn.Parameter(torch.randn(channels, 2 * channels) * channels**-0.5)
+        self.down = nn.Parameter(torch.randn(2 * channels, channels) * 0.3 * (2 * channels) ** -0.5)
+
+
+class _Stage(nn.Module):
+    """The network of one stage; see coding.integer_network.Network."""
+
+    def __init__(self, stage: int, size: int, length: int, grid: tuple[int, int], channels: int) -> None:
+        super().__init__()
+        self.context = context_offsets(stage)
+        inputs = len(self.context) * length
+        self.first = nn.Parameter(torch.randn(inputs, channels) * 2 * inputs**-0.5)
+        self.rows = nn.Parameter(torch.randn(grid[0], channels) * 0.2)
+        self.columns = nn.Parameter(torch.randn(grid[1], channels) * 0.2)
+        self.layers = nn.ModuleList(_Layer(channels) for _ in range(NUM_LAYERS))
+        self.last = nn.Parameter(torch.randn(channels, size) * 0.1 * channels**-0.5)
+        self.last_bias = nn.Parameter(torch.zeros(size))
 
 
 class CoderNetwork(nn.Module):
-    """All stages of the float twin. forward: codes (B, Q, h, w) int64 -> bits (B, Q, h, w) that each costs."""
+    """All stages of the float twin. forward: codes (B, Q, h, w) int64 -> bits (B, Q, h, w) that each costs.
 
-    def __init__(self, sizes: list[int], grid: tuple[int, int], hidden: int) -> None:
+    whole: whether it rounds as the integers do. dtype: of what is multiplied; sums are float32.
+    """
+
+    def __init__(self, sizes: list[int], grid: tuple[int, int], channels: int) -> None:
         super().__init__()
         self.sizes, self.grid = sizes, grid
-        self.contexts = [context_offsets(stage) for stage in range(len(sizes))]
-        length = min(LENGTH, MAX_FAN_IN // max(map(len, self.contexts)))
+        self.whole, self.dtype = True, torch.float32
+        length = min(LENGTH, MAX_FAN_IN // max(len(context_offsets(stage)) for stage in range(len(sizes))))
         self.vectors = nn.ParameterList(0.5 * torch.randn(size + 1, length) for size in sizes)
-        fan_in = [len(context) * length for context in self.contexts]
-        self.first = nn.ParameterList(torch.randn(n, hidden) * n**-0.5 for n in fan_in)
-        self.rows = nn.ParameterList(torch.zeros(grid[0], hidden) for _ in sizes)
-        self.columns = nn.ParameterList(torch.zeros(grid[1], hidden) for _ in sizes)
-        self.second = nn.ParameterList(torch.randn(hidden, hidden) * hidden**-0.5 for _ in sizes)
-        self.second_bias = nn.ParameterList(torch.zeros(hidden) for _ in sizes)
-        self.last = nn.ParameterList(torch.randn(hidden, size) * 0.1 * hidden**-0.5 for size in sizes)
-        self.last_bias = nn.ParameterList(torch.zeros(size) for size in sizes)
+        self.stages = nn.ModuleList(_Stage(number, size, length, grid, channels) for number, size in enumerate(sizes))
 
     def forward(self, codes: Tensor) -> Tensor:
-        vectors = [_rounded(table, VECTOR_BITS) for table in self.vectors]
-        return torch.stack([self._stage(stage, codes, vectors) for stage in range(len(self.sizes))], 1)
+        vectors = [self._small(table) for table in self.vectors]
+        return torch.stack([self._bits(number, codes, vectors) for number in range(len(self.sizes))], 1)
 
-    def _stage(self, stage: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
-        height, width = codes.shape[2:]
-        parts = []
+    def _bits(self, number: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
+        stage, (height, width) = cast(_Stage, self.stages[number]), codes.shape[2:]
         padded = {
-            back: F.pad(codes[:, stage + back], (REACH,) * 4, value=self.sizes[stage + back])
-            for back in {context[0] for context in self.contexts[stage]}
+            back: F.embedding(
+                F.pad(codes[:, number + back], (REACH,) * 4, value=self.sizes[number + back]), vectors[number + back]
+            )
+            for back in {context[0] for context in stage.context}
         }
-        for back, down, right in self.contexts[stage]:
-            top, left = down + REACH, right + REACH
-            shown = padded[back][:, top : top + height, left : left + width]
-            parts.append(F.embedding(shown, vectors[stage + back]))
-        x = torch.cat(parts, -1)  # (B, h, w, C * e)
-        place = self.rows[stage][:, None] + self.columns[stage]
-        x = _rounded(x @ _rounded(self.first[stage], FIRST_BITS) + place, HIDDEN_BITS, 0)
-        x = x @ _rounded(self.second[stage], SECOND_BITS) + self.second_bias[stage]
-        x = _rounded(x, HIDDEN_BITS, 0) @ _rounded(self.last[stage], LAST_BITS) + self.last_bias[stage]
-        logits = math.log(2) * x
-        wanted = codes[:, stage]
-        return F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none") / math.log(2)
+        shown = [
+            padded[back][:, down + REACH : down + REACH + height, right + REACH : right + REACH + width]
+            for back, down, right in stage.context
+        ]
+        x = self._product(torch.cat(shown, -1), stage.first) + stage.rows[:, None] + stage.columns
+        x = x.flatten(1, 2)  # (B, n, D)
+        for layer in stage.layers:
+            x = x + self._product(self._attention(self._product(self._normalised(x), layer.qkv)), layer.out)
+            x = x + self._product(self._small(self._product(self._normalised(x), layer.up), 0), layer.down)
+        octaves = self._product(self._normalised(x), stage.last, LAST_BITS) + stage.last_bias
+        bits = F.cross_entropy((math.log(2) * octaves).flatten(0, 1), codes[:, number].flatten(), reduction="none")
+        return bits.view(len(codes), height, width) / math.log(2)
+
+    def _small(self, x: Tensor, low: float = -127, bits: int = VALUE_BITS) -> Tensor:
+        if self.whole:
+            return cast(Tensor, _Round.apply(x, bits, low, 127.0))
+        return x.clamp(low / 2.0**bits, 127 / 2.0**bits)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return self._small(F.rms_norm(x, (x.shape[-1],), eps=1e-6))
+
+    def _product(self, left: Tensor, weights: Tensor, bits: int = WEIGHT_BITS) -> Tensor:
+        return (left.to(self.dtype) @ self._small(weights, bits=bits).to(self.dtype)).float()
+
+    def _attention(self, qkv: Tensor) -> Tensor:
+        """(B, n, 3 D) -> (B, n, D): every slot sees the WINDOW slots up to itself."""
+        batch, count, channels = qkv.shape
+        parts = self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
+        scale = math.log(2) / 4
+        if count <= WINDOW:
+            mixed = F.scaled_dot_product_attention(*parts.unbind(), is_causal=True, scale=scale)
+        else:
+            mixed = _windowed(*parts.unbind(), scale)
+        return self._small(mixed.transpose(1, 2).reshape(batch, count, channels // 3).float())
 
     @torch.no_grad()
     def integers(self) -> IntegerPrior:
         """The same network in whole numbers."""
 
-        def whole(x: Tensor, bits: int, limit: int = 127) -> np.ndarray:
-            found = torch.floor(x.double() * 2.0**bits + 0.5).clamp(-limit, limit).numpy()
-            return found.astype(np.int8 if limit == 127 else np.int32)
+        def weights(x: Tensor, bits: int = WEIGHT_BITS) -> np.ndarray:
+            return torch.floor(x.double() * 2.0**bits + 0.5).clamp(-127, 127).numpy().astype(np.int8)
 
-        one, two, three = VECTOR_BITS + FIRST_BITS, HIDDEN_BITS + SECOND_BITS, HIDDEN_BITS + LAST_BITS
+        def added(x: Tensor, bits: int = VALUE_BITS + WEIGHT_BITS) -> np.ndarray:
+            return torch.floor(x.double() * 2.0**bits + 0.5).clamp(-BIAS_LIMIT, BIAS_LIMIT).numpy().astype(np.int32)
+
         stages = [
-            Stage(
-                np.array(self.contexts[stage]).reshape(-1, 3),
-                whole(self.first[stage], FIRST_BITS),
-                whole(self.rows[stage], one, BIAS_LIMIT),
-                whole(self.columns[stage], one, BIAS_LIMIT),
-                whole(self.second[stage], SECOND_BITS),
-                whole(self.second_bias[stage], two, BIAS_LIMIT),
-                whole(self.last[stage], LAST_BITS),
-                whole(self.last_bias[stage], three, BIAS_LIMIT),
-                (one - HIDDEN_BITS, two - HIDDEN_BITS, three - int(math.log2(OCTAVE))),
+            Network(
+                np.array(stage.context).reshape(-1, 3),
+                weights(stage.first),
+                added(stage.rows),
+                added(stage.columns),
+                tuple(Layer(*map(weights, (one.qkv, one.out, one.up, one.down))) for one in stage.layers),
+                weights(stage.last, LAST_BITS),
+                added(stage.last_bias, VALUE_BITS + LAST_BITS),
             )
-            for stage in range(len(self.sizes))
+            for stage in cast(list[Any], list(self.stages))
         ]
-        return IntegerPrior(self.grid, [whole(table, VECTOR_BITS) for table in self.vectors], stages)
+        return IntegerPrior(self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages)
+
+
+def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attention (B, heads, n, d) of each slot to the WINDOW slots up to itself, in memory that grows with n alone."""
+    count = query.shape[2]
+    chunks = -(-count // WINDOW)
+    query, key, value = (
+        F.pad(x, (0, 0, 0, chunks * WINDOW - count)).unflatten(2, (chunks, WINDOW)) for x in (query, key, value)
+    )
+    key, value = (torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], 3) for x in (key, value))
+    age = torch.arange(WINDOW)[:, None] + WINDOW - torch.arange(2 * WINDOW)
+    seen = ((age >= 0) & (age < WINDOW)).expand(chunks, -1, -1).clone()
+    seen[0, :, :WINDOW] = False
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
+    return mixed.flatten(2, 3)[:, :, :count]
 
 
 def fit_coder(
@@ -141,17 +203,18 @@ def fit_coder(
     The look at the validation split that was best is kept. A pure function of artifact, data and steps. None for no
     steps, and for codes that it cannot hold: none at all, or codebooks of more than MAX_CODES.
     """
-    quantizer, seed = artifact.model.quantizer, artifact.config.seed
+    quantizer, settings = artifact.model.quantizer, artifact.config.coder
     if not steps or not quantizer.is_discrete or max(quantizer.codebook_sizes) > MAX_CODES:
         return None
     codes = _codes(artifact, data, "train", MAX_KEPT)
     held_out = _codes(artifact, data, "validation", NUM_VALIDATED * codes[0].numel())
-    network = _network(list(quantizer.codebook_sizes), codes, seed)
+    network = _network(artifact, codes)
+    network.dtype = torch.bfloat16 if use_bfloat16(artifact.config.train.precision) else torch.float32
     best, kept, found, began = math.inf, network, math.inf, time.monotonic()
     display = display or Silent()
     display.start(f"fitting the coder to the codes of {len(codes)} images")
     try:
-        for step, _ in enumerate(_steps(network, codes, steps, artifact.config.coder.lr, seed), 1):
+        for step, _ in enumerate(_steps(network, codes, steps, settings, artifact.config.seed), 1):
             if step == steps or step * LOOKS % steps < LOOKS:
                 found = _bits(network, held_out if len(held_out) else codes[:NUM_VALIDATED])
                 if found < best:
@@ -174,35 +237,55 @@ def _codes(artifact: Artifact, data: ImageData, split: str, limit: int) -> Tenso
     return torch.cat(parts) if parts else torch.zeros(0, artifact.model.quantizer.num_codebooks, *grid)
 
 
-def _network(sizes: list[int], codes: Tensor, seed: int) -> CoderNetwork:
-    """Untrained, predicting the frequencies of the codes."""
-    grid = codes.shape[2], codes.shape[3]
+def _network(artifact: Artifact, codes: Tensor) -> CoderNetwork:
+    """Untrained, but it knows how often each code occurs, and which codes are alike."""
+    quantizer = artifact.model.quantizer
+    sizes = list(quantizer.codebook_sizes)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for hidden in WIDTHS:
-            network = CoderNetwork(sizes, grid, hidden)
+        torch.manual_seed(artifact.config.seed)
+        for channels in WIDTHS:
+            network = CoderNetwork(sizes, (codes.shape[2], codes.shape[3]), channels)
             if sum(parameter.numel() for parameter in network.parameters()) < MAX_BYTES:
                 break
-    for stage, size in enumerate(sizes):
-        counts = torch.bincount(codes[:, stage].flatten().int(), minlength=size) + 1.0
-        network.last_bias[stage].data.copy_((counts / counts.sum()).log2())
+    for number, (part, size) in enumerate(zip(quantizer.parts(), sizes, strict=True)):
+        counts = torch.bincount(codes[:, number].flatten().int(), minlength=size) + 1.0
+        cast(Any, network.stages[number]).last_bias.data.copy_((counts / counts.sum()).log2())
+        values = part.lookup(torch.arange(size)[:, None]).detach().float()
+        left, singular, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)
+        axes = (left * singular)[:, : network.vectors[number].shape[1]]
+        network.vectors[number].data[:size, : axes.shape[1]] = 0.5 * axes / axes.std().clamp(min=1e-6)
     return network
 
 
-def _steps(network: CoderNetwork, codes: Tensor, steps: int, lr: float, seed: int) -> Iterator[None]:
+def _steps(network: CoderNetwork, codes: Tensor, steps: int, settings: CoderConfig, seed: int) -> Iterator[None]:
     """Train, and give way after every step."""
     generator = torch.Generator().manual_seed(seed)
     batch = max(1, STEP_CODES // codes[0].numel())
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=1e-3, fused=True)
+    matrices = [
+        parameter
+        for stage in cast(list[Any], list(network.stages))
+        for parameter in (stage.first, *stage.layers.parameters())
+    ]
+    known = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    optimizers = [
+        AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        Muon(matrices, settings.muon_lr, 0.0, dtype=network.dtype),
+    ]
+    peaks = settings.lr, settings.muon_lr
+    order = torch.randperm(len(codes), generator=generator)
     for step in range(steps):
-        share = step / steps
-        optimizer.param_groups[0]["lr"] = lr * min(
-            (step + 1) / (0.03 * steps + 1), 0.5 + 0.5 * math.cos(math.pi * share)
-        )
-        rows = torch.randint(len(codes), (batch,), generator=generator)
+        network.whole = step >= (1 - ROUNDED_SHARE) * steps
+        factor = min((step + 1) / (0.02 * steps + 1), (1 - step / steps) / 0.6, 1)
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * factor
+        if len(order) < batch:
+            order = torch.cat([order, torch.randperm(len(codes), generator=generator)])
+        rows, order = order[:batch], order[batch:]
         network(codes[rows].long()).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        network.zero_grad(set_to_none=True)
         yield
 
 
@@ -210,4 +293,8 @@ def _steps(network: CoderNetwork, codes: Tensor, steps: int, lr: float, seed: in
 def _bits(network: CoderNetwork, codes: Tensor) -> float:
     """Bits a code, as the integers will have them but for the rounding of frequencies."""
     batch = max(1, STEP_CODES // codes[0].numel())
-    return float(torch.cat([network(part.long()).flatten() for part in codes.split(batch)]).mean())
+    whole, dtype = network.whole, network.dtype
+    network.whole, network.dtype = True, torch.float32
+    found = float(torch.cat([network(part.long()).flatten() for part in codes.split(batch)]).mean())
+    network.whole, network.dtype = whole, dtype
+    return found

@@ -1,0 +1,111 @@
+"""Decodes golden files with nothing but NumPy and `vqkit.coding`: one setting of benchmarks/portability.py.
+
+    python benchmarks/_coding.py FOLDER BATCH SHARE
+
+FOLDER has manifest.json and, for each model, the numbers of its coder and the codes that were written. BATCH items go
+together, of every SHARE-th item of each model. Prints JSON: codes that were decoded; how many of them, and how many
+payloads written anew, differ from the files; a SHA-256 of all frequencies of each item; which NumPy and BLAS did it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vqkit.coding import BUNDLE, Bundle, IntegerPrior, integer_prior, profile_of, read_file
+
+
+@dataclass
+class Item:
+    """One image of a golden file: its model, grid, the payload and the expected codes of each stage."""
+
+    grid: tuple[int, int]
+    payloads: tuple[bytes, ...]
+    codes: np.ndarray
+    tables: str = ""
+
+
+def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
+    expected, found = np.load(folder / f"{model}-codes.npz"), []
+    for file in files:
+        data = (folder / file["name"]).read_bytes()
+        if profile_of(data) == BUNDLE:
+            bundle = Bundle(data)
+            payloads = [item for n in range(bundle.header.num_blocks) for item in bundle.block(n).payloads]
+        else:
+            payloads = [tuple(stage.payload for stage in read_file(data).stages)]
+        for grid, parts, codes in zip(file["grids"], payloads, expected[file["name"]], strict=True):
+            found.append(Item((grid[0], grid[1]), parts, codes))
+    return found
+
+
+class Tables:
+    """In the place of `integer_prior.frequencies` while a batch is decoded: what it gives, and sums of it by item."""
+
+    def __init__(self, count: int) -> None:
+        self.sums = [hashlib.sha256() for _ in range(count)]
+        self.make = integer_prior.frequencies
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        found = self.make(logits)
+        for one, row in zip(self.sums, found, strict=True):
+            one.update(np.ascontiguousarray(row, "<i8").tobytes())
+        return found
+
+    def __enter__(self) -> Tables:
+        integer_prior.frequencies = self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        integer_prior.frequencies = self.make
+
+
+def compared(prior: IntegerPrior, batch: list[Item]) -> tuple[int, int]:
+    """Decode items of one grid and write them anew: codes, and payloads, that differ."""
+    with Tables(len(batch)) as tables:
+        codes = prior.decode([item.payloads for item in batch], batch[0].grid)
+    for item, one in zip(batch, tables.sums, strict=True):
+        item.tables = one.hexdigest()
+    again = [tuple(parts) for parts in prior.encode(codes)]
+    wrong = int((codes != np.stack([item.codes for item in batch])).sum())
+    return wrong, sum(parts != item.payloads for parts, item in zip(again, batch, strict=True))
+
+
+def blas_core() -> str:
+    """Which kernels OpenBLAS has chosen, by its own word."""
+    for path in Path(np.__file__).parents[1].glob("numpy.libs/*openblas*"):
+        library = ctypes.CDLL(str(path))
+        for name in ("scipy_openblas_get_corename64_", "openblas_get_corename64_"):
+            if hasattr(library, name):
+                getattr(library, name).restype = ctypes.c_char_p
+                return getattr(library, name)().decode()
+    return "unknown"
+
+
+def main() -> None:
+    folder, batch, share = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    found = {"numpy": np.__version__, "blas": blas_core(), "codes": 0, "wrong_codes": 0, "wrong_payloads": 0}
+    tables = []
+    for model, files in manifest.items():
+        prior = IntegerPrior.from_tensors(dict(np.load(folder / f"{model}-coder.npz")))
+        items = items_of(folder, model, files)[::share]
+        for grid in sorted({item.grid for item in items}):
+            alike = [item for item in items if item.grid == grid]
+            for start in range(0, len(alike), batch):
+                wrong, payloads = compared(prior, alike[start : start + batch])
+                found["wrong_codes"] += wrong
+                found["wrong_payloads"] += payloads
+        found["codes"] += sum(item.codes.size for item in items)
+        tables += [f"{number * share} {model} {item.tables}" for number, item in enumerate(items)]
+    print(json.dumps({**found, "tables": tables}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Claims decode_images_per_s ... bundle_overhead_bytes: how fast .vq files are, and what they cost beside their codes.
+
+    python benchmarks/coding_speed.py [--quick] [--seed 0] [--json FILE] [--work DIR]
+
+The model is DIR/fashion-mnist-SEED, as benchmarks/priors.py leaves it; if it is missing, `vqkit train fashion-mnist`
+makes it, and `vqkit train-coder` its coder (--quick: both in some seconds; how long does not change what is measured).
+2,560 test images (--quick: 256) of 28x28 pixels, 49 codes each. One process for each number of threads (1 and 2, of
+torch and NumPy alike), medians of 5 rounds (--quick: 3), the claims at two threads.
+
+decode_images_per_s: bytes of a bundle in memory to pixels, with all checks; decode_codes_images_per_s: to codes.
+decode_single_ms, encode_single_ms: `Artifact.decompress` and `compress` of one image, after some that warm up.
+encode_images_per_s: what `vqkit compress --bundle` does after its start, from PNG files to a file. Overheads: bytes
+beside those of the coder, without names: of a file, and of a bundle for each image.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from _common import Claim, machine, options, report
+
+SOURCE = "fashion-mnist"
+THREADS = (1, 2)
+SINGLES = 20
+
+
+def prepared(folder: Path, seed: int, quick: bool) -> None:
+    """A model with a coder, by the commands that users type."""
+    vqkit = [sys.executable, "-m", "vqkit"]
+    if not (folder / "model.safetensors").exists():
+        short = ["train.steps=20", "coder.steps=5"] if quick else []
+        command = ["train", SOURCE, "--recipe", SOURCE, "--out", str(folder), f"seed={seed}", *short]
+        subprocess.run([*vqkit, *command], check=True)
+    if not (folder / "coder.safetensors").exists():
+        steps = ["--steps", "5"] if quick else []
+        subprocess.run([*vqkit, "train-coder", str(folder), SOURCE, *steps], check=True)
+
+
+def seconds(work: Callable[[], object], rounds: int, count: int) -> dict[str, float]:
+    """Median seconds for each of `count` images: by the clock, and of the processor, all threads together."""
+    clock, processor = [], []
+    for _ in range(rounds):
+        began = time.perf_counter(), time.process_time()
+        work()
+        clock.append(time.perf_counter() - began[0])
+        processor.append(time.process_time() - began[1])
+    return {"clock": median(clock) / count, "processor": median(processor) / count}
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    from PIL import Image
+
+    from vqkit.config import DataConfig
+    from vqkit.data import open_images
+
+    data = open_images(SOURCE, DataConfig(), 0)
+    for number, image in enumerate(data.read(data.splits["test"][:count])[:, 0].numpy()):
+        Image.fromarray(image).save(folder / f"{number:05}.png")
+
+
+def measure(folder: Path, pictures_folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds by what was done, and bytes of overhead."""
+    from PIL import Image
+
+    import vqkit
+    from vqkit.apps.compress import compress, decode, pictures
+
+    artifact, target = vqkit.load(folder), pictures_folder.parent / "all.vq"
+    files = sorted(pictures_folder.iterdir())
+    images = [np.asarray(Image.open(file)) for file in files[:SINGLES]]
+    everything = {"target": target, "bundle": True, "force": True}
+    encode = seconds(lambda: list(compress(artifact, [pictures_folder], **everything)), rounds, len(files))
+    data = target.read_bytes()
+    singles = [artifact.compress(image) for image in images]
+    for one, (_, shown) in zip(singles, pictures(artifact, data), strict=False):
+        assert np.array_equal(artifact.decompress(one), shown)
+    return {
+        "encode_bundle": encode,
+        "decode_bundle": seconds(lambda: list(pictures(artifact, data)), rounds, len(files)),
+        "decode_bundle_codes": seconds(lambda: list(decode(artifact, data)), rounds, len(files)),
+        "decode_single": seconds(lambda: [artifact.decompress(one) for one in singles], rounds, SINGLES),
+        "encode_single": seconds(lambda: [artifact.compress(image) for image in images], rounds, SINGLES),
+        "bytes": overheads(singles[0], data),
+    }
+
+
+def overheads(file: bytes, bundle: bytes) -> dict[str, float]:
+    from vqkit.coding import Bundle, read_file
+
+    opened = Bundle(bundle)
+    codes = sum(
+        len(payload)
+        for number in range(opened.header.num_blocks)
+        for item in opened.block(number).payloads
+        for payload in item
+    )
+    (names,) = opened.sections
+    items = len(opened.header.sizes)
+    return {
+        "file_overhead": len(file) - sum(len(stage.payload) for stage in read_file(file).stages),
+        "bundle_overhead": (len(bundle) - (names.end - names.start) - codes) / items,
+        "bundle_names": (names.end - names.start) / items,
+        "bundle_bytes_an_image": len(bundle) / items,
+    }
+
+
+def with_threads(threads: int, *arguments: object) -> dict[str, dict[str, float]]:
+    """`measure` in a process of its own, as BLAS counts its threads when it is loaded."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
+def main() -> None:
+    arguments = options(__doc__, work=True)
+    count, rounds = (256, 3) if arguments.quick else (2560, 5)
+    with tempfile.TemporaryDirectory() as temporary:
+        model = (arguments.work or Path(temporary)) / f"{SOURCE}-{arguments.seed}"
+        prepared(model, arguments.seed, arguments.quick)
+        folder = Path(temporary) / "pictures"
+        folder.mkdir()
+        write_pictures(folder, count)
+        rows = {threads: with_threads(threads, model, folder, rounds) for threads in THREADS}
+    where = {**machine(), "threads": max(THREADS), "seed": arguments.seed, "images": count, "rows": rows}
+    clock = {name: row.get("clock", 0.0) for name, row in rows[max(THREADS)].items()}
+    extra = rows[max(THREADS)]["bytes"]
+    claims = [
+        Claim("decode_images_per_s", 1 / clock["decode_bundle"], "images/s", ">= 500", None, where),
+        Claim("decode_codes_images_per_s", 1 / clock["decode_bundle_codes"], "images/s", "reported", None, where),
+        Claim("decode_single_ms", 1000 * clock["decode_single"], "ms", "<= 15", None, where),
+        Claim("encode_images_per_s", 1 / clock["encode_bundle"], "images/s", "reported", None, where),
+        Claim("encode_single_ms", 1000 * clock["encode_single"], "ms", "reported", None, where),
+        Claim("file_overhead_bytes", extra["file_overhead"], "bytes", "<= 26", None, where),
+        Claim("bundle_overhead_bytes", extra["bundle_overhead"], "bytes", "<= 2", None, where),
+    ]
+    report(claims, arguments.json)
+    for threads, row in rows.items():
+        print(f"{threads} thread(s): {row}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Claims mutations, mutations_silent, mutations_crashed, mutations_hung: what becomes of damaged .vq files.
+
+    python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
+
+100,000 mutations (--quick: 5,000) of five kinds of files, through the whole decoder: `apps.compress.decode`, and
+`describe`, which `vqkit inspect` shows. Two models that were trained for a moment on the built-in emoji make them, one
+with a codebook, one with three residual stages; pictures are 12x16 pixels, so that a mutation takes about a
+millisecond. A mutation is a pure function of the seed and its number.
+
+Every outcome is one of: a named error (a FormatError); `same`, the codes and size that were written, in files that were
+cut off their whole stages or blocks, and the decoder says so; `mixed`, whole stages or blocks of the second file that
+was spliced in, each with a check sum that holds for it; `resized`, the right codes in a bare stream, of which the
+header has no check sum, with another size. What is none of them counts as silent. A name may be lost or another, as
+names have no check sum. Any other exception is a crash, and a mutation that takes more than DEADLINE seconds of
+processor time hangs.
+mutations_memory: by how much resident memory was at its peak above what it was before the first mutation.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from _common import Claim, machine, options, report
+
+DEADLINE = 10.0
+TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
+        "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
+SIZE = (12, 16)
+STAGES = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One kind of file. artifact: reads it; files: two of it, with codes (items, Q, h, w) each; foreign: a file of the
+    same kind that another model wrote; cuts: where the sections or blocks of the first file begin and end."""
+
+    artifact: object
+    files: tuple[bytes, bytes]
+    codes: tuple[np.ndarray, np.ndarray]
+    foreign: bytes
+    cuts: list[int]
+
+
+# ------------------------------------------------------------------------------------------------------------- subjects
+
+
+def subjects(folder: Path, seed: int) -> dict[str, Subject]:
+    """Models are trained by processes of their own, so that the memory of this one is that of reading."""
+    import vqkit
+    from vqkit.config import DataConfig
+    from vqkit.data import open_images
+
+    data = open_images("emoji", DataConfig(), seed)
+    pictures = data.read(range(12)).permute(0, 2, 3, 1).numpy()[:, : SIZE[0], 8 : 8 + SIZE[1]].copy()
+    settings = {"emoji": ["model.quantizer.codebook_size=64"], "residual": [f"model.quantizer.num_stages={STAGES}"]}
+    found = {}
+    for recipe, more in settings.items():
+        first, second = folder / recipe, folder / f"{recipe}-other"
+        vqkit_run("train", "emoji", "--recipe", recipe, "--out", str(first), *TINY, *more, f"seed={seed}")
+        shutil.copytree(first, second)
+        vqkit_run("train-coder", str(second), "emoji", "--steps", "2")
+        both = vqkit.load(first), vqkit.load(second)
+        name = "file" if recipe == "emoji" else "residual file"
+        found[name] = subject(*both, pictures, write_named)
+        found[f"bare {name}"] = subject(*both, pictures, write_bare)
+        if recipe == "emoji":
+            found["bundle"] = subject(*both, pictures, write_blocks)
+    return found
+
+
+def vqkit_run(*words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "vqkit", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+
+
+def subject(artifact, other, pictures: np.ndarray, write: Callable[..., bytes]) -> Subject:
+    halves = np.split(pictures, 2) if write is write_blocks else (pictures[:1], pictures[1:2])
+    first, second, foreign = write(artifact, halves[0]), write(artifact, halves[1]), write(other, halves[0])
+    codes = artifact.encode(halves[0]).numpy(), artifact.encode(halves[1]).numpy()
+    return Subject(artifact, (first, second), codes, foreign, boundaries(first))
+
+
+def write_named(artifact, pictures: np.ndarray) -> bytes:
+    return artifact.compress(pictures[0], "folder/picture.png")
+
+
+def write_bare(artifact, pictures: np.ndarray) -> bytes:
+    from vqkit.coding import read_file, write_file
+
+    file = read_file(artifact.compress(pictures[0]))
+    return write_file(replace(file.header, model_id=None), file.stages)
+
+
+def write_blocks(artifact, pictures: np.ndarray) -> bytes:
+    """A bundle of blocks of two items, with names."""
+    from vqkit.coding import Block, BundleHeader, Sizes, codes_crc, read_file, write_bundle
+
+    codes = artifact.encode(pictures).numpy()
+    files = [read_file(artifact.compress(picture)) for picture in pictures]
+    one = files[0].header
+    header = BundleHeader(Sizes([SIZE] * len(codes)), one.num_codebooks, one.coder, one.model_id, block_size=2)
+    payloads = [tuple(stage.payload for stage in file.stages) for file in files]
+    spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
+    blocks = [Block(codes_crc(codes[span], number), tuple(payloads[span])) for number, span in enumerate(spans)]
+    return write_bundle(header, blocks, [f"{number}.png" for number in range(len(codes))])
+
+
+def boundaries(data: bytes) -> list[int]:
+    from vqkit.coding import BUNDLE, Bundle, profile_of
+    from vqkit.coding.container import read_layout
+
+    if profile_of(data) == BUNDLE:
+        bundle = Bundle(data)
+        return [bundle.span(0)[0], *(bundle.span(number)[1] for number in range(bundle.whole_blocks)), len(data)]
+    sections = read_layout(data).sections
+    return [sections[0].start, *(one.end for one in sections)]
+
+
+# ------------------------------------------------------------------------------------------------------------ mutations
+
+
+def flipped(one: Subject, rng: np.random.Generator) -> bytes:
+    changed = bytearray(one.files[0])
+    for place in rng.integers(0, len(changed), rng.integers(1, 4)).tolist():
+        changed[place] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def truncated(one: Subject, rng: np.random.Generator) -> bytes:
+    return one.files[0][: int(rng.integers(len(one.files[0])))]
+
+
+def spliced(one: Subject, rng: np.random.Generator) -> bytes:
+    """A beginning of the first file and an end of the second; half of them meet where they should."""
+    first, second = one.files
+    start = int(rng.integers(len(first) + 1))
+    return first[:start] + second[start if rng.integers(2) else int(rng.integers(len(second) + 1)) :]
+
+
+def inserted(one: Subject, rng: np.random.Generator) -> bytes:
+    place = int(rng.integers(len(one.files[0]) + 1))
+    return one.files[0][:place] + rng.bytes(int(rng.integers(1, 9))) + one.files[0][place:]
+
+
+def deleted(one: Subject, rng: np.random.Generator) -> bytes:
+    place = int(rng.integers(len(one.files[0])))
+    return one.files[0][:place] + one.files[0][place + int(rng.integers(1, 9)) :]
+
+
+def zeroed(one: Subject, rng: np.random.Generator) -> bytes:
+    place, length = int(rng.integers(len(one.files[0]))), int(rng.integers(1, 17))
+    end = min(place + length, len(one.files[0]))
+    return one.files[0][:place] + bytes(end - place) + one.files[0][end:]
+
+
+def emptied(one: Subject, rng: np.random.Generator) -> bytes:
+    """Nothing, the magic bytes alone, noise, or noise behind the magic bytes."""
+    return one.files[0][: int(rng.choice([0, 0, 4]))] + rng.bytes(int(rng.choice([0, 5, 200])))
+
+
+def foreign(one: Subject, rng: np.random.Generator) -> bytes:
+    """Another model's file, or an end of it behind our header."""
+    return one.foreign if rng.integers(2) else one.files[0][: one.cuts[0]] + one.foreign[one.cuts[0] :]
+
+
+def swapped(one: Subject, rng: np.random.Generator) -> bytes:
+    """Sections or blocks in another order, some of them twice or not at all."""
+    data, cuts = one.files[0], one.cuts
+    parts = [data[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    chosen = (
+        rng.integers(0, len(parts), rng.integers(0, len(parts) + 2)) if rng.integers(2) else rng.permutation(len(parts))
+    )
+    return data[: cuts[0]] + b"".join(parts[place] for place in chosen.tolist())
+
+
+MUTATIONS = (flipped, truncated, spliced, inserted, deleted, zeroed, emptied, foreign, swapped)
+
+
+# ------------------------------------------------------------------------------------------------------------- outcomes
+
+
+def outcome(one: Subject, data: bytes) -> str:
+    """Name of the error, or same, mixed, resized, silent, crashed, hung: see above."""
+    from vqkit.apps.compress import decode
+    from vqkit.coding import FormatError, describe
+
+    found, error = [], ""
+    signal.setitimer(signal.ITIMER_VIRTUAL, DEADLINE)
+    try:
+        describe(data)
+        for decoded in decode(one.artifact, data):
+            found.append(decoded)
+    except FormatError as problem:
+        error = type(problem).__name__
+    except TimeoutError:
+        print(f"hung: {data.hex()}")
+        return "hung"
+    except Exception as problem:  # what is counted here is what must not be
+        print(f"crash: {problem!r} for {data.hex()}")
+        return f"crashed: {type(problem).__name__}"
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    judged = judge(one, found, complete=not error)
+    if judged == "silent":
+        print(f"silent: {data.hex()}")
+    # An error may come behind images that are right, as in a bundle that was cut off: they must be right all the same.
+    return judged if judged == "silent" or not error else error
+
+
+def judge(one: Subject, found: list, complete: bool) -> str:
+    """Images that were given against those that were written; complete: no error says that some are missing."""
+    wholes, mixed, resized = one.codes, False, False
+    if len(found) != len(wholes[0]) and (complete or len(found) > len(wholes[0])):
+        return "silent"
+    for item, decoded in enumerate(found):
+        given = decoded.codes[(decoded.codes >= 0).all((1, 2))]  # without stages that are marked as missing
+        if len(given) == 0 or (len(given) < len(decoded.codes) and not decoded.truncated):
+            return "silent"
+        right = [[np.array_equal(codes, whole[item, stage]) for whole in wholes] for stage, codes in enumerate(given)]
+        if not all(map(any, right)):
+            return "silent"
+        mixed |= not all(of_first for of_first, _ in right)
+        resized |= decoded.size != SIZE
+    if resized:
+        return "resized" if one.files[0][3] % 16 == 0 else "silent"  # the low bits are the profile: 0 is bare
+    return "mixed" if mixed else "same"
+
+
+def run(count: int, seed: int) -> tuple[dict[str, Counter], float]:
+    """Outcomes by mutation and kind of file, and growth of the peak of resident memory, MB."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGVTALRM, stop)
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = subjects(Path(folder), seed)
+    for one in kinds.values():
+        assert outcome(one, one.files[0]) == "same"
+    before = kibibytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    outcomes: dict[str, Counter] = {}
+    pairs = [(name, mutate) for name in kinds for mutate in MUTATIONS]
+    for number in range(count):
+        name, mutate = pairs[number % len(pairs)]
+        data = mutate(kinds[name], np.random.default_rng([seed, number]))
+        outcomes.setdefault(f"{name}, {mutate.__name__}", Counter())[outcome(kinds[name], data)] += 1
+    return outcomes, (kibibytes("VmHWM") - before) * 1024 / 1e6
+
+
+def kibibytes(what: str) -> int:
+    """Resident memory of this process: VmRSS, now, or VmHWM, its peak."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+def main() -> None:
+    arguments = options(__doc__)
+    count = 5_000 if arguments.quick else 100_000
+    began = time.perf_counter()
+    outcomes, memory = run(count, arguments.seed)
+    total = sum(outcomes.values(), Counter())
+    crashed = sum(number for name, number in total.items() if name.startswith("crashed"))
+    where = {**machine(), "seed": arguments.seed, "seconds": time.perf_counter() - began, "outcomes": dict(total)}
+    where["by_kind"] = {name: dict(counts.most_common()) for name, counts in outcomes.items()}
+    print("\n".join(f"{name:<20} {number}" for name, number in total.most_common()))
+    claims = [
+        Claim("mutations", total.total(), "", ">= 100000", None, where),
+        Claim("mutations_silent", total["silent"], "", "0", None, where),
+        Claim("mutations_crashed", crashed, "", "0", None, where),
+        Claim("mutations_hung", total["hung"], "", "0", None, where),
+        Claim("mutations_memory", memory, "MB", "reported", None, where),
+    ]
+    report(claims, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

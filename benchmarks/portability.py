@@ -1,0 +1,206 @@
+"""Claims portability_differences, portability_codes: .vq files give the same codes and bytes everywhere.
+
+    python benchmarks/portability.py [--quick] [--seed 0] [--json FILE] [--work DIR]
+
+Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers of stages, are
+trained for a moment on the built-in emoji, each with its coder. Each writes fifteen golden files: ten of single
+pictures of random sizes, five bundles; 10^6 codes in all (--quick: two models, 3 x 10^4 codes). They are decoded
+and written anew by processes that have NumPy and `vqkit.coding` alone, under every combination of: the processor's own
+instructions, AVX-512, AVX2, SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's
+libraries, although none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
+that is installed; 1 and 2 threads, batches of 64 and of 1. All items are decoded with one thread in batches of 64, a
+sample of them in the other ways (RUNS).
+
+portability_differences: codes that differ from those that were written, payloads that differ when they are written
+anew, and items whose frequencies (SHA-256 of all of them) differ from the first setting's, over all settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from _common import Claim, kept, machine, options, report
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
+        "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
+KIND = "model.quantizer."
+MODELS = {
+    "vq": [f"{KIND}codebook_size=512"],
+    "vq-2": [f"{KIND}codebook_size=2"],
+    "vq-cosine": [f"{KIND}distance=cosine", f"{KIND}codebook_size=1024"],
+    "simvq": [f"{KIND}kind=simvq", f"{KIND}codebook_size=100"],
+    "fsq": [f"{KIND}kind=fsq", f"{KIND}levels=[8,8,8]"],
+    "lfq": [f"{KIND}kind=lfq", f"{KIND}bits=12"],
+    "bsq": [f"{KIND}kind=bsq", f"{KIND}bits=9"],
+    "bins": [f"{KIND}kind=gaussian_codebook", f"{KIND}levels=[5,5,5,5]"],
+    "draws": [f"{KIND}kind=gaussian_codebook", f"{KIND}layout=draws", f"{KIND}codebook_size=300"],
+    "residual": [
+        f"{KIND}kind=residual",
+        f"{KIND}num_stages=4",
+        f"{KIND}stage.kind=vq",
+        f"{KIND}stage.codebook_size=64",
+    ],
+    "residual-fsq": [f"{KIND}kind=residual", f"{KIND}num_stages=8", f"{KIND}stage.kind=fsq"],
+    "product": [f"{KIND}kind=product", f"{KIND}num_groups=2"],
+    "hierarchical": [f"{KIND}kind=hierarchical", f"{KIND}bottom.kind=vq", f"{KIND}bottom.codebook_size=128"],
+    "three-grids": [
+        f"{KIND}kind=hierarchical",
+        f"{KIND}top.kind=hierarchical",
+        f"{KIND}bottom.kind=vq",
+        f"{KIND}bottom.codebook_size=16",
+    ],
+}
+SINGLES, BUNDLES, CODES = 10, 5, 72_000
+"""of each model; codes of its bundles"""
+
+WIDE = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4"
+INSTRUCTIONS = {
+    "own": {},
+    "AVX-512": {"OPENBLAS_CORETYPE": "SkylakeX"},
+    "AVX2": {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": WIDE, "ATEN_CPU_CAPABILITY": "avx2",
+             "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"},
+    "SSE4.2": {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
+               "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
+    "SSE3": {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
+             "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
+}  # fmt: skip
+RUNS = ((1, 64, 1), (1, 1, 200), (2, 64, 20), (2, 1, 200))
+"""threads; items that are decoded together; of which only every so many-th"""
+
+
+# --------------------------------------------------------------------------------------------------------- golden files
+
+
+def write_golden(folder: Path, models: dict[str, list[str]], codes: int, seed: int) -> dict:
+    """Golden files with manifest.json: of each model the files, and of each file the grids of its items."""
+    import vqkit
+
+    files = {}
+    for model, overrides in models.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            artifact = vqkit.train("emoji", temporary, "emoji", [*TINY, *overrides, f"seed={seed}"])
+        assert artifact is not None and artifact.coder is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / f"{model}-coder.npz", **artifact.coder.tensors())
+        files[model] = write_files(folder, model, artifact, codes, np.random.default_rng(seed))
+    return files
+
+
+def write_files(folder: Path, model: str, artifact, codes: int, rng: np.random.Generator) -> list[dict]:
+    sheet, written, expected = mosaic(artifact.config.seed), [], {}
+    for number in range(SINGLES + BUNDLES):
+        count, limit = (1, 128) if number < SINGLES else (codes // BUNDLES, 32)
+        height, width = rng.integers(limit // 4, limit + 1, 2).tolist()
+        count = -(-count // artifact.encode(sheet[:height, :width])[0].numel())
+        pictures = np.stack([cut(sheet, height, width, rng) for _ in range(count)])
+        found, name = artifact.encode(pictures).numpy(), f"{model}-{number:02}.vq"
+        data = artifact.compress(pictures[0]) if number < SINGLES else bundle(artifact, pictures, found)
+        (folder / name).write_bytes(data)
+        written.append({"name": name, "grids": [list(found.shape[2:])] * count})
+        expected[name] = found.astype(np.uint16)
+    np.savez_compressed(folder / f"{model}-codes.npz", **expected)
+    return written
+
+
+def bundle(artifact, pictures: np.ndarray, codes: np.ndarray) -> bytes:
+    from vqkit.coding import Block, BundleHeader, Sizes, codes_crc, read_file, write_bundle
+
+    one, payloads = read_file(artifact.compress(pictures[0])).header, artifact.coder.encode(codes)
+    sizes = Sizes([pictures.shape[1:3]] * len(codes))
+    header = BundleHeader(sizes, one.num_codebooks, one.coder, one.model_id)
+    spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
+    blocks = [
+        Block(codes_crc(codes[span], number), tuple(map(tuple, payloads[span]))) for number, span in enumerate(spans)
+    ]
+    return write_bundle(header, blocks)
+
+
+def mosaic(seed: int) -> np.ndarray:  # (384, 384, 3)
+    """144 emoji side by side."""
+    from vqkit.config import DataConfig
+    from vqkit.data import open_images
+
+    images = open_images("emoji", DataConfig(), seed).read(range(144)).permute(0, 2, 3, 1).numpy()
+    return images.reshape(12, 12, 32, 32, 3).swapaxes(1, 2).reshape(384, 384, 3)
+
+
+def cut(sheet: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    top, left = (int(rng.integers(sheet.shape[axis] - side + 1)) for axis, side in enumerate((height, width)))
+    return sheet[top : top + height, left : left + width].copy()
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def pythons(work: Path) -> dict[str, Path]:
+    """Interpreters by NumPy: the one that runs this, and one that has NumPy 1.26.4 and nothing else."""
+    old = work / "numpy-1.26"
+    if not (old / "pyvenv.cfg").exists():
+        venv.create(old, with_pip=True)
+        command = [old / "bin" / "python", "-m", "pip", "install", "--quiet", "numpy==1.26.4"]
+        subprocess.run(command, check=True)
+    return {"installed": Path(sys.executable), "1.26.4": old / "bin" / "python"}
+
+
+def decoded(python: Path, golden: Path, variables: dict[str, str], threads: int, batch: int, share: int) -> dict:
+    """What benchmarks/_coding.py says under these settings, and nothing that this process happens to have set."""
+    blas = ("OPENBLAS_", "OMP_", "MKL_", "NPY_", "ATEN_", "ONEDNN_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(blas)}
+    environment |= {"PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": str(threads), **variables}
+    command = [
+        str(python),
+        "-W",
+        "ignore",
+        str(ROOT / "benchmarks" / "_coding.py"),
+        str(golden),
+        str(batch),
+        str(share),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    arguments = options(__doc__, work=True)
+    models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
+    codes = 10_000 if arguments.quick else CODES
+    instructions = ["own", "SSE3"] if arguments.quick else list(INSTRUCTIONS)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        golden = work / "golden"
+        kept(golden / "manifest.json", lambda: write_golden(golden, models, codes, arguments.seed))
+        rows, tables = [], dict[str, str]()
+        for (numpy, python), name, (threads, batch, share) in product(pythons(work).items(), instructions, RUNS):
+            row = {"python": numpy, "instructions": name, "threads": threads, "batch": batch}
+            file = work / f"decoded-{numpy}-{name}-{threads}-{batch}.json"
+            found = kept(file, lambda: decoded(python, golden, INSTRUCTIONS[name], threads, batch, share))  # noqa: B023
+            these = dict(line.rsplit(" ", 1) for line in found.pop("tables"))
+            tables = tables or these
+            differing = sum(tables[item] != sum_ for item, sum_ in these.items())
+            rows.append({**row, **found, "wrong_tables": differing})
+            print(rows[-1], flush=True)
+        files = len(list(golden.glob("*.vq")))
+    where = {**machine(), "seed": arguments.seed, "files": files, "models": list(models), "rows": rows}
+    wrong = sum(row[key] for row in rows for key in ("wrong_codes", "wrong_payloads", "wrong_tables"))
+    claims = [
+        Claim("portability_differences", wrong, "", "0", None, where),
+        Claim("portability_codes", rows[0]["codes"], "codes", ">= 1e6", None, where),
+        Claim("portability_files", files, "files", ">= 200", None, where),
+        Claim("portability_settings", len(rows), "", "reported", None, where),
+    ]
+    report(claims, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The codes of each codebook: how often and where they occur, and what the images show there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...artifact import Artifact
+from ...metrics import code_counts, entropy_bits, perplexity
+from ...model.quantizers.vq import map_rows
+from .field import ReceptiveField
+from .sample import Sample, decoded, shrunk
+
+MAX_CODES = 16384
+"""codes of all codebooks that have pictures, the most used ones"""
+MAX_TYPICAL, MIN_TYPICAL = 8, 2
+"""patches of a code"""
+SHEET_PIXELS = 6_000_000
+"""pixels of all patches, which bounds the size of the page"""
+MAX_SIDE, MAX_MAP = 24, 16
+"""pixels of a patch, and cells of a position map, at most"""
+BATCH_VALUES = 1 << 24
+"""pixel values of patches that are held at once"""
+NUM_NEIGHBOURS = 6
+DUPLICATE = 0.1
+"""of the median distance to the nearest code: what is nearer counts as a duplicate"""
+
+
+@dataclass(frozen=True)
+class Book:
+    """One codebook; S of its codes are shown, the most used first.
+
+    name: of the stage, group or place it serves. counts: (K,) int64. codes: (S,) their numbers. means: uint8
+    (S, s, s, C), the mean of all patches of a code: of later residual stages, of what the earlier ones left over,
+    with grey as zero and `gain` times as strong. typical: uint8 (S, n, s, s, C), real patches nearest to that mean, no
+    two of one image; num_typical (S,) how many there are. positions: (S, h, w), times that the code occurs there.
+    plane: (S, 2) float64, the codes' vectors on their two main axes, which hold `explained` of the variance; or, where
+    training put the codes on a map (`neighbourhood`), their columns and rows there, and `explained` is None.
+    neighbours: (S, m) rows of the nearest codes, distances: (S, m) float64. close: pairs of rows nearer than DUPLICATE.
+    """
+
+    name: str
+    counts: np.ndarray
+    perplexity: float
+    entropy_bits: float
+    codes: np.ndarray
+    means: np.ndarray
+    gain: float
+    typical: np.ndarray
+    num_typical: np.ndarray
+    positions: np.ndarray
+    plane: np.ndarray
+    explained: float | None
+    neighbours: np.ndarray
+    distances: np.ndarray
+    close: list[tuple[int, int]]
+
+
+def books(artifact: Artifact, sample: Sample, field: ReceptiveField) -> list[Book]:
+    """One for each codebook; where several places share one, their codes are counted together."""
+    quantizer = artifact.model.quantizer
+    counts = quantizer.per_codebook(code_counts(sample.codes, quantizer.codebook_size))
+    return [_book(artifact, sample, field, places, row) for places, row in zip(quantizer.places(), counts, strict=True)]
+
+
+def place_names(artifact: Artifact) -> list[str]:
+    """What each of the Q codes of a position is called."""
+    count = artifact.model.quantizer.num_codebooks
+    word = {"residual": "stage", "product": "group"}.get(artifact.config.model.quantizer.kind, "place")
+    return [f"{word} {number}" for number in range(1, count + 1)] if count > 1 else ["codebook"]
+
+
+def _book(artifact: Artifact, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor) -> Book:
+    names, quantizer = place_names(artifact), artifact.model.quantizer
+    order = counts.argsort(descending=True, stable=True)
+    codes = order[: min(int((counts > 0).sum()), MAX_CODES // len(quantizer.places()))]
+    row_of = torch.full((len(counts) + 1,), -1)  # of a code; the last one is padding's
+    row_of[codes] = torch.arange(len(codes))
+    patches = Patches(artifact, sample, field, places, row_of)
+    means = patches.means(len(codes))
+    side, num = _layout(len(codes) * len(quantizer.places()), field)
+    typical, num_typical = patches.typical(means, num)
+    gain = 127 / max(float(means.abs().quantile(0.995) if means.numel() < 1 << 24 else means.abs().max()), 1.0)
+    shown = means if places[0] not in patches.leftovers else 128 + gain * means
+    vectors = quantizer.parts()[places[0]].lookup(codes[:, None]).detach()
+    plane, explained = _plane(vectors) if not _has_map(artifact) else (_map(codes, len(counts)), None)
+    neighbours, distances = _neighbours(vectors)
+    return Book(
+        name=names[places[0]] + (f" to {names[places[-1]].split()[-1]}" if len(places) > 1 else ""),
+        counts=counts.numpy(),
+        perplexity=perplexity(counts[None]),
+        entropy_bits=entropy_bits(counts[None]),
+        codes=codes.numpy(),
+        means=shrunk(shown, side),
+        gain=gain if places[0] in patches.leftovers else 0.0,
+        typical=shrunk(typical, side),
+        num_typical=num_typical,
+        positions=patches.positions(len(codes)),
+        plane=plane,
+        explained=explained,
+        neighbours=neighbours,
+        distances=distances,
+        close=_close(neighbours, distances),
+    )
+
+
+def _layout(num_codes: int, field: ReceptiveField) -> tuple[int, int]:
+    """Pixels of a patch's longer side and how many typical patches of each code, so that the page has room for all."""
+    room = SHEET_PIXELS // num_codes
+    side = min(MAX_SIDE, max(field.side), math.isqrt(room // (1 + MIN_TYPICAL)))
+    return side, max(MIN_TYPICAL, min(MAX_TYPICAL, room // side**2 - 1))
+
+
+class Patches:
+    """The patch of the effective receptive field around every position of every image.
+
+    Beyond the edge of an image its outermost pixels are repeated. Of a later residual stage the patch is cut from
+    what the stages before it left over: original minus what they decode to.
+    """
+
+    def __init__(
+        self, artifact: Artifact, sample: Sample, field: ReceptiveField, places: list[int], row_of: Tensor
+    ) -> None:
+        self.artifact, self.sample, self.places, self.row_of = artifact, sample, places, row_of
+        kind = artifact.config.model.quantizer.kind
+        self.leftovers = {place for place in places if kind == "residual" and place > 0}
+        model, (height, width) = artifact.model, artifact.size
+        sides = [tile / parts for tile, parts in zip(model.tile, model.tile_grid, strict=True)]
+        tops, lefts = (
+            ((torch.arange(count) * step).round().long() - field.margin)[:, None] + torch.arange(side)
+            for count, step, side in zip(model.grid(artifact.size), sides, field.side, strict=True)
+        )
+        self.rows, self.columns = tops.clamp(0, height - 1), lefts.clamp(0, width - 1)  # (h, s) and (w, s)
+        energy, inside = torch.from_numpy(field.energy), torch.zeros(field.side, dtype=torch.float64)
+        top, left = tops[field.row], lefts[field.column]
+        real = ((top >= 0) & (top < height))[:, None] & ((left >= 0) & (left < width))[None]
+        inside[real] = energy[self.rows[field.row][:, None], self.columns[field.column][None]][real]
+        self.weights = (inside / inside.sum()).float()  # (s, s)
+        each = sample.codes[0, 0].numel() * sample.images.shape[1] * self.weights.numel()
+        self.step = max(1, BATCH_VALUES // each)  # images whose patches are cut at once
+
+    def means(self, num_codes: int) -> Tensor:
+        """(S, C, s, s) float32 of all patches of each code."""
+        channels, (high, wide) = self.sample.images.shape[1], self.weights.shape
+        total, counts = torch.zeros(num_codes, channels * high * wide), torch.zeros(num_codes)
+        for start in range(0, len(self.sample), self.step):
+            for place in self.places:
+                rows, patches = self._cut(start, place)
+                total.index_add_(0, rows, patches)
+                counts.index_add_(0, rows, torch.ones(len(rows)))
+        return (total / counts[:, None].clamp(min=1)).reshape(num_codes, channels, high, wide)
+
+    def typical(self, means: Tensor, num: int) -> tuple[Tensor, np.ndarray]:
+        """Real patches nearest to each mean, uint8 (S, num, C, s, s), and how many there are (S,).
+
+        Pixels count as much as the encoder weighs them.
+        """
+        found = []
+        for start in range(0, len(self.sample), self.step):
+            for place in self.places:
+                rows, patches = self._cut(start, place)
+                weights = self.weights.expand(means.shape[1:]).reshape(-1)
+                distances = (patches - means.flatten(1)[rows]).square() @ weights
+                where = self._where(start, place)
+                found.append(torch.stack([rows.double(), distances.double(), *where.T.double()], 1))
+        codes, ranks, chosen = _nearest_of_each(torch.cat(found).numpy(), num)
+        result = torch.zeros(len(means), num, *means.shape[1:], dtype=torch.uint8)
+        image, row, column = chosen.T
+        cut = self.sample.images[
+            image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]
+        ]  # (n, s, s, C)
+        result[codes, ranks] = cut.permute(0, 3, 1, 2)
+        return result, np.bincount(codes, minlength=len(means))
+
+    def positions(self, num_codes: int) -> np.ndarray:
+        """(S, h, w) int64, cells joined where the grid is finer than MAX_MAP."""
+        high, wide = self.sample.codes.shape[2:]
+        joined = [-(-side // MAX_MAP) for side in (high, wide)]
+        parts = [-(-side // join) for side, join in zip((high, wide), joined, strict=True)]
+        counts = torch.zeros(num_codes * parts[0] * parts[1], dtype=torch.long)
+        cells = (torch.arange(high) // joined[0])[:, None] * parts[1] + torch.arange(wide) // joined[1]
+        for place in self.places:
+            rows = self.row_of[self.sample.codes[:, place]]
+            keys = (rows * parts[0] * parts[1] + cells)[rows >= 0]
+            counts += torch.bincount(keys, minlength=len(counts))
+        return counts.reshape(num_codes, *parts).numpy()
+
+    def _where(self, start: int, place: int) -> Tensor:
+        """Image, row and column (n, 3) of the positions in a batch whose code is shown."""
+        found = (self.row_of[self.sample.codes[start : start + self.step, place]] >= 0).nonzero()
+        found[:, 0] += start
+        return found
+
+    def _cut(self, start: int, place: int) -> tuple[Tensor, Tensor]:
+        """Rows (n,) of the codes of a batch, and their patches (n, C * s * s) float32."""
+        codes = self.sample.codes[start : start + self.step]
+        pixels = self.sample.images[start : start + self.step].float()
+        if place in self.leftovers:
+            earlier = torch.arange(codes.shape[1])[:, None, None] < place
+            pixels = pixels - decoded(self.artifact, codes.where(earlier, -1)).float()
+        rows = self.row_of[codes[:, place]]
+        image, row, column = (rows >= 0).nonzero().T
+        patches = pixels[image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]]
+        return rows[rows >= 0], patches.permute(0, 3, 1, 2).flatten(1)
+
+
+def _nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of rows (code, distance, image, row, column) the `num` nearest of each code, no two of one image.
+
+    Gives codes (n,), ranks from 0 (n,), and image, row and column (n, 3).
+    """
+    found = found[np.lexsort((found[:, 1], found[:, 2], found[:, 0]))]
+    first = np.r_[True, (found[1:, [0, 2]] != found[:-1, [0, 2]]).any(1)] if len(found) else np.zeros(0, bool)
+    found = found[first]
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    codes = found[:, 0].astype(np.int64)
+    ranks = np.arange(len(codes)) - np.searchsorted(codes, codes)
+    kept = ranks < num
+    return codes[kept], ranks[kept], found[kept, 2:].astype(np.int64)
+
+
+def _has_map(artifact: Artifact) -> bool:
+    return getattr(artifact.config.model.quantizer, "neighbourhood", 0) > 0
+
+
+def _map(codes: Tensor, size: int) -> np.ndarray:
+    """Column and row (S, 2) of each code on the map of a Kohonen codebook, rows downwards."""
+    columns = size // map_rows(size)
+    return torch.stack([codes % columns, -(codes // columns)], 1).double().numpy()
+
+
+def _plane(vectors: Tensor) -> tuple[np.ndarray, float]:
+    """Vectors (S, d) on their two main axes (S, 2), and the share of the variance that these hold."""
+    centred = (vectors - vectors.mean(0)).double()
+    values, axes = torch.linalg.eigh(centred.T @ centred)
+    main = axes[:, -2:].flip(1)  # one column if d is 1
+    plane = np.zeros((len(vectors), 2))
+    plane[:, : main.shape[1]] = (centred @ main).numpy()
+    return plane, float(values[-2:].sum() / values.sum().clamp(min=1e-30))
+
+
+def _neighbours(vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and distances (S, m) of the codes nearest to each, without itself."""
+    num = min(NUM_NEIGHBOURS, len(vectors) - 1)
+    rows, distances = [], []
+    for start in range(0, len(vectors), 1024):
+        apart = torch.cdist(vectors[start : start + 1024].double(), vectors.double())
+        own = torch.arange(start, start + len(apart))[:, None]
+        nearest = apart.scatter_(1, own, torch.inf).topk(num, largest=False) if num else None
+        rows.append(nearest.indices if nearest else torch.zeros(len(apart), 0, dtype=torch.long))
+        distances.append(nearest.values if nearest else torch.zeros(len(apart), 0))
+    return torch.cat(rows).numpy(), torch.cat(distances).numpy()
+
+
+def _close(neighbours: np.ndarray, distances: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows that count as duplicates, nearest first."""
+    if not distances.size:
+        return []
+    limit = DUPLICATE * float(np.median(distances[:, 0]))
+    found: dict[tuple[int, int], float] = {}
+    for row, column in zip(*np.nonzero(distances <= limit), strict=True):
+        first, second = sorted((int(row), int(neighbours[row, column])))
+        found[first, second] = float(distances[row, column])
+    return sorted(found, key=found.__getitem__)

@@ -1,0 +1,192 @@
+"""What happens when codes change: swaps, importance of positions, residual stages one by one; and what surprises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...artifact import Artifact
+from ...errors import VqkitError
+from ...metrics import psnr
+from .atlas import Book
+from .sample import BATCH_SIZE, Sample, decoded, shrunk
+
+NUM_SWAPPED, NUM_COMMON = 8, 64
+"""codes that are swapped for one another, and how many of the most used they are chosen from"""
+MAX_SIDE = 96
+"""pixels of a picture on the page"""
+MAX_DECODED = 4096
+"""images that are decoded to measure importance"""
+NUM_SHOWN = 12
+MAX_STAGES = 8
+MAX_SCORED = 1 << 15
+"""codes that the prior is asked about"""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Code `code` replaced by `other` in one real image, at the first place of the first codebook.
+
+    image: row of the sample. place: (row, column) of the one that is swapped. places: (h, w) bool, all of them. here
+    and everywhere: root mean square of the change in levels, over the whole picture. pictures: uint8 (3, H, W, C), as
+    it was, swapped here, swapped everywhere.
+    """
+
+    code: int
+    other: int
+    image: int
+    place: tuple[int, int]
+    places: np.ndarray
+    here: float
+    everywhere: float
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
+class Peel:
+    """A residual model decoded from its first stages: counts of stages, PSNR in dB and bits of an image (T,) each.
+
+    originals: uint8 (n, H, W, C). pictures: uint8 (T, n, H, W, C).
+    """
+
+    stages: list[int]
+    psnr: list[float]
+    bits: list[float]
+    originals: np.ndarray
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Images and what their codes cost under the prior, the least likely first.
+
+    pictures: uint8 (n, H, W, C). bits: (n, h, w) float64, over all codes of a position. ranks: (n,) among `images`,
+    1 for the least likely. names: (n,).
+    """
+
+    pictures: np.ndarray
+    bits: np.ndarray
+    ranks: list[int]
+    names: list[str]
+    images: int
+
+
+# ------------------------------------------------------------------------------------------------------------- swaps
+
+
+@torch.no_grad()
+def swaps(artifact: Artifact, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]]) -> list[Swap]:
+    """Much used codes that differ for one another, and those that are `wanted`: (code, other) pairs.
+
+    Errors: VqkitError for a code that is not in the codebook, or in none of the images.
+    """
+    codes, size = sample.codes[:, 0], len(book.counts)
+    for pair in wanted:
+        if not all(0 <= code < size for code in pair):
+            raise VqkitError(f"--swap {pair[0]} {pair[1]}: codes of the first codebook are 0 to {size - 1}")
+        if not bool((codes == pair[0]).any()):
+            raise VqkitError(f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images that are shown")
+    chosen = _different(artifact, codes)
+    pairs = [(code, other) for code in chosen for other in chosen if code != other]
+    return [_swap(artifact, sample, *pair) for pair in dict.fromkeys([*wanted, *pairs])]
+
+
+def _different(artifact: Artifact, codes: Tensor) -> list[int]:
+    """NUM_SWAPPED of the NUM_COMMON most used codes: the most used, then each time the one farthest from all taken."""
+    counts = torch.bincount(codes[codes >= 0], minlength=NUM_SWAPPED)
+    common = counts.argsort(descending=True, stable=True)[: min(NUM_COMMON, int((counts > 0).sum()))]
+    vectors = artifact.model.quantizer.parts()[0].lookup(common[:, None])
+    apart, taken = torch.cdist(vectors, vectors), [0]
+    while len(taken) < min(NUM_SWAPPED, len(common)):
+        taken.append(int(apart[taken].amin(0).argmax()))
+    return [int(common[place]) for place in sorted(taken)]
+
+
+def _swap(artifact: Artifact, sample: Sample, code: int, other: int) -> Swap:
+    """In the image that has the code most often; here: the occurrence nearest to the middle."""
+    found = sample.codes[:, 0] == code
+    image = int(found.flatten(1).sum(1).argmax())
+    places = found[image]
+    rows, columns = places.nonzero().T
+    middle = [(side - 1) / 2 for side in places.shape]
+    nearest = int(((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2).argmin())
+    here = torch.zeros_like(places)
+    here[rows[nearest], columns[nearest]] = True
+    variants = sample.codes[image].repeat(3, 1, 1, 1)
+    variants[1, 0][here], variants[2, 0][places] = other, other
+    pictures = decoded(artifact, variants)
+    here_only, everywhere = (pictures[1:].float() - pictures[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
+    place = int(rows[nearest]), int(columns[nearest])
+    shown = shrunk(pictures, MAX_SIDE)
+    return Swap(code, other, image, place, places.numpy(), here_only, everywhere, shown)
+
+
+# -------------------------------------------------------------------------------------------------------- importance
+
+
+@torch.no_grad()
+def importance(artifact: Artifact, sample: Sample) -> np.ndarray:
+    """(h, w) float64: how far a picture changes when the codes of a position are another image's.
+
+    Root mean square over images and values, in levels.
+    """
+    rows, columns = sample.codes.shape[2:]
+    codes = sample.codes[: max(4, MAX_DECODED // (rows * columns))]
+    before, others = decoded(artifact, codes).float(), codes.roll(1, 0)
+    change = np.zeros((rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            swapped = codes.clone()
+            swapped[:, :, row, column] = others[:, :, row, column]
+            change[row, column] = float((decoded(artifact, swapped).float() - before).square().double().mean().sqrt())
+    return change
+
+
+# -------------------------------------------------------------------------------------------------------------- peel
+
+
+@torch.no_grad()
+def peel(artifact: Artifact, sample: Sample) -> Peel | None:
+    """None for models that are not residual."""
+    quantizer = artifact.model.quantizer
+    total = quantizer.num_codebooks
+    if artifact.config.model.quantizer.kind != "residual" or total < 2:
+        return None
+    counts = sorted({round(count) for count in np.linspace(1, total, min(total, MAX_STAGES))})
+    cells = sample.codes[0, 0].numel()
+    order, figures, pictures = torch.arange(total)[:, None, None], list[float](), list[np.ndarray]()
+    for count in counts:
+        codes = sample.codes.where(order < count, -1)
+        values = [psnr(decoded(artifact, codes[part]), sample.images[part]) for part in _parts(len(codes))]
+        figures.append(float(torch.cat(values).double().mean()))
+        pictures.append(shrunk(decoded(artifact, codes[:NUM_SHOWN]), MAX_SIDE))
+    sizes = np.log2(quantizer.codebook_sizes)
+    bits = [float(sizes[:count].sum()) * cells for count in counts]
+    return Peel(counts, figures, bits, shrunk(sample.images[:NUM_SHOWN], MAX_SIDE), np.stack(pictures))
+
+
+def _parts(total: int) -> list[slice]:
+    return [slice(start, start + BATCH_SIZE) for start in range(0, total, BATCH_SIZE)]
+
+
+# ---------------------------------------------------------------------------------------------------------- surprise
+
+
+@torch.no_grad()
+def surprise(artifact: Artifact, sample: Sample, names: Sequence[str]) -> Surprise | None:
+    """The least and the most likely images, told nothing; None without a prior. `names`: of all items of the data."""
+    if artifact.prior is None:
+        return None
+    num = max(NUM_SHOWN, MAX_SCORED // sample.codes[0].numel())
+    bits = artifact.prior.code_bits(sample.codes[:num]).sum(1)  # (n, h, w)
+    order = bits.flatten(1).sum(1).argsort(descending=True)
+    half = NUM_SHOWN // 2
+    kept = torch.cat([order[:half], order[half:][-half:]])
+    ranks = torch.cat([torch.arange(len(order))[:half], torch.arange(len(order))[half:][-half:]]) + 1
+    labels = [names[int(sample.indices[int(image)])] for image in kept]
+    pictures: Tensor = sample.images[kept]
+    return Surprise(shrunk(pictures, MAX_SIDE), bits[kept].numpy(), ranks.tolist(), labels, len(order))

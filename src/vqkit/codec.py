@@ -1,0 +1,121 @@
+"""How files of one kind are coded: which numbers they hold, with which coder, and what names the model in them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .coding import (
+    PIXELS,
+    ContextMixing,
+    CorruptHeader,
+    FileHeader,
+    IntegerPrior,
+    OutOfBounds,
+    Stage,
+    Truncated,
+    VqFile,
+    check_codes,
+    check_model,
+    codes_crc,
+    write_file,
+)
+from .errors import VqkitError
+from .files import write_whole
+
+MAX_BYTES = 1 << 28
+"""of a coder's file that are read at most"""
+MAX_DECODED = 1 << 22
+"""codes of a compressed image: a few bytes may claim any number of them"""
+
+CoderT = TypeVar("CoderT")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One kind of file. modality, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
+
+    num_stages: of a whole file; has_prefixes: whether its first stages alone make a picture. grid_of: height and width
+    of an image -> those of its codes.
+    """
+
+    modality: int
+    coder: int
+    engine: IntegerPrior | ContextMixing
+    model_id: bytes
+    num_stages: int
+    has_prefixes: bool
+    grid_of: Callable[[tuple[int, int]], tuple[int, int]]
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the codes are the pixels themselves."""
+        return self.modality == PIXELS
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Grid of the codes of an image of that height and width. OutOfBounds for more codes than are coded at once."""
+        grid = self.grid_of(size)
+        if math.prod(grid) * self.num_stages > MAX_DECODED:
+            raise OutOfBounds(f"an image of more than {MAX_DECODED} codes is not compressed; cut it in parts")
+        return grid
+
+    def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
+        """The .vq file of an image of that height and width: codes (Q, *grid), and the coder's bytes of each stage."""
+        stages = [Stage(codes_crc(codes[number], number), payload) for number, payload in enumerate(payloads)]
+        return write_file(FileHeader(*size, len(stages), self.coder, self.model_id, self.modality), stages, name)
+
+    def codes_of(self, file: VqFile) -> np.ndarray:
+        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off. Errors: FormatError."""
+        header = file.header
+        check_model(header.kind, self.model_id)
+        grid = self.grid((header.height, header.width))
+        if header.num_codebooks > self.num_stages or (header.num_codebooks < self.num_stages and not self.has_prefixes):
+            raise CorruptHeader(f"the file has {header.num_codebooks} codebooks; the model has {self.num_stages}")
+        if len(file.stages) < header.num_codebooks and not self.has_prefixes:
+            raise Truncated("the file is cut off, and this model needs all of its codes")
+        found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
+        for number, stage in enumerate(file.stages):
+            check_codes(found[number], number, stage.crc)
+        return np.concatenate([found, np.full((self.num_stages - len(found), *grid), -1)])
+
+
+def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
+    """8 bytes that name a model in compressed files: of a SHA-256 over its content id and its coder's tensors."""
+    digest = hashlib.sha256(content_id.encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name}:{values.dtype}:{values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+    return digest.digest()[:8]
+
+
+def save_tensors(path: Path, content_id: str, tensors: dict[str, np.ndarray]) -> None:
+    """Write the tensors of a coder for the model of that content id. VqkitError when that fails."""
+    metadata = {"content_id": content_id, "coding_id": model_id(content_id, tensors).hex()}
+    try:
+        write_whole(path, lambda where: save_file(tensors, where, metadata=metadata))
+    except (OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot write {path}: {error}") from error
+
+
+def load_coder(path: Path, content_id: str, read: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
+    """What `read` makes of the tensors of a coder. VqkitError for a file that is damaged, or of another model."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise VqkitError(f"{path} is larger than {MAX_BYTES} bytes: not written by vqkit")
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            owner = (file.metadata() or {}).get("content_id")
+        coder = read(tensors)
+    except (ValueError, OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot read the coder {path}: {error}") from error
+    if owner != content_id:
+        raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
+    return coder

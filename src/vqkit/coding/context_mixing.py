@@ -1,0 +1,154 @@
+"""Context mixing: codes of any kind <-> bytes, with what the file itself teaches; every number is an integer.
+
+Shapes: N items, Q stages (codebooks, or planes of pixels), h w their grid, C contexts of a slot, n slots of a row.
+
+A code is a few bits, the highest first. Each of C contexts, which are the neighbours of a slot seen in different ways,
+has a table that says how likely a bit is where the context and the bits before it were the same; the logits are
+weighed and added (Mahoney 2005, "Adaptive weighing of context models", section 3.2), and tables and weights learn from
+every bit. Of pixels, a `PixelNetwork` gives one logit more, so that a picture is coded well from its first pixel.
+docs/file-format.md has it in full. With numba, of the extra [fast], the same bytes come sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .pixel_network import REACH, SQUASH, STRETCH, Ints, PixelNetwork, neighbours
+from .rangecoder import TOTAL, Encoder
+
+MASK = (1 << 32) - 1
+MIX, SCATTER = 0x2545F491, 0x2C1B3C6D
+"""multipliers of the hash of contexts, and of the hash that chooses an entry"""
+MIN_TABLE_BITS, MAX_TABLE_BITS = 12, 20
+NUM_TABLES = 14
+MAX_COUNT = 255
+TRUSTS = 9
+"""classes of how often an entry was seen: bit lengths of its count"""
+ALONE, BESIDE, WHOLE = 12288, 1024, 1 << 16
+"""first weights, of 65536: of entries where there are only tables, of entries beside a network, of the network"""
+RATE, NETWORK_RATE = 16, 15
+"""bits that the product of error and logit loses on its way to a weight"""
+MAX_BITS = 32
+"""of a code"""
+
+SHARES = np.array([131072 // (2 * count + 3) for count in range(MAX_COUNT + 1)])
+"""of 65536: how far an entry moves, by how often it was seen"""
+CLASSES = np.array([count.bit_length() for count in range(MAX_COUNT + 1)])
+TABLES = (SQUASH, STRETCH, SHARES, CLASSES)
+
+
+def contexts(padded: Ints, stage: int, y: int, columns: range) -> Ints:
+    """Codes (stages, h + 2 REACH, w + 2 REACH) -> hashes (n, C) of what comes before slots of a row."""
+
+    def at(back: int, down: int, right: int) -> Ints:
+        first = columns.start + REACH + right
+        return padded[stage - back, y + REACH + down, first : first + len(columns)]
+
+    west, north, corner, east = at(0, 0, -1), at(0, -1, 0), at(0, -1, -1), at(0, -1, 1)
+    gradient = west + north - corner
+    found = [
+        (), (west,), (north,), (west, north), (west, north, corner, east), (west, at(0, 0, -2)), (north, at(0, -2, 0)),
+        (gradient,), ((west + north) >> 1, np.abs(west - north) >> 2),
+    ]  # fmt: skip
+    if stage:
+        here = at(1, 0, 0)
+        found += [(here,), (here, west), (here, north), (west + here - at(1, 0, -1), gradient)]
+    if stage > 1:
+        found += [(here, at(2, 0, 0))]
+    return np.stack([_hashed(stage, numbers, len(columns)) for numbers in found], 1)
+
+
+def _hashed(stage: int, numbers: Sequence[Ints], length: int) -> Ints:
+    found = np.full(length, stage, np.int64)
+    for number in numbers:
+        found = (found * MIX + (number & MASK) + 1) & MASK
+    return found
+
+
+class _Item:
+    """One item on its way in or out: its codes with a border of zeros, and what they have taught so far."""
+
+    def __init__(self, coder: ContextMixing, stages: int, grid: tuple[int, int]) -> None:
+        self.coder, self.grid = coder, grid
+        self.padded = np.zeros((stages, grid[0] + 2 * REACH, grid[1] + 2 * REACH), np.int64)
+        wanted = (16 * grid[0] * grid[1]).bit_length()
+        self.table_bits = min(max(wanted, MIN_TABLE_BITS), MAX_TABLE_BITS)
+        weights = np.full(MAX_BITS + NUM_TABLES * TRUSTS, BESIDE if coder.network else ALONE, np.int64)
+        weights[:MAX_BITS] = WHOLE
+        likely = np.full(NUM_TABLES << self.table_bits, TOTAL >> 1, np.uint16)
+        counts = np.zeros(NUM_TABLES << self.table_bits, np.uint8)
+        self.learnt = (likely, counts, weights, np.zeros(2 * NUM_TABLES, np.int64), np.zeros(NUM_TABLES + 1, np.int64))
+
+    def code(self, stage: int, y: int, columns: range, data: Any, decoder: Any) -> Ints:
+        """Slots of a row: see `mixing.code_slots`. Gives symbols (n, bits, 2)."""
+        from . import mixing
+
+        size = self.coder.sizes[stage]
+        inner = slice(columns.start + REACH, columns.stop + REACH)
+        codes = self.padded[stage, y + REACH, inner].copy()
+        symbols = np.zeros((len(codes), (size - 1).bit_length(), 2), np.int64)
+        symbols[:, :, 1] = TOTAL
+        hashes = contexts(self.padded, stage, y, columns)
+        mixing.run(
+            codes, size, symbols.shape[1], hashes.ravel(), self._below(stage, y, columns), self.table_bits, TABLES,
+            self.learnt, symbols.reshape(-1), data, decoder,
+        )  # fmt: skip
+        self.padded[stage, y + REACH, inner] = codes
+        return symbols
+
+    def _below(self, stage: int, y: int, columns: range) -> Ints:
+        """What the network says of slots, (n * (LEVELS + 1),); nothing without one."""
+        network = self.coder.network
+        if network is None:
+            return np.zeros(0, np.int64)
+        rows, places = y + REACH, np.arange(columns.start, columns.stop)
+        values = np.stack(
+            [self.padded[stage + back, rows + down, places + REACH + right] for back, down, right in neighbours(stage)],
+            1,
+        )
+        return network.distribution(values, stage, np.full(len(places), y), places, self.grid).ravel()
+
+
+@dataclass(frozen=True)
+class ContextMixing:
+    """sizes: K of each stage, in coding order. network: of pixels, which have K = 256 in every stage."""
+
+    sizes: tuple[int, ...]
+    network: PixelNetwork | None = None
+
+    def encode(self, codes: Ints) -> list[list[bytes]]:
+        """Codes (N, Q, h, w) -> the bytes of every item and stage. Each item is coded alone."""
+        return [list(map(bytes, self._encode_item(item))) for item in codes]
+
+    def _encode_item(self, codes: Ints) -> list[bytes]:
+        item = _Item(self, len(codes), codes.shape[1:])
+        item.padded[:, REACH:-REACH, REACH:-REACH] = codes
+        found, nothing = [], np.frombuffer(b"", np.uint8)
+        for stage in range(len(codes)):
+            encoder = Encoder()
+            for y in range(codes.shape[1]):
+                symbols = item.code(stage, y, range(codes.shape[2]), nothing, np.zeros(0, np.int64))
+                for start, frequency in symbols.reshape(-1, 2).tolist():
+                    encoder.encode(start, frequency)
+            found.append(encoder.finish())
+        return found
+
+    def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
+        """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w), each below its K.
+
+        Wrong bytes give wrong codes and never anything else: the check sums of the container tell.
+        """
+        stages = len(payloads[0]) if payloads else 0
+        found = np.zeros((len(payloads), stages, *grid), np.int64)
+        for number, parts in enumerate(payloads):
+            item = _Item(self, stages, grid)
+            for stage, data in enumerate(parts):
+                decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
+                for y, x in np.ndindex(*grid):
+                    item.code(stage, y, range(x, x + 1), np.frombuffer(data, np.uint8), decoder)
+            found[number] = item.padded[:, REACH:-REACH, REACH:-REACH]
+        return found

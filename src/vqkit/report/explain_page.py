@@ -1,0 +1,284 @@
+"""The HTML page of an explanation: an atlas of the codes that stays quick with sixteen thousand of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import write_bytes
+from . import figures
+from .pictures import code_map, data_uri
+from .tables import Row
+from .templates import fill, picture_uri, shown_size, titled
+from .verdict import Finding, Verdict
+from .wording import count, number, share
+
+CODES_PER_SHEET = 256
+"""a browser decodes only the sheets that it shows"""
+TOP_LABELS = 5
+MAX_PAIRS = 24
+MAX_MARKS = 8
+MAX_MAPS = 8
+
+
+def write_explanation(explanation: Mapping[str, Any], path: Path, *, title: str, command: str, settings: str) -> None:
+    """Write the page of an explanation: the fields of apps.explain.Explanation and of its parts, as dictionaries.
+
+    title: of the model. command: how to get the page again. settings: of the model, as YAML. At `path` there is the
+    old file or the whole new one.
+    """
+    page = render_explanation(explanation, title=title, command=command, settings=settings)
+    write_bytes(Path(path), page.encode("utf-8"))
+
+
+def render_explanation(explanation: Mapping[str, Any], *, title: str, command: str, settings: str) -> str:
+    """The page as text. All strings are escaped: names of labels and files are not to be trusted."""
+    books, labels, metrics = explanation["books"], explanation["labels"], explanation["metrics"]
+    return fill(
+        "explain.html",
+        summary={"title": title, "command": command, "config_yaml": settings},
+        kicker=["vqkit explain", f"{count(metrics['images'])} training images"],
+        verdict=_verdict(metrics),
+        tiles=_tiles(metrics),
+        pixels=shown_size(*explanation["mean_image"].shape),
+        field=explanation["field"],
+        metrics=metrics,
+        books=[_book_rows(book) for book in books],
+        usage=titled({"How often each code is used": figures.code_usage([book["counts"] for book in books])}),
+        maps=[_usage_map(book) for book in books[:MAX_MAPS]],
+        labels=_label_rows(labels) if labels else None,
+        probe=_probe_bars(explanation["probe"]) if explanation["probe"] else None,
+        peel=_peel_rows(explanation["peel"]) if explanation["peel"] else None,
+        surprise=explanation["surprise"],
+        pairs=_pairs(books),
+        data=_data(explanation),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- texts
+
+
+def _verdict(metrics: Mapping[str, Any]) -> Verdict:
+    dead, pairs = metrics["dead_codes"], metrics["close_pairs"]
+    used = "every code is in use" if not dead else f"{share(metrics['usage'])} of the codes are in use"
+    told = f"{used}; a code is decided by {_size(metrics['receptive_field'])} pixels"
+    if "label_bits" in metrics:
+        told += (
+            f", and the code at the best place tells {number(metrics['information_at_best'])} of the "
+            f"{number(metrics['label_bits'])} bits that name the {metrics['label']}"
+        )
+    findings = []
+    if dead:
+        text = f"{count(dead)} of {count(metrics['codes'])} codes never occur in these images."
+        findings.append(Finding("dead codes", text, "vqkit prune takes out those that no training image uses."))
+    if pairs:
+        text = f"{count(pairs)} pairs of codes are nearly the same vector."
+        findings.append(Finding("duplicates", text, "vqkit prune merges them as far as the pictures allow."))
+    steps = (
+        "vqkit explain DIR DATA --swap 12 34 adds a swap of two codes that you choose.",
+        "vqkit prune DIR takes out dead codes and merges duplicates, and measures that the pictures stay.",
+    )
+    return Verdict(not dead, "In short", told + ".", tuple(findings), steps)
+
+
+def _tiles(metrics: Mapping[str, Any]) -> list[Row]:
+    rows = [
+        Row("Codes", count(metrics["codes"])),
+        Row("Usage", *share(metrics["usage"]).rsplit(" ", 1)),
+        Row("Perplexity", number(metrics["perplexity"])),
+        Row("A code sees", _size(metrics["receptive_field"]), "pixels"),
+    ]
+    if "information_per_position" in metrics:
+        rows.append(Row("A place tells", number(metrics["information_per_position"]), f"bits of {metrics['label']}"))
+    if "probe_codes" in metrics:
+        rows.append(Row("Label read off", *share(metrics["probe_vectors_of_the_codes"]).rsplit(" ", 1)))
+    return rows
+
+
+def _size(sides: Sequence[int]) -> str:
+    return f"{sides[0]} × {sides[1]}"
+
+
+def _book_rows(book: Mapping[str, Any]) -> dict[str, Any]:
+    counts = book["counts"]
+    used = int((counts > 0).sum())
+    return {
+        "name": book["name"],
+        "size": count(len(counts)),
+        "used": f"{count(used)} ({share(used / len(counts))})",
+        "perplexity": number(book["perplexity"]),
+        "bits": f"{number(book['entropy_bits'])} of {number(np.log2(len(counts)))}",
+        "close": count(len(book["close"])),
+        "shown": len(book["codes"]),
+        "is_leftover": book["gain"] > 0,
+        "gain": number(book["gain"]),
+        "explained": None if book["explained"] is None else share(book["explained"]),
+    }
+
+
+def _usage_map(book: Mapping[str, Any]) -> dict[str, Any]:
+    image = code_map(book["counts"])
+    dead = int((book["counts"] == 0).sum())
+    return {"uri": data_uri(image), "columns": image.width, "rows": image.height, "name": book["name"], "dead": dead}
+
+
+def _label_rows(labels: Mapping[str, Any]) -> dict[str, Any]:
+    found = labels["information"]
+    rows = []
+    totals = np.bincount(labels["numbers"], minlength=len(labels["names"]))
+    for index, name in enumerate(labels["names"]):
+        marks = [(book, mark) for book, each in enumerate(labels["marks"]) for mark in each if mark["label"] == index]
+        shown = [_mark(book, mark) for book, mark in sorted(marks, key=lambda pair: pair[1]["p_value"])[:MAX_MARKS]]
+        rows.append({"name": name, "images": count(totals[index]), "marks": shown})
+    net = _net(found)
+    return {
+        "column": labels["column"],
+        "bits": number(labels["entropy_bits"]),
+        "p_value": f"{found['p_value']:.3g}",
+        "mean": number(net.mean()),
+        "best": number(net.max()),
+        "chance": number(found["chance"].mean()),
+        "significant": f"{int((found['p_values'] <= 0.01).sum())} of {found['p_values'].size}",
+        "rows": rows,
+    }
+
+
+def _mark(book: int, mark: Mapping[str, Any]) -> dict[str, Any]:
+    told = f"{mark['of_label']} of {mark['images']} images with this code; p = {max(mark['p_value'], 1e-300):.0e}"
+    return {"book": book, "row": mark["row"], "lift": number(mark["lift"]), "told": told}
+
+
+def _net(information: Mapping[str, Any]) -> np.ndarray:
+    return np.maximum(information["bits"] - information["chance"], 0)
+
+
+def _probe_bars(probe: Mapping[str, Any]) -> dict[str, Any]:
+    bars = [
+        {"name": kind, "percent": 100 * value, "text": f"{share(value)} ± {100 * probe['error'][kind]:.1f}"}
+        for kind, value in probe["accuracy"].items()
+    ]
+    bars.append({"name": "always the commonest", "percent": 100 * probe["majority"], "text": share(probe["majority"])})
+    return {"bars": bars, "images": [count(images) for images in probe["images"]]}
+
+
+def _peel_rows(peel: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = [{"name": "original", "note": "", "images": [picture_uri(image) for image in peel["originals"]]}]
+    for index, stages in enumerate(peel["stages"]):
+        note = f"{peel['psnr'][index]:.2f} dB, {count(peel['bits'][index])} bits"
+        name = "stage 1" if stages == 1 else f"stages 1 to {stages}"
+        rows.append({"name": name, "note": note, "images": [picture_uri(image) for image in peel["pictures"][index]]})
+    return rows
+
+
+def _pairs(books: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    pairs = [
+        {"book": index, "rows": pair, "codes": [int(book["codes"][row]) for row in pair]}
+        for index, book in enumerate(books)
+        for pair in book["close"]
+    ]
+    return pairs[:MAX_PAIRS]
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+
+
+def _data(explanation: Mapping[str, Any]) -> Any:
+    """What the script of the page draws from, as JSON inside of a script element."""
+    from markupsafe import Markup
+
+    labels, field, surprise = explanation["labels"], explanation["field"], explanation["surprise"]
+    tree: dict[str, Any] = {
+        "books": [_book_data(book, labels, index) for index, book in enumerate(explanation["books"])],
+        "labels": labels["names"] if labels else [],
+        "core": _core(field, explanation["books"][0]["means"].shape[1:3]),
+        "mean": picture_uri(explanation["mean_image"]),
+        "heats": _heats(explanation),
+        "swaps": _swap_data(explanation["swaps"]),
+    }
+    if surprise:
+        tree["surprise"] = {
+            "pictures": [picture_uri(image) for image in surprise["pictures"]],
+            "bits": _rounded(surprise["bits"]),
+        }
+    text = json.dumps(tree, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+    return Markup(text)
+
+
+def _core(field: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
+    """Top, left, height and width of the cell in a patch, as shares of its sides."""
+    sides = [cell + 2 * field["margin"] for cell in field["cell"]]
+    return [round(field["margin"] / side, 4) for side in sides] + [
+        round(cell / side, 4) for cell, side in zip(field["cell"], sides, strict=True)
+    ]
+
+
+def _book_data(book: Mapping[str, Any], labels: Mapping[str, Any] | None, index: int) -> dict[str, Any]:
+    strips = np.concatenate([book["means"][:, None], book["typical"]], 1)  # (S, 1 + n, s, s, C)
+    num, columns, height, width, channels = strips.shape
+    rows = strips.transpose(0, 2, 1, 3, 4).reshape(num * height, columns * width, channels)
+    positions = book["positions"] / np.maximum(book["positions"].max((1, 2), keepdims=True), 1)
+    cells = np.rint(255 * positions).astype(np.uint8)
+    high, wide = cells.shape[1:]
+    plane = book["plane"] - book["plane"].min(0)
+    tree = {
+        "name": book["name"],
+        "patch": [height, width, columns - 1],
+        "sheets": _sheets(rows, height),
+        "grid": [high, wide],
+        "maps": _sheets(cells.reshape(num * high, wide, 1), high),
+        "codes": book["codes"].tolist(),
+        "counts": book["counts"][book["codes"]].tolist(),
+        "total": int(book["counts"].sum()),
+        "typical": book["num_typical"].tolist(),
+        "plane": _rounded(plane / np.maximum(plane.max(0), 1e-12)),
+        "near": book["neighbours"].tolist(),
+        "images": [],
+        "told": [],
+        "marks": [],
+    }
+    if labels:
+        presence = labels["presence"][index]
+        top = np.argsort(-presence, axis=1, kind="stable")[:, :TOP_LABELS]
+        tree["images"] = presence.sum(1).tolist()
+        tree["told"] = np.stack([top, np.take_along_axis(presence, top, 1)], 2).tolist()
+        tree["marks"] = [[mark["row"], mark["label"], round(mark["lift"], 2)] for mark in labels["marks"][index]]
+    return tree
+
+
+def _sheets(rows: np.ndarray, height: int) -> list[str]:
+    """Rows (S * height, W, C) of pixels as pictures of CODES_PER_SHEET codes each."""
+    step = CODES_PER_SHEET * height
+    return [picture_uri(rows[start : start + step]) for start in range(0, len(rows), step)]
+
+
+def _swap_data(swaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for swap in swaps:
+        strip = np.concatenate(list(swap["pictures"]), 1)  # three pictures side by side
+        numbers = {name: swap[name] for name in ("code", "other", "place")}
+        change = {name: round(swap[name], 2) for name in ("here", "everywhere")}
+        found.append(numbers | change | {"places": swap["places"].astype(int).tolist(), "strip": picture_uri(strip)})
+    return found
+
+
+def _heats(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Maps over the mean image: importance for the picture, and what each place tells of the label."""
+    heats = [
+        {"title": "For the picture", "unit": "levels", "values": _rounded(explanation["importance"]), "group": "output"}
+    ]
+    labels = explanation["labels"]
+    if labels:
+        found = labels["information"]
+        for place, values in enumerate(_net(found)[:MAX_MAPS]):
+            name = explanation["places"][place]
+            title = f"For the {labels['column']}" + (f", {name}" if len(explanation["places"]) > 1 else "")
+            heats.append({"title": title, "unit": "bits", "values": _rounded(values), "group": "label"})
+    return heats
+
+
+def _rounded(values: np.ndarray) -> Any:
+    return np.round(values, 4).tolist()

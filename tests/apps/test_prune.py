@@ -1,0 +1,157 @@
+"""Pruning a codebook to which dead codes and duplicates were added by hand, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from vqkit.apps.prune import compare, prune, with_codes
+from vqkit.artifact import Artifact
+from vqkit.config import from_tree
+from vqkit.data import ImageData
+from vqkit.errors import VqkitError
+from vqkit.model import Autoencoder
+
+NEAR = 1e-4
+"""distance of a duplicate, far below that of different codes"""
+
+
+@pytest.fixture(scope="module")
+def some(emoji) -> ImageData:
+    """A few of the emoji, so that counting takes no time."""
+    few = ImageData.__new__(ImageData)
+    few.__dict__ = {**emoji.__dict__, "splits": {name: indices[:200] for name, indices in emoji.splits.items()}}
+    return few
+
+
+def used_codes(artifact: Artifact, data: ImageData) -> torch.Tensor:
+    images = torch.cat([data.read(data.splits[split]) for split in ("train", "validation")])
+    return torch.bincount(artifact.encode(images.permute(0, 2, 3, 1).numpy()).flatten(), minlength=64)
+
+
+def larger(artifact: Artifact, rows: torch.Tensor) -> Artifact:
+    """The model with the codebook `rows`; settings and statistics to match."""
+    quantizer = artifact.config.model.quantizer.model_copy(update={"codebook_size": len(rows), "neighbourhood": 0})
+    model_config = artifact.config.model.model_copy(update={"quantizer": quantizer})
+    config = artifact.config.model_copy(update={"model": model_config})
+    pixels = artifact.normalisation
+    shape = (artifact.channels, *artifact.size)
+    model = Autoencoder(config.model, shape, config.losses, pixels.std, pixels.mean).eval()
+    new = {"quantizer.codebook": rows, "quantizer.ema_sum": rows, "quantizer.ema_count": torch.ones(len(rows))}
+    model.load_state_dict({**artifact.model.state_dict(), **new})
+    return Artifact(config, model, artifact.data, {"psnr": 1.0}, None, artifact.coder)
+
+
+@pytest.fixture(scope="module")
+def padded(artifact, some):
+    """Rows 0 to 4 dead and far away; then the used codes; then a near duplicate of each of the first three of these."""
+    used = used_codes(artifact, some).nonzero()[:, 0]
+    codebook = artifact.model.quantizer.codebook[used]
+    generator = torch.Generator().manual_seed(0)
+    shift = torch.nn.functional.normalize(torch.randn(3, codebook.shape[1], generator=generator), dim=1) * NEAR
+    rows = torch.cat([torch.full((5, codebook.shape[1]), 1e3), codebook, codebook[:3] + shift])
+    return larger(artifact, rows), len(used)
+
+
+def test_dead_codes_and_duplicates_go_and_pictures_stay(padded, some):
+    model, used = padded
+    found = prune(model, some, tolerance=2)
+    assert found.dead >= 5 and found.merged >= 3 and len(found.kept) <= used
+    assert not set(range(5)) & set(found.kept.tolist()), "dead ones are gone"
+    for first in range(3):
+        assert len({5 + first, 5 + used + first} & set(found.kept.tolist())) <= 1, "one of each pair is left at most"
+    images = some.read(some.splits["train"]).permute(0, 2, 3, 1).contiguous().numpy()
+    before, after = (one.reconstruct(images).astype(int) for one in (model, found.artifact))
+    assert np.abs(before - after).max() == found.proof.largest <= 2
+    assert found.proof.images == 200 and found.proof.beyond == 0
+    codes = model.encode(images), found.kept[found.artifact.encode(images)]
+    assert found.proof.changed == pytest.approx(float((codes[0] != codes[1]).double().mean()))
+    assert found.held_out.images == len(some.splits["test"])
+    assert found.artifact.metrics["pruned_from"] == model.content_id and "psnr" not in found.artifact.metrics
+
+
+def test_without_tolerance_only_what_changes_nothing_goes(padded, some):
+    model, _ = padded
+    found = prune(model, some, tolerance=0)
+    assert found.dead >= 5 and found.proof.largest == 0
+
+
+def test_a_larger_tolerance_takes_out_no_fewer_and_keeps_its_word(padded, some):
+    model, _ = padded
+    small, large = (prune(model, some, tolerance=tolerance) for tolerance in (2, 80))
+    assert len(large.kept) < len(small.kept) and 2 < large.proof.largest <= 80
+
+
+def test_the_new_model_is_one_that_loads_and_the_coder_is_named_as_lost(padded, some, tmp_path):
+    model, _ = padded
+    found = prune(model, some, tolerance=2)
+    assert found.dropped == ["coder"]
+    found.artifact.save(tmp_path / "small")
+    again = Artifact.load(tmp_path / "small")
+    assert again.model.quantizer.codebook_size == len(found.kept) and again.coder is None
+    images = some.read(some.splits["test"][:8]).permute(0, 2, 3, 1).contiguous().numpy()
+    assert (again.encode(images) == found.artifact.encode(images)).all()
+    assert (again.model.quantizer.codebook == model.model.quantizer.codebook[found.kept]).all()
+
+
+def test_test_images_do_not_decide(padded, some):
+    """A code that test images alone use is dead, and what that does to them is told."""
+    model, _ = padded
+    other = ImageData.__new__(ImageData)
+    train, test = some.splits["train"], some.splits["test"]
+    codes = model.encode(some.read(torch.as_tensor(np.r_[train, test])).permute(0, 2, 3, 1).contiguous().numpy())
+    counts = torch.bincount(codes[len(train) :].flatten(), minlength=model.model.quantizer.codebook_size)
+    rare = int(counts.where(counts > 0, 1 << 30).argmin())
+    without = ~(codes[: len(train)] == rare).flatten(1).any(1).numpy()
+    splits = {"train": train[without], "validation": train[:0], "test": test}
+    other.__dict__ = {**some.__dict__, "splits": splits}
+    found = prune(model, other, tolerance=2)
+    assert rare not in found.kept.tolist()
+    assert found.proof.beyond == 0 < found.held_out.beyond and found.held_out.largest > 2
+
+
+def test_a_comparison_sees_a_code_that_is_missing(artifact, some):
+    counts = used_codes(artifact, some)
+    kept = torch.arange(64)[torch.arange(64) != int(counts.argmax())]
+    found = compare(artifact, with_codes(artifact, kept), kept, some, "train", 2)
+    assert found.beyond > 0 and found.changed == pytest.approx(float(_share(artifact, some, int(counts.argmax()))))
+
+
+def _share(artifact: Artifact, data: ImageData, code: int) -> float:
+    codes = artifact.encode(data.read(data.splits["train"]).permute(0, 2, 3, 1).contiguous().numpy())
+    return float((codes == code).double().mean())
+
+
+def test_a_frozen_codebook_behind_a_map_is_pruned_too(some):
+    model = _untrained({"kind": "simvq", "codebook_size": 4096, "code_dim": 4})
+    found = prune(model, some, tolerance=2)
+    assert found.dead > 1000
+    assert (found.artifact.model.quantizer.frozen == model.model.quantizer.frozen[found.kept]).all()
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "message"),
+    [
+        ({"kind": "fsq"}, "nothing to prune: quantizer.kind=fsq has no codebook"),
+        ({"kind": "lfq"}, "nothing to prune: quantizer.kind=lfq has no codebook"),
+        ({"kind": "none"}, "nothing to prune: quantizer.kind=none has no codebook"),
+        ({"kind": "residual"}, "quantizer.kind=residual share one size"),
+    ],
+)
+def test_what_has_no_codebook_to_prune_is_refused(quantizer, message, some):
+    with pytest.raises(VqkitError, match=message):
+        prune(_untrained(quantizer), some)
+
+
+def test_a_codebook_without_anything_to_take_out_is_left_alone(padded, some):
+    model, _ = padded
+    alive = prune(model, some, tolerance=2).artifact
+    with pytest.raises(VqkitError, match="every code is used"):
+        prune(alive, some, tolerance=0)
+
+
+def _untrained(quantizer) -> Artifact:
+    torch.manual_seed(0)
+    config = from_tree({"model": {"network": {"kind": "patch", "width": 16}, "quantizer": quantizer}}, "test")
+    model = Autoencoder(config.model, (3, 32, 32), config.losses, [0.3] * 3, [0.5] * 3).eval()
+    data = {"channels": 3, "size": [32, 32], "normalisation": {"mean": [0.5] * 3, "std": [0.3] * 3}}
+    return Artifact(config, model, data)

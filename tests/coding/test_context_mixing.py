@@ -1,0 +1,269 @@
+"""Context mixing: every code and pixel comes back, with numba and without; the network is what was fitted."""
+
+import io
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save
+
+from tests.coding import second_decoder as second
+from tests.coding.second_mixing import Mixing
+from vqkit.coding import (
+    CONTEXT_MIXING,
+    IMAGE,
+    PIXELS,
+    Block,
+    BundleHeader,
+    ContextMixing,
+    FileHeader,
+    NewerVersion,
+    PixelNetwork,
+    Sizes,
+    Stage,
+    codes_crc,
+    read_file,
+    write_bundle,
+    write_file,
+)
+from vqkit.coding.pixel_network import LIMIT, SQUASH, STRETCH, Layers, inputs, neighbours, num_inputs
+from vqkit.training.pixels import PixelTwin
+
+MODEL = bytes(range(8))
+
+
+def random_network(planes=1, hidden=12, sides=(5, 7), seed=0):
+    """Weights over their whole range, so that every clip and rounding takes place."""
+    rng = np.random.default_rng(seed)
+
+    def small(*shape):
+        return rng.integers(-127, 128, shape).astype(np.int8)
+
+    def large(*shape):
+        return rng.integers(-(1 << 14), 1 << 14, shape).astype(np.int32)
+
+    return PixelNetwork(
+        [
+            Layers(
+                small(num_inputs(plane), hidden), large(sides[0], hidden), large(sides[1], hidden),
+                small(hidden, hidden), large(hidden), small(hidden, 12), large(12),
+            )
+            for plane in range(planes)
+        ]
+    )  # fmt: skip
+
+
+def smooth(shape, seed=0):
+    """Pixels (planes, h, w) with edges and noise, as in pictures."""
+    rng = np.random.default_rng(seed)
+    values = np.cumsum(rng.integers(-9, 10, shape), axis=-1) + 40 * np.cumsum(rng.integers(0, 2, shape), axis=-2)
+    return np.clip(values, 0, 255)
+
+
+SHAPES = [(1, 1, 1), (1, 1, 9), (3, 9, 1), (2, 5, 4), (4, 3, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("trained", [False, True])
+def test_pixels_come_back(shape, trained):
+    coder = ContextMixing((256,) * shape[0], random_network(shape[0]) if trained else None)
+    images = np.stack([smooth(shape), np.random.default_rng(1).integers(0, 256, shape), np.full(shape, 255)])
+    payloads = coder.encode(images)
+    assert np.array_equal(coder.decode(payloads, shape[1:]), images)
+    assert coder.encode(images[1:2]) == payloads[1:2], "each item is coded alone"
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (512,), (1 << 20, 5), (40, 12, 12, 7)])
+@pytest.mark.parametrize("grid", [(1, 1), (7, 5)])
+def test_codes_of_any_codebook_come_back_and_so_do_the_first_stages(sizes, grid):
+    rng = np.random.default_rng(0)
+    codes = np.stack([rng.integers(0, size, (2, *grid)) for size in sizes], 1)
+    codes[:, :, 0, 0] = np.array(sizes) - 1
+    coder = ContextMixing(sizes)
+    payloads = coder.encode(codes)
+    assert np.array_equal(coder.decode(payloads, grid), codes)
+    first = [item[:1] for item in payloads]
+    assert np.array_equal(coder.decode(first, grid), codes[:, :1])
+
+
+def test_any_bytes_decode_to_codes_that_exist():
+    rng, sizes = np.random.default_rng(0), (5, 1, 300)
+    found = ContextMixing(sizes).decode([[rng.bytes(40) for _ in sizes] for _ in range(4)], (6, 6))
+    assert all(0 <= found[:, stage].min() and found[:, stage].max() < size for stage, size in enumerate(sizes))
+
+
+def test_what_repeats_becomes_cheap():
+    """Codes that follow from their neighbours cost next to nothing, random ones not more than their bits."""
+    rng = np.random.default_rng(0)
+    row = rng.integers(0, 512, 16)
+    rows = np.stack([np.roll(row, shift) for shift in range(32)])[None, None]
+    noise = rng.integers(0, 512, (1, 1, 32, 16))
+    sizes = [len(ContextMixing((512,)).encode(codes)[0][0]) for codes in (rows, noise)]
+    assert sizes[0] < 0.4 * rows.size * 9 / 8 and sizes[1] < 1.08 * noise.size * 9 / 8
+
+
+def test_a_photograph_without_a_network_is_smaller_than_its_png(photo):
+    """Images that no model was trained on, from the first pixel without any knowledge."""
+    picture = Image.open(photo).convert("L").resize((64, 64))
+    png = io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    pixels = np.array(picture, np.int64)[None, None]
+    assert len(ContextMixing((256,)).encode(pixels)[0][0]) < len(png.getvalue())
+
+
+def test_squash_is_the_logistic_function_and_stretch_its_inverse():
+    steps = np.arange(-LIMIT, LIMIT)
+    exact = 65536 / (1 + 2.0 ** (-steps / 256))
+    assert np.abs(SQUASH - exact).max() <= 1
+    assert (SQUASH[STRETCH[1:65535] + LIMIT] >= np.arange(1, 65535))[: SQUASH.max()].all()
+    inner = STRETCH[2:65535]
+    assert (SQUASH[inner + LIMIT - 1] < np.arange(2, 65535)).all()
+
+
+@pytest.mark.parametrize("plane", [0, 2])
+def test_the_distribution_rises_from_0_to_all_and_gives_every_level_a_share(plane):
+    network, rng = random_network(3), np.random.default_rng(0)
+    values = rng.integers(0, 256, (64, len(neighbours(plane))))
+    values[:4] = 0
+    below = network.distribution(values, plane, np.arange(64) % 9, np.arange(64) % 11, (9, 11))
+    assert (below[:, 0] == 0).all() and (below[:, -1] == 1 << 24).all()
+    assert np.diff(below, axis=1).min() >= 256
+
+
+@pytest.mark.parametrize("plane", [0, 1])
+def test_the_twin_says_what_the_integers_cost(plane):
+    """Bits by the twin, in floating point, and by the integers' distribution."""
+    torch.manual_seed(0)
+    twin, rng = PixelTwin(plane, (6, 6)), np.random.default_rng(0)
+    for parameter in twin.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    values = (rng.integers(0, 200, (200, 1)) + rng.integers(0, 40, (200, len(neighbours(plane))))).clip(20)
+    levels, places = (values[:, 0] + rng.integers(-20, 20, 200)).clip(0, 255), np.arange(200) % 6
+    given = [torch.from_numpy(array) for array in (*inputs(values, plane), places, places, levels)]
+    with torch.no_grad():
+        expected = twin(*given).numpy() / math.log(2)
+    network = PixelNetwork([PixelTwin(0, (6, 6)).integers()] * plane + [twin.integers()])
+    below = network.distribution(values, plane, places, places, (6, 6))
+    bits = 24 - np.log2(below[np.arange(200), levels + 1] - below[np.arange(200), levels])
+    likely = expected < 10
+    assert likely.sum() > 100 and np.allclose(bits[likely], expected[likely], atol=0.1)
+
+
+def broken(name, change):
+    tensors = random_network().tensors()
+    return tensors | {f"0.{name}": change(tensors[f"0.{name}"])}
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"0.first": np.zeros((49, 4), np.int8)},
+        random_network(2).tensors() | {"2.first": np.zeros((1, 1), np.int8)},
+        broken("first", lambda old: old[:-1]),
+        broken("first", lambda old: old.astype(np.int32)),
+        broken("last", lambda old: np.full_like(old, -128)),
+        broken("rows", lambda old: old + (1 << 21)),
+        broken("rows", lambda old: old[:0]),
+        broken("columns", lambda old: old[0, 0]),
+        broken("second_bias", lambda old: old[:0]),
+    ],
+)
+def test_broken_networks_are_refused(tensors):
+    with pytest.raises(ValueError):
+        PixelNetwork.from_tensors(tensors)
+
+
+def test_networks_are_read_as_they_were_written():
+    network = random_network(2)
+    images = smooth((2, 6, 5))[None]
+    again = PixelNetwork.from_tensors(network.tensors())
+    assert ContextMixing((256,) * 2, again).encode(images) == ContextMixing((256,) * 2, network).encode(images)
+
+
+# ----------------------------------------------------------------------------------------------- the second decoder
+
+
+def one_file(coder, codes, modality, size, model_id=MODEL):
+    payloads = coder.encode(codes[None])[0]
+    stages = [Stage(codes_crc(codes[number], number), one) for number, one in enumerate(payloads)]
+    return write_file(FileHeader(*size, len(stages), CONTEXT_MIXING, model_id, modality), stages)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:-1])
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_second_decoder_reads_files_of_pixels(shape, trained):
+    network = random_network(shape[0]) if trained else None
+    data = one_file(ContextMixing((256,) * shape[0], network), smooth(shape), PIXELS, shape[1:])
+    tensors = save(network.tensors()) if network else None
+    found = second.decode_file(data, tensors, lambda *size: size, lambda *a: Mixing(*a, (256,) * shape[0]))
+    assert np.array_equal(found, smooth(shape))
+
+
+@pytest.mark.parametrize("sizes", [(40, 12, 3), (1, 700)])
+def test_the_second_decoder_reads_files_of_codes(sizes):
+    rng = np.random.default_rng(0)
+    codes = np.stack([rng.integers(0, size, (4, 5)) for size in sizes])
+    data = one_file(ContextMixing(sizes), codes, IMAGE, (32, 40), None)
+    found = second.decode_file(data, None, lambda *size: (4, 5), lambda *a: Mixing(*a, sizes))
+    assert np.array_equal(found, codes)
+
+
+def test_the_second_decoder_reads_bundles_of_pixels():
+    network, shapes = random_network(), [(1, 4, 5), (1, 4, 5), (1, 2, 3)]
+    coder, images = ContextMixing((256,), network), [smooth(shape, seed) for seed, shape in enumerate(shapes)]
+    header = BundleHeader(Sizes(shape[1:] for shape in shapes), 1, CONTEXT_MIXING, MODEL, 2, PIXELS)
+    blocks = [
+        Block(
+            codes_crc(np.concatenate([image.ravel() for image in part]), number),
+            tuple(tuple(coder.encode(image[None])[0]) for image in part),
+        )
+        for number, part in enumerate([images[:2], images[2:]])
+    ]
+    data = write_bundle(header, blocks)
+    found = second.decode_bundle(data, save(network.tensors()), lambda *size: size, lambda *a: Mixing(*a, (256,)))
+    assert all(np.array_equal(one, image) for one, image in zip(found, images, strict=True))
+
+
+def test_pixels_under_the_integer_prior_are_not_known():
+    data = bytearray(one_file(ContextMixing((256,)), smooth((1, 2, 2)), PIXELS, (2, 2), None))
+    assert read_file(bytes(data)).header.modality == PIXELS
+    data[4] = PIXELS << 4
+    with pytest.raises(NewerVersion):
+        read_file(bytes(data))
+    with pytest.raises(second.Refused, match="NewerVersion"):
+        second.read_file(bytes(data))
+
+
+# ----------------------------------------------------------------------------------------- with and without numba
+
+SCRIPT = """
+import sys
+if sys.argv[1] == "plain":
+    sys.modules["numba"] = None
+from tests.coding.test_context_mixing import random_network, smooth
+from vqkit.coding import ContextMixing, mixing
+import numpy as np
+images = smooth((2, 20, 20))[None]
+for coder in (ContextMixing((256, 256), random_network(2)), ContextMixing((256, 256))):
+    payloads = coder.encode(images)
+    assert np.array_equal(coder.decode(payloads, (20, 20)), images)
+    print(*(one.hex() for one in payloads[0]))
+print(mixing.COMPILED, file=sys.stderr)
+"""
+
+
+def test_the_bytes_are_the_same_with_numba_and_without():
+    pytest.importorskip("numba")
+    root = Path(__file__).parents[2]
+    runs = [
+        subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, cwd=root, check=True)
+        for how in ("plain", "compiled")
+    ]
+    assert [run.stderr.split()[-1] for run in runs] == ["False", "True"]
+    assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout) > 100
