@@ -51,6 +51,7 @@ from .files import write_text, write_whole
 from .metrics import to_pixels
 from .model import Autoencoder
 from .model.prior import Prior, build_prior_network
+from .rates import Rate, assign
 from .untrusted import filled, read_json
 
 FORMAT_VERSION = 1
@@ -139,10 +140,26 @@ class Artifact:
         """8 bytes that name the model in files of codes."""
         return self._codec(IMAGE, CONTEXT_MIXING if self.coder is None else INTEGER_PRIOR).model_id
 
-    def codec(self, *, lossless: bool = False) -> Codec:
-        """How images are compressed: as codes, or with `lossless` as pixels. VqkitError without a codebook."""
+    def codec(self, *, lossless: bool = False, rate: str | None = None) -> Codec:
+        """How images are compressed: as codes, at one of the rates that the model has, or with `lossless` as pixels.
+
+        VqkitError without a codebook, and for a rate that is not there.
+        """
         coder = INTEGER_PRIOR if self.coder is not None and not lossless else CONTEXT_MIXING
-        return self._codec(PIXELS if lossless else IMAGE, coder)
+        found = self._codec(PIXELS if lossless else IMAGE, coder)
+        if rate is None:
+            return found
+        point = self.rates.get(rate)
+        if lossless or point is None or not isinstance(found.engine, IntegerPrior):
+            known = ", ".join(self.rates) or "none: fit its coder with vqkit train-coder DIR DATA"
+            raise VqkitError("lossless files have no rate" if lossless else f"rates of this model: {known}")
+        engine = found.engine.first(point.num_stages)
+        return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
+
+    @property
+    def rates(self) -> dict[str, Rate]:
+        """What `rate` may be, by growing size, as measured when the coder was fitted."""
+        return {name: Rate(**point) for name, point in self.metrics.get("rates", {}).items()}
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is decompressed. VqkitError for one that needs a coder that is not there."""
@@ -164,27 +181,34 @@ class Artifact:
         residual = self.config.model.quantizer.kind == "residual"
         return Codec(IMAGE, coder, used, name, quantizer.num_codebooks, residual, self.model.grid)
 
-    def values(self, image: Images, *, lossless: bool = False) -> np.ndarray:
-        """What files of images hold: codes (B, Q, *grid), or with `lossless` pixels (B, C, H, W) int64. As `encode`."""
-        if not lossless:
-            return self.encode(image).numpy()
+    @torch.no_grad()
+    def values(self, image: Images, codec: Codec) -> np.ndarray:
+        """What files of a kind hold: codes (B, stages, *grid), or pixels (B, C, H, W); int64. Images as in `encode`."""
+        if not codec.lossless and not codec.weight:
+            return self.encode(image)[:, : codec.num_stages].numpy()
         batch = self._batch(image)
+        if isinstance(codec.engine, IntegerPrior):
+            latents = self.model.latents(self.standardise(batch))
+            return assign(self.model.quantizer, codec.engine, latents, codec.num_stages, codec.weight)
         if batch.is_floating_point():
             raise ValueError("lossless files are of uint8 pixels, not of floating-point ones")
         return batch.numpy().astype(np.int64)
 
-    def compress(self, image: Images, name: str | None = None, *, lossless: bool = False) -> bytes:
+    def compress(
+        self, image: Images, name: str | None = None, *, lossless: bool = False, rate: str | None = None
+    ) -> bytes:
         """One image -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
-        lossless: of its pixels, each of which comes back, at the size that this takes. VqkitError for a model without
-        codebooks, OutOfBounds for an image of too many codes; ValueError for several and as `encode`.
+        lossless: of its pixels, each of which comes back, at the size that this takes. rate: one of `rates`. VqkitError
+        for a model without codebooks, OutOfBounds for an image of too many codes; ValueError for several and as
+        `encode`.
         """
-        batch, codec = self._batch(image), self.codec(lossless=lossless)
+        batch, codec = self._batch(image), self.codec(lossless=lossless, rate=rate)
         if len(batch) != 1:
             raise ValueError(f"compress takes one image, got {len(batch)}")
         size = batch.shape[2], batch.shape[3]
         codec.grid(size)
-        values = self.values(image, lossless=lossless)
+        values = self.values(image, codec)
         return codec.file_of(values[0], codec.engine.encode(values)[0], size, name)
 
     def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
@@ -206,7 +230,9 @@ class Artifact:
 
     def pixels_of(self, codec: Codec, codes: np.ndarray, size: tuple[int, int], *, exact: bool = False) -> np.ndarray:
         """What files of a kind hold (B, Q, *grid) -> uint8 images (B, H, W, C); size and exact as in `decode`."""
-        return codes.astype(np.uint8).transpose(0, 2, 3, 1) if codec.lossless else self.decode(codes, size, exact=exact)
+        if codec.lossless:
+            return codes.astype(np.uint8).transpose(0, 2, 3, 1)
+        return self.decode(self._codec(IMAGE, codec.coder).padded(codes), size, exact=exact)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:

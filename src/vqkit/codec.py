@@ -44,7 +44,7 @@ class Codec:
     """One kind of file. modality, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
 
     num_stages: of a whole file; has_prefixes: whether its first stages alone make a picture. grid_of: height and width
-    of an image -> those of its codes.
+    of an image -> those of its codes. weight: of a bit when codes are chosen, see rates.py.
     """
 
     modality: int
@@ -54,6 +54,7 @@ class Codec:
     num_stages: int
     has_prefixes: bool
     grid_of: Callable[[tuple[int, int]], tuple[int, int]]
+    weight: float = 0.0
 
     @property
     def lossless(self) -> bool:
@@ -67,6 +68,16 @@ class Codec:
             raise OutOfBounds(f"an image of more than {MAX_DECODED} codes is not compressed; cut it in parts")
         return grid
 
+    def check_stages(self, given: int) -> None:
+        """CorruptHeader for a number of stages that this model cannot have written."""
+        if given > self.num_stages or (given < self.num_stages and not self.has_prefixes):
+            raise CorruptHeader(f"the file has {given} codebooks; the model has {self.num_stages}")
+
+    def padded(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (..., q, h, w) of the first stages -> of all, those that are not there -1."""
+        missing = self.num_stages - codes.shape[-3]
+        return np.pad(codes, ((0, 0),) * (codes.ndim - 3) + ((0, missing), (0, 0), (0, 0)), constant_values=-1)
+
     def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
         """The .vq file of an image of that height and width: codes (Q, *grid), and the coder's bytes of each stage."""
         stages = [Stage(codes_crc(codes[number], number), payload) for number, payload in enumerate(payloads)]
@@ -77,14 +88,13 @@ class Codec:
         header = file.header
         check_model(header.kind, self.model_id)
         grid = self.grid((header.height, header.width))
-        if header.num_codebooks > self.num_stages or (header.num_codebooks < self.num_stages and not self.has_prefixes):
-            raise CorruptHeader(f"the file has {header.num_codebooks} codebooks; the model has {self.num_stages}")
+        self.check_stages(header.num_codebooks)
         if len(file.stages) < header.num_codebooks and not self.has_prefixes:
             raise Truncated("the file is cut off, and this model needs all of its codes")
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
         for number, stage in enumerate(file.stages):
             check_codes(found[number], number, stage.crc)
-        return np.concatenate([found, np.full((self.num_stages - len(found), *grid), -1)])
+        return self.padded(found)
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:

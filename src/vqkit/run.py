@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from . import config as settings
 from .apps.evaluate import Evaluation, evaluate, open_for
 from .artifact import Artifact
 from .config import Config
-from .data import ImageData, open_images
+from .data import ImageData, open_images, split_batches
 from .errors import VqkitError
 from .files import write_text
+from .metrics import psnr
+from .rates import measure, offered
 from .report import Ranked, RunSummary, write_card, write_report
 from .training import TrainingResult, fit_coder, fit_pixels
 from .training import train as fit
@@ -25,6 +31,8 @@ from .training.checkpoint import resumed_config
 from .training.progress import Display
 
 DEFAULT_RECIPE = "images"
+NUM_RATED, RATED_CODES = 256, 1 << 15
+"""images, and codes of them, that rates are measured on at most"""
 
 
 def train(
@@ -89,11 +97,33 @@ def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, d
     codes, pixels = fit_coder(artifact, data, steps, display), fit_pixels(artifact, data, steps, display)
     if pixels is None:
         return artifact
-    coder, figures = codes or (artifact.coder, {})
-    fitted = replace(artifact, coder=coder, lossless=pixels[0], metrics={**artifact.metrics, **figures, **pixels[1]})
+    coder, fitted_figures = codes or (artifact.coder, {})
+    figures: dict[str, Any] = {**fitted_figures, **pixels[1]}
+    if coder is not None:
+        figures |= {"rates": _rates(replace(artifact, coder=coder), data)}
+    fitted = replace(artifact, coder=coder, lossless=pixels[0], metrics={**artifact.metrics, **figures})
     fitted.save_coder(folder)
     fitted.save(folder)
     return fitted
+
+
+@torch.no_grad()
+def _rates(artifact: Artifact, data: ImageData) -> dict[str, dict[str, float]]:
+    """Points between few bits and a good picture, measured on images of the validation split; see rates.py."""
+    codec = artifact.codec()
+    count = max(1, min(NUM_RATED, RATED_CODES // math.prod(codec.grid(artifact.size))))
+    found = next(split_batches(data, "validation" if len(data.splits["validation"]) else "train", count), None)
+    if found is None or artifact.coder is None:
+        return {}
+    images = found[1]
+
+    def psnr_of(codes: np.ndarray) -> float:
+        shown = artifact.pixels_of(codec, codes, artifact.size)
+        return float(psnr(torch.from_numpy(shown).permute(0, 3, 1, 2), images).mean())
+
+    latents = artifact.model.latents(artifact.standardise(images))
+    points = measure(artifact.model.quantizer, artifact.coder, latents, psnr_of, codec.has_prefixes)
+    return {name: asdict(point) for name, point in offered(points).items()}
 
 
 def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str], resume: bool) -> Config:

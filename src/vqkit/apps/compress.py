@@ -21,7 +21,6 @@ from ..coding import (
     Block,
     Bundle,
     BundleHeader,
-    CorruptHeader,
     CorruptSection,
     OutOfBounds,
     Sizes,
@@ -90,15 +89,17 @@ def compress(
     target: Path | None = None,
     bundle: bool = False,
     lossless: bool = False,
+    rate: str | None = None,
     force: bool = False,
 ) -> Iterator[Compressed]:
     """Write pictures, or those of folders, as .vq files: into `folder`, a single one as `target`, with `bundle` all.
 
     Yields as it goes; a picture that cannot be read is reported and left out. Nothing is overwritten without `force`:
-    in a folder a name that is taken gets a number. lossless: files of pixels, not of codes.
-    Errors: VqkitError without codebooks, without pictures, and when the target is there or cannot be written.
+    in a folder a name that is taken gets a number. lossless: files of pixels, not of codes. rate: one of rates.NAMES.
+    Errors: VqkitError without codebooks, without pictures, for a rate that the model does not have, and when the target
+    is there or cannot be written.
     """
-    codec = artifact.codec(lossless=lossless)
+    codec = artifact.codec(lossless=lossless, rate=rate)
     sources = list(picture_paths(files))
     if not sources:
         raise VqkitError(f"no pictures in {', '.join(map(str, files))}")
@@ -177,7 +178,7 @@ def _coded(artifact: Artifact, codec: Codec, images: Sequence[np.ndarray]) -> li
     found = dict[int, _Coded]()
     for places in _alike([image.shape for image in images]):
         # The encoder takes each alone: sums of floats, and codes at an edge, may depend on what else is in the batch.
-        codes = np.concatenate([artifact.values(images[place], lossless=codec.lossless) for place in places])
+        codes = np.concatenate([artifact.values(images[place], codec) for place in places])
         size = images[places[0]].shape[0], images[places[0]].shape[1]
         pixels, payloads = artifact.pixels_of(codec, codes, size), codec.engine.encode(codes)
         for place, shown, one, parts in zip(places, pixels, codes, payloads, strict=True):
@@ -257,8 +258,7 @@ def _blocks(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Code
     bundle = Bundle(stream)
     codec = artifact.codec_of(bundle.header)
     check_model(bundle.header.kind, codec.model_id)
-    if bundle.header.num_codebooks != codec.num_stages:
-        raise CorruptHeader(f"the header tells of {bundle.header.num_codebooks} codebooks; the model has others")
+    codec.check_stages(bundle.header.num_codebooks)
     names, lost = None, None
     try:
         names = bundle.names()

@@ -46,6 +46,9 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--out", metavar="X.vq", help="the file of a single picture, or with --bundle of all")
     parser.add_argument("--bundle", action="store_true", help="all pictures in one file: fewer bytes for each")
     parser.add_argument("--lossless", action="store_true", help="keep every pixel: larger files, exact pictures")
+    parser.add_argument(
+        "--rate", metavar="NAME", help="smaller files, coarser pictures: lowest, low, medium, high or full"
+    )
     _force_argument(parser)
 
 
@@ -62,7 +65,7 @@ def _compress(options: argparse.Namespace) -> int:
         raise VqkitError("--bundle writes one file; name it with --out X.vq")
     artifact = Artifact.load(options.artifact)
     target, folder = options.out and Path(options.out), options.out_dir and Path(options.out_dir)
-    how = {"bundle": options.bundle, "lossless": options.lossless, "force": options.force}
+    how = {"bundle": options.bundle, "lossless": options.lossless, "rate": options.rate, "force": options.force}
     failed = pixels = size = 0
     for row in compress(artifact, options.files, folder=folder, target=target, **how):
         pixels, size = pixels + row.pixels, size + row.size

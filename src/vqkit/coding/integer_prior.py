@@ -6,7 +6,7 @@ vector, K codes of a stage. Slots are coded row by row, from the left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,11 +72,15 @@ class IntegerPrior:
             raise ValueError("there are tensors that no stage has")
         return cls((height, width), vectors, stages)
 
+    def first(self, num_stages: int) -> IntegerPrior:
+        """The same with the first stages alone, which need no other."""
+        return IntegerPrior(self.grid, self.vectors[:num_stages], self.stages[:num_stages])
+
     def encode(self, codes: Ints) -> list[list[bytes]]:
-        """Codes (N, Q, h, w) -> for each item the bytes of each stage. ValueError for codes that no stage has."""
+        """Codes (N, Q, h, w) of the first stages -> the bytes of each, by item. ValueError for codes out of range."""
         found: list[list[bytes]] = [[] for _ in codes]
         count = codes.shape[2] * codes.shape[3]
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(self.stages[: codes.shape[1]]):
             wanted = codes[:, number].reshape(len(codes), count)
             if wanted.size and not 0 <= wanted.min() <= wanted.max() < stage.last.shape[1]:
                 raise ValueError(f"codes of stage {number} must lie in [0, {stage.last.shape[1]})")
@@ -103,19 +107,40 @@ class IntegerPrior:
         if any(len(item) != given for item in payloads) or given > len(self.stages):
             raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
         codes = np.zeros((len(payloads), given, *grid), dtype=np.int64)
-        items = np.arange(len(payloads))
         for number in range(given):
             decoder = BatchDecoder([item[number] for item in payloads])
-            padded = self._padded(codes, number)
-            memory = self.stages[number].memory(len(items), grid[0] * grid[1])
-            for slot, (y, x) in enumerate(np.ndindex(*grid)):
-                table = self._frequencies(number, padded, np.array([slot]), memory)[:, 0]
-                ends = table.cumsum(1)
-                chosen = (ends <= decoder.targets()[:, None]).sum(1)
-                sizes = table[items, chosen]
-                decoder.advance(ends[items, chosen] - sizes, sizes)
-                codes[:, number, y, x] = padded[number][:, y + REACH, x + REACH] = chosen
+
+            def choose(slot: int, table: Ints, decoder: BatchDecoder = decoder) -> Ints:
+                return _decoded(decoder, table)
+
+            self._fill(codes, number, choose)
         return codes
+
+    def assign(
+        self, distances: Callable[[Ints], Array], count: int, grid: tuple[int, int], num_stages: int, weight: float
+    ) -> Ints:
+        """Codes (N, num_stages, h, w) of N items, each the one with the least distance + weight * bits.
+
+        One after the other in the order of coding, so that a choice pays for itself alone (Chou et al. 1989, entropy-
+        constrained vector quantisation). distances: codes of the stages before (N, q, h, w) -> (N, h * w, K).
+        """
+        codes = np.zeros((count, num_stages, *grid), dtype=np.int64)
+        for number in range(num_stages):
+            far = distances(codes[:, :number])
+
+            def choose(slot: int, table: Ints, far: Array = far) -> Ints:
+                return (far[:, slot] - weight * np.log2(table)).argmin(1)
+
+            self._fill(codes, number, choose)
+        return codes
+
+    def _fill(self, codes: Ints, number: int, choose: Callable[[int, Ints], Ints]) -> None:
+        """Set a stage of codes (N, Q, h, w), slot by slot: what `choose` makes of slot and frequencies (N, K)."""
+        padded, (height, width) = self._padded(codes, number), codes.shape[2:]
+        memory = self.stages[number].memory(len(codes), height * width)
+        for slot, (y, x) in enumerate(np.ndindex(height, width)):
+            chosen = choose(slot, self._frequencies(number, padded, np.array([slot]), memory)[:, 0])
+            codes[:, number, y, x] = padded[number][:, y + REACH, x + REACH] = chosen
 
     def _padded(self, codes: Ints, number: int) -> list[Ints]:
         """Codes of stages 0 .. number with a border of codes that are not there, (N, h + 2 REACH, w + 2 REACH) each."""
@@ -136,6 +161,15 @@ class IntegerPrior:
         places = y * self.grid[0] // height, x * self.grid[1] // width
         logits = stage.logits(np.concatenate(parts, 2), *places, memory)
         return frequencies(logits.reshape(-1, logits.shape[2])).reshape(logits.shape).astype(np.int64)
+
+
+def _decoded(decoder: BatchDecoder, table: Ints) -> Ints:
+    """The next code of every string, of frequencies (N, K)."""
+    ends, items = table.cumsum(1), np.arange(len(table))
+    chosen = (ends <= decoder.targets()[:, None]).sum(1)
+    sizes = table[items, chosen]
+    decoder.advance(ends[items, chosen] - sizes, sizes)
+    return chosen
 
 
 def _parts(count: int, size: int) -> list[slice]:

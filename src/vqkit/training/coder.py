@@ -126,7 +126,7 @@ class CoderNetwork(nn.Module):
         ]
         x = self._product(torch.cat(shown, -1), stage.first) + stage.rows[:, None] + stage.columns
         x = x.flatten(1, 2)  # (B, n, D)
-        for layer in stage.layers:
+        for layer in cast(list[Any], list(stage.layers)):
             x = x + self._product(self._attention(self._product(self._normalised(x), layer.qkv)), layer.out)
             x = x + self._product(self._small(self._product(self._normalised(x), layer.up), 0), layer.down)
         octaves = self._product(self._normalised(x), stage.last, LAST_BITS) + stage.last_bias
@@ -147,12 +147,12 @@ class CoderNetwork(nn.Module):
     def _attention(self, qkv: Tensor) -> Tensor:
         """(B, n, 3 D) -> (B, n, D): every slot sees the WINDOW slots up to itself."""
         batch, count, channels = qkv.shape
-        parts = self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
+        query, key, value = self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
         scale = math.log(2) / 4
         if count <= WINDOW:
-            mixed = F.scaled_dot_product_attention(*parts.unbind(), is_causal=True, scale=scale)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
         else:
-            mixed = _windowed(*parts.unbind(), scale)
+            mixed = _windowed(query, key, value, scale)
         return self._small(mixed.transpose(1, 2).reshape(batch, count, channels // 3).float())
 
     @torch.no_grad()

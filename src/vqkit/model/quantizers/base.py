@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ...errors import VqkitError
+
 MAX_COUNTED = 1 << 22
 """codebooks that are larger are not counted: tables of every code would take memory without end"""
 PADDING = -1
@@ -190,6 +192,19 @@ class Quantizer(Bottleneck):
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (N, Q) -> values (N, d), to the bit those of `quantize`."""
 
+    def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Squared distances (N, K) of bounded tokens (N, d) to what each code of the next codebook would make of them.
+
+        codes: (N, q), those of the codebooks before.
+        """
+        if self.num_codebooks != 1:
+            raise VqkitError(f"{type(self).__name__} has no codes that can be weighed one after the other")
+        return squared_distances(tokens, self.lookup(torch.arange(self.codebook_size)[:, None]))
+
+    def tokens(self, latents: Tensor) -> Tensor:
+        """Latents (B, D, *grid) -> bounded tokens (B * positions, d)."""
+        return self._tokens(latents, None)
+
     def _project_out(self, values: Tensor) -> Tensor:
         """Values (N, d) -> (N, D), in the precision of the layer's weights: a model may be decoded in float64."""
         weight = getattr(self.project_out, "weight", values)
@@ -198,6 +213,11 @@ class Quantizer(Bottleneck):
     def _tokens(self, latents: Tensor, mask: Tensor | None) -> Tensor:
         check_latents(latents, self.latent_dim, mask)
         return self.bound(self.project_in(to_tokens(latents.float())))
+
+
+def squared_distances(tokens: Tensor, values: Tensor) -> Tensor:
+    """Tokens (N, d), values (K, d) -> (N, K)."""
+    return tokens.square().sum(1, keepdim=True) - 2 * tokens @ values.T + values.square().sum(1)
 
 
 def check_latents(latents: Tensor, width: int, mask: Tensor | None = None) -> None:

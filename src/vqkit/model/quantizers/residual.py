@@ -84,6 +84,12 @@ class ResidualQuantizer(Quantizer):
             total = total + values.where(part[:, :1] >= 0, 0.0)
         return total
 
+    def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        done = codes.shape[1]
+        left = tokens - self.lookup(torch.cat([codes, codes.new_full((len(codes), self.num_stages - done), -1)], 1))
+        scale = self.scales[done]
+        return self._stage(done).distances(left / scale, codes[:, :0]) * scale.square()
+
     def _stage(self, index: int) -> Quantizer:
         return self.stages[index % len(self.stages)]  # type: ignore[return-value]
 

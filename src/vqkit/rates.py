@@ -1,0 +1,103 @@
+"""How small files shall be: the points between few bits and a good picture that a model offers.
+
+A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the integer prior
+against what it does to the picture: argmin distance + weight * bits, the entropy-constrained vector quantisation of
+Chou et al. 1989, with the nearest code where the weight is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .coding import IntegerPrior
+from .errors import VqkitError
+from .model.quantizers.base import Bottleneck, Quantizer
+
+NAMES = "lowest", "low", "medium", "high", "full"
+"""of the points that are offered, by growing size; the last has every stage and its nearest codes"""
+WEIGHTS = (0.0, 0.03, 0.06, 0.12, 0.25)
+"""that are tried, in units of the mean squared distance of tokens to their codes"""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """num_stages of the quantizer that are kept; weight of a bit, as a squared distance of tokens.
+
+    bits: per image of the training size, and psnr in dB, as measured on validation images.
+    """
+
+    num_stages: int
+    weight: float
+    bits: float
+    psnr: float
+
+
+def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stages: int, weight: float) -> np.ndarray:
+    """Latents (B, D, h, w) -> codes (B, num_stages, h, w) int64.
+
+    VqkitError for families whose codes are not chosen one after the other: product and hierarchical ones.
+    """
+    count, _, height, width = latents.shape
+    if not isinstance(quantizer, Quantizer):
+        raise VqkitError(f"{type(quantizer).__name__} has no codes that can be weighed one after the other")
+    tokens = quantizer.tokens(latents)
+
+    def distances(before: np.ndarray) -> np.ndarray:
+        chosen = torch.from_numpy(before).permute(0, 2, 3, 1).reshape(len(tokens), -1)
+        return quantizer.distances(tokens, chosen).view(count, height * width, -1).numpy()
+
+    return coder.assign(distances, count, (height, width), num_stages, weight)
+
+
+@torch.no_grad()
+def measure(
+    quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, psnr_of: Callable[[np.ndarray], float], prefixes: bool
+) -> list[Rate]:
+    """All points that are tried, on latents (B, D, h, w); none for families that `assign` does not take.
+
+    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone make a picture.
+    """
+    if not isinstance(quantizer, Quantizer) or (quantizer.num_codebooks > 1 and not prefixes):
+        return []
+    found, tokens = [], quantizer.tokens(latents)
+    for depth in range(1, quantizer.num_codebooks + 1):
+        unit = 0.0
+        for weight in WEIGHTS:
+            codes = assign(quantizer, coder, latents, depth, weight * unit)
+            if weight == 0:
+                unit = _distortion(quantizer, tokens, codes)
+            payloads = coder.encode(codes)
+            bits = 8 * sum(len(part) for item in payloads for part in item) / len(payloads)
+            found.append(Rate(depth, weight * unit, bits, psnr_of(codes)))
+    return found
+
+
+def _distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float:
+    """Mean squared distance of tokens (N, d) to what codes (B, q, h, w) make of them."""
+    last = torch.from_numpy(codes).permute(0, 2, 3, 1).reshape(len(tokens), -1)
+    return float(quantizer.distances(tokens, last[:, :-1]).gather(1, last[:, -1:]).mean())
+
+
+def offered(points: Sequence[Rate]) -> dict[str, Rate]:
+    """Of the points that no other beats, those of NAMES: evenly spaced in the logarithm of size. {} for no points."""
+    if not points:
+        return {}
+    full = max(points, key=lambda point: (point.num_stages, -point.weight))
+    best = [point for point in points if not any(_beats(other, point) for other in points) and point.bits < full.bits]
+    best = sorted(best, key=lambda point: point.bits)
+    found = {NAMES[-1]: full}
+    if best:
+        low, high = np.log(best[0].bits), np.log(full.bits)
+        for place, name in enumerate(NAMES[:-1]):
+            wanted = low + (high - low) * place / (len(NAMES) - 1)
+            found[name] = min(best, key=lambda point: abs(np.log(point.bits) - wanted))
+    return found
+
+
+def _beats(one: Rate, other: Rate) -> bool:
+    return one != other and one.bits <= other.bits and one.psnr >= other.psnr

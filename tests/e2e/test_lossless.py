@@ -1,0 +1,91 @@
+"""Lossless files from the command line and from Python, and codes of models without an integer prior."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vqkit
+from vqkit import cli
+from vqkit.apps.compress import decode, verify
+from vqkit.coding import CONTEXT_MIXING, PIXELS, FormatError, Truncated, WrongModel, read_file
+from vqkit.coding.framing import OutOfBounds
+
+
+@pytest.fixture
+def pictures(emoji, tmp_path):
+    """An emoji, noise of one pixel, a flat strip: PNG, RGB."""
+    rng = np.random.default_rng(0)
+    images = {
+        "emoji": emoji.read(emoji.splits["test"][:1])[0].permute(1, 2, 0).numpy(),
+        "point": rng.integers(0, 256, (1, 1, 3), np.uint8),
+        "strip": np.full((3, 17, 3), 200, np.uint8),
+    }
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    return images
+
+
+def test_pixels_come_back_from_files_and_bundles(run_folder, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    files = [f"{name}.png" for name in pictures]
+    assert cli.main(["compress", str(run_folder), *files, "--lossless", "--out-dir", "vq"]) == 0
+    assert cli.main(["compress", str(run_folder), *files, "--lossless", "--out", "all.vq", "--bundle"]) == 0
+    assert "exact" in capsys.readouterr().out
+    sources = [f"vq/{name}.vq" for name in pictures]
+    model = ["--model", str(run_folder)]
+    assert cli.main(["decompress", *sources, "--out-dir", "one", *model]) == 0
+    assert cli.main(["decompress", "all.vq", "--out-dir", "many", *model]) == 0
+    for name, image in pictures.items():
+        for folder in ("one", "many"):
+            assert np.array_equal(np.array(Image.open(f"{folder}/{name}.png")), image)
+    capsys.readouterr()
+    assert cli.main(["inspect", "all.vq"]) == 0 and "lossless" in capsys.readouterr().out
+    assert cli.main(["verify", *sources, "all.vq", *model]) == 0
+    monkeypatch.chdir(run_folder.parent)
+    assert cli.main(["verify", str(tmp_path / "all.vq")]) == 0, "the model is found below this folder"
+
+
+def test_what_was_fitted_to_emoji_makes_emoji_smaller(artifact, pictures):
+    without = replace(artifact, lossless=None)
+    sizes = [len(one.compress(pictures["emoji"], lossless=True)) for one in (artifact, without)]
+    assert sizes[0] < 0.97 * sizes[1]
+    with pytest.raises(WrongModel):
+        without.decompress(artifact.compress(pictures["emoji"], lossless=True))
+
+
+def test_damage_and_files_that_are_cut_off_are_refused(artifact, pictures, tmp_path):
+    data = artifact.compress(pictures["strip"], lossless=True)
+    header = read_file(data).header
+    assert (header.modality, header.coder, header.num_codebooks) == (PIXELS, CONTEXT_MIXING, 3)
+    with pytest.warns(UserWarning), pytest.raises(Truncated):
+        artifact.decompress(data[:-1])
+    for place in range(12, len(data)):
+        try:
+            found = artifact.decompress(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        except FormatError:
+            continue
+        assert np.array_equal(found, pictures["strip"])
+    (tmp_path / "x.vq").write_bytes(data[:-1])
+    assert verify(artifact, tmp_path / "x.vq").error
+
+
+def test_what_is_no_exact_picture_or_too_large_is_refused(artifact, monkeypatch):
+    with pytest.raises(ValueError, match="uint8"):
+        artifact.compress(np.zeros((1, 3, 8, 8)), lossless=True)
+    monkeypatch.setattr("vqkit.codec.MAX_DECODED", 100)
+    with pytest.raises(OutOfBounds):
+        artifact.compress(np.zeros((8, 8, 3), np.uint8), lossless=True)
+
+
+def test_a_model_without_a_coder_compresses_by_context_mixing(artifact, run_folder, pictures, tmp_path):
+    bare = replace(artifact, coder=None, lossless=None)
+    bare.save(tmp_path / "bare")
+    loaded = vqkit.load(tmp_path / "bare")
+    data = loaded.compress(pictures["emoji"])
+    assert read_file(data).header.coder == CONTEXT_MIXING
+    codes = [one.codes for one in decode(loaded, data)]
+    assert np.array_equal(codes[0], artifact.encode(pictures["emoji"])[0])
+    assert np.array_equal(artifact.decompress(data), loaded.decompress(data)), "a coder changes nothing for such files"
+    assert np.array_equal(loaded.decompress(loaded.compress(pictures["emoji"], lossless=True)), pictures["emoji"])
