@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +63,18 @@ def measured(name: str, num: int, steps: int, seed: int) -> tuple[float, np.ndar
     """Bits a value of our files, the images, and seconds that fitting, writing and reading took."""
     import vqkit
     from vqkit.data import open_images
+    from vqkit.training import fit_pixels
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         overrides = [f"seed={seed}", "train.steps=1", "coder.steps=0"]
-        vqkit.train(name, work / "model", recipe=name, overrides=overrides)
-        began = time.perf_counter()
-        artifact = vqkit.run.train_coder(work / "model", name, steps=steps)
-        fitted = time.perf_counter() - began
+        artifact = vqkit.train(name, work / "model", recipe=name, overrides=overrides)
         data = open_images(name, artifact.config.data, seed)
+        began = time.perf_counter()
+        found = fit_pixels(artifact, data, steps)
+        assert found is not None
+        artifact = replace(artifact, lossless=found[0])
+        fitted = time.perf_counter() - began
         images = data.read(data.splits["test"][:num]).permute(0, 2, 3, 1).numpy()
         sizes, began = [], time.perf_counter()
         for number, image in enumerate(images):

@@ -13,6 +13,7 @@ from vqkit import config
 from vqkit.config import (
     AugmentConfig,
     BSQConfig,
+    CoderConfig,
     Config,
     ConvConfig,
     DataConfig,
@@ -94,6 +95,20 @@ RECIPES: dict[str, tuple[str, Config]] = {
             model=ModelConfig(network=DEEP, quantizer=CODES),
             losses=SHARP,
             train=TUNED.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
+        ),
+    ),
+    "rates": (
+        "four stages of 7x7 codes of 8 bits: small files at many rates, of 28x28 images or of yours",
+        Config(
+            model=ModelConfig(
+                network=DEEP,
+                quantizer=ResidualConfig(
+                    num_stages=4, stage=CODES.model_copy(update={"codebook_size": 256}), quantizer_dropout=0.5
+                ),
+            ),
+            losses=SHARP,
+            train=TUNED.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
+            coder=CoderConfig(steps=2000),
         ),
     ),
     "conv": (

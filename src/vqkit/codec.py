@@ -36,6 +36,9 @@ MAX_BYTES = 1 << 28
 MAX_DECODED = 1 << 22
 """codes of a compressed image: a few bytes may claim any number of them"""
 
+MAX_BARE = 1 << 14
+"""codes of a bare stream: one wrong bit in its header may claim as many as it likes, and decoding them takes minutes"""
+
 CoderT = TypeVar("CoderT")
 
 
@@ -88,6 +91,8 @@ class Codec:
         header = file.header
         check_model(header.kind, self.model_id)
         grid = self.grid((header.height, header.width))
+        if header.model_id is None and math.prod(grid) * header.num_codebooks > MAX_BARE:
+            raise OutOfBounds(f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum")
         self.check_stages(header.num_codebooks)
         if len(file.stages) < header.num_codebooks and not self.has_prefixes:
             raise Truncated("the file is cut off, and this model needs all of its codes")

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from vqkit.config import (
     VQConfig,
 )
 from vqkit.model import Autoencoder
-from vqkit.model.blocks import tile, untile
+from vqkit.model.blocks import DepthwiseResidual, tile, untile
 from vqkit.model.likelihood import Likelihood, discretised_logistic_nll
 
 NETWORKS = {
@@ -120,3 +122,12 @@ def test_distances_by_hand(kind, expected):
     likelihood = Likelihood(kind, (1.0,))
     value = likelihood(torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 1, 1, 2))
     assert float(value) == pytest.approx(expected)
+
+
+def test_depthwise_blocks_are_the_same_in_double_precision():
+    """In float64 they take a path of their own."""
+    torch.manual_seed(0)
+    block = DepthwiseResidual(16, 2)
+    torch.nn.init.normal_(block.contract.weight)
+    x = torch.randn(2, 5, 7, 16)
+    assert torch.allclose(copy.deepcopy(block).double()(x.double()).float(), block(x), atol=1e-4)

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H W pixels, h w the grid. Blocks keep the shape the
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,8 +39,24 @@ class DepthwiseResidual(nn.Module):
         nn.init.zeros_(self.contract.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, h, w, C)
-        mixed = self.spatial(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # views: (B, C, h, w) in channels-last memory
+        if x.dtype == torch.float64:
+            mixed = _depthwise(x, self.spatial)
+        else:
+            # views: (B, C, h, w) in channels-last memory
+            mixed = self.spatial(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + self.contract(F.gelu(self.expand(self.norm(mixed))))
+
+
+def _depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution of each channel by itself, (B, h, w, C): processors have no fast one in float64."""
+    height, width = x.shape[1:3]
+    padded, weight = F.pad(x, (0, 0, 1, 1, 1, 1)), layer.weight[:, 0]  # (C, 3, 3)
+    assert layer.bias is not None
+    found = layer.bias.expand(x.shape).clone()
+    for row in range(3):
+        for column in range(3):
+            found = found.addcmul(padded[:, row : row + height, column : column + width], weight[:, row, column])
+    return found
 
 
 def tile(x: Tensor, height: int, width: int) -> Tensor:

@@ -44,6 +44,7 @@ WIDTHS = (128, 96, 64, 32)
 MAX_BYTES = 1 << 20
 STEP_CODES = 1 << 13
 """codes of a step"""
+WEIGHT_DECAY = 0.1
 ROUNDED_SHARE = 0.4
 """of the steps, the last ones, which round as the integers will; before, that would cost time and teach nothing"""
 MAX_KEPT = 1 << 24
@@ -270,7 +271,7 @@ def _steps(network: CoderNetwork, codes: Tensor, steps: int, settings: CoderConf
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
     optimizers = [
         AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        Muon(matrices, settings.muon_lr, 0.0, dtype=network.dtype),
+        Muon(matrices, settings.muon_lr, WEIGHT_DECAY, dtype=network.dtype),
     ]
     peaks = settings.lr, settings.muon_lr
     order = torch.randperm(len(codes), generator=generator)
