@@ -90,13 +90,13 @@ def offered(points: Sequence[Rate]) -> dict[str, Rate]:
     full = max(points, key=lambda point: (point.num_stages, -point.weight))
     best = [point for point in points if not any(_beats(other, point) for other in points) and point.bits < full.bits]
     best = sorted(best, key=lambda point: point.bits)
-    found = {NAMES[-1]: full}
+    found = {}
     if best:
         low, high = np.log(best[0].bits), np.log(full.bits)
         for place, name in enumerate(NAMES[:-1]):
             wanted = low + (high - low) * place / (len(NAMES) - 1)
             found[name] = min(best, key=lambda point: abs(np.log(point.bits) - wanted))
-    return found
+    return {**found, NAMES[-1]: full}
 
 
 def _beats(one: Rate, other: Rate) -> bool:

@@ -1,0 +1,106 @@
+"""Claims integer_prior_excess, saving_vs_fixed_length: what the integer prior of files costs beside floats.
+
+    python benchmarks/integer_prior.py [--quick] [--work DIR] [--json FILE]
+
+Fits the coder of tokenizers of Fashion-MNIST (49 codes, K = 512; three seeds) with 3000 steps, about 20 minutes of a
+core each, and measures bits a code of the 10,000 test images: by the bytes of payloads; by the frequencies of the integers;
+by the float twin, the same network without any rounding. --work is that of benchmarks/priors.py, whose tokenizers and
+whose float transformers, trained for 20 minutes of a core too and not told the class, are beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from _common import Claim, kept, machine, options, report
+
+SEEDS, STEPS, FIXED = 3, 3000, 9
+
+
+def measure(folder: Path, steps: int, count: int) -> dict:
+    """One tokenizer's coder, in bits a code of `count` test images."""
+    import torch
+
+    import vqkit
+    from vqkit.apps.evaluate import open_for
+    from vqkit.training import coder
+
+    artifact = vqkit.load(folder)
+    codes = {
+        split: coder._codes(artifact, open_for(artifact, "fashion-mnist", split), split, 1 << 24)
+        for split in ("train", "validation", "test")
+    }
+    test = codes["test"][:count].long()
+    began = time.process_time()
+    network = coder._network(artifact, codes["train"])
+    network.dtype = torch.bfloat16
+    best, state = np.inf, {}
+    for step, _ in enumerate(coder._steps(network, codes["train"], steps, artifact.config.coder, 0), 1):
+        if step % (steps // 12) == 0 and (found := coder._bits(network, codes["validation"][:1024])) < best:
+            best, state = found, {name: value.clone() for name, value in network.state_dict().items()}
+    seconds = time.process_time() - began
+    network.load_state_dict(state)
+    network.dtype, network.whole = torch.float32, False
+    with torch.no_grad():
+        twin = float(torch.cat([network(part).flatten() for part in test.split(256)]).mean())
+    prior = network.integers()
+    payloads = prior.encode(test.numpy())
+    written = 8 * sum(len(part) for item in payloads for part in item) / test.numel()
+    return {"validation": float(best), "payload_bits": written, "integer_bits": ideal(prior, test.numpy()),
+            "twin_bits": twin, "core_seconds": seconds,
+            "bytes": sum(value.nbytes for value in prior.tensors().values())}  # fmt: skip
+
+
+def ideal(prior, codes: np.ndarray) -> float:
+    """Bits a code by the integers' frequencies, without the ends of strings."""
+    bits, count = [], codes.shape[2] * codes.shape[3]
+    for part in np.array_split(codes, -(-len(codes) // 32)):
+        for number, stage in enumerate(prior.stages):
+            table = prior._frequencies(
+                number, prior._padded(part, number), np.arange(count), stage.memory(len(part), count)
+            )
+            wanted = part[:, number].reshape(len(part), count, 1)
+            bits.append(16 - np.log2(np.take_along_axis(table, wanted, 2)).ravel())
+    return float(np.concatenate(bits).mean())
+
+
+def main() -> None:
+    args = options(__doc__, work=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = args.work or Path(scratch)
+        rows = [one(work, seed, args.quick) for seed in range(1 if args.quick else SEEDS)]
+    for seed, row in enumerate(rows):
+        print(seed, json.dumps(row))
+    names = ("payload_bits", "integer_bits", "twin_bits")
+    payload, integer, twin = (np.array([row[name] for row in rows]) for name in names)
+    settings = {**machine(), "seeds": len(rows), "rows": rows}
+    claims = [
+        Claim("integer_prior_excess", float(100 * (integer / twin - 1).mean()), "%", "<= 0.5", "float twin", settings),
+        Claim("saving_vs_fixed_length", float(100 * (1 - payload / FIXED).mean()), "%", ">= 50", None, settings),
+    ]
+    floats = [row["transformer_bits"] for row in rows if row["transformer_bits"]]
+    if len(floats) == len(rows):
+        excess = float(100 * (integer / np.array(floats) - 1).mean())
+        claims.append(Claim("integer_prior_vs_transformer", excess, "%", "<= 2", "float transformer", settings))
+    report(claims, args.json)
+
+
+def one(work: Path, seed: int, quick: bool) -> dict:
+    import vqkit
+
+    folder = work / f"fashion-mnist-{seed}"
+    if not (folder / "config.json").exists():
+        short = ["train.steps=300"] if quick else []
+        vqkit.train("fashion-mnist", folder, overrides=["coder.steps=0", f"seed={seed}", *short])
+    steps, count = (60, 500) if quick else (STEPS, 10_000)
+    row = kept(work / f"coder-{steps}-{seed}.json", lambda: measure(folder, steps, count))
+    prior = vqkit.load(folder).prior
+    return {**row, "transformer_bits": prior and prior.metrics.get("bits_per_code_untold")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The style of pictures on the content of another one, carried over in a model's own latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..artifact import Artifact
+from ..errors import VqkitError
+from ..model.quantizers.base import from_tokens, squared_distances, to_tokens
+from ..model.quantizers.residual import ResidualQuantizer
+from ..model.quantizers.search import chunks, nearest
+
+PATCH = 3
+"""side of a patch of latents"""
+MAX_STYLE_TOKENS = 2048
+"""tokens of a style that are balanced against those of the content; of more, evenly spaced ones are taken"""
+SINKHORN_STEPS = 50
+SMOOTHING = 0.05
+"""of the transport, as a share of the mean squared distance"""
+BALANCE = 0.8
+"""1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes the nearest"""
+
+
+@torch.no_grad()
+def restyle(
+    artifact: Artifact,
+    content: np.ndarray,
+    styles: Sequence[np.ndarray],
+    *,
+    method: str = "wct",
+    alpha: float = 0.7,
+    weights: Sequence[float] | None = None,
+) -> np.ndarray:
+    """uint8 (H, W, C): `content` uint8 (H, W, C) in the style of `styles`, uint8 (any, any, C).
+
+    Latents before the quantizer go a share `alpha` of the way to what the method makes of them, then they are quantised
+    and decoded; 0 is the plain reconstruction. Of several styles the targets are averaged, with `weights` (default: all
+    alike). Errors: VqkitError for numbers that make no sense, a style of one colour, and pictures that are too small.
+    """
+    if method not in METHODS:
+        raise VqkitError(f"method={method} is none of {', '.join(METHODS)}")
+    if not 0 <= alpha <= 1:
+        raise VqkitError(f"alpha={alpha} must lie between 0 (the reconstruction) and 1 (all of the style)")
+    shares = _shares(weights, len(styles))
+    latents = _latents(artifact, content, "the content", method)
+    target = torch.zeros_like(latents)
+    for number, (style, share) in enumerate(zip(styles, shares, strict=True), 1):
+        name = "the style" if len(styles) == 1 else f"style {number}"
+        if (style == style[:1, :1]).all():
+            raise VqkitError(f"{name} is of one colour, which is no style that could be carried over")
+        target += share * METHODS[method](artifact, latents, _latents(artifact, style, name, method))
+    codes = artifact.model.quantizer.encode(torch.lerp(latents, target, alpha))
+    return artifact.decode(codes, (content.shape[0], content.shape[1]), exact=True)[0]
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights that sum up to 1."""
+    if not count:
+        raise VqkitError("there is no style: give at least one picture")
+    weights = [1.0] * count if weights is None else weights
+    total = sum(weights)
+    if len(weights) != count or not all(weight >= 0 for weight in weights) or not 0 < total < math.inf:
+        raise VqkitError(f"weights {', '.join(map(str, weights))}: {count} styles need as many, not below 0, not all 0")
+    return [weight / total for weight in weights]
+
+
+def _latents(artifact: Artifact, image: np.ndarray, name: str, method: str) -> Tensor:
+    """What the quantizer gets (1, D, h, w). VqkitError for an image smaller than a tile, or than a patch of latents."""
+    model, size = artifact.model, (image.shape[0], image.shape[1])
+    if any(side < least for side, least in zip(size, model.tile, strict=True)):
+        tile = "x".join(map(str, model.tile))
+        raise VqkitError(f"{name} has {size[0]}x{size[1]} pixels; the model needs {tile} at least")
+    latents = model.latents(artifact.standardise(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)))
+    if method == "patches" and min(latents.shape[2:]) < PATCH:
+        grid = "x".join(map(str, latents.shape[2:]))
+        raise VqkitError(f"{name} has latents of {grid}; patches need {PATCH}x{PATCH} at least, use another method")
+    return latents
+
+
+# ------------------------------------------------------------------------------ methods: latents of both -> the target
+
+
+def _adain(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+    """Mean and deviation of each channel become the style's (Huang and Belongie 2017, arXiv 1703.06868, equation 8)."""
+    dims = (2, 3)
+    mean, deviation = content.mean(dims, keepdim=True), content.std(dims, correction=0, keepdim=True)
+    whitened = (content - mean) / deviation.clamp(min=1e-6)
+    return whitened * style.std(dims, correction=0, keepdim=True) + style.mean(dims, keepdim=True)
+
+
+def _wct(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+    """Mean and covariance become the style's, both covariances shrunk (Li et al. 2017, arXiv 1705.08086, equations
+    1 and 2)."""
+    tokens, wanted = to_tokens(content).double(), to_tokens(style).double()
+    whitened = (tokens - tokens.mean(0)) @ _power(shrunk_covariance(tokens), -0.5)
+    coloured = whitened @ _power(shrunk_covariance(wanted), 0.5) + wanted.mean(0)
+    return from_tokens(coloured.float(), content)
+
+
+def shrunk_covariance(tokens: Tensor) -> Tensor:
+    """Covariance (D, D) of tokens (N, D), pulled to a multiple of the identity as far as so few tokens ask for.
+
+    Oracle approximating shrinkage, Chen et al. 2010 (arXiv 0907.4698), equation 23.
+    """
+    count, width = tokens.shape
+    centred = tokens - tokens.mean(0)
+    found = centred.T @ centred / count
+    trace, square = float(found.trace()), float(found.square().sum())
+    excess = (count + 1 - 2 / width) * (square - trace**2 / width)
+    share = min(1.0, ((1 - 2 / width) * square + trace**2) / excess) if excess > 0 else 1.0
+    return (1 - share) * found + share * trace / width * torch.eye(width, dtype=found.dtype)
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """Of a symmetric matrix without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=1e-9) ** exponent @ vectors.T
+
+
+def _codes(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+    """Every token becomes one of the style's that is near, so that the style's codes are used about as often as there.
+
+    Of a residual model the first half of the stages stays the content's, and what is left over is the style's.
+    """
+    coarse, style_coarse = (_coarse(artifact, latents) for latents in (content, style))
+    tokens, bank = to_tokens(content - coarse), to_tokens(style - style_coarse)
+    bank = bank[:: -(-len(bank) // MAX_STYLE_TOKENS)]
+    return coarse + from_tokens(bank[balanced_nearest(tokens, bank)], content)
+
+
+def _coarse(artifact: Artifact, latents: Tensor) -> Tensor:
+    """What the first half of a residual quantizer's stages makes of latents; zeros of any other quantizer."""
+    quantizer = artifact.model.quantizer
+    if not isinstance(quantizer, ResidualQuantizer) or quantizer.num_stages == 1:
+        return torch.zeros_like(latents)
+    codes = quantizer.encode(latents)
+    codes[:, quantizer.num_codebooks // quantizer.num_stages * (quantizer.num_stages // 2) :] = -1
+    return quantizer.decode(codes)
+
+
+def balanced_nearest(tokens: Tensor, bank: Tensor) -> Tensor:
+    """For each of tokens (N, D) a row of bank (M, D): (N,) int64, the nearest after prices that even out their use.
+
+    Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895) with all tokens used up and the rows' use pulled to uniform by
+    BALANCE (Chizat et al. 2018, arXiv 1607.05816). Chunks of distances, never all of them.
+    """
+    spread = (tokens.square().sum(1).mean() + bank.square().sum(1).mean() - 2 * tokens.mean(0) @ bank.mean(0)).item()
+    smoothing = max(SMOOTHING * spread, 1e-12)
+    rows = list(chunks(len(tokens), len(bank)))
+    price = bank.new_zeros(len(bank))
+    for _ in range(SINKHORN_STEPS):
+        use = torch.full_like(price, -math.inf)  # log of the tokens that each row gets, before its price
+        for part in rows:
+            gain = -squared_distances(tokens[part], bank) / smoothing
+            given = torch.logsumexp(gain + price / smoothing, 1, keepdim=True)
+            use = torch.logaddexp(use, torch.logsumexp(gain - given, 0))
+        price = BALANCE * smoothing * (math.log(len(tokens) / len(bank)) - use)
+    return torch.cat([(squared_distances(tokens[part], bank) - price).argmin(1) for part in rows])
+
+
+def _patches(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+    """Every patch of latents becomes the nearest one of the style, and where they overlap their mean (Chen and Schmidt
+    2016, arXiv 1612.04337). They are compared after the content got the style's moments: else its colours decide."""
+    matched, bank = (F.unfold(latents, PATCH)[0].T for latents in (_adain(artifact, content, style), style))
+    chosen = bank[nearest(matched, bank)].T[None]  # (1, D * PATCH^2, patches)
+    grid = content.shape[2], content.shape[3]
+    return F.fold(chosen, grid, PATCH) / F.fold(torch.ones_like(chosen), grid, PATCH)
+
+
+METHODS: dict[str, Callable[[Artifact, Tensor, Tensor], Tensor]] = {
+    "adain": _adain,
+    "wct": _wct,
+    "codes": _codes,
+    "patches": _patches,
+}

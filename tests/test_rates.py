@@ -1,0 +1,79 @@
+"""Fewer bits for coarser pictures: codes are chosen as they cost, stages left out, and the files still decode."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.coding.test_integer_prior import random_prior
+from tests.e2e.test_compression import residual  # noqa: F401
+from vqkit import cli
+from vqkit.coding import describe
+from vqkit.errors import VqkitError
+from vqkit.metrics import picture_psnr
+from vqkit.rates import NAMES, Rate, offered
+
+
+def test_a_code_is_chosen_by_distance_and_bits():
+    """Every choice, against the cost of each code under what was chosen before it."""
+    prior, rng = random_prior((12,), grid=(2, 3)), np.random.default_rng(0)
+    far = rng.random((4, 6, 12)).astype(np.float32)
+    nearest = prior.assign(lambda _: far, 4, (2, 3), 1, 0.0)
+    assert np.array_equal(nearest.reshape(4, 6), far.argmin(2))
+    codes = prior.assign(lambda _: far, 4, (2, 3), 1, 0.3)
+    memory = prior.stages[0].memory(4, 6)
+    bits = 16 - np.log2(prior._frequencies(0, prior._padded(codes, 0), np.arange(6), memory))
+    assert np.array_equal(codes.reshape(4, 6), (far + 0.3 * bits).argmin(2))
+    sizes = [sum(len(part) for item in prior.encode(some) for part in item) for some in (codes, nearest)]
+    assert sizes[0] < sizes[1]
+
+
+def test_distances_of_a_residual_quantizer_are_to_what_its_stages_make(residual):  # noqa: F811
+    quantizer = residual.model.quantizer
+    tokens = torch.randn(5, quantizer.code_dim)
+    with torch.no_grad():
+        before = quantizer.assign(tokens)[:, :1]
+        found = quantizer.distances(tokens, before)
+        for code in range(found.shape[1]):
+            whole = torch.cat([before, torch.full((5, 1), code), torch.full((5, 1), -1)], 1)
+            assert torch.allclose(found[:, code], (tokens - quantizer.lookup(whole)).square().sum(1), atol=1e-4)
+
+
+def test_points_that_are_offered():
+    points = [Rate(1, 0.0, 100, 20), Rate(1, 0.1, 80, 19), Rate(2, 0.0, 200, 25), Rate(2, 0.1, 150, 18)]
+    found = offered(points)
+    assert found["full"] == points[2] and found["lowest"] == points[1] and points[3] not in found.values()
+    assert offered([]) == {} and set(offered(points[2:3])) == {"full"}
+
+
+def test_lower_rates_are_smaller_files_that_decode(residual, emoji, tmp_path):  # noqa: F811
+    image = emoji.read(emoji.splits["test"][:1])[0].permute(1, 2, 0).numpy()
+    assert set(residual.rates) == set(NAMES)
+    sizes = {name: len(residual.compress(image, rate=name)) for name in NAMES}
+    assert sizes["lowest"] < sizes["full"] and residual.rates["lowest"].num_stages < 3
+    assert residual.compress(image, rate="full") == residual.compress(image)
+    shown = residual.decompress(residual.compress(image, rate="lowest"))
+    assert shown.shape == image.shape and picture_psnr(shown, image) > 8
+    with pytest.raises(VqkitError, match="rates of this model: .*full"):
+        residual.compress(image, rate="tiny")
+    with pytest.raises(VqkitError, match="lossless"):
+        residual.compress(image, rate="low", lossless=True)
+
+
+def test_rates_from_the_command_line(residual, emoji, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    residual.save(tmp_path / "model")
+    residual.save_coder(tmp_path / "model")
+    for number in range(3):
+        pixels = emoji.read(emoji.splits["test"][number : number + 1])[0].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    files = ["0.png", "1.png", "2.png"]
+    for rate in ("lowest", "full"):
+        assert cli.main(["compress", "model", *files, "--bundle", "--out", f"{rate}.vq", "--rate", rate]) == 0
+        assert cli.main(["decompress", f"{rate}.vq", "--model", "model", "--out-dir", rate]) == 0
+        assert len(list((tmp_path / rate).iterdir())) == 3
+    assert (tmp_path / "lowest.vq").stat().st_size < (tmp_path / "full.vq").stat().st_size
+    with open(tmp_path / "lowest.vq", "rb") as stream:
+        assert describe(stream).header.num_codebooks == residual.rates["lowest"].num_stages
+    assert cli.main(["compress", "model", "0.png", "--out", "x.vq", "--rate", "best"]) != 0
+    assert not (tmp_path / "x.vq").exists()
