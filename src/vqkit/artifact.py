@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -45,9 +45,9 @@ from .coding import (
 )
 from .config import Config, PriorConfig, from_tree
 from .data import Normalisation
-from .data.images import Target, convert
 from .errors import VqkitError
 from .files import write_text, write_whole
+from .forms import Images, as_batch, as_tensor
 from .metrics import to_pixels
 from .model import Autoencoder
 from .model.prior import Prior, build_prior_network
@@ -61,7 +61,6 @@ LOSSLESS_FILE = "lossless.safetensors"
 BATCH_VALUES = 1 << 22
 """pixel values encoded at once: bounds memory whatever the images' size and number"""
 
-Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
 ImagesT = TypeVar("ImagesT", bound=Images)
 
 
@@ -182,17 +181,21 @@ class Artifact:
         return Codec(IMAGE, coder, used, name, quantizer.num_codebooks, residual, self.model.grid)
 
     @torch.no_grad()
-    def values(self, image: Images, codec: Codec) -> np.ndarray:
-        """What files of a kind hold: codes (B, stages, *grid), or pixels (B, C, H, W); int64. Images as in `encode`."""
-        if not codec.lossless and not codec.weight:
-            return self.encode(image)[:, : codec.num_stages].numpy()
-        batch = self._batch(image)
-        if isinstance(codec.engine, IntegerPrior):
-            latents = self.model.latents(self.standardise(batch))
+    def values(self, images: Images, codec: Codec) -> np.ndarray:
+        """What files of a kind hold: codes (B, stages, *grid), or pixels (B, C, H, W); int64. Images as in `encode`.
+
+        The encoder takes each image alone: sums of floats, and codes at an edge, may depend on the rest of a batch.
+        """
+        batch = self._batch(images)
+        if codec.lossless:
+            if batch.is_floating_point():
+                raise ValueError("lossless files are of uint8 pixels, not of floating-point ones")
+            return batch.numpy().astype(np.int64)
+        ones = [self.standardise(one) for one in batch.split(1)]
+        if codec.weight and isinstance(codec.engine, IntegerPrior):
+            latents = torch.cat([self.model.latents(one) for one in ones])
             return assign(self.model.quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        if batch.is_floating_point():
-            raise ValueError("lossless files are of uint8 pixels, not of floating-point ones")
-        return batch.numpy().astype(np.int64)
+        return torch.cat([self.model.encode(one) for one in ones])[:, : codec.num_stages].numpy()
 
     def compress(
         self, image: Images, name: str | None = None, *, lossless: bool = False, rate: str | None = None
@@ -210,10 +213,6 @@ class Artifact:
         codec.grid(size)
         values = self.values(image, codec)
         return codec.file_of(values[0], codec.engine.encode(values)[0], size, name)
-
-    def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
-        """The .vq file of an image of that height and width: codes (Q, *grid), and the coder's bytes of each stage."""
-        return self.codec().file_of(codes, payloads, size, name)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
         """A .vq file -> its image, uint8 (H, W, C). Of one that was cut off, a coarser image and a UserWarning.
@@ -253,7 +252,7 @@ class Artifact:
         batch = self._batch(images)
         pixels = self.decode(self.encode(images), (batch.shape[2], batch.shape[3]))
         is_tensor = isinstance(images, Tensor)
-        values = _tensor(images)
+        values = as_tensor(images)
         if values.is_floating_point():
             result: Any = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
             return result if is_tensor else result.numpy().astype(np.asarray(images).dtype)
@@ -269,30 +268,7 @@ class Artifact:
         return self.normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
 
     def _batch(self, images: Images) -> Tensor:
-        """Any accepted form -> (B, C, H, W), uint8 or float in [0, 255]."""
-        if isinstance(images, Image.Image):
-            images = [images]
-        if isinstance(images, (list, tuple)):
-            target = Target(None, self.channels, self.config.data.background)
-            arrays = [convert(image, target) for image in images]
-            if len({array.shape for array in arrays}) != 1:
-                raise ValueError(f"images must have one size, got {sorted({array.shape[:2] for array in arrays})}")
-            return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-        values = _tensor(images)
-        if values.is_floating_point() and values.dim() == 4:
-            if not bool(((values >= 0) & (values <= 1)).all()):
-                raise ValueError("floating-point images must lie in [0, 1]")
-            pixels = values.float() * 255
-        elif values.dtype == torch.uint8 and values.dim() in (2, 3, 4):
-            values = values[:, :, None] if values.dim() == 2 else values
-            pixels = (values[None] if values.dim() == 3 else values).permute(0, 3, 1, 2)
-        else:
-            raise ValueError(
-                f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} {tuple(values.shape)}"
-            )
-        if pixels.shape[1] != self.channels:
-            raise ValueError(f"the model has {self.channels} channels, the images have {pixels.shape[1]}")
-        return pixels
+        return as_batch(images, self.channels, self.config.data.background)
 
     # ------------------------------------------------------------------------------------------------------- files
 
@@ -409,12 +385,6 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
         return Prior(config, network.eval(), classes, dict(header["metrics"]))
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise VqkitError(f"cannot read the prior {path}: {error}") from error
-
-
-def _tensor(images: Any) -> Tensor:
-    """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied first."""
-    read_only = isinstance(images, np.ndarray) and not images.flags.writeable
-    return torch.as_tensor(images.copy() if read_only else images)
 
 
 def _parts(batch: Tensor) -> Sequence[Tensor]:

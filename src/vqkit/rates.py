@@ -45,11 +45,11 @@ def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stag
     count, _, height, width = latents.shape
     if not isinstance(quantizer, Quantizer):
         raise VqkitError(f"{type(quantizer).__name__} has no codes that can be weighed one after the other")
-    tokens = quantizer.tokens(latents)
+    tokens = quantizer.tokens(latents).view(count, height * width, -1)
 
-    def distances(before: np.ndarray) -> np.ndarray:
-        chosen = torch.from_numpy(before).permute(0, 2, 3, 1).reshape(len(tokens), -1)
-        return quantizer.distances(tokens, chosen).view(count, height * width, -1).numpy()
+    def distances(before: np.ndarray, slot: int) -> np.ndarray:
+        chosen = torch.from_numpy(before[:, :, slot // width, slot % width])
+        return quantizer.distances(tokens[:, slot], chosen).numpy()
 
     return coder.assign(distances, count, (height, width), num_stages, weight)
 

@@ -55,6 +55,7 @@ def test_what_was_fitted_to_emoji_makes_emoji_smaller(artifact, pictures):
         without.decompress(artifact.compress(pictures["emoji"], lossless=True))
 
 
+@pytest.mark.filterwarnings("ignore:the file is cut off")
 def test_damage_and_files_that_are_cut_off_are_refused(artifact, pictures, tmp_path):
     data = artifact.compress(pictures["strip"], lossless=True)
     header = read_file(data).header

@@ -177,8 +177,7 @@ def _coded(artifact: Artifact, codec: Codec, images: Sequence[np.ndarray]) -> li
     """Pictures (H, W, C) of any sizes as codes; those of one size go through coder and decoder together."""
     found = dict[int, _Coded]()
     for places in _alike([image.shape for image in images]):
-        # The encoder takes each alone: sums of floats, and codes at an edge, may depend on what else is in the batch.
-        codes = np.concatenate([artifact.values(images[place], codec) for place in places])
+        codes = artifact.values(np.stack([images[place] for place in places]), codec)
         size = images[places[0]].shape[0], images[places[0]].shape[1]
         pixels, payloads = artifact.pixels_of(codec, codes, size), codec.engine.encode(codes)
         for place, shown, one, parts in zip(places, pixels, codes, payloads, strict=True):

@@ -96,7 +96,7 @@ def _adain(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
 
 def _wct(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
     """Mean and covariance become the style's, both covariances shrunk (Li et al. 2017, arXiv 1705.08086, equations
-    1 and 2)."""
+    2 and 3)."""
     tokens, wanted = to_tokens(content).double(), to_tokens(style).double()
     whitened = (tokens - tokens.mean(0)) @ _power(shrunk_covariance(tokens), -0.5)
     coloured = whitened @ _power(shrunk_covariance(wanted), 0.5) + wanted.mean(0)

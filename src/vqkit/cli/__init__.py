@@ -11,9 +11,15 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import VqkitError
-from . import compression, explaining, models, priors
+from . import compression, explaining, models, priors, restyling
 
-COMMANDS = {**models.COMMANDS, **compression.COMMANDS, **priors.COMMANDS, **explaining.COMMANDS}
+COMMANDS = {
+    **models.COMMANDS,
+    **compression.COMMANDS,
+    **priors.COMMANDS,
+    **restyling.COMMANDS,
+    **explaining.COMMANDS,
+}
 
 EPILOG = """examples:
   vqkit train photos --out runs/photos             train on a folder of pictures

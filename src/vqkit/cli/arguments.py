@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..artifact import Artifact
 
 
@@ -57,3 +59,10 @@ def run_training(
     artifact = train(*paths, options.recipe, options.settings, resume=options.resume, display=display)
     leave_together()
     return artifact
+
+
+def picture(artifact: Artifact, path: str) -> np.ndarray:
+    """The file as the model takes it, uint8 (H, W, C). VqkitError when it cannot be read."""
+    from ..data import load_picture
+
+    return load_picture(path, artifact.channels, artifact.config.data.background)

@@ -1,11 +1,15 @@
-"""What commands print: figures in words, a bar while something takes long. And the form of their tables."""
+"""What commands print and write: figures in words, a bar while something takes long, new files. And the form of their
+tables."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
+
+from ..errors import VqkitError
 
 Commands: TypeAlias = dict[
     str, tuple[Callable[[argparse.Namespace], int], str, Callable[[argparse.ArgumentParser], None]]
@@ -46,3 +50,16 @@ class progress_bar:
 
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
+
+
+def write_new(path: Path, content: bytes, quiet: bool = False) -> None:
+    """A file under this name or, if it is taken, the next free one; VqkitError when it cannot be written."""
+    from ..files import free_name, write_bytes
+
+    target = free_name(path)
+    try:
+        write_bytes(target, content)
+    except OSError as error:
+        raise VqkitError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
+    if not quiet:
+        print(target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
 from . import arguments
-from .printing import Commands, plain, print_figures, progress_bar
+from .printing import Commands, plain, print_figures, progress_bar, write_new
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,12 +105,6 @@ def _artifact(options: argparse.Namespace) -> Artifact:
     return Artifact.load(options.artifact)
 
 
-def _picture(artifact: Artifact, path: str) -> np.ndarray:
-    from ..data import load_picture
-
-    return load_picture(path, artifact.channels, artifact.config.data.background)
-
-
 # --------------------------------------------------------------------------------------------------------- the verbs
 
 
@@ -129,7 +123,7 @@ def _generate(options: argparse.Namespace) -> int:
         found = generate(artifact, options.num, drawing=drawing, frames=bool(options.gif), progress=progress)
     _write_sheet(options, found.images)
     if options.gif:
-        _write(Path(options.gif), animation(found.frames))
+        write_new(Path(options.gif), animation(found.frames))
     bits = found.bits
     print(f"{'bits an image':<18} {plain(float(bits.mean()))} (between {bits.min():.0f} and {bits.max():.0f})")
     return 0
@@ -148,7 +142,7 @@ def _blend_argument(parser: argparse.ArgumentParser, where: str) -> None:
 def _anew(options: argparse.Namespace, verb: str, make: Callable[..., np.ndarray]) -> int:
     """Write what `make(artifact, image, num=, drawing=, progress=)` makes of the picture IMAGE."""
     drawing, artifact = _drawing(options), _artifact(options)
-    image = _picture(artifact, options.image)
+    image = arguments.picture(artifact, options.image)
     with progress_bar(verb) as progress:
         images = make(artifact, image, num=options.num, drawing=drawing, progress=progress)
     _write_sheet(options, images)
@@ -212,13 +206,13 @@ def _interpolate(options: argparse.Namespace) -> int:
     from ..report import animation
 
     drawing, artifact = _drawing(options), _artifact(options)
-    first, second = (_picture(artifact, path) for path in (options.first, options.second))
+    first, second = (arguments.picture(artifact, path) for path in (options.first, options.second))
     with progress_bar("interpolating") as progress:
         found = interpolate(artifact, first, second, num=options.num, drawing=drawing, progress=progress)
     rows = [found.latents] if found.morph is None else [found.latents, found.morph]
     _write_sheet(options, np.concatenate(rows), columns=options.num)
     if options.gif:
-        _write(Path(options.gif), animation([np.stack(frame) for frame in zip(*rows, strict=True)]))
+        write_new(Path(options.gif), animation([np.stack(frame) for frame in zip(*rows, strict=True)]))
     print("row 1: through latents" + ("; row 2: through codes, with the prior" if len(rows) == 2 else " (no prior)"))
     return 0
 
@@ -249,7 +243,9 @@ def _score(options: argparse.Namespace) -> int:
         share = "-" if item.percentile is None else f"{item.percentile:.1%}"
         print(f"{rank:>4}  {item.bits:>8.1f}  {item.bits_per_dim:>8.4f}  {share:>7}  {item.source}")
         if options.maps:
-            _write(Path(options.maps) / f"{item.source.stem}.png", png_bytes(to_image(surprise_map(item))), quiet=True)
+            write_new(
+                Path(options.maps) / f"{item.source.stem}.png", png_bytes(to_image(surprise_map(item))), quiet=True
+            )
     if good and good[0].percentile is not None:
         print("unusual: share of the held-out images of training that cost fewer bits")
     return 1 if len(good) < len(found) else 0
@@ -263,25 +259,12 @@ def _write_sheet(options: argparse.Namespace, images: np.ndarray, columns: int |
     from ..report import contact_sheet
     from ..report.pictures import png_bytes, to_image
 
-    _write(Path(options.out), png_bytes(contact_sheet(images, columns)))
+    write_new(Path(options.out), png_bytes(contact_sheet(images, columns)))
     if options.each:
         stem = Path(options.out).stem
         for index, image in enumerate(images):
-            _write(Path(options.each) / f"{stem}-{index:03}.png", png_bytes(to_image(image)), quiet=True)
+            write_new(Path(options.each) / f"{stem}-{index:03}.png", png_bytes(to_image(image)), quiet=True)
         print(options.each)
-
-
-def _write(path: Path, content: bytes, quiet: bool = False) -> None:
-    """A file under this name or, if it is taken, the next free one; VqkitError when it cannot be written."""
-    from ..files import free_name, write_bytes
-
-    target = free_name(path)
-    try:
-        write_bytes(target, content)
-    except OSError as error:
-        raise VqkitError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
-    if not quiet:
-        print(target)
 
 
 COMMANDS: Commands = {

@@ -117,19 +117,18 @@ class IntegerPrior:
         return codes
 
     def assign(
-        self, distances: Callable[[Ints], Array], count: int, grid: tuple[int, int], num_stages: int, weight: float
+        self, distances: Callable[[Ints, int], Array], count: int, grid: tuple[int, int], num_stages: int, weight: float
     ) -> Ints:
         """Codes (N, num_stages, h, w) of N items, each the one with the least distance + weight * bits.
 
         One after the other in the order of coding, so that a choice pays for itself alone (Chou et al. 1989, entropy-
-        constrained vector quantisation). distances: codes of the stages before (N, q, h, w) -> (N, h * w, K).
+        constrained vector quantisation). distances: codes of the stages before (N, q, h, w) and a slot -> (N, K).
         """
         codes = np.zeros((count, num_stages, *grid), dtype=np.int64)
         for number in range(num_stages):
-            far = distances(codes[:, :number])
 
-            def choose(slot: int, table: Ints, far: Array = far) -> Ints:
-                return (far[:, slot] - weight * np.log2(table)).argmin(1)
+            def choose(slot: int, table: Ints, before: Ints = codes[:, :number]) -> Ints:
+                return (distances(before, slot) - weight * np.log2(table)).argmin(1)
 
             self._fill(codes, number, choose)
         return codes
