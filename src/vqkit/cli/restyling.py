@@ -28,7 +28,7 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["wct"],
         choices=METHODS,
-        help="moments of channels, their covariance (default), the style's codes, its patches; several: FILE-METHOD.png",
+        help="moments of channels, covariance (default), codes, patches of latents; of several: FILE-METHOD.png",
     )
     parser.add_argument("--alpha", type=float, default=0.7, help="0 = the reconstruction, 1 = all style (default 0.7)")
     parser.add_argument("--out", required=True, metavar="FILE.png", help="a name that is taken gets a number")

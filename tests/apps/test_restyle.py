@@ -1,0 +1,213 @@
+"""Restyling against moments worked out by hand, exact transport and brute force; its ends; what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from vqkit.apps import restyle as app
+from vqkit.apps.restyle import METHODS, balanced_nearest, restyle, shrunk_covariance
+from vqkit.artifact import Artifact
+from vqkit.config import from_tree
+from vqkit.errors import VqkitError
+from vqkit.model import Autoencoder
+
+
+def untrained(quantizer, channels=3) -> Artifact:
+    """A model with random weights, whose latents are about as large as its codes."""
+    torch.manual_seed(0)
+    config = from_tree({"model": {"network": {"kind": "patch", "width": 16}, "quantizer": quantizer}}, "test")
+    shape = (channels, 32, 32)
+    model = Autoencoder(config.model, shape, config.losses, [0.3] * channels, [0.5] * channels).eval()
+    with torch.no_grad():
+        size = model.latents(torch.randn(8, *shape)).std()
+        model.encoder.head[1].weight.mul_(3 / size)
+    scale = {"mean": [0.5] * channels, "std": [0.3] * channels}
+    return Artifact(config, model, {"channels": channels, "size": [32, 32], "normalisation": scale})
+
+
+@pytest.fixture(scope="module")
+def model() -> Artifact:
+    return untrained({"kind": "vq", "codebook_size": 256, "code_dim": 8})
+
+
+@pytest.fixture(scope="module")
+def pictures(emoji):
+    return emoji.read(emoji.splits["test"][:4]).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def latents_of(model: Artifact, image: np.ndarray) -> torch.Tensor:
+    with torch.no_grad():
+        return model.model.latents(model.standardise(torch.from_numpy(image)[None].permute(0, 3, 1, 2)))
+
+
+def result_codes(model: Artifact, monkeypatch, *arguments, **options) -> torch.Tensor:
+    """Codes that restyle decodes."""
+    seen = []
+    plain = Artifact.decode
+    monkeypatch.setattr(
+        Artifact, "decode", lambda self, codes, *a, **o: seen.append(codes) or plain(self, codes, *a, **o)
+    )
+    restyle(model, *arguments, **options)
+    return seen[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_alpha_zero_is_the_plain_reconstruction(model, pictures, method):
+    found = restyle(model, pictures[0], pictures[1:3], method=method, alpha=0.0, weights=[3, 1])
+    assert np.array_equal(found, model.decode(model.encode(pictures[0]), (32, 32), exact=True)[0])
+    assert not np.array_equal(found, restyle(model, pictures[0], pictures[1:2], method=method, alpha=1.0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_content_keeps_its_size_whatever_the_style_has(model, pictures, method):
+    content, style = pictures[0][:21, :30], np.tile(pictures[1], (1, 2, 1))
+    assert restyle(model, content, [style], method=method).shape == (21, 30, 3)
+
+
+def test_adain_gives_the_styles_moments_and_wct_its_shrunk_covariance(model, pictures):
+    content, style = (latents_of(model, image) for image in pictures[:2])
+    wanted = style[0].flatten(1).double()
+    adain = METHODS["adain"](model, content, style)[0].flatten(1).double()
+    assert torch.allclose(adain.mean(1), wanted.mean(1), atol=1e-5)
+    assert torch.allclose(adain.var(1, correction=0), wanted.var(1, correction=0), rtol=1e-3)
+    source = content[0].flatten(1).double()
+    slopes = ((adain - adain.mean(1, keepdim=True)) / (source - source.mean(1, keepdim=True))).abs()
+    assert torch.allclose(slopes, slopes.median(1, keepdim=True).values.expand_as(slopes), rtol=1e-2), "per channel"
+
+    wct = METHODS["wct"](model, content, style)[0].flatten(1).double()
+    assert torch.allclose(wct.mean(1), wanted.mean(1), atol=1e-5)
+    # the content's own shrinkage leaves whitening inexact: the covariance of what comes out, by numpy
+    root = [_numpy_root(shrunk_covariance(part.T).numpy(), power) for part, power in ((source, -0.5), (wanted, 0.5))]
+    mixed = root[1] @ root[0]
+    expected = mixed @ np.cov(source.numpy(), bias=True) @ mixed.T
+    assert np.allclose(np.cov(wct.numpy(), bias=True), expected, rtol=1e-3, atol=1e-6 * np.trace(expected))
+
+
+def _numpy_root(matrix: np.ndarray, power: float) -> np.ndarray:
+    vectors, values, _ = np.linalg.svd(matrix)
+    return vectors @ np.diag(values**power) @ vectors.T
+
+
+def test_many_tokens_shrink_nothing_and_few_shrink_to_a_sphere():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.diag(torch.tensor([3.0, 1.0, 0.3, 0.1], dtype=torch.float64))
+    many = torch.randn(50_000, 4, generator=generator, dtype=torch.float64) @ mixing
+    assert torch.allclose(shrunk_covariance(many), mixing.square(), atol=0.1)
+    few = many[:3]
+    found, sample = shrunk_covariance(few), torch.from_numpy(np.cov(few.T.numpy(), bias=True))
+    assert torch.linalg.matrix_rank(sample) < 4 and torch.linalg.eigvalsh(found)[0] > 1e-3
+    assert found.trace() == pytest.approx(float(sample.trace()))
+    assert torch.equal(shrunk_covariance(torch.ones(5, 4)), torch.zeros(4, 4))
+
+
+def test_full_balance_is_the_exact_assignment_and_none_is_the_nearest(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    tokens, bank = torch.randn(40, 2, generator=generator), torch.randn(40, 2, generator=generator) + 1.5
+    cost = torch.cdist(tokens, bank).square()
+    monkeypatch.setattr(app, "BALANCE", 0.0)
+    assert torch.equal(balanced_nearest(tokens, bank), cost.argmin(1))
+    spread_of_nearest = len(cost.argmin(1).unique())
+    monkeypatch.setattr(app, "BALANCE", 1.0)
+    monkeypatch.setattr(app, "SMOOTHING", 0.005)
+    monkeypatch.setattr(app, "SINKHORN_STEPS", 2000)
+    found = balanced_nearest(tokens, bank)
+    exact = torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
+    assert (found == exact).double().mean() > 0.9 and spread_of_nearest < 20
+
+
+def test_chunks_do_not_change_the_balance(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    tokens, bank = torch.randn(100, 3, generator=generator), torch.randn(30, 3, generator=generator)
+    whole = balanced_nearest(tokens, bank)
+    monkeypatch.setattr(app, "chunks", lambda count, _: [slice(start, start + 7) for start in range(0, count, 7)])
+    assert torch.equal(balanced_nearest(tokens, bank), whole)
+
+
+@pytest.mark.parametrize("kind", [{"kind": "vq", "codebook_size": 256, "code_dim": 8}, {"kind": "fsq"}])
+def test_codes_takes_nothing_but_codes_of_the_style(kind, pictures, monkeypatch):
+    model = untrained(kind)
+    found = result_codes(model, monkeypatch, pictures[0], [pictures[1]], method="codes", alpha=1.0)
+    of_style = {tuple(code) for code in model.encode(pictures[1])[0].flatten(1).T.tolist()}
+    assert {tuple(code) for code in found[0].flatten(1).T.tolist()} <= of_style
+    assert len(found.unique()) > 1
+
+
+def test_residual_models_keep_the_coarse_stages_of_the_content(pictures):
+    model = untrained({"kind": "residual", "num_stages": 4, "quantizer": {"kind": "vq", "code_dim": 8}})
+    content, style = (latents_of(model, image) for image in pictures[:2])
+    target = METHODS["codes"](model, content, style)
+    quantizer = model.model.quantizer
+
+    def coarse(latents):
+        codes = quantizer.encode(latents)
+        return quantizer.decode(torch.cat([codes[:, :2], torch.full_like(codes[:, 2:], -1)], 1))
+
+    fine = (target - coarse(content))[0].flatten(1).T
+    of_style = (style - coarse(style))[0].flatten(1).T
+    assert float(torch.cdist(fine, of_style).min(1).values.max()) < 1e-4
+
+
+def test_patches_against_brute_force(model, pictures):
+    content, style = (latents_of(model, image) for image in pictures[:2])
+    matched, bank = METHODS["adain"](model, content, style)[0].numpy(), style[0].numpy()
+    total, count = np.zeros_like(bank), np.zeros(bank.shape[1:])
+    places = [(row, column) for row in range(bank.shape[1] - 2) for column in range(bank.shape[2] - 2)]
+    for y, x in places:
+        wanted = matched[:, y : y + 3, x : x + 3]
+        distances = [np.square(bank[:, r : r + 3, c : c + 3] - wanted).sum() for r, c in places]
+        row, column = places[int(np.argmin(distances))]
+        total[:, y : y + 3, x : x + 3] += bank[:, row : row + 3, column : column + 3]
+        count[y : y + 3, x : x + 3] += 1
+    found = METHODS["patches"](model, content, style)[0].numpy()
+    assert np.allclose(found, total / count, atol=1e-4)
+    assert torch.allclose(METHODS["patches"](model, content, content), content, atol=1e-4), "its own style: itself"
+
+
+def test_weights_are_shares_of_the_styles(model, pictures):
+    content, first, second = pictures[:3]
+    alone = restyle(model, content, [first], alpha=1.0)
+    assert np.array_equal(restyle(model, content, [first, second], alpha=1.0, weights=[5, 0]), alone)
+    assert np.array_equal(restyle(model, content, [second, first], alpha=1.0, weights=[0, 2]), alone)
+    mixed = restyle(model, content, [first, second], alpha=1.0)
+    assert np.array_equal(restyle(model, content, [first, second], alpha=1.0, weights=[4, 4]), mixed)
+    assert not np.array_equal(mixed, alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, "alpha=1.5 must lie between"),
+        ({"alpha": float("nan")}, "alpha=nan must lie"),
+        ({"method": "gram"}, "method=gram is none of adain, wct, codes, patches"),
+        ({"weights": [1.0]}, "2 styles need as many"),
+        ({"weights": [1.0, -1.0]}, "not below 0"),
+        ({"weights": [0.0, 0.0]}, "not all 0"),
+        ({"weights": [float("nan"), 1.0]}, "not below 0"),
+    ],
+)
+def test_numbers_without_sense_are_refused(model, pictures, options, message):
+    with pytest.raises(VqkitError, match=message):
+        restyle(model, pictures[0], pictures[1:3], **options)
+
+
+def test_pictures_that_cannot_be_used_are_refused(model, pictures):
+    plain = np.full((32, 32, 3), (200, 30, 30), np.uint8)
+    with pytest.raises(VqkitError, match="style 2 is of one colour"):
+        restyle(model, pictures[0], [pictures[1], plain])
+    assert restyle(model, plain, [pictures[1]]).shape == plain.shape, "a plain content is one"
+    side = model.model.tile[0]
+    with pytest.raises(VqkitError, match=f"the content has {side - 1}x32 pixels; the model needs {side}x{side}"):
+        restyle(model, pictures[0][: side - 1], [pictures[1]])
+    with pytest.raises(VqkitError, match="the style has latents of 2x8; patches need 3x3"):
+        restyle(model, pictures[0], [pictures[1][: 2 * side]], method="patches")
+    with pytest.raises(VqkitError, match="there is no style"):
+        restyle(model, pictures[0], [])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_numbers_of_channels(channels):
+    model = untrained({"kind": "vq"}, channels=channels)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, channels), np.uint8)
+    for method in METHODS:
+        assert restyle(model, images[0], images[1:], method=method).shape == (32, 32, channels)
