@@ -19,9 +19,12 @@ def untrained(quantizer, channels=3) -> Artifact:
     config = from_tree({"model": {"network": {"kind": "patch", "width": 16}, "quantizer": quantizer}}, "test")
     shape = (channels, 32, 32)
     model = Autoencoder(config.model, shape, config.losses, [0.3] * channels, [0.5] * channels).eval()
-    with torch.no_grad():
-        size = model.latents(torch.randn(8, *shape)).std()
-        model.encoder.head[1].weight.mul_(3 / size)
+    head = model.encoder.head[1]
+    with torch.no_grad():  # latents of random squares: mean 0 and deviation 1 in every channel, as codes have
+        latents = model.latents(torch.randn(8, channels, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3))
+        deviation, mean = torch.std_mean(latents, (0, 2, 3))
+        head.weight /= deviation[:, None]
+        head.bias.sub_(mean).div_(deviation)
     scale = {"mean": [0.5] * channels, "std": [0.3] * channels}
     return Artifact(config, model, {"channels": channels, "size": [32, 32], "normalisation": scale})
 
@@ -33,7 +36,7 @@ def model() -> Artifact:
 
 @pytest.fixture(scope="module")
 def pictures(emoji):
-    return emoji.read(emoji.splits["test"][:4]).permute(0, 2, 3, 1).contiguous().numpy()
+    return emoji.read(emoji.splits["test"][4:8]).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def latents_of(model: Artifact, image: np.ndarray) -> torch.Tensor:
@@ -55,7 +58,7 @@ def result_codes(model: Artifact, monkeypatch, *arguments, **options) -> torch.T
 @pytest.mark.parametrize("method", METHODS)
 def test_alpha_zero_is_the_plain_reconstruction(model, pictures, method):
     found = restyle(model, pictures[0], pictures[1:3], method=method, alpha=0.0, weights=[3, 1])
-    assert np.array_equal(found, model.decode(model.encode(pictures[0]), (32, 32), exact=True)[0])
+    assert np.array_equal(found, model.reconstruct(pictures[0]))
     assert not np.array_equal(found, restyle(model, pictures[0], pictures[1:2], method=method, alpha=1.0))
 
 
@@ -109,11 +112,13 @@ def test_full_balance_is_the_exact_assignment_and_none_is_the_nearest(monkeypatc
     assert torch.equal(balanced_nearest(tokens, bank), cost.argmin(1))
     spread_of_nearest = len(cost.argmin(1).unique())
     monkeypatch.setattr(app, "BALANCE", 1.0)
-    monkeypatch.setattr(app, "SMOOTHING", 0.005)
-    monkeypatch.setattr(app, "SINKHORN_STEPS", 2000)
+    monkeypatch.setattr(app, "SMOOTHING", 0.003)
+    monkeypatch.setattr(app, "SINKHORN_STEPS", 1000)
     found = balanced_nearest(tokens, bank)
-    exact = torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
-    assert (found == exact).double().mean() > 0.9 and spread_of_nearest < 20
+    exact = linear_sum_assignment(cost.numpy())[1]
+    costs = [float(cost[torch.arange(40), rows].mean()) for rows in (found, exact)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.02) and len(found.unique()) >= 36
+    assert spread_of_nearest < 15
 
 
 def test_chunks_do_not_change_the_balance(monkeypatch):
@@ -134,7 +139,7 @@ def test_codes_takes_nothing_but_codes_of_the_style(kind, pictures, monkeypatch)
 
 
 def test_residual_models_keep_the_coarse_stages_of_the_content(pictures):
-    model = untrained({"kind": "residual", "num_stages": 4, "quantizer": {"kind": "vq", "code_dim": 8}})
+    model = untrained({"kind": "residual", "num_stages": 4})
     content, style = (latents_of(model, image) for image in pictures[:2])
     target = METHODS["codes"](model, content, style)
     quantizer = model.model.quantizer
@@ -145,7 +150,9 @@ def test_residual_models_keep_the_coarse_stages_of_the_content(pictures):
 
     fine = (target - coarse(content))[0].flatten(1).T
     of_style = (style - coarse(style))[0].flatten(1).T
-    assert float(torch.cdist(fine, of_style).min(1).values.max()) < 1e-4
+    distances = torch.cdist(fine, of_style, compute_mode="donot_use_mm_for_euclid_dist")
+    assert float(distances.min(1).values.max()) < 1e-5 < float(fine.std())
+    assert not torch.allclose(target, content, atol=1e-2)
 
 
 def test_patches_against_brute_force(model, pictures):

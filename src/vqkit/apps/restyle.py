@@ -56,7 +56,7 @@ def restyle(
             raise VqkitError(f"{name} is of one colour, which is no style that could be carried over")
         target += share * METHODS[method](artifact, latents, _latents(artifact, style, name, method))
     codes = artifact.model.quantizer.encode(torch.lerp(latents, target, alpha))
-    return artifact.decode(codes, (content.shape[0], content.shape[1]), exact=True)[0]
+    return artifact.decode(codes, (content.shape[0], content.shape[1]))[0]
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
