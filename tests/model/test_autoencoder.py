@@ -53,6 +53,14 @@ def test_any_size_goes_through_and_decode_of_encode_is_forward(network, kind, si
         assert torch.equal(model.decode(codes, size), output.reconstruction)
 
 
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_a_model_in_double_precision_decodes_the_same(network, kind):
+    model = build(network, QUANTIZERS[kind]).eval()
+    with torch.no_grad():
+        codes = model.encode(torch.randn(2, 3, 16, 16))
+        assert torch.allclose(copy.deepcopy(model).double().decode(codes), model.decode(codes), atol=1e-3)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_any_channel_count(network, channels):
     model = build(network, QUANTIZERS["vq"], channels)

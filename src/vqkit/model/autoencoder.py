@@ -105,14 +105,18 @@ class Autoencoder(nn.Module):
 
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Codes (B, Q, *grid) -> standardised images (B, C, *size), whole tiles when size is None."""
-        return self.likelihood.mean(self._decoded(self.quantizer.decode(codes), size))
+        return self.likelihood.mean(self._decoded(self._quantized(codes), size))
 
     def nats(self, x: Tensor, codes: Tensor) -> Tensor:
         """-log p(x | codes) of standardised images (B, C, H, W) given codes (B, Q, *grid): (B,) float64, in nats.
 
         ValueError where `losses.distortion` is not a likelihood.
         """
-        return self.likelihood.nats(self._decoded(self.quantizer.decode(codes), (x.shape[2], x.shape[3])), x)
+        return self.likelihood.nats(self._decoded(self._quantized(codes), (x.shape[2], x.shape[3])), x)
+
+    def _quantized(self, codes: Tensor) -> Tensor:
+        """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""
+        return self.quantizer.decode(codes).to(next(self.decoder.parameters()).dtype)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the codes of an image of `size` (height, width)."""
