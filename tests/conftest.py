@@ -24,7 +24,7 @@ TINY = [
     "model.network.encoder_blocks=1",
     "model.network.decoder_blocks=1",
     "model.quantizer.codebook_size=64",
-    "coder.steps=30",
+    "coder.steps=6",
 ]
 """overrides that make the emoji recipe a matter of seconds"""
 

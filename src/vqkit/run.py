@@ -31,7 +31,7 @@ from .training.checkpoint import resumed_config
 from .training.progress import Display
 
 DEFAULT_RECIPE = "images"
-NUM_RATED, RATED_CODES = 256, 1 << 15
+NUM_RATED, RATED_CODES = 256, 1 << 13
 """images, and codes of them, that rates are measured on at most"""
 
 
