@@ -30,7 +30,10 @@ def plain(value: Any) -> str:
 
 def print_figures(metrics: Mapping[str, Any]) -> None:
     for key, value in metrics.items():
-        if value is not None:
+        if key == "rates":
+            for name, point in value.items():
+                print(f"{'rate ' + name:<18} {point['bits']:.0f} bits an image, {point['psnr']:.2f} dB")
+        elif value is not None:
             print(f"{key:<18} {plain(value)}")
 
 

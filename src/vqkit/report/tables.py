@@ -26,6 +26,10 @@ def _perplexity(value: Any) -> str:
     return large(value) if float(value) > 99_999 else number(value)
 
 
+def _rates(value: Any) -> str:
+    return "; ".join(f"{name} {point['bits']:.0f} bits, {point['psnr']:.1f} dB" for name, point in value.items())
+
+
 # key: label, how to write it, what it means
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
@@ -39,6 +43,9 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "label_bits": ("Bits of the class", number, "per image; what naming its class costs"),
     "bits_per_image": ("Bits per image", _bits, ""),
     "bpp": ("Bits per pixel", number, ""),
+    "coder_bits_per_code": ("Bits per code in files", number, "under the integer prior, on validation images"),
+    "lossless_bits_per_value": ("Bits per pixel, lossless", number, "and channel, on validation images"),
+    "rates": ("Rates of files", _rates, "per image, on validation images; vqkit compress --rate NAME"),
     "memorised": (
         "Near copies",
         share,
