@@ -218,7 +218,7 @@ class CoderConfig(Section):
     """The integer network that files of codes are compressed with, fitted after training."""
 
     steps: Annotated[int, Field(ge=0)] = 600
-    """optimiser steps, of 8,192 codes each, and no more than training took; 0 = none: files are larger, and lossless ones too"""
+    """optimiser steps, of 8,192 codes each, and no more than training took; 0 = none: files are larger"""
     lr: Positive = 0.01
     """peak learning rate of AdamW, for vectors, positions and the last layer"""
     muon_lr: Positive = 0.02
