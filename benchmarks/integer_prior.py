@@ -4,8 +4,8 @@
 
 Fits the coder of tokenizers of Fashion-MNIST (49 codes, K = 512; three seeds) with 3000 steps, about 20 minutes of a
 core each, and measures bits a code of the 10,000 test images: by the bytes of payloads; by the frequencies of the
-integers; by the float twin, the same network without any rounding. --work is that of benchmarks/priors.py, whose tokenizers and
-whose float transformers, trained for 20 minutes of a core too and not told the class, are beside it.
+integers; by the float twin, the same network without any rounding. --work is that of benchmarks/priors.py, whose
+tokenizers and whose float transformers, trained for 20 minutes of a core too and not told the class, are beside it.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
     python benchmarks/rate_distortion.py [--work DIR] [--json FILE]
 
 Trains a tokenizer of four residual stages and its coder on Fashion-MNIST (about 15 minutes on two cores), or takes
-those of an earlier run in --work. Points of ours: every number of stages and weight of a bit that no other point beats
-on validation images. All curves are measured on the first 1024 test images, in three accountings: one file for each image;
-one file for all (ours: a bundle; theirs: the images as a 32 x 32 mosaic); and that with the model's bytes shared out.
-Sizes are of files on disk. PSNR is of the mean squared error over all images; the mean of each image's PSNR is beside
-it.
+those of an earlier run in --work. Points of ours: every number of stages and weight of a bit that no other point
+beats on validation images. All curves are measured on the first 1024 test images, in three accountings: one file for
+each image; one file for all (ours: a bundle; theirs: the images as a 32 x 32 mosaic); and that with the model's bytes
+shared out. Sizes are of files on disk. PSNR is of the mean squared error over all images; the mean of each image's
+PSNR is beside it.
 """
 
 from __future__ import annotations
