@@ -121,7 +121,7 @@ def grid_of(height: int, width: int) -> tuple[int, int]:
 
 
 def make_coder(name: str) -> IntegerPrior:
-    """Random weights over their whole range, so that every clip and rounding takes place."""
+    """Random weights over their whole range, so that every clip and rounding takes place; of two layers to none."""
     rng, sizes = np.random.default_rng(len(CODERS[name])), CODERS[name]
 
     def bytes_of(*shape: int) -> np.ndarray:
@@ -137,9 +137,10 @@ def make_coder(name: str) -> IntegerPrior:
     stages = [
         Network(
             np.array(offsets), bytes_of(len(offsets) * LENGTH, CHANNELS), biases(TRAINED[0], CHANNELS),
-            biases(TRAINED[1], CHANNELS), (layer(), layer()), bytes_of(CHANNELS, size) // 16, biases(size) // 64,
+            biases(TRAINED[1], CHANNELS), tuple(layer() for _ in range(max(0, 4 - len(sizes) - number))),
+            bytes_of(CHANNELS, size) // 16, biases(size) // 64,
         )
-        for offsets, size in zip(map(context_offsets, range(len(sizes))), sizes, strict=True)
+        for number, (offsets, size) in enumerate(zip(map(context_offsets, range(len(sizes))), sizes, strict=True))
     ]  # fmt: skip
     return IntegerPrior(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
 

@@ -158,7 +158,10 @@ class Artifact:
     @property
     def rates(self) -> dict[str, Rate]:
         """What `rate` may be, by growing size, as measured when the coder was fitted."""
-        return {name: Rate(**point) for name, point in self.metrics.get("rates", {}).items()}
+        try:
+            return {name: Rate(**point) for name, point in self.metrics.get("rates", {}).items()}
+        except (AttributeError, TypeError) as error:
+            raise VqkitError("the rates in metrics.json are not what vqkit wrote; fit the coder anew") from error
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is decompressed. VqkitError for one that needs a coder that is not there."""

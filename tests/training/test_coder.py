@@ -46,7 +46,7 @@ def test_the_twin_says_what_the_integers_cost(sizes, grid):
     with torch.no_grad():
         expected = net(codes).numpy()
     apart = np.abs(bits_of(net.integers(), codes.numpy()) - expected)[expected < 8]
-    assert np.median(apart) < 0.04 and np.quantile(apart, 0.99) < 0.2 and apart.mean() < 0.05
+    assert np.median(apart) < 0.04 and np.quantile(apart, 0.99) < 0.12 and apart.max() < 0.2 and apart.mean() < 0.05
 
 
 def test_the_cost_of_a_file_is_what_training_minimised():

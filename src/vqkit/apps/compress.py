@@ -118,8 +118,7 @@ def compress(
         path = target or (folder or Path()) / f"{source.stem}{SUFFIX}"
         path = path if force and path not in written else free_name(path)
         written.add(path)
-        name = source.name if usable_name(source.name) else None
-        data = codec.file_of(coded.codes, coded.payloads, coded.size, name)
+        data = codec.file_of(coded.codes, coded.payloads, coded.size, _stored_name(source))
         _write(path, data)
         yield Compressed(source, path, len(data), math.prod(coded.size), coded.psnr)
 
@@ -130,7 +129,7 @@ def _compress_bundle(artifact: Artifact, codec: Codec, sources: list[Path], targ
         if coded is None:
             yield Compressed(source, None, 0, 0, 0.0, error)
             continue
-        names.append(source.name if usable_name(source.name) else f"{len(names)}.png")
+        names.append(_stored_name(source) or f"{len(names)}.png")
         items.append(coded)
         yield Compressed(source, target, 0, math.prod(coded.size), coded.psnr)
     if not items:
@@ -144,6 +143,10 @@ def _compress_bundle(artifact: Artifact, codec: Codec, sources: list[Path], targ
         crc = codes_crc(np.concatenate([item.codes.ravel() for item in inside]), number)
         blocks.append(Block(crc, tuple(item.payloads for item in inside)))
     _write(target, write_bundle(header, blocks, names))
+
+
+def _stored_name(source: Path) -> str | None:
+    return source.name if usable_name(source.name) else None
 
 
 @dataclass(frozen=True)
