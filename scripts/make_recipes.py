@@ -24,6 +24,7 @@ from vqkit.config import (
     LossConfig,
     MLPConfig,
     ModelConfig,
+    NoiseConfig,
     NoneConfig,
     PatchConfig,
     PriorConfig,
@@ -109,6 +110,22 @@ RECIPES: dict[str, tuple[str, Config]] = {
             losses=SHARP,
             train=TUNED.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
             coder=CoderConfig(steps=2000),
+        ),
+    ),
+    "denoise": (
+        "noisy pictures in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, 32x32",
+        Config(
+            data=SMALL.model_copy(update={"noise": NoiseConfig(sigma=75.0)}),
+            model=ModelConfig(
+                network=PatchConfig(patch_size=2, width=96, encoder_blocks=4, decoder_blocks=3),
+                quantizer=ResidualConfig(
+                    num_stages=4,
+                    stage=CODES.model_copy(update={"codebook_size": 256}),
+                    quantizer_dropout=0.25,
+                ),
+            ),
+            losses=SHARP,
+            train=TUNED.model_copy(update={"steps": 6000, "max_minutes": 15.0, "batch_size": 32}),
         ),
     ),
     "conv": (

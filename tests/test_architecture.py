@@ -37,7 +37,7 @@ ALLOWED = {
     "forms": {"data"},
     "rates": {"coding", "errors", "model"},
     "training": {"artifact", "coding", "config", "data", "errors", "files", "metrics", "model"},
-    "apps": {"artifact", "codec", "coding", "config", "data", "errors", "files", "metrics", "model", "untrusted"},
+    "apps": {"artifact", "codec", "coding", "config", "data", "errors", "files", "metrics", "model", "untrusted", "rates"},
     "report": {"errors", "files"},
     "run": {"apps", "artifact", "config", "data", "errors", "files", "metrics", "rates", "report", "training"},
     "run_prior": {"apps", "artifact", "config", "data", "errors", "files", "model", "report", "training"},

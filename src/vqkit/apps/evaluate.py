@@ -13,6 +13,7 @@ import torch
 
 from ..artifact import Artifact
 from ..data import ImageData, open_images, split_batches
+from ..data.noise import gaussian as gaussian_noise
 from ..errors import VqkitError
 from ..metrics import code_counts, code_figures, psnr, ssim, to_pixels
 from ..model import gaussian
@@ -20,6 +21,8 @@ from ..model import gaussian
 BATCH_SIZE = 128
 GALLERY = 48
 RANKED = 8
+SIGMAS = 15, 25, 50
+"""deviations of noise, in levels of 0 to 255, that a denoiser is measured at"""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,27 @@ def evaluate(
         indices.append(chosen)
         if quantizer.is_countable:
             counts += code_counts(output.codes, quantizer.codebook_size)
-    return _collect(
+    found = _collect(
         artifact, data, split, np.concatenate(indices), torch.cat(distortions), torch.cat(similarities), counts
     )
+    if artifact.config.data.noise.sigma:
+        found.metrics["denoised"] = _denoised(artifact, data, split)
+    return found
+
+
+def _denoised(artifact: Artifact, data: ImageData, split: str) -> dict[str, dict[str, float]]:
+    """PSNR in dB of images with Gaussian noise, before and after, on the first images of a split."""
+    generator, found = torch.Generator().manual_seed(0), {}
+    _, images = next(_batches(data, split, None))
+    for sigma in SIGMAS:
+        noisy = torch.stack([gaussian_noise(image, sigma, generator) for image in images])
+        output = artifact.model(artifact.standardise(noisy)).reconstruction
+        pixels = to_pixels(artifact.normalisation.undo(output))
+        found[f"sigma {sigma}"] = {
+            "noisy": float(psnr(noisy, images).mean()),
+            "denoised": float(psnr(pixels, images).mean()),
+        }
+    return found
 
 
 @torch.no_grad()

@@ -11,12 +11,13 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import VqkitError
-from . import compression, explaining, models, priors, restyling
+from . import compression, denoising, explaining, models, priors, restyling
 
 COMMANDS = {
     **models.COMMANDS,
     **compression.COMMANDS,
     **priors.COMMANDS,
+    **denoising.COMMANDS,
     **restyling.COMMANDS,
     **explaining.COMMANDS,
 }

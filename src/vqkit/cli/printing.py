@@ -33,6 +33,9 @@ def print_figures(metrics: Mapping[str, Any]) -> None:
         if key == "rates":
             for name, point in value.items():
                 print(f"{'rate ' + name:<18} {point['bits']:.0f} bits an image, {point['psnr']:.2f} dB")
+        elif key == "denoised":
+            for name, point in value.items():
+                print(f"{'noise ' + name:<18} {point['noisy']:.2f} dB, {point['denoised']:.2f} dB without it")
         elif value is not None:
             print(f"{key:<18} {plain(value)}")
 

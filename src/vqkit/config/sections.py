@@ -22,6 +22,16 @@ class AugmentConfig(Section):
     """strength of random brightness, contrast and saturation; 0 = off"""
 
 
+class NoiseConfig(Section):
+    sigma: NonNegative = 0.0
+    """largest deviation of Gaussian noise on what the encoder sees, in levels of 0 to 255, the target being the clean
+    image; every image has its own, from 0 on; 0 = no noise of any kind"""
+    others: Share = 0.4
+    """share of the noisy images with another kind: shot noise, salt and pepper, speckle, JPEG or missing blocks"""
+    clean: Share = 0.05
+    """share of the images that stay clean, so that those are left as they are"""
+
+
 class DataConfig(Section):
     image_size: tuple[Side, Side] | None = None
     """height and width that the model sees; null = the size that all images share"""
@@ -36,6 +46,7 @@ class DataConfig(Section):
     test: Share = 0.05
     """share held out for the final figures; never trained on, never used to choose"""
     augment: AugmentConfig = AugmentConfig()
+    noise: NoiseConfig = NoiseConfig()
     max_memory_mb: Count = 2048
     """sets that are larger than this as uint8 are streamed from disk by worker processes"""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 2

@@ -2,14 +2,18 @@
 
 from .batches import split_batches, training_batches
 from .images import load_picture, picture_paths
+from .noise import add_noise
 from .normalisation import Normalisation
 from .sources import ImageData, open_images, sample_sheet
+from .splits import derive_seed
 from .stores import BadFile
 
 __all__ = [
     "BadFile",
     "ImageData",
     "Normalisation",
+    "add_noise",
+    "derive_seed",
     "load_picture",
     "open_images",
     "picture_paths",

@@ -81,14 +81,17 @@ class Autoencoder(nn.Module):
         multiple = self.quantizer.grid_multiple
         tile, self.tile_grid = _tile_sizes(config.network, image_shape)
         self.tile = (tile[0] * multiple, tile[1] * multiple)
+        self.reach = _reach(config)
+        """tiles to either side that a tile of the output may depend on, an upper bound"""
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Output:
+    def forward(self, x: Tensor, generator: torch.Generator | None = None, target: Tensor | None = None) -> Output:
+        """Images, and what shall become of them (default: the same), both (B, C, H, W)."""
         mean, log_var = self.posterior(x)
         z = gaussian.sample(mean, log_var, generator) if log_var is not None and self.training else mean
         latents = self.transform(z)
         result = self.quantizer(latents, generator)
         decoded = self._decoded(result.quantized, (x.shape[2], x.shape[3]))
-        terms = {"reconstruction": self.likelihood(decoded, x), **result.terms}
+        terms = {"reconstruction": self.likelihood(decoded, x if target is None else target), **result.terms}
         if log_var is not None:  # nats per image; reconstruction is a mean over values, and so must be its counterpart
             terms["kl"] = gaussian.kl(mean, log_var) / x[0].numel()
         if self.normality is not None:
@@ -106,6 +109,10 @@ class Autoencoder(nn.Module):
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Codes (B, Q, *grid) -> standardised images (B, C, *size), whole tiles when size is None."""
         return self.likelihood.mean(self._decoded(self._quantized(codes), size))
+
+    def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """As `decode`, of latents (B, D, h, w) that no quantizer has touched."""
+        return self.likelihood.mean(self._decoded(latents, size))
 
     def nats(self, x: Tensor, codes: Tensor) -> Tensor:
         """-log p(x | codes) of standardised images (B, C, H, W) given codes (B, Q, *grid): (B,) float64, in nats.
@@ -160,3 +167,16 @@ def _tile_sizes(config: NetworkConfig, image_shape: tuple[int, int, int]) -> tup
             return (config.patch_size,) * 2, (1, 1)
         case MLPConfig():
             return image_shape[1:], config.grid
+
+
+def _reach(config: ModelConfig) -> int:
+    """Positions of the grid by which encoder, transform and decoder together look around; 2 more for a quantizer that
+    looks around itself, in its own, coarser positions."""
+    around = 2 + 2 * config.transform.num_blocks if config.transform.kind == "conv" else 2
+    match config.network:
+        case ConvConfig(num_blocks=blocks):  # a 3x3 and `blocks` of them on either side, and what 4x4 strides add
+            return around + 2 * (blocks + 1) + 4
+        case PatchConfig(encoder_blocks=before, decoder_blocks=after):
+            return around + before + after
+        case MLPConfig():  # every tile by itself
+            return around

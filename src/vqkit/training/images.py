@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..artifact import Artifact
 from ..config import Config
-from ..data import ImageData, split_batches, training_batches
+from ..data import ImageData, add_noise, derive_seed, split_batches, training_batches
 from ..errors import VqkitError
 from ..metrics import psnr, to_pixels
 from ..model import Autoencoder, Output
@@ -43,7 +43,7 @@ def train(data: ImageData, config: Config, folder: Path, display: Display | None
 
 
 class AutoencoderTask:
-    """See `Task`. Batches are (images,), uint8 (B, C, H, W)."""
+    """See `Task`. Batches are (images,), or (noisy, images) with data.noise: uint8 (B, C, H, W)."""
 
     def __init__(self, data: ImageData, config: Config) -> None:
         self.data, self.settings_tree, self.seed, self.settings = data, config, config.seed, config.train
@@ -67,22 +67,29 @@ class AutoencoderTask:
         return f"{self.data.name}: {len(self.data.splits['train'])} training images; {bits:.0f} bits an image"
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Batch]:
-        where = start_step, rank, world_size
-        for _, images in training_batches(
-            self.data, self.settings_tree.data, self.settings.batch_size, self.seed, *where
-        ):
-            yield (images,)
+        settings, where = self.settings_tree.data, (start_step, rank, world_size)
+        found = training_batches(self.data, settings, self.settings.batch_size, self.seed, *where)
+        first = rank * (self.settings.batch_size // world_size)
+        for step, (_, images) in enumerate(found, start_step):
+            yield self._batch(images, [("noise", self.seed, step, first + row) for row in range(len(images))])
 
     def validation_batches(self) -> Iterator[Batch]:
         num_workers = self.settings_tree.data.num_workers
-        for _, images in split_batches(self.data, "validation", self.settings.batch_size, num_workers):
-            yield (images,)
+        for indices, images in split_batches(self.data, "validation", self.settings.batch_size, num_workers):
+            yield self._batch(images, [("validation noise", self.seed, index) for index in indices.tolist()])
+
+    def _batch(self, images: Tensor, names: Sequence[tuple[Any, ...]]) -> Batch:
+        """With noise, if any is asked for, from each image's own name alone: alike for any number of ranks."""
+        noise = self.settings_tree.data.noise
+        if not noise.sigma:
+            return (images,)
+        return add_noise(images, noise, [derive_seed(*name) for name in names]), images
 
     def forward(self, model: nn.Module, batch: Batch, generator: torch.Generator | None) -> Output:
         device = next(model.parameters()).device
-        images = batch[0].to(device, non_blocking=True)
-        x = self.data.normalisation.apply(images).contiguous(memory_format=torch.channels_last)
-        return model(x, generator)
+        parts = [self.data.normalisation.apply(images.to(device, non_blocking=True)) for images in batch]
+        x, *target = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+        return model(x, generator, *target)
 
     def weights(self, progress: float) -> dict[str, float]:
         return loss_weights(self.settings_tree.losses, progress)
@@ -95,7 +102,7 @@ class AutoencoderTask:
 
     def figures(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         pixels = to_pixels(self.data.normalisation.undo(output.reconstruction.detach()))
-        return {"psnr": psnr(pixels, batch[0].to(pixels.device)).mean()}
+        return {"psnr": psnr(pixels, batch[-1].to(pixels.device)).mean()}
 
 
 def build_model(data: ImageData, config: Config) -> Autoencoder:

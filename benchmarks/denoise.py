@@ -1,0 +1,254 @@
+"""Claims denoise_*: noise taken out of test images, beside classical methods and a DnCNN of equal size and time.
+
+    python benchmarks/denoise.py [--quick] [--seed 0] [--work DIR] [--json FILE]
+
+Recipe denoise on the training images of Fashion-MNIST and emoji, MINUTES on one core, and DnCNN for the same processor
+time on the same batches. Then every method gets the same noisy uint8 images of the test split, one at a time: PSNR and
+SSIM against the clean ones, seconds an image. Gaussian noise of three levels, the other kinds of training, and a level
+and a kind that training never saw. Total variation gets the best of its weights for every row, chosen on validation
+images; wavelets and NL-means estimate sigma from the image; BM3D is told it where there is one, else gets the estimate.
+--quick: seconds of training, few images.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from _common import Claim, kept, machine, options, report
+from _runs import in_parallel
+
+SOURCES = {"fashion-mnist": ["data.image_size=null"], "emoji": []}
+MINUTES, IMAGES = 5.0, 128
+QUICK_MINUTES, QUICK_IMAGES = 0.15, 4
+SIGMAS = 15, 25, 50
+WEIGHTS = 0.02, 0.05, 0.1, 0.15, 0.2, 0.3
+CLASSICAL = "median", "total variation", "wavelet", "nl-means", "bm3d"
+SPEED_SIDE = 256
+
+
+def correlated(image, sigma, generator):
+    """Normal noise of this deviation, each value the mean of 2x2 independent ones, scaled back: no kind of training."""
+    noise = torch.randn(len(image), image.shape[1] + 1, image.shape[2] + 1, generator=generator)
+    noise = noise[:, 1:, 1:] + noise[:, :-1, 1:] + noise[:, 1:, :-1] + noise[:, :-1, :-1]
+    return (image + sigma / 2 * noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def cases() -> dict[str, tuple]:
+    """Name -> what adds the noise, how much of it, and sigma where it is Gaussian."""
+    from vqkit.data.noise import gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
+
+    return {
+        **{f"gaussian {sigma}": (gaussian, sigma, sigma) for sigma in SIGMAS},
+        "poisson 12": (poisson, 12, None),
+        "salt and pepper 0.1": (salt_and_pepper, 0.1, None),
+        "speckle 0.3": (speckle, 0.3, None),
+        "jpeg 15": (jpeg, 15, None),
+        "missing blocks 0.2": (missing_blocks, 0.2, None),
+        "unseen: gaussian 100": (gaussian, 100, 100),
+        "unseen: correlated 25": (correlated, 25, None),
+    }
+
+
+def settings(source: str, minutes: float, seed: int) -> list[str]:
+    return [*SOURCES[source], f"train.max_minutes={minutes}", "train.steps=20000", "coder.steps=150", f"seed={seed}"]
+
+
+def learn(job: tuple) -> dict:
+    """Ours, then its twin, on one core; both stay in `work`."""
+    import _dncnn
+
+    import vqkit
+    from vqkit import config
+
+    source, work, seed, minutes = job
+    folder, overrides = work / f"{source}-{seed}", settings(source, minutes, seed)
+    if not (folder / "metrics.json").exists():
+        vqkit.train(source, folder, "denoise", overrides)
+    seconds = vqkit.load(folder).metrics["training_seconds"]
+    read = config.load("denoise", overrides).data
+    model = _dncnn.train(source, read, seconds, seed, work / f"dncnn-{source}-{seed}.safetensors")
+    return {"seconds": seconds, "dncnn_parameters": sum(part.numel() for part in model.parameters())}
+
+
+# ------------------------------------------------------------------------------------------------------- the methods
+
+
+def classical(name: str, image: np.ndarray, sigma: float | None, weight: float) -> np.ndarray:
+    """uint8 (H, W, C) by one of CLASSICAL."""
+    import bm3d
+    from scipy.ndimage import median_filter
+    from skimage import restoration as skimage
+
+    if name == "median":
+        return median_filter(image, (3, 3, 1))
+    x = image / 255
+    estimated = float(np.mean(skimage.estimate_sigma(x, channel_axis=-1))) + 1e-6
+    if name == "total variation":
+        found = skimage.denoise_tv_chambolle(x, weight=weight, channel_axis=-1)
+    elif name == "wavelet":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # small images have fewer levels than it would like
+            found = skimage.denoise_wavelet(x, method="BayesShrink", rescale_sigma=True, channel_axis=-1)
+    elif name == "nl-means":
+        found = skimage.denoise_nl_means(
+            x, h=0.8 * estimated, sigma=estimated, patch_size=5, patch_distance=6, channel_axis=-1
+        )
+    else:
+        known = estimated if sigma is None else sigma / 255
+        found = bm3d.bm3d_rgb(x, known) if image.shape[2] == 3 else bm3d.bm3d(x[:, :, 0], known)
+    return np.nan_to_num(255 * found).reshape(image.shape).round().clip(0, 255).astype(np.uint8)
+
+
+def methods(source: str, work: Path, seed: int, minutes: float) -> dict:
+    """Name -> function(image, sigma, weight of total variation)."""
+    import _dncnn
+
+    import vqkit
+    from vqkit import config
+    from vqkit.apps.denoise import denoise
+
+    artifact = vqkit.load(work / f"{source}-{seed}")
+    read = config.load("denoise", settings(source, minutes, seed)).data
+    twin = _dncnn.train(source, read, 0, seed, work / f"dncnn-{source}-{seed}.safetensors")
+    found = {"noisy": lambda image, *_: image}
+    found |= {name: partial(classical, name) for name in CLASSICAL}
+    found["dncnn"] = lambda image, *_: _dncnn.denoise(twin, image)
+    found["ours"] = lambda image, *_: denoise(artifact, image).pixels
+    found["ours, all levels"] = lambda image, *_: denoise(artifact, image, strength=0).pixels
+    found["ours, continuous"] = lambda image, *_: denoise(artifact, image, continuous=True).pixels
+    return found
+
+
+def pictures(source: str, work: Path, seed: int, split: str, count: int) -> torch.Tensor:
+    import vqkit
+    from vqkit.apps.evaluate import open_for
+
+    data = open_for(vqkit.load(work / f"{source}-{seed}"), source, split)
+    return data.read(data.splits[split][:count])
+
+
+def noisy(images: torch.Tensor, add, amount: float) -> list[np.ndarray]:
+    generator = torch.Generator().manual_seed(0)
+    return [add(image, amount, generator).permute(1, 2, 0).contiguous().numpy() for image in images]
+
+
+def scores(found: list[np.ndarray], clean: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    from vqkit.metrics import psnr, ssim
+
+    pixels = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+    return psnr(pixels, clean).numpy(), ssim(pixels, clean).numpy()
+
+
+def row(job: tuple) -> dict:
+    """One kind of noise on one set: PSNR of every image, mean SSIM and seconds an image of every method."""
+    source, work, seed, minutes, count, name = job
+    add, amount, sigma = cases()[name]
+    held_out = pictures(source, work, seed, "validation", count // 4)
+    trial = noisy(held_out, add, amount)
+
+    def gain(weight: float) -> float:
+        return scores([classical("total variation", image, sigma, weight) for image in trial], held_out)[0].mean()
+
+    weight = max(WEIGHTS, key=gain)
+    clean = pictures(source, work, seed, "test", count)
+    images, rows = noisy(clean, add, amount), {}
+    for method, run in methods(source, work, seed, minutes).items():
+        run(images[0], sigma, weight)
+        start = time.perf_counter()
+        found = [run(image, sigma, weight) for image in images]
+        seconds = (time.perf_counter() - start) / len(images)
+        distortion, similarity = scores(found, clean)
+        rows[method] = {"psnr": distortion.tolist(), "ssim": float(similarity.mean()), "seconds": seconds}
+    return rows
+
+
+def speedup(work: Path, seed: int) -> float:
+    """Seconds of BM3D over ours, both on one core, for a grey photograph of 256x256 with noise of 25."""
+    from skimage import data, transform
+
+    import vqkit
+    from vqkit.apps.denoise import denoise
+
+    torch.set_num_threads(1)
+    pixels = (255 * transform.resize(data.camera(), (SPEED_SIDE, SPEED_SIDE), anti_aliasing=True)).astype(np.uint8)
+    image = noisy(torch.from_numpy(pixels)[None, None], cases()["gaussian 25"][0], 25)[0]
+    artifact, times = vqkit.load(work / f"fashion-mnist-{seed}"), {}
+    for name, run in {
+        "ours": lambda: denoise(artifact, image),
+        "bm3d": lambda: classical("bm3d", image, 25, 0),
+    }.items():
+        run()
+        start = time.perf_counter()
+        run()
+        times[name] = time.perf_counter() - start
+    return times["bm3d"] / times["ours"]
+
+
+# ---------------------------------------------------------------------------------------------------------- the claims
+
+
+def interval(difference: np.ndarray) -> tuple[float, float]:
+    """Of the mean, 95 %, by 2,000 resamplings of the images."""
+    drawn = np.random.default_rng(0).integers(0, len(difference), (2000, len(difference)))
+    low, high = np.quantile(difference[drawn].mean(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def table(source: str, rows: dict) -> None:
+    for name, found in rows.items():
+        print(f"\n{source}, {name}")
+        for method, figures in found.items():
+            low, high = interval(np.array(figures["psnr"]))
+            print(
+                f"  {method:<18} {np.mean(figures['psnr']):6.2f} dB [{low:.2f}, {high:.2f}]  "
+                f"SSIM {figures['ssim']:.3f}  {1000 * figures['seconds']:8.1f} ms"
+            )
+
+
+def claims(found: dict[str, dict], fast: float, base: dict) -> list[Claim]:
+    out, against_twin = [], []
+    for source, rows in found.items():
+        for sigma in SIGMAS:
+            psnr = {method: np.array(figures["psnr"]) for method, figures in rows[f"gaussian {sigma}"].items()}
+            best = max(CLASSICAL, key=lambda method: psnr[method].mean())
+            low, high = interval(psnr["ours"] - psnr[best])
+            told = {**base, "interval": [low, high], "dncnn": float((psnr["ours"] - psnr["dncnn"]).mean())}
+            name = f"denoise_gain_vs_best_classical_db_{source}_{sigma}"
+            gain = float((psnr["ours"] - psnr[best]).mean())
+            out.append(Claim(name, gain, "dB", "> 0" if sigma > 15 else "-", best, told))
+            against_twin.append(told["dncnn"])
+    out.append(Claim("denoise_vs_dncnn_db", min(against_twin), "dB", ">= -0.3", "DnCNN, the worst row", base))
+    out.append(Claim("denoise_vs_bm3d_speedup", fast, "times", ">= 20", "bm3d 4.0.3", base))
+    return out
+
+
+def main() -> None:
+    given = options(__doc__, work=True)
+    minutes, count = (QUICK_MINUTES, QUICK_IMAGES) if given.quick else (MINUTES, IMAGES)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = given.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        trained = in_parallel(learn, [(source, work, given.seed, minutes) for source in SOURCES])
+        jobs = [(source, work, given.seed, minutes, count, name) for source in SOURCES for name in cases()]
+        file = work / f"rows-{count}-{given.seed}.json"
+        rows = kept(
+            file,
+            lambda: {json.dumps(job[0::5]): found for job, found in zip(jobs, in_parallel(row, jobs), strict=True)},
+        )
+        found = {source: {name: rows[json.dumps((source, name))] for name in cases()} for source in SOURCES}
+        fast = speedup(work, given.seed)
+    for source in SOURCES:
+        table(source, found[source])
+    base = {"seed": given.seed, "images": count, "minutes": minutes, "trained": trained, **machine()}
+    report(claims(found, fast, base), given.json)
+
+
+if __name__ == "__main__":
+    main()
