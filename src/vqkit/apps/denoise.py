@@ -19,10 +19,12 @@ from ..rates import WEIGHTS, assign
 
 TILE = 256
 """side in pixels of what is computed at once, without the margin around it"""
-LOOKED_AT = 256
+LOOKED_AT = 96
 """side of the middle of a picture on which strength is chosen"""
 STRIDE = 4
 """one pixel in STRIDE * STRIDE is hidden at a time"""
+SURE = 3.0
+"""standard errors by which fewer stages must predict better"""
 NUM_HIDDEN = 4
 """of the STRIDE * STRIDE ways to hide pixels, those that are tried"""
 
@@ -86,21 +88,26 @@ def calibrated(artifact: Artifact, image: np.ndarray) -> int:
 
     Pixels of a grid are replaced by the mean of their neighbours, and the noisy values there compared with what the
     model says: with noise that is independent from pixel to pixel this error is, up to a constant, the error to the
-    clean image (Batson and Royer 2019, arXiv 1901.11365, proposition 1).
+    clean image (Batson and Royer 2019, arXiv 1901.11365). Fewer than all stages must be better by SURE standard errors:
+    small pictures have few pixels to hide, and their differences are mostly chance.
     """
     most = num_levels(artifact)
     if most == 1:
         return 1
     noisy = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    errors = torch.zeros(most)
+    errors = []  # (most, hidden values) each
     for place in range(0, STRIDE**2, STRIDE**2 // NUM_HIDDEN):
         hidden = torch.zeros(noisy.shape[2:], dtype=torch.bool)
         hidden[place // STRIDE :: STRIDE, (place * 5 // STRIDE) % STRIDE :: STRIDE] = True
         latents = artifact.model.latents(artifact.standardise(torch.where(hidden, _neighbours(noisy), noisy)))
-        for level in range(most):
-            found = _decoded(artifact, latents, level + 1, noisy.shape[2:]).float()
-            errors[level] += (found - noisy)[:, :, hidden].square().sum()
-    return int(errors.argmin()) + 1
+        found = [_decoded(artifact, latents, level + 1, noisy.shape[2:]) for level in range(most)]
+        errors.append(torch.stack([(pixels - noisy)[:, :, hidden].square().flatten() for pixels in found]))
+    gain = torch.cat(errors, 1)[-1:] - torch.cat(errors, 1)  # of fewer stages over all of them
+    if gain.shape[1] < 2:
+        return most
+    doubt = SURE * gain.std(1) / gain.shape[1] ** 0.5
+    better = torch.where(gain.mean(1) > doubt, gain.mean(1), 0.0)
+    return int(better.argmax()) + 1 if better.max() > 0 else most
 
 
 def _taking_out(artifact: Artifact, image: np.ndarray, sigma: float) -> int:
