@@ -50,7 +50,7 @@ def train(source: str, settings, seconds: float, seed: int, file: Path) -> nn.Mo
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    save_file(model.state_dict(), file)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
     return model.eval()
 
 

@@ -26,7 +26,7 @@ from _photographs import test_pictures, training_patches
 from _runs import in_parallel
 
 PHOTOGRAPHS = "photographs"
-SOURCES = {"fashion-mnist": ["data.image_size=null"], "emoji": [], PHOTOGRAPHS: ["data.test=0"]}
+SOURCES = {PHOTOGRAPHS: ["data.test=0", "coder.steps=0"], "fashion-mnist": ["data.image_size=null"], "emoji": []}
 MINUTES, IMAGES = 5.0, 128
 QUICK_MINUTES, QUICK_IMAGES = 0.15, 4
 SIGMAS = 15, 25, 50
@@ -63,7 +63,7 @@ def kinds(source: str) -> list[str]:
 
 
 def settings(source: str, minutes: float, seed: int) -> list[str]:
-    return [*SOURCES[source], f"train.max_minutes={minutes}", "train.steps=20000", "coder.steps=150", f"seed={seed}"]
+    return [f"train.max_minutes={minutes}", "train.steps=20000", "coder.steps=150", f"seed={seed}", *SOURCES[source]]
 
 
 def place(source: str, work: Path) -> str:
