@@ -8,8 +8,8 @@ with a codebook, one with three residual stages; pictures are 12x16 pixels, so t
 millisecond. A mutation is a pure function of the seed and its number.
 
 Every outcome is one of: a named error (a FormatError); `same`, the codes and size that were written, in files that were
-cut off their whole stages or blocks, and the decoder says so; `mixed`, whole stages or blocks of the second file that
-was spliced in, each with a check sum that holds for it; `resized`, the right codes in a bare stream, of which the
+cut off their whole stages or blocks, and the decoder says so; `mixed`, images of the second file that was spliced in,
+whole, with all of their stages or, in a bundle, their block; `resized`, the right codes in a bare stream, of which the
 header has no check sum, with another size. What is none of them counts as silent. A name may be lost or another, as
 names have no check sum. Any other exception is a crash, and a mutation that takes more than DEADLINE seconds of
 processor time hangs.
@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,14 @@ def swapped(one: Subject, rng: np.random.Generator) -> bytes:
     return data[: cuts[0]] + b"".join(parts[place] for place in chosen.tolist())
 
 
-MUTATIONS = (flipped, truncated, spliced, inserted, deleted, zeroed, emptied, foreign, swapped)
+def exchanged(one: Subject, rng: np.random.Generator) -> bytes:
+    """Sections or blocks of the first file, some of them those of the second in the same place, whole."""
+    both = [[data[start:end] for start, end in pairwise(boundaries(data))] for data in one.files]
+    chosen = [parts[int(rng.integers(2))] for parts in zip(*both, strict=True)]
+    return one.files[0][: one.cuts[0]] + b"".join(chosen)
+
+
+MUTATIONS = (flipped, truncated, spliced, inserted, deleted, zeroed, emptied, foreign, swapped, exchanged)
 
 
 # ------------------------------------------------------------------------------------------------------------- outcomes
@@ -227,10 +235,10 @@ def judge(one: Subject, found: list, complete: bool) -> str:
         given = decoded.codes[(decoded.codes >= 0).all((1, 2))]  # without stages that are marked as missing
         if len(given) == 0 or (len(given) < len(decoded.codes) and not decoded.truncated):
             return "silent"
-        right = [[np.array_equal(codes, whole[item, stage]) for whole in wholes] for stage, codes in enumerate(given)]
-        if not all(map(any, right)):
+        of_first, of_second = (np.array_equal(given, whole[item, : len(given)]) for whole in wholes)
+        if not (of_first or of_second):
             return "silent"
-        mixed |= not all(of_first for of_first, _ in right)
+        mixed |= not of_first
         resized |= decoded.size != SIZE
     if resized:
         return "resized" if one.files[0][3] % 16 == 0 else "silent"  # the low bits are the profile: 0 is bare

@@ -31,6 +31,7 @@ from vqkit.coding import (
     Sizes,
     Stage,
     codes_crc,
+    stage_crcs,
     write_bundle,
     write_file,
 )
@@ -109,7 +110,7 @@ def make_mixed(name: str, network: PixelNetwork) -> tuple[bytes, np.ndarray]:
     steps = np.cumsum(rng.integers(0, 9, (len(sizes), 9, 11)), -1) + rng.integers(0, 3, (len(sizes), 9, 11))
     codes = steps % np.array(sizes)[:, None, None]
     payloads = ContextMixing(sizes, network if name == "pixels" else None).encode(codes[None])[0]
-    stages = [Stage(codes_crc(codes[number], number), one) for number, one in enumerate(payloads)]
+    stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes), payloads, strict=True)]
     modality, size = (IMAGE, (72, 88)) if name == "mixed-codes" else (PIXELS, (9, 11))
     data = write_file(FileHeader(*size, len(sizes), CONTEXT_MIXING, MODEL, modality), stages, f"{name}.png")
     return data, codes[None].astype(np.uint16)
@@ -176,7 +177,7 @@ def make_file(name: str, prior: IntegerPrior, codes: np.ndarray) -> bytes:
         data = write_bundle(header, blocks, names)
     else:
         header = FileHeader(*golden.size, golden.stages, INTEGER_PRIOR, None if golden.bare else MODEL)
-        stages = [Stage(codes_crc(codes[0, number], number), one) for number, one in enumerate(payloads[0])]
+        stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
         data = write_file(header, stages, golden.name)
     return data[: len(data) - golden.lost]
 

@@ -23,9 +23,9 @@ from .coding import (
     Stage,
     Truncated,
     VqFile,
-    check_codes,
     check_model,
-    codes_crc,
+    check_stages,
+    stage_crcs,
     write_file,
 )
 from .errors import VqkitError
@@ -83,7 +83,7 @@ class Codec:
 
     def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
         """The .vq file of an image of that height and width: codes (Q, *grid), and the coder's bytes of each stage."""
-        stages = [Stage(codes_crc(codes[number], number), payload) for number, payload in enumerate(payloads)]
+        stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
         return write_file(FileHeader(*size, len(stages), self.coder, self.model_id, self.modality), stages, name)
 
     def codes_of(self, file: VqFile) -> np.ndarray:
@@ -97,8 +97,7 @@ class Codec:
         if len(file.stages) < header.num_codebooks and not self.has_prefixes:
             raise Truncated("the file is cut off, and this model needs all of its codes")
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
-        for number, stage in enumerate(file.stages):
-            check_codes(found[number], number, stage.crc)
+        check_stages(found, [stage.crc for stage in file.stages])
         return self.padded(found)
 
 

@@ -11,9 +11,11 @@ from vqkit.coding import (
     FileHeader,
     Sizes,
     Stage,
-    check_codes,
+    check_block,
+    check_stages,
     codes_crc,
     read_file,
+    stage_crcs,
     write_bundle,
     write_file,
 )
@@ -40,17 +42,16 @@ def decoded(data, count):
 
 def write_codes(codes, name=None, model_id=MODEL):
     """A file of codes (Q, positions), of an image of 28 x 28 pixels."""
-    stages = [Stage(codes_crc(one, number), payload(one)) for number, one in enumerate(codes)]
+    stages = [Stage(crc, payload(one)) for crc, one in zip(stage_crcs(codes), codes, strict=True)]
     return write_file(FileHeader(28, 28, len(codes), 0, model_id), stages, name)
 
 
 def read_codes(data, count):
     """Codes (stages that are there, positions), each checked; and whether the file says that it is cut off."""
     found = read_file(data)
-    codes = [decoded(stage.payload, count) for stage in found.stages]
-    for number, (one, stage) in enumerate(zip(codes, found.stages, strict=True)):
-        check_codes(one, number, stage.crc)
-    return np.array(codes), found.truncated
+    codes = np.array([decoded(stage.payload, count) for stage in found.stages])
+    check_stages(codes, [stage.crc for stage in found.stages])
+    return codes, found.truncated
 
 
 def write_many(codes, block_size=256, names=None, size=(28, 28)):
@@ -67,5 +68,5 @@ def read_block(bundle: Bundle, number, count):
     """Codes of a block (items, Q, positions), checked."""
     block = bundle.block(number)
     codes = np.array([[decoded(one, count) for one in item] for item in block.payloads])
-    check_codes(codes, number, block.crc, "block")
+    check_block(codes, number, block.crc)
     return codes

@@ -78,10 +78,9 @@ class Reader:
             raise Refused("CorruptHeader")
 
 
-def codes_crc(codes: list[np.ndarray], number: int) -> int:
-    """Of the codes of all arrays, one array after the other."""
-    values = [np.array([number])] + [array.ravel() for array in codes]
-    return zlib.crc32(np.concatenate(values).astype("<u4").tobytes())
+def codes_crc(codes: list[np.ndarray], number: int, before: int = 0) -> int:
+    """Of the codes of all arrays, one array after the other; goes on from the sum `before`."""
+    return zlib.crc32(np.concatenate([[number], *map(np.ravel, codes)]).astype("<u4").tobytes(), before)
 
 
 @dataclass
@@ -376,8 +375,9 @@ def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.nd
     """Codes (stages, rows, columns) of profile 1 or 0. A truncated file has fewer stages than its header says."""
     header, bodies, _ = read_file(data)
     codes = make(coder, header).decode([body[4:] for body in bodies], grid_of(*header.runs[0][1]))
+    crc = 0
     for number, body in enumerate(bodies):
-        if codes_crc([codes[number]], number) != int.from_bytes(body[:4], "little"):
+        if (crc := codes_crc([codes[number]], number, crc)) != int.from_bytes(body[:4], "little"):
             raise Refused("CorruptCodes")
     return codes
 

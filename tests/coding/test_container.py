@@ -1,6 +1,7 @@
 """Single files: what is written is read, and everything else has a name."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.coding.files import MODEL, read_codes, write_codes
+from tests.coding.files import MODEL, decoded, read_codes, write_codes
 from vqkit.coding import (
     BARE,
     CONTEXT_MIXING,
@@ -27,12 +28,13 @@ from vqkit.coding import (
     UnknownSection,
     WrongModel,
     WrongProfile,
-    check_codes,
+    check_block,
     check_model,
     codes_crc,
     describe,
     profile_of,
     read_file,
+    stage_crcs,
     usable_name,
     write_file,
 )
@@ -219,10 +221,28 @@ def test_codes_are_checked_with_their_place():
     codes = np.arange(12).reshape(3, 4)
     crc = codes_crc(codes, 1)
     assert crc == codes_crc(codes.astype(np.uint16), 1) == codes_crc(codes.T.copy().T, 1) == codes_crc(codes.ravel(), 1)
-    check_codes(codes, 1, crc)
+    check_block(codes, 1, crc)
     for other, number in ((codes, 0), (codes + 1, 1), (codes.T, 1), (codes[:2], 1)):
-        with pytest.raises(CorruptCodes, match=f"stage {number + 1} is corrupt"):
-            check_codes(other, number, crc)
+        with pytest.raises(CorruptCodes, match=f"block {number + 1} is corrupt"):
+            check_block(other, number, crc)
+
+
+def test_the_sum_of_a_stage_is_that_of_all_numbers_up_to_it():
+    """Against zlib, over the bytes that docs/file-format.md names, written down by hand."""
+    first, second = "00000000 05000000 00010000", "01000000 07000000 ffffffff"
+    expected = [zlib.crc32(bytes.fromhex(text)) for text in (first, first + second)]
+    assert stage_crcs(np.array([[5, 256], [7, 2**32 - 1]])) == expected
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_whole_stage_of_another_file_of_the_same_model_is_refused(place):
+    codes, others = np.random.default_rng(0).integers(0, 1024, (2, 3, 16))
+    stages, spliced = read_file(write_codes(codes)).stages, read_file(write_codes(others)).stages
+    mixed = stages[:place] + spliced[place : place + 1] + stages[place + 1 :]
+    found = decoded(mixed[place].payload, 16)
+    assert (found == others[place]).all(), "the splice itself is not damaged"
+    with pytest.raises(CorruptCodes, match=f"stage {max(place, 1) + 1} is corrupt"):
+        read_codes(write_file(FileHeader(28, 28, 3, 0, MODEL), mixed), 16)
 
 
 def test_stages_that_change_places_are_found():

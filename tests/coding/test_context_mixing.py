@@ -28,6 +28,7 @@ from vqkit.coding import (
     Stage,
     codes_crc,
     read_file,
+    stage_crcs,
     write_bundle,
     write_file,
 )
@@ -192,7 +193,7 @@ def test_networks_are_read_as_they_were_written():
 
 def one_file(coder, codes, modality, size, model_id=MODEL):
     payloads = coder.encode(codes[None])[0]
-    stages = [Stage(codes_crc(codes[number], number), one) for number, one in enumerate(payloads)]
+    stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes), payloads, strict=True)]
     return write_file(FileHeader(*size, len(stages), CONTEXT_MIXING, model_id, modality), stages)
 
 

@@ -3,7 +3,6 @@
 import time
 import tracemalloc
 
-import numpy as np
 import pytest
 
 from tests.coding.files import MODEL, read_block, read_codes, write_codes, write_many
@@ -45,8 +44,8 @@ def test_a_damaged_file_gives_its_codes_or_an_error(name, rng):
             found, truncated = read_codes(changed, POSITIONS)
         except FormatError:
             continue
-        mixed = np.stack([codes, others])[:, : len(found)]  # a whole stage of another file of this model is no damage
-        assert (found == mixed).all(2).any(0).all()
+        # All stages of another file of this model are no damage; one alone, among those of the first, is.
+        assert any((found == one[: len(found)]).all() for one in (codes, others))
         assert truncated or len(found) == 3
         right += 1
     assert right > 50

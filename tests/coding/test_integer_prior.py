@@ -1,5 +1,6 @@
 """The integer prior on random weights: exact sums, proper frequencies, the same codes back."""
 
+import importlib.util
 import math
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from vqkit.coding import integer_prior
 from vqkit.coding.integer_network import EXP2, MAX_FAN_IN, TOTAL, Layer, Network, frequencies, normalised
 from vqkit.coding.integer_prior import IntegerPrior, context_offsets
 
@@ -130,7 +132,7 @@ def noted(logits):
     tables.update(found.astype("<i8").tobytes())
     return found
 
-integer_prior.frequencies = noted
+integer_prior.frequencies, integer_prior.COMPILED_ITEMS = noted, 0
 codes, prior = random_codes(20, grid=(5, 5)), random_prior(length=32)
 payloads = prior.encode(codes)
 assert np.array_equal(prior.decode(payloads, (5, 5)), codes)
@@ -155,6 +157,30 @@ def test_other_instruction_sets_have_the_same_frequencies_bytes_and_codes(monkey
     assert run({"OPENBLAS_CORETYPE": "Prescott", **features}) == usual
     assert run({"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"}) == usual
     assert run({"OPENBLAS_CORETYPE": "SkylakeX"}) == usual
+
+
+NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+
+
+@NUMBA
+@pytest.mark.parametrize(
+    ("settings", "grid"),
+    [
+        ({}, (3, 4)),
+        ({"layers": 0}, (1, 1)),
+        ({"layers": 1, "channels": 32}, (22, 31)),  # more codes than attention sees
+        ({"sizes": (500, 2), "length": 31, "channels": 1024}, (3, 5)),  # the largest sums of the format
+        ({"sizes": (40, 12, 30), "length": 5}, (7, 5)),
+    ],
+)
+def test_compiled_and_not_the_same_codes_come_of_any_bytes(settings, grid, monkeypatch):
+    prior, sizes = random_prior(**settings), settings.get("sizes", (40, 12))
+    codes, rng = random_codes(2, sizes, grid), np.random.default_rng(2)
+    payloads = prior.encode(codes) + [[rng.bytes(int(rng.integers(0, 200))) for _ in sizes] for _ in range(2)]
+    compiled = [prior.decode([one], grid)[0] for one in payloads]
+    monkeypatch.setattr(integer_prior, "COMPILED_ITEMS", 0)
+    assert np.array_equal(compiled[:2], codes)
+    assert np.array_equal(compiled, prior.decode(payloads, grid))
 
 
 def test_a_prior_comes_back_from_its_tensors_and_broken_ones_are_refused():

@@ -25,10 +25,12 @@ from vqkit.coding import (
     PixelNetwork,
     Sizes,
     Stage,
-    check_codes,
+    check_block,
+    check_stages,
     codes_crc,
     profile_of,
     read_file,
+    stage_crcs,
     write_bundle,
     write_file,
 )
@@ -51,7 +53,7 @@ def coder_bytes(prior):
 def one_file(prior, codes, model_id=MODEL, name=None):
     """A file of codes (Q, h, w) of all stages of the prior."""
     payloads = prior.encode(codes[None])[0]
-    stages = [Stage(codes_crc(codes[number], number), payload) for number, payload in enumerate(payloads)]
+    stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
     height, width = codes.shape[1] * 8 - 5, codes.shape[2] * 8
     return write_file(FileHeader(height, width, len(stages), INTEGER_PRIOR, model_id), stages, name)
 
@@ -87,7 +89,7 @@ def first_bundle(data, prior):
         part = [
             prior.decode([payloads], grid_of(*size))[0] for payloads, size in zip(block.payloads, sizes, strict=True)
         ]
-        check_codes(np.concatenate([codes.ravel() for codes in part]), number, block.crc, "block")
+        check_block(np.concatenate([codes.ravel() for codes in part]), number, block.crc)
         found += part
     return found, bundle.truncated
 
@@ -97,8 +99,7 @@ def first_file(data, prior):
     file = read_file(data)
     checked_header(file.header, prior)
     codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(file.header.height, file.header.width))[0]
-    for number, stage in enumerate(file.stages):
-        check_codes(codes[number], number, stage.crc)
+    check_stages(codes, [stage.crc for stage in file.stages])
     return [codes], file.truncated
 
 

@@ -6,6 +6,7 @@ import torch
 
 from vqkit.coding import IntegerPrior
 from vqkit.coding.integer_network import frequencies
+from vqkit.coding.integer_prior import _Surroundings
 from vqkit.training.coder import CoderNetwork
 
 SIZES, GRID = [20, 12, 7], (3, 4)
@@ -29,7 +30,7 @@ def bits_of(prior: IntegerPrior, codes: np.ndarray) -> np.ndarray:
     found = np.zeros(codes.shape)
     height, width = codes.shape[2:]
     for stage in range(codes.shape[1]):
-        padded, memory = prior._padded(codes, stage), prior.stages[stage].memory(len(codes), height * width)
+        padded, memory = _Surroundings(prior, codes, stage), prior.stages[stage].memory(len(codes), height * width)
         for slot, (y, x) in enumerate(np.ndindex(height, width)):
             table = prior._frequencies(stage, padded, np.array([slot]), memory)[:, 0]
             found[:, stage, y, x] = 16 - np.log2(table[np.arange(len(codes)), codes[:, stage, y, x]])

@@ -25,7 +25,7 @@ from ..coding import (
     OutOfBounds,
     Sizes,
     Truncated,
-    check_codes,
+    check_block,
     check_model,
     codes_crc,
     describe,
@@ -293,7 +293,7 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
         codes = codec.engine.decode([block.payloads[place] for place in places], grids[places[0]])
         for place, one in zip(places, codes, strict=True):
             found[place] = one
-    check_codes(np.concatenate([one.ravel() for one in found]), number, block.crc, "block")
+    check_block(np.concatenate([one.ravel() for one in found]), number, block.crc)
     return found
 
 

@@ -167,7 +167,7 @@ class Bundle:
 
     header; size and header_bytes, of the file and its header; truncated: the file was cut off; whole_blocks: how many
     are there, from the first one; sections: where those behind the blocks lie. Errors on opening: every FormatError but
-    WrongModel and CorruptCodes, which are for the caller to raise with `check_model` and `check_codes`.
+    WrongModel and CorruptCodes, which are for the caller to raise with `check_model` and `check_block`.
     """
 
     def __init__(self, source: Source) -> None:

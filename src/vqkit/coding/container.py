@@ -58,7 +58,7 @@ class FileHeader:
 
 @dataclass(frozen=True)
 class Stage:
-    """Codes of one codebook: crc of the codes, see `codes_crc`; payload, the bytes of the coder."""
+    """Codes of one codebook: crc of all codes up to them, see `stage_crcs`; payload, the bytes of the coder."""
 
     crc: int
     payload: bytes
@@ -110,7 +110,7 @@ def write_file(header: FileHeader, stages: Sequence[Stage], name: str | None = N
 
 def read_file(source: Source) -> VqFile:
     """A file or bare stream. Errors: every FormatError but WrongModel and CorruptCodes, which are for the caller to
-    raise with `check_model` before and `check_codes` after decoding.
+    raise with `check_model` before and `check_stages` after decoding.
 
     A file that is cut off behind its first whole stage is no error, see VqFile.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,21 +101,39 @@ class CorruptCodes(FormatError):
 # ------------------------------------------------------------------------------------------------------------ sums
 
 
-def codes_crc(codes: np.ndarray, number: int) -> int:
+def codes_crc(codes: np.ndarray, number: int, before: int = 0) -> int:
     """CRC-32 of codes, any shape, in row-major order as little-endian uint32, with a number before them.
 
-    The number is that of the stage or block, from 0: one that stands in the place of another is found out. ValueError
-    for codes that are negative or beyond 32 bits.
+    The number is that of the stage or block, from 0: one that stands in the place of another is found out. before: the
+    sum of what comes before, which goes on. ValueError for codes that are negative or beyond 32 bits.
     """
     if codes.size and not (0 <= int(codes.min()) and int(codes.max()) < 1 << 32):
         raise ValueError("codes must be numbers from 0 to 2^32 - 1")
-    return zlib.crc32(np.ascontiguousarray(codes, "<u4").data, zlib.crc32(number.to_bytes(4, "little")))
+    return zlib.crc32(np.ascontiguousarray(codes, "<u4").data, zlib.crc32(number.to_bytes(4, "little"), before))
 
 
-def check_codes(codes: np.ndarray, number: int, crc: int, what: str = "stage") -> None:
-    """CorruptCodes unless decoded codes are those that `codes_crc` saw when they were written."""
+def stage_crcs(codes: np.ndarray) -> list[int]:
+    """Codes (Q, ...) of an image -> the sum of each stage, which covers all stages up to it.
+
+    So a stage of another image does not fit, although its own codes are what they were.
+    """
+    crcs = [0]
+    for number, stage in enumerate(codes):
+        crcs.append(codes_crc(stage, number, crcs[-1]))
+    return crcs[1:]
+
+
+def check_stages(codes: np.ndarray, crcs: Sequence[int]) -> None:
+    """CorruptCodes unless decoded codes (Q, ...) are those that `stage_crcs` saw when they were written."""
+    for number, (found, crc) in enumerate(zip(stage_crcs(codes), crcs, strict=True), 1):
+        if found != crc:
+            raise CorruptCodes(f"stage {number} is corrupt, or not of this image: its codes do not fit its check sum")
+
+
+def check_block(codes: np.ndarray, number: int, crc: int) -> None:
+    """CorruptCodes unless decoded codes of a block are those that `codes_crc` saw when they were written."""
     if codes_crc(codes, number) != crc:
-        raise CorruptCodes(f"{what} {number + 1} is corrupt: its codes do not fit their check sum")
+        raise CorruptCodes(f"block {number + 1} is corrupt: its codes do not fit their check sum")
 
 
 def crc_bytes(data: bytes) -> bytes:

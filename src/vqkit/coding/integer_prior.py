@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,8 @@ from .rangecoder import BatchDecoder, encode_batch
 REACH = 3
 """rows and columns that a context code is away at most"""
 MAX_STAGES, MAX_CODES, MAX_POSITIONS = 64, 1 << 14, 1 << 20
+COMPILED_ITEMS = 4
+"""items that are decoded one by one where numba is there; more of them are faster side by side"""
 ROWS = 2048
 """slots whose frequencies are in memory at once"""
 
@@ -87,9 +91,9 @@ class IntegerPrior:
             starts, sizes = np.zeros_like(wanted), np.zeros_like(wanted)
             stride = min(count, STRIDE)
             for rows in _parts(len(codes), max(1, ROWS // stride)):
-                padded, memory = self._padded(codes[rows], number), stage.memory(rows.stop - rows.start, count)
+                around, memory = _Surroundings(self, codes[rows], number), stage.memory(rows.stop - rows.start, count)
                 for slots in _parts(count, stride):
-                    table = self._frequencies(number, padded, np.arange(slots.start, slots.stop), memory)
+                    table = self._frequencies(number, around, np.arange(slots.start, slots.stop), memory)
                     chosen = wanted[rows, slots, None]
                     sizes[rows, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
                     starts[rows, slots] = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0] - sizes[rows, slots]
@@ -100,14 +104,20 @@ class IntegerPrior:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w).
 
-        Wrong bytes give wrong codes and never anything else: the check sums of the container tell. ValueError for items
-        with different numbers of stages, or more than there are.
+        With numba, few items are decoded one by one, sooner and with the same codes. Wrong bytes give wrong codes and
+        never anything else: the check sums of the container tell. ValueError for items with different numbers of
+        stages, or more than there are.
         """
         given = len(payloads[0]) if payloads else 0
         if any(len(item) != given for item in payloads) or given > len(self.stages):
             raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
         codes = np.zeros((len(payloads), given, *grid), dtype=np.int64)
         for number in range(given):
+            compiled = _compiled_prior() if len(payloads) <= COMPILED_ITEMS else None
+            if compiled:
+                for item, parts in enumerate(payloads):
+                    self._decode_compiled(compiled, codes[item : item + 1], number, parts[number])
+                continue
             decoder = BatchDecoder([item[number] for item in payloads])
 
             def choose(slot: int, table: Ints, decoder: BatchDecoder = decoder) -> Ints:
@@ -115,6 +125,18 @@ class IntegerPrior:
 
             self._fill(codes, number, choose)
         return codes
+
+    def _decode_compiled(self, compiled: Any, codes: Ints, number: int, data: bytes) -> None:
+        """Set a stage of the codes (1, Q, h, w) of one item."""
+        around, stage = _Surroundings(self, codes, number), self.stages[number]
+        y, x = np.divmod(np.arange(around.grid[0] * around.grid[1]), around.grid[1])
+        decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
+        places = (stage.rows, stage.columns, y * self.grid[0] // around.grid[0], x * self.grid[1] // around.grid[1])
+        compiled.decode_slots(
+            around.flat[0], around.slots(y, x), around.distances, around.first, around.table,
+            *compiled.flattened(stage), stage.last_bias, places, np.frombuffer(data, np.uint8), decoder,
+        )  # fmt: skip
+        codes[0, number] = (around.flat[0][around.slots(y, x)] - around.first).reshape(around.grid)
 
     def assign(
         self, distances: Callable[[Ints, int], Array], count: int, grid: tuple[int, int], num_stages: int, weight: float
@@ -135,31 +157,66 @@ class IntegerPrior:
 
     def _fill(self, codes: Ints, number: int, choose: Callable[[int, Ints], Ints]) -> None:
         """Set a stage of codes (N, Q, h, w), slot by slot: what `choose` makes of slot and frequencies (N, K)."""
-        padded, (height, width) = self._padded(codes, number), codes.shape[2:]
+        around, (height, width) = _Surroundings(self, codes, number), codes.shape[2:]
         memory = self.stages[number].memory(len(codes), height * width)
         for slot, (y, x) in enumerate(np.ndindex(height, width)):
-            chosen = choose(slot, self._frequencies(number, padded, np.array([slot]), memory)[:, 0])
-            codes[:, number, y, x] = padded[number][:, y + REACH, x + REACH] = chosen
+            chosen = choose(slot, self._frequencies(number, around, np.array([slot]), memory)[:, 0])
+            codes[:, number, y, x] = chosen
+            around.set(y, x, chosen)
 
-    def _padded(self, codes: Ints, number: int) -> list[Ints]:
-        """Codes of stages 0 .. number with a border of codes that are not there, (N, h + 2 REACH, w + 2 REACH) each."""
-        sides = ((0, 0), (REACH, REACH), (REACH, REACH))
-        return [
-            np.pad(codes[:, stage], sides, constant_values=len(self.vectors[stage]) - 1) for stage in range(number + 1)
-        ]
-
-    def _frequencies(self, number: int, padded: list[Ints], slots: Ints, memory: list[Memory]) -> Ints:
+    def _frequencies(self, number: int, around: _Surroundings, slots: Ints, memory: list[Memory]) -> Ints:
         """Frequencies (N, S, K) of the next slots (S,) of all items."""
-        stage = self.stages[number]
-        height, width = (side - 2 * REACH for side in padded[0].shape[1:])
+        height, width = around.grid
         y, x = slots // width, slots % width
-        parts = [
-            self.vectors[number + back][padded[number + back][:, y + down + REACH, x + right + REACH]]
-            for back, down, right in stage.context
-        ]
         places = y * self.grid[0] // height, x * self.grid[1] // width
-        logits = stage.logits(np.concatenate(parts, 2), *places, memory)
+        logits = self.stages[number].logits(around.vectors(y, x), *places, memory)
         return frequencies(logits.reshape(-1, logits.shape[2])).reshape(logits.shape).astype(np.int64)
+
+
+@cache
+def _compiled_prior() -> Any:
+    """The module that needs numba, of the extra [fast], which takes a second to load; None without it."""
+    try:
+        from . import compiled_prior
+    except ImportError:
+        return None
+    return compiled_prior
+
+
+class _Surroundings:
+    """Codes of stages 0 .. number with a border of codes that are not there, as rows of one table of vectors.
+
+    One look-up for all context codes of a slot, which are this far from it in the flat codes of an item.
+    """
+
+    def __init__(self, prior: IntegerPrior, codes: Ints, number: int) -> None:
+        self.grid = height, width = codes.shape[2:]
+        sides, sizes = ((0, 0), (REACH, REACH), (REACH, REACH)), [len(table) for table in prior.vectors[: number + 1]]
+        self.table = np.concatenate(prior.vectors[: number + 1]).astype(np.float32)
+        self.first = sum(sizes[:-1])  # row of the stage's code 0
+        rows = [
+            np.pad(codes[:, stage], sides, constant_values=size - 1) + sum(sizes[:stage])
+            for stage, size in enumerate(sizes)
+        ]
+        self._padded = np.stack(rows, 1)
+        self.flat = self._padded.reshape(len(codes), -1)
+        self._width = width + 2 * REACH
+        self._start = number * (height + 2 * REACH) * self._width
+        steps = np.array([(height + 2 * REACH) * self._width, self._width, 1])
+        self.distances = prior.stages[number].context @ steps
+
+    def slots(self, y: Ints, x: Ints) -> Ints:
+        """Where slots (S,) of the last stage are in the flat codes of an item."""
+        return self._start + (y + REACH) * self._width + x + REACH
+
+    def vectors(self, y: Ints, x: Ints) -> Array:
+        """Of the context codes of slots (S,), (N, S, C * e) float32."""
+        rows = self.flat[:, self.slots(y, x)[:, None] + self.distances]
+        return self.table[rows].reshape(*rows.shape[:2], -1)
+
+    def set(self, y: int, x: int, codes: Ints) -> None:
+        """Codes (N,) of the last stage that are known from now on."""
+        self._padded[:, -1, y + REACH, x + REACH] = self.first + codes
 
 
 def _decoded(decoder: BatchDecoder, table: Ints) -> Ints:

@@ -1,0 +1,176 @@
+"""One string under an integer network, code by code, compiled with numba: the same codes as `IntegerPrior`, sooner.
+
+The same network as integer_network.py, for a single row, on which calls of NumPy take most of the time. Every float
+holds a whole number, and the bounds there make each sum and rounded quotient exact, in whatever order.
+Shapes: n codes of a stage, C context codes of a slot, e the length of a code's vector, D channels, F hidden channels, L
+layers, K codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .integer_network import EXP2, HEAD, LAST_BITS, OCTAVE, STREAM_LIMIT, VALUE_BITS, WINDOW, Network
+from .rangecoder import TOTAL
+
+_SHIFT = 1.0 / (1 << (VALUE_BITS + LAST_BITS - int(np.log2(OCTAVE))))
+_LAST = len(EXP2) - 1
+_compiled = njit(cache=True, error_model="numpy")
+
+
+def flattened(network: Network) -> tuple[Any, Any]:
+    """Weights of all matrices in the order of use, float32, and F of each layer, (L,)."""
+    matrices = [network.first]
+    for layer in network.layers:
+        matrices += [layer.qkv, layer.out, layer.up, layer.down]
+    flat = np.concatenate([matrix.ravel() for matrix in [*matrices, network.last]]).astype(np.float32)
+    return flat, np.array([layer.up.shape[1] for layer in network.layers], np.int64)
+
+
+@_compiled
+def _multiply(vector: Any, weights: Any, at: int, sums: Any) -> int:
+    """sums (O,) = vector (I,) times the matrix at a place of the weights; the place behind it."""
+    sums[:] = 0
+    for number in range(len(vector)):
+        value, row = vector[number], weights[at : at + len(sums)]
+        if value != 0:
+            for place in range(len(sums)):
+                sums[place] += value * row[place]
+        at += len(sums)
+    return at
+
+
+@_compiled
+def _add(stream: Any, sums: Any) -> None:
+    for place in range(len(stream)):
+        stream[place] = min(max(stream[place] + sums[place], -STREAM_LIMIT), STREAM_LIMIT)
+
+
+@_compiled
+def _small(sums: Any, low: int) -> None:
+    for place in range(len(sums)):
+        sums[place] = min(max(np.floor((sums[place] + np.float32(64)) * np.float32(1 / 128)), low), 127)
+
+
+@_compiled
+def _normalised(stream: Any, scale: int, found: Any) -> None:
+    """See `integer_network.normalised`; scale, the root of 1024 D rounded down."""
+    total = np.int64(0)
+    for place in range(len(stream)):
+        total += np.int64(stream[place]) * np.int64(stream[place])
+    size = max(np.floor(np.sqrt(np.float64(total))), 1.0)
+    for place in range(len(stream)):
+        found[place] = min(max(np.floor((2 * scale * stream[place] + size) / (2 * size)), -127), 127)
+
+
+@_compiled
+def _attention(qkv: Any, slot: int, keys: Any, values: Any, weights: Any, means: Any) -> None:
+    """Queries, keys and values (3 D,) of a slot -> means (D,); keys, values (WINDOW, D) go round."""
+    channels, seen = len(means), min(slot + 1, WINDOW)
+    for place in range(channels):
+        keys[slot % WINDOW, place] = np.int32(qkv[channels + place])
+        values[slot % WINDOW, place] = np.int64(qkv[2 * channels + place])
+    query, sums = np.zeros(HEAD, np.int32), np.zeros(HEAD, np.int64)
+    for head in range(0, channels, HEAD):
+        total = np.int64(0)
+        for place in range(HEAD):
+            query[place], sums[place] = np.int32(qkv[head + place]), 0
+        for past in range(seen):
+            key, score = keys[past, head : head + HEAD], np.int32(0)
+            for place in range(HEAD):
+                score += query[place] * key[place]
+            weights[past] = score
+        best = weights[:seen].max()
+        for past in range(seen):
+            weight, value = np.int64(EXP2[min((best - weights[past]) >> 7, _LAST)]), values[past, head : head + HEAD]
+            total += weight
+            if weight:
+                for place in range(HEAD):
+                    sums[place] += weight * value[place]
+        for place in range(HEAD):
+            means[head + place] = (2 * sums[place] + total) // (2 * total)
+
+
+@_compiled
+def _frequencies(logits: Any, found: Any) -> None:
+    """See `integer_network.frequencies`, of one row."""
+    best, total, rest = 0, 0.0, np.int64(TOTAL)
+    for code in range(1, len(logits)):
+        best = code if logits[code] > logits[best] else best
+    highest = logits[best]
+    for code in range(len(logits)):
+        logits[code] = EXP2[int(min(highest - logits[code], _LAST))]
+        total += logits[code]
+    for code in range(len(logits)):
+        found[code] = 1 + int(logits[code] * (TOTAL - len(logits)) / total)
+        rest -= found[code]
+    found[best] += rest
+
+
+@_compiled
+def _decoded(frequencies: Any, data: Any, decoder: Any) -> int:
+    """The next code: `Decoder` of the range coder; decoder (3,): range, value, position in `data`."""
+    span, value, position = decoder[0], decoder[1], decoder[2]
+    target, code, start = (((value + 1) << 16) - 1) // span, 0, 0
+    while start + frequencies[code] <= target:
+        start += frequencies[code]
+        code += 1
+    first = span * start >> 16
+    span = (span * (start + frequencies[code]) >> 16) - first
+    value -= first
+    while span < 1 << 24:
+        span, value = span << 8, value << 8 | (data[position] if position < len(data) else 0)
+        position += 1
+    decoder[0], decoder[1], decoder[2] = span, value, position
+    return code
+
+
+@_compiled
+def decode_slots(
+    rows: Any, slots: Any, distances: Any, first_row: int, vectors: Any, weights: Any, hidden: Any, bias: Any,
+    places: Any, data: Any, decoder: Any,
+) -> None:  # fmt: skip
+    """Set rows of `vectors` (., e) at n slots of `rows`, in order, to first_row + code.
+
+    distances (C,): of context codes from a slot; weights, hidden: see `flattened`; bias (K,); places: sums that
+    positions add, of row and column tables (GH, D), (GW, D) at indices y, x (n,).
+    """
+    row_sums, column_sums, y, x = places
+    channels, length, layers = row_sums.shape[1], vectors.shape[1], len(hidden)
+    scale = int(np.sqrt(np.float64(1024 * channels)))
+    stream, context = np.zeros(channels), np.zeros(len(distances) * length, np.float32)
+    sums, narrow = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+    qkv, logits = np.zeros(3 * channels, np.float32), np.zeros(len(bias), np.float32)
+    wide, found = np.zeros(len(bias)), np.zeros(len(bias), np.int64)
+    span = min(len(slots), WINDOW)
+    keys, values = np.zeros((layers, span, channels), np.int32), np.zeros((layers, span, channels), np.int64)
+    scores = np.zeros(span, np.int32)
+    for slot in range(len(slots)):
+        for number in range(len(distances)):
+            context[number * length : (number + 1) * length] = vectors[rows[slots[slot] + distances[number]]]
+        at = _multiply(context, weights, 0, sums)
+        stream[:] = row_sums[y[slot]]
+        stream += column_sums[x[slot]]
+        _add(stream, sums)
+        for layer in range(layers):
+            _normalised(stream, scale, narrow)
+            at = _multiply(narrow, weights, at, qkv)
+            _small(qkv, -127)
+            _attention(qkv, slot, keys[layer], values[layer], scores, narrow)
+            at = _multiply(narrow, weights, at, sums)
+            _add(stream, sums)
+            _normalised(stream, scale, narrow)
+            middle = np.zeros(hidden[layer], np.float32)
+            at = _multiply(narrow, weights, at, middle)
+            _small(middle, 0)
+            at = _multiply(middle, weights, at, sums)
+            _add(stream, sums)
+        _normalised(stream, scale, narrow)
+        _multiply(narrow, weights, at, logits)
+        for code in range(len(bias)):
+            wide[code] = np.floor((np.float64(logits[code]) + bias[code]) * _SHIFT)
+        _frequencies(wide, found)
+        rows[slots[slot]] = first_row + _decoded(found, data, decoder)
