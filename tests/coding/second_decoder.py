@@ -260,6 +260,8 @@ class RangeDecoder:
             self.value = self.value * 256 + digit
             self.range *= 256
             self.position += 1
+        if self.position > len(self.data) + 4:
+            raise Refused("CorruptCodes")
 
 
 def read_tensors(data: bytes) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from .integer_network import EXP2, HEAD, LAST_BITS, OCTAVE, STREAM_LIMIT, VALUE_BITS, WINDOW, Network
-from .rangecoder import TOTAL
+from .rangecoder import BEHIND, TOTAL
 
 _SHIFT = 1.0 / (1 << (VALUE_BITS + LAST_BITS - int(np.log2(OCTAVE))))
 _LAST = len(EXP2) - 1
@@ -129,25 +129,45 @@ def _decoded(frequencies: Any, data: Any, decoder: Any) -> int:
 
 
 @_compiled
+def _block(stream: Any, weights: Any, at: int, slot: int, keys: Any, values: Any, scores: Any, spaces: Any) -> int:
+    """One layer, added to stream (D,): see `integer_network.Network`; the place behind its weights.
+
+    spaces: what sums are written to, of D, 3 D and F channels, and what goes into a product, of D.
+    """
+    sums, qkv, middle, narrow = spaces
+    scale = int(np.sqrt(np.float64(1024 * len(stream))))
+    _normalised(stream, scale, narrow)
+    at = _multiply(narrow, weights, at, qkv)
+    _small(qkv, -127)
+    _attention(qkv, slot, keys, values, scores, narrow)
+    at = _multiply(narrow, weights, at, sums)
+    _add(stream, sums)
+    _normalised(stream, scale, narrow)
+    at = _multiply(narrow, weights, at, middle)
+    _small(middle, 0)
+    at = _multiply(middle, weights, at, sums)
+    _add(stream, sums)
+    return at
+
+
+@_compiled
 def decode_slots(
     rows: Any, slots: Any, distances: Any, first_row: int, vectors: Any, weights: Any, hidden: Any, bias: Any,
     places: Any, data: Any, decoder: Any,
 ) -> None:  # fmt: skip
-    """Set rows of `vectors` (., e) at n slots of `rows`, in order, to first_row + code.
+    """Set rows of `vectors` (., e) at n slots of `rows`, in order, to first_row + code; stop where `data` is too short.
 
     distances (C,): of context codes from a slot; weights, hidden: see `flattened`; bias (K,); places: sums that
     positions add, of row and column tables (GH, D), (GW, D) at indices y, x (n,).
     """
     row_sums, column_sums, y, x = places
-    channels, length, layers = row_sums.shape[1], vectors.shape[1], len(hidden)
-    scale = int(np.sqrt(np.float64(1024 * channels)))
+    channels, length, layers, span = row_sums.shape[1], vectors.shape[1], len(hidden), min(len(slots), WINDOW)
     stream, context = np.zeros(channels), np.zeros(len(distances) * length, np.float32)
     sums, narrow = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
     qkv, logits = np.zeros(3 * channels, np.float32), np.zeros(len(bias), np.float32)
-    wide, found = np.zeros(len(bias)), np.zeros(len(bias), np.int64)
-    span = min(len(slots), WINDOW)
+    middle = np.zeros(hidden.max() if layers else 0, np.float32)
+    wide, found, scores = np.zeros(len(bias)), np.zeros(len(bias), np.int64), np.zeros(span, np.int32)
     keys, values = np.zeros((layers, span, channels), np.int32), np.zeros((layers, span, channels), np.int64)
-    scores = np.zeros(span, np.int32)
     for slot in range(len(slots)):
         for number in range(len(distances)):
             context[number * length : (number + 1) * length] = vectors[rows[slots[slot] + distances[number]]]
@@ -156,21 +176,13 @@ def decode_slots(
         stream += column_sums[x[slot]]
         _add(stream, sums)
         for layer in range(layers):
-            _normalised(stream, scale, narrow)
-            at = _multiply(narrow, weights, at, qkv)
-            _small(qkv, -127)
-            _attention(qkv, slot, keys[layer], values[layer], scores, narrow)
-            at = _multiply(narrow, weights, at, sums)
-            _add(stream, sums)
-            _normalised(stream, scale, narrow)
-            middle = np.zeros(hidden[layer], np.float32)
-            at = _multiply(narrow, weights, at, middle)
-            _small(middle, 0)
-            at = _multiply(middle, weights, at, sums)
-            _add(stream, sums)
-        _normalised(stream, scale, narrow)
+            spaces = (sums, qkv, middle[: hidden[layer]], narrow)
+            at = _block(stream, weights, at, slot, keys[layer], values[layer], scores, spaces)
+        _normalised(stream, int(np.sqrt(np.float64(1024 * channels))), narrow)
         _multiply(narrow, weights, at, logits)
         for code in range(len(bias)):
             wide[code] = np.floor((np.float64(logits[code]) + bias[code]) * _SHIFT)
         _frequencies(wide, found)
         rows[slots[slot]] = first_row + _decoded(found, data, decoder)
+        if decoder[2] > len(data) + BEHIND:
+            return

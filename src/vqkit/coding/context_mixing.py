@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .pixel_network import REACH, SQUASH, STRETCH, Ints, PixelNetwork, neighbours
-from .rangecoder import TOTAL, Encoder
+from .rangecoder import TOTAL, Encoder, check_position
 
 MASK = (1 << 32) - 1
 MIX, SCATTER = 0x2545F491, 0x2C1B3C6D
@@ -140,7 +140,7 @@ class ContextMixing:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w), each below its K.
 
-        Wrong bytes give wrong codes and never anything else: the check sums of the container tell.
+        Wrong bytes give wrong codes, as the check sums of the container tell, or CorruptCodes where they end too soon.
         """
         stages = len(payloads[0]) if payloads else 0
         found = np.zeros((len(payloads), stages, *grid), np.int64)
@@ -150,5 +150,6 @@ class ContextMixing:
                 decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
                 for y, x in np.ndindex(*grid):
                     item.code(stage, y, range(x, x + 1), np.frombuffer(data, np.uint8), decoder)
+                    check_position(decoder[2], len(data))
             found[number] = item.padded[:, REACH:-REACH, REACH:-REACH]
         return found

@@ -26,7 +26,7 @@ from .integer_network import (
     Network,
     frequencies,
 )
-from .rangecoder import BatchDecoder, encode_batch
+from .rangecoder import BatchDecoder, check_position, encode_batch
 
 REACH = 3
 """rows and columns that a context code is away at most"""
@@ -104,9 +104,9 @@ class IntegerPrior:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w).
 
-        With numba, few items are decoded one by one, sooner and with the same codes. Wrong bytes give wrong codes and
-        never anything else: the check sums of the container tell. ValueError for items with different numbers of
-        stages, or more than there are.
+        With numba, few items are decoded one by one, sooner and with the same codes. Wrong bytes give wrong codes, as
+        the check sums of the container tell, or CorruptCodes where they end too soon. ValueError for items with
+        different numbers of stages, or more than there are.
         """
         given = len(payloads[0]) if payloads else 0
         if any(len(item) != given for item in payloads) or given > len(self.stages):
@@ -136,6 +136,7 @@ class IntegerPrior:
             around.flat[0], around.slots(y, x), around.distances, around.first, around.table,
             *compiled.flattened(stage), stage.last_bias, places, np.frombuffer(data, np.uint8), decoder,
         )  # fmt: skip
+        check_position(decoder[2], len(data))
         codes[0, number] = (around.flat[0][around.slots(y, x)] - around.first).reshape(around.grid)
 
     def assign(

@@ -1,12 +1,13 @@
-"""Range coder: symbols with 16-bit frequencies <-> the shortest bytes, one stream or many in lockstep.
+"""Range coder: symbols with 16-bit frequencies <-> bytes, as few as hold them, one stream or many in lockstep.
 
 Range coding after Martin (1979), with a 32-bit range that is cut into exact shares (product first, then shift), so that
 nothing is lost to rounding on average. The scalar `Encoder` and `Decoder` are normative (docs/file-format.md); the
 lockstep versions give the same bytes and symbols. Shapes: N streams, L symbols.
 
 A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs nothing and changes
-nothing: streams of different lengths are filled up with it. Every byte string decodes to some symbols: damage is found
-by the check sums of the container, not here.
+nothing: streams of different lengths are filled up with it. Most byte strings decode to some symbols: damage is found
+by the check sums of the container. A decoder stops only where the string has ended, so that a short string cannot claim
+millions of symbols.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .framing import CorruptCodes
+
 BITS = 16
 TOTAL = 1 << BITS
 """sum of the frequencies of all symbols"""
+BEHIND = 4
+"""bytes behind the end of a string, all zeros, that its decoder reads at most"""
 
 _WHOLE = 1 << 32  # the range at the start, one more than 32 bits hold: no code value lies outside of it
 _SMALLEST = 1 << 24  # below this the range is widened by a byte
@@ -44,12 +49,12 @@ class Encoder:
             self._range <<= 8
 
     def finish(self) -> bytes:
-        """The shortest string that decodes, zeros past its end, to the symbols. The encoder is then of no more use."""
+        """The string that decodes, BEHIND zeros past its end, to the symbols. The encoder is then of no more use."""
         end = -(-self._low // _WHOLE) * _WHOLE
         if end >= self._low + self._range:  # then one byte more is needed, and enough: the range spans its step
             end = -(-self._low // _SMALLEST) * _SMALLEST
         self._put(end >> 24)
-        return bytes(self._bytes).rstrip(b"\0")
+        return bytes(self._bytes).removesuffix(b"\0")
 
     def _put(self, digit: int) -> None:
         """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the number is below 1."""
@@ -76,7 +81,8 @@ class Decoder:
         return (((self._value + 1) << BITS) - 1) // self._range
 
     def advance(self, start: int, frequency: int) -> None:
-        """Step over a symbol. ValueError if it is no interval of [0, TOTAL) that holds the target."""
+        """Step over a symbol. ValueError if it is no interval of [0, TOTAL) that holds the target; CorruptCodes behind
+        the end of the string."""
         _check_symbol(start, frequency)
         first = (self._range * start) >> BITS
         width = ((self._range * (start + frequency)) >> BITS) - first
@@ -89,6 +95,13 @@ class Decoder:
             width <<= 8
             self._position += 1
         self._range = width
+        check_position(self._position, len(self._data))
+
+
+def check_position(position: int, length: int) -> None:
+    """CorruptCodes if a decoder would have read on behind a string that an encoder wrote."""
+    if position > length + BEHIND:
+        raise CorruptCodes("codes are corrupt: there are more of them than their bytes can hold")
 
 
 def _check_symbol(start: int, frequency: int) -> None:
@@ -143,7 +156,7 @@ class BatchDecoder:
         return ((((self._value + 1) << BITS) - 1) // self._range).view(np.int64)
 
     def advance(self, starts: np.ndarray, frequencies: np.ndarray) -> None:
-        """Step over a symbol (N,) of each stream. ValueError as in `Decoder`; the streams are then of no use."""
+        """Step over a symbol (N,) of each stream. Errors as in `Decoder`; the streams are then of no use."""
         first, width = _share(self._range, *_intervals(starts, frequencies))
         value = self._value - first
         if (value >= width).any():  # below `first` it wraps round to more than any range
@@ -153,6 +166,7 @@ class BatchDecoder:
         self._value = value << shift | self._next_pair() >> (16 - shift)
         self._range = width << shift
         self._positions += missing.view(np.int64)
+        check_position(int((self._positions - self._ends).max(initial=0)), 0)
 
     def _next_pair(self) -> np.ndarray:
         """The next two bytes of each stream as a number, zeros past its end."""
@@ -184,8 +198,8 @@ def _up(low: np.ndarray, step: int) -> np.ndarray:
 
 
 def _strings(digits: np.ndarray, lengths: np.ndarray) -> list[bytes]:
-    """Digits (places, N) up to 511 -> bytes, without zeros at their ends."""
+    """Digits (places, N) up to 511 -> bytes, the last of them only if it is not zero."""
     for place in range(int(lengths.max(initial=0)) - 1, 0, -1):
         digits[place - 1] += digits[place] >> 8
     text = (digits & 0xFF).astype(np.uint8).T
-    return [row[:length].tobytes().rstrip(b"\0") for row, length in zip(text, lengths, strict=True)]
+    return [row[:length].tobytes().removesuffix(b"\0") for row, length in zip(text, lengths, strict=True)]
