@@ -25,14 +25,19 @@ class Claim:
 
 
 def options(description: str | None, work: bool = False) -> argparse.Namespace:
-    """--quick, --seed and --json of the command line; with `work` also --work."""
+    """What the command line says, see `add_options`."""
+    return add_options(description, work).parse_args()
+
+
+def add_options(description: str | None, work: bool = False) -> argparse.ArgumentParser:
+    """A parser of --quick, --seed and --json; with `work` also --work."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute, coarser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     if work:
         parser.add_argument("--work", type=Path, metavar="DIR", help="keeps what was trained and measured, and goes on")
-    return parser.parse_args()
+    return parser
 
 
 def kept(file: Path, measure: Callable[[], dict]) -> dict:

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from vqkit.apps import restyle as app
-from vqkit.apps.restyle import METHODS, balanced_nearest, restyle, shrunk_covariance
+from vqkit.apps.restyle import METHODS, balanced_nearest, restyle, restyle_by_pairs, shrunk_covariance
 from vqkit.artifact import Artifact
 from vqkit.config import from_tree
 from vqkit.errors import VqkitError
@@ -218,3 +218,50 @@ def test_other_numbers_of_channels(channels):
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, channels), np.uint8)
     for method in METHODS:
         assert restyle(model, images[0], images[1:], method=method).shape == (32, 32, channels)
+
+
+def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures):
+    """The content is among the pictures before, so every latent finds itself, and alpha 1 is its picture after."""
+    before, after = [pictures[1], pictures[0]], [pictures[2], pictures[3]]
+    found = restyle_by_pairs(model, [pictures[0], pictures[1]], before, after, alpha=1.0)
+    for result, other in zip(found, (pictures[3], pictures[2]), strict=True):
+        assert np.array_equal(result, model.reconstruct(other[None])[0])
+    plain = restyle_by_pairs(model, [pictures[0]], before, after, alpha=0.0)[0]
+    assert np.array_equal(plain, model.reconstruct(pictures[:1])[0])
+
+
+def test_pairs_look_around_and_at_the_place(model, pictures):
+    """Nearest by brute force over all latents of the pictures before, with ring and place."""
+    before, after, content = list(pictures[1:3]), list(pictures[2:4]), pictures[0]
+    known = torch.cat([latents_of(model, one) for one in before])
+    scale = 1 / known.permute(0, 2, 3, 1).reshape(-1, known.shape[1]).std(0).mean()
+
+    def described(latents, y, x):
+        rows, columns = latents.shape[1:]
+        parts = [torch.tensor([4 * y / (rows - 1) - 2, 4 * x / (columns - 1) - 2])]
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                at = latents[:, min(max(y + down, 0), rows - 1), min(max(x + right, 0), columns - 1)] * scale
+                parts.append(at if down == right == 0 else 0.3 * at)
+        return torch.cat(parts)
+
+    grid = [(y, x) for y in range(known.shape[2]) for x in range(known.shape[3])]
+    bank = torch.stack([described(one, y, x) for one in known for y, x in grid])
+    became = torch.cat([latents_of(model, one)[0].flatten(1).T for one in after])
+    latents = latents_of(model, content)
+    chosen = torch.stack([(bank - described(latents[0], y, x)).square().sum(1).argmin() for y, x in grid])
+    target = became[chosen].T.reshape(latents.shape)
+    expected = model.decode(model.model.quantizer.encode(torch.lerp(latents, target, 0.5)), (32, 32))[0]
+    assert np.array_equal(restyle_by_pairs(model, [content], before, after, alpha=0.5)[0], expected)
+
+
+def test_what_is_no_pair_is_refused(model, pictures):
+    for before, after, message in [
+        ([], [], "no pairs"),
+        (pictures[1:3], pictures[1:2], "2 pictures before and 1 after"),
+        ([pictures[1], pictures[2][:16]], pictures[1:3], "pair 2"),
+    ]:
+        with pytest.raises(VqkitError, match=message):
+            restyle_by_pairs(model, [pictures[0]], list(before), list(after))
+    with pytest.raises(VqkitError, match="alpha"):
+        restyle_by_pairs(model, [pictures[0]], [pictures[1]], [pictures[2]], alpha=2)

@@ -189,7 +189,8 @@ NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="nu
 def test_compiled_and_not_the_same_codes_come_of_any_bytes(settings, grid, monkeypatch):
     prior, sizes = random_prior(**settings), settings.get("sizes", (40, 12))
     codes, rng = random_codes(2, sizes, grid), np.random.default_rng(2)
-    payloads = prior.encode(codes) + [[rng.bytes(int(rng.integers(0, 200))) for _ in sizes] for _ in range(2)]
+    enough = 2 * math.prod(grid)  # 16 bits a code at most
+    payloads = prior.encode(codes) + [[rng.bytes(enough + int(rng.integers(50))) for _ in sizes] for _ in range(2)]
     compiled = [prior.decode([one], grid)[0] for one in payloads]
     monkeypatch.setattr(integer_prior, "COMPILED_ITEMS", 0)
     assert np.array_equal(compiled[:2], codes)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vqkit import cli
-from vqkit.apps.restyle import METHODS, restyle
+from vqkit.apps.restyle import METHODS, restyle, restyle_by_pairs
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,31 @@ def test_several_methods_and_styles_at_once_with_a_sheet(pictures, run_folder, t
     assert cli.main(command) == 0
     names = {f"o-{method}.png" for method in METHODS} | {"sheet.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
-    assert "content, styles, adain, wct, codes, patches" in capsys.readouterr().out
+    assert "content, style, style, adain, wct, codes, patches" in capsys.readouterr().out
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     step = (sheet.shape[1] - 2) // 7  # content, two styles, four methods
     scale = (step - 2) // 32
     for place, path in ((0, pictures / "a.png"), (3, tmp_path / "o-adain.png"), (6, tmp_path / "o-patches.png")):
         tile = sheet[2 : 2 + 32 * scale : scale, 2 + place * step : 2 + place * step + 32 * scale : scale]
         assert np.array_equal(tile, np.asarray(Image.open(path)))
+
+
+def test_pairs_are_matched_by_name(pictures, emoji, run_folder, artifact, tmp_path, capsys):
+    images = emoji.read(emoji.splits["train"][:6]).permute(0, 2, 3, 1).contiguous().numpy()
+    for folder, first in (("before", 0), ("after", 3)):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(images[first + number]).save(tmp_path / folder / f"{number}.png")
+    content = pictures / "a.png"
+    command = ["restyle", str(run_folder), "--content", str(content), "--style", str(tmp_path / "after")]
+    command += ["--before", str(tmp_path / "before"), "--out", str(tmp_path / "out.png")]
+    assert cli.main([*command, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert "content, pairs" in capsys.readouterr().out
+    expected = restyle_by_pairs(artifact, [np.asarray(Image.open(content))], list(images[:3]), list(images[3:]))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected[0])
+    assert cli.main([*command, "--method", "wct"]) == 2 and "--before" in capsys.readouterr().err
+    (tmp_path / "before" / "1.png").rename(tmp_path / "before" / "x.png")
+    assert cli.main(command) == 2 and "1.png has no partner" in capsys.readouterr().err
 
 
 def test_bad_pictures_get_one_sentence(pictures, run_folder, tmp_path, capsys):

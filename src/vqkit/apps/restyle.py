@@ -25,6 +25,8 @@ SMOOTHING = 0.05
 """of the transport, as a share of the mean squared distance"""
 BALANCE = 0.8
 """1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes the nearest"""
+AROUND, PLACE = 0.3, 2.0
+"""of pairs: what latents around one weigh beside it, and what its place in the picture does, from -1 to 1"""
 
 
 @torch.no_grad()
@@ -45,8 +47,7 @@ def restyle(
     """
     if method not in METHODS:
         raise VqkitError(f"method={method} is none of {', '.join(METHODS)}")
-    if not 0 <= alpha <= 1:
-        raise VqkitError(f"alpha={alpha} must lie between 0 (the reconstruction) and 1 (all of the style)")
+    _check_alpha(alpha)
     shares = _shares(weights, len(styles))
     latents = _latents(artifact, content, "the content", method)
     target = torch.zeros_like(latents)
@@ -55,8 +56,67 @@ def restyle(
         if (style == style[:1, :1]).all():
             raise VqkitError(f"{name} is of one colour, which is no style that could be carried over")
         target += share * METHODS[method](artifact, latents, _latents(artifact, style, name, method))
-    codes = artifact.model.quantizer.encode(torch.lerp(latents, target, alpha))
+    return _decoded(artifact, torch.lerp(latents, target, alpha), content)
+
+
+@torch.no_grad()
+def restyle_by_pairs(
+    artifact: Artifact,
+    contents: Sequence[np.ndarray],
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+    *,
+    alpha: float = 0.8,
+) -> list[np.ndarray]:
+    """uint8 (H, W, C) for each content: changed as the pictures `before` changed into those `after`.
+
+    before, after: as many of each, the same things in two styles and at the same size; contents are in the first style.
+    Every latent of a content is looked up among those of `before`, with what is around it and where it is, and goes a
+    share `alpha` of the way to the one in the same place of the picture after (image analogies, Hertzmann et al. 2001,
+    in latents). Errors: VqkitError for an alpha beyond 0 to 1, what is no pairs, and pictures that are too small.
+    """
+    _check_alpha(alpha)
+    if not before or len(before) != len(after):
+        raise VqkitError(f"{len(before)} pictures before and {len(after)} after are no pairs")
+    pairs = list(zip(before, after, strict=True))
+    if odd := next((number for number, (one, other) in enumerate(pairs, 1) if one.shape != other.shape), 0):
+        raise VqkitError(f"the pictures of pair {odd} are of different sizes, so nothing in them is at the same place")
+    known = [_latents(artifact, one, f"picture {number} before", "pairs") for number, one in enumerate(before, 1)]
+    scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0).mean().clamp(min=1e-6))
+    places = torch.cat([_surroundings(latents, scale) for latents in known])
+    bank = torch.cat(
+        [
+            to_tokens(_latents(artifact, other, f"picture {number} after", "pairs"))
+            for number, other in enumerate(after, 1)
+        ]
+    )
+    found = []
+    for content in contents:
+        latents = _latents(artifact, content, "the content", "pairs")
+        target = from_tokens(bank[nearest(_surroundings(latents, scale), places)], latents)
+        found.append(_decoded(artifact, torch.lerp(latents, target, alpha), content))
+    return found
+
+
+def _surroundings(latents: Tensor, scale: float) -> Tensor:
+    """Latents (1, D, h, w) -> (h * w, 9 D + 2): each with those around it, and where it is."""
+    height, width = latents.shape[2:]
+    patches = F.unfold(F.pad(latents * scale, (1, 1, 1, 1), mode="replicate"), 3)[0].T  # D runs before the nine places
+    weights = torch.full((9,), AROUND)
+    weights[4] = 1
+    y, x = (PLACE * torch.linspace(-1, 1, side) for side in (height, width))
+    return torch.cat([patches * weights.repeat(latents.shape[1]), torch.cartesian_prod(y, x)], 1)
+
+
+def _decoded(artifact: Artifact, latents: Tensor, content: np.ndarray) -> np.ndarray:
+    """Quantised, and at the size of the content."""
+    codes = artifact.model.quantizer.encode(latents)
     return artifact.decode(codes, (content.shape[0], content.shape[1]))[0]
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise VqkitError(f"alpha={alpha} must lie between 0 (the reconstruction) and 1 (all of the style)")
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:

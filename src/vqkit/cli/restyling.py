@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import VqkitError
 from . import arguments
 from .printing import Commands, write_new
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+
+    from ..artifact import Artifact
 
 METHODS = ("adain", "wct", "codes", "patches")
 """those of apps.restyle, which `vqkit --help` must not import"""
@@ -21,41 +24,78 @@ METHODS = ("adain", "wct", "codes", "patches")
 def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     parser.add_argument("--content", required=True, metavar="A.png", help="what is to be seen, at this size")
-    parser.add_argument("--style", required=True, nargs="+", metavar="B.png", help="how; several are mixed")
+    parser.add_argument("--style", required=True, nargs="+", metavar="B.png", help="how, files or folders; are mixed")
+    parser.add_argument(
+        "--before",
+        nargs="+",
+        metavar="FILE",
+        help="for each style the same thing in the style of the content, with the same file name: the content changes "
+        "as they did",
+    )
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="of the styles (default: all alike)")
     parser.add_argument(
         "--method",
         nargs="+",
-        default=["wct"],
         choices=METHODS,
         help="moments of channels, covariance (default), codes, patches of latents; of several: FILE-METHOD.png",
     )
-    parser.add_argument("--alpha", type=float, default=0.7, help="0 = the reconstruction, 1 = all style (default 0.7)")
+    parser.add_argument(
+        "--alpha", type=float, help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.8)"
+    )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="a name that is taken gets a number")
     parser.add_argument("--sheet", metavar="FILE.png", help="also content, styles and results in a row")
 
 
 def _restyle(options: argparse.Namespace) -> int:
-    from ..apps.restyle import restyle
     from ..artifact import Artifact
+    from ..data import picture_paths
     from ..report import contact_sheet
     from ..report.pictures import png_bytes, to_image
 
     artifact = Artifact.load(options.artifact)
-    content, *styles = (arguments.picture(artifact, path) for path in (options.content, *options.style))
-    out, methods = Path(options.out), list(dict.fromkeys(options.method))
-    results = [
-        restyle(artifact, content, styles, method=method, alpha=options.alpha, weights=options.weights)
-        for method in methods
-    ]
-    for method, result in zip(methods, results, strict=True):
-        target = out if len(methods) == 1 else out.with_name(f"{out.stem}-{method}{out.suffix}")
+    paths = list(picture_paths(options.style))
+    content, *styles = (arguments.picture(artifact, str(path)) for path in (options.content, *paths))
+    out, results = Path(options.out), _results(options, artifact, content, styles, paths)
+    for method, result in results.items():
+        target = out if len(results) == 1 else out.with_name(f"{out.stem}-{method}{out.suffix}")
         write_new(target, png_bytes(to_image(result)))
     if options.sheet:
-        row = _of_one_size([to_image(pixels) for pixels in (content, *styles, *results)])
+        shown = [] if options.before else styles
+        row = _of_one_size([to_image(pixels) for pixels in (content, *shown, *results.values())])
         write_new(Path(options.sheet), png_bytes(contact_sheet(row, len(row))))
-        print(f"from the left: content, {'style' if len(styles) == 1 else 'styles'}, {', '.join(methods)}")
+        print(f"from the left: {', '.join(['content', *['style'] * len(shown), *results])}")
     return 0
+
+
+def _results(
+    options: argparse.Namespace, artifact: Artifact, content: np.ndarray, styles: list[np.ndarray], paths: list[Path]
+) -> dict[str, np.ndarray]:
+    """The restyled content by method."""
+    from ..apps.restyle import restyle, restyle_by_pairs
+
+    alpha = {} if options.alpha is None else {"alpha": options.alpha}
+    if not options.before:
+        methods = dict.fromkeys(options.method or ["wct"])
+        return {
+            way: restyle(artifact, content, styles, method=way, weights=options.weights, **alpha) for way in methods
+        }
+    if options.method or options.weights:
+        raise VqkitError("--before is a method of its own: leave out --method and --weights")
+    before = [arguments.picture(artifact, str(path)) for path in _partners(options.before, paths)]
+    return {"pairs": restyle_by_pairs(artifact, [content], before, styles, **alpha)[0]}
+
+
+def _partners(files: list[str], paths: list[Path]) -> list[Path]:
+    """For each path the one of `files`, or in them, with the same name but for its suffix; one and one need no name."""
+    from ..data import picture_paths
+
+    found = {path.stem: path for path in picture_paths(files)}
+    if len(found) == len(paths) == 1:
+        return list(found.values())
+    for path in paths:
+        if path.stem not in found:
+            raise VqkitError(f"{path} has no partner of that name among the pictures of --before")
+    return [found[path.stem] for path in paths]
 
 
 def _of_one_size(pictures: Sequence[Image.Image]) -> np.ndarray:

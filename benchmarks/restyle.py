@@ -1,0 +1,232 @@
+"""Claims restyle_*: emoji of one artist as another draws them, beside the other's own drawing.
+
+    python benchmarks/restyle.py --artists DIR [--quick] [--seed 0] [--work DIR] [--json FILE]
+
+DIR holds twitter/ and google/, the npm packages emoji-datasource-twitter and -google 16.0.0 (`npm pack`, unpacked).
+Three seeds from --seed on (--quick: one): a residual tokenizer of the training emoji of both artists, MINUTES on one
+core, and classifiers of artist and group, trained on these pictures and their reconstructions. Every second test emoji
+is restyled in both directions: by pairs (all training emoji by both artists), and by adain, wct, codes and patches with
+the STYLES training pictures of the other artist that are nearest in latents. Baselines in pixels: AdaIN and histograms
+of the same pictures. End points: the reconstruction; the nearest style picture itself; the other artist's drawing.
+Style: share taken for the other artist's. Group: share whose group is recognised, of contents whose group was. The
+alpha of the claims is the one of ALPHAS with the largest lesser share on validation emoji.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import _artists
+import _styles
+import numpy as np
+import torch
+from _common import Claim, add_options, kept, machine, report
+from _runs import in_parallel
+
+MINUTES, STEPS, QUICK_MINUTES, QUICK_STEPS = 5.0, (800, 1500), 0.1, (10, 10)
+ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
+STYLES = 4
+METHODS = "adain", "wct", "codes", "patches"
+MODEL = ["data.test=0", "coder.steps=0", "train.steps=20000", "model.quantizer.stage.codebook_size=256",
+         "model.quantizer.num_stages=4"]  # fmt: skip
+SHOWN = 14
+
+
+@dataclasses.dataclass
+class Judge:
+    """Classifiers of one seed, and the emoji of a split: contents and truths uint8 (2, n, H, W, 3), by artist."""
+
+    artist: torch.nn.Module
+    group: torch.nn.Module
+    contents: np.ndarray
+    groups: np.ndarray
+
+    def measure(self, results: np.ndarray) -> dict[str, float]:
+        """Of results (2, n, H, W, 3), those of the first artist's contents first; means over both directions."""
+        rows = []
+        for number, found in enumerate(results):
+            content, truth = self.contents[number], self.contents[1 - number]
+            known = _styles.classified(self.group, content) == self.groups
+            kept_groups = _styles.classified(self.group, found) == self.groups
+            rows.append(
+                {
+                    "style": float((_styles.classified(self.artist, found) == 1 - number).mean()),
+                    "group": float(kept_groups[known].mean()),
+                    "edges": _styles.edge_agreement(found, content),
+                    "ssim": _styles.luminance_ssim(found, content),
+                    **_styles.style_distances(found, truth),
+                    "to truth": float(np.sqrt(((found.astype(float) - truth) ** 2).mean((1, 2, 3))).mean()),
+                }
+            )
+        return {name: mean(row[name] for row in rows) for name in rows[0]}
+
+
+def learn(folder: Path, artists: _artists.Artists, seed: int, quick: bool):
+    """Tokenizer and classifiers of a seed."""
+    import vqkit
+
+    train = artists.pictures[:, artists.splits["train"]]
+    if not (folder / "model" / "config.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "train.npy", train.reshape(-1, *train.shape[2:]))
+        minutes = QUICK_MINUTES if quick else MINUTES
+        vqkit.train(
+            str(folder / "train.npy"),
+            folder / "model",
+            "residual",
+            [*MODEL, f"train.max_minutes={minutes}", f"seed={seed}"],
+        )
+    artifact = vqkit.load(folder / "model")
+    seen = np.concatenate([train, np.stack([artifact.reconstruct(one) for one in train])], 1)
+    labels = np.tile(artists.groups[artists.splits["train"]], 4)
+    steps = QUICK_STEPS if quick else STEPS
+    flat = seen.reshape(-1, *seen.shape[2:])
+    artist = _styles.train_classifier(flat, np.repeat([0, 1], seen.shape[1]), steps[0], seed)
+    return artifact, artist, _styles.train_classifier(flat, labels, steps[1], seed)
+
+
+def by_pairs(artifact, artists: _artists.Artists, contents: np.ndarray, alpha: float) -> np.ndarray:
+    from vqkit.apps.restyle import restyle_by_pairs
+
+    train = artists.pictures[:, artists.splits["train"]]
+    return np.stack(
+        [
+            restyle_by_pairs(artifact, list(one), list(train[n]), list(train[1 - n]), alpha=alpha)
+            for n, one in enumerate(contents)
+        ]
+    )
+
+
+def nearest_styles(artifact, artists: _artists.Artists, contents: np.ndarray) -> np.ndarray:
+    """(2, n, STYLES, H, W, 3): training pictures of the other artist, nearest in latents first."""
+
+    def latents(pictures: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            given = artifact.standardise(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+            return torch.cat([artifact.model.latents(part).flatten(1) for part in given.split(256)])
+
+    train = artists.pictures[:, artists.splits["train"]]
+    found = []
+    for number, one in enumerate(contents):
+        order = torch.cdist(latents(one), latents(train[1 - number])).argsort(1)[:, :STYLES]
+        found.append(train[1 - number][order.numpy()])
+    return np.stack(found)
+
+
+def baseline(name: str, content: np.ndarray, styles: np.ndarray, alpha: float) -> np.ndarray:
+    """Moments, or histograms, of each channel of the pixels of all styles."""
+    from skimage.exposure import match_histograms
+
+    plain, pixels = content.astype(float), styles.reshape(-1, 1, 3).astype(float)
+    if name == "pixel adain":
+        target = (plain - plain.mean((0, 1))) / plain.std((0, 1)).clip(1) * pixels.std((0, 1)) + pixels.mean((0, 1))
+    else:
+        target = match_histograms(content, styles.reshape(-1, content.shape[1], 3), channel_axis=2)
+    return (plain + alpha * (target - plain)).round().clip(0, 255).astype(np.uint8)
+
+
+def frontier(
+    artifact, artists: _artists.Artists, contents: np.ndarray, alphas: tuple[float, ...]
+) -> dict[str, np.ndarray]:
+    """Results of every method and alpha, and the end points."""
+    from vqkit.apps.restyle import restyle
+
+    styles = nearest_styles(artifact, artists, contents)
+    found = {
+        "identity": np.stack([artifact.reconstruct(one) for one in contents]),
+        "style copy": styles[:, :, 0],
+        "truth": np.stack([artifact.reconstruct(one) for one in contents[::-1]]),
+    }
+
+    def in_latents(method: str, content: np.ndarray, given: np.ndarray, alpha: float) -> np.ndarray:
+        return restyle(artifact, content, list(given), method=method, alpha=alpha)
+
+    ways = {method: partial(in_latents, method) for method in METHODS}
+    ways |= {name: partial(baseline, name) for name in ("pixel adain", "pixel histogram")}
+    for alpha in alphas:
+        found[f"pairs {alpha}"] = by_pairs(artifact, artists, contents, alpha)
+        for name, way in ways.items():
+            rows = [
+                [way(*pair, alpha) for pair in zip(*one, strict=True)] for one in zip(contents, styles, strict=True)
+            ]
+            found[f"{name} {alpha}"] = np.array(rows)
+    return found
+
+
+def measured(place: Path, folder: Path, seed: int, quick: bool) -> dict:
+    """All rows of one seed on test emoji, and the alpha that validation emoji choose."""
+    artists = _artists.load(place)
+    artists.splits["train"] = artists.splits["train"][: 100 if quick else None]
+    artifact, artist, group = learn(folder, artists, seed, quick)
+    splits = {name: artists.splits[name][: 16 if quick else None : 2] for name in ("val", "test")}
+    judges = {
+        name: Judge(artist, group, artists.pictures[:, split], artists.groups[split]) for name, split in splits.items()
+    }
+    chosen = {}
+    for alpha in ALPHAS:
+        row = judges["val"].measure(by_pairs(artifact, artists, judges["val"].contents, alpha))
+        chosen[alpha] = min(row["style"], row["group"])
+    results = frontier(artifact, artists, judges["test"].contents, ALPHAS[::4] if quick else ALPHAS)
+    best = max(chosen, key=chosen.__getitem__)
+    show(folder / "pairs.png", judges["test"].contents, by_pairs(artifact, artists, judges["test"].contents, best))
+    return {"alpha": best, "rows": {name: judges["test"].measure(found) for name, found in results.items()},
+            "claimed": judges["test"].measure(by_pairs(artifact, artists, judges["test"].contents, best))}  # fmt: skip
+
+
+def show(file: Path, contents: np.ndarray, results: np.ndarray) -> None:
+    """The first emoji in both directions: content, result, and the other artist's own drawing below."""
+    from PIL import Image
+
+    blocks = [np.stack([contents[n], results[n], contents[1 - n]])[:, :SHOWN] for n in (0, 1)]
+    sheet = np.concatenate(blocks).transpose(0, 2, 1, 3, 4)  # rows, height, pictures, width, channels
+    picture = Image.fromarray(sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, 3))
+    picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(file)
+
+
+def job(work: tuple) -> dict:
+    place, folder, seed, quick = work
+    return kept(folder / "figures.json", lambda: measured(place, folder, seed, quick))
+
+
+def main() -> None:
+    parser = add_options(__doc__, work=True)
+    parser.add_argument("--artists", type=Path, required=True, metavar="DIR")
+    given: argparse.Namespace = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = given.work or Path(temporary)
+        seeds = range(given.seed, given.seed + (1 if given.quick else 3))
+        found = in_parallel(job, [(given.artists, work / f"restyle-{seed}", seed, given.quick) for seed in seeds])
+    print_table(found)
+    setting = {"seeds": list(seeds), "minutes": MINUTES, "alphas": [one["alpha"] for one in found], **machine()}
+    figures = [one["claimed"] for one in found]
+    ratio = mean(one["claimed"]["to truth"] / one["rows"]["pixel adain 1.0"]["to truth"] for one in found)
+    report(
+        [
+            Claim("restyle_style_agreement", mean(one["style"] for one in figures), "share", ">= 0.8", None, setting),
+            Claim("restyle_group_kept", mean(one["group"] for one in figures), "share", ">= 0.8", None, setting),
+            Claim("restyle_pair_distance_vs_adain", ratio, "ratio", "< 1", "AdaIN in pixels", setting),
+        ],
+        given.json,
+    )
+
+
+def print_table(found: list[dict]) -> None:
+    """Means over the seeds."""
+    columns = list(found[0]["claimed"])
+    print(f"{'':<20}" + "".join(f"{name:>11}" for name in columns))
+    for name in found[0]["rows"]:
+        rows = [one["rows"][name] for one in found]
+        print(f"{name:<20}" + "".join(f"{mean(row[column] for row in rows):>11.3f}" for column in columns))
+    for one in found:
+        print(
+            f"{'pairs, alpha ' + str(one['alpha']):<20}" + "".join(f"{one['claimed'][name]:>11.3f}" for name in columns)
+        )
+
+
+if __name__ == "__main__":
+    main()
