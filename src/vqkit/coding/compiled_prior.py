@@ -18,7 +18,7 @@ from .rangecoder import BEHIND, TOTAL
 
 _SHIFT = 1.0 / (1 << (VALUE_BITS + LAST_BITS - int(np.log2(OCTAVE))))
 _LAST = len(EXP2) - 1
-_compiled = njit(cache=True, error_model="numpy")
+compiled = njit(cache=True, error_model="numpy")
 
 
 def flattened(network: Network) -> tuple[Any, Any]:
@@ -30,8 +30,8 @@ def flattened(network: Network) -> tuple[Any, Any]:
     return flat, np.array([layer.up.shape[1] for layer in network.layers], np.int64)
 
 
-@_compiled
-def _multiply(vector: Any, weights: Any, at: int, sums: Any) -> int:
+@compiled
+def multiply(vector: Any, weights: Any, at: int, sums: Any) -> int:
     """sums (O,) = vector (I,) times the matrix at a place of the weights; the place behind it."""
     sums[:] = 0
     for number in range(len(vector)):
@@ -43,19 +43,19 @@ def _multiply(vector: Any, weights: Any, at: int, sums: Any) -> int:
     return at
 
 
-@_compiled
+@compiled
 def _add(stream: Any, sums: Any) -> None:
     for place in range(len(stream)):
         stream[place] = min(max(stream[place] + sums[place], -STREAM_LIMIT), STREAM_LIMIT)
 
 
-@_compiled
+@compiled
 def _small(sums: Any, low: int) -> None:
     for place in range(len(sums)):
         sums[place] = min(max(np.floor((sums[place] + np.float32(64)) * np.float32(1 / 128)), low), 127)
 
 
-@_compiled
+@compiled
 def _normalised(stream: Any, scale: int, found: Any) -> None:
     """See `integer_network.normalised`; scale, the root of 1024 D rounded down."""
     total = np.int64(0)
@@ -66,7 +66,7 @@ def _normalised(stream: Any, scale: int, found: Any) -> None:
         found[place] = min(max(np.floor((2 * scale * stream[place] + size) / (2 * size)), -127), 127)
 
 
-@_compiled
+@compiled
 def _attention(qkv: Any, slot: int, keys: Any, values: Any, weights: Any, means: Any) -> None:
     """Queries, keys and values (3 D,) of a slot -> means (D,); keys, values (WINDOW, D) go round."""
     channels, seen = len(means), min(slot + 1, WINDOW)
@@ -94,7 +94,7 @@ def _attention(qkv: Any, slot: int, keys: Any, values: Any, weights: Any, means:
             means[head + place] = (2 * sums[place] + total) // (2 * total)
 
 
-@_compiled
+@compiled
 def _frequencies(logits: Any, found: Any) -> None:
     """See `integer_network.frequencies`, of one row."""
     best, total, rest = 0, 0.0, np.int64(TOTAL)
@@ -110,7 +110,7 @@ def _frequencies(logits: Any, found: Any) -> None:
     found[best] += rest
 
 
-@_compiled
+@compiled
 def _decoded(frequencies: Any, data: Any, decoder: Any) -> int:
     """The next code: `Decoder` of the range coder; decoder (3,): range, value, position in `data`."""
     span, value, position = decoder[0], decoder[1], decoder[2]
@@ -128,7 +128,7 @@ def _decoded(frequencies: Any, data: Any, decoder: Any) -> int:
     return code
 
 
-@_compiled
+@compiled
 def _block(stream: Any, weights: Any, at: int, slot: int, keys: Any, values: Any, scores: Any, spaces: Any) -> int:
     """One layer, added to stream (D,): see `integer_network.Network`; the place behind its weights.
 
@@ -137,20 +137,20 @@ def _block(stream: Any, weights: Any, at: int, slot: int, keys: Any, values: Any
     sums, qkv, middle, narrow = spaces
     scale = int(np.sqrt(np.float64(1024 * len(stream))))
     _normalised(stream, scale, narrow)
-    at = _multiply(narrow, weights, at, qkv)
+    at = multiply(narrow, weights, at, qkv)
     _small(qkv, -127)
     _attention(qkv, slot, keys, values, scores, narrow)
-    at = _multiply(narrow, weights, at, sums)
+    at = multiply(narrow, weights, at, sums)
     _add(stream, sums)
     _normalised(stream, scale, narrow)
-    at = _multiply(narrow, weights, at, middle)
+    at = multiply(narrow, weights, at, middle)
     _small(middle, 0)
-    at = _multiply(middle, weights, at, sums)
+    at = multiply(middle, weights, at, sums)
     _add(stream, sums)
     return at
 
 
-@_compiled
+@compiled
 def decode_slots(
     rows: Any, slots: Any, distances: Any, first_row: int, vectors: Any, weights: Any, hidden: Any, bias: Any,
     places: Any, data: Any, decoder: Any,
@@ -171,7 +171,7 @@ def decode_slots(
     for slot in range(len(slots)):
         for number in range(len(distances)):
             context[number * length : (number + 1) * length] = vectors[rows[slots[slot] + distances[number]]]
-        at = _multiply(context, weights, 0, sums)
+        at = multiply(context, weights, 0, sums)
         stream[:] = row_sums[y[slot]]
         stream += column_sums[x[slot]]
         _add(stream, sums)
@@ -179,7 +179,7 @@ def decode_slots(
             spaces = (sums, qkv, middle[: hidden[layer]], narrow)
             at = _block(stream, weights, at, slot, keys[layer], values[layer], scores, spaces)
         _normalised(stream, int(np.sqrt(np.float64(1024 * channels))), narrow)
-        _multiply(narrow, weights, at, logits)
+        multiply(narrow, weights, at, logits)
         for code in range(len(bias)):
             wide[code] = np.floor((np.float64(logits[code]) + bias[code]) * _SHIFT)
         _frequencies(wide, found)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,34 +42,6 @@ CLASSES = np.array([count.bit_length() for count in range(MAX_COUNT + 1)])
 TABLES = (SQUASH, STRETCH, SHARES, CLASSES)
 
 
-def contexts(padded: Ints, stage: int, y: int, columns: range) -> Ints:
-    """Codes (stages, h + 2 REACH, w + 2 REACH) -> hashes (n, C) of what comes before slots of a row."""
-
-    def at(back: int, down: int, right: int) -> Ints:
-        first = columns.start + REACH + right
-        return padded[stage - back, y + REACH + down, first : first + len(columns)]
-
-    west, north, corner, east = at(0, 0, -1), at(0, -1, 0), at(0, -1, -1), at(0, -1, 1)
-    gradient = west + north - corner
-    found = [
-        (), (west,), (north,), (west, north), (west, north, corner, east), (west, at(0, 0, -2)), (north, at(0, -2, 0)),
-        (gradient,), ((west + north) >> 1, np.abs(west - north) >> 2),
-    ]  # fmt: skip
-    if stage:
-        here = at(1, 0, 0)
-        found += [(here,), (here, west), (here, north), (west + here - at(1, 0, -1), gradient)]
-    if stage > 1:
-        found += [(here, at(2, 0, 0))]
-    return np.stack([_hashed(stage, numbers, len(columns)) for numbers in found], 1)
-
-
-def _hashed(stage: int, numbers: Sequence[Ints], length: int) -> Ints:
-    found = np.full(length, stage, np.int64)
-    for number in numbers:
-        found = (found * MIX + (number & MASK) + 1) & MASK
-    return found
-
-
 class _Item:
     """One item on its way in or out: its codes with a border of zeros, and what they have taught so far."""
 
@@ -81,24 +54,43 @@ class _Item:
         weights[:MAX_BITS] = WHOLE
         likely = np.full(NUM_TABLES << self.table_bits, TOTAL >> 1, np.uint16)
         counts = np.zeros(NUM_TABLES << self.table_bits, np.uint8)
-        self.learnt = (likely, counts, weights, np.zeros(2 * NUM_TABLES, np.int64), np.zeros(NUM_TABLES + 1, np.int64))
+        scratch = (
+            np.zeros(2 * NUM_TABLES, np.int64),
+            np.zeros(NUM_TABLES + 1, np.int64),
+            np.zeros(NUM_TABLES, np.int64),
+        )
+        self.learnt = (likely, counts, weights, *scratch)
 
     def code(self, stage: int, y: int, columns: range, data: Any, decoder: Any) -> Ints:
         """Slots of a row: see `mixing.code_slots`. Gives symbols (n, bits, 2)."""
         from . import mixing
 
         size = self.coder.sizes[stage]
-        inner = slice(columns.start + REACH, columns.stop + REACH)
-        codes = self.padded[stage, y + REACH, inner].copy()
-        symbols = np.zeros((len(codes), (size - 1).bit_length(), 2), np.int64)
+        symbols = np.zeros((len(columns), (size - 1).bit_length(), 2), np.int64)
         symbols[:, :, 1] = TOTAL
-        hashes = contexts(self.padded, stage, y, columns)
+        place = (stage, y + REACH, columns.start + REACH, columns.stop + REACH)
         mixing.run(
-            codes, size, symbols.shape[1], hashes.ravel(), self._below(stage, y, columns), self.table_bits, TABLES,
-            self.learnt, symbols.reshape(-1), data, decoder,
+            self.padded, place, size, self._below(stage, y, columns), self.table_bits, TABLES, self.learnt,
+            symbols.reshape(-1), data, decoder,
         )  # fmt: skip
-        self.padded[stage, y + REACH, inner] = codes
         return symbols
+
+    def decode(self, stage: int, data: bytes) -> None:
+        """Set a stage. CorruptCodes where its bytes end too soon."""
+        decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
+        given, network = np.frombuffer(data, np.uint8), self.coder.network
+        if network and (compiled := _compiled_pixels()):
+            compiled.decode_plane(
+                self.padded, stage, *compiled.flattened(network.planes[stage]), self.table_bits, TABLES, self.learnt,
+                given, decoder,
+            )  # fmt: skip
+            check_position(decoder[2], len(data))
+            return
+        width = 1 if network else self.grid[1]  # the network sees the code before, which compiled slots do not wait for
+        for y in range(self.grid[0]):
+            for x in range(0, self.grid[1], width):
+                self.code(stage, y, range(x, x + width), given, decoder)
+                check_position(decoder[2], len(data))
 
     def _below(self, stage: int, y: int, columns: range) -> Ints:
         """What the network says of slots, (n * (LEVELS + 1),); nothing without one."""
@@ -147,9 +139,16 @@ class ContextMixing:
         for number, parts in enumerate(payloads):
             item = _Item(self, stages, grid)
             for stage, data in enumerate(parts):
-                decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
-                for y, x in np.ndindex(*grid):
-                    item.code(stage, y, range(x, x + 1), np.frombuffer(data, np.uint8), decoder)
-                    check_position(decoder[2], len(data))
+                item.decode(stage, data)
             found[number] = item.padded[:, REACH:-REACH, REACH:-REACH]
         return found
+
+
+@cache
+def _compiled_pixels() -> Any:
+    """The module that needs numba, of the extra [fast]; None without it."""
+    try:
+        from . import compiled_pixels
+    except ImportError:
+        return None
+    return compiled_pixels

@@ -1,10 +1,11 @@
 """The inner loop of context mixing: bits of codes, one after the other, each of which all that follow learn from.
 
-It is the same text with numba and without, so the bytes are the same. Every array is flat; all numbers are integers.
-`Learnt` is (likely, counts, weights, where, logits): probability, of 65536, that a bit is 1, and how often it was seen,
-for every entry of C tables; weights, MAX_BITS for the network, one for each bit of a code, and TRUSTS for each table;
-and, of the bit that is being coded, entries and weights (2 C,) and logits (C + 1,), the network's behind the tables'.
-`Tables` is (squash, stretch, shares, classes).
+It is the same text with numba and without, so the bytes are the same. All numbers are integers, and every array is flat
+but `padded`, the codes (stages, h + 2 REACH, w + 2 REACH) with a border of zeros. `Learnt` is (likely, counts, weights,
+where, logits, hashes): probability, of 65536, that a bit is 1, and how often it was seen, for every entry of C tables;
+weights, MAX_BITS for the network, one for each bit of a code, and TRUSTS for each table; of the bit that is being
+coded, entries and weights (2 C,) and logits (C + 1,), the network's behind the tables'; hashes (C,) of what comes
+before the code. `Tables` is (squash, stretch, shares, classes).
 """
 
 from __future__ import annotations
@@ -28,13 +29,43 @@ def _compiled(function: Any) -> Any:
 
 
 @_compiled
-def _predict(hashes: Any, first: int, num: int, node: int, table_bits: int, tables: Any, learnt: Any) -> int:
+def _onto(found: int, number: int) -> int:
+    """A hash that goes on with one number more."""
+    return (found * MIX + (number & MASK) + 1) & MASK
+
+
+@_compiled
+def _contexts(padded: Any, stage: int, y: int, x: int, hashes: Any) -> int:
+    """Set hashes (C,) of what comes before a slot, at y, x of `padded`; C."""
+    west, north, corner = padded[stage, y, x - 1], padded[stage, y - 1, x], padded[stage, y - 1, x - 1]
+    gradient = west + north - corner
+    hashes[0], hashes[1], hashes[2] = stage, _onto(stage, west), _onto(stage, north)
+    hashes[3] = _onto(hashes[1], north)
+    hashes[4] = _onto(_onto(hashes[3], corner), padded[stage, y - 1, x + 1])
+    hashes[5] = _onto(hashes[1], padded[stage, y, x - 2])
+    hashes[6] = _onto(hashes[2], padded[stage, y - 2, x])
+    hashes[7] = _onto(stage, gradient)
+    hashes[8] = _onto(_onto(stage, (west + north) >> 1), abs(west - north) >> 2)
+    if stage == 0:
+        return 9
+    here = padded[stage - 1, y, x]
+    hashes[9] = _onto(stage, here)
+    hashes[10], hashes[11] = _onto(hashes[9], west), _onto(hashes[9], north)
+    hashes[12] = _onto(_onto(stage, west + here - padded[stage - 1, y, x - 1]), gradient)
+    if stage == 1:
+        return 13
+    hashes[13] = _onto(hashes[9], padded[stage - 2, y, x])
+    return 14
+
+
+@_compiled
+def _predict(num: int, node: int, table_bits: int, tables: Any, learnt: Any) -> int:
     """Weighed sum of the logits of all tables, of 65536ths; notes entries, weights and logits."""
-    likely, counts, weights, where, logits = learnt
+    likely, counts, weights, where, logits, hashes = learnt
     _, stretch, _, classes = tables
     total = 0
     for table in range(num):
-        mixed = (hashes[first + table] + node * MIX) & MASK
+        mixed = (hashes[table] + node * MIX) & MASK
         entry = (table << table_bits) + ((mixed * SCATTER & MASK) >> (32 - table_bits))
         weight = MAX_BITS + table * TRUSTS + classes[counts[entry]]
         where[2 * table], where[2 * table + 1] = entry, weight
@@ -46,7 +77,7 @@ def _predict(hashes: Any, first: int, num: int, node: int, table_bits: int, tabl
 @_compiled
 def _learn(bit: int, one: int, num: int, tables: Any, learnt: Any) -> None:
     """Move weights and entries towards a bit, which was 1 with probability `one`."""
-    likely, counts, weights, where, logits = learnt
+    likely, counts, weights, where, logits, _ = learnt
     shares = tables[2]
     wanted = bit << 16
     for table in range(num):
@@ -74,42 +105,45 @@ def _decoded(one: int, data: Any, decoder: Any) -> int:
 
 @_compiled
 def code_slots(
-    codes: Any, size: int, top: int, hashes: Any, below: Any, table_bits: int, tables: Any, learnt: Any,
-    symbols: Any, data: Any, decoder: Any,
+    padded: Any, place: Any, size: int, below: Any, table_bits: int, tables: Any, learnt: Any, symbols: Any,
+    data: Any, decoder: Any,
 ) -> None:  # fmt: skip
-    """Slots in order: from bytes to codes (n,) where `decoder` is not empty, else from codes to symbols.
+    """Slots of a row in order: from bytes to codes where `decoder` is not empty, else from codes to symbols.
 
-    size K; top, bits of a code; hashes (n * C,); below (n * (LEVELS + 1),), or empty without a network; symbols
-    (n * top * 2,), start and frequency of each bit; decoder (3,): range, value, position in `data`.
+    place: stage, y, and first and last x + 1 in `padded`; size K, of `top` bits; below (n * (LEVELS + 1),), or empty
+    without a network; symbols (n * top * 2,), start and frequency of each bit; decoder (3,): range, value, position.
     """
-    weights, logits, squash, stretch = learnt[2], learnt[4], tables[0], tables[1]
-    num = len(hashes) // len(codes)
-    for slot in range(len(codes)):
+    (stage, y, first, end), (weights, logits), (squash, stretch) = place, (learnt[2], learnt[4]), (tables[0], tables[1])
+    top = 0
+    while (size - 1) >> top:
+        top += 1
+    for x in range(first, end):
+        num, slot = _contexts(padded, stage, y, x, learnt[5]), x - first
         low, node = 0, 1
-        for place in range(top - 1, -1, -1):
-            middle = low + (1 << place)
+        for bit_place in range(top - 1, -1, -1):
+            middle = low + (1 << bit_place)
             if middle >= size:  # there are no such codes: the bit is 0
                 node = node * 2
                 continue
-            total = _predict(hashes, slot * num, num, node, table_bits, tables, learnt)
+            total = _predict(num, node, table_bits, tables, learnt)
             if len(below):
                 at = slot * (LEVELS + 1)
-                above = below[at + middle + (1 << place)] - below[at + middle]
-                ratio = (above << 16) // (below[at + middle + (1 << place)] - below[at + low])
+                above = below[at + middle + (1 << bit_place)] - below[at + middle]
+                ratio = (above << 16) // (below[at + middle + (1 << bit_place)] - below[at + low])
                 logits[num] = stretch[min(max(ratio, 1), TOTAL - 1)]
-                total += weights[place] * logits[num]
+                total += weights[bit_place] * logits[num]
             one = squash[min(max(total >> 16, -LIMIT), LIMIT - 1) + LIMIT]
             if len(decoder):
                 bit = _decoded(one, data, decoder)
             else:
-                bit = codes[slot] >> place & 1
-                symbol = 2 * (slot * top + top - 1 - place)
+                bit = padded[stage, y, x] >> bit_place & 1
+                symbol = 2 * (slot * top + top - 1 - bit_place)
                 symbols[symbol], symbols[symbol + 1] = (TOTAL - one) * bit, one if bit else TOTAL - one
             _learn(bit, one, num, tables, learnt)
             if len(below):
-                weights[place] += ((bit << 16) - one) * logits[num] >> NETWORK_RATE
+                weights[bit_place] += ((bit << 16) - one) * logits[num] >> NETWORK_RATE
             low, node = middle if bit else low, node * 2 + bit
-        codes[slot] = low
+        padded[stage, y, x] = low
 
 
 def run(*arguments: Any) -> None:
