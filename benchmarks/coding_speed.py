@@ -10,7 +10,8 @@ torch and NumPy alike), medians of 5 rounds (--quick: 3), the claims at two thre
 decode_images_per_s: bytes of a bundle in memory to pixels, with all checks; decode_codes_images_per_s: to codes.
 decode_single_ms, encode_single_ms: `Artifact.decompress` and `compress` of one image, after some that warm up.
 encode_images_per_s: what `vqkit compress --bundle` does after its start, from PNG files to a file. Overheads: bytes
-beside those of the coder, without names: of a file, and of a bundle for each image.
+beside those of the coder, without names: of a file, and of a bundle for each image. numba_*_speedup: how many times as
+fast single images are with numba as where it is not installed, to and from codes and lossless files, on one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from _common import Claim, machine, options, report
 
 SOURCE = "fashion-mnist"
 THREADS = (1, 2)
-SINGLES = 20
+SINGLES, LOSSLESS = 20, 5
 
 
 def prepared(folder: Path, seed: int, quick: bool) -> None:
@@ -94,6 +95,34 @@ def measure(folder: Path, pictures_folder: Path, rounds: int) -> dict[str, dict[
     }
 
 
+def measure_coders(folder: Path, pictures_folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of the coders alone, for one image at a time."""
+    from PIL import Image
+
+    import vqkit
+
+    artifact = vqkit.load(folder)
+    images = [np.asarray(Image.open(file)) for file in sorted(pictures_folder.iterdir())[:LOSSLESS]]
+    codes = artifact.encode(np.stack(images)).numpy()
+    strings, exact = artifact.coder.encode(codes), [artifact.compress(image, lossless=True) for image in images]
+    for one, image in zip(exact, images, strict=True):
+        assert np.array_equal(artifact.decompress(one), image)
+    return {
+        "codes_decode": seconds(
+            lambda: [artifact.coder.decode([one], codes.shape[2:]) for one in strings], rounds, LOSSLESS
+        ),
+        "lossless_decode": seconds(lambda: [artifact.decompress(one) for one in exact], rounds, LOSSLESS),
+        "lossless_encode": seconds(
+            lambda: [artifact.compress(image, lossless=True) for image in images], rounds, LOSSLESS
+        ),
+    }
+
+
+def without_numba() -> None:
+    """In a new process: as if it were not installed."""
+    sys.modules["numba"] = None  # type: ignore[assignment]
+
+
 def overheads(file: bytes, bundle: bytes) -> dict[str, float]:
     from vqkit.coding import Bundle, read_file
 
@@ -114,11 +143,13 @@ def overheads(file: bytes, bundle: bytes) -> dict[str, float]:
     }
 
 
-def with_threads(threads: int, *arguments: object) -> dict[str, dict[str, float]]:
-    """`measure` in a process of its own, as BLAS counts its threads when it is loaded."""
+def alone(
+    threads: int, work: Callable[..., dict], *arguments: object, first: Callable[[], None] | None = None
+) -> dict[str, dict[str, float]]:
+    """work(*arguments) in a process of its own, as BLAS counts its threads when it is loaded."""
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, *arguments).result()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), first) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def main() -> None:
@@ -130,8 +161,11 @@ def main() -> None:
         folder = Path(temporary) / "pictures"
         folder.mkdir()
         write_pictures(folder, count)
-        rows = {threads: with_threads(threads, model, folder, rounds) for threads in THREADS}
-    where = {**machine(), "threads": max(THREADS), "seed": arguments.seed, "images": count, "rows": rows}
+        rows = {threads: alone(threads, measure, model, folder, rounds) for threads in THREADS}
+        fast = alone(1, measure_coders, model, folder, rounds)
+        slow = alone(1, measure_coders, model, folder, 1, first=without_numba)
+    where = {**machine(), "threads": max(THREADS), "seed": arguments.seed, "images": count, "rows": rows,
+             "numba": fast, "without": slow}  # fmt: skip
     clock = {name: row.get("clock", 0.0) for name, row in rows[max(THREADS)].items()}
     extra = rows[max(THREADS)]["bytes"]
     claims = [
@@ -143,6 +177,10 @@ def main() -> None:
         Claim("file_overhead_bytes", extra["file_overhead"], "bytes", "<= 26", None, where),
         Claim("bundle_overhead_bytes", extra["bundle_overhead"], "bytes", "<= 2", None, where),
     ]
+    for name, row in fast.items():
+        ratio = slow[name]["processor"] / row["processor"]
+        claims.append(Claim(f"numba_{name}_speedup", ratio, "times", ">= 5", "Python and NumPy", where))
+        print(f"{name}: {1000 * row['clock']:.1f} ms with numba, {1000 * slow[name]['clock']:.1f} ms without")
     report(claims, arguments.json)
     for threads, row in rows.items():
         print(f"{threads} thread(s): {row}")
