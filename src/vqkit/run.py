@@ -178,7 +178,8 @@ def _summary(
 ) -> RunSummary:
     ranked = {
         name: Ranked(rows.names, rows.psnr, rows.originals, rows.reconstructions)
-        for name, rows in (("worst", evaluation.worst), ("best", evaluation.best))
+        for name, rows in (("worst", evaluation.worst), ("best", evaluation.best), ("denoised", evaluation.denoised))
+        if rows
     }
     return RunSummary(
         title=Path(data.name).name,
@@ -193,6 +194,5 @@ def _summary(
         reconstructions=evaluation.gallery.reconstructions,
         names=evaluation.gallery.names,
         psnr_per_image=evaluation.psnr_per_image,
-        worst=ranked["worst"],
-        best=ranked["best"],
+        **ranked,
     )

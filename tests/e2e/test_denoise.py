@@ -66,6 +66,17 @@ def test_figures_say_how_much_noise_goes(folder):
     assert noisy == sorted(noisy, reverse=True) and noisy[1] == pytest.approx(20.3, abs=1.5)  # 20 log10(255 / 25)
 
 
+def test_report_and_card_show_noisy_pictures(folder):
+    assert "Noisy, then denoised" in (folder / "report.html").read_text()
+    card = (folder / "README.md").read_text()
+    assert "samples/denoised.png" in card and "vqkit denoise" in card
+    sheet = np.asarray(Image.open(folder / "samples" / "denoised.png").convert("RGB")).astype(float)
+    scale = 3  # of 32 pixels
+    noisy, denoised = sheet[6 : 6 + 32 * scale : scale], sheet[8 + 32 * scale : 8 + 64 * scale : scale]
+    steps = [np.abs(np.diff(half[:, 6 : 6 + 32 * scale : scale], axis=1)).mean() for half in (noisy, denoised)]
+    assert steps[0] > 1.5 * steps[1]  # the rougher half is above
+
+
 def test_noise_is_the_same_for_any_number_of_ranks_and_after_a_resume():
     config = load("denoise", [*SMALL, "train.batch_size=8"])
     task = AutoencoderTask(open_images("emoji", config.data, 0), config)

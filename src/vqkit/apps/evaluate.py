@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ GALLERY = 48
 RANKED = 8
 SIGMAS = 15, 25, 50
 """deviations of noise, in levels of 0 to 255, that a denoiser is measured at"""
+SHOWN_SIGMA, SHOWN_DENOISED = 25, 16
+"""the one of them, and the number of images, that its report shows"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Evaluation:
     metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, entropy_bits, code_entropy (its
     share of log2 K), bits_per_image, bpp, images, split; those of codes are None where there are none to count.
     code_counts: (K,) int64 for each codebook, or None. psnr_per_image: (N,). gallery: spread evenly over the split.
+    denoised: of a denoiser, noisy images in place of the originals; its PSNR is to the clean ones.
     """
 
     metrics: dict[str, Any]
@@ -50,6 +53,7 @@ class Evaluation:
     gallery: Examples
     worst: Examples
     best: Examples
+    denoised: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,15 @@ def evaluate(
         artifact, data, split, np.concatenate(indices), torch.cat(distortions), torch.cat(similarities), counts
     )
     if artifact.config.data.noise.sigma:
-        found.metrics["denoised"] = _denoised(artifact, data, split)
+        found.metrics["denoised"], examples = _denoised(artifact, data, split)
+        return replace(found, denoised=examples)
     return found
 
 
-def _denoised(artifact: Artifact, data: ImageData, split: str) -> dict[str, dict[str, float]]:
-    """PSNR in dB of images with Gaussian noise, before and after, on the first images of a split."""
-    generator, found = torch.Generator().manual_seed(0), {}
-    _, images = next(_batches(data, split, None))
+def _denoised(artifact: Artifact, data: ImageData, split: str) -> tuple[dict[str, dict[str, float]], Examples | None]:
+    """PSNR in dB of images with Gaussian noise, before and after, on the first images of a split, and some of them."""
+    generator, found, shown = torch.Generator().manual_seed(0), {}, None
+    chosen, images = next(_batches(data, split, None))
     for sigma in SIGMAS:
         noisy = torch.stack([gaussian_noise(image, sigma, generator) for image in images])
         output = artifact.model(artifact.standardise(noisy)).reconstruction
@@ -117,7 +122,11 @@ def _denoised(artifact: Artifact, data: ImageData, split: str) -> dict[str, dict
             "noisy": float(psnr(noisy, images).mean()),
             "denoised": float(psnr(pixels, images).mean()),
         }
-    return found
+        if sigma == SHOWN_SIGMA:
+            names = [str(data.names[index]) for index in chosen[:SHOWN_DENOISED]]
+            pair = (batch[:SHOWN_DENOISED].permute(0, 2, 3, 1).contiguous().numpy() for batch in (noisy, pixels))
+            shown = Examples(names, psnr(pixels, images)[:SHOWN_DENOISED].tolist(), *pair)
+    return found, shown
 
 
 @torch.no_grad()

@@ -40,6 +40,9 @@ def _pictures(summary: RunSummary) -> dict[str, bytes]:
     if len(summary.originals):
         sheet = comparison_sheet(summary.originals[:SHEET_IMAGES], summary.reconstructions[:SHEET_IMAGES])
         found["reconstructions.png"] = png_bytes(sheet)
+    if len(summary.denoised.originals):
+        sheet = comparison_sheet(summary.denoised.originals, summary.denoised.reconstructions)
+        found["denoised.png"] = png_bytes(sheet)
     curves = {"Loss": figures.loss(summary.history, summary.events)}
     for key, title in (("psnr", "PSNR, dB"), ("usage", "Usage of the codes")):
         curves[title] = figures.over_steps(summary.history, {key: title}, summary.events, percent=key == "usage")
@@ -58,12 +61,15 @@ def card_text(summary: RunSummary, directory: str, pictures: Sequence[str]) -> s
         blocks.append("Every original is above its reconstruction; none of them was trained on."
                       if summary.metrics.get("split") in ("validation", "test") else
                       "Every original is above its reconstruction.")  # fmt: skip
+    if "denoised.png" in pictures:
+        blocks.append("![Noisy images above what the model makes of them](samples/denoised.png)")
+        blocks.append("Noisy images, of 25 of 255 levels, above what the model makes of them.")
     blocks += ["## Figures", _table(("Figure", "Value", "Meaning"), metric_rows(summary.metrics))]
     if "curves.png" in pictures:
         blocks.append("![Loss, PSNR and usage over the steps](samples/curves.png)")
     if "codes.png" in pictures:
         blocks.append("![How often each code is used](samples/codes.png)")
-    blocks += ["## Use", _usage(directory), *_data(summary), *_limits(summary), "## Reproduce"]
+    blocks += ["## Use", _usage(directory, "denoised.png" in pictures), *_data(summary), *_limits(summary), "## Reproduce"]
     blocks += [_fenced("sh", summary.command), "The settings in full:", _fenced("yaml", summary.config_yaml)]
     return "\n\n".join(blocks) + "\n"
 
@@ -96,9 +102,10 @@ def _fenced(language: str, text: str) -> str:
     return f"{fence}{language}\n{text.strip()}\n{fence}"
 
 
-def _usage(directory: str) -> str:
+def _usage(directory: str, denoises: bool) -> str:
     python = f"import vqkit\n\nartifact = vqkit.load({directory!r})"
     shell = f"vqkit reconstruct {shlex.quote(directory)} FILES... --out reconstructed"
+    shell += f"\nvqkit denoise {shlex.quote(directory)} FILES... --out denoised" if denoises else ""
     return f"{_fenced('sh', shell)}\n\n{_fenced('python', python)}"
 
 

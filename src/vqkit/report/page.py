@@ -39,6 +39,7 @@ def render(summary: RunSummary) -> str:
         num_examples=len(summary.originals),
         pixels=shown_size(*summary.originals.shape[1:]),
         ranked=_ranked(summary),
+        denoised=_of(summary.denoised, "noisy", "denoised"),
         training=titled(_training_figures(summary)),
         codes=titled({"How often each code is used": figures.code_usage(summary.code_counts)}),
         maps=_maps(summary.code_counts),
@@ -53,7 +54,12 @@ def render(summary: RunSummary) -> str:
 
 
 def _pairs(
-    originals: np.ndarray, reconstructions: np.ndarray, names: Sequence[str], psnr: Sequence[float]
+    originals: np.ndarray,
+    reconstructions: np.ndarray,
+    names: Sequence[str],
+    psnr: Sequence[float],
+    first: str = "original of",
+    second: str = "reconstruction of",
 ) -> list[Pair]:
     if originals.shape != reconstructions.shape:
         raise ValueError(f"cannot pair originals {originals.shape} with reconstructions {reconstructions.shape}")
@@ -61,7 +67,7 @@ def _pairs(
     for index, (original, reconstruction) in enumerate(zip(originals, reconstructions, strict=True)):
         name = str(names[index]) if index < len(names) else f"image {index + 1}"
         quality = decibel(psnr[index]) if index < len(psnr) else ""
-        shows = f"original of {name}", f"reconstruction of {name}"
+        shows = f"{first} {name}", f"{second} {name}"
         pairs.append(Pair(picture_uri(original), picture_uri(reconstruction), *shows, quality, name))
     return pairs
 
@@ -73,11 +79,12 @@ def _gallery(summary: RunSummary) -> list[Pair]:
 
 
 def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
-    def pairs(ranked: Ranked) -> list[Pair]:
-        return _pairs(ranked.originals, ranked.reconstructions, ranked.names, ranked.psnr)
-
-    found = [("Worst", pairs(summary.worst)), ("Best", pairs(summary.best))]
+    found = [("Worst", _of(summary.worst)), ("Best", _of(summary.best))]
     return [(title, group) for title, group in found if group]
+
+
+def _of(ranked: Ranked, *shows: str) -> list[Pair]:
+    return _pairs(ranked.originals, ranked.reconstructions, ranked.names, ranked.psnr, *shows)
 
 
 def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:

@@ -48,6 +48,8 @@ class RunSummary:
     psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))  # dB, all images of the split
     worst: Ranked = field(default_factory=Ranked)
     best: Ranked = field(default_factory=Ranked)
+    denoised: Ranked = field(default_factory=Ranked)
+    """of a denoiser: noisy images in place of the originals"""
 
     @property
     def codebook_size(self) -> int | None:
