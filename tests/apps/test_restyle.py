@@ -226,6 +226,7 @@ def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures
     found = restyle_by_pairs(model, [pictures[0], pictures[1]], before, after, alpha=1.0)
     for result, other in zip(found, (pictures[3], pictures[2]), strict=True):
         assert np.array_equal(result, model.reconstruct(other[None])[0])
+    assert restyle_by_pairs(model, [], before, after) == []
     plain = restyle_by_pairs(model, [pictures[0]], before, after, alpha=0.0)[0]
     assert np.array_equal(plain, model.reconstruct(pictures[:1])[0])
 

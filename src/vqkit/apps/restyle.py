@@ -76,26 +76,30 @@ def restyle_by_pairs(
     in latents). Errors: VqkitError for an alpha beyond 0 to 1, what is no pairs, and pictures that are too small.
     """
     _check_alpha(alpha)
+    _check_pairs(before, after)
+    given, known, bank = (
+        [_latents(artifact, one, f"{name} {number}", "pairs") for number, one in enumerate(pictures, 1)]
+        for name, pictures in (("content", contents), ("picture before", before), ("picture after", after))
+    )
+    scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0).mean().clamp(min=1e-6))
+    places, became = (
+        torch.cat([_surroundings(latents, scale) for latents in known]),
+        torch.cat(list(map(to_tokens, bank))),
+    )
+    queries = [_surroundings(latents, scale) for latents in given]
+    chosen = nearest(torch.cat([places[:0], *queries]), places).split([len(one) for one in queries])
+    return [
+        _decoded(artifact, torch.lerp(latents, from_tokens(became[rows], latents), alpha), content)
+        for content, latents, rows in zip(contents, given, chosen, strict=True)
+    ]
+
+
+def _check_pairs(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
     if not before or len(before) != len(after):
         raise VqkitError(f"{len(before)} pictures before and {len(after)} after are no pairs")
-    pairs = list(zip(before, after, strict=True))
-    if odd := next((number for number, (one, other) in enumerate(pairs, 1) if one.shape != other.shape), 0):
-        raise VqkitError(f"the pictures of pair {odd} are of different sizes, so nothing in them is at the same place")
-    known = [_latents(artifact, one, f"picture {number} before", "pairs") for number, one in enumerate(before, 1)]
-    scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0).mean().clamp(min=1e-6))
-    places = torch.cat([_surroundings(latents, scale) for latents in known])
-    bank = torch.cat(
-        [
-            to_tokens(_latents(artifact, other, f"picture {number} after", "pairs"))
-            for number, other in enumerate(after, 1)
-        ]
-    )
-    found = []
-    for content in contents:
-        latents = _latents(artifact, content, "the content", "pairs")
-        target = from_tokens(bank[nearest(_surroundings(latents, scale), places)], latents)
-        found.append(_decoded(artifact, torch.lerp(latents, target, alpha), content))
-    return found
+    for number, (one, other) in enumerate(zip(before, after, strict=True), 1):
+        if one.shape != other.shape:
+            raise VqkitError(f"the pictures of pair {number} differ in size, so nothing in them is at the same place")
 
 
 def _surroundings(latents: Tensor, scale: float) -> Tensor:

@@ -69,7 +69,13 @@ def card_text(summary: RunSummary, directory: str, pictures: Sequence[str]) -> s
         blocks.append("![Loss, PSNR and usage over the steps](samples/curves.png)")
     if "codes.png" in pictures:
         blocks.append("![How often each code is used](samples/codes.png)")
-    blocks += ["## Use", _usage(directory, "denoised.png" in pictures), *_data(summary), *_limits(summary), "## Reproduce"]
+    blocks += [
+        "## Use",
+        _usage(directory, "denoised.png" in pictures),
+        *_data(summary),
+        *_limits(summary),
+        "## Reproduce",
+    ]
     blocks += [_fenced("sh", summary.command), "The settings in full:", _fenced("yaml", summary.config_yaml)]
     return "\n\n".join(blocks) + "\n"
 
