@@ -231,28 +231,32 @@ def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures
     assert np.array_equal(plain, model.reconstruct(pictures[:1])[0])
 
 
-def test_pairs_look_around_and_at_the_place(model, pictures):
-    """Nearest by brute force over all latents of the pictures before, with ring and place."""
+def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
+    """Nearest by brute force over all latents of the pictures before, with ring and place; then two passes more."""
     before, after, content = list(pictures[1:3]), list(pictures[2:4]), pictures[0]
-    known = torch.cat([latents_of(model, one) for one in before])
+    known, became = (torch.cat([latents_of(model, one) for one in some]) for some in (before, after))
     scale = 1 / known.permute(0, 2, 3, 1).reshape(-1, known.shape[1]).std(0).mean()
+    rows, columns = known.shape[2:]
+    grid = [(y, x) for y in range(rows) for x in range(columns)]
 
-    def described(latents, y, x):
-        rows, columns = latents.shape[1:]
-        parts = [torch.tensor([4 * y / (rows - 1) - 2, 4 * x / (columns - 1) - 2])]
-        for down in (-1, 0, 1):
-            for right in (-1, 0, 1):
-                at = latents[:, min(max(y + down, 0), rows - 1), min(max(x + right, 0), columns - 1)] * scale
-                parts.append(at if down == right == 0 else 0.3 * at)
-        return torch.cat(parts)
+    def ring(latents, y, x):
+        steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+        places = [(min(max(y + down, 0), rows - 1), min(max(x + right, 0), columns - 1)) for down, right in steps]
+        return torch.cat([latents[:, row, column] for row, column in places])
 
-    grid = [(y, x) for y in range(known.shape[2]) for x in range(known.shape[3])]
-    bank = torch.stack([described(one, y, x) for one in known for y, x in grid])
-    became = torch.cat([latents_of(model, one)[0].flatten(1).T for one in after])
-    latents = latents_of(model, content)
-    chosen = torch.stack([(bank - described(latents[0], y, x)).square().sum(1).argmin() for y, x in grid])
-    target = became[chosen].T.reshape(latents.shape)
-    expected = model.decode(model.model.quantizer.encode(torch.lerp(latents, target, 0.5)), (32, 32))[0]
+    def described(latents, y, x, found):
+        place = torch.tensor([4 * y / (rows - 1) - 2, 4 * x / (columns - 1) - 2])
+        more = [] if found is None else [0.3 * scale * ring(found, y, x)]
+        return torch.cat([latents[:, y, x] * scale, 0.3 * scale * ring(latents, y, x), place, *more])
+
+    latents, found = latents_of(model, content)[0], None
+    for _ in range(3):
+        others = became if found is not None else [None] * len(known)
+        pairs = zip(known, others, strict=True)
+        bank = torch.stack([described(one, y, x, other) for one, other in pairs for y, x in grid])
+        chosen = [int((bank - described(latents, y, x, found)).square().sum(1).argmin()) for y, x in grid]
+        found = became.flatten(2).permute(0, 2, 1).flatten(0, 1)[chosen].T.reshape(latents.shape)
+    expected = model.decode(model.model.quantizer.encode(torch.lerp(latents, found, 0.5)[None]), (32, 32))[0]
     assert np.array_equal(restyle_by_pairs(model, [content], before, after, alpha=0.5)[0], expected)
 
 

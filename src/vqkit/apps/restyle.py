@@ -25,8 +25,10 @@ SMOOTHING = 0.05
 """of the transport, as a share of the mean squared distance"""
 BALANCE = 0.8
 """1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes the nearest"""
-AROUND, PLACE = 0.3, 2.0
-"""of pairs: what latents around one weigh beside it, and what its place in the picture does, from -1 to 1"""
+AROUND, PLACE, FOLLOWING = 0.3, 2.0, 0.3
+"""of pairs: what latents around one weigh beside it, what its place in the picture does, from -1 to 1, and what the
+latents around it do that were found before"""
+PASSES = 3
 
 
 @torch.no_grad()
@@ -56,7 +58,7 @@ def restyle(
         if (style == style[:1, :1]).all():
             raise VqkitError(f"{name} is of one colour, which is no style that could be carried over")
         target += share * METHODS[method](artifact, latents, _latents(artifact, style, name, method))
-    return _decoded(artifact, torch.lerp(latents, target, alpha), content)
+    return blended(artifact, latents, target, alpha, content)
 
 
 @torch.no_grad()
@@ -71,27 +73,64 @@ def restyle_by_pairs(
     """uint8 (H, W, C) for each content: changed as the pictures `before` changed into those `after`.
 
     before, after: as many of each, the same things in two styles and at the same size; contents are in the first style.
-    Every latent of a content is looked up among those of `before`, with what is around it and where it is, and goes a
-    share `alpha` of the way to the one in the same place of the picture after (image analogies, Hertzmann et al. 2001,
-    in latents). Errors: VqkitError for an alpha beyond 0 to 1, what is no pairs, and pictures that are too small.
+    Latents go a share `alpha` of the way to `pair_targets`. Errors: VqkitError for an alpha beyond 0 to 1, what is no
+    pairs, and pictures that are too small.
     """
     _check_alpha(alpha)
+    found = pair_targets(artifact, contents, before, after)
+    return [blended(artifact, *pair, alpha, content) for pair, content in zip(found, contents, strict=True)]
+
+
+@torch.no_grad()
+def pair_targets(
+    artifact: Artifact, contents: Sequence[np.ndarray], before: Sequence[np.ndarray], after: Sequence[np.ndarray]
+) -> list[tuple[Tensor, Tensor]]:
+    """Latents (1, D, h, w) of each content, and what pairs make of them. Errors as `restyle_by_pairs`.
+
+    Every latent is looked up among those of the pictures before, with what is around it and where it is, and becomes
+    the one in the same place of the picture after: image analogies (Hertzmann et al. 2001, section 3), in latents.
+    Further passes look at what the last one put around it as well, so that neighbours come from neighbours.
+    """
     _check_pairs(before, after)
-    given, known, bank = (
+    given, known, became = (
         [_latents(artifact, one, f"{name} {number}", "pairs") for number, one in enumerate(pictures, 1)]
         for name, pictures in (("content", contents), ("picture before", before), ("picture after", after))
     )
+    if not given:
+        return []
     scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0).mean().clamp(min=1e-6))
-    places, became = (
-        torch.cat([_surroundings(latents, scale) for latents in known]),
-        torch.cat(list(map(to_tokens, bank))),
-    )
-    queries = [_surroundings(latents, scale) for latents in given]
-    chosen = nearest(torch.cat([places[:0], *queries]), places).split([len(one) for one in queries])
-    return [
-        _decoded(artifact, torch.lerp(latents, from_tokens(became[rows], latents), alpha), content)
-        for content, latents, rows in zip(contents, given, chosen, strict=True)
+    bank = torch.cat(list(map(to_tokens, became)))
+    queries, places = (_described(latents, scale) for latents in (given, known))
+    found: list[Tensor] = []
+    for _ in range(PASSES):
+        if found:
+            more, others = (_ring(latents, FOLLOWING * scale) for latents in (found, became))
+        else:
+            more, others = queries[:, :0], places[:, :0]
+        chosen = nearest(torch.cat([queries, more], 1), torch.cat([places, others], 1))
+        parts = bank[chosen].split([latents[0, 0].numel() for latents in given])
+        found = [from_tokens(part, latents) for part, latents in zip(parts, given, strict=True)]
+    return list(zip(given, found, strict=True))
+
+
+def _described(pictures: Sequence[Tensor], scale: float) -> Tensor:
+    """Latents (1, D, h, w) of pictures -> rows of 9 D + 2: each with those around it, and where it is."""
+    centres = torch.cat([to_tokens(latents) for latents in pictures]) * scale
+    places = [
+        torch.cartesian_prod(*(PLACE * torch.linspace(-1, 1, side) for side in latents.shape[2:]))
+        for latents in pictures
     ]
+    return torch.cat([centres, _ring(pictures, AROUND * scale), torch.cat(places)], 1)
+
+
+def _ring(pictures: Sequence[Tensor], scale: float) -> Tensor:
+    """Latents (1, D, h, w) of pictures -> rows of 8 D: those around each; at the edges the last ones again."""
+    rows = []
+    for latents in pictures:
+        patches = F.unfold(F.pad(latents * scale, (1, 1, 1, 1), mode="replicate"), 3)[0].T
+        nine = patches.view(len(patches), latents.shape[1], 9)
+        rows.append(torch.cat([nine[:, :, :4], nine[:, :, 5:]], 2).flatten(1))
+    return torch.cat(rows)
 
 
 def _check_pairs(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
@@ -102,19 +141,9 @@ def _check_pairs(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> N
             raise VqkitError(f"the pictures of pair {number} differ in size, so nothing in them is at the same place")
 
 
-def _surroundings(latents: Tensor, scale: float) -> Tensor:
-    """Latents (1, D, h, w) -> (h * w, 9 D + 2): each with those around it, and where it is."""
-    height, width = latents.shape[2:]
-    patches = F.unfold(F.pad(latents * scale, (1, 1, 1, 1), mode="replicate"), 3)[0].T  # D runs before the nine places
-    weights = torch.full((9,), AROUND)
-    weights[4] = 1
-    y, x = (PLACE * torch.linspace(-1, 1, side) for side in (height, width))
-    return torch.cat([patches * weights.repeat(latents.shape[1]), torch.cartesian_prod(y, x)], 1)
-
-
-def _decoded(artifact: Artifact, latents: Tensor, content: np.ndarray) -> np.ndarray:
-    """Quantised, and at the size of the content."""
-    codes = artifact.model.quantizer.encode(latents)
+def blended(artifact: Artifact, latents: Tensor, target: Tensor, alpha: float, content: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, C) of latents that go a share alpha of the way to the target, quantised, at the content's size."""
+    codes = artifact.model.quantizer.encode(torch.lerp(latents, target, alpha))
     return artifact.decode(codes, (content.shape[0], content.shape[1]))[0]
 
 
