@@ -68,7 +68,7 @@ def restyle_by_pairs(
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],
     *,
-    alpha: float = 0.8,
+    alpha: float = 0.9,
 ) -> list[np.ndarray]:
     """uint8 (H, W, C) for each content: changed as the pictures `before` changed into those `after`.
 

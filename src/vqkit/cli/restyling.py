@@ -40,7 +40,7 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         help="moments of channels, covariance (default), codes, patches of latents; of several: FILE-METHOD.png",
     )
     parser.add_argument(
-        "--alpha", type=float, help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.8)"
+        "--alpha", type=float, help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.9)"
     )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="a name that is taken gets a number")
     parser.add_argument("--sheet", metavar="FILE.png", help="also content, styles and results in a row")
