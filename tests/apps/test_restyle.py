@@ -235,7 +235,7 @@ def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
     """Nearest by brute force over all latents of the pictures before, with ring and place; then two passes more."""
     before, after, content = list(pictures[1:3]), list(pictures[2:4]), pictures[0]
     known, became = (torch.cat([latents_of(model, one) for one in some]) for some in (before, after))
-    scale = 1 / known.permute(0, 2, 3, 1).reshape(-1, known.shape[1]).std(0).mean()
+    scale = 1 / known.permute(0, 2, 3, 1).reshape(-1, known.shape[1]).std(0, correction=0).mean()
     rows, columns = known.shape[2:]
     grid = [(y, x) for y in range(rows) for x in range(columns)]
 

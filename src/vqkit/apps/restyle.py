@@ -98,7 +98,7 @@ def pair_targets(
     )
     if not given:
         return []
-    scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0).mean().clamp(min=1e-6))
+    scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0, correction=0).mean().clamp(min=1e-6))
     bank = torch.cat(list(map(to_tokens, became)))
     queries, places = (_described(latents, scale) for latents in (given, known))
     found: list[Tensor] = []
