@@ -103,10 +103,10 @@ def measure_coders(folder: Path, pictures_folder: Path, rounds: int) -> dict[str
 
     artifact = vqkit.load(folder)
     images = [np.asarray(Image.open(file)) for file in sorted(pictures_folder.iterdir())[:LOSSLESS]]
-    codes = artifact.encode(np.stack(images)).numpy()
+    codes = artifact.encode(np.stack(images)[..., None]).numpy()
     strings, exact = artifact.coder.encode(codes), [artifact.compress(image, lossless=True) for image in images]
     for one, image in zip(exact, images, strict=True):
-        assert np.array_equal(artifact.decompress(one), image)
+        assert np.array_equal(artifact.decompress(one).squeeze(), image)
     return {
         "codes_decode": seconds(
             lambda: [artifact.coder.decode([one], codes.shape[2:]) for one in strings], rounds, LOSSLESS
