@@ -252,13 +252,11 @@ class RangeDecoder:
         return ((self.value + 1) * TOTAL - 1) // self.range
 
     def advance(self, start: int, frequency: int) -> None:
-        first = (self.range * start) >> 16
-        self.range = ((self.range * (start + frequency)) >> 16) - first
-        self.value -= first
+        first, end = (self.range * edge >> 16 for edge in (start, start + frequency))
+        self.value, self.range = self.value - first, end - first
         while self.range < 1 << 24:
             digit = self.data[self.position] if self.position < len(self.data) else 0
-            self.value = self.value * 256 + digit
-            self.range *= 256
+            self.value, self.range = self.value * 256 + digit, self.range * 256
             self.position += 1
         if self.position > len(self.data) + 4:
             raise Refused("CorruptCodes")
