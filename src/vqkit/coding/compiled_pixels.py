@@ -13,7 +13,6 @@ import numpy as np
 from .compiled_prior import compiled, multiply
 from .mixing import code_slots
 from .pixel_network import FLAG, LEVELS, LIMIT, MIXED, POWERS, REACH, SQUASH, STEP, Layers, neighbours
-from .rangecoder import BEHIND
 
 
 def flattened(layers: Layers) -> tuple[Any, ...]:
@@ -67,28 +66,26 @@ def _cumulative(outputs: Any, anchors: Any, found: Any) -> None:
 
 
 @compiled
-def decode_plane(
-    padded: Any, stage: int, around: Any, weights: Any, rows: Any, columns: Any, second_bias: Any, last_bias: Any,
-    table_bits: int, tables: Any, learnt: Any, data: Any, decoder: Any,
+def code_row(
+    padded: Any, stage: int, y: int, around: Any, weights: Any, rows: Any, columns: Any, second_bias: Any,
+    last_bias: Any, table_bits: int, tables: Any, learnt: Any, symbols: Any, data: Any, decoder: Any,
 ) -> None:  # fmt: skip
-    """Set a plane of `padded` (planes, h + 2 REACH, w + 2 REACH); stop where `data` is too short. See `code_slots`."""
+    """Slots of a row of `padded` (planes, h + 2 REACH, w + 2 REACH) in order, see `code_slots`."""
     height, width = padded.shape[1] - 2 * REACH, padded.shape[2] - 2 * REACH
     given, anchors = np.zeros(2 * len(around) + 1, np.float32), np.zeros(MIXED, np.int64)
     first, second = np.zeros(len(second_bias), np.float32), np.zeros(len(second_bias), np.float32)
     last, outputs = np.zeros(3 * MIXED, np.float32), np.zeros(3 * MIXED, np.int64)
-    below, nothing, symbols = np.zeros(LEVELS + 1, np.int64), np.zeros_like(second_bias), np.zeros(0, np.int64)
-    for y in range(height):
-        for x in range(width):
-            _inputs(padded, stage, y + REACH, x + REACH, around, given, anchors)
-            at = multiply(given, weights, 0, first)
-            _activate(first, rows[y * len(rows) // height], columns[x * len(columns) // width], 9)
-            at = multiply(first, weights, at, second)
-            _activate(second, second_bias, nothing, 7)
-            multiply(second, weights, at, last)
-            for number in range(3 * MIXED):
-                outputs[number] = np.int64(last[number]) + last_bias[number]
-            _cumulative(outputs, anchors, below)
-            place = (stage, y + REACH, x + REACH, x + REACH + 1)
-            code_slots(padded, place, LEVELS, below, table_bits, tables, learnt, symbols, data, decoder)
-            if decoder[2] > len(data) + BEHIND:
-                return
+    below, nothing, share = np.zeros(LEVELS + 1, np.int64), np.zeros_like(second_bias), len(symbols) // width
+    for x in range(width):
+        _inputs(padded, stage, y + REACH, x + REACH, around, given, anchors)
+        at = multiply(given, weights, 0, first)
+        _activate(first, rows[y * len(rows) // height], columns[x * len(columns) // width], 9)
+        at = multiply(first, weights, at, second)
+        _activate(second, second_bias, nothing, 7)
+        multiply(second, weights, at, last)
+        for number in range(3 * MIXED):
+            outputs[number] = np.int64(last[number]) + last_bias[number]
+        _cumulative(outputs, anchors, below)
+        place = (stage, y + REACH, x + REACH, x + REACH + 1)
+        own = symbols[x * share : (x + 1) * share]
+        code_slots(padded, place, LEVELS, below, table_bits, tables, learnt, own, data, decoder)

@@ -61,36 +61,42 @@ class _Item:
         )
         self.learnt = (likely, counts, weights, *scratch)
 
-    def code(self, stage: int, y: int, columns: range, data: Any, decoder: Any) -> Ints:
-        """Slots of a row: see `mixing.code_slots`. Gives symbols (n, bits, 2)."""
-        from . import mixing
-
-        size = self.coder.sizes[stage]
-        symbols = np.zeros((len(columns), (size - 1).bit_length(), 2), np.int64)
-        symbols[:, :, 1] = TOTAL
-        place = (stage, y + REACH, columns.start + REACH, columns.stop + REACH)
-        mixing.run(
-            self.padded, place, size, self._below(stage, y, columns), self.table_bits, TABLES, self.learnt,
-            symbols.reshape(-1), data, decoder,
-        )  # fmt: skip
-        return symbols
+    def encode(self, stage: int) -> bytes:
+        """The bytes of a stage."""
+        encoder, nothing = Encoder(), np.frombuffer(b"", np.uint8)
+        for y in range(self.grid[0]):
+            for start, frequency in self._row(stage, y, nothing, np.zeros(0, np.int64)).tolist():
+                encoder.encode(start, frequency)
+        return bytes(encoder.finish())
 
     def decode(self, stage: int, data: bytes) -> None:
         """Set a stage. CorruptCodes where its bytes end too soon."""
         decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
-        given, network = np.frombuffer(data, np.uint8), self.coder.network
-        if network and (compiled := _compiled_pixels()):
-            compiled.decode_plane(
-                self.padded, stage, *compiled.flattened(network.planes[stage]), self.table_bits, TABLES, self.learnt,
-                given, decoder,
-            )  # fmt: skip
-            check_position(decoder[2], len(data))
-            return
-        width = 1 if network else self.grid[1]  # the network sees the code before, which compiled slots do not wait for
         for y in range(self.grid[0]):
-            for x in range(0, self.grid[1], width):
-                self.code(stage, y, range(x, x + width), given, decoder)
-                check_position(decoder[2], len(data))
+            self._row(stage, y, np.frombuffer(data, np.uint8), decoder)
+            check_position(decoder[2], len(data))
+
+    def _row(self, stage: int, y: int, data: Any, decoder: Any) -> Ints:
+        """Slots of a row, from bytes or to symbols (n, 2): see `mixing.code_slots`."""
+        from . import mixing
+
+        network, width = self.coder.network, self.grid[1]
+        symbols = np.zeros((width, (self.coder.sizes[stage] - 1).bit_length(), 2), np.int64)
+        symbols[:, :, 1] = TOTAL
+        if network and (compiled := _compiled_pixels()):
+            compiled.code_row(
+                self.padded, stage, y, *compiled.flattened(network.planes[stage]), self.table_bits, TABLES,
+                self.learnt, symbols.reshape(-1), data, decoder,
+            )  # fmt: skip
+            return symbols.reshape(-1, 2)
+        step = 1 if network and len(decoder) else width  # the network sees pixels, which must be decoded before
+        for x in range(0, width, step):
+            place = (stage, y + REACH, x + REACH, x + REACH + step)
+            mixing.run(
+                self.padded, place, self.coder.sizes[stage], self._below(stage, y, range(x, x + step)),
+                self.table_bits, TABLES, self.learnt, symbols[x : x + step].reshape(-1), data, decoder,
+            )  # fmt: skip
+        return symbols.reshape(-1, 2)
 
     def _below(self, stage: int, y: int, columns: range) -> Ints:
         """What the network says of slots, (n * (LEVELS + 1),); nothing without one."""
@@ -114,19 +120,11 @@ class ContextMixing:
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
         """Codes (N, Q, h, w) -> the bytes of every item and stage. Each item is coded alone."""
-        return [list(map(bytes, self._encode_item(item))) for item in codes]
-
-    def _encode_item(self, codes: Ints) -> list[bytes]:
-        item = _Item(self, len(codes), codes.shape[1:])
-        item.padded[:, REACH:-REACH, REACH:-REACH] = codes
-        found, nothing = [], np.frombuffer(b"", np.uint8)
-        for stage in range(len(codes)):
-            encoder = Encoder()
-            for y in range(codes.shape[1]):
-                symbols = item.code(stage, y, range(codes.shape[2]), nothing, np.zeros(0, np.int64))
-                for start, frequency in symbols.reshape(-1, 2).tolist():
-                    encoder.encode(start, frequency)
-            found.append(encoder.finish())
+        found = []
+        for one in codes:
+            item = _Item(self, len(one), one.shape[1:])
+            item.padded[:, REACH:-REACH, REACH:-REACH] = one
+            found.append([item.encode(stage) for stage in range(len(one))])
         return found
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
