@@ -145,7 +145,7 @@ class Memory:
     def __init__(self, num_items: int, channels: int, num_slots: int) -> None:
         self.heads = channels // HEAD
         shape = (num_items, self.heads, min(num_slots, 2 * WINDOW + STRIDE), HEAD)
-        self.keys, self.values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.keys, self.values = np.zeros(shape, np.float32), np.zeros(shape)
         self.end = 0  # slots in memory
 
     def attention(self, qkv: Array) -> Array:
@@ -165,7 +165,7 @@ class Memory:
         below = np.floor((scores.max(-1, keepdims=True) - scores) / 128)
         weights = EXP2[np.minimum(below, len(EXP2) - 1).astype(np.intp)]
         total = weights.sum(-1, keepdims=True)
-        mean = np.floor((2 * (weights @ values.astype(np.float64)) + total) / (2 * total))
+        mean = np.floor((2 * (weights @ values) + total) / (2 * total))
         return mean.transpose(0, 2, 1, 3).reshape(len(qkv), count, -1).astype(np.float32)
 
     def _make_room(self, count: int) -> None:
