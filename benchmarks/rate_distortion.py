@@ -1,13 +1,13 @@
 """Bytes against PSNR: .vq files of a residual model beside JPEG, WebP, AVIF, JPEG 2000 and JPEG XL on the same images.
 
-    python benchmarks/rate_distortion.py [--work DIR] [--json FILE]
+    python benchmarks/rate_distortion.py [--set fashion-mnist|emoji|photographs] [--seed 0] [--work DIR] [--json FILE]
 
-Trains a tokenizer of four residual stages and its coder on Fashion-MNIST (about 15 minutes on two cores), or takes
-those of an earlier run in --work. Points of ours: every number of stages and weight of a bit that no other point
-beats on validation images. All curves are measured on the first 1024 test images, in three accountings: one file for
-each image; one file for all (ours: a bundle; theirs: the images as a 32 x 32 mosaic); and that with the model's bytes
-shared out. Sizes are of files on disk. PSNR is of the mean squared error over all images; the mean of each image's
-PSNR is beside it.
+Trains recipe rates (four residual stages) and its coder on the training images of a set, or takes those of an earlier
+run in --work; photographs are learnt from patches of wallpapers and tested on 13 others of 256x256. Points of ours:
+every number of stages and weight of a bit that no other point beats on validation images. All curves are measured on
+test images, in three accountings: one file for each image; one file for all (ours: a bundle; theirs: the images as a
+mosaic); and that with the model's bytes shared out. Sizes are of files on disk. PSNR is the mean of each image's, as
+everywhere here; the same with that of the mean squared error over all images is beside it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,42 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, kept, machine, options, report
+from _common import Claim, add_options, kept, machine, report
 from PIL import Image
 
-SIDE = 32
-LOW, HIGH = 22.0, 30.0
-"""dB between which curves are compared"""
 RESAMPLES = 500
-WEIGHTS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-"""of a bit, as a squared distance of tokens"""
+VALIDATED, FILES = 256, 128
+"""validation images that choose points, and test images that get a file of their own; more change little"""
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""of a bit, in units of the mean squared distance of tokens to their codes"""
+
+
+@dataclass(frozen=True)
+class Set:
+    """images of the test in a mosaic of `columns`; dB between which curves are compared, as far as bytes stay below
+    `most` an image; settings of training; goals for mosaic and file."""
+
+    images: int
+    columns: int
+    decibels: tuple[float, float]
+    most: float
+    settings: tuple[str, ...]
+    goals: tuple[str, str]
+
+
+SETS = {
+    "fashion-mnist": Set(1024, 32, (22.0, 30.0), np.inf, (), ("<= -50", "<= -75")),
+    "emoji": Set(144, 12, (18.0, 40.0), 32 * 32 / 8, ("data.image_size=[32,32]",), ("<= -25", "-")),
+    "photographs": Set(13, 1, (20.0, 36.0), np.inf, ("data.test=0",), ("-", "-")),
+}
+MEASURES: dict[str, Callable[[np.ndarray], float]] = {
+    "mean of PSNR": lambda mse: float(psnr(mse).mean()),
+    "PSNR of mean": lambda mse: float(psnr(mse.mean())),
+}
 
 
 def codecs() -> dict[str, tuple[Callable[[np.ndarray, int], bytes], range]]:
@@ -59,10 +83,10 @@ def codecs() -> dict[str, tuple[Callable[[np.ndarray, int], bytes], range]]:
     return found | {"jpeg_xl": (jpeg_xl, range(10, 240, 23))}
 
 
-def pictures(data: bytes) -> np.ndarray:
-    """A file of Pillow or imagecodecs as uint8 grey values."""
+def pictures(data: bytes, grey: bool) -> np.ndarray:
+    """A file of Pillow or imagecodecs as uint8 values, grey (H, W) where `grey`, else (H, W, 3)."""
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+        return np.asarray(Image.open(io.BytesIO(data)).convert("L" if grey else "RGB"))
     except OSError:
         import imagecodecs
 
@@ -70,34 +94,36 @@ def pictures(data: bytes) -> np.ndarray:
 
 
 def errors(shown: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Mean squared error of each image, uint8 (N, H, W) both."""
-    return np.square(shown.astype(np.float64) - images).mean((1, 2))
+    """Mean squared error of each image, uint8 (N, H, W[, 3]) both."""
+    return np.square(shown.astype(np.float64) - images).reshape(len(images), -1).mean(1)
 
 
-def psnr(mse: np.ndarray | float) -> np.ndarray:
+def psnr(mse: np.ndarray) -> np.ndarray:
     return 10 * np.log10(255**2 / np.maximum(mse, 1e-9))
 
 
-def mosaic(images: np.ndarray) -> np.ndarray:
-    height, width = images.shape[1:]
-    rows = len(images) // SIDE
-    return images.reshape(rows, SIDE, height, width).transpose(0, 2, 1, 3).reshape(rows * height, SIDE * width)
+def mosaic(images: np.ndarray, columns: int) -> np.ndarray:
+    height, width = images.shape[1:3]
+    sheet = images.reshape(-1, columns, height, width, *images.shape[3:]).swapaxes(1, 2)
+    return sheet.reshape(-1, columns * width, *images.shape[3:])
 
 
 def cut(sheet: np.ndarray, height: int, width: int) -> np.ndarray:
     rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
-    return sheet.reshape(rows, height, columns, width).transpose(0, 2, 1, 3).reshape(-1, height, width)
+    parts = sheet.reshape(rows, height, columns, width, *sheet.shape[2:]).swapaxes(1, 2)
+    return parts.reshape(-1, height, width, *sheet.shape[2:])
 
 
-def theirs(images: np.ndarray) -> dict[str, list[dict]]:
+def theirs(images: np.ndarray, columns: int) -> dict[str, list[dict]]:
     """Curves of every codec: bytes an image in a mosaic and in files of their own, and errors of each image."""
     found: dict[str, list[dict]] = {}
+    grey, some = images.ndim == 3, images[:FILES]
     for name, (encode, qualities) in codecs().items():
         for quality in qualities:
-            data = encode(mosaic(images), quality)
-            together = errors(cut(pictures(data), *images.shape[1:]), images)
-            files = [encode(image, quality) for image in images[:128]]  # the rest would cost minutes and change nothing
-            alone = errors(np.stack([pictures(one) for one in files]), images[: len(files)])
+            data = encode(mosaic(images, columns), quality)
+            together = errors(cut(pictures(data, grey), *images.shape[1:3]), images)
+            files = [encode(image, quality) for image in some]
+            alone = errors(np.stack([pictures(one, grey) for one in files]), some)
             found.setdefault(name, []).append(
                 {"quality": quality, "mosaic_bytes": len(data) / len(images), "mosaic_mse": together.tolist(),
                  "file_bytes": float(np.mean([len(one) for one in files])), "file_mse": alone.tolist()}
@@ -110,20 +136,29 @@ def theirs(images: np.ndarray) -> dict[str, list[dict]]:
 
 def ours(artifact, images: np.ndarray, validation: np.ndarray) -> list[dict]:
     """Points that none beats on validation images, on test images: bytes in a bundle and in files of their own."""
-    found = [point(artifact, validation, *where) for where in places(artifact)]
+    found = [point(artifact, validation, *where) for where in places(artifact, validation)]
     best = [one for one in found if not any(beats(other, one) for other in found)]
     return [point(artifact, images, one["num_stages"], one["weight"]) for one in best]
 
 
-def places(artifact) -> list[tuple[int, float]]:
-    """Numbers of stages and weights of a bit."""
-    stages = range(1, artifact.rates["full"].num_stages + 1)
-    return [(depth, weight) for depth in stages for weight in WEIGHTS]
+def places(artifact, images: np.ndarray) -> list[tuple[int, float]]:
+    """Numbers of stages and weights of a bit, as squared distances of tokens."""
+    import torch
+
+    quantizer, found = artifact.model.quantizer, []
+    pixels = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        tokens = quantizer.tokens(artifact.model.latents(artifact.standardise(pixels)))
+        codes = quantizer.assign(tokens)
+        for depth in range(1, quantizer.num_codebooks + 1):
+            left = quantizer.distances(tokens, codes[:, : depth - 1]).gather(1, codes[:, depth - 1 : depth])
+            found += [(depth, weight * float(left.mean())) for weight in WEIGHTS]
+    return found
 
 
 def beats(one: dict, other: dict) -> bool:
-    smaller, better = one["bundle_bytes"] <= other["bundle_bytes"], np.mean(one["mse"]) <= np.mean(other["mse"])
-    return one is not other and smaller and better
+    level = [MEASURES["mean of PSNR"](np.array(point["mse"])) for point in (one, other)]
+    return one is not other and one["bundle_bytes"] <= other["bundle_bytes"] and level[0] >= level[1]
 
 
 def point(artifact, images: np.ndarray, num_stages: int, weight: float) -> dict:
@@ -143,8 +178,8 @@ def point(artifact, images: np.ndarray, num_stages: int, weight: float) -> dict:
         target = folder / "all.vq"
         list(compress(model, sorted(folder.glob("*.png")), target=target, bundle=True, rate="here"))
         with target.open("rb") as stream:
-            shown = np.stack([pixels[..., 0] for _, pixels in pictures(model, stream)])
-        sizes = [len(model.compress(image, rate="here")) for image in images[:128]]
+            shown = np.stack([pixels.reshape(images.shape[1:]) for _, pixels in pictures(model, stream)])
+        sizes = [len(model.compress(image, rate="here")) for image in images[:FILES]]
         return {"num_stages": num_stages, "weight": weight, "bundle_bytes": target.stat().st_size / len(images),
                 "file_bytes": float(np.mean(sizes)), "mse": errors(shown, images).tolist()}  # fmt: skip
 
@@ -152,8 +187,10 @@ def point(artifact, images: np.ndarray, num_stages: int, weight: float) -> dict:
 # -------------------------------------------------------------------------------------------------------------- curves
 
 
-def bd_rate(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> float:
-    """Mean difference of log bytes between LOW and HIGH dB where both curves are, in %: (bytes, PSNR) each.
+def bd_rate(
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], where: tuple[float, float]
+) -> float:
+    """Mean difference of log bytes between two PSNR where both curves are, in %: (bytes, PSNR) each; NaN for nowhere.
 
     Bjontegaard 2001 (VCEG-M33) with Akima's interpolation of log bytes over PSNR.
     """
@@ -164,30 +201,36 @@ def bd_rate(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.nd
         order = np.argsort(decibels)
         unique = np.append(True, np.diff(decibels[order]) > 1e-3)
         curves.append((decibels[order][unique], np.log(size[order][unique])))
-    low = max(LOW, *(x[0] for x, _ in curves))
-    high = min(HIGH, *(x[-1] for x, _ in curves))
+    low = max(where[0], *(x[0] for x, _ in curves))
+    high = min(where[1], *(x[-1] for x, _ in curves))
+    if low >= high or min(len(x) for x, _ in curves) < 3:
+        return np.nan
     grid = np.linspace(low, high, 200)
     one, other = (Akima1DInterpolator(x, y)(grid) for x, y in curves)
     return float(100 * (np.exp(np.mean(one - other)) - 1))
 
 
-def compared(mine: list[dict], peers: dict[str, list[dict]], kind: str, seed: int) -> dict[str, dict]:
+def compared(mine: list[dict], peers: dict[str, list[dict]], kind: str, measure: str, wanted: Set) -> dict[str, dict]:
     """BD-rate against every codec, with an interval of 95 % over images that are drawn anew."""
     ours_bytes, their_bytes = ("bundle_bytes", "mosaic_bytes") if kind == "mosaic" else ("file_bytes", "file_bytes")
-    rng = np.random.default_rng(seed)
+    most = wanted.most if kind == "mosaic" else np.inf
+    rng, level = np.random.default_rng(0), MEASURES[measure]
+    few = [one for one in mine if one[ours_bytes] <= most]
     found = {}
-    for name, curve in peers.items():
+    for name, every in peers.items():
+        curve = [one for one in every if one[their_bytes] <= most]
         mse = np.array([one[f"{kind}_mse"] for one in curve])
-        own = np.array([one["mse"] for one in mine])[:, : mse.shape[1]]
-        sizes = np.array([one[ours_bytes] for one in mine]), np.array([one[their_bytes] for one in curve])
+        own = np.array([one["mse"] for one in few])[:, : mse.shape[1]]
+        sizes = np.array([one[ours_bytes] for one in few]), np.array([one[their_bytes] for one in curve])
 
         def rate(rows: np.ndarray, own=own, mse=mse, sizes=sizes) -> float:
-            return bd_rate((sizes[0], psnr(own[:, rows].mean(1))), (sizes[1], psnr(mse[:, rows].mean(1))))
+            levels = (np.array([level(one[rows]) for one in errors]) for errors in (own, mse))
+            return bd_rate((sizes[0], next(levels)), (sizes[1], next(levels)), wanted.decibels)
 
         everything = np.arange(mse.shape[1])
         drawn = [rate(rng.choice(everything, len(everything))) for _ in range(RESAMPLES)]
-        found[name] = {"bd_rate": rate(everything), "low": float(np.quantile(drawn, 0.025)),
-                       "high": float(np.quantile(drawn, 0.975))}  # fmt: skip
+        found[name] = {"bd_rate": rate(everything), "low": float(np.nanquantile(drawn, 0.025)),
+                       "high": float(np.nanquantile(drawn, 0.975))}  # fmt: skip
     return found
 
 
@@ -195,67 +238,94 @@ def break_even(mine: list[dict], curve: list[dict], model_bytes: int, decibels: 
     """Images from which on a bundle with its model is smaller than a mosaic, at that PSNR."""
 
     def at(points: list[dict], size: str, mse: str) -> float:
-        order = sorted(points, key=lambda one: np.mean(one[mse]), reverse=True)
-        x = [float(psnr(np.mean(one[mse]))) for one in order]
-        return float(np.exp(np.interp(decibels, x, np.log([one[size] for one in order]))))
+        level = MEASURES["mean of PSNR"]
+        found = sorted((level(np.array(one[mse])), np.log(one[size])) for one in points)
+        return float(np.exp(np.interp(decibels, *np.array(found).T)))
 
     saved = at(curve, "mosaic_bytes", "mosaic_mse") - at(mine, "bundle_bytes", "mse")
     return model_bytes / saved if saved > 0 else float("inf")
 
 
-def trained(folder: Path, seed: int, quick: bool):
+def place(name: str, work: Path) -> str:
+    """What `open_images` reads."""
+    from _photographs import training_patches
+
+    return str(training_patches(work / f"{name}.npy")) if name == "photographs" else name
+
+
+def trained(name: str, work: Path, seed: int, quick: bool):
     import vqkit
 
+    folder = work / f"{name}-rates-{seed}"
     if not (folder / "config.json").exists():
         short = ["train.steps=300", "coder.steps=60"] if quick else ["train.max_minutes=6"]
-        vqkit.train("fashion-mnist", folder, recipe="rates", overrides=[*short, f"seed={seed}"])
+        vqkit.train(place(name, work), folder, "rates", [*short, *SETS[name].settings, f"seed={seed}"])
     return vqkit.load(folder)
 
 
+def pictures_of(artifact, name: str, work: Path, split: str, count: int) -> np.ndarray:
+    """The first pictures of a split, uint8 (N, H, W[, 3])."""
+    from _photographs import test_pictures
+
+    from vqkit.apps.evaluate import open_for
+
+    if name == "photographs" and split == "test":
+        return test_pictures()[:count, 0].numpy()
+    data = open_for(artifact, place(name, work), split)
+    found = data.read(data.splits[split][:count]).permute(0, 2, 3, 1).numpy()
+    return found[..., 0] if found.shape[3] == 1 else found
+
+
 def main() -> None:
-    args = options(__doc__, work=True)
+    parser = add_options(__doc__, work=True)
+    parser.add_argument("--set", choices=list(SETS), default="fashion-mnist")
+    args = parser.parse_args()
+    wanted = SETS[args.set]
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
-        artifact = trained(work / f"fashion-mnist-residual-{args.seed}", args.seed, args.quick)
-        count = 256 if args.quick else SIDE * SIDE
-        images, validation = (pictures_of(split, count) for split in ("test", "validation"))
-        mine = kept(work / f"ours-{args.seed}.json", lambda: {"points": ours(artifact, images, validation)})["points"]
-        peers = kept(work / f"theirs-{count}.json", lambda: theirs(images))
-        names = ("model.safetensors", "coder.safetensors")
-        model_bytes = sum(os.path.getsize(work / f"fashion-mnist-residual-{args.seed}" / name) for name in names)
-        show(mine, peers)
-        claims = []
-        for kind, goal in (("mosaic", "<= -50"), ("file", "<= -75")):
-            rows = compared(mine, peers, kind, args.seed)
-            best = max(rows, key=lambda name: rows[name]["bd_rate"])
-            for name, row in rows.items():
-                print(f"{kind:<7} against {name:<9} {row['bd_rate']:6.1f} % ({row['low']:.1f} .. {row['high']:.1f})")
-            settings = {**machine(), "seed": args.seed, "rows": rows, "model_bytes": model_bytes,
-                        "break_even": {name: break_even(mine, peers[name], model_bytes) for name in rows}}  # fmt: skip
-            claims.append(Claim(f"bd_rate_{kind}_fmnist", rows[best]["bd_rate"], "%", goal, best, settings))
-        print("break-even images:", {k: round(v) if v < 1e12 else None for k, v in settings["break_even"].items()})
-        report(claims, args.json)
+        work.mkdir(parents=True, exist_ok=True)
+        artifact = trained(args.set, work, args.seed, args.quick)
+        count = min(wanted.images, 8 * wanted.columns) if args.quick else wanted.images
+        images = pictures_of(artifact, args.set, work, "test", count)
+        validation = pictures_of(artifact, args.set, work, "validation", VALIDATED)
+        name = f"{args.set}-{count}-{args.seed}"
+        mine = kept(work / f"ours-{name}.json", lambda: {"points": ours(artifact, images, validation)})["points"]
+        peers = kept(work / f"theirs-{name}.json", lambda: theirs(images, wanted.columns))
+        folder = work / f"{args.set}-rates-{args.seed}"
+        model_bytes = sum(os.path.getsize(folder / f"{part}.safetensors") for part in ("model", "coder"))
+    show(mine, peers)
+    report(claims(args, mine, peers, model_bytes), args.json)
 
 
-def pictures_of(split: str, count: int) -> np.ndarray:
-    """The first pictures of a split, uint8 (N, H, W)."""
-    from vqkit.config import DataConfig
-    from vqkit.data import open_images
-
-    data = open_images("fashion-mnist", DataConfig(), 0)
-    return data.read(data.splits[split][:count])[:, 0].numpy()
+def claims(args, mine: list[dict], peers: dict[str, list[dict]], model_bytes: int) -> list[Claim]:
+    found = []
+    even = {name: break_even(mine, curve, model_bytes) for name, curve in peers.items()}
+    print("break-even images:", {name: round(value) if value < 1e12 else None for name, value in even.items()})
+    for kind, goal in zip(("mosaic", "file"), SETS[args.set].goals, strict=True):
+        rows = {measure: compared(mine, peers, kind, measure, SETS[args.set]) for measure in MEASURES}
+        for measure, by_codec in rows.items():
+            for name, row in by_codec.items():
+                interval = f"{row['bd_rate']:6.1f} % ({row['low']:.1f} .. {row['high']:.1f})"
+                print(f"{kind:<7} {measure} against {name:<9} {interval}")
+        first = rows["mean of PSNR"]
+        best = max(first, key=lambda name: np.nan_to_num(first[name]["bd_rate"], nan=-np.inf))
+        settings = {**machine(), "seed": args.seed, "rows": rows, "model_bytes": model_bytes, "break_even": even}
+        name = f"bd_rate_{kind}_{'fmnist' if args.set == 'fashion-mnist' else args.set}"
+        found.append(Claim(name, first[best]["bd_rate"], "%", goal, best, settings))
+    return found
 
 
 def show(mine: list[dict], peers: dict[str, list[dict]]) -> None:
+    def levels(mse: list[float]) -> str:
+        return ", ".join(f"{level(np.array(mse)):.2f} dB ({name})" for name, level in MEASURES.items())
+
     for one in mine:
         print(f"ours stages {one['num_stages']} weight {one['weight']:.4f}: bundle {one['bundle_bytes']:6.1f} B, "
-              f"file {one['file_bytes']:6.1f} B, {psnr(np.mean(one['mse'])):.2f} dB "
-              f"(mean of images {psnr(np.array(one['mse'])).mean():.2f})")  # fmt: skip
+              f"file {one['file_bytes']:6.1f} B, {levels(one['mse'])}")  # fmt: skip
     for name, curve in peers.items():
         for one in curve:
-            print(f"{name:<9} {one['quality']:>3}: mosaic {one['mosaic_bytes']:6.1f} B "
-                  f"{psnr(np.mean(one['mosaic_mse'])):.2f} dB; file {one['file_bytes']:6.1f} B "
-                  f"{psnr(np.mean(one['file_mse'])):.2f} dB")  # fmt: skip
+            print(f"{name:<9} {one['quality']:>3}: mosaic {one['mosaic_bytes']:6.1f} B {levels(one['mosaic_mse'])}; "
+                  f"file {one['file_bytes']:6.1f} B {levels(one['file_mse'])}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -104,7 +104,9 @@ RECIPES: dict[str, tuple[str, Config]] = {
             model=ModelConfig(
                 network=DEEP,
                 quantizer=ResidualConfig(
-                    num_stages=4, stage=CODES.model_copy(update={"codebook_size": 256}), quantizer_dropout=0.5
+                    num_stages=4,
+                    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.05}),
+                    quantizer_dropout=0.5,
                 ),
             ),
             losses=SHARP,

@@ -2,7 +2,7 @@
 
 A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the integer prior
 against what it does to the picture: argmin distance + weight * bits, the entropy-constrained vector quantisation of
-Chou et al. 1989, with the nearest code where the weight is 0.
+Chou et al. 1989, with the quantizer's own choice where the weight is 0.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .errors import VqkitError
 from .model.quantizers.base import Bottleneck, Quantizer
 
 NAMES = "lowest", "low", "medium", "high", "full"
-"""of the points that are offered, by growing size; the last has every stage and its nearest codes"""
-WEIGHTS = (0.0, 0.03, 0.06, 0.12, 0.25)
-"""that are tried, in units of the mean squared distance of tokens to their codes"""
+"""of the points that are offered, by growing size; the last has every stage, its codes chosen by the quantizer alone"""
+WEIGHTS = (0.03, 0.06, 0.12, 0.25)
+"""that are tried beside 0, in units of the mean squared distance of tokens to their codes"""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,20 @@ def measure(
     """
     if not isinstance(quantizer, Quantizer) or (quantizer.num_codebooks > 1 and not prefixes):
         return []
-    found, tokens = [], quantizer.tokens(latents)
+    found, tokens, own = [], quantizer.tokens(latents), quantizer.encode(latents).numpy()
+    sizes = _bits(coder.encode(own))  # of each stage: what comes after a stage does not change its bytes
     for depth in range(1, quantizer.num_codebooks + 1):
-        unit = 0.0
+        unit = _distortion(quantizer, tokens, own[:, :depth])
+        found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(own[:, :depth])))
         for weight in WEIGHTS:
             codes = assign(quantizer, coder, latents, depth, weight * unit)
-            if weight == 0:
-                unit = _distortion(quantizer, tokens, codes)
-            payloads = coder.encode(codes)
-            bits = 8 * sum(len(part) for item in payloads for part in item) / len(payloads)
-            found.append(Rate(depth, weight * unit, bits, psnr_of(codes)))
+            found.append(Rate(depth, weight * unit, float(_bits(coder.encode(codes)).sum()), psnr_of(codes)))
     return found
+
+
+def _bits(payloads: list[list[bytes]]) -> np.ndarray:
+    """Mean bits an item of each stage."""
+    return 8 * np.array([[len(part) for part in item] for item in payloads]).mean(0)
 
 
 def _distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float:

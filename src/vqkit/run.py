@@ -31,7 +31,7 @@ from .training.checkpoint import resumed_config
 from .training.progress import Display
 
 DEFAULT_RECIPE = "images"
-NUM_RATED, RATED_CODES = 256, 1 << 13
+NUM_RATED, RATED_CODES = 256, 1 << 12
 """images, and codes of them, that rates are measured on at most"""
 
 

@@ -35,6 +35,8 @@ KINDS = {
     "vq-rotation": VQConfig(codebook_size=32, code_dim=6, estimator="rotation"),
     "vq-gumbel": VQConfig(codebook_size=32, code_dim=6, estimator="gumbel"),
     "vq-map": VQConfig(codebook_size=32, code_dim=6, neighbourhood=2.0),
+    "vq-rate": VQConfig(codebook_size=32, code_dim=6, rate=0.1),
+    "vq-rate-gradient": VQConfig(codebook_size=32, code_dim=6, rate=0.1, distance="cosine", update="gradient"),
     "fsq": FSQConfig(levels=(8, 5, 4)),
     "fsq-projected": FSQConfig(levels=(8, 5, 4), latent_dim=10),
     "simvq": SimVQConfig(codebook_size=32, code_dim=6),
@@ -300,6 +302,36 @@ def test_dead_codes_are_revived_with_their_averages_and_stay_alive():
     assert float(quantizer.codebook.abs().max()) < 10
     assert float(quantizer.ema_count.min()) > 0.1 * 400 / 16
     assert len(quantizer.eval().encode(latents_for_tokens(400, 2, 9)).unique()) == 16
+
+
+def test_a_rate_weighs_bits_against_distance():
+    """Every code against the cost of each by hand; distance and bits of all of them together against nearest codes."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = 3 * torch.rand(4096, 1, generator=generator).square()  # many small ones, few large ones
+    tokens, costs = torch.randn(4096, 4, generator=generator) * sizes, {}
+    weight = 0.0
+    for rate in (0.2, 0.0):
+        quantizer = build_quantizer(VQConfig(codebook_size=64, code_dim=4, rate=rate, revive_threshold=0.01)).train()
+        for _ in range(200):
+            quantizer(tokens[:, :, None], generator=generator)
+        distances = torch.cdist(tokens, quantizer.codebook).square()
+        codes = quantizer.eval().assign(tokens)[:, 0]
+        if rate:
+            weight = rate * float(quantizer.ema_distance)
+            bits = -(quantizer.ema_count / quantizer.ema_count.sum()).log2()
+            assert (codes == (distances + weight * bits).argmin(1)).float().mean() > 0.999  # but for ties of rounding
+            assert float(quantizer.ema_distance) == pytest.approx(
+                float(distances.gather(1, codes[:, None]).mean()), rel=0.1
+            )
+        share = torch.bincount(codes, minlength=64) / len(codes)
+        entropy = float(-(share * share.clamp(min=1e-9).log2()).sum())
+        costs[rate] = float(distances.gather(1, codes[:, None]).mean()) + weight * entropy
+    assert costs[0.2] < 0.95 * costs[0.0]
+
+
+def test_gumbel_with_a_rate_is_refused():
+    with pytest.raises(ValueError, match="gumbel"):
+        build_quantizer(VQConfig(estimator="gumbel", rate=0.1))
 
 
 def test_kmeans_start_reconstructs_better_than_the_random_one():

@@ -45,7 +45,7 @@ def test_schedule_by_hand():
 
 @pytest.mark.parametrize("recipe", config.recipe_names())
 def test_every_recipe_takes_two_steps_and_leaves_an_artifact(recipe, tmp_path):
-    overrides = ["train.steps=2", "train.batch_size=4", "data.channels=3", "data.image_size=[32,32]"]
+    overrides = ["train.steps=2", "train.batch_size=4", "data.channels=3", "data.image_size=[16,16]"]
     artifact = vqkit.train("emoji", tmp_path / "run", recipe, overrides)
     assert artifact.metrics["step"] == 2 and math.isfinite(artifact.metrics["psnr"])
     assert vqkit.load(tmp_path / "run").content_id == artifact.content_id

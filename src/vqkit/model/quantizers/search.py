@@ -24,16 +24,18 @@ def chunks(num_tokens: int, num_codes: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, num_tokens))
 
 
-def nearest(tokens: Tensor, codebook: Tensor) -> Tensor:
+def nearest(tokens: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Tensor:
     """Index of the code with the smallest squared Euclidean distance to each token, lowest index on ties.
 
-    tokens (N, d), codebook (K, d) -> (N,) int64. Maximises x.c - |c|^2 / 2, which orders codes as the distance does.
+    tokens (N, d), codebook (K, d) -> (N,) int64. costs (K,) are added to the squared distances. Maximises
+    x.c - |c|^2 / 2, which orders codes as the distance does.
     """
     if not len(tokens):
         return tokens.new_empty(0, dtype=torch.long)
     # a column of ones and one of offsets: one product gives the scores, nothing is added to them afterwards
     tokens = torch.cat([tokens, tokens.new_ones(len(tokens), 1)], 1)
-    tiles = torch.cat([codebook, -0.5 * codebook.square().sum(1, keepdim=True)], 1).split(CODES_PER_TILE)
+    offsets = -0.5 * (codebook.square().sum(1) + costs)
+    tiles = torch.cat([codebook, offsets[:, None]], 1).split(CODES_PER_TILE)
     parts = []
     for rows in chunks(len(tokens), min(len(codebook), CODES_PER_TILE)):
         score, code = _best(tokens[rows], tiles[0])

@@ -25,7 +25,9 @@ class VectorQuantizer(Quantizer):
     Codes learn by moving averages of the tokens they win (appendix A.1 there) or by the term `codebook`,
     |sg(token) - code|^2; the term `commitment` is |token - sg(code)|^2. Both are means over tokens and channels.
     The first training batch sets the codes (k-means), never one in eval mode. With a neighbourhood the moving averages
-    spread over a 2-D map of the codes (Kohonen 1982): code k lies in row k // columns, column k % columns.
+    spread over a 2-D map of the codes (Kohonen 1982): code k lies in row k // columns, column k % columns. With a rate
+    a token takes the code with the least distance + rate * mean distance * bits, by how often codes are taken:
+    entropy-constrained vector quantisation (Chou, Lookabaugh and Gray 1989), whose codes lie where tokens are few too.
 
     Attributes:
         revive_threshold, kmeans_iterations: begin as set, and may be changed while training.
@@ -34,6 +36,7 @@ class VectorQuantizer(Quantizer):
         codebook (K, d): the codes (a Parameter with update='gradient').
         ema_count (K,): moving average of the tokens that each code wins per step, over all ranks.
         ema_sum (K, d): moving average of the sum of those tokens; only with update='ema'.
+        ema_distance (): moving average of the squared distance of a token to its code; only with a rate.
         updates (): int64, training batches seen since the codes were set; zero = the next one sets them.
     """
 
@@ -42,11 +45,14 @@ class VectorQuantizer(Quantizer):
     codebook: Tensor
     ema_count: Tensor
     ema_sum: Tensor
+    ema_distance: Tensor
     updates: Tensor
 
     def __init__(self, config: VQConfig) -> None:
         if config.neighbourhood and config.update != "ema":
             raise ValueError("a neighbourhood works on moving averages: set update=ema")
+        if config.rate and config.estimator == "gumbel":
+            raise ValueError("gumbel draws codes by their distance alone: set rate=0, or another estimator")
         super().__init__(config.code_dim, [config.codebook_size], config.latent_dim)
         self.fits_any_scale = config.distance == "euclidean"
         self.config = config
@@ -58,6 +64,8 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("codebook", codebook)
             self.register_buffer("ema_sum", codebook.clone())
         self.register_buffer("ema_count", torch.ones(config.codebook_size))
+        if config.rate:
+            self.register_buffer("ema_distance", torch.tensor(0.0))
         self.register_buffer("updates", torch.tensor(0))
         self._may_be_new = True  # the counter is asked only until it has once been found above zero
 
@@ -72,7 +80,7 @@ class VectorQuantizer(Quantizer):
             values, codes = gumbel(tokens, codebook, self.temperature, generator)
             picked = codebook.index_select(0, codes)
         else:
-            codes = nearest(tokens.detach(), codebook.detach())
+            codes = nearest(tokens.detach(), codebook.detach(), self._costs())
             picked = codebook.index_select(0, codes)
             values = (
                 rotation(tokens, picked) if self.config.estimator == "rotation" else straight_through(tokens, picked)
@@ -85,7 +93,7 @@ class VectorQuantizer(Quantizer):
         return TokensQuantized(values, codes[:, None], terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return nearest(tokens, self.codes())[:, None]
+        return nearest(tokens, self.codes(), self._costs())[:, None]
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self.codes().index_select(0, codes[:, 0])
@@ -93,6 +101,13 @@ class VectorQuantizer(Quantizer):
     def codes(self) -> Tensor:
         """The codebook as it is compared and looked up (K, d)."""
         return F.normalize(self.codebook, dim=1) if self.config.distance == "cosine" else self.codebook
+
+    def _costs(self) -> Tensor | float:
+        """What the bits of each code add to its distance (K,)."""
+        if not self.config.rate:
+            return 0.0
+        share = self.ema_count.clamp(min=1e-6) / self.ema_count.sum()
+        return -self.config.rate * self.ema_distance * share.log2()
 
     def restart(self) -> None:
         """Set the codes anew from the next training batch, by k-means even where they began at random."""
@@ -137,6 +152,9 @@ class VectorQuantizer(Quantizer):
         # A short memory at first: the encoder changes fast then, and codes that it leaves behind must show as dead.
         decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.config.decay)
         self.updates += 1
+        if self.config.rate:
+            apart = (tokens - self.codes().index_select(0, codes)).square().sum()
+            self.ema_distance.lerp_(all_reduce_sum(apart) / (uniform * self.codebook_size), 1.0 - decay)
         self.ema_count.lerp_(counts, 1.0 - decay)
         if self.config.update == "ema":
             self.ema_sum.lerp_(sums, 1.0 - decay)
