@@ -105,7 +105,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 network=DEEP,
                 quantizer=ResidualConfig(
                     num_stages=4,
-                    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.05}),
+                    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.1}),
                     quantizer_dropout=0.5,
                 ),
             ),
