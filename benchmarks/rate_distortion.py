@@ -4,10 +4,10 @@
 
 Trains recipe rates (four residual stages) and its coder on the training images of a set, or takes those of an earlier
 run in --work; photographs are learnt from patches of wallpapers and tested on 13 others of 256x256. Points of ours:
-those numbers of stages and weights of a bit that lie on the convex hull of bytes and PSNR of validation images. All curves are measured on
-test images, in three accountings: one file for each image; one file for all (ours: a bundle; theirs: the images as a
-mosaic); and that with the model's bytes shared out. Sizes are of files on disk. PSNR is the mean of each image's, as
-everywhere here; the same with that of the mean squared error over all images is beside it.
+those numbers of stages and weights of a bit that lie on the convex hull of bytes and PSNR of validation images. All
+curves are measured on test images, in three accountings: one file for each image; one file for all (ours: a bundle;
+theirs: the images as a mosaic); and that with the model's bytes shared out. Sizes are of files on disk. PSNR is the
+mean of each image's, as everywhere here; that of the mean squared error over all images is beside it.
 """
 
 from __future__ import annotations
