@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "  $(BIN)/vqkit train your-folder-of-pictures --out runs/mine"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
