@@ -13,6 +13,7 @@ from vqkit.model import build_quantizer
 
 KINDS = {
     "vq": VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5),
+    "vq-rate": VQConfig(codebook_size=16, code_dim=4, rate=0.1),
     "vq-map": VQConfig(codebook_size=16, code_dim=4, neighbourhood=2.0),
     "residual": ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=8, code_dim=4), quantizer_dropout=0.5),
     "residual-fsq": ResidualConfig(num_stages=2, stage=FSQConfig(levels=(5, 5, 3, 3))),
