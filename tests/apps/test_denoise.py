@@ -18,10 +18,11 @@ RESIDUAL = {"kind": "residual", "num_stages": 4, "stage": STAGE}
 PATCH = {"kind": "patch", "patch_size": 2, "width": 16}
 
 
-def untrained(network=PATCH, quantizer=RESIDUAL, channels=3, **more) -> Artifact:
+def untrained(network=PATCH, quantizer=RESIDUAL, channels=3, precision="float32", **more) -> Artifact:
     """Random weights, with blocks that do something, and codes as large as latents."""
     torch.manual_seed(0)
-    config = from_tree({"model": {"network": network, "quantizer": quantizer, **more}}, "test")
+    model_tree = {"network": network, "quantizer": quantizer, **more}
+    config = from_tree({"model": model_tree, "train": {"precision": precision}}, "test")
     model = Autoencoder(config.model, (channels, 16, 16), config.losses, [0.3] * channels, [0.5] * channels).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -50,6 +51,16 @@ def test_tiles_make_what_the_whole_makes(network, more, monkeypatch):
     monkeypatch.setattr(app, "TILE", 16)
     assert np.abs(smoothed(artifact, image, None).astype(int) - whole).max() <= 1
     assert whole.std() > 5
+
+
+@pytest.mark.parametrize(("how", "levels_apart"), [({"continuous": True}, 1), ({"levels": 4}, 4)])  # a code may change
+def test_bfloat16_makes_what_float32_makes_and_tiles_too(how, levels_apart, monkeypatch):
+    artifact, image = untrained(precision="bfloat16"), picture()
+    whole = denoise(artifact, image, **how).pixels.astype(int)
+    monkeypatch.setattr(app, "TILE", 16)
+    assert np.abs(denoise(artifact, image, **how).pixels - whole).max() <= 1
+    exact = denoise(untrained(), image, **how).pixels
+    assert 0 < np.abs(exact - whole).mean() < levels_apart
 
 
 def test_the_margin_is_needed(monkeypatch):

@@ -14,6 +14,7 @@ from ..artifact import Artifact
 from ..errors import VqkitError
 from ..metrics import to_pixels
 from ..model.blocks import pad_to_multiple, tile, untile
+from ..model.precision import use_bfloat16
 from ..model.quantizers.residual import ResidualQuantizer
 from ..rates import WEIGHTS, assign
 
@@ -68,12 +69,13 @@ def denoise(
         raise VqkitError(f"levels={levels}: this model has {most}" + ("; 1 to all of them" if most > 1 else ""))
     if sigma is not None and not 0 <= sigma <= 255:
         raise VqkitError(f"sigma={sigma} must lie between 0 and 255, the levels of a pixel")
-    if strength is not None:
-        levels = most - round(strength * (most - 1))
-    elif not continuous and levels is None:
-        middle = _middle(image)
-        levels = calibrated(artifact, middle) if sigma is None else _taking_out(artifact, middle, sigma)
-    pixels = smoothed(artifact, image, None if continuous else levels, strength or 0.0, progress)
+    with torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16(artifact.config.train.precision)):
+        if strength is not None:
+            levels = most - round(strength * (most - 1))
+        elif not continuous and levels is None:
+            middle = _middle(image)
+            levels = calibrated(artifact, middle) if sigma is None else _taking_out(artifact, middle, sigma)
+        pixels = smoothed(artifact, image, None if continuous else levels, strength or 0.0, progress)
     return Denoised(pixels, _deviation(image, pixels), None if continuous else levels)
 
 
@@ -95,22 +97,33 @@ def calibrated(artifact: Artifact, image: np.ndarray) -> int:
     if most == 1:
         return 1
     noisy = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    errors = torch.empty(most, 0)  # of hidden values
+    tried, looks = list(range(most, 0, -1)), []
     for place in range(0, STRIDE**2, STRIDE**2 // NUM_HIDDEN):
-        hidden = torch.zeros(noisy.shape[2:], dtype=torch.bool)
-        hidden[place // STRIDE :: STRIDE, (place * 5 // STRIDE) % STRIDE :: STRIDE] = True
-        latents = artifact.model.latents(artifact.standardise(torch.where(hidden, _neighbours(noisy), noisy)))
-        found = [_decoded(artifact, latents, level + 1, noisy.shape[2:]) for level in range(most)]
-        more = torch.stack([(pixels - noisy)[:, :, hidden].square().flatten() for pixels in found])
-        errors = torch.cat([errors, more], 1)
-        gain = errors[-1:] - errors  # of fewer stages over all of them
-        if errors.shape[1] > 1 and gain.mean(1).max() <= 0:  # as a rule after the first time, which saves the others
+        looks.append(_hidden_errors(artifact, noisy, place, tried, until_they_rise=not looks))
+        tried = tried[: len(looks[0])]
+        errors = torch.cat(looks, 1)
+        gain = errors[:1] - errors  # of fewer stages over all of them
+        if gain.shape[1] > 1 and gain.mean(1).max() <= 0:  # as a rule after the first time, which saves the others
             return most
     if gain.shape[1] < 2:
         return most
     doubt = SURE * gain.std(1) / gain.shape[1] ** 0.5
     better = torch.where(gain.mean(1) > doubt, gain.mean(1), 0.0)
-    return int(better.argmax()) + 1 if better.max() > 0 else most
+    return tried[int(better.argmax())] if better.max() > 0 else most
+
+
+def _hidden_errors(artifact: Artifact, noisy: Tensor, place: int, levels: list[int], until_they_rise: bool) -> Tensor:
+    """Squared errors (n, N) of the N values that are hidden at `place`, by `levels` or the first n of them."""
+    hidden = torch.zeros(noisy.shape[2:], dtype=torch.bool)
+    hidden[place // STRIDE :: STRIDE, (place * 5 // STRIDE) % STRIDE :: STRIDE] = True
+    latents = artifact.model.latents(artifact.standardise(torch.where(hidden, _neighbours(noisy), noisy)))
+    found: list[Tensor] = []
+    for level in levels:
+        pixels = _decoded(artifact, latents, level, noisy.shape[2:])
+        found.append((pixels - noisy)[:, :, hidden].square().flatten())
+        if until_they_rise and len(found) > 1 and found[-1].mean() >= found[-2].mean():
+            break
+    return torch.stack(found)
 
 
 def _taking_out(artifact: Artifact, image: np.ndarray, sigma: float) -> int:

@@ -32,7 +32,8 @@ from ..coding.integer_network import (
 from ..coding.integer_prior import MAX_CODES, REACH, IntegerPrior, context_offsets
 from ..config import CoderConfig
 from ..data import ImageData, split_batches
-from .engine import use_bfloat16
+from ..model.precision import use_bfloat16
+from ..model.prior.network import attend
 from .optimizers import Muon
 from .progress import Display, Silent
 
@@ -60,13 +61,14 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bits: int, low: float, high: float) -> Tensor:
         scale = 2.0**bits
-        ctx.save_for_backward((x >= low / scale) & (x <= high / scale))
-        return torch.floor(x * scale + 0.5).clamp_(low, high).div_(scale)
+        ctx.save_for_backward(x)
+        ctx.limits = low / scale, high / scale
+        return x.mul(scale).add_(0.5).floor_().clamp_(low, high).div_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None, None
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, x, *ctx.limits), None, None, None
 
 
 class _Layer(nn.Module):
@@ -137,7 +139,7 @@ class CoderNetwork(nn.Module):
     def _small(self, x: Tensor, low: float = -127, bits: int = VALUE_BITS) -> Tensor:
         if self.whole:
             return cast(Tensor, _Round.apply(x, bits, low, 127.0))
-        return x.clamp(low / 2.0**bits, 127 / 2.0**bits)
+        return F.hardtanh(x, low / 2.0**bits, 127 / 2.0**bits)  # whose backward is one pass, clamp's is three
 
     def _normalised(self, x: Tensor) -> Tensor:
         return self._small(F.rms_norm(x, (x.shape[-1],), eps=1e-6))
@@ -151,7 +153,7 @@ class CoderNetwork(nn.Module):
         query, key, value = self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
         scale = math.log(2) / 4
         if count <= WINDOW:
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+            mixed = attend(query, key, value, None, scale)
         else:
             mixed = _windowed(query, key, value, scale)
         return self._small(mixed.transpose(1, 2).reshape(batch, count, channels // 3).float())
@@ -192,7 +194,7 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     age = torch.arange(WINDOW)[:, None] + WINDOW - torch.arange(2 * WINDOW)
     seen = ((age >= 0) & (age < WINDOW)).expand(chunks, -1, -1).clone()
     seen[0, :, :WINDOW] = False
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
+    mixed = attend(query, key, value, seen, scale)
     return mixed.flatten(2, 3)[:, :, :count]
 
 

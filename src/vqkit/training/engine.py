@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from ..config import TrainConfig
 from ..errors import VqkitError
+from ..model.precision import use_bfloat16
 
 
 class Engine:
@@ -114,15 +115,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The module under the strategy's wrappers: its state has the names that are saved."""
     inner = getattr(model, "_forward_module", model)
     return cast(nn.Module, getattr(inner, "module", inner))
-
-
-def use_bfloat16(setting: str) -> bool:
-    """Whether to run in bfloat16: as set, or for 'auto' where the hardware multiplies it faster than float32."""
-    if setting != "auto":
-        return setting == "bfloat16"
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_capability()[0] >= 8
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def local(tensor: Tensor) -> Tensor:

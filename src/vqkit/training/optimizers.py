@@ -10,7 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from ..config import TrainConfig
 from ..errors import VqkitError
-from .engine import use_bfloat16
+from ..model.precision import use_bfloat16
 
 
 def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]:

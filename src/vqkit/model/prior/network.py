@@ -370,16 +370,16 @@ class PriorNetwork(nn.Module):
         )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(d)) v over (B, heads, n, d), causal without a mask (n, m) of what each step sees.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """softmax(scale q k') v over (B, ..., n, d), causal without a mask (..., n, m) of what each step sees.
 
-    Short sequences on a CPU are trained as plain products: the backward of PyTorch's fused attention takes three times
-    as long there in bfloat16.
+    scale: 1 / sqrt(d) if not given. Short sequences on a CPU are trained as plain products: the backward of PyTorch's
+    fused attention takes three times as long there in bfloat16.
     """
-    if not (torch.is_grad_enabled() and q.device.type == "cpu" and q.shape[2] <= MAX_DENSE):
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
-    unseen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1) if mask is None else ~mask
-    scores = at_least_float32(q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    if not (torch.is_grad_enabled() and q.device.type == "cpu" and q.shape[-2] <= MAX_DENSE):
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)
+    unseen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).triu(1) if mask is None else ~mask
+    scores = at_least_float32(q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return scores.masked_fill(unseen, -torch.inf).softmax(-1).to(v.dtype) @ v
 
 
