@@ -268,6 +268,25 @@ def test_larger_and_smaller_grids_are_completed_window_by_window():
     assert covered.min() >= 1
 
 
+@pytest.mark.parametrize("layout", [GRID, STAGES])
+@pytest.mark.parametrize("steps", [None, 8])
+def test_images_that_know_different_codes_are_completed_together_as_alone(layout, steps):
+    """Every image has five unknown places, as many in no window as the next one: each of them is drawn, and alone."""
+    prior = prior_of(layout)
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.full((6, len(layout.groups), 6, 8), 2)
+    hidden = torch.stack([torch.randperm(48, generator=generator)[:5] for _ in codes])
+    known = ~torch.zeros(6, 48, dtype=torch.bool).scatter_(1, hidden, True).reshape(6, 1, 6, 8).expand_as(codes)
+    drawing = Drawing(seed=4, steps=steps)
+    watched = []
+    found = prior.complete(codes, known, drawing, watched.append)
+    assert torch.equal(found[known], codes[known])
+    assert min(len(one[~mask].unique()) for one, mask in zip(found, known, strict=True)) > 1
+    assert torch.equal(watched[-1], found)
+    assert torch.equal(prior.complete(codes[:1], known[:1], drawing), found[:1])
+    assert torch.equal(prior.complete(codes[:4], known[:4], drawing), found[:4])
+
+
 # ------------------------------------------------------------------------------------------------------------- orders
 
 

@@ -94,7 +94,7 @@ class Condition:
     def __iter__(self) -> Iterator[Tensor | None]:
         return iter((self.classes, self.captions))
 
-    def __getitem__(self, rows: slice) -> Condition:
+    def __getitem__(self, rows: slice | Tensor) -> Condition:
         return Condition(*(None if part is None else part[rows] for part in self))
 
     @property

@@ -154,11 +154,12 @@ class Prior:
     ) -> Tensor:
         """Codes (B, Q, h, w) with those that are not `known` (the same shape, bool) drawn given all that are.
 
-        Every image must have the same number of unknown codes of each codebook. On a grid that is larger than that of
-        training, windows of that size are completed one after another, each knowing what those before it drew.
+        On a grid that is larger than that of training, windows of that size are completed one after another, each
+        knowing what those before it drew, in drawing.steps steps each, or fewer where fewer codes are missing.
         Errors: VqkitError as in `told` and `Layout.steps`.
         """
-        _check_counts(known)
+        if drawing.steps is not None:
+            self.layout.steps(torch.arange(self.layout.length), drawing.steps)  # before anything is drawn
         condition = self.told(len(codes), drawing.classes, drawing.prompts)
         numbers = [uniform_numbers(drawing.seed, index, codes[0].numel()) for index in range(len(codes))]
         parts = []
@@ -175,17 +176,19 @@ class Prior:
     def _complete_chunk(self, chunk: Chunk, drawing: Drawing, watch: Watch | None) -> Tensor:
         codes, known = chunk.codes.clone(), chunk.known.clone()
         for rows, columns in windows((codes.shape[2], codes.shape[3]), self.layout.grid):
-            inside = (slice(None), slice(None), rows, columns)
-            if bool(known[inside].all()):
-                continue
-            shown = _whole(codes, known, inside, watch) if watch else None
-            part = Chunk(codes[inside], known[inside], chunk.uniforms[inside], chunk.condition)
-            codes[inside] = self._complete_window(part, drawing, shown)
-            known[inside] = True
+            for images in _alike(known[:, :, rows, columns]):
+                inside = (images, slice(None), rows, columns)
+                shown = _whole(codes, known, inside, watch) if watch else None
+                part = Chunk(codes[inside], known[inside], chunk.uniforms[inside], chunk.condition[images])
+                codes[inside] = self._complete_window(part, drawing, shown)
+                known[inside] = True
         return codes
 
     def _complete_window(self, part: Chunk, drawing: Drawing, watch: Watch | None) -> Tensor:
-        """A window (B, Q, h, w) that fits into the grid of training, whose upper left corner it takes."""
+        """A window (B, Q, h, w) that fits into the grid of training, whose upper left corner it takes.
+
+        Every image has the same number of unknown codes of each codebook.
+        """
         codes = part.codes
         slots = self._slots(codes.shape[2], codes.shape[3])
         order, sizes = self._plan(slots, part.known.flatten(1), drawing.steps)
@@ -211,7 +214,7 @@ class Prior:
             rank[layout.scattered] = torch.arange(layout.length)
         order = slots[(rank[slots] + layout.length * (~known).long()).argsort(1)]
         drawn = order[0, int(known[0].sum()) :]
-        return order, [1] * len(drawn) if steps is None else layout.steps(drawn, steps)
+        return order, [1] * len(drawn) if steps is None else layout.steps(drawn, min(steps, len(drawn)))
 
 
 def build_prior_network(
@@ -265,7 +268,7 @@ def windows(grid: tuple[int, int], window: tuple[int, int]) -> Iterator[tuple[sl
             yield slice(top, top + window[0]), slice(left, left + window[1])
 
 
-def _whole(codes: Tensor, known: Tensor, inside: tuple[slice, ...], watch: Watch) -> Watch:
+def _whole(codes: Tensor, known: Tensor, inside: tuple[Tensor | slice, ...], watch: Watch) -> Watch:
     """Shows a window's codes in their place among all."""
 
     def show(part: Tensor) -> None:
@@ -276,10 +279,14 @@ def _whole(codes: Tensor, known: Tensor, inside: tuple[slice, ...], watch: Watch
     return show
 
 
-def _check_counts(known: Tensor) -> None:
-    counts = known.flatten(2).sum(2)
-    if len(counts) and not bool((counts == counts[:1]).all()):
-        raise ValueError("every image must have the same number of known codes of each codebook")
+def _alike(known: Tensor) -> Iterator[Tensor]:
+    """Indices of the images that have as many codes of each codebook to be drawn, of known (B, Q, h, w); not of those
+    that have none. They are drawn together, as one step of theirs asks for codes of one codebook."""
+    missing = (~known).flatten(2).sum(2)
+    kinds, kind = missing.unique(dim=0, return_inverse=True)
+    for number, counts in enumerate(kinds):
+        if counts.any():
+            yield (kind == number).nonzero()[:, 0]
 
 
 def _padded(rows: Tensor) -> Tensor:
