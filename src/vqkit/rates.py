@@ -37,6 +37,7 @@ class Rate:
     psnr: float
 
 
+@torch.autocast("cpu", enabled=False)
 def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stages: int, weight: float) -> np.ndarray:
     """Latents (B, D, h, w) -> codes (B, num_stages, h, w) int64.
 
@@ -54,6 +55,13 @@ def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stag
     return coder.assign(distances, count, (height, width), num_stages, weight)
 
 
+@torch.autocast("cpu", enabled=False)
+def distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float:
+    """Mean squared distance of tokens (N, d) to what codes (B, q, h, w) make of them."""
+    last = torch.from_numpy(codes).permute(0, 2, 3, 1).reshape(len(tokens), -1)
+    return float(quantizer.distances(tokens, last[:, :-1]).gather(1, last[:, -1:]).mean())
+
+
 @torch.no_grad()
 def measure(
     quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, psnr_of: Callable[[np.ndarray], float], prefixes: bool
@@ -67,7 +75,7 @@ def measure(
     found, tokens, own = [], quantizer.tokens(latents), quantizer.encode(latents).numpy()
     sizes = _bits(coder.encode(own))  # of each stage: what comes after a stage does not change its bytes
     for depth in range(1, quantizer.num_codebooks + 1):
-        unit = _distortion(quantizer, tokens, own[:, :depth])
+        unit = distortion(quantizer, tokens, own[:, :depth])
         found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(own[:, :depth])))
         for weight in WEIGHTS:
             codes = assign(quantizer, coder, latents, depth, weight * unit)
@@ -78,12 +86,6 @@ def measure(
 def _bits(payloads: list[list[bytes]]) -> np.ndarray:
     """Mean bits an item of each stage."""
     return 8 * np.array([[len(part) for part in item] for item in payloads]).mean(0)
-
-
-def _distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float:
-    """Mean squared distance of tokens (N, d) to what codes (B, q, h, w) make of them."""
-    last = torch.from_numpy(codes).permute(0, 2, 3, 1).reshape(len(tokens), -1)
-    return float(quantizer.distances(tokens, last[:, :-1]).gather(1, last[:, -1:]).mean())
 
 
 def offered(points: Sequence[Rate]) -> dict[str, Rate]:

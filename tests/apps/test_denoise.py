@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.coding.test_integer_prior import random_prior
 from vqkit.apps import denoise as app
 from vqkit.apps.denoise import calibrated, denoise, smoothed
 from vqkit.artifact import Artifact
 from vqkit.config import from_tree
 from vqkit.errors import VqkitError
 from vqkit.model import Autoencoder
+from vqkit.rates import WEIGHTS, assign
 
 STAGE = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
 RESIDUAL = {"kind": "residual", "num_stages": 4, "stage": STAGE}
@@ -119,6 +121,21 @@ def test_what_is_chosen_does_not_know_the_pixels_it_predicts(monkeypatch):
     changed = [(x[0].permute(1, 2, 0).numpy() != image).any(2) for x in seen]
     assert len(seen) == app.NUM_HIDDEN and all(15 <= hidden.sum() <= 16 for hidden in changed)
     assert sum(changed).max() == 1  # no pixel is hidden twice
+
+
+def test_help_of_the_prior_is_weighed_where_codes_are_chosen():
+    """In the space of the code vectors, which a projection scales, and in float32 whatever is around it."""
+    artifact = untrained(quantizer={**RESIDUAL, "latent_dim": 32}, precision="bfloat16")
+    artifact = replace(artifact, coder=random_prior((16,) * 4, grid=(8, 8)))
+    latents, quantizer = 5 * torch.randn(1, 32, 8, 8), artifact.model.quantizer
+    with torch.no_grad():
+        tokens = quantizer.project_in(latents.permute(0, 2, 3, 1).reshape(64, 32))
+        error = (tokens - quantizer.lookup(quantizer.assign(tokens))).square().sum(1).mean()
+        expected = assign(quantizer, artifact.coder, latents, 4, 0.5 * WEIGHTS[-1] * float(error))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = app._probable(artifact, latents, 4, 0.5)
+    assert np.array_equal(found.numpy(), expected)
+    assert not np.array_equal(expected, quantizer.encode(latents).numpy())
 
 
 def test_the_prior_makes_codes_ever_more_probable(artifact):

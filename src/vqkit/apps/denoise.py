@@ -15,8 +15,9 @@ from ..errors import VqkitError
 from ..metrics import to_pixels
 from ..model.blocks import pad_to_multiple, tile, untile
 from ..model.precision import use_bfloat16
+from ..model.quantizers.base import Quantizer
 from ..model.quantizers.residual import ResidualQuantizer
-from ..rates import WEIGHTS, assign
+from ..rates import WEIGHTS, assign, distortion
 
 TILE = 256
 """side in pixels of what is computed at once, without the margin around it"""
@@ -97,7 +98,7 @@ def calibrated(artifact: Artifact, image: np.ndarray) -> int:
     if most == 1:
         return 1
     noisy = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    tried, looks = list(range(most, 0, -1)), []
+    tried, looks = list(range(most, 0, -1)), list[Tensor]()
     for place in range(0, STRIDE**2, STRIDE**2 // NUM_HIDDEN):
         looks.append(_hidden_errors(artifact, noisy, place, tried, until_they_rise=not looks))
         tried = tried[: len(looks[0])]
@@ -184,13 +185,12 @@ def _probable(artifact: Artifact, latents: Tensor, levels: int, share: float) ->
     """Codes (1, Q, h, w) that weigh distance against bits under the integer prior; the nearest ones without a prior."""
     quantizer, coder = artifact.model.quantizer, artifact.coder
     nearest = quantizer.encode(latents)
-    if coder is None or quantizer.num_codebooks != num_levels(artifact):
+    if coder is None or not isinstance(quantizer, Quantizer) or quantizer.num_codebooks != num_levels(artifact):
         return nearest
     rows, columns = artifact.model.grid(artifact.size)
     height, width = latents.shape[2:]
     padded = pad_to_multiple(latents, (rows, columns))
-    error = (latents - quantizer.decode(nearest)).square().sum(1).mean()
-    weight = share * WEIGHTS[-1] * float(error)
+    weight = share * WEIGHTS[-1] * distortion(quantizer, quantizer.tokens(latents), nearest[:, :levels].numpy())
     found = torch.from_numpy(assign(quantizer, coder, tile(padded, rows, columns), levels, weight))
     found = untile(found, padded.shape[2] // rows, padded.shape[3] // columns)[:, :, :height, :width]
     return torch.cat([found, nearest[:, levels:]], 1)

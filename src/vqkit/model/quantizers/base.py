@@ -203,7 +203,8 @@ class Quantizer(Bottleneck):
 
     def tokens(self, latents: Tensor) -> Tensor:
         """Latents (B, D, *grid) -> bounded tokens (B * positions, d)."""
-        return self._tokens(latents, None)
+        with torch.autocast(latents.device.type, enabled=False):
+            return self._tokens(latents, None)
 
     def _project_out(self, values: Tensor) -> Tensor:
         """Values (N, d) -> (N, D), in the precision of the layer's weights: a model may be decoded in float64."""
