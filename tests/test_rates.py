@@ -19,9 +19,13 @@ def test_a_code_is_chosen_by_distance_and_bits():
     """Every choice, against the cost of each code under what was chosen before it."""
     prior, rng = random_prior((12,), grid=(2, 3)), np.random.default_rng(0)
     far = rng.random((4, 6, 12)).astype(np.float32)
-    nearest = prior.assign(lambda _, slot: far[:, slot], 4, (2, 3), 1, 0.0)
+
+    def distances(items, before, slots):
+        return far[items, slots]
+
+    nearest = prior.assign(distances, 4, (2, 3), 1, 0.0)
     assert np.array_equal(nearest.reshape(4, 6), far.argmin(2))
-    codes = prior.assign(lambda _, slot: far[:, slot], 4, (2, 3), 1, 0.3)
+    codes = prior.assign(distances, 4, (2, 3), 1, 0.3)
     memory = prior.stages[0].memory(4, 6)
     bits = 16 - np.log2(prior._frequencies(0, _Surroundings(prior, codes, 0), np.arange(6), memory))
     assert np.array_equal(codes.reshape(4, 6), (far + 0.3 * bits).argmin(2))

@@ -167,7 +167,17 @@ class Artifact:
         """How a file is decompressed. VqkitError for one that needs a coder that is not there."""
         return self._codec(header.modality, header.coder)
 
+    @cached_property
+    def _codecs(self) -> dict[tuple[int, int], Codec]:
+        """Those that were asked for, by modality and coder: their names are check sums over all weights."""
+        return {}
+
     def _codec(self, modality: int, coder: int) -> Codec:
+        if (modality, coder) not in self._codecs:
+            self._codecs[modality, coder] = self._new_codec(modality, coder)
+        return self._codecs[modality, coder]
+
+    def _new_codec(self, modality: int, coder: int) -> Codec:
         quantizer, engine = self.model.quantizer, self.coder
         if modality == PIXELS:
             tensors = self.lossless.tensors() if self.lossless else {}
@@ -275,7 +285,7 @@ class Artifact:
 
     # ------------------------------------------------------------------------------------------------------- files
 
-    @property
+    @cached_property
     def content_id(self) -> str:
         """SHA-256 over names, shapes and bytes of all tensors in order of name, hexadecimal: names the model."""
         digest = hashlib.sha256()

@@ -48,9 +48,12 @@ def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stag
         raise VqkitError(f"{type(quantizer).__name__} has no codes that can be weighed one after the other")
     tokens = quantizer.tokens(latents).view(count, height * width, -1)
 
-    def distances(before: np.ndarray, slot: int) -> np.ndarray:
-        chosen = torch.from_numpy(before[:, :, slot // width, slot % width])
-        return quantizer.distances(tokens[:, slot], chosen).numpy()
+    @torch.no_grad()  # which is a thread's own
+    def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
+        rows = tokens[items, slots]
+        chosen = torch.from_numpy(before.reshape(*before.shape[:2], height * width)[:, :, slots]).transpose(1, 2)
+        far = quantizer.distances(rows.flatten(0, 1), chosen.flatten(0, 1))
+        return far.view(*rows.shape[:2], -1).numpy()
 
     return coder.assign(distances, count, (height, width), num_stages, weight)
 

@@ -144,7 +144,7 @@ def noted(logits):
     tables.update(found.astype("<i8").tobytes())
     return found
 
-integer_prior.frequencies, integer_prior.COMPILED_ITEMS = noted, 0
+integer_prior.frequencies, integer_prior._compiled_prior = noted, lambda: None
 codes, prior = random_codes(20, grid=(5, 5)), random_prior(length=32)
 payloads = prior.encode(codes)
 assert np.array_equal(prior.decode(payloads, (5, 5)), codes)
@@ -191,10 +191,29 @@ def test_compiled_and_not_the_same_codes_come_of_any_bytes(settings, grid, monke
     codes, rng = random_codes(2, sizes, grid), np.random.default_rng(2)
     enough = 2 * math.prod(grid)  # 16 bits a code at most
     payloads = prior.encode(codes) + [[rng.bytes(enough + int(rng.integers(50))) for _ in sizes] for _ in range(2)]
-    compiled = [prior.decode([one], grid)[0] for one in payloads]
-    monkeypatch.setattr(integer_prior, "COMPILED_ITEMS", 0)
+    compiled = prior.decode(payloads, grid)
+    monkeypatch.setattr(integer_prior, "_compiled_prior", lambda: None)
     assert np.array_equal(compiled[:2], codes)
     assert np.array_equal(compiled, prior.decode(payloads, grid))
+
+
+@NUMBA
+def test_compiled_and_not_the_same_codes_are_chosen(monkeypatch):
+    """Costs of the second stage depend on the first; they are asked for in several parts."""
+    prior, grid, rng = random_prior(), (5, 6), np.random.default_rng(3)
+    first, second = rng.random((3, 30, 40)), rng.random((3, 30, 40, 12))
+
+    def distances(items, before, slots):
+        if not before.shape[1]:
+            return first[items, slots]
+        chosen = before[:, 0].reshape(len(before), -1)[:, slots, None, None]
+        return np.take_along_axis(second[items, slots], chosen, 2)[:, :, 0]
+
+    monkeypatch.setattr(integer_prior, "MAX_COSTS", 200)
+    compiled = prior.assign(distances, 3, grid, 2, 0.1)
+    monkeypatch.setattr(integer_prior, "_compiled_prior", lambda: None)
+    assert np.array_equal(compiled, prior.assign(distances, 3, grid, 2, 0.1))
+    assert not np.array_equal(compiled, prior.assign(distances, 3, grid, 2, 0.0))
 
 
 def test_a_prior_comes_back_from_its_tensors_and_broken_ones_are_refused():

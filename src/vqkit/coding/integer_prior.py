@@ -6,7 +6,9 @@ vector, K codes of a stage. Slots are coded row by row, from the left.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,10 +33,14 @@ from .rangecoder import BatchDecoder, check_position, encode_batch
 REACH = 3
 """rows and columns that a context code is away at most"""
 MAX_STAGES, MAX_CODES, MAX_POSITIONS = 64, 1 << 14, 1 << 20
-COMPILED_ITEMS = 4
-"""items that are decoded one by one where numba is there; more of them are faster side by side"""
+MAX_COSTS = 1 << 18
+"""distances of slots to codes that are in memory at once for one item"""
 ROWS = 2048
 """slots whose frequencies are in memory at once"""
+
+
+Distances = Callable[[slice, Ints, slice], Array]
+"""items and slots, and the codes (n, q, h, w) of the stages before of these items -> (n, slots, K) what codes cost"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ class IntegerPrior:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w).
 
-        With numba, few items are decoded one by one, sooner and with the same codes. Wrong bytes give wrong codes, as
+        With numba, items are decoded one by one in as many threads as there are cores, sooner and with the same codes;
+        without, side by side. Wrong bytes give wrong codes, as
         the check sums of the container tell, or CorruptCodes where they end too soon. ValueError for items with
         different numbers of stages, or more than there are.
         """
@@ -112,12 +119,16 @@ class IntegerPrior:
         if any(len(item) != given for item in payloads) or given > len(self.stages):
             raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
         codes = np.zeros((len(payloads), given, *grid), dtype=np.int64)
+        compiled = _compiled_prior()
+        if compiled:
+
+            def decode_item(item: int) -> None:
+                for number, data in enumerate(payloads[item]):
+                    self._decode_compiled(compiled, codes[item : item + 1], number, data)
+
+            _in_threads(decode_item, len(payloads))
+            return codes
         for number in range(given):
-            compiled = _compiled_prior() if len(payloads) <= COMPILED_ITEMS else None
-            if compiled:
-                for item, parts in enumerate(payloads):
-                    self._decode_compiled(compiled, codes[item : item + 1], number, parts[number])
-                continue
             decoder = BatchDecoder([item[number] for item in payloads])
 
             def choose(slot: int, table: Ints, decoder: BatchDecoder = decoder) -> Ints:
@@ -126,35 +137,59 @@ class IntegerPrior:
             self._fill(codes, number, choose)
         return codes
 
-    def _decode_compiled(self, compiled: Any, codes: Ints, number: int, data: bytes) -> None:
-        """Set a stage of the codes (1, Q, h, w) of one item."""
-        around, stage = _Surroundings(self, codes, number), self.stages[number]
-        y, x = np.divmod(np.arange(around.grid[0] * around.grid[1]), around.grid[1])
-        decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
-        places = (stage.rows, stage.columns, y * self.grid[0] // around.grid[0], x * self.grid[1] // around.grid[1])
-        compiled.decode_slots(
-            around.flat[0], around.slots(y, x), around.distances, around.first, around.table,
-            *compiled.flattened(stage), stage.last_bias, places, np.frombuffer(data, np.uint8), decoder,
-        )  # fmt: skip
-        check_position(decoder[2], len(data))
-        codes[0, number] = (around.flat[0][around.slots(y, x)] - around.first).reshape(around.grid)
-
-    def assign(
-        self, distances: Callable[[Ints, int], Array], count: int, grid: tuple[int, int], num_stages: int, weight: float
-    ) -> Ints:
+    def assign(self, distances: Distances, count: int, grid: tuple[int, int], num_stages: int, weight: float) -> Ints:
         """Codes (N, num_stages, h, w) of N items, each the one with the least distance + weight * bits.
 
         One after the other in the order of coding, so that a choice pays for itself alone (Chou et al. 1989, entropy-
-        constrained vector quantisation). distances: codes of the stages before (N, q, h, w) and a slot -> (N, K).
+        constrained vector quantisation).
         """
         codes = np.zeros((count, num_stages, *grid), dtype=np.int64)
+        compiled = _compiled_prior()
+        if compiled:
+
+            def choose_item(item: int) -> None:
+                for number in range(num_stages):
+                    self._choose_compiled(compiled, codes, slice(item, item + 1), number, distances, weight)
+
+            _in_threads(choose_item, count)
+            return codes
         for number in range(num_stages):
 
             def choose(slot: int, table: Ints, before: Ints = codes[:, :number]) -> Ints:
-                return (distances(before, slot) - weight * np.log2(table)).argmin(1)
+                far = distances(slice(0, count), before, slice(slot, slot + 1))[:, 0]
+                return (far - weight * np.log2(table)).argmin(1)
 
             self._fill(codes, number, choose)
         return codes
+
+    def _decode_compiled(self, compiled: Any, codes: Ints, number: int, data: bytes) -> None:
+        """Set a stage of the codes (1, Q, h, w) of one item."""
+        around, walk = self._compiled_walk(compiled, codes, number)
+        decoder = np.array([1 << 32, int.from_bytes(data[:4].ljust(4, b"\0")), 4])
+        compiled.decode_slots(*walk, around.first, np.frombuffer(data, np.uint8), decoder)
+        check_position(decoder[2], len(data))
+        codes[0, number] = around.codes()
+
+    def _choose_compiled(
+        self, compiled: Any, codes: Ints, item: slice, number: int, distances: Distances, weight: float
+    ) -> None:
+        """Set a stage of one of the items whose codes are (N, Q, h, w)."""
+        around, walk = self._compiled_walk(compiled, codes[item], number)
+        for slots in _parts(around.grid[0] * around.grid[1], max(1, MAX_COSTS // len(self.stages[number].last_bias))):
+            costs = distances(item, codes[item, :number], slots)[0].astype(np.float64)
+            compiled.choose_slots(*walk, around.first, slots.start, costs, weight)
+        codes[item, number] = around.codes()
+
+    def _compiled_walk(self, compiled: Any, codes: Ints, number: int) -> tuple[_Surroundings, tuple[Any, ...]]:
+        """Of a stage of one item, codes (1, Q, h, w): what compiled walks over its slots take first."""
+        around, stage = _Surroundings(self, codes, number), self.stages[number]
+        (height, width), (rows, columns) = around.grid, self.grid
+        y, x = np.divmod(np.arange(height * width), width)
+        where = (
+            around.flat[0], around.slots(y, x), around.distances, around.table, y * rows // height, x * columns // width
+        )  # fmt: skip
+        network = (*compiled.flattened(stage), stage.last_bias, stage.rows, stage.columns)
+        return around, (where, network, compiled.workspace(stage, around.distances, around.table.shape[1], len(y)))
 
     def _fill(self, codes: Ints, number: int, choose: Callable[[int, Ints], Ints]) -> None:
         """Set a stage of codes (N, Q, h, w), slot by slot: what `choose` makes of slot and frequencies (N, K)."""
@@ -215,6 +250,10 @@ class _Surroundings:
         rows = self.flat[:, self.slots(y, x)[:, None] + self.distances]
         return self.table[rows].reshape(*rows.shape[:2], -1)
 
+    def codes(self) -> Ints:
+        """Codes (N, h, w) of the last stage."""
+        return self._padded[:, -1, REACH:-REACH, REACH:-REACH] - self.first
+
     def set(self, y: int, x: int, codes: Ints) -> None:
         """Codes (N,) of the last stage that are known from now on."""
         self._padded[:, -1, y + REACH, x + REACH] = self.first + codes
@@ -227,6 +266,13 @@ def _decoded(decoder: BatchDecoder, table: Ints) -> Ints:
     sizes = table[items, chosen]
     decoder.advance(ends[items, chosen] - sizes, sizes)
     return chosen
+
+
+def _in_threads(work: Callable[[int], None], count: int) -> None:
+    """work(0) .. work(count - 1), which spend their time in compiled code without the interpreter's lock."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(max(1, min(count, cores))) as pool:
+        list(pool.map(work, range(count)))
 
 
 def _parts(count: int, size: int) -> list[slice]:
