@@ -222,8 +222,7 @@ def _codes(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
     Of a residual model the first half of the stages stays the content's, and what is left over is the style's.
     """
     coarse, style_coarse = (_coarse(artifact, latents) for latents in (content, style))
-    tokens, bank = to_tokens(content - coarse), to_tokens(style - style_coarse)
-    bank = bank[:: -(-len(bank) // MAX_STYLE_TOKENS)]
+    tokens, bank = to_tokens(content - coarse), _thinned(to_tokens(style - style_coarse))
     return coarse + from_tokens(bank[balanced_nearest(tokens, bank)], content)
 
 
@@ -235,6 +234,11 @@ def _coarse(artifact: Artifact, latents: Tensor) -> Tensor:
     codes = quantizer.encode(latents)
     codes[:, quantizer.num_codebooks // quantizer.num_stages * (quantizer.num_stages // 2) :] = -1
     return quantizer.decode(codes)
+
+
+def _thinned(bank: Tensor) -> Tensor:
+    """Every n-th row of (M, D), so that there are no more than MAX_STYLE_TOKENS."""
+    return bank[:: -(-len(bank) // MAX_STYLE_TOKENS)]
 
 
 def balanced_nearest(tokens: Tensor, bank: Tensor) -> Tensor:
@@ -261,6 +265,7 @@ def _patches(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
     """Every patch of latents becomes the nearest one of the style, and where they overlap their mean (Chen and Schmidt
     2016, arXiv 1612.04337). They are compared after the content got the style's moments: else its colours decide."""
     matched, bank = (F.unfold(latents, PATCH)[0].T for latents in (_adain(artifact, content, style), style))
+    bank = _thinned(bank)
     chosen = bank[nearest(matched, bank)].T[None]  # (1, D * PATCH^2, patches)
     grid = content.shape[2], content.shape[3]
     return F.fold(chosen, grid, PATCH) / F.fold(torch.ones_like(chosen), grid, PATCH)

@@ -35,8 +35,8 @@ REACH = 3
 MAX_STAGES, MAX_CODES, MAX_POSITIONS = 64, 1 << 14, 1 << 20
 MAX_COSTS = 1 << 18
 """distances of slots to codes that are in memory at once for one item"""
-ROWS = 2048
-"""slots whose frequencies are in memory at once"""
+MAX_FREQUENCIES = 1 << 20
+"""that are in memory at once, of one item at least"""
 
 
 Distances = Callable[[slice, Ints, slice], Array]
@@ -96,7 +96,7 @@ class IntegerPrior:
                 raise ValueError(f"codes of stage {number} must lie in [0, {stage.last.shape[1]})")
             starts, sizes = np.zeros_like(wanted), np.zeros_like(wanted)
             stride = min(count, STRIDE)
-            for rows in _parts(len(codes), max(1, ROWS // stride)):
+            for rows in _parts(len(codes), max(1, MAX_FREQUENCIES // (stride * stage.last.shape[1]))):
                 around, memory = _Surroundings(self, codes[rows], number), stage.memory(rows.stop - rows.start, count)
                 for slots in _parts(count, stride):
                     table = self._frequencies(number, around, np.arange(slots.start, slots.stop), memory)
