@@ -117,7 +117,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
     "denoise": (
         "noisy pictures in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, 32x32",
         Config(
-            data=SMALL.model_copy(update={"noise": NoiseConfig(sigma=75.0)}),
+            data=SMALL.model_copy(update={"fit": "patches", "noise": NoiseConfig(sigma=75.0)}),
             model=ModelConfig(
                 network=PatchConfig(patch_size=2, width=96, encoder_blocks=4, decoder_blocks=3),
                 quantizer=ResidualConfig(

@@ -43,6 +43,39 @@ def test_folder_is_read_recursively(folder: Path, pictures: np.ndarray) -> None:
     assert np.array_equal(everything(data), np.concatenate([pictures[::2], pictures[1::2]]))
 
 
+def test_folders_right_below_are_classes(folder: Path, pictures: np.ndarray, tmp_path: Path) -> None:
+    data = open_images(folder, DataConfig(), seed=0)
+    assert data.groups == ["a"] * 200 + ["b"] * 200 and data.describe()["classes"] == {"a": 200, "b": 200}
+    for name in ("one/two/", "three/"):
+        (tmp_path / name).mkdir(parents=True)
+        save_all(pictures[:15], tmp_path / name)
+    broken = tmp_path / "one" / "two" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:-300])
+    data = open_images(tmp_path, DataConfig(), seed=0)  # classes of what is left out are, too
+    assert data.groups == [name.split("/")[0] for name in data.names] and len(data) == 29
+    save_all(pictures[3:4], tmp_path)  # beside the folders: they are no classes
+    assert open_images(tmp_path, DataConfig(), seed=0).groups is None
+
+
+def test_patches_at_full_resolution(photos: Path, tmp_path: Path) -> None:
+    """Those of one picture stay together, none is scaled, and a bound on memory is one on patches."""
+    for number, name in enumerate(("astronaut", "coffee", "camera", "chelsea")):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[number % 2] / f"{name}.png").write_bytes((photos / f"{name}.png").read_bytes())
+    config = DataConfig(fit="patches", image_size=(100, 200), channels=3, validation=0.25, test=0.25)
+    data = open_images(tmp_path, config, seed=0)
+    assert len(data) == 10 + 12 + 10 + 6 and data.in_memory and data.size == (100, 200)
+    image = np.asarray(Image.open(photos / "coffee.png"))
+    index = list(data.names).index("b/coffee.png:200,400")
+    assert np.array_equal(everything(data)[index], image[200:300, 400:600]) and data.groups[index] == "b"
+    owners = [{data.names[index].split(":")[0] for index in data.splits[name]} for name in data.splits]
+    assert [len(names) for names in owners] == [2, 1, 1] and len(set.union(*owners)) == 4
+    few = open_images(tmp_path, config.model_copy(update={"max_memory_mb": 1}), seed=0)
+    assert len(few) == 4 * ((1 << 20) // 60_000 // 4) and set(few.names) < set(data.names)
+    large = open_images(tmp_path, config.model_copy(update={"image_size": (600, 600)}), seed=0)
+    assert len(large) == 4 and large.size == (600, 600)  # each scaled to one
+
+
 def test_description_is_json(folder: Path) -> None:
     description = open_images(folder, DataConfig(), seed=0).describe()
     assert json.loads(json.dumps(description)) == description

@@ -37,8 +37,9 @@ class DataConfig(Section):
     """height and width that the model sees; null = the size that all images share"""
     channels: Literal[1, 2, 3, 4] | None = None
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; null = what most of the images have, without alpha"""
-    fit: Literal["crop", "resize"] = "crop"
-    """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides"""
+    fit: Literal["crop", "resize", "patches"] = "crop"
+    """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides, patches =
+    patches of image_size from all over each, at full resolution, as many as fit in max_memory_mb"""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """RGB colour laid under transparent pixels when alpha is not kept"""
     validation: Share = 0.05

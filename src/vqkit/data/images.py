@@ -43,7 +43,7 @@ class Target:
     size: tuple[int, int] | None
     channels: int
     background: tuple[int, ...] = (255, 255, 255)
-    fit: Literal["crop", "resize"] = "crop"
+    fit: Literal["crop", "resize", "patches"] = "crop"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
 
 
 def fit_picture(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
-    """The picture at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes.
+    """The picture at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes,
+    'patches' cuts the middle and only scales what is too small.
 
     Scaling is antialiased (Lanczos) and weights colours by alpha where the picture has any.
     """
@@ -151,8 +152,9 @@ def fit_picture(image: Image.Image, size: tuple[int, int], fit: str = "crop") ->
     if (image.height, image.width) == size:
         return image
     box = (0.0, 0.0, float(image.width), float(image.height))
-    if fit == "crop":
+    if fit != "resize":
         scale = min(image.width / width, image.height / height)
+        scale = min(scale, 1.0) if fit == "patches" else scale
         left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
         box = (left, top, left + width * scale, top + height * scale)
         if scale == 1:  # nothing to scale: cut whole pixels, exactly

@@ -60,7 +60,10 @@ def picture_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
 
 
 def scan_folder(folder: Path) -> Items:
-    """The pictures below `folder`. VqkitError if there is no file with the suffix of a picture."""
+    """The pictures below `folder`; folders right below it are classes (`folder_classes`).
+
+    VqkitError if there is no file with the suffix of a picture.
+    """
     names = picture_files(folder, picture_suffixes())
     if not names:
         raise VqkitError(f"{folder} holds no pictures (looked for .png, .jpg and every other format that Pillow reads)")
@@ -73,7 +76,20 @@ def scan_folder(folder: Path) -> Items:
                 survey.add(name, found)
     store = FileStore(folder, survey.names)
     digests = pack(survey.digests)
-    return Items("folder", store, store.names, digests, dict(survey.modes), dict(survey.sizes), survey.bad)
+    items = Items("folder", store, store.names, digests, dict(survey.modes), dict(survey.sizes), survey.bad)
+    items.groups = folder_classes(survey.names)
+    return items
+
+
+def folder_classes(names: list[str]) -> list[str] | None:
+    """Of pictures 'folder/.../file' their first folder, if that looks like a class.
+
+    None where a picture lies beside the folders, for one folder alone, and for folders of fewer than two pictures each
+    on average.
+    """
+    first = [name.split("/", 1)[0] for name in names if "/" in name]
+    different = len(set(first))
+    return first if len(first) == len(names) and different > 1 and 2 * different <= len(names) else None
 
 
 def _inspect_file(path: Path) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..config import DataConfig
 from ..errors import VqkitError
 from . import bundled
 from .arrays import array_items, find_idx, read_idx, read_idx_folder, read_npy, read_npz
+from .cutting import cut_up
 from .images import Target, decode, is_grey, load_picture, patches, picture_suffixes, pillow_warnings, probe, reason
 from .normalisation import Normalisation, measure
 from .scan import NUM_THREADS, picture_files, scan_folder, scan_parquet
@@ -23,6 +25,8 @@ from .splits import split
 from .stores import ArrayStore, BadFile, Items, NumberedNames, PackedStrings
 
 MAX_BAD = 0.05
+MAX_NAMED = 100
+"""classes that a description counts"""
 _PATCH_SIZE = (32, 32)
 _MEASURED = 2048
 """training images that a streamed set is measured from"""
@@ -99,6 +103,7 @@ class ImageData:
             "in_memory": self.in_memory,
             "sizes": dict(sorted(self.sizes.items(), key=lambda item: -item[1])),
             "modes": dict(sorted(self.modes.items(), key=lambda item: -item[1])),
+            **({"classes": dict(Counter(self.groups).most_common(MAX_NAMED))} if self.groups else {}),
             "bad": [dataclasses.asdict(bad) for bad in self.bad],
             "splits": {split_name: len(indices) for split_name, indices in self.splits.items()},
             "normalisation": self.normalisation.to_dict(),
@@ -122,6 +127,9 @@ def open_images(
     _check_bad(name, items.bad, len(items.store))
     target = _target(name, items, config)
     assert target.size is not None
+    if target.fit == "patches":
+        items = cut_up(items, target, config.max_memory_mb << 20)
+        _check_bad(name, items.bad, len(set(map(bytes, items.keys))) if items.keys is not None else 0)
     pixels = None
     if len(items.store) * target.channels * target.size[0] * target.size[1] <= config.max_memory_mb << 20:
         pixels, items = _load(items, target)
@@ -204,7 +212,7 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if channels is None:
         grey = sum(count for mode, count in items.modes.items() if is_grey(mode))
         channels = 1 if 2 * grey > sum(items.modes.values()) else 3
-    size = config.image_size or (_PATCH_SIZE if items.kind == "picture" else None)
+    size = config.image_size or (_PATCH_SIZE if items.kind == "picture" or config.fit == "patches" else None)
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
@@ -254,7 +262,12 @@ def _load(items: Items, target: Target) -> tuple[torch.Tensor, Items]:  # (N, C,
         return pixels, items
     bad = items.bad + [failure for failure in failures if failure is not None]
     names = PackedStrings(items.names[index] for index in good)
-    return pixels[good], dataclasses.replace(items, names=names, digests=items.digests[good], bad=bad)
+    keys = None if items.keys is None else items.keys[good]
+    captions, groups = (part and [part[index] for index in good] for part in (items.captions, items.groups))
+    kept = dataclasses.replace(
+        items, names=names, digests=items.digests[good], bad=bad, keys=keys, captions=captions, groups=groups
+    )
+    return pixels[good], kept
 
 
 def _measure(data: ImageData) -> Normalisation:
