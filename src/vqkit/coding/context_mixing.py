@@ -147,6 +147,6 @@ def _compiled_pixels() -> Any:
     """The module that needs numba, of the extra [fast]; None without it."""
     try:
         from . import compiled_pixels
-    except ImportError:
+    except (ImportError, RuntimeError):  # the latter where numba finds no folder to keep what it compiled
         return None
     return compiled_pixels

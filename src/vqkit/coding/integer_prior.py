@@ -214,7 +214,7 @@ def _compiled_prior() -> Any:
     """The module that needs numba, of the extra [fast], which takes a second to load; None without it."""
     try:
         from . import compiled_prior
-    except ImportError:
+    except (ImportError, RuntimeError):  # the latter where numba finds no folder to keep what it compiled
         return None
     return compiled_prior
 
