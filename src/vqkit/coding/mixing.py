@@ -19,8 +19,9 @@ from .rangecoder import TOTAL
 try:
     from numba import njit as _njit
 
+    _njit(cache=True)(lambda: None)
     COMPILED = True
-except ImportError:
+except (ImportError, RuntimeError):  # the latter where numba finds no folder to keep what it compiled
     COMPILED = False
 
 
