@@ -82,26 +82,29 @@ def train_coder(
 ) -> Artifact:
     """Fit what compresses, to codes and pixels of `source`, anew; files of an older coder need that one.
 
-    steps: None = as the artifact's settings say. Errors: VqkitError.
+    steps: at least 1; None = as the artifact's settings say. Errors: VqkitError.
     """
     folder, model = Path(artifact), Artifact.load(artifact)
     steps = model.config.coder.steps if steps is None else steps
+    if steps < 1:
+        raise VqkitError(f"a coder takes at least 1 step, not {steps}; set another number with --steps")
     fitted = _with_coder(model, open_for(model, source, "train"), steps, folder, display)
     if fitted is model:
-        raise VqkitError("there is nothing to fit: steps=0")
+        raise VqkitError("there is nothing to fit: no coder holds images and codes of this size")
     return fitted
 
 
 def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, display: Display | None) -> Artifact:
     """The artifact with coders fitted to codes and pixels and written, or as it is where there can be none."""
     codes, pixels = fit_coder(artifact, data, steps, display), fit_pixels(artifact, data, steps, display)
-    if pixels is None:
+    if codes is None and pixels is None:
         return artifact
-    coder, fitted_figures = codes or (artifact.coder, {})
-    figures: dict[str, Any] = {**fitted_figures, **pixels[1]}
+    coder, of_codes = codes or (artifact.coder, {})
+    lossless, of_pixels = pixels or (artifact.lossless, {})
+    figures: dict[str, Any] = {**of_codes, **of_pixels}
     if coder is not None:
         figures |= {"rates": _rates(replace(artifact, coder=coder), data)}
-    fitted = replace(artifact, coder=coder, lossless=pixels[0], metrics={**artifact.metrics, **figures})
+    fitted = replace(artifact, coder=coder, lossless=lossless, metrics={**artifact.metrics, **figures})
     fitted.save_coder(folder)
     fitted.save(folder)
     return fitted

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+import vqkit
 from vqkit.coding import IntegerPrior
 from vqkit.coding.integer_network import frequencies
 from vqkit.coding.integer_prior import _Surroundings
-from vqkit.training.coder import CoderNetwork
+from vqkit.coding.pixel_network import MAX_SIDE
+from vqkit.errors import VqkitError
+from vqkit.run import train_coder
+from vqkit.training.coder import CoderNetwork, fit_coder
+
+from ..conftest import TINY
 
 SIZES, GRID = [20, 12, 7], (3, 4)
 
@@ -70,3 +76,27 @@ def test_frequencies_are_those_of_the_softmax():
     logits = np.array([[0.0, -32.0, -64.0, -320.0]])
     expected = 2.0 ** np.array([0, -1, -2, -10])
     assert np.allclose(frequencies(logits)[0] / 65536, expected / expected.sum(), atol=3e-5)
+
+
+def test_training_on_sides_that_no_network_of_pixels_holds_leaves_a_model_that_loads(tmp_path):
+    np.save(tmp_path / "tall.npy", np.random.default_rng(0).integers(0, 256, (20, MAX_SIDE + 4, 8, 3), np.uint8))
+    settings = [*TINY, "train.steps=2", "train.batch_size=2", "data.image_size=null"]
+    vqkit.train(tmp_path / "tall.npy", tmp_path / "run", "emoji", settings)
+    artifact = vqkit.load(tmp_path / "run")
+    assert artifact.coder is not None and artifact.lossless is None
+    image = np.zeros((16, 8, 3), np.uint8)
+    assert np.array_equal(artifact.decompress(artifact.compress(image, lossless=True)), image)
+
+
+@pytest.mark.parametrize("bound", ["MAX_CODES", "MAX_STAGES", "MAX_POSITIONS"])
+def test_no_coder_is_fitted_that_could_not_be_read(bound, artifact, emoji, monkeypatch):
+    monkeypatch.setattr(f"vqkit.training.coder.{bound}", 0)
+    assert fit_coder(artifact, emoji, 1) is None
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_a_coder_is_not_replaced_by_an_untrained_one(steps, run_folder):
+    before = (run_folder / "coder.safetensors").read_bytes()
+    with pytest.raises(VqkitError, match="at least 1 step"):
+        train_coder(run_folder, "emoji", steps=steps)
+    assert (run_folder / "coder.safetensors").read_bytes() == before

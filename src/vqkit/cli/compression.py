@@ -30,11 +30,9 @@ def _train_coder(options: argparse.Namespace) -> int:
             f"{fitted.metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model ", end=""
         )
         print(fitted.coding_id.hex())
-    print(
-        f"{fitted.metrics['lossless_bits_per_value']:.3f} bits a pixel and channel there; lossless files of model ",
-        end="",
-    )
-    print(fitted.codec(lossless=True).model_id.hex())
+    if fitted.lossless:
+        bits, name = fitted.metrics["lossless_bits_per_value"], fitted.codec(lossless=True).model_id.hex()
+        print(f"{bits:.3f} bits a pixel and channel there; lossless files of model {name}")
     return 0
 
 

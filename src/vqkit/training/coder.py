@@ -29,7 +29,7 @@ from ..coding.integer_network import (
     Layer,
     Network,
 )
-from ..coding.integer_prior import MAX_CODES, REACH, IntegerPrior, context_offsets
+from ..coding.integer_prior import MAX_CODES, MAX_POSITIONS, MAX_STAGES, REACH, IntegerPrior, context_offsets
 from ..config import CoderConfig
 from ..data import ImageData, split_batches
 from ..model.precision import use_bfloat16
@@ -204,17 +204,23 @@ def fit_coder(
     """The integer prior of an artifact's codes, and coder_bits_per_code (on validation images, if there are any).
 
     The look at the validation split that was best is kept. A pure function of artifact, data and steps. None for no
-    steps, and for codes that it cannot hold: none at all, or codebooks of more than MAX_CODES.
+    steps, and for codes that it cannot hold: none at all, or more than MAX_CODES, MAX_STAGES or MAX_POSITIONS.
     """
-    quantizer, settings = artifact.model.quantizer, artifact.config.coder
-    if not steps or not quantizer.is_discrete or max(quantizer.codebook_sizes) > MAX_CODES:
+    quantizer, settings, display = artifact.model.quantizer, artifact.config.coder, display or Silent()
+    if not steps or not quantizer.is_discrete:
+        return None
+    if (
+        max(quantizer.codebook_sizes) > MAX_CODES
+        or quantizer.num_codebooks > MAX_STAGES
+        or math.prod(artifact.model.grid(artifact.size)) > MAX_POSITIONS
+    ):
+        display.message("no coder: the codebooks or the grid are too large for it; files of codes will be larger")
         return None
     codes = _codes(artifact, data, "train", MAX_KEPT)
     held_out = _codes(artifact, data, "validation", NUM_VALIDATED * codes[0].numel())
     network = _network(artifact, codes)
     network.dtype = torch.bfloat16 if use_bfloat16(artifact.config.train.precision) else torch.float32
     best, kept, found, began = math.inf, network, math.inf, time.monotonic()
-    display = display or Silent()
     display.start(f"fitting the coder to the codes of {len(codes)} images")
     try:
         for step, _ in enumerate(_steps(network, codes, steps, settings, artifact.config.seed), 1):

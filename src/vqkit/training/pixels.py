@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from ..artifact import Artifact
-from ..coding.pixel_network import LEVELS, MIXED, REACH, Layers, PixelNetwork, inputs, neighbours, num_inputs
+from ..coding.pixel_network import (
+    LEVELS,
+    MAX_SIDE,
+    MIXED,
+    REACH,
+    Layers,
+    PixelNetwork,
+    inputs,
+    neighbours,
+    num_inputs,
+)
 from ..data import ImageData, split_batches
 from .progress import Display, Silent
 
@@ -130,12 +140,15 @@ def fit_pixels(
 ) -> tuple[PixelNetwork, dict[str, float]] | None:
     """The network for lossless files, and lossless_bits_per_value (on validation images, if there are any).
 
-    steps: of the coder of codes; 0 gives None. A pure function of artifact, data and steps.
+    steps: of the coder of codes. A pure function of artifact, data and steps. None for no steps, and for images with a
+    side above MAX_SIDE, which the network cannot hold.
     """
-    if not steps:
+    display = display or Silent()
+    if steps and max(artifact.size) > MAX_SIDE:
+        display.message(f"no network for lossless files: a side is above {MAX_SIDE} pixels; they will be larger")
+    if not steps or max(artifact.size) > MAX_SIDE:
         return None
     pixels, held_out = _Pixels(data, "train", MAX_KEPT), _Pixels(data, "validation", 1)
-    display = display or Silent()
     display.start(f"fitting lossless files to {len(pixels)} images")
     twins, bits = [], []
     try:
