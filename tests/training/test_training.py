@@ -181,6 +181,16 @@ def test_a_plateau_stops_and_keeps_the_best_weights(tmp_path):
     assert best == pytest.approx(min(losses), rel=1e-3)
 
 
+def test_training_needs_no_images_to_validate_on(tmp_path):
+    """As `vqkit` advises for few images."""
+    overrides = [*TINY, "data.validation=0", "data.test=0", "train.patience=1", "train.max_minutes=5"]
+    artifact = vqkit.train("emoji", tmp_path / "run", overrides=overrides)
+    assert artifact.metrics["split"] == "train" and artifact.metrics["step"] == 40
+    assert rows(tmp_path / "run", "train") and not rows(tmp_path / "run", "validation")
+    prior = vqkit.train_prior(tmp_path / "run", "emoji", overrides=["network.width=32", "train.steps=2"])
+    assert prior.wanted_prior().metrics["split"] == "train"
+
+
 def test_divergence_names_step_and_term(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step \d+: \S+ is (nan|inf)"):
         settings = [*TINY, "train.lr=1e30", "train.warmup=0", "train.clip_norm=0", "model.quantizer.kind=none"]
@@ -261,6 +271,18 @@ def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
     np.testing.assert_allclose(
         rows(folder, "validation")[-1]["psnr"], rows(run_folder, "validation")[-1]["psnr"], atol=0.05
     )
+
+
+def test_a_rank_without_validation_images_changes_nothing(tmp_path):
+    """One batch to validate on, of which the second rank sees none."""
+    settings = [*TINY, "train.steps=20", "data.validation=0.001"]
+    command = ["-m", "vqkit", "train", "emoji", *settings, "--out"]
+    for launcher, name in ((TWO_RANKS, "two"), ([sys.executable], "one")):
+        done = subprocess.run([*launcher, *command, tmp_path / name], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    one, two = (rows(tmp_path / name, "validation")[-1] for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert two["psnr"] == pytest.approx(one["psnr"], abs=0.05) and two["usage"] == pytest.approx(one["usage"], abs=0.05)
 
 
 def test_ranks_keep_one_codebook(tmp_path):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -205,30 +206,48 @@ class Run:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Figures of the averaged weights on the validation split."""
+        """Figures of the averaged weights on the validation split, where there is one."""
         begin, state, engine = time.perf_counter(), self.state, self.engine
         quantizer = self.task.quantizer(state.raw)
         counts = torch.zeros(0)
         if quantizer is not None:
             counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size, dtype=torch.long)
-        sums: dict[str, Tensor] = {}
         state.model.eval()
         with state.average.swapped():
-            for batch in self._validation_batches():
-                self._add_batch(batch, sums, counts)
+            sums = self._validation_sums(counts)
         state.model.train()
+        if sums:
+            row = self._means(sums)
+            if quantizer is not None:
+                row |= code_figures(quantizer.per_codebook(engine.sum(counts.to(engine.device)).cpu()))
+            if state.watch_plateau(row["loss"]):
+                self.stopped_by = "plateau"
+                self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")
+            if self.log:
+                seconds = time.perf_counter() - self.started
+                self.log.add({"step": state.step, "split": "validation", **row, "seconds": seconds})
+        state.validation_seconds = time.perf_counter() - begin
+
+    def _validation_sums(self, counts: Tensor) -> dict[str, Tensor]:
+        """Sums over this rank's batches of what is averaged, under the same names on every rank; none without a split.
+
+        A rank that has no batch learns the names from the first one, and counts nothing of it.
+        """
+        sums: dict[str, Tensor] = {}
+        for batch in self._validation_batches():
+            self._add_batch(batch, sums, counts)
+        if sums:
+            return sums
+        for batch in islice(self.task.validation_batches(), 1):
+            self._add_batch(batch, sums, counts)
+        counts.zero_()
+        return {name: torch.zeros_like(total) for name, total in sums.items()}
+
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the images of all ranks."""
         names = sorted(sums)
-        totals = dict(zip(names, engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
-        row = {name: value / totals["images"] for name, value in totals.items() if name != "images"}
-        if quantizer is not None:
-            row |= code_figures(quantizer.per_codebook(engine.sum(counts.to(engine.device)).cpu()))
-        if state.watch_plateau(row["loss"]):
-            self.stopped_by = "plateau"
-            self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")
-        now = time.perf_counter()
-        state.validation_seconds = now - begin
-        if self.log:
-            self.log.add({"step": state.step, "split": "validation", **row, "seconds": now - self.started})
+        totals = dict(zip(names, self.engine.sum(torch.stack([sums[name] for name in names])).tolist(), strict=True))
+        return {name: value / totals["images"] for name, value in totals.items() if name != "images"}
 
     def _validation_batches(self) -> Iterator[Batch]:
         """This rank's batches; all of them when the model is sharded, as shards must step together."""
