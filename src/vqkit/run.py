@@ -134,7 +134,7 @@ def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str
     waiting = resumed_config(folder)
     if resume:
         if waiting is None:
-            done = (folder / "config.json").exists()
+            done = (folder / "report.html").exists()  # the last that a run writes
             raise VqkitError(f"{folder} " + ("is finished" if done else "has no checkpoint") + ": nothing to resume")
         if recipe is not None or overrides:
             raise VqkitError("--resume goes on with the run's own settings; leave --recipe and key=value out")

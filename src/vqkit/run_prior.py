@@ -82,7 +82,7 @@ def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str
     waiting = resumed_config(work)
     if resume:
         if waiting is None:
-            done = (folder / PRIOR_FILE).exists()
+            done = (work / "report.html").exists()
             raise VqkitError(f"the prior of {folder} " + ("is finished" if done else "has no checkpoint to resume"))
         if recipe is not None or overrides:
             raise VqkitError("--resume goes on with the run's own settings; leave --recipe and key=value out")

@@ -208,6 +208,29 @@ def test_nothing_is_overwritten_and_resume_needs_something(run_folder, tmp_path)
         vqkit.train("emoji", tmp_path / "new", resume=True)
 
 
+def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path, monkeypatch):
+    """No checkpoint was due. The plateau that ended the steps stays their end, and is looked at once."""
+    settings = [*TINY, "train.steps=2000", "train.patience=2", "train.validate_every=5", "train.lr=1e-8"]
+    settings += ["train.checkpoint_every=100000", "losses.commitment=0"]
+    folder = tmp_path / "run"
+    with monkeypatch.context() as context:
+        context.setattr("vqkit.run.fit_coder", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            vqkit.train("emoji", folder, overrides=settings)
+    looks, before = rows(folder, "validation"), vqkit.load(folder)
+    artifact = vqkit.train("emoji", folder, resume=True)
+    assert artifact.content_id == before.content_id and artifact.metrics["stopped_by"] == "plateau"
+    assert artifact.coder is not None and (folder / "report.html").exists() and (folder / "README.md").exists()
+    assert rows(folder, "validation") == looks
+    with pytest.raises(VqkitError, match="is finished"):
+        vqkit.train("emoji", folder, resume=True)
+
+
+def interrupted(*given):
+    """Stands in for what Ctrl-C stops."""
+    raise KeyboardInterrupt
+
+
 LIMITED = (
     "import resource, signal, sys\n"
     "def limit(size):\n"

@@ -19,13 +19,17 @@ from .optimizers import build_optimizers
 from .remedies import Remedies
 from .task import Task
 
+COUNTERS = ("step", "elapsed", "validation_seconds", "validated_at", "stopped_by", "best_loss", "looks_without_gain")
+"""attributes that a checkpoint holds as they are"""
+
 
 class State:
     """Model, optimiser, averaged weights and counters of a run.
 
     model is called; raw is the module inside of it, whose names are saved. step counts finished optimiser steps,
-    elapsed their seconds over all sessions. guard is None without discrete codes; what it changed is in remedies. best
-    holds the averaged weights of the best validation, with patience.
+    elapsed their seconds over all sessions; validated_at is the step of the last look at the validation split,
+    stopped_by why there are no more steps, if so. guard is None without discrete codes; what it changed is in remedies.
+    best holds the averaged weights of the best validation, with patience.
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:
@@ -41,6 +45,7 @@ class State:
         self.remedies = self.guard.remedies if self.guard else Remedies([])
         self.best: dict[str, Tensor] = {}
         self.step, self.elapsed, self.validation_seconds = 0, 0.0, 0.0
+        self.validated_at, self.stopped_by = 0, ""
         self.best_loss, self.looks_without_gain = math.inf, 0
 
     def watch_plateau(self, loss: float) -> bool:
@@ -76,11 +81,7 @@ class State:
         }
         tensors = {f"{group}.{name}": full(value) for group, values in groups.items() for name, value in values.items()}
         counters = {
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "validation_seconds": self.validation_seconds,
-            "best_loss": self.best_loss,
-            "looks_without_gain": self.looks_without_gain,
+            **{name: getattr(self, name) for name in COUNTERS},
             "guard": guard[1],
             "data": self.task.fingerprint,
             "config": self.task.config(),
@@ -96,7 +97,7 @@ class State:
             raise VqkitError(
                 f"the data are not those that {path.parents[1]} was started with; --resume needs the same ones"
             )
-        for name in ("step", "elapsed", "validation_seconds", "best_loss", "looks_without_gain"):
+        for name in COUNTERS:
             setattr(self, name, counters[name])
         for name, live in self.raw.state_dict().items():
             copy_full(live, tensors[f"model.{name}"])

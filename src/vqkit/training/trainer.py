@@ -76,7 +76,6 @@ class Run:
         self.generator = torch.Generator(device=engine.device)
         self.log = RunLog(folder, self.state.step if checkpoint else None) if engine.is_main else None
         self.started = time.perf_counter() - self.state.elapsed
-        self.stopped_by = ""
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -86,7 +85,7 @@ class Run:
         batches = self.task.batches(state.step, engine.rank, engine.world_size)
         self.display.start(self._title())
         window = time.perf_counter(), state.step
-        while not self.stopped_by:
+        while not state.stopped_by:
             progress = self._progress(stop)
             if progress >= 1:
                 break
@@ -105,9 +104,10 @@ class Run:
                 window = time.perf_counter(), state.step
             if state.step % settings.checkpoint_every == 0:
                 state.save(self.folder)
-        if state.step % settings.validate_every:
+        if state.validated_at != state.step:
             self._validate()
         state.elapsed = time.perf_counter() - self.started
+        state.save(self.folder)  # measuring and fitting, which come now, may be stopped too
         self.display.update(1.0, {"step": state.step, "seconds": state.elapsed})
 
     def _progress(self, stop: threading.Event) -> float:
@@ -130,7 +130,7 @@ class Run:
                 f"interrupted at step {state.step}; the run is saved in {self.folder}: add --resume to go on"
             )
         if progress >= 1:
-            self.stopped_by = "steps" if state.step >= settings.steps else "max_minutes"
+            state.stopped_by = "steps" if state.step >= settings.steps else "max_minutes"
         return progress
 
     def _step(self, batch: Batch, progress: float) -> tuple[dict[str, Any], Output, Batch]:
@@ -221,12 +221,12 @@ class Run:
             if quantizer is not None:
                 row |= code_figures(quantizer.per_codebook(engine.sum(counts.to(engine.device)).cpu()))
             if state.watch_plateau(row["loss"]):
-                self.stopped_by = "plateau"
+                state.stopped_by = "plateau"
                 self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")
             if self.log:
                 seconds = time.perf_counter() - self.started
                 self.log.add({"step": state.step, "split": "validation", **row, "seconds": seconds})
-        state.validation_seconds = time.perf_counter() - begin
+        state.validated_at, state.validation_seconds = state.step, time.perf_counter() - begin
 
     def _validation_sums(self, counts: Tensor) -> dict[str, Tensor]:
         """Sums over this rank's batches of what is averaged, under the same names on every rank; none without a split.
@@ -285,7 +285,7 @@ class Run:
         model.load_state_dict(weights)
         figures = {
             "step": state.step,
-            "stopped_by": self.stopped_by,
+            "stopped_by": state.stopped_by,
             "training_seconds": state.elapsed,
             "images_per_second": state.step * self.settings.batch_size / state.elapsed,
             "parameters": num_parameters(model),
