@@ -152,6 +152,14 @@ def test_errors_name_the_file(tmp_path: Path, astronaut: Image.Image) -> None:
         load_picture(b"hello")
 
 
+def test_documents_under_the_name_of_a_picture_are_not_run(tmp_path: Path, astronaut: Image.Image) -> None:
+    (tmp_path / "picture.png").write_bytes(encoded(astronaut.resize((8, 8)), "eps"))
+    with pytest.raises(VqkitError, match="picture.png: not a picture"):
+        load_picture(tmp_path / "picture.png")
+    with pytest.raises(Image.UnidentifiedImageError), (tmp_path / "picture.png").open("rb") as file:
+        probe(file)
+
+
 def bomb(side: int = 20000) -> bytes:
     """A PNG of a few bytes that promises side x side pixels."""
 

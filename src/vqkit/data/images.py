@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
@@ -23,8 +24,8 @@ Raw: TypeAlias = "str | Path | bytes | np.ndarray"
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
-# These need programs outside Pillow, or Pillow only knows their header.
-_UNREADABLE_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# These need programs outside Pillow, or hold a file of any format, or Pillow only knows their header.
+_UNREADABLE_FORMATS = {"EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -66,10 +67,16 @@ def pillow_warnings() -> Iterator[None]:
         yield
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Formats that Pillow reads by itself, in the order in which it tries them: a file's name says nothing for sure."""
+    Image.init()
+    return tuple(kind for kind in Image.ID if kind not in _UNREADABLE_FORMATS)
+
+
 def picture_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of the formats that Pillow reads by itself."""
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, kind in known if kind in Image.OPEN and kind not in _UNREADABLE_FORMATS)
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats())
 
 
 def picture_paths(files: Iterable[str | Path]) -> Iterator[Path]:
@@ -83,7 +90,7 @@ def picture_paths(files: Iterable[str | Path]) -> Iterator[Path]:
 
 def probe(file: BinaryIO) -> Header:
     """Header of an open picture file; no pixel is decoded. Any exception of Pillow: `reason` words it."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=_formats()) as image:
         height, width = image.height, image.width
         if _orientation(image) >= 5:
             height, width = width, height
@@ -93,7 +100,7 @@ def probe(file: BinaryIO) -> Header:
 def reason(error: BaseException) -> str:
     """One line that says why a picture cannot be used."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture in any format that Pillow reads"
+        return "not a picture in any format that Pillow reads by itself"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?)"
     return " ".join(str(error).split()) or type(error).__name__
@@ -121,7 +128,7 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
     """uint8 (height, width, channels) brought to `target`. Raises whatever Pillow raises; see `pillow_warnings`."""
     if isinstance(raw, np.ndarray):
         return convert(Image.fromarray(raw[:, :, 0] if raw.shape[2] == 1 else raw), target)
-    with Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw) as image:
+    with Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=_formats()) as image:
         turn = _TURNS.get(_orientation(image))
         if target.size is not None and image.format == "JPEG":
             # Twice the size that is wanted: the last halving is left to the good filter. Square, as it may be turned.
