@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vqkit.apps.evaluate_prior import nearest_images, nearness
 from vqkit.config import DataConfig
@@ -52,3 +53,14 @@ def test_without_held_out_images_there_is_no_yardstick(tmp_path):
     found = nearness(SimpleNamespace(reconstruct=blurred), data, noise(2, 0))
     assert not len(found.reconstructed_distances) and not len(found.held_out_distances)
     assert found.distances.tolist() == [0, 0]
+
+
+def test_a_held_out_file_that_broke_while_it_was_streamed_is_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        Image.fromarray(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(tmp_path / f"{number:02}.png")
+    data = open_images(tmp_path, DataConfig(max_memory_mb=1, validation=0.3, test=0.0), seed=0)
+    assert not data.in_memory
+    (tmp_path / data.names[data.splits["validation"][0]]).write_bytes(b"broken")
+    found = nearness(SimpleNamespace(reconstruct=blurred), data, np.zeros((1, 128, 128, 3), np.uint8))
+    assert len(found.held_out_distances) == len(data.splits["validation"]) - 1

@@ -109,10 +109,13 @@ def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, counts: Ten
 def nearness(artifact: Artifact, data: ImageData, samples: np.ndarray) -> Nearness:
     """Of samples uint8 (N, H, W, C), and of at most NUM_HELD_OUT images of the validation or else the test split.
 
+    Files of a streamed set that cannot be decoded are left out.
     Errors: VqkitError when the training split is empty.
     """
     split = "validation" if len(data.splits["validation"]) else "test"
-    held_out = data.read(data.splits[split][:NUM_HELD_OUT]).permute(0, 2, 3, 1).contiguous().numpy()
+    indices = data.splits[split][:NUM_HELD_OUT]
+    images = data.read(indices) if data.in_memory else data.read_good(indices)[1]
+    held_out = images.permute(0, 2, 3, 1).contiguous().numpy()
     reconstructions = artifact.reconstruct(held_out) if len(held_out) else held_out
     apart = [nearest_images(data, images)[1] for images in (reconstructions, held_out)]
     return Nearness(*nearest_images(data, samples), *apart)
