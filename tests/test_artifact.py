@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vqkit
+from vqkit import cli
 from vqkit.errors import VqkitError
 
 
@@ -121,6 +122,7 @@ def change(folder: Path, edit) -> None:
         (lambda s: s["config"]["model"]["network"].update(widht=3), "unknown key 'widht'"),
         (lambda s: s["data"].update(normalisation={"mean": [0.5]}), "normalisation"),
         (lambda s: s["data"].pop("size"), "size"),
+        (lambda s: s["data"].pop("name"), "name"),
         (lambda s: s["data"].update(channels=10**9), "channels"),
     ],
 )
@@ -153,6 +155,41 @@ def test_a_folder_that_is_no_artifact(tmp_path):
     (tmp_path / "config.json").write_text(" " * (5 << 20))
     with pytest.raises(VqkitError, match="larger than"):
         vqkit.load(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(VqkitError, match="cannot read"):
+        vqkit.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["coder.safetensors", "lossless.safetensors"])
+def test_a_coder_of_types_that_numpy_has_not_got(copy, name, dtype):
+    save_file({"grid": torch.zeros(2, dtype=dtype)}, copy / name)
+    with pytest.raises(VqkitError, match="cannot read the coder"):
+        vqkit.load(copy)
+
+
+def test_a_prior_whose_header_is_nested_without_end(copy):
+    save_file({"x": torch.zeros(1)}, copy / "prior.safetensors", metadata={"prior": "[" * 100_000})
+    with pytest.raises(VqkitError, match="cannot read the prior"):
+        vqkit.load(copy)
+
+
+@pytest.mark.parametrize(
+    "rates", [3, [1], {"low": 3}, {"low": {}}, {"low": {"num_stages": "1", "weight": 0, "bits": 1, "psnr": 1}}]
+)
+def test_rates_that_are_no_rates(copy, rates):
+    metrics = json.loads((copy / "metrics.json").read_text())
+    (copy / "metrics.json").write_text(json.dumps({**metrics, "rates": rates}))
+    with pytest.raises(VqkitError, match="fit the coder anew"):
+        vqkit.load(copy).codec(rate="low")
+
+
+def test_figures_of_a_wrong_form_are_one_sentence(copy, capsys):
+    (copy / "metrics.json").write_text(json.dumps({"rates": {"low": 3}}))
+    assert cli.main(["info", str(copy)]) == 2
+    assert (
+        capsys.readouterr().err == "vqkit: 'rates' in metrics.json is not what vqkit wrote; take it out of the file\n"
+    )
 
 
 def test_codes_are_checked_against_their_own_codebook_and_stages_may_be_left_out(tmp_path):

@@ -55,6 +55,16 @@ def test_mistakes_are_named_with_a_remedy(override, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("depth", [5, 100])
+def test_hierarchies_are_bounded_before_they_are_built(depth):
+    tree: dict = {"kind": "vq"}
+    for _ in range(depth):
+        tree = {"kind": "hierarchical", "grid_dims": 3, "top": tree}
+    with pytest.raises(VqkitError, match="at most 4096 codes") as caught:
+        config.from_tree({"model": {"quantizer": tree}})
+    assert len(str(caught.value)) < 1000
+
+
 def test_every_mistake_is_named_at_once():
     with pytest.raises(VqkitError) as caught:
         config.load("images", ["train.lrr=1", "train.steps=0"])

@@ -159,8 +159,8 @@ class Artifact:
     def rates(self) -> dict[str, Rate]:
         """What `rate` may be, by growing size, as measured when the coder was fitted."""
         try:
-            return {name: Rate(**point) for name, point in self.metrics.get("rates", {}).items()}
-        except (AttributeError, TypeError) as error:
+            return {name: Rate.read(point) for name, point in self.metrics.get("rates", {}).items()}
+        except (AttributeError, TypeError, ValueError) as error:
             raise VqkitError("the rates in metrics.json are not what vqkit wrote; fit the coder anew") from error
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
@@ -328,6 +328,7 @@ class Artifact:
         config = from_tree(settings["config"], where=str(folder / "config.json"))
         metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
         try:
+            settings["data"]["name"] = str(settings["data"]["name"])
             shape = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
             pixels = Normalisation.from_dict(settings["data"]["normalisation"])
             if len(pixels.std) != shape[0]:
@@ -396,7 +397,7 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
             path, lambda: build_prior_network(config, artifact.model, artifact.size, len(classes), captions)
         )
         return Prior(config, network.eval(), classes, dict(header["metrics"]))
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OSError, SafetensorError) as error:
         raise VqkitError(f"cannot read the prior {path}: {error}") from error
 
 

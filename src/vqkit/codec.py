@@ -128,7 +128,7 @@ def load_coder(path: Path, content_id: str, read: Callable[[Mapping[str, np.ndar
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             owner = (file.metadata() or {}).get("content_id")
         coder = read(tensors)
-    except (ValueError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, AttributeError, OSError, SafetensorError) as error:  # a type that NumPy has not got
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
     if owner != content_id:
         raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")

@@ -7,8 +7,9 @@ Chou et al. 1989, with the quantizer's own choice where the weight is 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,14 @@ class Rate:
     weight: float
     bits: float
     psnr: float
+
+    @classmethod
+    def read(cls, point: Mapping[str, Any]) -> Rate:
+        """Of a metrics.json, which anyone may have written. TypeError and ValueError for what is no point."""
+        found = cls(**point)
+        if not (isinstance(found.num_stages, int) and found.num_stages >= 1 and float(found.weight) >= 0):
+            raise ValueError(f"{point} is no point between few bits and a good picture")
+        return found
 
 
 @torch.autocast("cpu", enabled=False)

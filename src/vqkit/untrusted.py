@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise VqkitError(f"{path.parent} is not a vqkit artifact: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VqkitError(f"cannot read {path}: {error}") from error
     if not isinstance(tree, dict):
         raise VqkitError(f"{path} is not a vqkit file")

@@ -182,6 +182,10 @@ class ProductConfig(Section):
         return without_projection(self, self.group)
 
 
+MAX_CODEBOOKS = 1 << 12
+"""of a hierarchy: every further grid has four or eight times as many"""
+
+
 class HierarchicalConfig(Section):
     """Two grids: a coarse one first, then a fine one that is told the coarse (VQ-VAE-2, Razavi et al. 2019)."""
 
@@ -219,6 +223,27 @@ class HierarchicalConfig(Section):
     """channels of the latents around the quantizer"""
     grid_dims: Literal[1, 2, 3] = 2
     """dimensions of the grid: 1 for sequences, 2 for images, 3 for volumes and video"""
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> HierarchicalConfig:
+        if _num_codebooks(self) > MAX_CODEBOOKS:
+            raise ValueError(f"a hierarchy has at most {MAX_CODEBOOKS} codes in a cell of its coarsest grid")
+        return self
+
+
+def _num_codebooks(section: Section) -> int:
+    """Codes of a position, of a hierarchy those of a cell of its coarsest grid, as the quantizer will have them."""
+    match section:
+        case ResidualConfig():
+            return section.num_stages
+        case ProductConfig():
+            return section.num_groups * _num_codebooks(section.group)
+        case HierarchicalConfig():
+            top, depth = section.top, 1
+            while isinstance(top, HierarchicalConfig):
+                top, depth = top.top, depth + 1
+            return _num_codebooks(section.top) + _num_codebooks(section.bottom) * 2 ** (depth * section.grid_dims)
+    return 1
 
 
 QuantizerConfig: TypeAlias = Annotated[
