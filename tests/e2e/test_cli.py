@@ -1,6 +1,8 @@
 """Every command through the real entry point on real pictures."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vqkit import cli
+from vqkit.apps.reconstruct import reconstruct
 from vqkit.data import load_picture
 
 from ..conftest import TINY
@@ -105,6 +108,35 @@ def test_reconstruct_keeps_sizes_skips_bad_files_and_overwrites_nothing(run_fold
     before = (out / "003.png").read_bytes()
     vqkit("reconstruct", run_folder, pictures / "003.png", "--out", out)
     assert (out / "003.png").read_bytes() == before and (out / "003-2.png").exists()
+
+
+def test_a_picture_that_is_half_written_is_not_left(artifact, pictures, tmp_path, monkeypatch):
+    def half(self, target, **how):
+        Path(target).write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        list(reconstruct(artifact, [pictures / "003.png"], tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_no_text_are_shown_as_far_as_they_can_be(run_folder, pictures, tmp_path, monkeypatch):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_bytes((pictures / "003.png").read_bytes())
+    printed = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr("sys.stdout", printed)
+    assert cli.main(["reconstruct", str(run_folder), str(tmp_path / name), "--out", str(tmp_path / "out")]) == 0
+    printed.flush()
+    assert b"caf\\udce9.png" in printed.buffer.getvalue()
+
+
+def test_a_sample_sheet_takes_any_name_and_overwrites_nothing(tmp_path, capsys):
+    sheet = tmp_path / "sheet"
+    for _ in range(2):
+        assert cli.main(["data", "digits", "--sheet", str(sheet)]) == 0
+    assert capsys.readouterr().out.endswith("sheet-2\n")
+    assert (tmp_path / "sheet-2").read_bytes() == sheet.read_bytes()
 
 
 def test_info_recipes_and_data(run_folder, pictures, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +12,7 @@ from PIL import Image
 from ..artifact import Artifact
 from ..data import load_picture, picture_paths
 from ..errors import VqkitError
-from ..files import free_name
+from ..files import free_name, write_whole
 from ..metrics import picture_psnr
 
 
@@ -48,10 +49,10 @@ def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -
             continue
         pixels = artifact.reconstruct(original)
         target = free_name(folder / f"{source.stem}.png")
+        picture = Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels)
         try:
-            Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels).save(target)
+            write_whole(target, partial(picture.save, format="PNG"))
         except OSError as error:
-            target.unlink(missing_ok=True)
             raise VqkitError(f"cannot write {target}: {error.strerror or error}") from error
         size = original.shape[0], original.shape[1]
         yield Reconstruction(source, target, picture_psnr(pixels, original), artifact.model.bits_per_image(size), size)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from . import arguments
-from .printing import Commands, plain, print_figures, progress_bar
+from .printing import Commands, plain, print_figures, progress_bar, write_new
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,11 +121,16 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data(parser)
     arguments.add_settings(parser, "data.key=value", "settings, as for train")
     arguments.add_recipe(parser, "whose data settings to use")
-    parser.add_argument("--sheet", metavar="FILE.png", help="sample sheet (default: NAME-samples.png)")
+    parser.add_argument(
+        "--sheet",
+        metavar="FILE.png",
+        help="sample sheet (default: NAME-samples.png); a name that is taken gets a number",
+    )
 
 
 def _data(options: argparse.Namespace) -> int:
     from ..data import open_images, sample_sheet
+    from ..report.pictures import png_bytes
     from ..run import load_settings
 
     config = load_settings(options.data, options.recipe, options.settings)
@@ -141,8 +146,7 @@ def _data(options: argparse.Namespace) -> int:
     if sheet.exists() and not options.sheet:
         print(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")
         return 0
-    sample_sheet(data).save(sheet)
-    print(f"{'sample sheet':<14} {sheet}")
+    print(f"{'sample sheet':<14} {write_new(sheet, png_bytes(sample_sheet(data)), quiet=True)}")
     return 0
 
 

@@ -66,8 +66,8 @@ class progress_bar:
         self.bar.stop()
 
 
-def write_new(path: Path, content: bytes, quiet: bool = False) -> None:
-    """A file under this name or, if it is taken, the next free one; VqkitError when it cannot be written."""
+def write_new(path: Path, content: bytes, quiet: bool = False) -> Path:
+    """The file under this name or, if it is taken, the next free one; VqkitError when it cannot be written."""
     from ..files import free_name, write_bytes
 
     target = free_name(path)
@@ -77,3 +77,4 @@ def write_new(path: Path, content: bytes, quiet: bool = False) -> None:
         raise VqkitError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
     if not quiet:
         print(target)
+    return target
