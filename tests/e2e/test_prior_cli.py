@@ -176,6 +176,9 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys):
         (["outpaint", "{folder}", "{picture}", "--expand", "0"], "adds nothing"),
         (["variations", "{folder}", "{picture}", "--strength", "2"], "between 0"),
         (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
+        (["generate", "{folder}", "--class", "flags", "--cfg-interval", "0.8,0.2"], "must rise"),
+        (["generate", "{folder}", "--cfg", "3"], "give --class or --prompt"),
+        (["outpaint", "{folder}", "{picture}", "--expand", "4", "--blend", "-1"], "--blend=-1 must be at least 0"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image, tmp_path, capsys):
@@ -186,6 +189,12 @@ def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and message in errors[0], errors
     assert not (tmp_path / "x.png").exists()
+
+
+def test_files_are_scored_under_one_class(folder, image, tmp_path, capsys):
+    Image.fromarray(image[0]).save(tmp_path / "picture.png")
+    assert cli.main(["score", str(folder), str(tmp_path / "picture.png"), "--class", "flags,symbols"]) == 2
+    assert "one class or prompt" in capsys.readouterr().err
 
 
 def test_a_second_prior_and_one_of_another_model_are_refused(folder, tmp_path):

@@ -11,6 +11,7 @@ import torch
 
 from ..artifact import Artifact
 from ..data.images import Target, decode, pillow_warnings, reason
+from ..errors import VqkitError
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,12 @@ def score(
 ) -> Iterator[Score]:
     """Score picture files, brought to the size of training as in training; yields as it goes, skips what is broken.
 
-    Errors: VqkitError without a prior, and for a class or prompt that it does not know.
+    classes, prompts: one for all files. Errors: VqkitError without a prior, for several classes or prompts, and for one
+    that it does not know.
     """
     prior = artifact.wanted_prior()
+    if max(len(classes), len(prompts)) > 1:
+        raise VqkitError("files are scored under one class or prompt; score those of another in a second call")
     condition = prior.told(1, classes, prompts)
     target = Target(artifact.size, artifact.channels, artifact.config.data.background, artifact.config.data.fit)
     quantiles = np.array(prior.metrics.get("bits_quantiles") or [])

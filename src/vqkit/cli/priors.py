@@ -69,6 +69,10 @@ def _drawing(options: argparse.Namespace) -> Drawing:
     """What the options ask for. VqkitError for values that make no sense."""
     from ..model.prior import Drawing, Sampling
 
+    given, classes = vars(options), _classes(options)
+    prompts = given.get("prompt") or []
+    cfg, blend = given.get("cfg", 1.0), given.get("blend", 0)
+    first, last = _pair(given.get("cfg_interval", "0,1"), "--cfg-interval")
     checks = [
         (options.num >= 1, f"--num={options.num} must be at least 1"),
         (options.temperature >= 0, f"--temperature={options.temperature} must be at least 0"),
@@ -76,15 +80,16 @@ def _drawing(options: argparse.Namespace) -> Drawing:
         (0 < options.top_p <= 1, f"--top-p={options.top_p} must lie in (0, 1]"),
         (options.seed >= 0, f"--seed={options.seed} must be at least 0"),
         (options.steps is None or options.steps >= 1, f"--steps={options.steps} must be at least 1"),
+        (cfg == 1 or classes or prompts, f"--cfg={cfg:g} guides by a class or prompt: give --class or --prompt too"),
+        (0 <= first < last <= 1, f"--cfg-interval={first:g},{last:g} must rise, from 0 at least to 1 at most"),
+        (blend >= 0, f"--blend={blend} must be at least 0"),
     ]
     for is_good, message in checks:
         if not is_good:
             raise VqkitError(message)
-    given = vars(options)
-    interval = _pair(given.get("cfg_interval", "0,1"), "--cfg-interval")
-    guidance = given.get("cfg", 1.0), interval, given.get("cfg_ramp", "constant")
+    guidance = cfg, (first, last), given.get("cfg_ramp", "constant")
     sampling = Sampling(options.temperature, options.top_k, options.top_p, *guidance)
-    return Drawing(_classes(options), given.get("prompt") or [], options.steps, options.seed, sampling)
+    return Drawing(classes, prompts, options.steps, options.seed, sampling)
 
 
 def _classes(options: argparse.Namespace) -> list[str]:
