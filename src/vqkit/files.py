@@ -30,8 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """`content` as the file `path` in UTF-8, whole or not at all."""
-    write_bytes(path, content.encode("utf-8"))
+    """`content` as the file `path` in UTF-8, whole or not at all; escapes for names of files that are no text."""
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def free_name(path: Path) -> Path:

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -47,6 +48,11 @@ def test_strings_are_escaped():
     ))  # fmt: skip
     assert_escaped(text)
     assert "onerror=alert(1)" in Page(text).text
+
+
+def test_names_of_files_that_are_no_text_are_shown_with_escapes(tmp_path):
+    write_report(dataclasses.replace(summary(), title=os.fsdecode(b"caf\xe9")), tmp_path / "report.html")
+    assert "caf\\udce9" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_is_missing_is_left_out():

@@ -32,7 +32,7 @@ def write_card(summary: RunSummary, folder: Path) -> None:
     pictures = _pictures(summary)
     for name, content in pictures.items():
         write_bytes(folder / "samples" / name, content)
-    write_bytes(folder / "README.md", card_text(summary, folder.resolve().name, list(pictures)).encode("utf-8"))
+    write_text(folder / "README.md", card_text(summary, folder.resolve().name, list(pictures)))
 
 
 def _pictures(summary: RunSummary) -> dict[str, bytes]:

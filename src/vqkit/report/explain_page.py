@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..files import write_text
 from . import figures
 from .pictures import code_map, data_uri
 from .tables import Row
@@ -32,7 +32,7 @@ def write_explanation(explanation: Mapping[str, Any], path: Path, *, title: str,
     old file or the whole new one.
     """
     page = render_explanation(explanation, title=title, command=command, settings=settings)
-    write_bytes(Path(path), page.encode("utf-8"))
+    write_text(Path(path), page)
 
 
 def render_explanation(explanation: Mapping[str, Any], *, title: str, command: str, settings: str) -> str:

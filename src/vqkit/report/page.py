@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..files import write_text
 from . import figures
 from .pictures import code_map, data_uri
 from .summary import Ranked, RunSummary
@@ -25,7 +25,7 @@ def write_report(summary: RunSummary, path: Path) -> None:
 
     ValueError if originals and reconstructions do not pair up.
     """
-    write_bytes(Path(path), render(summary).encode("utf-8"))
+    write_text(Path(path), render(summary))
 
 
 def render(summary: RunSummary) -> str:

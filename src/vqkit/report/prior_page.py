@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..files import write_text
 from . import figures
 from .prior_verdict import derived_figures, judge_prior, near_copies
 from .summary import PriorSummary
@@ -23,7 +23,7 @@ def write_prior_report(summary: PriorSummary, path: Path) -> None:
 
     ValueError if samples, nearest images, distances and labels do not belong together.
     """
-    write_bytes(Path(path), render_prior(summary).encode("utf-8"))
+    write_text(Path(path), render_prior(summary))
 
 
 def render_prior(summary: PriorSummary) -> str:
