@@ -88,6 +88,22 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(folder, run_folder, 
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(run_folder, tmp_path, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    copy = tmp_path / "model"
+    shutil.copytree(run_folder, copy)
+    with monkeypatch.context() as context:
+        context.setattr("vqkit.run_prior.nearness", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            vqkit.train_prior(copy, "emoji", "prior", [*SMALL, "train.steps=2", "train.checkpoint_every=1000"])
+    assert vqkit.train_prior(copy, "emoji", resume=True).wanted_prior().metrics["step"] == 2
+    assert (copy / "prior" / "report.html").exists()
+    with pytest.raises(VqkitError, match="is finished"):
+        vqkit.train_prior(copy, "emoji", resume=True)
+
+
 def test_generated_images_do_not_depend_on_their_number(artifact):
     drawing = Drawing(classes=["Flags", "objects"], seed=3)
     many = generate(artifact, 18, drawing=drawing, frames=True)
