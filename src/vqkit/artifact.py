@@ -199,10 +199,8 @@ class Artifact:
 
         The encoder takes each image alone: sums of floats, and codes at an edge, may depend on the rest of a batch.
         """
-        batch = self._batch(images)
+        batch = self._batch(images, exact=codec.lossless)
         if codec.lossless:
-            if batch.is_floating_point():
-                raise ValueError("lossless files are of uint8 pixels, not of floating-point ones")
             return batch.numpy().astype(np.int64)
         ones = [self.standardise(one) for one in batch.split(1)]
         if codec.weight and isinstance(codec.engine, IntegerPrior):
@@ -216,10 +214,10 @@ class Artifact:
         """One image -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
         lossless: of its pixels, each of which comes back, at the size that this takes. rate: one of `rates`. VqkitError
-        for a model without codebooks, OutOfBounds for an image of too many codes; ValueError for several and as
-        `encode`.
+        for a model without codebooks, OutOfBounds for an image of too many codes; ValueError for several, as `encode`,
+        and with lossless for a PIL image that the model's channels of 8 bits cannot hold in full.
         """
-        batch, codec = self._batch(image), self.codec(lossless=lossless, rate=rate)
+        batch, codec = self._batch(image, exact=lossless), self.codec(lossless=lossless, rate=rate)
         if len(batch) != 1:
             raise ValueError(f"compress takes one image, got {len(batch)}")
         size = batch.shape[2], batch.shape[3]
@@ -280,8 +278,8 @@ class Artifact:
         """(B, C, H, W) uint8, or float in [0, 255] -> what the model takes, channels last."""
         return self.normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
 
-    def _batch(self, images: Images) -> Tensor:
-        return as_batch(images, self.channels, self.config.data.background)
+    def _batch(self, images: Images, *, exact: bool = False) -> Tensor:
+        return as_batch(images, self.channels, self.config.data.background, exact=exact)
 
     # ------------------------------------------------------------------------------------------------------- files
 

@@ -15,18 +15,23 @@ from .data.images import Target, convert
 Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
 
 
-def as_batch(images: Images, channels: int, background: tuple[int, int, int]) -> Tensor:
-    """Any accepted form -> (B, C, H, W), uint8 or float in [0, 255]; see Artifact. ValueError for all others."""
+def as_batch(images: Images, channels: int, background: tuple[int, int, int], *, exact: bool = False) -> Tensor:
+    """Any accepted form -> (B, C, H, W), uint8 or float in [0, 255]; see Artifact. ValueError for all others.
+
+    exact: uint8, and ValueError also for images that lose anything, as far as an image that is loaded still tells.
+    """
     if isinstance(images, Image.Image):
         images = [images]
     if isinstance(images, (list, tuple)):
-        target = Target(None, channels, background)
+        target = Target(None, channels, background, exact=exact)
         arrays = [convert(image, target) for image in images]
         if len({array.shape for array in arrays}) != 1:
             raise ValueError(f"images must have one size, got {sorted({array.shape[:2] for array in arrays})}")
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
     values = as_tensor(images)
     if values.is_floating_point() and values.dim() == 4:
+        if exact:
+            raise ValueError("lossless files are of uint8 pixels, not of floating-point ones")
         if not bool(((values >= 0) & (values <= 1)).all()):
             raise ValueError("floating-point images must lie in [0, 1]")
         pixels = values.float() * 255

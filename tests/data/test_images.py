@@ -63,6 +63,68 @@ def test_sixteen_bits_use_their_full_range() -> None:
     assert np.array_equal(load_picture(pgm, 1)[:, :, 0], ramp >> 8)
 
 
+def png16(kind: int, values: int) -> bytes:
+    """A PNG of 2 x 2 pixels of 16 bits, of a colour type with so many values a pixel; Pillow writes none."""
+    rows = (b"\0" + bytes(range(4 * values))) * 2
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def palette(*colours: tuple[int, ...]) -> Image.Image:
+    """A palette picture of as many pixels as colours."""
+    image = Image.new("P", (len(colours), 1))
+    image.putpalette([value for colour in colours for value in colour])
+    image.putdata(range(len(colours)))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("stored", "channels", "words"),
+    [
+        (png16(0, 1), 1, "16-bit, .* 8-bit grey only"),
+        (png16(2, 3), 3, "16-bit RGB, .* 8-bit RGB only"),
+        (png16(6, 4), 4, "16-bit RGBA"),
+        (b"P6 1 1 65535\n" + bytes(6), 3, "16-bit RGB"),
+        (b"P5 1 1 65535\n" + bytes(2), 3, "16-bit"),
+        (encoded(Image.new("RGB", (2, 2)), "jpeg2000"), 3, "JPEG2000"),
+        (encoded(Image.new("F", (2, 2)), "tiff"), 1, "of mode F"),
+        (encoded(Image.new("CMYK", (2, 2)), "tiff"), 3, "of mode CMYK"),
+        (encoded(Image.new("RGB", (2, 2)), "png"), 1, "8-bit RGB, .* 8-bit grey only"),
+        (encoded(Image.new("RGBA", (2, 2)), "png"), 1, "8-bit RGBA"),
+        (encoded(Image.new("RGBA", (2, 2)), "png"), 3, "8-bit RGBA, .* 8-bit RGB only"),
+        (encoded(Image.new("LA", (2, 2)), "png"), 1, "8-bit grey with alpha, .* 8-bit grey only"),
+        (encoded(Image.new("RGB", (2, 2)), "png", transparency=(0, 0, 0)), 3, "8-bit RGB with transparency"),
+        (encoded(palette((9, 9, 9), (1, 2, 3)), "png"), 1, "palette"),
+        (encoded(palette((9, 9, 9), (1, 2, 3)), "png", transparency=1), 3, "palette with transparency"),
+    ],
+)
+def test_what_would_lose_anything_is_refused_where_all_must_come_back(stored: bytes, channels: int, words: str) -> None:
+    assert load_picture(stored, channels).shape[2] == channels
+    with pytest.raises(VqkitError, match=words):
+        load_picture(stored, channels, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("image", "channels"),
+    [
+        (Image.new("1", (3, 2), 1), 1),
+        (Image.new("L", (3, 2), 77), 3),
+        (palette((9, 9, 9), (200, 200, 200)), 1),
+        (palette((9, 8, 7), (1, 2, 3)), 3),
+        (Image.new("RGBA", (3, 2), (1, 2, 3, 4)), 4),
+        (Image.new("LA", (3, 2), (1, 2)), 2),
+    ],
+)
+def test_what_loses_nothing_passes_where_all_must_come_back(image: Image.Image, channels: int) -> None:
+    found = load_picture(encoded(image, "png"), channels, exact=True)
+    back = Image.fromarray(found[:, :, 0] if channels == 1 else found)
+    assert np.array_equal(back.convert("RGBA"), image.convert("RGBA"))
+
+
 def test_floats_by_their_range() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     expected = np.arange(256).reshape(16, 16)

@@ -47,6 +47,23 @@ def test_pixels_come_back_from_files_and_bundles(run_folder, pictures, tmp_path,
     assert cli.main(["verify", str(tmp_path / "all.vq")]) == 0, "the model is found below this folder"
 
 
+def test_pictures_that_the_model_cannot_hold_are_named_and_left_out(run_folder, artifact, pictures, tmp_path, capsys):
+    Image.new("RGBA", (3, 2), (1, 2, 3, 99)).save(tmp_path / "alpha.png")
+    Image.new("I;16", (3, 2), 999).save(tmp_path / "deep.png")
+    command = ["compress", str(run_folder), str(tmp_path), "--lossless"]
+    assert cli.main([*command, "--out-dir", str(tmp_path / "vq")]) == 1
+    assert sorted(path.stem for path in (tmp_path / "vq").iterdir()) == sorted(pictures)
+    said = capsys.readouterr()
+    assert "alpha" not in said.out and "deep" not in said.out
+    assert "alpha.png: it is 8-bit RGBA, and a lossless file of this model keeps 8-bit RGB only" in said.err
+    assert "deep.png: it is 16-bit" in said.err
+    for name in ("alpha", "deep"):
+        image = Image.open(tmp_path / f"{name}.png")
+        with pytest.raises(ValueError, match="lossless file of this model keeps"):
+            artifact.compress(image, lossless=True)
+        assert artifact.compress(image)
+
+
 def test_what_was_fitted_to_emoji_makes_emoji_smaller(artifact, pictures):
     without = replace(artifact, lossless=None)
     sizes = [len(one.compress(pictures["emoji"], lossless=True)) for one in (artifact, without)]

@@ -95,7 +95,8 @@ def compress(
     """Write pictures, or those of folders, as .vq files: into `folder`, a single one as `target`, with `bundle` all.
 
     Yields as it goes; a picture that cannot be read is reported and left out. Nothing is overwritten without `force`:
-    in a folder a name that is taken gets a number. lossless: files of pixels, not of codes. rate: one of rates.NAMES.
+    in a folder a name that is taken gets a number. lossless: files of pixels, not of codes; pictures that the model's
+    channels cannot hold in full are left out, too. rate: one of rates.NAMES.
     Errors: VqkitError without codebooks, without pictures, for a rate that the model does not have, and when the target
     is there or cannot be written.
     """
@@ -198,7 +199,7 @@ def _alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
 
 def _load(artifact: Artifact, codec: Codec, source: Path) -> tuple[np.ndarray | None, str | None]:
     try:
-        image = load_picture(source, artifact.channels, artifact.config.data.background)
+        image = load_picture(source, artifact.channels, artifact.config.data.background, exact=codec.lossless)
         codec.grid((image.shape[0], image.shape[1]))
     except VqkitError as error:
         return None, str(error)

@@ -23,6 +23,18 @@ Raw: TypeAlias = "str | Path | bytes | np.ndarray"
 """a path, the bytes of a picture file, or decoded pixels (H, W, C) uint8"""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_NAMES = {
+    "1": "1-bit",
+    "P": "a picture with a palette",
+    "L": "8-bit grey",
+    "LA": "8-bit grey with alpha",
+    "RGB": "8-bit RGB",
+    "RGBA": "8-bit RGBA",
+}
+_HELD = {1: {"L"}, 2: {"L", "LA"}, 3: {"L", "RGB"}, 4: {"L", "LA", "RGB", "RGBA"}}
+"""modes of which these channels hold every value"""
+_DEPTH_UNKNOWN = {"AVIF", "JPEG2000"}
+"""formats that Pillow cuts down to 8 bits without saying so"""
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 # These need programs outside Pillow, or hold a file of any format, or Pillow only knows their header.
 _UNREADABLE_FORMATS = {"EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG"}
@@ -39,12 +51,16 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What every picture is brought to: size (height, width) or None = its own, channels 1-4, and how."""
+    """What every picture is brought to: size (height, width) or None = its own, channels 1-4, and how.
+
+    exact: a picture that would lose anything on the way is refused; for pictures that keep their size.
+    """
 
     size: tuple[int, int] | None
     channels: int
     background: tuple[int, ...] = (255, 255, 255)
     fit: Literal["crop", "resize", "patches"] = "crop"
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,18 +123,19 @@ def reason(error: BaseException) -> str:
 
 
 def load_picture(
-    file: Raw | BinaryIO, channels: int = 3, background: tuple[int, ...] = (255, 255, 255)
+    file: Raw | BinaryIO, channels: int = 3, background: tuple[int, ...] = (255, 255, 255), *, exact: bool = False
 ) -> np.ndarray:  # (H, W, C)
     """One picture as uint8 (height, width, channels), at its own size, turned upright, first frame of an animation.
 
     channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; without alpha, transparent pixels show `background` (RGB, 0-255).
     16-bit values are divided by 256; floats are read as [0, 1], or as [0, 255] when the picture goes above 1.
-    Errors: VqkitError naming the file if it is missing, broken, or its values have no known range.
+    Errors: VqkitError naming the file if it is missing, broken, or its values have no known range; with `exact` also
+    if a value is lost in any of these conversions.
     """
     name = str(file) if isinstance(file, str | Path) else "picture"
     try:
         with pillow_warnings():
-            return decode(file, Target(None, channels, background))
+            return decode(file, Target(None, channels, background, exact=exact))
     except Exception as error:  # Pillow raises a dozen types on broken files, struct.error and KeyError among them
         why = "there is no such file" if isinstance(error, FileNotFoundError) else reason(error)
         raise VqkitError(f"cannot read {name}: {why}") from error
@@ -134,6 +151,8 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
             # Twice the size that is wanted: the last halving is left to the good filter. Square, as it may be turned.
             side = 2 * max(target.size)
             image.draft(image.mode, (side, side))
+        if target.exact:
+            _check_depth(image, target.channels)  # only a file that is not loaded yet knows it
         image.load()
         upright = image.transpose(turn) if turn is not None else image
         upright.info = image.info
@@ -141,8 +160,13 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
 
 
 def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
-    """A loaded picture as uint8 (height, width, channels), brought to `target`."""
+    """A picture as uint8 (height, width, channels), brought to `target`. ValueError for one that may not be."""
+    if target.exact:
+        _check_depth(image, target.channels)
     converted = _to_channels(image, target.channels, target.background)
+    if target.exact and not _is_all_there(image, converted, target.channels):
+        more = " with transparency" if image.has_transparency_data and "A" not in image.mode else ""
+        raise ValueError(_loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels))
     if target.size is not None:
         converted = fit_picture(converted, target.size, target.fit)
     pixels = np.array(converted, dtype=np.uint8)
@@ -219,6 +243,32 @@ def _to_channels(image: Image.Image, channels: int, background: tuple[int, ...])
     ):  # palette, CMYK, YCbCr, HSV and 1-bit reach the others through these
         image = image.convert("L" if is_grey(image.mode) else "RGB")
     return image.convert(MODES[channels])
+
+
+def _is_all_there(image: Image.Image, converted: Image.Image, channels: int) -> bool:
+    """Whether every value of a picture is in what it was converted to; a palette and 1 bit may be in any mode."""
+    if image.mode not in _HELD[channels] | {"1", "P"}:
+        return False
+    before, after = (np.asarray(one.convert("RGBA")) for one in (image, converted))  # transparent colours, too
+    return np.array_equal(before, after)
+
+
+def _check_depth(image: Image.Image, channels: int) -> None:
+    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones; loaded images do not tell."""
+    if image.format in _DEPTH_UNKNOWN:
+        raise ValueError(_loss(f"of format {image.format}, whose depth is not known here", channels))
+    for kind, _, _, how in getattr(image, "tile", ()):
+        words = how if isinstance(how, tuple) else (how,)
+        deep = any(isinstance(word, str) and word[-4:-1] == ";16" for word in words)  # "RGB;16B", but not "BGR;16"
+        if deep or kind == "SGI16" or (kind.startswith("ppm") and words[-1] > 255):
+            raise ValueError(_loss(f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit", channels))
+
+
+def _loss(what: str, channels: int) -> str:
+    return (
+        f"it is {what}, and a lossless file of this model keeps {_NAMES[MODES[channels]]} only; "
+        "convert it first, or compress it without lossless"
+    )
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
