@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vqkit
+from tests.apps.test_denoise import untrained
 from vqkit import cli
 from vqkit.errors import VqkitError
 
@@ -102,6 +103,25 @@ def test_wrong_codes_are_refused_in_words(artifact):
         artifact.decode(torch.zeros(8, 8, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\[0, 64\)"):
         artifact.decode(torch.full((1, 1, 8, 8), 64))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "number"),
+    [
+        ({"kind": "lfq", "bits": 33}, "33.0"),
+        ({"kind": "bsq", "bits": 40}, "40.0"),
+        ({"kind": "fsq", "levels": [256] * 5}, "40.0"),
+    ],
+)
+def test_codes_that_a_file_has_no_numbers_for_are_refused_before_it_is_written(quantizer, number):
+    model = untrained(quantizer=quantizer)
+    image = np.zeros((16, 16, 3), np.uint8)
+    assert model.encode(image).shape == (1, 1, 8, 8)
+    with pytest.raises(VqkitError, match=rf"2\^{number} codes.* 2\^32.*--lossless"):
+        model.compress(image)
+    assert np.array_equal(model.decompress(model.compress(image, lossless=True)), image)
+    smaller = untrained(quantizer={"kind": "lfq", "bits": 32})
+    assert smaller.decompress(smaller.compress(image)).shape == image.shape
 
 
 # -------------------------------------------------------------------------------------------------- damaged artifacts

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
-from .codec import Codec, load_coder, model_id, save_tensors
+from .codec import Codec, check_codebook, load_coder, model_id, save_tensors
 from .coding import (
     CONTEXT_MIXING,
     IMAGE,
@@ -186,6 +186,7 @@ class Artifact:
             return Codec(PIXELS, coder, mixing, name, self.channels, has_prefixes=False, grid_of=lambda size: size)
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
+        check_codebook(quantizer.codebook_size)
         if coder == INTEGER_PRIOR and engine is None:
             raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
         used = engine if engine and coder == INTEGER_PRIOR else ContextMixing(tuple(quantizer.codebook_sizes))

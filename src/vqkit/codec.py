@@ -39,6 +39,9 @@ MAX_DECODED = 1 << 22
 MAX_BARE = 1 << 14
 """codes of a bare stream: one wrong bit in its header may claim as many as it likes, and decoding them takes minutes"""
 
+MAX_CODEBOOK = 1 << 32
+"""codes of a codebook: check sums take each as 32 bits"""
+
 CoderT = TypeVar("CoderT")
 
 
@@ -99,6 +102,15 @@ class Codec:
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
         check_stages(found, [stage.crc for stage in file.stages])
         return self.padded(found)
+
+
+def check_codebook(size: int) -> None:
+    """VqkitError for a codebook of more codes than the format has numbers for."""
+    if size > MAX_CODEBOOK:
+        raise VqkitError(
+            f"this model has 2^{math.log2(size):.1f} codes, and a .vq file has numbers for 2^32; "
+            "train one with fewer bits or levels, or use --lossless"
+        )
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
