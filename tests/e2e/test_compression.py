@@ -203,6 +203,70 @@ def test_images_of_a_bundle_come_back_without_their_names_and_that_is_said(run_f
         next(found)
 
 
+@pytest.fixture
+def bundle(artifact, pictures, tmp_path, monkeypatch):
+    """The five pictures in blocks of two, two and one: bytes."""
+    monkeypatch.setattr("vqkit.apps.compress.BLOCK", 2)
+    list(compress(artifact, [pictures], target=tmp_path / "x.vq", bundle=True))
+    return (tmp_path / "x.vq").read_bytes()
+
+
+def damage(data, *blocks):
+    """With a wrong bit in the check sums of blocks."""
+    changed = bytearray(data)
+    for number in blocks:
+        changed[Bundle(data).span(number)[0]] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "left", "words"),
+    [
+        ((0,), [2, 3, 4], "block 1 is corrupt.*images 0 to 1,"),
+        ((1,), [0, 1, 4], "block 2 is corrupt.*images 2 to 3,"),
+        ((0, 2), [2, 3], "block 1 is corrupt.*images 0 to 1, 4,"),
+        ((1, 2), [0, 1], "block 2 is corrupt.*images 2 to 4,"),
+        ((0, 1, 2), [], "block 1 is corrupt.*images 0 to 4,"),
+    ],
+)
+def test_a_damaged_block_takes_no_other_images_with_it(artifact, bundle, blocks, left, words):
+    whole, found = list(decode(artifact, bundle)), []
+    with pytest.raises(CorruptCodes, match=words):
+        for one in decode(artifact, damage(bundle, *blocks)):
+            found.append(one)
+    assert [one.number for one in found] == left
+    for one in found:
+        assert one.name == whole[one.number].name and np.array_equal(one.codes, whole[one.number].codes)
+
+
+def test_damage_and_a_cut_are_said_together(run_folder, artifact, bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.vq").write_bytes(damage(bundle, 0)[: Bundle(bundle).span(2)[1] - 1])
+    for command in (["verify", "x.vq"], ["decompress", "x.vq", "--out-dir", "out"]):
+        assert cli.main([*command, "--model", str(run_folder)]) == 1
+        said = "".join(capsys.readouterr())
+        assert "images 0 to 1, counted from 0; the bundle is cut off: its last 1 images are lost" in said
+    assert sorted(os.listdir("out")) == ["x-2.png", "x-3.png"], "numbers are those of the whole bundle"
+
+
+def test_one_image_of_a_bundle_comes_without_the_others(run_folder, artifact, bundle, pictures, tmp_path, capsys):
+    """Although another block is damaged, and by number as by name."""
+    (tmp_path / "x.vq").write_bytes(damage(bundle, 0))
+    command = ["decompress", str(tmp_path / "x.vq"), "--model", str(run_folder), "--out-dir", str(tmp_path / "out")]
+    for item, name in (("2", "c"), ("odd.png", "odd"), ("4", "Äpfel 🍎")):
+        assert cli.main([*command, "--item", item]) == 0
+        with Image.open(tmp_path / "out" / f"{name}.png") as found, Image.open(pictures / f"{name}.png") as image:
+            assert np.array_equal(found, artifact.decompress(artifact.compress(image)))
+    assert len(os.listdir(tmp_path / "out")) == 3
+    capsys.readouterr()
+    for item, words in (("1", "block 1 is corrupt"), ("5", "numbers 0 to 4"), ("-1", "0 to 4"), ("b", "no image 'b'")):
+        assert cli.main([*command, f"--item={item}"]) == 1
+        assert words in capsys.readouterr().err
+    (tmp_path / "x.vq").write_bytes(artifact.compress(Image.open(pictures / "a.png"), "a.png"))
+    assert cli.main([*command, "--item", "0"]) == cli.main([*command, "--item", "a.png"]) == 0
+    assert cli.main([*command, "--item", "1"]) == 1
+
+
 def test_what_is_wrong_is_said_and_fails(run_folder, artifact, residual, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = artifact.compress(Image.open(pictures / "a.png"))

@@ -17,21 +17,12 @@ from safetensors import SafetensorError, safe_open
 from ..artifact import BATCH_VALUES, CODER_FILE, LOSSLESS_FILE, Artifact
 from ..codec import MAX_DECODED, Codec, model_id
 from ..coding import (
-    BUNDLE,
     Block,
-    Bundle,
     BundleHeader,
-    CorruptSection,
-    OutOfBounds,
     Sizes,
-    Truncated,
-    check_block,
-    check_model,
     codes_crc,
     describe,
     opened,
-    profile_of,
-    read_file,
     usable_name,
     write_bundle,
 )
@@ -39,6 +30,7 @@ from ..data import load_picture, picture_paths
 from ..errors import VqkitError
 from ..files import free_name, write_bytes
 from ..metrics import picture_psnr
+from ..reading import Decoded, alike, blocks, decode, one_image
 from ..untrusted import read_json
 
 SUFFIX = ".vq"
@@ -56,16 +48,6 @@ class Compressed:
     pixels: int
     psnr: float
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Codes (Q, h, w) of one image, checked; its height and width; its name if it has one; whether it was cut off."""
-
-    codes: np.ndarray
-    size: tuple[int, int]
-    name: str | None
-    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -138,12 +120,12 @@ def _compress_bundle(artifact: Artifact, codec: Codec, sources: list[Path], targ
     sizes = Sizes(item.size for item in items)
     together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
     header = BundleHeader(sizes, codec.num_stages, codec.coder, codec.model_id, together, codec.modality)
-    blocks = []
+    written = []
     for number in range(header.num_blocks):
         inside = [items[item] for item in header.items(number)]
         crc = codes_crc(np.concatenate([item.codes.ravel() for item in inside]), number)
-        blocks.append(Block(crc, tuple(item.payloads for item in inside)))
-    _write(target, write_bundle(header, blocks, names))
+        written.append(Block(crc, tuple(item.payloads for item in inside)))
+    _write(target, write_bundle(header, written, names))
 
 
 def _stored_name(source: Path) -> str | None:
@@ -180,21 +162,13 @@ def _all_coded(
 def _coded(artifact: Artifact, codec: Codec, images: Sequence[np.ndarray]) -> list[_Coded]:
     """Pictures (H, W, C) of any sizes as codes; those of one size go through coder and decoder together."""
     found = dict[int, _Coded]()
-    for places in _alike([image.shape for image in images]):
+    for places in alike([image.shape for image in images]):
         codes = artifact.values(np.stack([images[place] for place in places]), codec)
         size = images[places[0]].shape[0], images[places[0]].shape[1]
         pixels, payloads = artifact.pixels_of(codec, codes, size), codec.engine.encode(codes)
         for place, shown, one, parts in zip(places, pixels, codes, payloads, strict=True):
             found[place] = _Coded(size, one.astype(np.uint32), tuple(parts), picture_psnr(shown, images[place]))
     return [found[place] for place in range(len(images))]
-
-
-def _alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Places of equal shapes."""
-    found: dict[tuple[int, ...], list[int]] = {}
-    for place, shape in enumerate(shapes):
-        found.setdefault(shape, []).append(place)
-    return list(found.values())
 
 
 def _load(artifact: Artifact, codec: Codec, source: Path) -> tuple[np.ndarray | None, str | None]:
@@ -216,16 +190,20 @@ def _write(path: Path, data: bytes) -> None:
 # -------------------------------------------------------------------------------------------------------- decompress
 
 
-def decompress(artifact: Artifact, source: Path, folder: Path, *, force: bool = False) -> Iterator[tuple[Path, bool]]:
+def decompress(
+    artifact: Artifact, source: Path, folder: Path, *, item: str | None = None, force: bool = False
+) -> Iterator[tuple[Path, bool]]:
     """Write the images of a .vq file as PNG into `folder`: yields each file, and whether its source was cut off.
 
-    Names are those that were stored, else that of the source. Nothing is overwritten without `force`.
-    Errors: coding.FormatError, a VqkitError, before anything wrong is written; VqkitError when it cannot be written.
+    item: of that image alone, by its number from 0 or its stored name; of a bundle only its block is read. Names are
+    those that were stored, else that of the source. Nothing is overwritten without `force`.
+    Errors: coding.FormatError, a VqkitError, before anything wrong is written; of a bundle behind the images that are
+    whole. VqkitError when an image cannot be written, or there is none of that number or name.
     """
     written: set[Path] = set()
     with opened(source) as stream:
-        for number, (decoded, pixels) in enumerate(pictures(artifact, stream)):
-            name = decoded.name or (f"{source.stem}-{number}" if number else source.stem)
+        for decoded, pixels in pictures(artifact, stream, item):
+            name = decoded.name or (f"{source.stem}-{decoded.number}" if decoded.number else source.stem)
             target = folder / f"{Path(name).stem}.png"
             target = target if force and target not in written else free_name(target)
             written.add(target)
@@ -235,67 +213,19 @@ def decompress(artifact: Artifact, source: Path, folder: Path, *, force: bool = 
             yield target, decoded.truncated
 
 
-def pictures(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Decoded, np.ndarray]]:
-    """The images of a file or bundle as codes and as pixels (H, W, C); those of a block are decoded together."""
-    for codec, block in _blocks(artifact, stream):
+def pictures(
+    artifact: Artifact, stream: bytes | BinaryIO, item: str | None = None
+) -> Iterator[tuple[Decoded, np.ndarray]]:
+    """The images of a file or bundle as codes and as pixels (H, W, C); those of a block are decoded together.
+
+    item: as in `decompress`. Errors as there.
+    """
+    for codec, block in blocks(artifact, stream) if item is None else [one_image(artifact, stream, item)]:
         pixels = dict[int, np.ndarray]()
-        for places in _alike([decoded.size for decoded in block]):
+        for places in alike([decoded.size for decoded in block]):
             codes = np.stack([block[place].codes for place in places])
             pixels |= zip(places, artifact.pixels_of(codec, codes, block[places[0]].size, exact=True), strict=True)
         yield from ((decoded, pixels[place]) for place, decoded in enumerate(block))
-
-
-def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
-    """The images of a file or bundle, as codes. Errors: coding.FormatError, before codes that are wrong are given."""
-    for _, block in _blocks(artifact, stream):
-        yield from block
-
-
-def _blocks(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Codec, list[Decoded]]]:
-    """The image of a file, or those of one block of a bundle after the other. Errors as `decode`."""
-    if profile_of(stream) != BUNDLE:
-        file = read_file(stream)
-        codec, size = artifact.codec_of(file.header), (file.header.height, file.header.width)
-        yield codec, [Decoded(codec.codes_of(file), size, file.name, file.truncated)]
-        return
-    bundle = Bundle(stream)
-    codec = artifact.codec_of(bundle.header)
-    check_model(bundle.header.kind, codec.model_id)
-    codec.check_stages(bundle.header.num_codebooks)
-    names, lost = None, None
-    try:
-        names = bundle.names()
-    except CorruptSection as error:  # the images are there; what is wrong is said behind them
-        lost = error
-    for number in range(bundle.whole_blocks):
-        found = zip(bundle.header.items(number), _decode_block(codec, bundle, number), strict=True)
-        yield (
-            codec,
-            [
-                Decoded(codes, bundle.header.sizes[item], names[item] if names else None, bundle.truncated)
-                for item, codes in found
-            ],
-        )
-    if bundle.whole_blocks < bundle.header.num_blocks:
-        missing = len(bundle.header.sizes) - bundle.header.items(bundle.whole_blocks).start
-        raise Truncated(f"the bundle is cut off: its last {missing} images are lost")
-    if lost:
-        raise lost
-
-
-def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]:
-    """Codes (Q, h, w) of the items of a block, checked."""
-    block, items = bundle.block(number), bundle.header.items(number)
-    grids = [codec.grid(bundle.header.sizes[item]) for item in items]
-    if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
-        raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
-    found: list[np.ndarray] = [np.zeros(0)] * len(items)
-    for places in _alike(grids):
-        codes = codec.engine.decode([block.payloads[place] for place in places], grids[places[0]])
-        for place, one in zip(places, codes, strict=True):
-            found[place] = one
-    check_block(np.concatenate([one.ravel() for one in found]), number, block.crc)
-    return found
 
 
 def verify(artifact: Artifact, source: Path) -> Verdict:

@@ -90,6 +90,7 @@ def _sources_arguments(parser: argparse.ArgumentParser) -> None:
 def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
     _sources_arguments(parser)
     parser.add_argument("--out-dir", required=True, metavar="D", help="where the PNG files go")
+    parser.add_argument("--item", metavar="N", help="one image of a bundle alone: its number from 0, or stored name")
     _force_argument(parser)
 
 
@@ -101,9 +102,8 @@ def _decompress(options: argparse.Namespace) -> int:
     models: dict[Path, Artifact] = {}
     for source in map(Path, options.files):
         try:
-            for target, truncated in decompress(
-                _model(options, source, models), source, Path(options.out_dir), force=options.force
-            ):
+            model, folder = _model(options, source, models), Path(options.out_dir)
+            for target, truncated in decompress(model, source, folder, item=options.item, force=options.force):
                 print(f"{source} -> {target}" + (": cut off, coarser than it was" if truncated else ""))
                 failed += truncated
         except VqkitError as error:
