@@ -14,7 +14,7 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,12 +28,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
-from .codec import Codec, check_codebook, load_coder, model_id, save_tensors
+from .codec import Codec, check_codebook, load_coder, model_id, pixel_codec, save_tensors
 from .coding import (
     CONTEXT_MIXING,
     IMAGE,
     INTEGER_PRIOR,
-    LEVELS,
     PIXELS,
     BundleHeader,
     ContextMixing,
@@ -50,8 +49,10 @@ from .files import write_text, write_whole
 from .forms import Images, as_batch, as_tensor
 from .metrics import to_pixels
 from .model import Autoencoder
+from .model.blocks import pad_to_multiple
+from .model.pieces import by_pieces
 from .model.prior import Prior, build_prior_network
-from .rates import Rate, assign
+from .rates import Rate, assign, measured
 from .untrusted import filled, read_json
 
 FORMAT_VERSION = 1
@@ -59,7 +60,7 @@ PRIOR_FILE = "prior.safetensors"
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
 BATCH_VALUES = 1 << 22
-"""pixel values encoded at once: bounds memory whatever the images' size and number"""
+"""pixel values of the images that go through the networks together; of larger ones, each goes in pieces by itself"""
 
 ImagesT = TypeVar("ImagesT", bound=Images)
 
@@ -101,7 +102,7 @@ class Artifact:
     def encode(self, images: Images) -> Tensor:
         """Images -> codes (B, Q, *grid) int64. ValueError for shapes and types that are not listed above."""
         batch = self._batch(images)
-        return torch.cat([self.model.encode(self.standardise(part)) for part in _parts(batch)])
+        return torch.cat([self._encoded(self.model.encode, part) for part in _parts(batch)])
 
     @torch.no_grad()
     def decode(
@@ -121,8 +122,13 @@ class Artifact:
             if not -1 <= int(codes[:, index].min()) <= int(codes[:, index].max()) < limit:
                 raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got one outside")
         parts = codes.split(max(1, BATCH_VALUES // max(1, codes[0].numel() * 64)))
-        pixels = [to_pixels(self.normalisation.undo(model.decode(part, size))) for part in parts]
-        return torch.cat(pixels).permute(0, 2, 3, 1).contiguous().numpy()
+
+        def shown(codes: Tensor) -> Tensor:
+            return to_pixels(self.normalisation.undo(model.decode(codes)))
+
+        pixels = torch.cat([by_pieces(model, shown, part, model.tile_grid, model.tile) for part in parts])
+        height, width = size or pixels.shape[2:]
+        return pixels[:, :, :height, :width].permute(0, 2, 3, 1).contiguous().numpy()
 
     @cached_property
     def _exact(self) -> Autoencoder:
@@ -158,10 +164,7 @@ class Artifact:
     @property
     def rates(self) -> dict[str, Rate]:
         """What `rate` may be, by growing size, as measured when the coder was fitted."""
-        try:
-            return {name: Rate.read(point) for name, point in self.metrics.get("rates", {}).items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise VqkitError("the rates in metrics.json are not what vqkit wrote; fit the coder anew") from error
+        return measured(self.metrics)
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is decompressed. VqkitError for one that needs a coder that is not there."""
@@ -180,10 +183,7 @@ class Artifact:
     def _new_codec(self, modality: int, coder: int) -> Codec:
         quantizer, engine = self.model.quantizer, self.coder
         if modality == PIXELS:
-            tensors = self.lossless.tensors() if self.lossless else {}
-            mixing = ContextMixing((LEVELS,) * self.channels, self.lossless)
-            name = model_id(self.content_id, tensors)
-            return Codec(PIXELS, coder, mixing, name, self.channels, has_prefixes=False, grid_of=lambda size: size)
+            return pixel_codec(self.channels, self.lossless, self.content_id)
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
         check_codebook(quantizer.codebook_size)
@@ -203,11 +203,11 @@ class Artifact:
         batch = self._batch(images, exact=codec.lossless)
         if codec.lossless:
             return batch.numpy().astype(np.int64)
-        ones = [self.standardise(one) for one in batch.split(1)]
         if codec.weight and isinstance(codec.engine, IntegerPrior):
-            latents = torch.cat([self.model.latents(one) for one in ones])
+            latents = torch.cat([self._encoded(self.model.latents, one) for one in batch.split(1)])
             return assign(self.model.quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        return torch.cat([self.model.encode(one) for one in ones])[:, : codec.num_stages].numpy()
+        codes = torch.cat([self._encoded(self.model.encode, one) for one in batch.split(1)])
+        return codes[:, : codec.num_stages].numpy()
 
     def compress(
         self, image: Images, name: str | None = None, *, lossless: bool = False, rate: str | None = None
@@ -278,6 +278,11 @@ class Artifact:
     def standardise(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) uint8, or float in [0, 255] -> what the model takes, channels last."""
         return self.normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
+
+    def _encoded(self, encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """What `encode` makes of images (B, C, H, W) when they are standardised: (B, ., *grid), piece by piece."""
+        padded, model = pad_to_multiple(images, self.model.tile), self.model
+        return by_pieces(model, lambda part: encode(self.standardise(part)), padded, model.tile, model.tile_grid)
 
     def _batch(self, images: Images, *, exact: bool = False) -> Tensor:
         return as_batch(images, self.channels, self.config.data.background, exact=exact)

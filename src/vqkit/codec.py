@@ -14,12 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .coding import (
+    CONTEXT_MIXING,
+    LEVELS,
     PIXELS,
     ContextMixing,
     CorruptHeader,
     FileHeader,
     IntegerPrior,
     OutOfBounds,
+    PixelNetwork,
     Stage,
     Truncated,
     VqFile,
@@ -102,6 +105,13 @@ class Codec:
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
         check_stages(found, [stage.crc for stage in file.stages])
         return self.padded(found)
+
+
+def pixel_codec(channels: int, network: PixelNetwork | None, content_id: str) -> Codec:
+    """Of lossless files of a model with so many channels."""
+    mixing = ContextMixing((LEVELS,) * channels, network)
+    name = model_id(content_id, network.tensors() if network else {})
+    return Codec(PIXELS, CONTEXT_MIXING, mixing, name, channels, has_prefixes=False, grid_of=lambda size: size)
 
 
 def check_codebook(size: int) -> None:

@@ -116,5 +116,13 @@ def offered(points: Sequence[Rate]) -> dict[str, Rate]:
     return {**found, NAMES[-1]: full}
 
 
+def measured(metrics: Mapping[str, Any]) -> dict[str, Rate]:
+    """What `offered` gave, from the figures of an artifact. VqkitError for what vqkit did not write there."""
+    try:
+        return {name: Rate.read(point) for name, point in metrics.get("rates", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise VqkitError("the rates in metrics.json are not what vqkit wrote; fit the coder anew") from error
+
+
 def _beats(one: Rate, other: Rate) -> bool:
     return one != other and one.bits <= other.bits and one.psnr >= other.psnr

@@ -12,7 +12,7 @@ from vqkit.apps.denoise import calibrated, denoise, smoothed
 from vqkit.artifact import Artifact
 from vqkit.config import from_tree
 from vqkit.errors import VqkitError
-from vqkit.model import Autoencoder
+from vqkit.model import Autoencoder, pieces
 from vqkit.rates import WEIGHTS, assign
 
 STAGE = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
@@ -38,6 +38,11 @@ def picture(height=50, width=70, channels=3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
+def in_small_pieces(monkeypatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE", 16)
+    monkeypatch.setattr(pieces, "NUM_MARGINS", 0)
+
+
 @pytest.mark.parametrize(
     ("network", "more"),
     [
@@ -50,7 +55,7 @@ def picture(height=50, width=70, channels=3) -> np.ndarray:
 def test_tiles_make_what_the_whole_makes(network, more, monkeypatch):
     artifact, image = untrained(network, **more), picture()
     whole = smoothed(artifact, image, None)
-    monkeypatch.setattr(app, "TILE", 16)
+    in_small_pieces(monkeypatch)
     assert np.abs(smoothed(artifact, image, None).astype(int) - whole).max() <= 1
     assert whole.std() > 5
 
@@ -59,7 +64,7 @@ def test_tiles_make_what_the_whole_makes(network, more, monkeypatch):
 def test_bfloat16_makes_what_float32_makes_and_tiles_too(how, levels_apart, monkeypatch):
     artifact, image = untrained(precision="bfloat16"), picture()
     whole = denoise(artifact, image, **how).pixels.astype(int)
-    monkeypatch.setattr(app, "TILE", 16)
+    in_small_pieces(monkeypatch)
     assert np.abs(denoise(artifact, image, **how).pixels - whole).max() <= 1
     exact = denoise(untrained(), image, **how).pixels
     assert 0 < np.abs(exact - whole).mean() < levels_apart
@@ -68,7 +73,7 @@ def test_bfloat16_makes_what_float32_makes_and_tiles_too(how, levels_apart, monk
 def test_the_margin_is_needed(monkeypatch):
     artifact, image = untrained(), picture()
     whole = smoothed(artifact, image, None)
-    monkeypatch.setattr(app, "TILE", 16)
+    in_small_pieces(monkeypatch)
     artifact.model.reach = 0
     assert np.abs(smoothed(artifact, image, None).astype(int) - whole).max() > 1
 

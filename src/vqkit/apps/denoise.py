@@ -14,13 +14,12 @@ from ..artifact import Artifact
 from ..errors import VqkitError
 from ..metrics import to_pixels
 from ..model.blocks import pad_to_multiple, tile, untile
+from ..model.pieces import by_pieces
 from ..model.precision import use_bfloat16
 from ..model.quantizers.base import Quantizer
 from ..model.quantizers.residual import ResidualQuantizer
 from ..rates import WEIGHTS, assign, distortion
 
-TILE = 256
-"""side in pixels of what is computed at once, without the margin around it"""
 LOOKED_AT = 96
 """side of the middle of a picture on which strength is chosen"""
 STRIDE = 4
@@ -140,28 +139,20 @@ def smoothed(
     help_of_prior: float = 0.0,
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """uint8 (H, W, C) through the model, tile by tile, each with a margin as wide as the model sees: as if it were one.
+    """uint8 (H, W, C) through the model, piece by piece: as if it were one.
 
     levels: None = not quantised. help_of_prior: 0 to 1, where the artifact has an integer prior, which sees squares of
     the training size one by one.
     """
-    model, size = artifact.model, (image.shape[0], image.shape[1])
-    pixels = pad_to_multiple(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], model.tile)
-    height, width = pixels.shape[2:]
-    steps = [max(1, TILE // side) * side for side in model.tile]
-    margins = [model.reach * side for side in model.tile]
-    out = torch.empty_like(pixels)
-    corners = [(top, left) for top in range(0, height, steps[0]) for left in range(0, width, steps[1])]
-    for number, (top, left) in enumerate(corners):
-        bottom, right = min(top + steps[0], height), min(left + steps[1], width)
-        first, before = max(0, top - margins[0]), max(0, left - margins[1])
-        part = pixels[:, :, first : bottom + margins[0], before : right + margins[1]]
+    model = artifact.model
+
+    def clean(part: Tensor) -> Tensor:
         latents = model.latents(artifact.standardise(part))
-        found = _decoded(artifact, latents, levels, part.shape[2:], help_of_prior)
-        out[:, :, top:bottom, left:right] = found[:, :, top - first : bottom - first, left - before : right - before]
-        if progress:
-            progress((number + 1) / len(corners))
-    return out[0, :, : size[0], : size[1]].permute(1, 2, 0).contiguous().numpy()
+        return _decoded(artifact, latents, levels, part.shape[2:], help_of_prior)
+
+    pixels = pad_to_multiple(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], model.tile)
+    out = by_pieces(model, clean, pixels, model.tile, model.tile, progress)
+    return out[0, :, : image.shape[0], : image.shape[1]].permute(1, 2, 0).contiguous().numpy()
 
 
 def _decoded(

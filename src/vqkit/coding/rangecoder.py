@@ -6,8 +6,9 @@ lockstep versions give the same bytes and symbols. Shapes: N streams, L symbols.
 
 A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs nothing and changes
 nothing: streams of different lengths are filled up with it. Most byte strings decode to some symbols: damage is found
-by the check sums of the container. A decoder stops only where the string has ended, so that a short string cannot claim
-millions of symbols.
+by the check sums of the container. A decoder stops only where the string has ended. That bounds the information in a
+string and not the number of its symbols: those that are nearly sure cost next to nothing, thousands of them no byte,
+so that whoever decodes must bound their number first.
 """
 
 from __future__ import annotations

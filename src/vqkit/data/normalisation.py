@@ -22,7 +22,7 @@ class Normalisation:
         """Standardised images: mean 0 and deviation 1 over the set that was measured."""
         scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
         shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device)
-        return images.to(torch.float32).mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+        return images.to(torch.float32, copy=True).mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
 
     def undo(self, standardised: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C, H, W) float32
         """Back to pixel units [0, 1]; not clamped, as a model may overshoot and a loss may want to know."""
