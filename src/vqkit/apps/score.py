@@ -20,7 +20,8 @@ class Score:
 
     bits: of all codes under the prior. bits_per_dim: per value of the image, the codes alone. percentile: share of
     the held-out images of training that cost less, None where the prior does not know; near 1 is an anomaly. pixels:
-    uint8 (H, W, C), what was scored. surprise: (h, w) float64, bits of each position.
+    uint8 (H, W, C), what was scored. surprise: (h, w) float64, bits of each position. covered: height and width of all
+    positions together, pixels: more than the picture has if it is no multiple of the model's tiles.
     """
 
     source: Path
@@ -29,6 +30,7 @@ class Score:
     percentile: float | None = None
     pixels: np.ndarray | None = None
     surprise: np.ndarray | None = None
+    covered: tuple[int, int] = (0, 0)
     error: str | None = None
 
 
@@ -57,7 +59,10 @@ def score(
         surprise = prior.code_bits(artifact.encode(pixels), condition)[0].sum(0).numpy()
         bits = float(surprise.sum())
         rank = float(np.searchsorted(quantiles, bits) / len(quantiles)) if len(quantiles) else None
-        yield Score(file, bits, bits / pixels.size, rank, pixels, surprise)
+        height, width = (
+            -(-side // step) * step for side, step in zip(pixels.shape[:2], artifact.model.tile, strict=True)
+        )
+        yield Score(file, bits, bits / pixels.size, rank, pixels, surprise, (height, width))
 
 
 def surprise_map(found: Score) -> np.ndarray:
@@ -65,7 +70,7 @@ def surprise_map(found: Score) -> np.ndarray:
     assert found.pixels is not None and found.surprise is not None
     height, width = found.pixels.shape[:2]
     bits = torch.from_numpy(found.surprise)[None, None]
-    wide = torch.nn.functional.interpolate(bits, (height, width), mode="nearest")[0, 0].numpy()
+    wide = torch.nn.functional.interpolate(bits, found.covered, mode="nearest")[0, 0, :height, :width].numpy()
     heat = np.clip(wide / max(float(found.surprise.max()), 1e-9), 0, 1)[..., None]
     grey = found.pixels[..., : 3 if found.pixels.shape[2] >= 3 else 1].mean(2, keepdims=True)
     calm = np.repeat(0.6 * grey, 3, 2)
