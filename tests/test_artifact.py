@@ -98,7 +98,25 @@ def test_wrong_images_are_refused_in_words(artifact, images, message):
         artifact.encode(images)
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        *[np.zeros(shape, np.uint8) for shape in ((0, 8, 8, 3), (0, 8, 3), (8, 0, 3), (0, 0))],
+        *[np.zeros((0, 3, 8, 8), np.float32), torch.zeros(1, 3, 0, 8), Image.new("RGB", (0, 8))],
+    ],
+)
+def test_no_pixels_are_refused_in_words_by_all_that_take_images(artifact, images):
+    for use in (artifact.encode, artifact.reconstruct, artifact.compress):
+        with pytest.raises(ValueError, match="no pixels"):
+            use(images)
+    with pytest.raises(ValueError, match="no images"):
+        artifact.encode([])
+
+
 def test_wrong_codes_are_refused_in_words(artifact):
+    for shape in ((0, 1, 8, 8), (1, 1, 0, 8)):
+        with pytest.raises(ValueError, match=r"\(B, 1, height, width\)"):
+            artifact.decode(torch.zeros(shape, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\(B, 1, height, width\)"):
         artifact.decode(torch.zeros(8, 8, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\[0, 64\)"):

@@ -114,14 +114,14 @@ class Artifact:
         """
         model = self._exact if exact else self.model
         codes = torch.as_tensor(np.asarray(codes) if not isinstance(codes, Tensor) else codes)
-        if codes.dim() != 4 or codes.shape[1] != self.model.quantizer.num_codebooks:
+        if codes.dim() != 4 or codes.shape[1] != self.model.quantizer.num_codebooks or not codes.numel():
             wanted = self.model.quantizer.num_codebooks
             raise ValueError(f"codes must be (B, {wanted}, height, width), got {tuple(codes.shape)}")
-        for index, limit in enumerate(self.model.quantizer.codebook_sizes if codes.numel() else ()):
+        for index, limit in enumerate(self.model.quantizer.codebook_sizes):
             # -1 is padding, or a stage of a residual quantizer that is left out
             if not -1 <= int(codes[:, index].min()) <= int(codes[:, index].max()) < limit:
                 raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got one outside")
-        parts = codes.split(max(1, BATCH_VALUES // max(1, codes[0].numel() * 64)))
+        parts = codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64)))
 
         def shown(codes: Tensor) -> Tensor:
             return to_pixels(self.normalisation.undo(model.decode(codes)))
@@ -406,4 +406,4 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
 
 
 def _parts(batch: Tensor) -> Sequence[Tensor]:
-    return batch.split(max(1, BATCH_VALUES // batch[0].numel())) if len(batch) else [batch]
+    return batch.split(max(1, BATCH_VALUES // batch[0].numel()))

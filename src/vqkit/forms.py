@@ -25,9 +25,11 @@ def as_batch(images: Images, channels: int, background: tuple[int, int, int], *,
     if isinstance(images, (list, tuple)):
         target = Target(None, channels, background, exact=exact)
         arrays = [convert(image, target) for image in images]
+        if not arrays:
+            raise ValueError("there are no images")
         if len({array.shape for array in arrays}) != 1:
             raise ValueError(f"images must have one size, got {sorted({array.shape[:2] for array in arrays})}")
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        images = np.stack(arrays)
     values = as_tensor(images)
     if values.is_floating_point() and values.dim() == 4:
         if exact:
@@ -42,6 +44,8 @@ def as_batch(images: Images, channels: int, background: tuple[int, int, int], *,
         raise ValueError(
             f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} {tuple(values.shape)}"
         )
+    if not pixels.numel():
+        raise ValueError(f"there are no pixels in images of shape {tuple(values.shape)}")
     if pixels.shape[1] != channels:
         raise ValueError(f"the model has {channels} channels, the images have {pixels.shape[1]}")
     return pixels

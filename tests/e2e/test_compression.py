@@ -11,8 +11,20 @@ from PIL import Image
 import vqkit
 from tests.conftest import TINY
 from vqkit import cli
-from vqkit.apps.compress import compress, decode
-from vqkit.coding import Bundle, CorruptCodes, FormatError, WrongModel, describe, read_file
+from vqkit.apps.compress import MAX_STEM, _coded, compress, decode, decompress
+from vqkit.coding import (
+    Block,
+    Bundle,
+    BundleHeader,
+    CorruptCodes,
+    FormatError,
+    Sizes,
+    WrongModel,
+    codes_crc,
+    describe,
+    read_file,
+    write_bundle,
+)
 from vqkit.errors import VqkitError
 from vqkit.metrics import picture_psnr
 
@@ -265,6 +277,22 @@ def test_one_image_of_a_bundle_comes_without_the_others(run_folder, artifact, bu
     (tmp_path / "x.vq").write_bytes(artifact.compress(Image.open(pictures / "a.png"), "a.png"))
     assert cli.main([*command, "--item", "0"]) == cli.main([*command, "--item", "a.png"]) == 0
     assert cli.main([*command, "--item", "1"]) == 1
+
+
+def test_names_that_are_too_long_for_a_file_are_replaced_by_numbers(artifact, pictures, tmp_path):
+    """The format allows 1,024 bytes, file systems 255."""
+    codec = artifact.codec()
+    coded = _coded(artifact, codec, [np.array(Image.open(pictures / "a.png"))] * 3)
+    header = BundleHeader(Sizes([coded[0].size] * 3), codec.num_stages, codec.coder, codec.model_id)
+    crc = codes_crc(np.stack([one.codes for one in coded]), 0)
+    names = ["ü" * 400 + ".png", "x" * 250 + ".png", "ok.png"]
+    data = write_bundle(header, [Block(crc, tuple(one.payloads for one in coded))], names)
+    (tmp_path / "many.vq").write_bytes(data)
+    written = [path.name for path, _ in decompress(artifact, tmp_path / "many.vq", tmp_path / "out")]
+    assert written == ["many.png", "many-1.png", "ok.png"]
+    longest = "z" * MAX_STEM + ".png"
+    (tmp_path / "one.vq").write_bytes(artifact.compress(Image.open(pictures / "a.png"), longest))
+    assert [path.name for path, _ in decompress(artifact, tmp_path / "one.vq", tmp_path / "out")] == [longest]
 
 
 def test_what_is_wrong_is_said_and_fails(run_folder, artifact, residual, pictures, tmp_path, monkeypatch, capsys):

@@ -37,6 +37,9 @@ SUFFIX = ".vq"
 BLOCK = 256
 """pictures that are coded together, and items of a block of a bundle, if they are small enough"""
 
+MAX_STEM = 220
+"""bytes of a stored name that are taken for a file's: systems have 255, of which suffixes and numbers need some"""
+
 
 @dataclass(frozen=True)
 class Compressed:
@@ -196,15 +199,18 @@ def decompress(
     """Write the images of a .vq file as PNG into `folder`: yields each file, and whether its source was cut off.
 
     item: of that image alone, by its number from 0 or its stored name; of a bundle only its block is read. Names are
-    those that were stored, else that of the source. Nothing is overwritten without `force`.
+    those that were stored, else, and where those are too long for a file, that of the source with a number. Nothing is
+    overwritten without `force`.
     Errors: coding.FormatError, a VqkitError, before anything wrong is written; of a bundle behind the images that are
     whole. VqkitError when an image cannot be written, or there is none of that number or name.
     """
     written: set[Path] = set()
     with opened(source) as stream:
         for decoded, pixels in pictures(artifact, stream, item):
-            name = decoded.name or (f"{source.stem}-{decoded.number}" if decoded.number else source.stem)
-            target = folder / f"{Path(name).stem}.png"
+            stem = Path(decoded.name or "").stem
+            if not 0 < len(stem.encode()) <= MAX_STEM:
+                stem = f"{source.stem}-{decoded.number}" if decoded.number else source.stem
+            target = folder / f"{stem}.png"
             target = target if force and target not in written else free_name(target)
             written.add(target)
             buffer = io.BytesIO()
