@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.apps.test_denoise import STAGE, untrained
 from tests.coding.test_integer_prior import random_prior
 from tests.e2e.test_compression import residual  # noqa: F401
 from vqkit import cli
@@ -63,6 +64,20 @@ def test_lower_rates_are_smaller_files_that_decode(residual, emoji, tmp_path):  
         residual.compress(image, rate="tiny")
     with pytest.raises(VqkitError, match="lossless"):
         residual.compress(image, rate="low", lossless=True)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "words"),
+    [
+        ({"kind": "product", "num_groups": 2, "group": STAGE}, "no rates: ProductQuantizer"),
+        ({"kind": "hierarchical", "top": STAGE, "bottom": STAGE}, "no rates: HierarchicalQuantizer"),
+        ({"kind": "lfq", "bits": 15}, "no rates: its codebooks have more than 16384"),
+        (STAGE, "train-coder"),
+    ],
+)
+def test_models_that_can_have_no_rates_say_so(quantizer, words):
+    with pytest.raises(VqkitError, match=words):
+        untrained(quantizer=quantizer).compress(np.zeros((16, 16, 3), np.uint8), rate="full")
 
 
 def test_rates_from_the_command_line(residual, emoji, tmp_path, monkeypatch):  # noqa: F811

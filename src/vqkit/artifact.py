@@ -52,7 +52,7 @@ from .model import Autoencoder
 from .model.blocks import pad_to_multiple
 from .model.pieces import by_pieces
 from .model.prior import Prior, build_prior_network
-from .rates import Rate, assign, measured
+from .rates import Rate, assign, measured, no_rate
 from .untrusted import filled, read_json
 
 FORMAT_VERSION = 1
@@ -154,10 +154,11 @@ class Artifact:
         found = self._codec(PIXELS if lossless else IMAGE, coder)
         if rate is None:
             return found
+        if lossless:
+            raise VqkitError("lossless files have no rate")
         point = self.rates.get(rate)
-        if lossless or point is None or not isinstance(found.engine, IntegerPrior):
-            known = ", ".join(self.rates) or "none: fit its coder with vqkit train-coder DIR DATA"
-            raise VqkitError("lossless files have no rate" if lossless else f"rates of this model: {known}")
+        if point is None or not isinstance(found.engine, IntegerPrior):
+            raise VqkitError(no_rate(self.rates, self.model.quantizer, found.has_prefixes))
         engine = found.engine.first(point.num_stages)
         return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
 

@@ -34,9 +34,9 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
-def free_name(path: Path) -> Path:
+def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
     """The path itself, or with the smallest number from 2 on behind its stem that is not taken."""
     target, number = path, 2
-    while target.exists():
+    while taken(target):
         target, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
     return target

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .coding import IntegerPrior
+from .coding.integer_prior import MAX_CODES
 from .errors import VqkitError
 from .model.quantizers.base import Bottleneck, Quantizer
 
@@ -74,6 +75,11 @@ def distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float
     return float(quantizer.distances(tokens, last[:, :-1]).gather(1, last[:, -1:]).mean())
 
 
+def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer]:
+    """Whether a model can have rates: its codes are chosen one after the other, and the first stages make a picture."""
+    return isinstance(quantizer, Quantizer) and (quantizer.num_codebooks == 1 or prefixes)
+
+
 @torch.no_grad()
 def measure(
     quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, psnr_of: Callable[[np.ndarray], float], prefixes: bool
@@ -82,7 +88,7 @@ def measure(
 
     psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone make a picture.
     """
-    if not isinstance(quantizer, Quantizer) or (quantizer.num_codebooks > 1 and not prefixes):
+    if not can_be_weighed(quantizer, prefixes):
         return []
     found, tokens, own = [], quantizer.tokens(latents), quantizer.encode(latents).numpy()
     sizes = _bits(coder.encode(own))  # of each stage: what comes after a stage does not change its bytes
@@ -122,6 +128,18 @@ def measured(metrics: Mapping[str, Any]) -> dict[str, Rate]:
         return {name: Rate.read(point) for name, point in metrics.get("rates", {}).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise VqkitError("the rates in metrics.json are not what vqkit wrote; fit the coder anew") from error
+
+
+def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) -> str:
+    """What is said where a rate is asked for that is not there."""
+    if not can_be_weighed(quantizer, prefixes):
+        return (
+            f"this model can have no rates: {type(quantizer).__name__} does not choose its codes one after the other; "
+            "leave the rate out"
+        )
+    if quantizer.codebook_size > MAX_CODES:
+        return f"this model can have no rates: its codebooks have more than {MAX_CODES} codes; leave the rate out"
+    return f"rates of this model: {', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
 
 
 def _beats(one: Rate, other: Rate) -> bool:

@@ -205,6 +205,18 @@ def test_pictures_of_one_name_do_not_replace_each_other_even_with_force(run_fold
     assert len(os.listdir("out")) == 2
 
 
+def test_with_force_the_same_names_come_out_each_time(artifact, pictures, tmp_path):
+    for name in ("a.png", "a.jpg"):
+        Image.open(pictures / "a.png").save(tmp_path / name)
+    files = [tmp_path / "a.png", tmp_path / "a.jpg"]
+    list(compress(artifact, files, target=tmp_path / "all.vq", bundle=True))
+    for _ in range(3):
+        list(compress(artifact, files, folder=tmp_path / "vq", force=True))
+        list(decompress(artifact, tmp_path / "all.vq", tmp_path / "out", force=True))
+    assert sorted(os.listdir(tmp_path / "vq")) == ["a-2.vq", "a.vq"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["a-2.png", "a.png"]
+
+
 def test_images_of_a_bundle_come_back_without_their_names_and_that_is_said(run_folder, artifact, pictures, tmp_path):
     cli.main(["compress", str(run_folder), str(pictures), "--bundle", "--out", str(tmp_path / "x.vq")])
     damaged = bytearray((tmp_path / "x.vq").read_bytes())

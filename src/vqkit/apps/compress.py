@@ -96,13 +96,14 @@ def compress(
     if target and bundle:
         yield from _compress_bundle(artifact, codec, sources, target)
         return
-    written: set[Path] = set()  # two pictures of one name must not replace each other, even with force
+    # Two pictures of one name must not replace each other, even with force, which gives the same names every time.
+    written: set[Path] = set()
     for source, coded, error in _all_coded(artifact, codec, sources):
         if coded is None:
             yield Compressed(source, None, 0, 0, 0.0, error)
             continue
         path = target or (folder or Path()) / f"{source.stem}{SUFFIX}"
-        path = path if force and path not in written else free_name(path)
+        path = free_name(path, written.__contains__ if force else Path.exists)
         written.add(path)
         data = codec.file_of(coded.codes, coded.payloads, coded.size, _stored_name(source))
         _write(path, data)
@@ -211,7 +212,7 @@ def decompress(
             if not 0 < len(stem.encode()) <= MAX_STEM:
                 stem = f"{source.stem}-{decoded.number}" if decoded.number else source.stem
             target = folder / f"{stem}.png"
-            target = target if force and target not in written else free_name(target)
+            target = free_name(target, written.__contains__ if force else Path.exists)
             written.add(target)
             buffer = io.BytesIO()
             Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels).save(buffer, "PNG")
