@@ -14,9 +14,9 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
-from .codec import Codec, check_codebook, load_coder, model_id, pixel_codec, save_tensors
+from .codec import Codec, code_codec, load_coder, pixel_codec, save_tensors
 from .coding import (
     CONTEXT_MIXING,
     IMAGE,
@@ -102,7 +102,8 @@ class Artifact:
     def encode(self, images: Images) -> Tensor:
         """Images -> codes (B, Q, *grid) int64. ValueError for shapes and types that are not listed above."""
         batch = self._batch(images)
-        return torch.cat([self._encoded(self.model.encode, part) for part in _parts(batch)])
+        together = max(1, BATCH_VALUES // batch[0].numel())
+        return torch.cat([self._encoded(self.model.encode, part) for part in batch.split(together)])
 
     @torch.no_grad()
     def decode(
@@ -182,18 +183,14 @@ class Artifact:
         return self._codecs[modality, coder]
 
     def _new_codec(self, modality: int, coder: int) -> Codec:
-        quantizer, engine = self.model.quantizer, self.coder
+        quantizer = self.model.quantizer
         if modality == PIXELS:
             return pixel_codec(self.channels, self.lossless, self.content_id)
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
-        check_codebook(quantizer.codebook_size)
-        if coder == INTEGER_PRIOR and engine is None:
-            raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
-        used = engine if engine and coder == INTEGER_PRIOR else ContextMixing(tuple(quantizer.codebook_sizes))
-        name = model_id(self.content_id, used.tensors() if isinstance(used, IntegerPrior) else {})
-        residual = self.config.model.quantizer.kind == "residual"
-        return Codec(IMAGE, coder, used, name, quantizer.num_codebooks, residual, self.model.grid)
+        is_residual = self.config.model.quantizer.kind == "residual"
+        engine = self.coder if coder == INTEGER_PRIOR else ContextMixing(quantizer.codebook_sizes)
+        return code_codec(quantizer.codebook_sizes, engine, self.content_id, is_residual, self.model.grid)
 
     @torch.no_grad()
     def values(self, images: Images, codec: Codec) -> np.ndarray:
@@ -334,11 +331,12 @@ class Artifact:
         metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
         try:
             settings["data"]["name"] = str(settings["data"]["name"])
-            shape = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
+            shape: Any = (int(settings["data"]["channels"]), *map(int, settings["data"]["size"]))
             pixels = Normalisation.from_dict(settings["data"]["normalisation"])
             if len(pixels.std) != shape[0]:
                 raise ValueError(f"{shape[0]} channels, but the normalisation is of {len(pixels.std)}")
-            model = _load_model(folder / "model.safetensors", config, shape, pixels)
+            made = partial(Autoencoder, config.model, shape, config.losses, pixels.std, pixels.mean)
+            model = filled(folder / "model.safetensors", made)
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
         artifact = cls(config, model.eval(), settings["data"], metrics)
@@ -383,10 +381,6 @@ def _load_coder(path: Path, artifact: Artifact) -> IntegerPrior:
     return coder
 
 
-def _load_model(path: Path, config: Config, shape: Any, pixels: Normalisation) -> Autoencoder:
-    return filled(path, lambda: Autoencoder(config.model, shape, config.losses, pixels.std, pixels.mean))
-
-
 def _load_prior(path: Path, artifact: Artifact) -> Prior:
     """VqkitError for a file that is damaged, or was trained on the codes of another model."""
     try:
@@ -404,7 +398,3 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
         return Prior(config, network.eval(), classes, dict(header["metrics"]))
     except (KeyError, TypeError, ValueError, RecursionError, OSError, SafetensorError) as error:
         raise VqkitError(f"cannot read the prior {path}: {error}") from error
-
-
-def _parts(batch: Tensor) -> Sequence[Tensor]:
-    return batch.split(max(1, BATCH_VALUES // batch[0].numel()))

@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 
 from .coding import (
     CONTEXT_MIXING,
+    IMAGE,
+    INTEGER_PRIOR,
     LEVELS,
     PIXELS,
     ContextMixing,
@@ -114,13 +116,25 @@ def pixel_codec(channels: int, network: PixelNetwork | None, content_id: str) ->
     return Codec(PIXELS, CONTEXT_MIXING, mixing, name, channels, has_prefixes=False, grid_of=lambda size: size)
 
 
-def check_codebook(size: int) -> None:
-    """VqkitError for a codebook of more codes than the format has numbers for."""
-    if size > MAX_CODEBOOK:
+def code_codec(
+    sizes: tuple[int, ...],
+    engine: IntegerPrior | ContextMixing | None,
+    content_id: str,
+    has_prefixes: bool,
+    grid_of: Callable[[tuple[int, int]], tuple[int, int]],
+) -> Codec:
+    """Of files of codes of a model with codebooks of such sizes; see Codec. VqkitError without an engine, and for a
+    codebook of more codes than the format has numbers for."""
+    if max(sizes) > MAX_CODEBOOK:
         raise VqkitError(
-            f"this model has 2^{math.log2(size):.1f} codes, and a .vq file has numbers for 2^32; "
+            f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for 2^32; "
             "train one with fewer bits or levels, or use --lossless"
         )
+    if engine is None:
+        raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
+    coder, tensors = (INTEGER_PRIOR, engine.tensors()) if isinstance(engine, IntegerPrior) else (CONTEXT_MIXING, {})
+    name = model_id(content_id, tensors)
+    return Codec(IMAGE, coder, engine, name, len(sizes), has_prefixes, grid_of)
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
