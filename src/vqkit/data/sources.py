@@ -212,7 +212,7 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if channels is None:
         grey = sum(count for mode, count in items.modes.items() if is_grey(mode))
         channels = 1 if 2 * grey > sum(items.modes.values()) else 3
-    size = config.image_size or (_PATCH_SIZE if items.kind == "picture" or config.fit == "patches" else None)
+    size = config.image_size or (_PATCH_SIZE if items.kind == "picture" else None)
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
