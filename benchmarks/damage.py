@@ -229,13 +229,16 @@ def outcome(one: Subject, data: bytes) -> str:
 def judge(one: Subject, found: list, complete: bool) -> str:
     """Images that were given against those that were written; complete: no error says that some are missing."""
     wholes, mixed, resized = one.codes, False, False
-    if len(found) != len(wholes[0]) and (complete or len(found) > len(wholes[0])):
+    numbers = [decoded.number for decoded in found]
+    if numbers != sorted(set(numbers)) or (complete and numbers != list(range(len(wholes[0])))):
         return "silent"
-    for item, decoded in enumerate(found):
+    for decoded in found:
+        if decoded.number >= len(wholes[0]):
+            return "silent"
         given = decoded.codes[(decoded.codes >= 0).all((1, 2))]  # without stages that are marked as missing
         if len(given) == 0 or (len(given) < len(decoded.codes) and not decoded.truncated):
             return "silent"
-        of_first, of_second = (np.array_equal(given, whole[item, : len(given)]) for whole in wholes)
+        of_first, of_second = (np.array_equal(given, whole[decoded.number, : len(given)]) for whole in wholes)
         if not (of_first or of_second):
             return "silent"
         mixed |= not of_first

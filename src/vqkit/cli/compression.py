@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .printing import Commands
+from .printing import Commands, progress_bar
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
@@ -65,17 +65,17 @@ def _compress(options: argparse.Namespace) -> int:
     target, folder = options.out and Path(options.out), options.out_dir and Path(options.out_dir)
     how = {"bundle": options.bundle, "lossless": options.lossless, "rate": options.rate, "force": options.force}
     failed = pixels = size = 0
-    for row in compress(artifact, options.files, folder=folder, target=target, **how):
-        pixels, size = pixels + row.pixels, size + row.size
-        quality = "exact" if options.lossless else f"{row.psnr:.2f} dB"
-        if row.error:
-            failed += 1
-            print(f"{row.source}: {row.error}", file=sys.stderr)
-        elif options.bundle:
-            print(f"{row.source}: {quality}")
-        else:
-            bpp = 8 * row.size / row.pixels
-            print(f"{row.source} -> {row.target}: {row.size} bytes, {bpp:.3f} bits per pixel, {quality}")
+    with progress_bar("compressing"):
+        for row in compress(artifact, options.files, folder=folder, target=target, **how):
+            pixels, size, failed = pixels + row.pixels, size + row.size, failed + bool(row.error)
+            quality = "exact" if options.lossless else f"{row.psnr:.2f} dB"
+            if row.error:
+                print(f"{row.source}: {row.error}", file=sys.stderr)
+            elif options.bundle:
+                print(f"{row.source}: {quality}")
+            else:
+                bpp = 8 * row.size / row.pixels
+                print(f"{row.source} -> {row.target}: {row.size} bytes, {bpp:.3f} bits per pixel, {quality}")
     if pixels:
         size = Path(options.out).stat().st_size if options.bundle else size
         print(f"{size} bytes, {8 * size / pixels:.3f} bits per pixel in all")
@@ -100,15 +100,16 @@ def _decompress(options: argparse.Namespace) -> int:
 
     failed = 0
     models: dict[Path, Artifact] = {}
-    for source in map(Path, options.files):
-        try:
-            model, folder = _model(options, source, models), Path(options.out_dir)
-            for target, truncated in decompress(model, source, folder, item=options.item, force=options.force):
-                print(f"{source} -> {target}" + (": cut off, coarser than it was" if truncated else ""))
-                failed += truncated
-        except VqkitError as error:
-            failed += 1
-            print(f"{source}: {error}", file=sys.stderr)
+    with progress_bar("decompressing"):
+        for source in map(Path, options.files):
+            try:
+                model, folder = _model(options, source, models), Path(options.out_dir)
+                for target, truncated in decompress(model, source, folder, item=options.item, force=options.force):
+                    print(f"{source} -> {target}" + (": cut off, coarser than it was" if truncated else ""))
+                    failed += truncated
+            except VqkitError as error:
+                failed += 1
+                print(f"{source}: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -129,15 +130,16 @@ def _verify(options: argparse.Namespace) -> int:
 
     failed = 0
     models: dict[Path, Artifact] = {}
-    for source in map(Path, options.files):
-        try:
-            found = verify(_model(options, source, models), source)
-            images, truncated, error = found.images, found.truncated, found.error
-        except VqkitError as reason:
-            images, truncated, error = 0, False, str(reason)
-        failed += bool(error) or truncated
-        state = f"BAD, {error}" if error else "cut off" if truncated else "ok"
-        print(f"{source}: {state} ({images} {'image' if images == 1 else 'images'})")
+    with progress_bar("verifying"):
+        for source in map(Path, options.files):
+            try:
+                found = verify(_model(options, source, models), source)
+                images, truncated, error = found.images, found.truncated, found.error
+            except VqkitError as reason:
+                images, truncated, error = 0, False, str(reason)
+            failed += bool(error) or truncated
+            state = f"BAD, {error}" if error else "cut off" if truncated else "ok"
+            print(f"{source}: {state} ({images} {'image' if images == 1 else 'images'})")
     return 1 if failed else 0
 
 

@@ -49,18 +49,24 @@ def _print_figure(key: str, value: Any) -> None:
 
 
 class progress_bar:
-    """A bar on the error stream while something takes long; nothing when that is not a terminal."""
+    """A bar on the error stream while something takes long, which swings until a share is told; nothing when that is
+    not a terminal. What is printed meanwhile goes where it would go without."""
 
     def __init__(self, what: str) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
-        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        self.task = self.bar.add_task(what, total=1.0)
+        self.bar = Progress(
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+            redirect_stdout=sys.stdout.isatty(),  # it would take what goes into a file or pipe to the terminal
+        )
+        self.task = self.bar.add_task(what, total=None)
 
     def __enter__(self) -> Callable[[float], None]:
         self.bar.start()
-        return lambda share: self.bar.update(self.task, completed=share)
+        return lambda share: self.bar.update(self.task, total=1.0, completed=share)
 
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()

@@ -260,11 +260,12 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _write_sheet(options: argparse.Namespace, images: np.ndarray, columns: int | None = None) -> None:
-    """The pictures on one sheet and, if wanted, each in a file."""
+    """The pictures on one sheet, a single one as it is, and, if wanted, each in a file."""
     from ..report import contact_sheet
     from ..report.pictures import png_bytes, to_image
 
-    write_new(Path(options.out), png_bytes(contact_sheet(images, columns)))
+    sheet = contact_sheet(images, columns) if len(images) > 1 else to_image(images[0])
+    write_new(Path(options.out), png_bytes(sheet))
     if options.each:
         stem = Path(options.out).stem
         for index, image in enumerate(images):
