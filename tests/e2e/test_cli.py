@@ -13,6 +13,7 @@ from PIL import Image
 
 from vqkit import cli
 from vqkit.apps.reconstruct import reconstruct
+from vqkit.artifact import Artifact
 from vqkit.data import load_picture
 
 from ..conftest import TINY
@@ -142,6 +143,7 @@ def test_a_sample_sheet_takes_any_name_and_overwrites_nothing(tmp_path, capsys):
 def test_info_recipes_and_data(run_folder, pictures, tmp_path):
     info = vqkit("info", run_folder)
     assert "8x8 of 6 bits = 384 bits an image" in info.stdout and "codebook_size: 64" in info.stdout
+    assert Artifact.load(run_folder).coding_id.hex() in info.stdout
     recipes = vqkit("recipes")
     assert "fashion-mnist" in recipes.stdout and "Fashion-MNIST at 441 bits" in recipes.stdout
     copy = tmp_path / "mine.yaml"

@@ -6,9 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..errors import VqkitError
 from . import arguments
 from .printing import Commands, plain, print_figures, progress_bar, write_new
+
+if TYPE_CHECKING:
+    from ..artifact import Artifact
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,9 +98,19 @@ def _info(options: argparse.Namespace) -> int:
         f"codes    {grid[0]}x{grid[1]} of {quantizer.bits_per_position:.4g} bits{in_codes}"
         f" = {artifact.model.bits_per_image(artifact.size):.0f} bits an image"
     )
+    print(f"files    of model {_names_in_files(artifact)}")
     print_figures(artifact.metrics)
     print(f"\n{dump(artifact.config)}", end="")
     return 0
+
+
+def _names_in_files(artifact: Artifact) -> str:
+    """What .vq files call the model, as `vqkit inspect` shows it: the coders have a part in it."""
+    lossless = f"{artifact.codec(lossless=True).model_id.hex()} (lossless)"
+    try:
+        return f"{artifact.coding_id.hex()}, {lossless}"
+    except VqkitError:  # no codes, or too many, for files of codes
+        return lossless
 
 
 def _recipes_arguments(parser: argparse.ArgumentParser) -> None:

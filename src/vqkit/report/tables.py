@@ -61,7 +61,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "images_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
     "peak_memory_mb": ("Peak memory", lambda value: f"{count(value)} MB", ""),
     "version": ("vqkit", str, ""),
-    "content_id": ("Content id", str, "SHA-256 of the weights; names the model in compressed files"),
+    "content_id": ("Content id", str, "SHA-256 of the weights; with the coder's, it names the model in .vq files"),
 }
 DATA_LABELS = {"sizes": "Original sizes", "modes": "Original modes"}
 PRIOR_HEADLINE = ("bits_per_code", "saving_vs_order0", "bits_per_image", "memorised", "training_seconds", "parameters")
