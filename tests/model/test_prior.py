@@ -15,7 +15,7 @@ from vqkit.errors import VqkitError
 from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling, caption_bytes, halton_order
 from vqkit.model.prior.layout import cosine, share_out
 from vqkit.model.prior.network import rms_norm, squared_relu
-from vqkit.model.prior.prior import windows
+from vqkit.model.prior.prior import following, windows
 from vqkit.model.prior.sampling import Start, Walk, distribution, draw, pick
 
 TINY = PriorNetworkConfig(width=16, num_heads=2, num_blocks=2, caption_bytes=8)
@@ -279,7 +279,10 @@ def test_images_that_know_different_codes_are_completed_together_as_alone(layout
     known = ~torch.zeros(6, 48, dtype=torch.bool).scatter_(1, hidden, True).reshape(6, 1, 6, 8).expand_as(codes)
     drawing = Drawing(seed=4, steps=steps)
     watched = []
+    shares = []
     found = prior.complete(codes, known, drawing, watched.append)
+    assert torch.equal(found, prior.complete(codes, known, drawing, following(shares.append, 0.5, 1.0, 6)))
+    assert shares == sorted(shares) and shares[0] > 0.5 and shares[-1] == 1.0 and len(shares) == len(watched)
     assert torch.equal(found[known], codes[known])
     assert min(len(one[~mask].unique()) for one, mask in zip(found, known, strict=True)) > 1
     assert torch.equal(watched[-1], found)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..artifact import Artifact
 from ..errors import VqkitError
 from ..model.prior import Drawing
+from ..model.prior.prior import following
 
 FILLS = (0, 64, 128, 192, 255)
 """grey values put where pixels are hidden, to see which codes depend on them"""
@@ -52,16 +53,13 @@ def inpaint(
     _check(image, mask)
     hidden = _cells(artifact, mask)
     codes, known = _known_codes(artifact, image, mask, hidden)
-    drawn = prior.complete(codes.expand(num, -1, -1, -1), known.expand(num, codes.shape[1], -1, -1), drawing)
-    if progress:
-        progress(0.5)
+    codes, known_of_all = codes.expand(num, -1, -1, -1), known.expand(num, codes.shape[1], -1, -1)
+    drawn = prior.complete(codes, known_of_all, drawing, following(progress, 0.0, 0.5, num))
     first = _composite(artifact, drawn, image, mask, 0)
     if bool((~hidden).any()):
         again = artifact.encode(first)
-        drawn = prior.complete(again, (~hidden).expand_as(again), drawing)
+        drawn = prior.complete(again, (~hidden).expand_as(again), drawing, following(progress, 0.5, 1.0, num))
     images = _composite(artifact, drawn, image, mask, blend)
-    if progress:
-        progress(1.0)
     return Inpainted(images, mask, known.numpy())
 
 

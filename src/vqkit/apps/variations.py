@@ -10,7 +10,7 @@ import torch
 from ..artifact import Artifact
 from ..errors import VqkitError
 from ..model.prior import Drawing
-from ..model.prior.prior import uniform_numbers
+from ..model.prior.prior import following, uniform_numbers
 
 
 def variations(
@@ -41,7 +41,5 @@ def variations(
     unknown = torch.zeros(num, positions, dtype=torch.bool).scatter_(1, chosen, True)
     known = ~unknown.reshape(num, 1, *codes.shape[2:]).expand_as(codes)
     if count:
-        codes = prior.complete(codes, known, drawing)
-    if progress:
-        progress(1.0)
+        codes = prior.complete(codes, known, drawing, following(progress, 0.0, 1.0, num))
     return artifact.decode(codes, size, exact=True)

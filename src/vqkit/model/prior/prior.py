@@ -268,6 +268,21 @@ def windows(grid: tuple[int, int], window: tuple[int, int]) -> Iterator[tuple[sl
             yield slice(top, top + window[0]), slice(left, left + window[1])
 
 
+def following(progress: Callable[[float], None] | None, first: float, last: float, count: int) -> Watch | None:
+    """What tells `progress` the share, from `first` to `last`, of the codes of `count` images that are there."""
+    if progress is None:
+        return None
+    finished = 0
+
+    def watch(codes: Tensor) -> None:
+        nonlocal finished
+        share = float((codes >= 0).double().mean())
+        progress(first + (last - first) * (finished + len(codes) * share) / count)
+        finished += len(codes) if share == 1.0 else 0
+
+    return watch
+
+
 def _whole(codes: Tensor, known: Tensor, inside: tuple[Tensor | slice, ...], watch: Watch) -> Watch:
     """Shows a window's codes in their place among all."""
 
