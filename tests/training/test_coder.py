@@ -1,5 +1,7 @@
 """The float twin of the integer prior: what it promises is what the integers do."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from vqkit.coding.integer_prior import _Surroundings
 from vqkit.coding.pixel_network import MAX_SIDE
 from vqkit.errors import VqkitError
 from vqkit.run import train_coder
-from vqkit.training.coder import CoderNetwork, fit_coder
+from vqkit.training.coder import LOOKS, MIN_STEPS, CoderNetwork, fit_coder
+from vqkit.training.pixels import fit_pixels
+from vqkit.training.progress import Silent
 
 from ..conftest import TINY
 
@@ -92,6 +96,36 @@ def test_training_on_sides_that_no_network_of_pixels_holds_leaves_a_model_that_l
 def test_no_coder_is_fitted_that_could_not_be_read(bound, artifact, emoji, monkeypatch):
     monkeypatch.setattr(f"vqkit.training.coder.{bound}", 0)
     assert fit_coder(artifact, emoji, 1) is None
+
+
+class Steps(Silent):
+    """The steps that were shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def update(self, share, row):
+        self.seen.append(row["step"])
+
+
+def of_few(emoji, count: int):
+    few = copy.copy(emoji)
+    few.splits = emoji.splits | {"train": emoji.splits["train"][:count]}
+    return few
+
+
+def test_a_fit_that_learns_its_images_by_heart_ends(artifact, emoji):
+    steps, few = Steps(), of_few(emoji, 20)
+    network, _ = fit_coder(artifact, few, 10 * MIN_STEPS, steps)
+    assert MIN_STEPS / LOOKS < steps.seen[-1] < MIN_STEPS, "before its steps, which are few for so few codes"
+    again = fit_coder(artifact, few, MIN_STEPS)[0].tensors()
+    assert all(np.array_equal(values, again[name]) for name, values in network.tensors().items())
+
+
+def test_few_pixels_are_not_gone_over_without_end(artifact, emoji):
+    steps = Steps()
+    fit_pixels(artifact, of_few(emoji, 2), 200, steps)  # 800 steps a plane
+    assert max(steps.seen) == 200, "looked at each 100 of 300"
 
 
 @pytest.mark.parametrize("steps", [0, -1])

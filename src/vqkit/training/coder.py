@@ -53,6 +53,10 @@ MAX_KEPT = 1 << 24
 NUM_VALIDATED = 1024
 LOOKS = 12
 """at the validation split"""
+PATIENCE, WORSE = 3, 1.05
+"""looks in a row that are worse than the best by that factor end the fit; the gains of its last steps are smaller"""
+MAX_ROUNDS, MIN_STEPS = 60, 40
+"""times that the training codes are gone over at most, and steps that this leaves of those that were asked for"""
 
 
 class _Round(torch.autograd.Function):
@@ -203,8 +207,9 @@ def fit_coder(
 ) -> tuple[IntegerPrior, dict[str, float]] | None:
     """The integer prior of an artifact's codes, and coder_bits_per_code (on validation images, if there are any).
 
-    The look at the validation split that was best is kept. A pure function of artifact, data and steps. None for no
-    steps, and for codes that it cannot hold: none at all, or more than MAX_CODES, MAX_STAGES or MAX_POSITIONS.
+    The look at the validation split that was best is kept; looks that only become worse end the fit. steps: at most;
+    few codes take fewer. A pure function of artifact, data and steps. None for no steps, and for codes that it cannot
+    hold: none at all, or more than MAX_CODES, MAX_STAGES or MAX_POSITIONS.
     """
     quantizer, settings, display = artifact.model.quantizer, artifact.config.coder, display or Silent()
     if not steps or not quantizer.is_discrete:
@@ -220,16 +225,20 @@ def fit_coder(
     held_out = _codes(artifact, data, "validation", NUM_VALIDATED * codes[0].numel())
     network = _network(artifact, codes)
     network.dtype = torch.bfloat16 if use_bfloat16(artifact.config.train.precision) else torch.float32
-    best, kept, found, began = math.inf, network, math.inf, time.monotonic()
+    steps = min(steps, max(MIN_STEPS, MAX_ROUNDS * codes.numel() // STEP_CODES))
+    best, kept, found, worse, began = math.inf, network, math.inf, 0, time.monotonic()
     display.start(f"fitting the coder to the codes of {len(codes)} images")
     try:
         for step, _ in enumerate(_steps(network, codes, steps, settings, artifact.config.seed), 1):
             if step == steps or step * LOOKS % steps < LOOKS:
                 found = _bits(network, held_out if len(held_out) else codes[:NUM_VALIDATED])
+                worse = worse + 1 if found > WORSE * best else 0
                 if found < best:
                     best, kept = found, copy.deepcopy(network)
             row = {"step": step, "seconds": time.monotonic() - began}
             display.update(step / steps, row | ({"bits_per_code": found} if found < math.inf else {}))
+            if worse == PATIENCE:
+                break
     finally:
         display.stop()
     return kept.integers(), {"coder_bits_per_code": best}

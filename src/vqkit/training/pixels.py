@@ -35,6 +35,8 @@ INPUT_BITS, OUTPUT_BITS = 6, 9
 STEP_PIXELS = 1024
 STEPS = 12
 """of this fit, shared by the planes, for each step of the coder of codes"""
+MAX_ROUNDS, MIN_STEPS = 20, 300
+"""times that as many pixels are taken as there are, at most, and steps that this leaves of those that were asked for"""
 LR = 5e-3
 MAX_KEPT = 1 << 27
 """bytes of the training images that are in memory at most; more images than that are left out"""
@@ -140,8 +142,8 @@ def fit_pixels(
 ) -> tuple[PixelNetwork, dict[str, float]] | None:
     """The network for lossless files, and lossless_bits_per_value (on validation images, if there are any).
 
-    steps: of the coder of codes. A pure function of artifact, data and steps. None for no steps, and for images with a
-    side above MAX_SIDE, which the network cannot hold.
+    steps: of the coder of codes; few pixels take fewer. A pure function of artifact, data and steps. None for no steps,
+    and for images with a side above MAX_SIDE, which the network cannot hold.
     """
     display = display or Silent()
     if steps and max(artifact.size) > MAX_SIDE:
@@ -149,13 +151,15 @@ def fit_pixels(
     if not steps or max(artifact.size) > MAX_SIDE:
         return None
     pixels, held_out = _Pixels(data, "train", MAX_KEPT), _Pixels(data, "validation", 1)
+    steps = STEPS * steps // artifact.channels
+    steps = min(steps, max(MIN_STEPS, MAX_ROUNDS * len(pixels) * math.prod(artifact.size) // STEP_PIXELS))
     display.start(f"fitting lossless files to {len(pixels)} images")
     twins, bits = [], []
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(artifact.config.seed)
             for plane in range(artifact.channels):
-                twins.append(_fitted(pixels, plane, artifact.size, STEPS * steps // artifact.channels, display))
+                twins.append(_fitted(pixels, plane, artifact.size, steps, display))
                 bits.append(_bits(twins[-1], held_out if len(held_out) else pixels, plane, artifact.size))
     finally:
         display.stop()
