@@ -44,7 +44,7 @@ def prepared(folder: Path, seed: int, quick: bool) -> None:
         subprocess.run([*vqkit, *command], check=True)
     if not (folder / "coder.safetensors").exists():
         steps = ["--steps", "5"] if quick else []
-        subprocess.run([*vqkit, "train-coder", str(folder), SOURCE, *steps], check=True)
+        subprocess.run([*vqkit, "train-coder", str(folder), SOURCE, "--force", *steps], check=True)
 
 
 def seconds(work: Callable[[], object], rounds: int, count: int) -> dict[str, float]:

@@ -68,7 +68,7 @@ def subjects(folder: Path, seed: int) -> dict[str, Subject]:
     for recipe, more in settings.items():
         first, second = folder / recipe, folder / f"{recipe}-other"
         vqkit_run("train", "emoji", "--recipe", recipe, "--out", str(first), *TINY, *more, f"seed={seed}")
-        shutil.copytree(first, second)
+        shutil.copytree(first, second, ignore=shutil.ignore_patterns("coder.safetensors", "lossless.safetensors"))
         vqkit_run("train-coder", str(second), "emoji", "--steps", "2")
         both = vqkit.load(first), vqkit.load(second)
         name = "file" if recipe == "emoji" else "residual file"

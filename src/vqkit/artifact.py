@@ -6,6 +6,7 @@ metrics.json        figures of the evaluation
 prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in its header
 coder.safetensors   the integer network that codes are compressed with
 lossless.safetensors  the integer network that pixels are compressed with
+coder-ID.safetensors, lossless-ID.safetensors  those that were replaced: files that they wrote are read with them
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
-from .codec import Codec, code_codec, load_coder, pixel_codec, save_tensors
+from .codec import CODER_FILE, LOSSLESS_FILE, Codec, code_codec, load_coders, pixel_codec, save_tensors
 from .coding import (
     CONTEXT_MIXING,
     IMAGE,
@@ -57,8 +58,6 @@ from .untrusted import filled, read_json
 
 FORMAT_VERSION = 1
 PRIOR_FILE = "prior.safetensors"
-CODER_FILE = "coder.safetensors"
-LOSSLESS_FILE = "lossless.safetensors"
 BATCH_VALUES = 1 << 22
 """pixel values of the images that go through the networks together; of larger ones, each goes in pieces by itself"""
 
@@ -83,6 +82,7 @@ class Artifact:
     prior: Prior | None = None
     coder: IntegerPrior | None = None
     lossless: PixelNetwork | None = None
+    older: tuple[IntegerPrior | PixelNetwork, ...] = ()  # coders that were replaced
 
     @property
     def normalisation(self) -> Normalisation:
@@ -169,8 +169,15 @@ class Artifact:
         return measured(self.metrics)
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
-        """How a file is decompressed. VqkitError for one that needs a coder that is not there."""
-        return self._codec(header.modality, header.coder)
+        """How a file is decompressed, by the coder that wrote it. VqkitError when it needs one and there is none."""
+        found, wanted = self._codec(header.modality, header.coder), (header.modality, header.coder, header.model_id)
+        return next((one for one in self._older if (one.modality, one.coder, one.model_id) == wanted), found)
+
+    @cached_property
+    def _older(self) -> list[Codec]:
+        are_pixels = [isinstance(one, PixelNetwork) for one in self.older]
+        kinds = [(PIXELS, CONTEXT_MIXING) if of_pixels else (IMAGE, INTEGER_PRIOR) for of_pixels in are_pixels]
+        return [self._new_codec(*kind, one) for kind, one in zip(kinds, self.older, strict=True)]
 
     @cached_property
     def _codecs(self) -> dict[tuple[int, int], Codec]:
@@ -179,17 +186,18 @@ class Artifact:
 
     def _codec(self, modality: int, coder: int) -> Codec:
         if (modality, coder) not in self._codecs:
-            self._codecs[modality, coder] = self._new_codec(modality, coder)
+            network = self.lossless if modality == PIXELS else self.coder
+            self._codecs[modality, coder] = self._new_codec(modality, coder, network)
         return self._codecs[modality, coder]
 
-    def _new_codec(self, modality: int, coder: int) -> Codec:
+    def _new_codec(self, modality: int, coder: int, network: Any) -> Codec:
         quantizer = self.model.quantizer
         if modality == PIXELS:
-            return pixel_codec(self.channels, self.lossless, self.content_id)
+            return pixel_codec(self.channels, network, self.content_id)
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
         is_residual = self.config.model.quantizer.kind == "residual"
-        engine = self.coder if coder == INTEGER_PRIOR else ContextMixing(quantizer.codebook_sizes)
+        engine = network if coder == INTEGER_PRIOR else ContextMixing(quantizer.codebook_sizes)
         return code_codec(quantizer.codebook_sizes, engine, self.content_id, is_residual, self.model.grid)
 
     @torch.no_grad()
@@ -340,11 +348,8 @@ class Artifact:
         except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
             raise VqkitError(f"cannot read the artifact {folder}: {error}") from error
         artifact = cls(config, model.eval(), settings["data"], metrics)
-        if (path := folder / CODER_FILE).exists():
-            artifact = replace(artifact, coder=_load_coder(path, artifact))
-        if (path := folder / LOSSLESS_FILE).exists():
-            lossless = load_coder(path, artifact.content_id, PixelNetwork.from_tensors)
-            artifact = replace(artifact, lossless=lossless)
+        coder, lossless, older = load_coders(folder, artifact.content_id, artifact.model.quantizer.codebook_sizes)
+        artifact = replace(artifact, coder=coder, lossless=lossless, older=older)
         path = folder / PRIOR_FILE
         return replace(artifact, prior=_load_prior(path, artifact)) if path.exists() else artifact
 
@@ -372,13 +377,6 @@ class Artifact:
         for name, coder in ((CODER_FILE, self.coder), (LOSSLESS_FILE, self.lossless)):
             if coder is not None:
                 save_tensors(Path(folder) / name, self.content_id, coder.tensors())
-
-
-def _load_coder(path: Path, artifact: Artifact) -> IntegerPrior:
-    coder = load_coder(path, artifact.content_id, IntegerPrior.from_tensors)
-    if [len(vectors) - 1 for vectors in coder.vectors] != list(artifact.model.quantizer.codebook_sizes):
-        raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
-    return coder
 
 
 def _load_prior(path: Path, artifact: Artifact) -> Prior:

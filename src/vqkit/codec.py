@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ MAX_BARE = 1 << 14
 
 MAX_CODEBOOK = 1 << 32
 """codes of a codebook: check sums take each as 32 bits"""
+
+CODER_FILE = "coder.safetensors"
+LOSSLESS_FILE = "lossless.safetensors"
 
 CoderT = TypeVar("CoderT")
 
@@ -147,15 +151,52 @@ def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
 
 
 def save_tensors(path: Path, content_id: str, tensors: dict[str, np.ndarray]) -> None:
-    """Write the tensors of a coder for the model of that content id. VqkitError when that fails."""
-    metadata = {"content_id": content_id, "coding_id": model_id(content_id, tensors).hex()}
+    """Write the tensors of a coder for the model of that content id; another coder that is there is kept beside it,
+    under its own name, as files that it wrote need it. VqkitError when that fails."""
+    coding_id = model_id(content_id, tensors).hex()
+    metadata = {"content_id": content_id, "coding_id": coding_id}
     try:
+        if path.exists() and (older := _coding_id_of(path)) != coding_id:
+            write_whole(path.with_stem(f"{path.stem}-{older}"), lambda where: shutil.copyfile(path, where))
         write_whole(path, lambda where: save_file(tensors, where, metadata=metadata))
     except (OSError, SafetensorError) as error:
         raise VqkitError(f"cannot write {path}: {error}") from error
 
 
-def load_coder(path: Path, content_id: str, read: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
+def coding_ids(folder: Path) -> list[str]:
+    """What names, in compressed files, the model with each of its coders. OSError, SafetensorError."""
+    return [_coding_id_of(path) for name in (CODER_FILE, LOSSLESS_FILE) for path in _coder_paths(folder / name)]
+
+
+def _coding_id_of(path: Path) -> str:
+    """What names, in compressed files, the model with the coder of a file. OSError, SafetensorError."""
+    with safe_open(path, framework="np") as file:
+        return str((file.metadata() or {}).get("coding_id"))
+
+
+def load_coders(
+    folder: Path, content_id: str, sizes: Sequence[int]
+) -> tuple[IntegerPrior | None, PixelNetwork | None, tuple[IntegerPrior | PixelNetwork, ...]]:
+    """The coders of a model with codebooks of such sizes, of codes and of pixels, and those that these replaced.
+
+    VqkitError for a file that is damaged, or was fitted to another model.
+    """
+    of_codes, of_pixels = folder / CODER_FILE, folder / LOSSLESS_FILE
+    coders = {path: _load_coder(path, content_id, IntegerPrior.from_tensors) for path in _coder_paths(of_codes)}
+    for path, coder in coders.items():
+        if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
+            raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
+    networks = {path: _load_coder(path, content_id, PixelNetwork.from_tensors) for path in _coder_paths(of_pixels)}
+    current = coders.pop(of_codes, None), networks.pop(of_pixels, None)
+    return *current, (*coders.values(), *networks.values())
+
+
+def _coder_paths(path: Path) -> list[Path]:
+    """The coder's file, if it is there, and those of coders that it replaced."""
+    return [*([path] if path.exists() else []), *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]
+
+
+def _load_coder(path: Path, content_id: str, read: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
     """What `read` makes of the tensors of a coder. VqkitError for a file that is damaged, or of another model."""
     try:
         if path.stat().st_size > MAX_BYTES:

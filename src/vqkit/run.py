@@ -78,20 +78,28 @@ def train(
 
 
 def train_coder(
-    artifact: str | Path, source: str | Path, *, steps: int | None = None, display: Display | None = None
+    artifact: str | Path,
+    source: str | Path,
+    *,
+    steps: int | None = None,
+    force: bool = False,
+    display: Display | None = None,
 ) -> Artifact:
-    """Fit what compresses, to codes and pixels of `source`, anew; files of an older coder need that one.
+    """Fit what compresses, to codes and pixels of `source`.
 
-    steps: at least 1; None = as the artifact's settings say. Errors: VqkitError.
+    steps: at least 1; None = as the artifact's settings say. force: although there is a coder, which is kept beside the
+    new one, as files that it wrote are read with it. Errors: VqkitError.
     """
     folder, model = Path(artifact), Artifact.load(artifact)
     steps = model.config.coder.steps if steps is None else steps
     if steps < 1:
         raise VqkitError(f"a coder takes at least 1 step, not {steps}; set another number with --steps")
+    if not force and (model.coder or model.lossless):
+        raise VqkitError(f"{folder} has a coder; add --force for a new one, which need not be better")
     fitted = _with_coder(model, open_for(model, source, "train"), steps, folder, display)
     if fitted is model:
         raise VqkitError("there is nothing to fit: no coder holds images and codes of this size")
-    return fitted
+    return Artifact.load(folder)  # with the coders that were replaced
 
 
 def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, display: Display | None) -> Artifact:

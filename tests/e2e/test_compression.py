@@ -361,14 +361,32 @@ def test_every_mutation_is_refused_or_gives_the_same_picture(artifact, pictures)
         assert np.array_equal(found, expected), position
 
 
-def test_a_coder_of_another_model_is_refused_and_a_new_one_changes_the_name(run_folder, residual, tmp_path):
+def test_a_new_coder_leaves_the_old_one_for_its_files(run_folder, pictures, tmp_path, capsys, monkeypatch):
+    folder, image = tmp_path / "copy", Image.open(pictures / "a.png")
+    shutil.copytree(run_folder, folder)
+    before, command = vqkit.load(folder), ["train-coder", str(folder), "emoji", "--steps", "3"]
+    files = [before.compress(image, lossless=lossless) for lossless in (False, True)]
+    assert cli.main(command) == 2 and "has a coder; add --force" in capsys.readouterr().err
+    assert vqkit.load(folder).coding_id == before.coding_id
+    assert cli.main([*command, "--force"]) == 0
+    after = vqkit.load(folder)
+    assert after.coding_id != before.coding_id and (folder / f"coder-{before.coding_id.hex()}.safetensors").exists()
+    for number, data in enumerate((*files, after.compress(image), after.compress(image, lossless=True))):
+        (tmp_path / f"{number}.vq").write_bytes(data)
+        assert np.array_equal(after.decompress(data), (before if number < 2 else after).decompress(data))
+    assert files[0] != after.compress(image)
+    with pytest.raises(WrongModel):
+        before.decompress(after.compress(image))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["verify", "0.vq", "1.vq", "2.vq", "3.vq"]) == 0
+
+
+def test_a_coder_of_another_model_is_refused(run_folder, residual, tmp_path):
     shutil.copytree(run_folder, tmp_path / "copy")
-    before = vqkit.load(tmp_path / "copy").coding_id
-    assert cli.main(["train-coder", str(tmp_path / "copy"), "emoji", "--steps", "3"]) == 0
-    assert vqkit.load(tmp_path / "copy").coding_id != before
     residual.save_coder(tmp_path / "copy")
     with pytest.raises(VqkitError, match="another model"):
         vqkit.load(tmp_path / "copy")
-    (tmp_path / "copy" / "coder.safetensors").unlink()
+    for path in (tmp_path / "copy").glob("coder*.safetensors"):
+        path.unlink()
     with pytest.raises(VqkitError, match="train-coder"):
         vqkit.load(tmp_path / "copy").compress(np.zeros((32, 32, 3), np.uint8))

@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from ..artifact import BATCH_VALUES, CODER_FILE, LOSSLESS_FILE, Artifact
-from ..codec import MAX_DECODED, Codec, model_id
+from ..artifact import BATCH_VALUES, Artifact
+from ..codec import MAX_DECODED, Codec, coding_ids, model_id
 from ..coding import (
     Block,
     BundleHeader,
@@ -267,9 +267,6 @@ def _coding_ids(folder: Path) -> Iterator[str]:
     """Names, in compressed files, of an artifact with each of its coders and without any; of other folders, none."""
     try:
         yield model_id(str(read_json(folder / "config.json").get("content_id")), {}).hex()
-        for path in (folder / CODER_FILE, folder / LOSSLESS_FILE):
-            if path.exists():
-                with safe_open(path, framework="np") as file:
-                    yield str((file.metadata() or {}).get("coding_id"))
+        yield from coding_ids(folder)
     except (VqkitError, OSError, SafetensorError):
         return

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 
 def _train_coder_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_artifact(parser, "; its coder is replaced")
+    arguments.add_artifact(parser)
     arguments.add_data(parser, ", as a rule that of the model")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: coder.steps of the artifact)")
+    parser.add_argument("--force", action="store_true", help="a new coder; the old one is kept for its files")
 
 
 def _train_coder(options: argparse.Namespace) -> int:
     from ..run import train_coder
     from ..training.progress import display_for_terminal
 
-    fitted = train_coder(options.artifact, options.data, steps=options.steps, display=display_for_terminal())
+    how = {"steps": options.steps, "force": options.force}
+    fitted = train_coder(options.artifact, options.data, **how, display=display_for_terminal())
     if fitted.coder:
         print(
             f"{fitted.metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model ", end=""
@@ -178,7 +180,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 COMMANDS: Commands = {
-    "train-coder": (_train_coder, "fit the coder of a model's compressed files anew", _train_coder_arguments),
+    "train-coder": (_train_coder, "fit the coder of a model's compressed files", _train_coder_arguments),
     "compress": (_compress, "pictures to .vq files, as small as the model can", _compress_arguments),
     "decompress": (_decompress, ".vq files to pictures", _decompress_arguments),
     "inspect": (_inspect, "what is in a .vq file: header, sizes by section, bits per pixel", _inspect_arguments),
