@@ -246,7 +246,7 @@ def test_a_swap_changes_what_it_says_and_nothing_far_away():
     sample = encoded(artifact, noise(6))
     book = books(artifact, sample, measured(artifact, 32))[0]
     code, other = int(book.codes[0]), int(book.codes[1])
-    found = swaps(artifact, sample, book, [(code, other)])[0]
+    found = swaps(artifact, sample, book, [(code, other)], sample)[0]
     row, column = found.place
     assert (found.code, found.other) == (code, other)
     assert int(sample.codes[found.image, 0, row, column]) == code and found.places[row, column]
@@ -259,10 +259,13 @@ def test_a_swap_changes_what_it_says_and_nothing_far_away():
     moved[max(0, 4 * row - 4) : 4 * row + 8, max(0, 4 * column - 4) : 4 * column + 8] = 0
     assert moved.max() == 0, "one block of the decoder reaches one cell further"
     with pytest.raises(VqkitError, match="0 to 15"):
-        swaps(artifact, sample, book, [(0, 16)])
+        swaps(artifact, sample, book, [(0, 16)], sample)
+    training = encoded(artifact, noise(6))
     sample.codes[sample.codes == code] = other
+    found = swaps(artifact, sample, book, [(code, other)], training)[0]
+    assert int(training.codes[found.image, 0, found.place[0], found.place[1]]) == code
     with pytest.raises(VqkitError, match="occurs in none"):
-        swaps(artifact, sample, book, [(code, other)])
+        swaps(artifact, sample, book, [(code, other)], sample)
 
 
 # -------------------------------------------------------------------------------------------------------------- whole

@@ -99,7 +99,7 @@ def explain(
         sample.images.float().mean(0).round().byte().permute(1, 2, 0).numpy(),
         labels,
         probed,
-        swaps(artifact, examples, found[0], swap),
+        swaps(artifact, examples, found[0], swap, sample),
         importance(artifact, examples),
         peel(artifact, examples),
         surprise(artifact, examples, data.names),

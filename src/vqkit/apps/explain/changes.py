@@ -31,9 +31,9 @@ MAX_SCORED = 1 << 15
 class Swap:
     """Code `code` replaced by `other` in one real image, at the first place of the first codebook.
 
-    image: row of the sample. place: (row, column) of the one that is swapped. places: (h, w) bool, all of them. here
-    and everywhere: root mean square of the change in levels, over the whole picture. pictures: uint8 (3, H, W, C), as
-    it was, swapped here, swapped everywhere.
+    image: row of the sample, or of the training images. place: (row, column) of the one that is swapped. places: (h, w)
+    bool, all of them. here and everywhere: root mean square of the change in levels, over the whole picture. pictures:
+    uint8 (3, H, W, C), as it was, swapped here, swapped everywhere.
     """
 
     code: int
@@ -79,20 +79,26 @@ class Surprise:
 
 
 @torch.no_grad()
-def swaps(artifact: Artifact, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]]) -> list[Swap]:
+def swaps(
+    artifact: Artifact, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]], training: Sample
+) -> list[Swap]:
     """Much used codes that differ for one another, and those that are `wanted`: (code, other) pairs.
 
+    A code that is wanted but in no image of the sample is looked for in those of training, which the book counts.
     Errors: VqkitError for a code that is not in the codebook, or in none of the images.
     """
-    codes, size = sample.codes[:, 0], len(book.counts)
+    codes, size, found = sample.codes[:, 0], len(book.counts), dict[tuple[int, int], Swap]()
     for pair in wanted:
         if not all(0 <= code < size for code in pair):
             raise VqkitError(f"--swap {pair[0]} {pair[1]}: codes of the first codebook are 0 to {size - 1}")
-        if not bool((codes == pair[0]).any()):
-            raise VqkitError(f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images that are shown")
+        having = next((one for one in (sample, training) if bool((one.codes[:, 0] == pair[0]).any())), None)
+        if having is None:
+            raise VqkitError(f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images")
+        found[pair] = _swap(artifact, having, *pair)
     chosen = _different(artifact, codes)
-    pairs = [(code, other) for code in chosen for other in chosen if code != other]
-    return [_swap(artifact, sample, *pair) for pair in dict.fromkeys([*wanted, *pairs])]
+    for pair in ((code, other) for code in chosen for other in chosen if code != other):
+        found[pair] = found.get(pair) or _swap(artifact, sample, *pair)
+    return list(found.values())
 
 
 def _different(artifact: Artifact, codes: Tensor) -> list[int]:
