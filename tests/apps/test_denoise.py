@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+from skimage.data import camera
 
 from tests.coding.test_integer_prior import random_prior
 from vqkit.apps import denoise as app
@@ -100,12 +102,28 @@ def test_continuous_does_not_quantise():
     assert np.abs(found.pixels - (255 * expected).clamp(0, 255).numpy()).max() <= 0.51
 
 
-def test_a_known_sigma_takes_the_levels_that_take_out_as_much():
+def test_a_known_sigma_takes_the_most_levels_that_take_out_nearly_as_much():
     artifact, image = untrained(), picture(16, 16)
-    out = [(denoise(artifact, image, levels=k).pixels.astype(float) - image).std() for k in (1, 2, 3, 4)]
-    for sigma in (min(out), max(out)):
-        assert denoise(artifact, image, sigma=sigma).levels == 1 + int(np.abs(np.array(out) - sigma).argmin())
+    out = np.array([(denoise(artifact, image, levels=k).pixels.astype(float) - image).std() for k in (1, 2, 3, 4)])
+    assert denoise(artifact, image, sigma=0).levels == 4
+    assert denoise(artifact, image, sigma=255).levels == 1 + int(out.argmax())
     assert denoise(artifact, image, levels=2).sigma == pytest.approx(out[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("left", "expected"), [(0.0, 4), (0.6, 2)])
+def test_a_known_sigma_is_that_before_pixels_end_at_black_and_white(left, expected, monkeypatch):
+    """Four levels give the photograph with a share of its noise; each less takes out detail, below three all noise."""
+    clean = np.repeat(camera()[::4, ::4, None], 3, 2)
+    noisy = np.clip(clean + 50 * np.random.default_rng(1).standard_normal(clean.shape), 0, 255).astype(np.uint8)
+    assert (noisy.astype(float) - clean).std() < 45
+
+    def made(artifact, image, levels, *_):
+        base = clean + (left if levels > 2 else 0) * (image.astype(float) - clean)
+        return np.clip(gaussian_filter(base, (0.6 * (4 - levels), 0.6 * (4 - levels), 0)), 0, 255).astype(np.uint8)
+
+    monkeypatch.setattr(app, "LOOKED_AT", 128)
+    monkeypatch.setattr(app, "smoothed", made)
+    assert denoise(untrained(), noisy, sigma=50).levels == expected
 
 
 def test_hidden_pixels_are_replaced_by_their_neighbours():

@@ -26,6 +26,8 @@ STRIDE = 4
 """one pixel in STRIDE * STRIDE is hidden at a time"""
 SURE = 3.0
 """standard errors by which fewer stages must predict better"""
+NEARLY = 0.9
+"""of a known deviation, what stages must take out: models miss some of the noise, fewer stages take out the picture"""
 NUM_HIDDEN = 4
 """of the STRIDE * STRIDE ways to hide pixels, those that are tried"""
 
@@ -127,9 +129,14 @@ def _hidden_errors(artifact: Artifact, noisy: Tensor, place: int, levels: list[i
 
 
 def _taking_out(artifact: Artifact, image: np.ndarray, sigma: float) -> int:
-    """The number of stages that take out about `sigma` (the discrepancy principle of Morozov 1966)."""
-    out = [_deviation(image, smoothed(artifact, image, level + 1)) for level in range(num_levels(artifact))]
-    return int(np.abs(np.array(out) - sigma).argmin()) + 1
+    """The most stages that take out nearly `sigma` (the discrepancy principle of Morozov 1966), or what that is where
+    pixels end at 0 and 255: noise of sigma is put on the picture without it and clipped as the picture's own was."""
+    made = [smoothed(artifact, image, level + 1) for level in range(num_levels(artifact))]
+    noise = sigma * np.random.default_rng(0).standard_normal(image.shape)
+    wanted = _deviation(np.clip(np.rint(made[-1] + noise), 0, 255), made[-1])
+    out = np.array([_deviation(image, pixels) for pixels in made])
+    enough = np.flatnonzero(out >= NEARLY * wanted)
+    return int(enough[-1] if len(enough) else out.argmax()) + 1
 
 
 def smoothed(
