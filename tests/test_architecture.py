@@ -34,7 +34,7 @@ ALLOWED = {
         "run_prior": "apps artifact config data errors files model report training",
         "cli": "apps artifact coding config data errors files model report run run_prior training",
         "__main__": "cli",
-        "__init__": "artifact config errors run run_prior",
+        "__init__": "artifact coding config errors run run_prior",
     }.items()
 }
 

@@ -240,3 +240,8 @@ def test_codes_are_checked_against_their_own_codebook_and_stages_may_be_left_out
     codes[0, 2, 0, 0] = 8
     with pytest.raises(ValueError, match=r"codebook 2 must lie in \[0, 8\)"):
         artifact.decode(codes)
+
+
+def test_every_public_name_is_there_and_formats_have_their_error():
+    assert all(getattr(vqkit, name) for name in vqkit.__all__)
+    assert issubclass(vqkit.FormatError, vqkit.VqkitError)

@@ -12,14 +12,31 @@ from .errors import TrainingDiverged, VqkitError
 
 if TYPE_CHECKING:
     from .artifact import Artifact
+    from .coding import FormatError
     from .config import Config
     from .run import train
     from .run_prior import train_prior
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "Config", "TrainingDiverged", "VqkitError", "__version__", "load", "train", "train_prior"]
+__all__ = [
+    "Artifact",
+    "Config",
+    "FormatError",
+    "TrainingDiverged",
+    "VqkitError",
+    "__version__",
+    "load",
+    "train",
+    "train_prior",
+]
 
-_LAZY = {"Artifact": "artifact", "Config": "config", "train": "run", "train_prior": "run_prior"}
+_LAZY = {
+    "Artifact": "artifact",
+    "Config": "config",
+    "FormatError": "coding",
+    "train": "run",
+    "train_prior": "run_prior",
+}
 
 
 def load(folder: Any) -> Artifact:
