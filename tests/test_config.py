@@ -45,6 +45,7 @@ def test_dump_is_read_back_unchanged(tmp_path):
         ("train.steps=abc", "train.steps: input should be a valid integer"),
         ("losses.distortion=ms", "losses.distortion: input should be 'mse'"),
         ("model.quantizer.kind=vqq", "'none', 'vq', 'simvq', 'fsq'"),
+        ("data.image_size=63", "data.image_size: write a list in brackets, such as [63, 63]; got 63"),
         ("train.lr", "written key.subkey=value"),
         ("train.lr.x=1", "'lr' is a value, not a section"),
     ],
@@ -92,3 +93,8 @@ def test_a_file_that_is_no_recipe(tmp_path, text):
 def test_unknown_recipe_suggests_one():
     with pytest.raises(VqkitError, match="did you mean 'emoji'"):
         config.load("emojis")
+
+
+def test_a_recipe_of_another_verb_is_said_to_be_one():
+    with pytest.raises(VqkitError, match="recipe 'prior' is one of 'vqkit train-prior'"):
+        config.load("prior")

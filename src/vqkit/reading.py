@@ -31,14 +31,15 @@ MAX_SAID = 20
 
 @dataclass(frozen=True)
 class Decoded:
-    """Codes (Q, h, w) of one image, checked; its height and width; its name if it has one; whether it was cut off; its
-    place in the file, from 0."""
+    """Codes (Q, h, w) of one image, checked; its height and width; its name if it has one; whether the file was
+    cut off; its place in the file, from 0; whether stages are missing, which make a coarser image."""
 
     codes: np.ndarray
     size: tuple[int, int]
     name: str | None
     truncated: bool
     number: int = 0
+    coarser: bool = False
 
 
 def decode(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[Decoded]:
@@ -56,7 +57,8 @@ def blocks(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Codec
     if profile_of(stream) != BUNDLE:
         file = read_file(stream)
         codec, size = artifact.codec_of(file.header), (file.header.height, file.header.width)
-        yield codec, [Decoded(codec.codes_of(file), size, file.name, file.truncated)]
+        coarser = len(file.stages) < file.header.num_codebooks
+        yield codec, [Decoded(codec.codes_of(file), size, file.name, file.truncated, coarser=coarser)]
         return
     bundle, codec = _open_bundle(artifact, stream)
     sizes, truncated = bundle.header.sizes, bundle.truncated

@@ -147,6 +147,8 @@ def _settings(folder: Path, source: str | Path, recipe: Any, overrides: list[str
         if recipe is not None or overrides:
             raise VqkitError("--resume goes on with the run's own settings; leave --recipe and key=value out")
         return settings.from_tree(waiting, where=str(folder / CHECKPOINTS))
+    if folder.exists() and not folder.is_dir():
+        raise VqkitError(f"{folder} is a file; choose another --out, a new or empty folder")
     if _is_main() and folder.exists() and any(folder.iterdir()):
         hint = "add --resume to go on with it, or " if waiting else ""
         raise VqkitError(f"{folder} is not empty; {hint}choose another --out")

@@ -166,6 +166,7 @@ def test_info_recipes_and_data(run_folder, pictures, tmp_path):
         (["train", "nowhere", "--out", "x"], "no file or folder 'nowhere'"),
         (["train", "emoji", "--out", "x", "--recipe", "emojy"], "did you mean 'emoji'"),
         (["train", "emoji", "--out", "/proc/x"], "/proc/x"),
+        (["train", "emoji", "--out", __file__], "is a file; choose another --out"),
         (["info", "."], "not a vqkit artifact"),
         (["evaluate", ".", "emoji", "--split", "tets"], "did you mean 'test'"),
         (["reconstruct", "nowhere", "a.png", "--out", "x"], "not a vqkit artifact"),

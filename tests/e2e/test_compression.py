@@ -270,6 +270,7 @@ def test_damage_and_a_cut_are_said_together(run_folder, artifact, bundle, tmp_pa
         assert cli.main([*command, "--model", str(run_folder)]) == 1
         said = "".join(capsys.readouterr())
         assert "images 0 to 1, counted from 0; the bundle is cut off: its last 1 images are lost" in said
+        assert said.count("BAD" if command[0] == "verify" else "but this image is whole") in (1, 2)
     assert sorted(os.listdir("out")) == ["x-2.png", "x-3.png"], "numbers are those of the whole bundle"
 
 
@@ -331,18 +332,25 @@ def test_what_is_wrong_is_said_and_fails(run_folder, artifact, residual, picture
         residual.decompress(data)
     assert cli.main(["decompress", "damaged.vq", "--out-dir", "out"]) == 1
     assert "--model DIR" in capsys.readouterr().err, "no model lies below this folder"
+    (tmp_path / "whole.vq").write_bytes(data)
+    assert cli.main(["verify", "whole.vq", "cut.vq"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "not checked, the model of whole.vq" in said[0] and "BAD" in said[1]
     assert cli.main(["compress", str(run_folder), "missing.png", "--out-dir", "out"]) in (1, 2)
     assert cli.main(["compress", str(run_folder), str(pictures), "--out", "one.vq"]) == 2
     assert "--bundle" in capsys.readouterr().err and not (tmp_path / "one.vq").exists()
 
 
-def test_a_file_that_is_cut_off_gives_a_coarser_picture_of_a_residual_model(residual, pictures):
+def test_a_file_that_is_cut_off_gives_a_coarser_picture_of_a_residual_model(residual, pictures, tmp_path):
     image = Image.open(pictures / "b.png")
     data, codes = residual.compress(image), residual.encode(image).clone()
     assert len(read_file(data).stages) == codes.shape[1] > 1
     codes[:, -1] = -1
     with pytest.warns(UserWarning, match="coarser"):
         found = residual.decompress(data[:-1])
+    (tmp_path / "cut.vq").write_bytes(data[:-1])
+    ((_, lost),) = decompress(residual, tmp_path / "cut.vq", tmp_path)
+    assert lost == "the file is cut off, coarser than it was"
     assert np.array_equal(found, residual.decode(codes, (image.height, image.width), exact=True)[0])
 
 

@@ -19,7 +19,9 @@ from ..codec import MAX_DECODED, Codec, coding_ids, model_id
 from ..coding import (
     Block,
     BundleHeader,
+    FormatError,
     Sizes,
+    WrongModel,
     codes_crc,
     describe,
     opened,
@@ -55,12 +57,21 @@ class Compressed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One file: images in it whose codes are right, whether it was cut off, and what is wrong with it, if anything."""
+    """One file: images in it whose codes are right, whether it was cut off, and what is wrong with it, if anything.
+
+    checked: whether there was a model to check it with."""
 
     source: Path
     images: int
     truncated: bool
     error: str | None
+    checked: bool = True
+
+    @classmethod
+    def failed(cls, source: Path, error: VqkitError, images: int = 0, truncated: bool = False) -> Verdict:
+        """Where that was raised; of a model that is missing, or another one, it says nothing about the file."""
+        checked = isinstance(error, FormatError) and not isinstance(error, WrongModel)
+        return cls(source, images, truncated, str(error), checked)
 
 
 # ---------------------------------------------------------------------------------------------------------- compress
@@ -196,8 +207,8 @@ def _write(path: Path, data: bytes) -> None:
 
 def decompress(
     artifact: Artifact, source: Path, folder: Path, *, item: str | None = None, force: bool = False
-) -> Iterator[tuple[Path, bool]]:
-    """Write the images of a .vq file as PNG into `folder`: yields each file, and whether its source was cut off.
+) -> Iterator[tuple[Path, str]]:
+    """Write the images of a .vq file as PNG into `folder`: yields each, and in words what was cut off, '' for nothing.
 
     item: of that image alone, by its number from 0 or its stored name; of a bundle only its block is read. Names are
     those that were stored, else, and where those are too long for a file, that of the source with a number. Nothing is
@@ -217,7 +228,8 @@ def decompress(
             buffer = io.BytesIO()
             Image.fromarray(pixels[:, :, 0] if artifact.channels == 1 else pixels).save(buffer, "PNG")
             _write(target, buffer.getvalue())
-            yield target, decoded.truncated
+            whole = "coarser than it was" if decoded.coarser else "but this image is whole"
+            yield target, f"the file is cut off, {whole}" if decoded.truncated else ""
 
 
 def pictures(
@@ -243,7 +255,7 @@ def verify(artifact: Artifact, source: Path) -> Verdict:
             for decoded in decode(artifact, stream):
                 images, truncated = images + 1, truncated or decoded.truncated
     except VqkitError as error:
-        return Verdict(source, images, truncated, str(error))
+        return Verdict.failed(source, error, images, truncated)
     return Verdict(source, images, truncated, None)
 
 

@@ -106,9 +106,9 @@ def _decompress(options: argparse.Namespace) -> int:
         for source in map(Path, options.files):
             try:
                 model, folder = _model(options, source, models), Path(options.out_dir)
-                for target, truncated in decompress(model, source, folder, item=options.item, force=options.force):
-                    print(f"{source} -> {target}" + (": cut off, coarser than it was" if truncated else ""))
-                    failed += truncated
+                for target, lost in decompress(model, source, folder, item=options.item, force=options.force):
+                    print(f"{source} -> {target}" + (f": {lost}" if lost else ""))
+                    failed += bool(lost)
             except VqkitError as error:
                 failed += 1
                 print(f"{source}: {error}", file=sys.stderr)
@@ -127,7 +127,7 @@ def _model(options: argparse.Namespace, source: Path, models: dict[Path, Artifac
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from ..apps.compress import verify
+    from ..apps.compress import Verdict, verify
     from ..errors import VqkitError
 
     failed = 0
@@ -136,12 +136,12 @@ def _verify(options: argparse.Namespace) -> int:
         for source in map(Path, options.files):
             try:
                 found = verify(_model(options, source, models), source)
-                images, truncated, error = found.images, found.truncated, found.error
-            except VqkitError as reason:
-                images, truncated, error = 0, False, str(reason)
-            failed += bool(error) or truncated
-            state = f"BAD, {error}" if error else "cut off" if truncated else "ok"
-            print(f"{source}: {state} ({images} {'image' if images == 1 else 'images'})")
+            except VqkitError as error:
+                found = Verdict.failed(source, error)
+            failed += bool(found.error) or found.truncated
+            what = "BAD" if found.checked else "not checked"
+            state = f"{what}, {found.error}" if found.error else "cut off" if found.truncated else "ok"
+            print(f"{source}: {state} ({found.images} {'image' if found.images == 1 else 'images'})")
     return 1 if failed else 0
 
 

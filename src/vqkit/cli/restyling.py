@@ -43,7 +43,9 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         "--alpha", type=float, help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.9)"
     )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="a name that is taken gets a number")
-    parser.add_argument("--sheet", metavar="FILE.png", help="also content, styles and results in a row")
+    parser.add_argument(
+        "--sheet", metavar="FILE.png", help="also content, styles (not with --before) and results in a row"
+    )
 
 
 def _restyle(options: argparse.Namespace) -> int:

@@ -32,6 +32,9 @@ def recipe_text(name: str, root: type[Section] = Config) -> str:
     """YAML text of the built-in recipe `name`. VqkitError if there is none."""
     known = recipe_names(root)
     if name not in known:
+        for other, verb in ((Config, "train"), (PriorConfig, "train-prior")):
+            if name in recipe_names(other):
+                raise VqkitError(f"recipe '{name}' is one of 'vqkit {verb}'; 'vqkit recipes' lists all")
         raise VqkitError(f"no recipe '{name}'{_did_you_mean(name, known)}; 'vqkit recipes' lists them")
     return (resources.files("vqkit") / _FOLDERS[root] / f"{name}.yaml").read_text(encoding="utf-8")
 
@@ -131,6 +134,10 @@ def _explain(item: ErrorDetails, root: type[Section]) -> str:
         hint = _did_you_mean(location[-1], known) or f" (known: {', '.join(known)})"
         parent = f" in {path.rpartition('.')[0]}" if "." in path else ""
         return f"unknown key '{location[-1]}'{hint}{parent}"
+    if item["type"] == "tuple_type":
+        value = item.get("input")
+        example = f"[{value}, {value}]" if isinstance(value, int | float) else "[8, 8]"
+        return f"{path}: write a list in brackets, such as {example}; got {value!r}"
     message = item["msg"][0].lower() + item["msg"][1:]
     return f"{path}: {message}, got {item.get('input')!r}"
 
