@@ -11,9 +11,11 @@ from tests.e2e.test_compression import residual  # noqa: F401
 from vqkit import cli
 from vqkit.coding import describe
 from vqkit.coding.integer_prior import _Surroundings
+from vqkit.config import load
 from vqkit.errors import VqkitError
 from vqkit.metrics import picture_psnr
 from vqkit.rates import NAMES, Rate, offered
+from vqkit.run import _weighs_bits
 
 
 def test_a_code_is_chosen_by_distance_and_bits():
@@ -97,3 +99,8 @@ def test_rates_from_the_command_line(residual, emoji, tmp_path, monkeypatch):  #
         assert describe(stream).header.num_codebooks == residual.rates["lowest"].num_stages
     assert cli.main(["compress", "model", "0.png", "--out", "x.vq", "--rate", "best"]) != 0
     assert not (tmp_path / "x.vq").exists()
+
+
+@pytest.mark.parametrize(("recipe", "expected"), [("rates", True), ("images", False)])
+def test_the_report_is_told_of_rates_anywhere_in_the_quantizer(recipe, expected):
+    assert _weighs_bits(load(recipe).model.quantizer.model_dump()) is expected

@@ -28,6 +28,7 @@ from .training import TrainingResult, fit_coder, fit_pixels
 from .training import train as fit
 from .training.checkpoint import FOLDER as CHECKPOINTS
 from .training.checkpoint import resumed_config
+from .training.health import SLICE, SLICES
 from .training.progress import Display
 
 DEFAULT_RECIPE = "images"
@@ -207,5 +208,13 @@ def _summary(
         reconstructions=evaluation.gallery.reconstructions,
         names=evaluation.gallery.names,
         psnr_per_image=evaluation.psnr_per_image,
+        is_log_loss=artifact.config.losses.distortion == "log_mse",
+        weighs_bits=_weighs_bits(artifact.config.model.quantizer.model_dump()),
+        window_images=min(SLICE * SLICES * artifact.config.train.batch_size, len(data.splits["train"])),
         **ranked,
     )
+
+
+def _weighs_bits(settings: Any) -> bool:
+    """Whether a quantizer has a rate, or any that it is made of."""
+    return isinstance(settings, dict) and (bool(settings.get("rate")) or any(map(_weighs_bits, settings.values())))

@@ -6,6 +6,7 @@ import pytest
 
 from vqkit.report import Ranked, write_report
 from vqkit.report.page import render
+from vqkit.report.tables import Row, headline
 
 from .pages import Page, assert_escaped, assert_sound
 from .summaries import EVIL, images, summary
@@ -75,6 +76,11 @@ def test_everything_asked_for_is_there():
 def test_codebooks_of_any_size(counts):
     page = Page(render(summary(code_counts=counts)))
     assert sum("usage of every code" in (attributes.get("alt") or "") for _, attributes in page.tags) == len(counts)
+
+
+def test_tiles_say_what_files_take_and_how_few_pictures_usage_is_of():
+    metrics = {"bits_per_image": 8192, "rates": {"full": {"bits": 2842.7, "psnr": 34.9}}, "usage": 0.23, "images": 3}
+    assert headline(metrics) == [Row("Usage", "23", "% in 3 images"), Row("Bits per image", "8,192", "2,843 in files")]
 
 
 def test_large_pictures_are_limited():

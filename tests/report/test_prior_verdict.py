@@ -146,6 +146,13 @@ def test_still_falling(stopped_by, advice):
     assert advice in finding.advice
 
 
+def test_a_prior_of_a_few_steps_is_not_called_healthy():
+    rows = [{"step": step, "split": "validation", "bits_per_code": bits} for step, bits in ((25, 6.653), (47, 6.293))]
+    verdict = judge_prior(prior_summary(history=rows, metrics=changed(step=47, stopped_by="max_minutes")))
+    assert verdict.sentence.startswith("it trained for 47 steps only.")
+    assert verdict.next_steps[0] == "Train longer: raise train.max_minutes."
+
+
 def test_not_a_number_and_warnings():
     events = [{"step": 7, "level": "warning", "message": "loss jumped."}]
     verdict = judge_prior(prior_summary(metrics=changed(bits_per_code=math.nan), events=events))

@@ -7,12 +7,12 @@ import math
 import numpy as np
 
 from .summary import PriorSummary
-from .verdict import Finding, Verdict, fall_at_end, joined, round_up, series, warned
+from .verdict import Finding, Verdict, few_steps, joined, late_fall, series, train_longer, warned
 from .wording import count, finite, number, share
 
 KEY = "bits_per_code"
 LITTLE_SAVING = 0.02  # of the entropy without context
-STEEP_FALL = 0.03  # of the bits per code, over the last fifth of the run; the end of a cosine alone brings less
+STEEP_FALLS = 0.03, 0.08  # of the bits per code, over the last fifth and half; the end of a cosine alone brings less
 LARGE_GAP = 0.05  # of the training bits per code
 RISE = 0.01  # of the best validation bits per code
 MEMORISED = 0.05  # of the samples; chance is 0.01
@@ -152,15 +152,15 @@ def _duplicates(summary: PriorSummary) -> Finding | None:
 
 
 def _falling(summary: PriorSummary) -> Finding | None:
-    fall = fall_at_end(summary.history, KEY)
+    fall = late_fall(summary.history, KEY, STEEP_FALLS)
     # training alone goes on falling while a prior learns by heart: more of it would be the wrong advice
-    if fall is None or fall < STEEP_FALL or _overfit(summary):
+    if _overfit(summary):
         return None
+    if not fall:
+        return few_steps(summary.metrics)
     last = max(int(row["step"]) for row in summary.history)
-    text = f"Bits per code fell by another {share(fall)} in the last fifth of the run."
-    by_time = summary.metrics.get("stopped_by") == "max_minutes"
-    advice = "Train longer: " + ("raise train.max_minutes." if by_time else f"train.steps={round_up(2 * last)}.")
-    return Finding("bits per code is still falling", text, advice)
+    text = f"Bits per code fell by another {fall}."
+    return Finding("bits per code is still falling", text, train_longer(summary.metrics, 2 * last))
 
 
 # ------------------------------------------------------------------------------------------------------------- words

@@ -50,6 +50,12 @@ class RunSummary:
     best: Ranked = field(default_factory=Ranked)
     denoised: Ranked = field(default_factory=Ranked)
     """of a denoiser: noisy images in place of the originals"""
+    is_log_loss: bool = False
+    """loss/reconstruction is the logarithm of an error, of any sign"""
+    weighs_bits: bool = False
+    """latents choose codes that cost few bits, so that codes are used unevenly"""
+    window_images: int = 0
+    """different images whose codes the usage of a training row is of, at most; 0 = not known"""
 
     @property
     def codebook_size(self) -> int | None:

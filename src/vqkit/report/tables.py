@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .usage import ENOUGH_IMAGES
 from .wording import count, decibel, duration, finite, large, number, share
 
 
@@ -34,7 +35,7 @@ def _rates(value: Any) -> str:
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
-    "usage": ("Usage", share, "share of the codes that occur in the whole split"),
+    "usage": ("Usage", share, "share of the codes that occur in the whole split, mean over codebooks"),
     "perplexity": ("Perplexity", _perplexity, "how many codes, all used alike, would carry as much"),
     "bits_per_code": ("Bits per code", number, "what a code costs under the prior; lower is better"),
     "bits_per_code_untold": ("Bits per code, untold", number, "the same when the prior is told no class or caption"),
@@ -84,7 +85,7 @@ def _row(key: str, value: Any) -> Row:
 
 
 def headline(metrics: Mapping[str, Any], keys: Sequence[str] = HEADLINE, codebook_size: int | None = None) -> list[Row]:
-    """At most six figures: label, value without unit, unit (with the codebook size for perplexity)."""
+    """At most six figures: label, value without unit, unit or what the value is to be compared with."""
     rows = []
     for key in keys:
         if metrics.get(key) is None:
@@ -94,8 +95,19 @@ def headline(metrics: Mapping[str, Any], keys: Sequence[str] = HEADLINE, codeboo
         value = row.value.removesuffix(unit)
         if key == "perplexity" and codebook_size:
             unit = f" of {large(codebook_size) if codebook_size > 99_999 else count(codebook_size)}"
+        if key == "bits_per_image" and (files := bits_in_files(metrics)):
+            unit = f" {count(files)} in files"
+        if key == "usage" and 0 < (finite(metrics.get("images")) or 0) < ENOUGH_IMAGES:
+            unit += f" in {count(metrics['images'])} images"
         rows.append(Row(row.label, value, unit.strip()))
     return rows[:6]
+
+
+def bits_in_files(metrics: Mapping[str, Any]) -> float | None:
+    """Bits that all codes of an image take in files, measured; None where no coder was fitted."""
+    rates = metrics.get("rates")
+    full = rates.get("full") if isinstance(rates, Mapping) else None
+    return finite(full.get("bits")) if isinstance(full, Mapping) else None
 
 
 def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:

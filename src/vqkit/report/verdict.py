@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from .summary import RunSummary
+from .tables import bits_in_files
+from .usage import EVALUATED, Usage, has_codes, usage_of
 from .wording import count, decibel, finite, number, share
 
-ENOUGH_USAGE = 0.90
-STEEP_FALL = 0.05  # of the loss, over the last fifth of the run
+LOSS = "loss/reconstruction"
+STEEP_FALLS = 0.05, 0.25  # of the loss, over the last fifth and the last half; long runs with a cosine had up to 0.18
+FEW_STEPS = 200  # whose curve looks like that of any run with a cosine, so that it does not tell
+FEW_IMAGES = 20  # in a validation split that may be harder than training by chance
 LARGE_GAP = 0.15  # of the training loss
 RISE = 0.05  # of the best validation loss
 
@@ -54,24 +58,6 @@ def joined(findings: Sequence[Finding]) -> str:
     return shorts[0] if len(shorts) == 1 else ", ".join(shorts[:-1]) + " and " + shorts[-1]
 
 
-def lowest_usage(summary: RunSummary) -> float | None:
-    """Share of codes that occur, of the codebook with the fewest; None where codes cannot be counted."""
-    shares = [finite(summary.metrics.get("usage"))]
-    shares += [float((row > 0).mean()) for row in _counts(summary)]
-    return min((value for value in shares if value is not None), default=None)
-
-
-def reachable_usage(code_counts: Sequence[np.ndarray] | None) -> float:
-    """Usage that uniformly drawn codes would reach: 1 - exp(-draws / K) when the split is small, else 1."""
-    rows = () if code_counts is None else code_counts
-    ratio = min((float(row.sum()) / len(row) for row in rows), default=math.inf)
-    return 1.0 if ratio >= 5 else 1 - math.exp(-ratio)
-
-
-def _counts(summary: RunSummary) -> Sequence[np.ndarray]:
-    return () if summary.code_counts is None else summary.code_counts
-
-
 # ------------------------------------------------------------------------------------------------------------ checks
 
 
@@ -85,19 +71,28 @@ def _broken(summary: RunSummary) -> Finding | None:
 
 
 def _usage(summary: RunSummary) -> Finding | None:
-    usage, reachable = lowest_usage(summary), reachable_usage(summary.code_counts)
-    if usage is None or usage >= ENOUGH_USAGE * reachable:
+    usage = usage_of(summary)
+    if usage is None or not usage.weak:
         return None
-    text = f"{share(usage)} of the codes occur in the evaluated split"
-    rows = _counts(summary)
-    if len(rows):
-        dead = sum(int((row == 0).sum()) for row in rows)
-        text += f": {count(dead)} of {count(sum(map(len, rows)))} never do"
-        weak = [index + 1 for index, row in enumerate(rows) if (row > 0).mean() < ENOUGH_USAGE * reachable]
-        text += f" (codebooks {', '.join(map(str, weak))})" if len(rows) > 1 and len(weak) <= 8 else ""
+    weakest, several = usage.weak[0], len(usage.shares) > 1
+    text = f"{share(usage.lowest)} of the codes{f' of codebook {weakest + 1}' if several else ''} occur {usage.where}"
+    if summary.code_counts is not None and usage.where == EVALUATED:
+        row = summary.code_counts[weakest]
+        text += f": {count((row == 0).sum())} of {count(len(row))} never do"
+    text += f". The mean over all {len(usage.shares)} codebooks is {share(usage.mean)}" if several else ""
+    if 1 < len(usage.weak) <= 8:
+        text += f"; codebooks {', '.join(str(index + 1) for index in sorted(usage.weak))} have too few"
+    short = f"only {share(usage.lowest)} of the codes"
+    short += f" of codebook {weakest + 1} are used" if several else " are used"
+    return Finding(short, text + ".", _usage_advice(summary))
+
+
+def _usage_advice(summary: RunSummary) -> str:
+    if summary.weighs_bits:
+        return "Codes that weigh bits are used unevenly by intention, but not as much: lower the quantizer's rate."
     advice = "You pay for bits that carry nothing. Try a smaller codebook, a smaller code_dim, distance: cosine"
-    advice += " or a higher revive_threshold." if "revive_threshold" in summary.config_yaml else ", or fewer levels."
-    return Finding(f"only {share(usage)} of the codes are used", text + ".", advice)
+    can_revive = "revive_threshold" in summary.config_yaml
+    return advice + (" or a higher revive_threshold." if can_revive else ", or fewer levels.")
 
 
 def _no_better_than_mean(summary: RunSummary) -> Finding | None:
@@ -114,34 +109,61 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
 
 
 def _falling(summary: RunSummary) -> Finding | None:
-    fall = fall_at_end(summary.history)
-    if fall is None or fall < STEEP_FALL:
-        return None
-    last = max(int(row["step"]) for row in summary.history)
-    text = f"The loss fell by another {share(fall)} in the last fifth of the run."
-    return Finding("the loss is still falling", text, f"Train longer: train.steps={round_up(2 * last)}.")
+    history = _history(summary)
+    fall = late_fall(history, _loss_key(history), STEEP_FALLS)
+    if not fall:
+        return few_steps(summary.metrics)
+    text = f"The {_loss_name(summary)} fell by another {fall}."
+    last = max(int(row["step"]) for row in history)
+    return Finding("the loss is still falling", text, train_longer(summary.metrics, 2 * last))
 
 
 def _gap(summary: RunSummary) -> Finding | None:
-    key, (steps, values) = _loss_key(summary.history), (np.zeros(0), np.zeros(0))
+    history = _history(summary)
+    key, (steps, values) = _loss_key(history), (np.zeros(0), np.zeros(0))
     if key:
-        steps, values = series(summary.history, key, "validation")
+        steps, values = series(history, key, "validation")
     if key is None or not len(values):
         return None
+    name = _loss_name(summary)
     if len(values) > 2 and values.min() > 0 and values[-1] > (1 + RISE) * values.min():
         best = int(steps[values.argmin()])
         rise = share(values[-1] / values.min() - 1)
-        text = f"The validation loss was lowest at step {count(best)} and has risen by {rise} since."
+        text = f"The validation {name} was lowest at step {count(best)} and has risen by {rise} since."
         advice = "The model memorises. Set train.patience, use more data or data.augment, or make the model smaller."
         return Finding("validation got worse again", text, advice)
-    train_steps, train = series(summary.history, key, "train")
+    train_steps, train = series(history, key, "train")
     train = train[train_steps >= 0.9 * max(steps[-1], 1)]
     if not len(train) or train.mean() <= 0 or values[-1] <= (1 + LARGE_GAP) * train.mean():
         return None
     gap = share(values[-1] / train.mean() - 1)
-    text = f"At the end, the validation loss ({number(values[-1])}) is {gap} above training ({number(train.mean())})."
+    text = f"At the end, the validation {name} ({number(values[-1])}) is {gap} above training ({number(train.mean())})"
+    text += f": {10 * math.log10(values[-1] / train.mean()):.1f} dB." if summary.is_log_loss else "."
     advice = "The model memorises. Use more data or data.augment, or make the model smaller."
-    return Finding("validation is far behind training", text, advice)
+    return Finding("validation is far behind training", text + _few_images(summary), advice)
+
+
+def _few_images(summary: RunSummary) -> str:
+    splits = summary.data.get("splits")
+    images = finite(splits.get("validation")) if isinstance(splits, Mapping) else None
+    if images is None or images >= FEW_IMAGES:
+        return ""
+    return f" With {count(images)} validation images, a part of that may be chance."
+
+
+def few_steps(metrics: Mapping[str, Any]) -> Finding | None:
+    """A run too short to have learned much, unless it stopped because validation got no better."""
+    steps = finite(metrics.get("step"))
+    if steps is None or steps >= FEW_STEPS or metrics.get("stopped_by") == "plateau":
+        return None
+    text = f"{count(steps)} steps are a trial of the settings; a finished model takes thousands."
+    return Finding(f"it trained for {count(steps)} steps only", text, train_longer(metrics, 1000))
+
+
+def train_longer(metrics: Mapping[str, Any], steps: int) -> str:
+    """Advice for a run that ended too early, by what ended it."""
+    by_time = metrics.get("stopped_by") == "max_minutes"
+    return "Train longer: " + ("raise train.max_minutes." if by_time else f"train.steps={round_up(steps)}.")
 
 
 def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
@@ -170,14 +192,30 @@ def series(history: Sequence[Mapping[str, Any]], key: str, split: str) -> tuple[
     return np.array([step for step, _ in kept]), np.array([value for _, value in kept])
 
 
-def fall_at_end(history: Sequence[Mapping[str, Any]], key: str | None = None) -> float | None:
-    """Share of the loss (or `key`) that vanished over the last fifth of the run; None if it cannot be told from noise.
+def late_fall(history: Sequence[Mapping[str, Any]], key: str | None, steep: tuple[float, float]) -> str:
+    """How much of the loss `key` vanished late in the run, in words; empty if that was little or cannot be told.
+
+    steep: from which shares on a fall over the last fifth, or over the last half, is worth saying. The half is for runs
+    whose learning rate falls to zero, after which no loss falls, or that were too short for five values in a fifth.
+    """
+    if key is None:
+        return ""
+    for fall, limit, part in (
+        (fall_at_end(history, key), steep[0], "fifth"),
+        (fall_over_half(history, key), steep[1], "half"),
+    ):
+        if fall is not None and fall >= limit:
+            return f"{share(fall)} in the last {part} of the run"
+    return ""
+
+
+def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
+    """Share of the loss `key` that vanished over the last fifth of the run; None if it cannot be told from noise.
 
     A line is fitted to the logarithm of the loss, on the validation split where it has at least five values there.
     """
-    key = key or _loss_key(history)
-    for split in ("validation", "train") if key else ():
-        steps, values = series(history, str(key), split)
+    for split in ("validation", "train"):
+        steps, values = series(history, key, split)
         late = steps >= 0.8 * steps[-1] if len(steps) else np.zeros(0, bool)
         if late.sum() < 5 or values[late].min() <= 0 or steps[late][0] == steps[-1]:
             continue
@@ -189,29 +227,61 @@ def fall_at_end(history: Sequence[Mapping[str, Any]], key: str | None = None) ->
     return None
 
 
+def fall_over_half(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
+    """Share of the validation loss `key` that vanished over the last half of the run, below 0 if it rose.
+
+    None without a value from about the middle. Two values are enough: both are of the same images.
+    """
+    steps, values = series(history, key, "validation")
+    if not len(steps) or steps[0] > 0.55 * steps[-1] or values.min() <= 0:
+        return None
+    return 1 - float(values[-1] / np.interp(0.5 * steps[-1], steps, values))
+
+
+def _history(summary: RunSummary) -> Sequence[Mapping[str, Any]]:
+    """The rows, with the error itself in place of its logarithm: of numbers of any sign there are no shares."""
+    if not summary.is_log_loss:
+        return summary.history
+    logs = [finite(row.get(LOSS)) for row in summary.history]
+    rows = zip(summary.history, logs, strict=True)
+    return [row if log is None else {**row, LOSS: math.exp(log)} for row, log in rows]
+
+
 def _loss_key(history: Sequence[Mapping[str, Any]]) -> str | None:
     keys = {key for row in history for key in row}
-    return next((key for key in ("loss/reconstruction", "loss") if key in keys), None)
+    return next((key for key in (LOSS, "loss") if key in keys), None)
+
+
+def _loss_name(summary: RunSummary) -> str:
+    return "mean squared error" if summary.is_log_loss else "loss"
 
 
 # ------------------------------------------------------------------------------------------------------------- words
 
 
 def _usage_words(summary: RunSummary) -> str:
-    usage, reachable = lowest_usage(summary), reachable_usage(summary.code_counts)
-    if usage is None:
+    usage = usage_of(summary)
+    if not has_codes(summary):
         return "no codes to count"
-    if usage >= 1:
+    if usage is None:
+        return f"{summary.metrics.get('split', 'evaluated')} pictures too few to tell how many codes are used"
+    return _share_words(usage) + ("" if usage.where == EVALUATED else " in training")
+
+
+def _share_words(usage: Usage) -> str:
+    if usage.lowest >= 1:
         return "every code is used"
-    if reachable < 1:
-        return f"{share(usage)} of the codes occur, as many as a split this small can show"
-    return f"{share(usage)} of the codes are used"
+    if usage.where == EVALUATED and usage.reachable < 1:
+        return f"{share(usage.mean)} of the codes occur, as many as a split this small can show"
+    return f"{share(usage.mean)} of the codes are used"
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:
     psnr, bits, bpp = (metrics.get(key) for key in ("psnr", "bits_per_image", "bpp"))
     quality = "exact reconstruction" if psnr == math.inf else "" if finite(psnr) is None else decibel(psnr)
     rate = f"{count(bits)} bits per image" if finite(bits) else f"{number(bpp)} bits per pixel" if finite(bpp) else ""
+    files = bits_in_files(metrics)
+    rate += f", {count(files)} in files" if rate and files else ""
     return " at ".join(part for part in (quality, rate) if part)
 
 
@@ -224,7 +294,7 @@ def round_up(steps: int) -> int:
 def _next_steps(summary: RunSummary, findings: Sequence[Finding]) -> tuple[str, ...]:
     steps = [found.advice for found in findings if found.advice]
     if not findings:
-        if lowest_usage(summary) is not None:
+        if has_codes(summary):
             steps.append("For better pictures at more bits: a larger codebook, a smaller patch_size, or more levels.")
         else:
             steps.append("For codes and real compression, choose model.quantizer.kind=vq or fsq.")
