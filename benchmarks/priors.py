@@ -6,13 +6,13 @@ Three seeds from --seed on (--quick: one, some seconds each). For each seed `vqk
 fashion-mnist` and then `vqkit train-prior DIR fashion-mnist`, which takes ten minutes on two cores. All figures are of
 the 10,000 test images, which chose nothing.
 
-prior_saving_vs_order0: share of the bits of the code histogram of the test split that the prior saves, its class paid
-for. prior_vs_pixelcnn_bits: bits a code of a Gated PixelCNN after as much processor time (two cores for ten minutes,
-all on one), its best look at the validation split, less those of the prior. kid_lite0_*: see _features.py; 10,000
-samples, a thousand of each class, the reconstructions of the test images, real training images, and samples of pythae
-(first seed only) after as much processor time as both of our trainings took. class_agreement: samples that a classifier
-of real training images takes for the class that they were drawn for. inpaint_class_kept: test images with their lower
-half drawn anew, without a class, that it takes for the class which they had.
+prior_saving_vs_order0: share of the bits of test codes under their frequencies in training that the prior saves, its
+class paid for. prior_vs_pixelcnn_bits: bits a code of a Gated PixelCNN after as much processor time (two cores for ten
+minutes, all on one), its best look at the validation split, less those of the prior. kid_lite0_*: see _features.py;
+10,000 samples, a thousand of each class, the reconstructions of the test images, real training images, and samples of
+pythae (first seed only) after as much processor time as both of our trainings took. class_agreement: samples that a
+classifier of real training images takes for the class that they were drawn for. inpaint_class_kept: test images with
+their lower half drawn anew, without a class, that it takes for the class which they had.
 """
 
 from __future__ import annotations

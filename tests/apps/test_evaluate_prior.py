@@ -1,10 +1,12 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from vqkit.apps.evaluate_prior import nearest_images, nearness
+from vqkit.apps.evaluate_prior import nearest_images, nearness, without_context
 from vqkit.config import DataConfig
 from vqkit.data import open_images
 
@@ -34,6 +36,23 @@ def test_decoded_pictures_of_unseen_images_are_not_taken_for_copies(data):
     assert len(found.reconstructed_distances) == len(found.held_out_distances) == len(data.splits["validation"]) > 80
     assert np.mean(found.distances < np.quantile(found.reconstructed_distances, 0.01)) < 0.05
     assert np.mean(found.distances < np.quantile(found.held_out_distances, 0.01)) > 0.95
+
+
+def test_codes_without_context_cost_what_training_frequencies_say():
+    known = torch.tensor([[3, 1, 0, 0], [0, 0, 0, 0]])  # of 3 and 2 codes; one more each: 4/7 2/7 1/7, and 1/2 1/2
+    counts = torch.tensor([[0, 1, 1, 0], [5, 0, 0, 0]])
+    first = -(math.log2(2 / 7) + math.log2(1 / 7)) / 2
+    assert without_context(known, counts, (3, 2)) == pytest.approx((first + 1) / 2)
+
+
+def test_a_few_pictures_are_not_cheap_because_they_use_few_codes():
+    """Uniform codes are worth log2 K bits, in a large split and in a small one; the own entropy of 8 is 3 at most."""
+    rng = np.random.default_rng(0)
+    known, large, small = (
+        torch.from_numpy(np.bincount(rng.integers(0, 256, number), minlength=256))[None] for number in (10**5, 10**5, 8)
+    )
+    assert without_context(known, large, (256,)) == pytest.approx(8, abs=0.01)
+    assert without_context(known, small, (256,)) == pytest.approx(8, abs=0.15)
 
 
 def test_distances_of_held_out_images_are_of_the_artifacts_reconstructions(artifact, emoji):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from torch import Tensor
 from ..artifact import Artifact
 from ..data import ImageData, split_batches
 from ..errors import VqkitError
-from ..metrics import code_counts, entropy_bits
+from ..metrics import code_counts
 from ..model.prior import Condition, Prior
 
 BATCH_SIZE = 128
 NUM_HELD_OUT = 512
+NUM_COUNTED = 1 << 18
+"""codes of training images, of each codebook, that are enough for the frequencies of a prior without context"""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class PriorEvaluation:
 
     metrics: bits_per_code and bits_per_image (what the codes of an image cost under the prior that is told its class or
     caption), label_bits (what the class costs, uniformly; None for captions), bits_per_code_untold (told nothing),
-    order0_bits (entropy of the split's own code histogram: the best that a prior without context could do), and
+    order0_bits (per code under the frequencies of training codes: the best that a prior without context does), and
     saving_vs_order0, of the cheaper of told with its class paid for, and untold. bits_per_image: (N,) float64, told.
     """
 
@@ -74,7 +76,32 @@ def evaluate_prior(
             progress(sum(map(len, told)) / len(data.splits[split]))
     if not told:
         raise VqkitError(f"the {split} split of {data.name} is empty; choose another with --split")
-    return _collect(prior, split, torch.cat(told), torch.cat(untold), counts)
+    order0 = without_context(_training_counts(artifact, data), counts, sizes)
+    return _collect(prior, split, torch.cat(told), torch.cat(untold), order0)
+
+
+def _training_counts(artifact: Artifact, data: ImageData) -> Tensor:
+    """How often each code occurs (Q, K) in the first training images; all 0 without any."""
+    sizes = artifact.model.quantizer.codebook_sizes
+    counts = torch.zeros(len(sizes), max(sizes), dtype=torch.long)
+    for _, images in split_batches(data, "train", BATCH_SIZE):
+        counts += code_counts(artifact.model.encode(artifact.standardise(images)), max(sizes))
+        if int(counts[0].sum()) >= NUM_COUNTED:
+            break
+    return counts
+
+
+def without_context(known: Tensor, counts: Tensor, sizes: Sequence[int]) -> float:
+    """Bits per code of `counts` (Q, K) under the frequencies of `known` (Q, K), each code counted once more.
+
+    Of known codes and not of the coded ones' own: a few images use few codes, whose histogram no decoder has. Mean over
+    codebooks, of which the first `sizes` codes are real.
+    """
+    bits = []
+    for row, seen, size in zip(counts.double(), known.double(), sizes, strict=True):
+        smoothed = seen[:size] + 1
+        bits.append(float(-(row[:size] / row.sum()) @ (smoothed / smoothed.sum()).log2()))
+    return sum(bits) / len(bits)
 
 
 def described(prior: Prior, data: ImageData, indices: np.ndarray) -> Condition:
@@ -86,10 +113,9 @@ def described(prior: Prior, data: ImageData, indices: np.ndarray) -> Condition:
     return Condition()
 
 
-def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, counts: Tensor) -> PriorEvaluation:
+def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, order0: float) -> PriorEvaluation:
     length, has_classes = prior.layout.length, bool(prior.classes)
     label_bits = float(np.log2(len(prior.classes))) if has_classes else None if prior.has_captions else 0.0
-    order0 = sum(entropy_bits(row[None]) for row in counts) / len(counts)
     best = float(untold.mean()) / length
     if label_bits is not None:
         best = min(best, (float(told.mean()) + label_bits) / length)

@@ -39,7 +39,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "perplexity": ("Perplexity", _perplexity, "how many codes, all used alike, would carry as much"),
     "bits_per_code": ("Bits per code", number, "what a code costs under the prior; lower is better"),
     "bits_per_code_untold": ("Bits per code, untold", number, "the same when the prior is told no class or caption"),
-    "order0_bits": ("Bits without context", number, "per code, from its frequency alone (order-0 entropy)"),
+    "order0_bits": ("Bits without context", number, "per code, from its frequency among training codes alone"),
     "saving_vs_order0": ("Saving", share, "of the bits without context; a class is paid for"),
     "label_bits": ("Bits of the class", number, "per image; what naming its class costs"),
     "bits_per_image": ("Bits per image", _bits, ""),
