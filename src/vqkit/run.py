@@ -112,7 +112,8 @@ def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, d
     lossless, of_pixels = pixels or (artifact.lossless, {})
     figures: dict[str, Any] = {**of_codes, **of_pixels}
     if coder is not None:
-        figures |= {"rates": _rates(replace(artifact, coder=coder), data)}
+        split = "validation" if len(data.splits["validation"]) else "train"
+        figures |= {"rates": _rates(replace(artifact, coder=coder), data, split), "rates_split": split}
     fitted = replace(artifact, coder=coder, lossless=lossless, metrics={**artifact.metrics, **figures})
     fitted.save_coder(folder)
     fitted.save(folder)
@@ -120,11 +121,11 @@ def _with_coder(artifact: Artifact, data: ImageData, steps: int, folder: Path, d
 
 
 @torch.no_grad()
-def _rates(artifact: Artifact, data: ImageData) -> dict[str, dict[str, float]]:
-    """Points between few bits and a good picture, measured on images of the validation split; see rates.py."""
+def _rates(artifact: Artifact, data: ImageData, split: str) -> dict[str, dict[str, float]]:
+    """Points between few bits and a good picture, measured on images of a split; see rates.py."""
     codec = artifact.codec()
     count = max(1, min(NUM_RATED, RATED_CODES // math.prod(codec.grid(artifact.size))))
-    found = next(split_batches(data, "validation" if len(data.splits["validation"]) else "train", count), None)
+    found = next(split_batches(data, split, count), None)
     if found is None or artifact.coder is None:
         return {}
     images = found[1]

@@ -204,9 +204,10 @@ def test_pictures_that_cannot_be_used_are_refused(model, pictures):
         restyle(model, pictures[0], [pictures[1], plain])
     assert restyle(model, plain, [pictures[1]]).shape == plain.shape, "a plain content is one"
     side = model.model.tile[0]
-    with pytest.raises(VqkitError, match=f"the content has {side - 1}x32 pixels; the model needs {side}x{side}"):
+    expected = f"the content has 32x{side - 1} pixels .width x height.; the model needs {side}x{side}"
+    with pytest.raises(VqkitError, match=expected):
         restyle(model, pictures[0][: side - 1], [pictures[1]])
-    with pytest.raises(VqkitError, match="the style has latents of 2x8; patches need 3x3"):
+    with pytest.raises(VqkitError, match="the style has latents of 8x2 .width x height.; patches need 3x3"):
         restyle(model, pictures[0], [pictures[1][: 2 * side]], method="patches")
     with pytest.raises(VqkitError, match="there is no style"):
         restyle(model, pictures[0], [])

@@ -1,5 +1,7 @@
 """Surprise maps: every position is red where it lies in the picture."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from vqkit.artifact import Artifact
 class Prior:
     """Says that the code in the second row and third column was a surprise, and no other."""
 
-    metrics: dict[str, list[float]] = {}
+    metrics: dict[str, Any] = {"bits_quantiles": [1.0, 2.0, 9.0, 10.0], "images": 6}
 
     def told(self, count, classes, prompts):
         return None
@@ -32,6 +34,7 @@ def test_a_surprise_is_shown_at_its_pixels_in_pictures_of_any_size(size, tmp_pat
     Image.new("RGB", size[::-1], (100, 100, 100)).save(tmp_path / "x.png")
     (found,) = score(artifact, [tmp_path / "x.png"])
     assert isinstance(found, Score) and found.bits == 8 and found.covered == (16, 16)
+    assert found.percentile == 0.5 and found.held_out == 6
     red = surprise_map(found)[..., 0] == 255
     expected = np.zeros(size, bool)
     expected[4:8, 8:12] = True

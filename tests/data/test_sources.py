@@ -35,6 +35,15 @@ def everything(data: ImageData) -> np.ndarray:  # (N, H, W, C)
 # -------------------------------------------------------------------------------------------------- files, folders
 
 
+def test_sizes_have_the_width_first(tmp_path: Path) -> None:
+    for index in range(20):
+        Image.new("RGB", (40 + index % 2, 24), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    data = open_images(tmp_path, DataConfig(image_size=(24, 40), test=0.1, validation=0.1), seed=0)
+    assert data.sizes == {"40x24": 10, "41x24": 10} and data.size == (24, 40)
+    with pytest.raises(VqkitError, match=r"different sizes \(width x height: 40x24, 41x24\)"):
+        open_images(tmp_path, DataConfig(image_size=None), seed=0)
+
+
 def test_folder_is_read_recursively(folder: Path, pictures: np.ndarray) -> None:
     (data := open_images(folder, DataConfig(), seed=0)).read([0])
     assert len(data) == 400 and data.kind == "folder" and data.size == (32, 32) and data.channels == 3
@@ -104,7 +113,7 @@ def test_mixed_sizes_need_a_size(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(VqkitError, match=r"set data.image_size=\[64, 64\]"):
         open_images(tmp_path, DataConfig(), seed=0)
     data = open_images(tmp_path, DataConfig(image_size=(48, 64)), seed=0)
-    assert data.read([0, 1, 2]).shape == (3, 3, 48, 64) and data.sizes == {"512x512": 2, "400x600": 1}
+    assert data.read([0, 1, 2]).shape == (3, 3, 48, 64) and data.sizes == {"512x512": 2, "600x400": 1}
     assert data.modes == {"RGB": 2, "L": 1}
 
 

@@ -142,6 +142,8 @@ def test_variations_and_interpolation_at_their_ends(artifact, image):
     assert np.array_equal(variations(artifact, image[0], strength=0.0, num=1)[0], plain[0])
     some = variations(artifact, image[0], strength=0.3, num=4)
     assert not np.array_equal(some[0], some[1])
+    with pytest.raises(VqkitError, match=r"are 32x32 and 32x16 pixels \(width x height\)"):
+        interpolate(artifact, image[0], image[1][:16])
     path = interpolate(artifact, image[0], image[1], num=5)
     for row in (path.latents, path.morph):
         assert row.shape == (5, 32, 32, 3)
@@ -158,7 +160,7 @@ def test_nearest_images_against_brute_force(emoji):
         assert np.array_equal(found[index], train[every.argmin()].astype(np.uint8))
 
 
-def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys):
+def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji):
     for index in range(2):
         Image.fromarray(image[index]).save(tmp_path / f"{index}.png")
     mask = np.zeros((32, 32), np.uint8)
@@ -180,6 +182,8 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys):
         assert film.n_frames == 5
     assert cli.main(["score", str(folder), first, second, str(tmp_path / "no.png"), "--maps", str(tmp_path / "m")]) == 1
     printed = capsys.readouterr()
+    held_out = f"of the {len(emoji.splits['test'])} held-out images of training"
+    assert held_out in printed.out
     assert "0.png" in printed.out and "no such file" in printed.err and (tmp_path / "m" / "0.png").exists()
 
 
@@ -191,7 +195,7 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys):
         (["generate", "{folder}", "--steps", "65"], "65 steps are more than the 64 codes"),
         (["generate", "{plain}"], "no prior; train one first"),
         (["generate", "{folder}", "--top-p", "0"], "--top-p"),
-        (["inpaint", "{folder}", "{picture}", "--mask", "{mask}"], "the mask is 5x5, the picture 32x32"),
+        (["inpaint", "{folder}", "{picture}", "--mask", "{mask}"], "mask is 9x5 pixels (width x height)"),
         (["outpaint", "{folder}", "{picture}", "--expand", "0"], "adds nothing"),
         (["variations", "{folder}", "{picture}", "--strength", "2"], "between 0"),
         (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
@@ -202,7 +206,7 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys):
 )
 def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image, tmp_path, capsys):
     Image.fromarray(image[0]).save(tmp_path / "picture.png")
-    Image.fromarray(np.full((5, 5), 255, np.uint8)).save(tmp_path / "mask.png")
+    Image.fromarray(np.full((5, 9), 255, np.uint8)).save(tmp_path / "mask.png")
     names = {"folder": folder, "plain": run_folder, "picture": tmp_path / "picture.png", "mask": tmp_path / "mask.png"}
     assert cli.main([word.format(**names) for word in arguments] + ["--out", str(tmp_path / "x.png")]) == 2
     errors = capsys.readouterr().err.splitlines()

@@ -82,6 +82,12 @@ def test_pictures_are_limited_but_at_least_24(num, side, pairs):
     assert f"Nearest first, {pairs} of {num}" in page.text
 
 
+def test_captions_wrap_and_are_not_cut():
+    text = render_prior(prior_summary())
+    rule = ".one figcaption, #neighbours figcaption { white-space: normal;"
+    assert 0 < text.index(".pair figcaption {") < text.index(rule), "the later rule wins"
+
+
 def test_what_does_not_belong_together_is_refused():
     with pytest.raises(ValueError, match="cannot pair"):
         render_prior(prior_summary(nearest=images(3)[1]))

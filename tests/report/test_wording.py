@@ -50,8 +50,8 @@ def test_metrics_keep_unknown_figures_and_drop_what_does_not_apply():
 
 def test_data_rows():
     rows = data_rows({"size": [32, 48], "sizes": {(28, 28): 900, "9x9": 1}, "bad": ["x"], "stds": {"all": [0.5, 0.25]}})
-    assert [row.value for row in rows] == ["32 × 48 (height × width)", "28 × 28 (900), 9x9 (1)", "all: 0.5, 0.25"]
-    assert rows[1].label == "Original sizes"
+    assert [row.value for row in rows] == ["48 × 32 (width × height)", "28 × 28 (900), 9x9 (1)", "all: 0.5, 0.25"]
+    assert rows[1].label == "Original sizes (width × height)"
 
 
 @pytest.mark.parametrize("found", [{"a": "b"}, [("a", "b")], [["a", "b"]], [{"path": "a", "reason": "b"}]])

@@ -89,8 +89,9 @@ def outpaint(
 
 def _check(image: np.ndarray, mask: np.ndarray) -> None:
     if mask.shape != image.shape[:2]:
-        sizes = [f"{shape[0]}x{shape[1]}" for shape in (mask.shape, image.shape)]
-        raise VqkitError(f"the mask is {sizes[0]}, the picture {sizes[1]}; both must have one size")
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
+        both = f"the mask is {sizes[0]} pixels (width x height), the picture {sizes[1]}"
+        raise VqkitError(f"{both}; both must have one size")
     if not mask.any():
         raise VqkitError("the mask hides nothing: white marks what is made anew")
 

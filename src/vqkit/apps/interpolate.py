@@ -39,8 +39,8 @@ def interpolate(
     given both. Errors: VqkitError when the sizes differ or num < 2.
     """
     if first.shape != second.shape:
-        sizes = [f"{image.shape[0]}x{image.shape[1]}" for image in (first, second)]
-        raise VqkitError(f"the pictures are {sizes[0]} and {sizes[1]}; both must have one size")
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (first, second)]
+        raise VqkitError(f"the pictures are {sizes[0]} and {sizes[1]} pixels (width x height); both must have one size")
     if num < 2:
         raise VqkitError(f"num={num} has no room for both ends; give at least 2")
     size, times = (first.shape[0], first.shape[1]), torch.linspace(0, 1, num)

@@ -167,12 +167,14 @@ def _latents(artifact: Artifact, image: np.ndarray, name: str, method: str) -> T
     """What the quantizer gets (1, D, h, w). VqkitError for an image smaller than a tile, or than a patch of latents."""
     model, size = artifact.model, (image.shape[0], image.shape[1])
     if any(side < least for side, least in zip(size, model.tile, strict=True)):
-        tile = "x".join(map(str, model.tile))
-        raise VqkitError(f"{name} has {size[0]}x{size[1]} pixels; the model needs {tile} at least")
+        tile = "x".join(map(str, reversed(model.tile)))
+        raise VqkitError(f"{name} has {size[1]}x{size[0]} pixels (width x height); the model needs {tile} at least")
     latents = model.latents(artifact.standardise(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)))
     if method == "patches" and min(latents.shape[2:]) < PATCH:
-        grid = "x".join(map(str, latents.shape[2:]))
-        raise VqkitError(f"{name} has latents of {grid}; patches need {PATCH}x{PATCH} at least, use another method")
+        grid = "x".join(map(str, reversed(latents.shape[2:])))
+        raise VqkitError(
+            f"{name} has latents of {grid} (width x height); patches need {PATCH}x{PATCH} at least, use another method"
+        )
     return latents
 
 

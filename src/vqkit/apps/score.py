@@ -19,7 +19,8 @@ class Score:
     """One file, or why it could not be read.
 
     bits: of all codes under the prior. bits_per_dim: per value of the image, the codes alone. percentile: share of
-    the held-out images of training that cost less, None where the prior does not know; near 1 is an anomaly. pixels:
+    the held-out images of training that cost less, None where the prior does not know; near 1 is an anomaly.
+    held_out: how many these are, where the prior knows. pixels:
     uint8 (H, W, C), what was scored. surprise: (h, w) float64, bits of each position. covered: height and width of all
     positions together, pixels: more than the picture has if it is no multiple of the model's tiles.
     """
@@ -28,6 +29,7 @@ class Score:
     bits: float = 0.0
     bits_per_dim: float = 0.0
     percentile: float | None = None
+    held_out: int | None = None
     pixels: np.ndarray | None = None
     surprise: np.ndarray | None = None
     covered: tuple[int, int] = (0, 0)
@@ -47,7 +49,7 @@ def score(
         raise VqkitError("files are scored under one class or prompt; score those of another in a second call")
     condition = prior.told(1, classes, prompts)
     target = Target(artifact.size, artifact.channels, artifact.config.data.background, artifact.config.data.fit)
-    quantiles = np.array(prior.metrics.get("bits_quantiles") or [])
+    quantiles, held_out = np.array(prior.metrics.get("bits_quantiles") or []), prior.metrics.get("images")
     for file in files:
         try:
             with pillow_warnings():
@@ -62,7 +64,7 @@ def score(
         height, width = (
             -(-side // step) * step for side, step in zip(pixels.shape[:2], artifact.model.tile, strict=True)
         )
-        yield Score(file, bits, bits / pixels.size, rank, pixels, surprise, (height, width))
+        yield Score(file, bits, bits / pixels.size, rank, held_out, pixels, surprise, (height, width))
 
 
 def surprise_map(found: Score) -> np.ndarray:

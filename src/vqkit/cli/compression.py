@@ -170,7 +170,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if isinstance(header, BundleHeader):
         rows += [("images", len(header.sizes)), ("blocks", header.num_blocks)]
     else:
-        rows += [("image", f"{header.width}x{header.height} pixels")]
+        rows += [("image", f"{header.width}x{header.height} pixels (width x height)")]
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
     rows += [("bytes", found.size), ("bits per pixel", f"{found.bpp:.4f}")]
     rows += [("state", "cut off")] if found.truncated else []

@@ -92,10 +92,11 @@ def _info(options: argparse.Namespace) -> int:
     print(
         f"{options.artifact}: {artifact.config.model.quantizer.kind} autoencoder, content id {artifact.content_id[:16]}"
     )
-    print(f"images   {height}x{width}, {artifact.channels} channels, trained on {artifact.data['name']}")
+    size = f"{width}x{height} pixels (width x height)"
+    print(f"images   {size}, {artifact.channels} channels, trained on {artifact.data['name']}")
     in_codes = f" in {quantizer.num_codebooks} codes" if quantizer.num_codebooks > 1 else ""
     print(
-        f"codes    {grid[0]}x{grid[1]} of {quantizer.bits_per_position:.4g} bits{in_codes}"
+        f"codes    {grid[1]}x{grid[0]} of {quantizer.bits_per_position:.4g} bits{in_codes}"
         f" = {artifact.model.bits_per_image(artifact.size):.0f} bits an image"
     )
     print(f"files    of model {_names_in_files(artifact)}")
@@ -156,7 +157,8 @@ def _data(options: argparse.Namespace) -> int:
             for bad in value[:20]:
                 print(f"{'':<14} {bad['name']}: {bad['reason']}")
         else:
-            print(f"{key:<14} {plain(value)}")
+            shown = value[::-1] if key == "size" else value  # the width first, as in all that is printed
+            print(f"{key:<14} {plain(shown)}" + (" (width x height)" if key in ("size", "sizes") else ""))
     sheet = Path(options.sheet or f"{Path(data.name).stem}-samples.png")
     if sheet.exists() and not options.sheet:
         print(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")

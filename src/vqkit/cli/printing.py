@@ -32,19 +32,20 @@ def print_figures(metrics: Mapping[str, Any]) -> None:
     """VqkitError for a figure that has another form than it is written in."""
     for key, value in metrics.items():
         try:
-            _print_figure(key, value)
+            _print_figure(key, value, metrics)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise VqkitError(f"'{key}' in metrics.json is not what vqkit wrote; take it out of the file") from error
 
 
-def _print_figure(key: str, value: Any) -> None:
+def _print_figure(key: str, value: Any, metrics: Mapping[str, Any]) -> None:
     if key == "rates":
+        split = f" ({metrics['rates_split']} split)" if metrics.get("rates_split") else ""
         for name, point in value.items():
-            print(f"{'rate ' + name:<18} {point['bits']:.0f} bits an image, {point['psnr']:.2f} dB")
+            print(f"{'rate ' + name:<18} {point['bits']:.0f} bits an image, {point['psnr']:.2f} dB{split}")
     elif key == "denoised":
         for name, point in value.items():
-            print(f"{'noise ' + name:<18} {point['noisy']:.2f} dB, {point['denoised']:.2f} dB without it")
-    elif value is not None:
+            print(f"{'noise ' + name:<18} noisy {point['noisy']:.2f} dB, denoised {point['denoised']:.2f} dB")
+    elif key != "rates_split" and value is not None:
         print(f"{key:<18} {plain(value)}")
 
 

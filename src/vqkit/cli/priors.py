@@ -252,7 +252,8 @@ def _score(options: argparse.Namespace) -> int:
                 Path(options.maps) / f"{item.source.stem}.png", png_bytes(to_image(surprise_map(item))), quiet=True
             )
     if good and good[0].percentile is not None:
-        print("unusual: share of the held-out images of training that cost fewer bits")
+        number = "" if good[0].held_out is None else f"{good[0].held_out} "
+        print(f"unusual: share of the {number}held-out images of training that cost fewer bits")
     return 1 if len(good) < len(found) else 0
 
 

@@ -47,7 +47,7 @@ class ImageData:
         self.size, self.channels = target.size, target.channels
         self.names: Sequence[str] = items.names
         self.modes, self.bad = items.modes, items.bad
-        self.sizes = {f"{height}x{width}": count for (height, width), count in items.sizes.items()}
+        self.sizes = {f"{width}x{height}": count for (height, width), count in items.sizes.items()}
         self.captions, self.groups = items.captions, items.groups
         self.splits: dict[str, np.ndarray] = {}
         self.normalisation = Normalisation((0.0,) * target.channels, (1.0,) * target.channels)
@@ -199,7 +199,8 @@ def _read_picture(path: Path, config: DataConfig) -> Items:
     if not places:
         height, width = header.size
         raise VqkitError(
-            f"{path} has {height}x{width} pixels, too few for one patch of {size[0]}x{size[1]}; set data.image_size"
+            f"{path} has {width}x{height} pixels (width x height), too few for one patch of {size[1]}x{size[0]}; "
+            "set data.image_size=[height, width]"
         )
     items = array_items(cut, "picture", PackedStrings(f"{path.name}:{place}" for place in places), str(path))
     items.modes, items.sizes = {header.mode: 1}, {header.size: 1}
@@ -216,10 +217,10 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
-            seen = ", ".join(f"{height}x{width}" for height, width in common[:3]) + ", ..." * (len(common) > 3)
+            seen = ", ".join(f"{width}x{height}" for height, width in common[:3]) + ", ..." * (len(common) > 3)
             raise VqkitError(
-                f"the images of {name} have {len(items.sizes)} different sizes ({seen}); "
-                "say which one the model shall see: set data.image_size=[64, 64]"
+                f"the images of {name} have {len(items.sizes)} different sizes (width x height: {seen}); "
+                "say which one the model shall see: set data.image_size=[64, 64], height first"
             )
         size = next(iter(items.sizes))
     return Target(size, channels, config.background, config.fit)

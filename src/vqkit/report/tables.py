@@ -46,7 +46,8 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "bpp": ("Bits per pixel", number, ""),
     "coder_bits_per_code": ("Bits per code in files", number, "under the integer prior, on validation images"),
     "lossless_bits_per_value": ("Bits per pixel, lossless", number, "and channel, on validation images"),
-    "rates": ("Rates of files", _rates, "per image, on validation images; vqkit compress --rate NAME"),
+    "rates": ("Rates of files", _rates, "per image; vqkit compress --rate NAME"),
+    "rates_split": ("Split of the rates", str, ""),
     "memorised": (
         "Near copies",
         share,
@@ -64,7 +65,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "version": ("vqkit", str, ""),
     "content_id": ("Content id", str, "SHA-256 of the weights; with the coder's, it names the model in .vq files"),
 }
-DATA_LABELS = {"sizes": "Original sizes", "modes": "Original modes"}
+DATA_LABELS = {"sizes": "Original sizes (width × height)", "modes": "Original modes"}
 PRIOR_HEADLINE = ("bits_per_code", "saving_vs_order0", "bits_per_image", "memorised", "training_seconds", "parameters")
 HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "bpp", "training_seconds")
 UNITS = (" dB", " %")
@@ -139,7 +140,7 @@ def data_rows(data: Mapping[str, Any]) -> list[Row]:
         if key.startswith("bad"):
             continue
         if key in ("size", "image_size") and isinstance(value, (list, tuple)):
-            value = " × ".join(str(side) for side in value) + " (height × width)"
+            value = " × ".join(str(side) for side in reversed(value)) + " (width × height)"
         counts = isinstance(value, Mapping) and all(isinstance(item, int) for item in value.values())
         text = _counted(value) if counts else plain(value)
         rows.append(Row(DATA_LABELS.get(key, key.replace("_", " ").capitalize()), text))
