@@ -186,7 +186,7 @@ NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="nu
         ({"sizes": (40, 12, 30), "length": 5}, (7, 5)),
     ],
 )
-def test_compiled_and_not_the_same_codes_come_of_any_bytes(settings, grid, monkeypatch):
+def test_compiled_and_not_the_same_bytes_come_of_codes_and_codes_of_any_bytes(settings, grid, monkeypatch):
     prior, sizes = random_prior(**settings), settings.get("sizes", (40, 12))
     codes, rng = random_codes(2, sizes, grid), np.random.default_rng(2)
     enough = 2 * math.prod(grid)  # 16 bits a code at most
@@ -195,6 +195,7 @@ def test_compiled_and_not_the_same_codes_come_of_any_bytes(settings, grid, monke
     monkeypatch.setattr(integer_prior, "_compiled_prior", lambda: None)
     assert np.array_equal(compiled[:2], codes)
     assert np.array_equal(compiled, prior.decode(payloads, grid))
+    assert prior.encode(codes) == payloads[:2]
 
 
 @NUMBA

@@ -215,6 +215,15 @@ def decode_slots(where: Any, network: Any, spaces: Any, first_row: int, data: An
 
 
 @compiled
+def weigh_slots(where: Any, network: Any, spaces: Any, first_row: int, starts: Any, sizes: Any) -> None:
+    """Intervals of the codes that are in all rows: frequencies (n,), and the sums (n,) of those before them."""
+    rows, slots = where[0], where[1]
+    for slot in range(len(slots)):
+        found, code = _look(slot, where, network, spaces), rows[slots[slot]] - first_row
+        starts[slot], sizes[slot] = found[:code].sum(), found[code]
+
+
+@compiled
 def choose_slots(
     where: Any, network: Any, spaces: Any, first_row: int, begin: int, costs: Any, weight: float
 ) -> None:  # fmt: skip

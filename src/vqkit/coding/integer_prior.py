@@ -94,18 +94,32 @@ class IntegerPrior:
             wanted = codes[:, number].reshape(len(codes), count)
             if wanted.size and not 0 <= wanted.min() <= wanted.max() < stage.last.shape[1]:
                 raise ValueError(f"codes of stage {number} must lie in [0, {stage.last.shape[1]})")
-            starts, sizes = np.zeros_like(wanted), np.zeros_like(wanted)
-            stride = min(count, STRIDE)
-            for rows in _parts(len(codes), max(1, MAX_FREQUENCIES // (stride * stage.last.shape[1]))):
-                around, memory = _Surroundings(self, codes[rows], number), stage.memory(rows.stop - rows.start, count)
-                for slots in _parts(count, stride):
-                    table = self._frequencies(number, around, np.arange(slots.start, slots.stop), memory)
-                    chosen = wanted[rows, slots, None]
-                    sizes[rows, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
-                    starts[rows, slots] = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0] - sizes[rows, slots]
-            for item, payload in enumerate(encode_batch(starts, sizes)):
+            for item, payload in enumerate(encode_batch(*self._intervals(codes, number, wanted))):
                 found[item].append(payload)
         return found
+
+    def _intervals(self, codes: Ints, number: int, wanted: Ints) -> tuple[Ints, Ints]:
+        """Where the shares of the codes of a stage, wanted (N, n), start, and how large they are: (N, n) each."""
+        starts, sizes, count = np.zeros_like(wanted), np.zeros_like(wanted), wanted.shape[1]
+        compiled = _compiled_prior()
+        if compiled:
+
+            def weigh(item: int) -> None:
+                around, walk = self._compiled_walk(compiled, codes[item : item + 1], number)
+                compiled.weigh_slots(*walk, around.first, starts[item], sizes[item])
+
+            _in_threads(weigh, len(codes))
+            return starts, sizes
+        stride, size = min(count, STRIDE), self.stages[number].last.shape[1]
+        for rows in _parts(len(codes), max(1, MAX_FREQUENCIES // (stride * size))):
+            around = _Surroundings(self, codes[rows], number)
+            memory = self.stages[number].memory(rows.stop - rows.start, count)
+            for slots in _parts(count, stride):
+                table = self._frequencies(number, around, np.arange(slots.start, slots.stop), memory)
+                chosen = wanted[rows, slots, None]
+                sizes[rows, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
+                starts[rows, slots] = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0] - sizes[rows, slots]
+        return starts, sizes
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: tuple[int, int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, h, w).
