@@ -55,7 +55,7 @@ LOOKS = 12
 """at the validation split"""
 PATIENCE, WORSE = 3, 1.05
 """looks in a row that are worse than the best by that factor end the fit; the gains of its last steps are smaller"""
-MAX_ROUNDS, MIN_STEPS = 60, 40
+MAX_ROUNDS, MIN_STEPS = 8, 40
 """times that the training codes are gone over at most, and steps that this leaves of those that were asked for"""
 
 
