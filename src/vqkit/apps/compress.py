@@ -97,13 +97,7 @@ def compress(
     is there or cannot be written.
     """
     codec = artifact.codec(lossless=lossless, rate=rate)
-    sources = list(picture_paths(files))
-    if not sources:
-        raise VqkitError(f"no pictures in {', '.join(map(str, files))}")
-    if target and not bundle and len(sources) > 1:
-        raise VqkitError(f"{len(sources)} pictures do not fit in one file; add --bundle, or use --out-dir")
-    if target and target.exists() and not force:
-        raise VqkitError(f"{target} exists; choose another name, or add --force to replace it")
+    sources = _sources(files, target, bundle, force)
     if target and bundle:
         yield from _compress_bundle(artifact, codec, sources, target)
         return
@@ -119,6 +113,18 @@ def compress(
         data = codec.file_of(coded.codes, coded.payloads, coded.size, _stored_name(source))
         _write(path, data)
         yield Compressed(source, path, len(data), math.prod(coded.size), coded.psnr)
+
+
+def _sources(files: Sequence[str | Path], target: Path | None, bundle: bool, force: bool) -> list[Path]:
+    """The pictures to compress, after all that can be refused before any is read."""
+    sources = list(picture_paths(files))
+    if not sources:
+        raise VqkitError(f"no pictures in {', '.join(map(str, files))}")
+    if target and not bundle and len(sources) > 1:
+        raise VqkitError(f"{len(sources)} pictures do not fit in one file; add --bundle, or use --out-dir")
+    if target and target.exists() and not force:
+        raise VqkitError(f"{target} exists; choose another name, or add --force to replace it")
+    return sources
 
 
 def _compress_bundle(artifact: Artifact, codec: Codec, sources: list[Path], target: Path) -> Iterator[Compressed]:

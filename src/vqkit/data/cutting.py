@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -24,27 +25,14 @@ def cut_up(items: Items, target: Target, max_bytes: int) -> Items:
     be read.
     """
     assert target.size is not None
-    height, width = size = target.size
-    if set(items.sizes) == {size}:
+    height, width = target.size
+    if set(items.sizes) == {target.size}:
         return items
     most = max(1, max_bytes // (height * width * target.channels) // max(1, len(items.store)))
-    whole = replace(target, size=None)
-
-    def cut(index: int) -> Cut | BadFile:
-        try:
-            found, places = patches(decode(items.store.raw(index), whole), size)
-            if not places:
-                return decode(items.store.raw(index), target)[None], ["0,0"]
-        except Exception as error:  # see images.load_picture
-            return BadFile(items.names[index], reason(error))
-        seed = int.from_bytes(items.digests[index].tobytes(), "little")
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:most])
-        return found[chosen], [places[number] for number in chosen]
-
     found = np.empty((most * len(items.store), height, width, target.channels), np.uint8)  # untouched pages are free
     names, owners, bad = list[str](), list[int](), list(items.bad)
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        for index, part in enumerate(pool.map(cut, range(len(items.store)))):
+        for index, part in enumerate(pool.map(partial(_cut, items, target, most), range(len(items.store)))):
             if isinstance(part, BadFile):
                 bad.append(part)
                 continue
@@ -61,3 +49,17 @@ def cut_up(items: Items, target: Target, max_bytes: int) -> Items:
         cut_items, keys=keys[owners], fixed_test=fixed_test, captions=captions, groups=groups, bad=bad,
         modes=items.modes, sizes=items.sizes,
     )  # fmt: skip
+
+
+def _cut(items: Items, target: Target, most: int, index: int) -> Cut | BadFile:
+    """Patches of one picture, `most` of them; the same ones for the same picture."""
+    assert target.size is not None
+    try:
+        found, places = patches(decode(items.store.raw(index), replace(target, size=None)), target.size)
+        if not places:
+            return decode(items.store.raw(index), target)[None], ["0,0"]
+    except Exception as error:  # see images.load_picture
+        return BadFile(items.names[index], reason(error))
+    seed = int.from_bytes(items.digests[index].tobytes(), "little")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:most])
+    return found[chosen], [places[number] for number in chosen]
