@@ -269,7 +269,7 @@ def read_tensors(data: bytes) -> dict[str, np.ndarray]:
     for name, entry in json.loads(data[8 : 8 + length]).items():
         if name != "__metadata__":
             first, last = entry["data_offsets"]
-            values = np.frombuffer(body[first:last], {"I8": "<i1", "I32": "<i4"}[entry["dtype"]])
+            values = np.frombuffer(body[first:last], {"I8": "<i1", "I16": "<i2", "I32": "<i4"}[entry["dtype"]])
             tensors[name] = values.reshape(entry["shape"]).astype(np.int64)
     return tensors
 

@@ -15,7 +15,7 @@ E = [R[i % 256] >> i // 256 for i in range(4097)]
 UPPER = [(1 << 46) // ((1 << 30) + E[step]) for step in range(4096)]
 LOWER = [(E[step] << 16) // ((1 << 30) + E[step]) for step in range(4096, 0, -1)]
 SQUASH = {step: min(max(p, 1), 65535) for step, p in enumerate(LOWER + UPPER, -4096)}
-NAMES = "first rows columns second second_bias last last_bias".split()
+NAMES = "first rows columns second second_bias third third_bias last last_bias".split()
 
 
 def all_stretched() -> list[int]:
@@ -52,11 +52,11 @@ class Network:
         self.layers = [{name: tensors[f"{n}.{name}"] for name in NAMES} for n in range(channels)]
         for n, layers in enumerate(self.layers):
             h, gh, gw = layers["second_bias"].size, len(layers["rows"]), len(layers["columns"])
-            shapes = [(2 * (24 + 9 * n) + 1, h), (gh, h), (gw, h), (h, h), (h,), (h, 12), (12,)]
+            shapes = [(2 * (24 + 9 * n) + 1, h), (gh, h), (gw, h), (h, h), (h,), (h, h), (h,), (h, 12), (12,)]
             if [layers[name].shape for name in NAMES] != shapes or not all(1 <= side <= 1024 for side in (h, gh, gw)):
                 raise ValueError("other shapes")
             for name in NAMES:
-                if np.abs(layers[name]).max() > (127 if name in ("first", "second", "last") else 1 << 21):
+                if np.abs(layers[name]).max() > (32767 if name in ("first", "second", "third", "last") else 1 << 28):
                     raise ValueError("out of bounds")
 
     def below(self, c, n: int, y: int, x: int, h: int, w: int) -> list[int]:
@@ -69,9 +69,10 @@ class Network:
         given = [v - level for v in values] + [64 * (v == 0) for v in values] + [level]
         a = np.array(given) @ layers["first"]
         a += layers["rows"][y * len(layers["rows"]) // h] + layers["columns"][x * len(layers["columns"]) // w]
-        d = np.clip((a + 256) >> 9, 0, 127)
-        d = np.clip((d @ layers["second"] + layers["second_bias"] + 64) >> 7, 0, 127)
-        o = (d @ layers["last"] + layers["last_bias"]).tolist()
+        d = np.clip((a + 256) >> 9, 0, 1023)
+        for name in ("second", "third"):
+            d = np.clip((d @ layers[name] + layers[f"{name}_bias"] + 512) >> 10, 0, 1023)
+        o = ((d @ layers["last"] + layers["last_bias"] + 128) >> 8).tolist()
         anchors = [level, west, north, west + north - c(0, -1, -1)]
         if n:
             anchors[1] = west + c(-1, 0, 0) - c(-1, 0, -1)

@@ -39,20 +39,23 @@ MODEL = bytes(range(8))
 
 
 def random_network(planes=1, hidden=12, sides=(5, 7), seed=0):
-    """Weights over their whole range, so that every clip and rounding takes place."""
+    """Weights that bring every clip and rounding about, a few of them the largest there are."""
     rng = np.random.default_rng(seed)
 
     def small(*shape):
-        return rng.integers(-127, 128, shape).astype(np.int8)
+        found = rng.integers(-600, 601, shape).astype(np.int16)
+        found.flat[:: found.size // 3] = 32767
+        return found
 
     def large(*shape):
-        return rng.integers(-(1 << 14), 1 << 14, shape).astype(np.int32)
+        return rng.integers(-(1 << 17), 1 << 17, shape).astype(np.int32)
 
     return PixelNetwork(
         [
             Layers(
                 small(num_inputs(plane), hidden), large(sides[0], hidden), large(sides[1], hidden),
-                small(hidden, hidden), large(hidden), small(hidden, 12), large(12),
+                small(hidden, hidden), large(hidden), small(hidden, hidden), large(hidden),
+                small(hidden, 12), large(12),
             )
             for plane in range(planes)
         ]
@@ -165,12 +168,13 @@ def broken(name, change):
     "tensors",
     [
         {},
-        {"0.first": np.zeros((49, 4), np.int8)},
-        random_network(2).tensors() | {"2.first": np.zeros((1, 1), np.int8)},
+        {"0.first": np.zeros((49, 4), np.int16)},
+        random_network(2).tensors() | {"2.first": np.zeros((1, 1), np.int16)},
         broken("first", lambda old: old[:-1]),
         broken("first", lambda old: old.astype(np.int32)),
-        broken("last", lambda old: np.full_like(old, -128)),
-        broken("rows", lambda old: old + (1 << 21)),
+        broken("last", lambda old: np.full_like(old, -32768)),
+        broken("third", lambda old: old[:, :-1]),
+        broken("rows", lambda old: old + (1 << 29)),
         broken("rows", lambda old: old[:0]),
         broken("columns", lambda old: old[0, 0]),
         broken("second_bias", lambda old: old[:0]),

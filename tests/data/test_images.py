@@ -93,7 +93,7 @@ def palette(*colours: tuple[int, ...]) -> Image.Image:
         (encoded(Image.new("RGB", (2, 2)), "jpeg2000"), 3, "JPEG2000"),
         (encoded(Image.new("F", (2, 2)), "tiff"), 1, "of mode F"),
         (encoded(Image.new("CMYK", (2, 2)), "tiff"), 3, "of mode CMYK"),
-        (encoded(Image.new("RGB", (2, 2)), "png"), 1, "8-bit RGB, .* 8-bit grey only"),
+        (encoded(Image.new("RGB", (2, 2), (7, 7, 8)), "png"), 1, "8-bit RGB, .* 8-bit grey only"),
         (encoded(Image.new("RGBA", (2, 2)), "png"), 1, "8-bit RGBA"),
         (encoded(Image.new("RGBA", (2, 2)), "png"), 3, "8-bit RGBA, .* 8-bit RGB only"),
         (encoded(Image.new("LA", (2, 2)), "png"), 1, "8-bit grey with alpha, .* 8-bit grey only"),
@@ -117,6 +117,9 @@ def test_what_would_lose_anything_is_refused_where_all_must_come_back(stored: by
         (palette((9, 8, 7), (1, 2, 3)), 3),
         (Image.new("RGBA", (3, 2), (1, 2, 3, 4)), 4),
         (Image.new("LA", (3, 2), (1, 2)), 2),
+        (Image.new("RGBA", (3, 2), (1, 2, 3, 255)), 3),
+        (Image.new("LA", (3, 2), (1, 255)), 1),
+        (Image.new("RGB", (3, 2), (7, 7, 7)), 1),
     ],
 )
 def test_what_loses_nothing_passes_where_all_must_come_back(image: Image.Image, channels: int) -> None:

@@ -200,6 +200,7 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
         (["variations", "{folder}", "{picture}", "--strength", "2"], "between 0"),
         (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
         (["generate", "{folder}", "--class", "flags", "--cfg-interval", "0.8,0.2"], "must rise"),
+        (["generate", "{folder}", "--class", "flags", "--cfg-ramp", "linear"], "give --cfg"),
         (["generate", "{folder}", "--cfg", "3"], "give --class or --prompt"),
         (["outpaint", "{folder}", "{picture}", "--expand", "4", "--blend", "-1"], "--blend=-1 must be at least 0"),
     ],

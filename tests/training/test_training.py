@@ -187,6 +187,8 @@ def test_training_needs_no_images_to_validate_on(tmp_path):
     artifact = vqkit.train("emoji", tmp_path / "run", overrides=overrides)
     assert artifact.metrics["split"] == "train" and artifact.metrics["step"] == 40
     assert rows(tmp_path / "run", "train") and not rows(tmp_path / "run", "validation")
+    said = [line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "patience" in line]
+    assert len(said) == 1 and "no validation images" in said[0]
     prior = vqkit.train_prior(tmp_path / "run", "emoji", overrides=["network.width=32", "train.steps=2"])
     assert prior.wanted_prior().metrics["split"] == "train"
 

@@ -73,6 +73,8 @@ def _drawing(options: argparse.Namespace) -> Drawing:
     prompts = given.get("prompt") or []
     cfg, blend = given.get("cfg", 1.0), given.get("blend", 0)
     first, last = _pair(given.get("cfg_interval", "0,1"), "--cfg-interval")
+    ramp = given.get("cfg_ramp", "constant")
+    shaped = (first, last) != (0, 1) or ramp != "constant"
     checks = [
         (options.num >= 1, f"--num={options.num} must be at least 1"),
         (options.temperature >= 0, f"--temperature={options.temperature} must be at least 0"),
@@ -82,12 +84,13 @@ def _drawing(options: argparse.Namespace) -> Drawing:
         (options.steps is None or options.steps >= 1, f"--steps={options.steps} must be at least 1"),
         (cfg == 1 or classes or prompts, f"--cfg={cfg:g} guides by a class or prompt: give --class or --prompt too"),
         (0 <= first < last <= 1, f"--cfg-interval={first:g},{last:g} must rise, from 0 at least to 1 at most"),
+        (cfg != 1 or not shaped, "--cfg-interval and --cfg-ramp say when guidance acts: give --cfg, 2 to 4, too"),
         (blend >= 0, f"--blend={blend} must be at least 0"),
     ]
     for is_good, message in checks:
         if not is_good:
             raise VqkitError(message)
-    guidance = cfg, (first, last), given.get("cfg_ramp", "constant")
+    guidance = cfg, (first, last), ramp
     sampling = Sampling(options.temperature, options.top_k, options.top_p, *guidance)
     return Drawing(classes, prompts, options.steps, options.seed, sampling)
 

@@ -1,6 +1,6 @@
 """Pixels of a plane, one after the other, compiled with numba: the same as `PixelNetwork` and `mixing` give, sooner.
 
-Every float is a whole number below 2^24, so that sums are exact in any order. Shapes: C neighbours, H hidden channels,
+Every float is a whole number below 2^53, so that sums are exact in any order. Shapes: C neighbours, H hidden channels,
 M logistics that are mixed.
 """
 
@@ -12,14 +12,34 @@ import numpy as np
 
 from .compiled_prior import compiled, multiply
 from .mixing import code_slots
-from .pixel_network import FLAG, LEVELS, LIMIT, MIXED, POWERS, REACH, SQUASH, STEP, Layers, neighbours
+from .pixel_network import (
+    FLAG,
+    HIDDEN_BITS,
+    INPUT_BITS,
+    LEVELS,
+    LIMIT,
+    MIXED,
+    MOST,
+    OUTPUT_BITS,
+    POWERS,
+    REACH,
+    SQUASH,
+    STEP,
+    WEIGHT_BITS,
+    Layers,
+    neighbours,
+)
+
+_LAST_SHIFT = HIDDEN_BITS + WEIGHT_BITS - OUTPUT_BITS
 
 
 def flattened(layers: Layers) -> tuple[Any, ...]:
     """Neighbours (C, 3), all matrices in the order of use, and what is added to their products."""
     plane = next(plane for plane in range(4) if 2 * len(neighbours(plane)) + 1 == len(layers.first))
-    weights = np.concatenate([layers.first.ravel(), layers.second.ravel(), layers.last.ravel()]).astype(np.float32)
-    return np.array(neighbours(plane)), weights, layers.rows, layers.columns, layers.second_bias, layers.last_bias
+    matrices = (layers.first, layers.second, layers.third, layers.last)
+    weights = np.concatenate([matrix.ravel() for matrix in matrices]).astype(np.float64)
+    biases = layers.second_bias, layers.third_bias, layers.last_bias
+    return np.array(neighbours(plane)), weights, layers.rows, layers.columns, biases
 
 
 @compiled
@@ -40,10 +60,11 @@ def _inputs(padded: Any, stage: int, y: int, x: int, around: Any, found: Any, an
 
 
 @compiled
-def _activate(sums: Any, bias: Any, more: Any, shift: int) -> None:
+def _activate(sums: Any, bias: Any, given: int) -> None:
+    """Products of numbers with `given` bits behind the point become hidden channels."""
+    half, scale = 0.5, 1.0 / (1 << (given + WEIGHT_BITS - HIDDEN_BITS))
     for place in range(len(sums)):
-        whole = np.int64(sums[place]) + bias[place] + more[place]
-        sums[place] = min(max((whole + (1 << shift >> 1)) >> shift, 0), 127)
+        sums[place] = min(max(np.floor((sums[place] + bias[place]) * scale + half), 0.0), MOST)
 
 
 @compiled
@@ -67,24 +88,26 @@ def _cumulative(outputs: Any, anchors: Any, found: Any) -> None:
 
 @compiled
 def code_row(
-    padded: Any, stage: int, y: int, around: Any, weights: Any, rows: Any, columns: Any, second_bias: Any,
-    last_bias: Any, table_bits: int, tables: Any, learnt: Any, symbols: Any, data: Any, decoder: Any,
+    padded: Any, stage: int, y: int, around: Any, weights: Any, rows: Any, columns: Any, biases: Any, table_bits: int,
+    tables: Any, learnt: Any, symbols: Any, data: Any, decoder: Any,
 ) -> None:  # fmt: skip
     """Slots of a row of `padded` (planes, h + 2 REACH, w + 2 REACH) in order, see `code_slots`."""
     height, width = padded.shape[1] - 2 * REACH, padded.shape[2] - 2 * REACH
-    given, anchors = np.zeros(2 * len(around) + 1, np.float32), np.zeros(MIXED, np.int64)
-    first, second = np.zeros(len(second_bias), np.float32), np.zeros(len(second_bias), np.float32)
-    last, outputs = np.zeros(3 * MIXED, np.float32), np.zeros(3 * MIXED, np.int64)
-    below, nothing, share = np.zeros(LEVELS + 1, np.int64), np.zeros_like(second_bias), len(symbols) // width
+    given, anchors = np.zeros(2 * len(around) + 1), np.zeros(MIXED, np.int64)
+    hidden, other = np.zeros(len(biases[0])), np.zeros(len(biases[0]))
+    last, outputs = np.zeros(3 * MIXED), np.zeros(3 * MIXED, np.int64)
+    below, share, row = np.zeros(LEVELS + 1, np.int64), len(symbols) // width, rows[y * len(rows) // height]
     for x in range(width):
         _inputs(padded, stage, y + REACH, x + REACH, around, given, anchors)
-        at = multiply(given, weights, 0, first)
-        _activate(first, rows[y * len(rows) // height], columns[x * len(columns) // width], 9)
-        at = multiply(first, weights, at, second)
-        _activate(second, second_bias, nothing, 7)
-        multiply(second, weights, at, last)
+        at = multiply(given, weights, 0, hidden)
+        _activate(hidden, row + columns[x * len(columns) // width], INPUT_BITS)
+        at = multiply(hidden, weights, at, other)
+        _activate(other, biases[0], HIDDEN_BITS)
+        at = multiply(other, weights, at, hidden)
+        _activate(hidden, biases[1], HIDDEN_BITS)
+        multiply(hidden, weights, at, last)
         for number in range(3 * MIXED):
-            outputs[number] = np.int64(last[number]) + last_bias[number]
+            outputs[number] = (np.int64(last[number]) + biases[2][number] + (1 << _LAST_SHIFT >> 1)) >> _LAST_SHIFT
         _cumulative(outputs, anchors, below)
         place = (stage, y + REACH, x + REACH, x + REACH + 1)
         own = symbols[x * share : (x + 1) * share]

@@ -2,10 +2,10 @@
 
 Shapes: n slots, C neighbours of a slot, H hidden channels, M logistics that are mixed, P planes of an image.
 
-Neighbours that are decoded before a slot go through two hidden layers of int8 weights, which make a mixture of logistic
-distributions of them (Salimans et al. 2017, arXiv 1701.05517, eq. 2), in base 2: a weight, a mean relative to an
-anchor that is guessed from the neighbours, and a scale for each. Everything is an integer and every sum of products
-below 2^24, so that a float32 matrix product of them is exact. docs/file-format.md has it in full.
+Neighbours that are decoded before a slot go through three hidden layers of int16 weights, which make a mixture of
+logistic distributions of them (Salimans et al. 2017, arXiv 1701.05517, eq. 2), in base 2: a weight, a mean relative to
+an anchor that is guessed from the neighbours, and a scale for each. Everything is an integer and every sum of products
+below 2^53, so that a float64 matrix product of them is exact. docs/file-format.md has it in full.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVELS = 256
 REACH = 3
 """rows and columns that a neighbour is away at most"""
 MAX_HIDDEN, MAX_SIDE, MAX_PLANES = 1024, 1024, 4
-BIAS_LIMIT = 1 << 21
+BIAS_LIMIT = 1 << 28
 MIXED = 4
 """logistics of a mixture, one for each anchor"""
 STEP = 256
@@ -34,9 +34,13 @@ LIMIT = 16 * STEP
 """logits lie in -LIMIT .. LIMIT - 1"""
 FLAG = 64
 """what stands for a black neighbour among the inputs"""
+WEIGHT_BITS, INPUT_BITS, HIDDEN_BITS, OUTPUT_BITS = 10, 6, 7, 9
+"""behind the point of weights, of inputs (1 is 64 pixels), of hidden channels and of what comes out"""
+MOST = 1023
+"""largest value of a hidden channel"""
 ARRAYS = {
-    "first": np.int8, "rows": np.int32, "columns": np.int32, "second": np.int8, "second_bias": np.int32,
-    "last": np.int8, "last_bias": np.int32,
+    "first": np.int16, "rows": np.int32, "columns": np.int32, "second": np.int16, "second_bias": np.int32,
+    "third": np.int16, "third_bias": np.int32, "last": np.int16, "last_bias": np.int32,
 }  # fmt: skip
 
 
@@ -92,8 +96,9 @@ def inputs(values: Ints, plane: int) -> tuple[Ints, Ints]:
 class Layers:
     """The network of one plane.
 
-    first (2 C + 1, H), second (H, H), last (H, 3 MIXED): int8. rows (GH, H), columns (GW, H), second_bias (H,),
-    last_bias (3 MIXED,): int32 below BIAS_LIMIT; rows and columns are of the size of training.
+    first (2 C + 1, H), second (H, H), third (H, H), last (H, 3 MIXED): int16. rows (GH, H), columns (GW, H),
+    second_bias (H,), third_bias (H,), last_bias (3 MIXED,): int32 within BIAS_LIMIT; rows and columns are of the size
+    of training.
     """
 
     first: Array
@@ -101,22 +106,31 @@ class Layers:
     columns: Array
     second: Array
     second_bias: Array
+    third: Array
+    third_bias: Array
     last: Array
     last_bias: Array
 
     def outputs(self, values: Ints, rows: Ints, columns: Ints) -> Ints:
         """Inputs (n, 2 C + 1) at rows and columns (n,) of the size of training -> (n, 3 MIXED)."""
-        hidden = _activate(_product(values, self.first) + self.rows[rows] + self.columns[columns], 9)
-        hidden = _activate(_product(hidden, self.second) + self.second_bias, 7)
-        return _product(hidden, self.last) + self.last_bias
+        hidden = _activate(_product(values, self.first) + self.rows[rows] + self.columns[columns], INPUT_BITS)
+        hidden = _activate(_product(hidden, self.second) + self.second_bias, HIDDEN_BITS)
+        hidden = _activate(_product(hidden, self.third) + self.third_bias, HIDDEN_BITS)
+        return shifted(_product(hidden, self.last) + self.last_bias, HIDDEN_BITS, OUTPUT_BITS)
+
+
+def shifted(sums: Ints, given: int, wanted: int) -> Ints:
+    """Products of weights with numbers that have `given` bits behind the point, to so many bits, halves up."""
+    shift = given + WEIGHT_BITS - wanted
+    return (sums + (1 << shift >> 1)) >> shift
 
 
 def _product(left: Array, right: Array) -> Ints:
-    return (left.astype(np.float32) @ right.astype(np.float32)).astype(np.int64)
+    return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
 
 
-def _activate(sums: Ints, shift: int) -> Ints:
-    return np.clip((sums + (1 << shift >> 1)) >> shift, 0, 127)
+def _activate(sums: Ints, given: int) -> Ints:
+    return np.clip(shifted(sums, given, HIDDEN_BITS), 0, MOST)
 
 
 def cumulative(outputs: Ints, anchors: Ints) -> Ints:
@@ -171,10 +185,11 @@ def _read_layers(tensors: Mapping[str, Array], plane: int) -> Layers:
     sides = [len(found[name]) if found[name].ndim else 0 for name in ("rows", "columns")]
     if not (1 <= hidden <= MAX_HIDDEN and all(1 <= side <= MAX_SIDE for side in sides)):
         raise ValueError(f"the sizes of plane {plane} are out of bounds")
-    shapes = [(num_inputs(plane), hidden), (sides[0], hidden), (sides[1], hidden), (hidden, hidden), (hidden,)]
-    shapes += [(hidden, 3 * MIXED), (3 * MIXED,)]
+    last = (hidden, 3 * MIXED), (3 * MIXED,)
+    square = (hidden, hidden), (hidden,)
+    shapes = (num_inputs(plane), hidden), (sides[0], hidden), (sides[1], hidden), *square, *square, *last
     for (name, values), shape in zip(found.items(), shapes, strict=True):
-        limit = 127 if ARRAYS[name] is np.int8 else BIAS_LIMIT
+        limit = (1 << 15) - 1 if ARRAYS[name] is np.int16 else BIAS_LIMIT
         if values.dtype != ARRAYS[name] or values.shape != shape:
             raise ValueError(f"tensor {plane}.{name} is {values.dtype} {values.shape}")
         if not -limit <= int(values.min()) <= int(values.max()) <= limit:

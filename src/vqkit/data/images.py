@@ -31,8 +31,8 @@ _NAMES = {
     "RGB": "8-bit RGB",
     "RGBA": "8-bit RGBA",
 }
-_HELD = {1: {"L"}, 2: {"L", "LA"}, 3: {"L", "RGB"}, 4: {"L", "LA", "RGB", "RGBA"}}
-"""modes of which these channels hold every value"""
+_COMPARABLE = {"1", "P", "L", "LA", "RGB", "RGBA"}
+"""modes that RGBA holds every value of"""
 _DEPTH_UNKNOWN = {"AVIF", "JPEG2000"}
 """formats that Pillow cuts down to 8 bits without saying so"""
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
@@ -164,7 +164,7 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
     if target.exact:
         _check_depth(image, target.channels)
     converted = _to_channels(image, target.channels, target.background)
-    if target.exact and not _is_all_there(image, converted, target.channels):
+    if target.exact and not _is_all_there(image, converted):
         more = " with transparency" if image.has_transparency_data and "A" not in image.mode else ""
         raise ValueError(_loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels))
     if target.size is not None:
@@ -245,9 +245,9 @@ def _to_channels(image: Image.Image, channels: int, background: tuple[int, ...])
     return image.convert(MODES[channels])
 
 
-def _is_all_there(image: Image.Image, converted: Image.Image, channels: int) -> bool:
-    """Whether every value of a picture is in what it was converted to; a palette and 1 bit may be in any mode."""
-    if image.mode not in _HELD[channels] | {"1", "P"}:
+def _is_all_there(image: Image.Image, converted: Image.Image) -> bool:
+    """Whether a picture looks the same, to the level, after it was converted: an opaque one needs no alpha, say."""
+    if image.mode not in _COMPARABLE:
         return False
     before, after = (np.asarray(one.convert("RGBA")) for one in (image, converted))  # transparent colours, too
     return np.array_equal(before, after)

@@ -1,4 +1,4 @@
-"""Fits the network that lossless files start from: a float twin that rounds as the integers will.
+"""Fits the network that lossless files start from: a float twin of it, whose weights are rounded at the end.
 
 Shapes: n pixels, C neighbours, H hidden channels, M logistics that are mixed, P planes.
 """
@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..artifact import Artifact
 from ..coding.pixel_network import (
+    ARRAYS,
+    BIAS_LIMIT,
+    HIDDEN_BITS,
+    INPUT_BITS,
     LEVELS,
     MAX_SIDE,
     MIXED,
+    MOST,
     REACH,
+    WEIGHT_BITS,
     Layers,
     PixelNetwork,
     inputs,
@@ -26,40 +32,19 @@ from ..coding.pixel_network import (
     num_inputs,
 )
 from ..data import ImageData, split_batches
+from ..model.precision import use_bfloat16
 from .progress import Display, Silent
 
-HIDDEN = 96
-FIRST_BITS, SECOND_BITS, LAST_BITS, HIDDEN_BITS = 7, 7, 5, 4
-"""bits behind the point of each layer's weights and of hidden values"""
-INPUT_BITS, OUTPUT_BITS = 6, 9
+HIDDEN = 128
 STEP_PIXELS = 1024
 STEPS = 12
 """of this fit, shared by the planes, for each step of the coder of codes"""
 MAX_ROUNDS, MIN_STEPS = 20, 300
 """times that as many pixels are taken as there are, at most, and steps that this leaves of those that were asked for"""
-LR = 5e-3
+LR = 4e-3
 MAX_KEPT = 1 << 27
 """bytes of the training images that are in memory at most; more images than that are left out"""
 NUM_VALIDATED = 256
-
-
-class _Round(torch.autograd.Function):
-    """Nearest multiple of 2^-bits in [low, high] * 2^-bits, halves up; the gradient passes inside."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bits: int, low: float) -> Tensor:
-        scaled = x * 2.0**bits
-        ctx.save_for_backward((scaled >= low) & (scaled <= 127))
-        return torch.floor(scaled + 0.5).clamp_(low, 127).div_(2.0**bits)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None
-
-
-def _rounded(x: Tensor, bits: int, low: float = -127) -> Tensor:
-    return cast(Tensor, _Round.apply(x, bits, low))
 
 
 class PixelTwin(nn.Module):
@@ -74,15 +59,18 @@ class PixelTwin(nn.Module):
         self.columns = nn.Parameter(torch.zeros(size[1], HIDDEN))
         self.second = nn.Parameter(torch.randn(HIDDEN, HIDDEN) * HIDDEN**-0.5)
         self.second_bias = nn.Parameter(torch.zeros(HIDDEN))
+        self.third = nn.Parameter(torch.randn(HIDDEN, HIDDEN) * HIDDEN**-0.5)
+        self.third_bias = nn.Parameter(torch.zeros(HIDDEN))
         self.last = nn.Parameter(torch.randn(HIDDEN, 3 * MIXED) * 0.2 * HIDDEN**-0.5)
         self.last_bias = nn.Parameter(torch.zeros(3 * MIXED))
 
     def forward(self, values: Tensor, anchors: Tensor, rows: Tensor, columns: Tensor, levels: Tensor) -> Tensor:
-        hidden = (values.float() / 2**INPUT_BITS) @ _rounded(self.first, FIRST_BITS)
-        hidden = _rounded(hidden + self.rows[rows] + self.columns[columns], HIDDEN_BITS, 0)
-        hidden = _rounded(hidden @ _rounded(self.second, SECOND_BITS) + self.second_bias, HIDDEN_BITS, 0)
-        outputs = hidden @ _rounded(self.last, LAST_BITS) + self.last_bias
-        logits, means, scales = outputs.split(MIXED, 1)
+        most = MOST / 2**HIDDEN_BITS
+        hidden = (values / 2**INPUT_BITS) @ self.first
+        hidden = functional.hardtanh(hidden + self.rows[rows] + self.columns[columns], 0, most)
+        hidden = functional.hardtanh(hidden @ self.second + self.second_bias, 0, most)
+        hidden = functional.hardtanh(hidden @ self.third + self.third_bias, 0, most)
+        logits, means, scales = (hidden @ self.last + self.last_bias).float().split(MIXED, 1)
         weights = (logits * math.log(2)).softmax(1)
         steepness = math.log(2) / 16 * torch.exp2(-scales.clamp(-8, 4))
         lower = levels[:, None] - 0.5 - anchors - 64 * means
@@ -93,23 +81,15 @@ class PixelTwin(nn.Module):
 
     @torch.no_grad()
     def integers(self) -> Layers:
-        """The network of integers that computes the same."""
+        """The network of integers that computes nearly the same."""
 
-        def whole(x: Tensor, bits: int, limit: int, dtype: type) -> np.ndarray:
-            return torch.floor(x * 2.0**bits + 0.5).clamp(-limit, limit).numpy().astype(dtype)
+        def whole(name: str, kind: type) -> np.ndarray:
+            given = INPUT_BITS if name in ("rows", "columns") else HIDDEN_BITS
+            limit, bits = ((1 << 15) - 1, 0) if kind is np.int16 else (BIAS_LIMIT, given)
+            scaled = getattr(self, name).double() * 2.0 ** (WEIGHT_BITS + bits)
+            return scaled.round().clamp(-limit, limit).numpy().astype(kind)
 
-        def small(x: Tensor, bits: int) -> np.ndarray:
-            return whole(x, bits, 127, np.int8)
-
-        def large(x: Tensor, bits: int) -> np.ndarray:
-            return whole(x, bits, 1 << 21, np.int32)
-
-        first = INPUT_BITS + FIRST_BITS
-        return Layers(
-            small(self.first, FIRST_BITS), large(self.rows, first), large(self.columns, first),
-            small(self.second, SECOND_BITS), large(self.second_bias, HIDDEN_BITS + SECOND_BITS),
-            small(self.last, LAST_BITS), large(self.last_bias, OUTPUT_BITS),
-        )  # fmt: skip
+        return Layers(**{name: whole(name, kind) for name, kind in ARRAYS.items()})
 
 
 class _Pixels:
@@ -169,11 +149,13 @@ def fit_pixels(
 def _fitted(pixels: _Pixels, plane: int, size: tuple[int, int], steps: int, display: Display) -> PixelTwin:
     twin = PixelTwin(plane, size)
     optimizer = torch.optim.AdamW(twin.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=1e-3, fused=True)
-    began = time.monotonic()
+    began, fast = time.monotonic(), use_bfloat16("auto")
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = LR * min((step + 1) / 50, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         images, rows, columns = (torch.randint(top, (STEP_PIXELS,)) for top in (len(pixels), *size))
-        twin(*pixels.take(images, plane, rows, columns)).mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            loss = twin(*pixels.take(images, plane, rows, columns)).mean()
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0:

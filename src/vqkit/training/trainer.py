@@ -226,6 +226,8 @@ class Run:
             if self.log:
                 seconds = time.perf_counter() - self.started
                 self.log.add({"step": state.step, "split": "validation", **row, "seconds": seconds})
+        elif self.settings.patience and not state.validated_at:
+            self._event("info", "train.patience does nothing here: there are no validation images to look at")
         state.validated_at, state.validation_seconds = state.step, time.perf_counter() - begin
 
     def _validation_sums(self, counts: Tensor) -> dict[str, Tensor]:
