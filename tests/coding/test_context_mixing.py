@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -266,10 +267,10 @@ print(mixing.COMPILED, file=sys.stderr)
 
 def test_the_bytes_are_the_same_with_numba_and_without():
     pytest.importorskip("numba")
-    root = Path(__file__).parents[2]
-    runs = [
-        subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, cwd=root, check=True)
-        for how in ("plain", "compiled")
-    ]
-    assert [run.stderr.split()[-1] for run in runs] == ["False", "True"]
-    assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout) > 100
+    root, runs = Path(__file__).parents[2], []
+    for how in ("plain", "compiled", "disabled"):
+        environment = os.environ | ({"NUMBA_DISABLE_JIT": "1"} if how == "disabled" else {})
+        command = [sys.executable, "-c", SCRIPT, how]
+        runs.append(subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=True))
+    assert [run.stderr.split()[-1] for run in runs] == ["False", "True", "False"]
+    assert runs[0].stdout == runs[1].stdout == runs[2].stdout and len(runs[0].stdout) > 100

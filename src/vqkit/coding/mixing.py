@@ -17,10 +17,11 @@ from .pixel_network import LEVELS, LIMIT
 from .rangecoder import TOTAL
 
 try:
+    from numba import config as _numba
     from numba import njit as _njit
 
     _njit(cache=True)(lambda: None)
-    COMPILED = True
+    COMPILED = not _numba.DISABLE_JIT
 except (ImportError, RuntimeError):  # the latter where numba finds no folder to keep what it compiled
     COMPILED = False
 
