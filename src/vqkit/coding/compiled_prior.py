@@ -16,7 +16,7 @@ from numba import config, njit
 from .integer_network import EXP2, HEAD, LAST_BITS, OCTAVE, STREAM_LIMIT, VALUE_BITS, WINDOW, Network
 from .rangecoder import BEHIND, TOTAL
 
-if config.DISABLE_JIT:  # the text below is for numba's numbers: NumPy's own would overflow
+if getattr(config, "DISABLE_JIT", False):  # the text below is for numba's numbers: NumPy's own would overflow
     raise ImportError("numba was told to compile nothing")
 _SHIFT = 1.0 / (1 << (VALUE_BITS + LAST_BITS - int(np.log2(OCTAVE))))
 _LAST = len(EXP2) - 1

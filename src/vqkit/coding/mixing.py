@@ -21,7 +21,7 @@ try:
     from numba import njit as _njit
 
     _njit(cache=True)(lambda: None)
-    COMPILED = not _numba.DISABLE_JIT
+    COMPILED = not getattr(_numba, "DISABLE_JIT", False)
 except (ImportError, RuntimeError):  # the latter where numba finds no folder to keep what it compiled
     COMPILED = False
 
