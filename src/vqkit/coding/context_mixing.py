@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,8 @@ class _Item:
         symbols[:, :, 1] = TOTAL
         if network and (compiled := _compiled_pixels()):
             compiled.code_row(
-                self.padded, stage, y, *compiled.flattened(network.planes[stage]), self.table_bits, TABLES,
-                self.learnt, symbols.reshape(-1), data, decoder,
+                self.padded, stage, y, *self.coder.flattened[stage], self.table_bits, TABLES, self.learnt,
+                symbols.reshape(-1), data, decoder,
             )  # fmt: skip
             return symbols.reshape(-1, 2)
         step = 1 if network and len(decoder) else width  # the network sees pixels, which must be decoded before
@@ -117,6 +117,11 @@ class ContextMixing:
 
     sizes: tuple[int, ...]
     network: PixelNetwork | None = None
+
+    @cached_property
+    def flattened(self) -> list[tuple[Any, ...]]:
+        """What compiled code takes of every plane of the network."""
+        return [_compiled_pixels().flattened(layers) for layers in self.network.planes] if self.network else []
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
         """Codes (N, Q, h, w) -> the bytes of every item and stage. Each item is coded alone."""

@@ -116,10 +116,10 @@ class Layers:
         hidden = _activate(_product(values, self.first) + self.rows[rows] + self.columns[columns], INPUT_BITS)
         hidden = _activate(_product(hidden, self.second) + self.second_bias, HIDDEN_BITS)
         hidden = _activate(_product(hidden, self.third) + self.third_bias, HIDDEN_BITS)
-        return shifted(_product(hidden, self.last) + self.last_bias, HIDDEN_BITS, OUTPUT_BITS)
+        return _shifted(_product(hidden, self.last) + self.last_bias, HIDDEN_BITS, OUTPUT_BITS)
 
 
-def shifted(sums: Ints, given: int, wanted: int) -> Ints:
+def _shifted(sums: Ints, given: int, wanted: int) -> Ints:
     """Products of weights with numbers that have `given` bits behind the point, to so many bits, halves up."""
     shift = given + WEIGHT_BITS - wanted
     return (sums + (1 << shift >> 1)) >> shift
@@ -130,7 +130,7 @@ def _product(left: Array, right: Array) -> Ints:
 
 
 def _activate(sums: Ints, given: int) -> Ints:
-    return np.clip(shifted(sums, given, HIDDEN_BITS), 0, MOST)
+    return np.clip(_shifted(sums, given, HIDDEN_BITS), 0, MOST)
 
 
 def cumulative(outputs: Ints, anchors: Ints) -> Ints:
