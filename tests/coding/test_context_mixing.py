@@ -34,6 +34,7 @@ from vqkit.coding import (
     write_file,
 )
 from vqkit.coding.pixel_network import LIMIT, SQUASH, STRETCH, Layers, inputs, neighbours, num_inputs
+from vqkit.coding.rangecoder import Encoder
 from vqkit.training.pixels import PixelTwin
 
 MODEL = bytes(range(8))
@@ -274,3 +275,18 @@ def test_the_bytes_are_the_same_with_numba_and_without():
         runs.append(subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=True))
     assert [run.stderr.split()[-1] for run in runs] == ["False", "True", "False"]
     assert runs[0].stdout == runs[1].stdout == runs[2].stdout and len(runs[0].stdout) > 100
+
+
+def test_compiled_symbols_become_the_bytes_of_the_encoder():
+    """So many that some carries run on over a byte of 255, which one in 256 of them does."""
+    compiled = pytest.importorskip("vqkit.coding.compiled_pixels")
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 1 << rng.integers(1, 17, 40_000))
+    symbols = np.stack([rng.integers(0, (1 << 16) - sizes + 1), sizes], 1)
+    encoder, state, out = Encoder(), np.array([0, 1 << 32, 0]), np.zeros(2 * len(symbols), np.uint8)
+    for start, size in symbols.tolist():
+        encoder.encode(start, size)
+    for part in symbols.reshape(40, -1):
+        compiled.encode_symbols(part, state, out)
+    low, width, count = state.tolist()
+    assert Encoder(low, width, out[:count].tobytes()).finish() == encoder.finish()

@@ -112,3 +112,26 @@ def code_row(
         place = (stage, y + REACH, x + REACH, x + REACH + 1)
         own = symbols[x * share : (x + 1) * share]
         code_slots(padded, place, LEVELS, below, table_bits, tables, learnt, own, data, decoder)
+
+
+@compiled
+def encode_symbols(symbols: Any, encoder: Any, out: Any) -> None:
+    """Append symbols (2 n,), start and frequency of each, to a string: see `rangecoder.Encoder`.
+
+    encoder (3,): low, range, and how many bytes are in out, which has room for two more for each symbol.
+    """
+    low, span, count = encoder[0], encoder[1], encoder[2]
+    for place in range(0, len(symbols), 2):
+        first = span * symbols[place] >> 16
+        span = (span * (symbols[place] + symbols[place + 1]) >> 16) - first
+        low += first
+        while span < 1 << 24:
+            if low >> 32:  # a carry
+                last = count - 1
+                while out[last] == 255:
+                    out[last] = 0
+                    last -= 1
+                out[last] += 1
+            out[count] = low >> 24 & 255
+            low, span, count = low << 8 & ((1 << 32) - 1), span << 8, count + 1
+    encoder[0], encoder[1], encoder[2] = low, span, count

@@ -63,11 +63,19 @@ class _Item:
 
     def encode(self, stage: int) -> bytes:
         """The bytes of a stage."""
-        encoder, nothing = Encoder(), np.frombuffer(b"", np.uint8)
-        for y in range(self.grid[0]):
-            for start, frequency in self._row(stage, y, nothing, np.zeros(0, np.int64)).tolist():
+        nothing, compiled = np.frombuffer(b"", np.uint8), _compiled_pixels()
+        rows = (self._row(stage, y, nothing, np.zeros(0, np.int64)) for y in range(self.grid[0]))
+        if not compiled:
+            encoder = Encoder()
+            for start, frequency in (symbol for row in rows for symbol in row.tolist()):
                 encoder.encode(start, frequency)
-        return bytes(encoder.finish())
+            return encoder.finish()
+        state, out = np.array([0, 1 << 32, 0]), np.zeros(0, np.uint8)
+        for row in rows:
+            out = np.concatenate([out[: state[2]], np.zeros(2 * len(row), np.uint8)])
+            compiled.encode_symbols(row.reshape(-1), state, out)
+        low, width, count = state.tolist()
+        return Encoder(low, width, out[:count].tobytes()).finish()
 
     def decode(self, stage: int, data: bytes) -> None:
         """Set a stage. CorruptCodes where its bytes end too soon."""

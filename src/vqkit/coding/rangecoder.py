@@ -31,12 +31,12 @@ _KEEP = _WHOLE - 1
 
 
 class Encoder:
-    """One stream, symbol by symbol."""
+    """One stream, symbol by symbol, from the beginning or from where compiled code has come."""
 
-    def __init__(self) -> None:
-        self._low = 0  # lower end of the interval, relative to the bytes that are out
-        self._range = _WHOLE
-        self._bytes = bytearray()
+    def __init__(self, low: int = 0, width: int = _WHOLE, data: bytes = b"") -> None:
+        self._low = low  # lower end of the interval, relative to the bytes that are out
+        self._range = width
+        self._bytes = bytearray(data)
 
     def encode(self, start: int, frequency: int) -> None:
         """Append a symbol. ValueError if it is no interval of [0, TOTAL)."""
