@@ -206,7 +206,9 @@ def _load_coder(path: Path, content_id: str, read: Callable[[Mapping[str, np.nda
             owner = (file.metadata() or {}).get("content_id")
         coder = read(tensors)
     except (ValueError, TypeError, AttributeError, OSError, SafetensorError) as error:  # a type that NumPy has not got
-        raise VqkitError(f"cannot read the coder {path}: {error}; delete it and run vqkit train-coder --force") from error
+        raise VqkitError(
+            f"cannot read the coder {path}: {error}; delete it and run vqkit train-coder --force"
+        ) from error
     if owner != content_id:
         raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
     return coder
