@@ -1,11 +1,11 @@
-"""Every setting of vqkit: frozen sections in the order of the data flow, loaded from one YAML file and overrides.
+"""Settings that no kind of signal changes, and how settings are read from a YAML file and overrides.
 
 A recipe is a complete YAML file; `load` merges `key.subkey=value` overrides into it and checks the result, `dump`
 writes it back with every field's description as a comment. Only the errors are imported from outside.
 """
 
 from .loading import dump, from_tree, load, recipe_names, recipe_summary, recipe_text
-from .prior import PriorConfig, PriorNetworkConfig
+from .prior import PriorNetworkConfig
 from .quantizers import (
     BSQConfig,
     FamilyConfig,
@@ -21,42 +21,25 @@ from .quantizers import (
     VQConfig,
 )
 from .sections import (
-    AugmentConfig,
     CoderConfig,
-    Config,
-    ConvConfig,
-    DataConfig,
+    DataSection,
     LossConfig,
-    MLPConfig,
-    ModelConfig,
-    NetworkConfig,
-    NoiseConfig,
-    PatchConfig,
     TrainConfig,
     TransformConfig,
     WeightConfig,
 )
 
 __all__ = [
-    "AugmentConfig",
     "BSQConfig",
     "CoderConfig",
-    "Config",
-    "ConvConfig",
-    "DataConfig",
+    "DataSection",
     "FSQConfig",
     "FamilyConfig",
     "GaussianCodebookConfig",
     "HierarchicalConfig",
     "LFQConfig",
     "LossConfig",
-    "MLPConfig",
-    "ModelConfig",
-    "NetworkConfig",
-    "NoiseConfig",
     "NoneConfig",
-    "PatchConfig",
-    "PriorConfig",
     "PriorNetworkConfig",
     "ProductConfig",
     "QuantizerConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,12 @@ class Section(BaseModel):
     """A frozen group of settings; unknown keys are errors and attribute docstrings describe the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class Root(Section):
+    """All settings of one kind of run; its recipes lie in `recipe_folder` of the package."""
+
+    recipe_folder: ClassVar[str]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

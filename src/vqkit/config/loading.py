@@ -14,41 +14,43 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import VqkitError
-from .base import Section
-from .prior import PriorConfig
-from .sections import Config
+from .base import Root, Section
 
-RootT = TypeVar("RootT", Config, PriorConfig)
-_FOLDERS: dict[type[Section], str] = {Config: "recipes", PriorConfig: "recipes/prior"}
+RootT = TypeVar("RootT", bound=Root)
+# Folder of recipes -> the command that takes them.
+_COMMANDS = {"recipes": "train", "recipes/prior": "train-prior"}
 
 
-def recipe_names(root: type[Section] = Config) -> list[str]:
-    """Names of the recipes that ship with vqkit, sorted: of autoencoders, or with PriorConfig of priors."""
-    folder = resources.files("vqkit") / _FOLDERS[root]
+def recipe_names(root: type[Root]) -> list[str]:
+    """Names of the recipes of a kind of run that ship with vqkit, sorted."""
+    return _names_in(root.recipe_folder)
+
+
+def _names_in(name: str) -> list[str]:
+    folder = resources.files("vqkit") / name
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def recipe_text(name: str, root: type[Section] = Config) -> str:
+def recipe_text(name: str, root: type[Root]) -> str:
     """YAML text of the built-in recipe `name`. VqkitError if there is none."""
     known = recipe_names(root)
     if name not in known:
-        for other, verb in ((Config, "train"), (PriorConfig, "train-prior")):
-            if name in recipe_names(other):
+        for folder, verb in _COMMANDS.items():
+            if name in _names_in(folder):
                 raise VqkitError(f"recipe '{name}' is one of 'vqkit {verb}'; 'vqkit recipes' lists all")
         raise VqkitError(f"no recipe '{name}'{_did_you_mean(name, known)}; 'vqkit recipes' lists them")
-    return (resources.files("vqkit") / _FOLDERS[root] / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("vqkit") / root.recipe_folder / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def recipe_summary(name: str, root: type[Section] = Config) -> str:
+def recipe_summary(name: str, root: type[Root]) -> str:
     """First comment line of a recipe: what it is for."""
     return recipe_text(name, root).split("\n", 1)[0].lstrip("# ")
 
 
-def load(recipe: str | Path, overrides: Iterable[str] = (), root: type[RootT] = Config) -> RootT:  # type: ignore[assignment]
+def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> RootT:
     """Settings from a recipe name or a YAML file and overrides written `train.lr=1e-3`.
 
-    root: Config for an autoencoder, PriorConfig for a prior.
-
+    root: settings.Config for an autoencoder, settings.PriorConfig for a prior.
     An override of a section's `kind` starts that section afresh from the defaults of the new kind.
     Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what is allowed).
     """
@@ -67,7 +69,7 @@ def load(recipe: str | Path, overrides: Iterable[str] = (), root: type[RootT] = 
     return from_tree(tree, f"recipe {recipe}", root)
 
 
-def from_tree(tree: Mapping[str, Any], where: str = "settings", root: type[RootT] = Config) -> RootT:  # type: ignore[assignment]
+def from_tree(tree: Mapping[str, Any], where: str, root: type[RootT]) -> RootT:
     """Checked settings from nested dictionaries (a parsed recipe or an artifact's config.json)."""
     try:
         return root.model_validate(tree)
@@ -143,24 +145,33 @@ def _explain(item: ErrorDetails, root: type[Section]) -> str:
 
 
 def _dump_section(section: Section, depth: int) -> str:
-    indent, lines = "  " * depth, []
+    indent = "  " * depth
+    lines = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         data = value.model_dump(mode="json") if isinstance(value, Section) else value
-        comment = " ".join((field.description or "").split())
-        line = f"{indent}{name}: {_scalar(data)}".rstrip()
-        lines.append(f"{line:<34}# {comment}" if comment else line)
-        if len(lines[-1]) > 140:
-            wrapped = textwrap.wrap(comment, 136 - len(indent))
-            lines[-1] = "\n".join([f"{indent}# {part}" for part in wrapped] + [line])
-        if isinstance(data, dict):
+        # A section may be written as one number: a weight that does not change.
+        is_nested = isinstance(value, Section) and isinstance(data, dict)
+        line = f"{indent}{name}:" if is_nested else f"{indent}{name}: {_flow(data)}"
+        lines.append(_commented(line, field.description or "", indent))
+        if is_nested:
             lines.append(_dump_section(value, depth + 1).rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _scalar(data: Any) -> str:
-    """One line of YAML; nothing for a section, whose lines follow."""
-    if isinstance(data, dict):
-        return ""
+def _commented(line: str, description: str, indent: str) -> str:
+    """A line with its description behind it, or above it where that would be too wide."""
+    comment = " ".join(description.split())
+    if not comment:
+        return line
+    beside = f"{line:<34}# {comment}"
+    if len(beside) <= 140:
+        return beside
+    above = [f"{indent}# {part}" for part in textwrap.wrap(comment, 136 - len(indent))]
+    return "\n".join([*above, line])
+
+
+def _flow(data: Any) -> str:
+    """A value on one line of YAML."""
     flow = yaml.safe_dump(list(data) if isinstance(data, tuple) else data, default_flow_style=True, width=10**6)
     return flow.removesuffix("\n").removesuffix("\n...")

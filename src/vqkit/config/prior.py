@@ -1,4 +1,4 @@
-"""Settings of a prior over codes: its own recipe, apart from that of the autoencoder whose codes it learns."""
+"""Settings of the network of a prior over codes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Count, Section, Share
-from .sections import AugmentConfig, TrainConfig
+from .base import Count, Section
 
 
 class PriorNetworkConfig(Section):
@@ -28,21 +27,3 @@ class PriorNetworkConfig(Section):
     """share of the channels dropped inside of blocks while training"""
     caption_bytes: Annotated[int, Field(ge=4, le=1024, multiple_of=4)] = 64
     """bytes of a caption that are read, in UTF-8; the rest is cut off"""
-
-
-class PriorConfig(Section):
-    """Everything that training a prior needs beside the artifact."""
-
-    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
-    """of weights, order of the images, orders of codes, dropped conditions"""
-    condition: Literal["auto", "none", "class", "caption"] = "auto"
-    """what is told about an image: its class, its caption, nothing; auto = caption, else class, if DATA has them"""
-    condition_dropout: Share = 0.1
-    """share of the images whose condition is left out, so that the prior works without one, and for guidance"""
-    random_order: Share = 0.5
-    """share of the images whose codes come in a random order, for completing, varying and drawing many at once; the
-    rest come in the order that likelihoods are counted in"""
-    augment: AugmentConfig = AugmentConfig()
-    """of the training images, before they become codes"""
-    network: PriorNetworkConfig = PriorNetworkConfig()
-    train: TrainConfig = TrainConfig()

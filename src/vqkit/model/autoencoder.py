@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ..config import ConvConfig, LossConfig, MLPConfig, ModelConfig, NetworkConfig, PatchConfig
+from ..config.sections import LossConfig
+from ..shapes import Shape
 from . import gaussian
-from .blocks import pad_to_multiple
-from .decoder import ConvDecoder, MLPDecoder, PatchDecoder
-from .encoder import ConvEncoder, MLPEncoder, PatchEncoder
 from .likelihood import Likelihood
 from .normality import build_normality
 from .quantizers import build_quantizer
+from .tiling import crop, pad_to_multiple
 from .transform import build_transform
 
+if TYPE_CHECKING:
+    from ..settings import ModelConfig
 
-def build_networks(
-    config: NetworkConfig, image_shape: tuple[int, int, int], encoder_dim: int, latent_dim: int, outputs: int
-) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of a config, the decoder with that many output channels; this `match` is the registry."""
-    channels, height, width = image_shape
-    match config:
-        case ConvConfig():
-            return ConvEncoder(config, channels, encoder_dim), ConvDecoder(config, outputs, latent_dim)
-        case PatchConfig():
-            return PatchEncoder(config, channels, encoder_dim), PatchDecoder(config, outputs, latent_dim)
-        case MLPConfig():
-            decoder = MLPDecoder(config, (outputs, height, width), latent_dim)
-            return MLPEncoder(config, image_shape, encoder_dim), decoder
+
+class Widths(NamedTuple):
+    """Channels at the ends of the networks: what the encoder gives, what the decoder takes, what it gives."""
+
+    encoder: int
+    latents: int
+    outputs: int
+
+
+class Backbone(NamedTuple):
+    """The networks around the bottleneck.
+
+    encoder: (B, C, *extent) -> (B, encoder width, *grid), for extents of whole tiles. decoder: the way back.
+    tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach: positions of the grid that
+    encoder and decoder together look around, an upper bound.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    tile: tuple[int, ...]
+    tile_grid: tuple[int, ...]
+    reach: int
 
 
 class Output(NamedTuple):
     """Result of a forward pass.
 
-    reconstruction: (B, C, H, W) standardised; codes: (B, Q, *grid) int64; terms: unweighted scalar losses by name,
-    each per value of the image.
+    reconstruction: (B, C, *extent) standardised. codes: (B, Q, *grid) int64, -1 where padded. terms: unweighted scalar
+    losses by name, each a mean over the values of the batch.
     """
 
     reconstruction: Tensor
@@ -48,135 +59,170 @@ class Output(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """image (B, C, H, W) -> encoder -> z -> transform -> quantizer -> transform's inverse -> decoder -> image.
+    """x (B, C, *extent) -> encoder -> z -> transform -> quantizer -> inverse transform -> decoder -> reconstruction.
 
-    With `config.variational` the encoder gives a mean and a variance, and training draws z from them; eval takes the
-    mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output, to the bit.
-    Images are standardised float32. Any height and width will do: images are padded to whole tiles by repeating their
-    edge, and cropped back. `image_shape` (C, H, W) is the size of training, which only `mlp` depends on; `std` and
-    `mean` (C,) are what standardised the pixels; only `losses.distortion: logistic_mixture` needs the mean. ValueError
-    for settings that contradict one another.
+    With `config.variational` the encoder gives a mean and a variance, and training draws z from them; evaluation takes
+    the mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output, to the bit.
+    Values are standardised float32. Any extent will do: x is padded to whole tiles by repeating its edge, and cropped
+    back. `shape` is that of training, which only some networks depend on; `std` and `mean` (C,) are what standardised
+    the values; only `losses.distortion: logistic_mixture` needs the mean. ValueError for settings that contradict one
+    another.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        image_shape: tuple[int, int, int],
+        shape: Shape,
         losses: LossConfig,
         std: Sequence[float],
-        mean: Sequence[float] | None = None,
+        mean: Sequence[float] | None,
+        build_backbone: Callable[..., Backbone],
     ) -> None:
         super().__init__()
-        self.image_shape = image_shape
+        self.shape = shape
+        dims = len(shape.extent)
         self.is_sampled = config.variational and losses.kl.peak > 0
         self.quantizer = build_quantizer(config.quantizer)
-        self.transform = build_transform(config.transform, self.quantizer.latent_dim)
-        encoder_dim = self.transform.latent_dim * (2 if self.is_sampled else 1)
-        self.likelihood = Likelihood(losses.distortion, std, mean, losses.num_mixtures)
-        outputs = image_shape[0] * self.likelihood.outputs_per_channel
-        self.encoder, self.decoder = build_networks(
-            config.network, image_shape, encoder_dim, self.quantizer.latent_dim, outputs
+        self.transform = build_transform(config.transform, self.quantizer.latent_dim, dims)
+        self.likelihood = Likelihood(losses.distortion, std, mean, losses.num_mixtures, dims)
+        widths = Widths(
+            encoder=self.transform.latent_dim * (2 if self.is_sampled else 1),
+            latents=self.quantizer.latent_dim,
+            outputs=shape.channels * self.likelihood.outputs_per_channel,
         )
-        self.normality = build_normality(losses, self.quantizer.latent_dim)
-        multiple = self.quantizer.grid_multiple
-        tile, self.tile_grid = _tile_sizes(config.network, image_shape)
-        self.tile = (tile[0] * multiple, tile[1] * multiple)
-        self.reach = _reach(config)
-        """tiles to either side that a tile of the output may depend on, an upper bound"""
+        backbone = build_backbone(config.network, shape, widths)
+        self.encoder = backbone.encoder
+        self.decoder = backbone.decoder
+        self.normality = build_normality(losses, self.quantizer.latent_dim, dims)
+        # The quantizer may want a grid of a multiple, on which several positions share a cell of codes.
+        self.tile = tuple(side * self.quantizer.grid_multiple for side in backbone.tile)
+        self.tile_grid = backbone.tile_grid
+        # Tiles to either side that a tile of the output may depend on, an upper bound: 2 more for a quantizer that
+        # looks around itself, in its own, coarser positions, and 2 for every block of a transform that does.
+        self.reach = backbone.reach + 2 + self.transform.reach
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None, target: Tensor | None = None) -> Output:
-        """Images, and what shall become of them (default: the same), both (B, C, H, W)."""
-        mean, log_var = self.posterior(x)
+    def forward(
+        self,
+        x: Tensor,
+        generator: torch.Generator | None = None,
+        target: Tensor | None = None,
+        mask: Tensor | None = None,
+        parts: int = 1,
+    ) -> Output:
+        """x and what it shall become (default: the same), both (B, C, *extent).
+
+        mask: (B, *extent) bool, True where a position is real; others have no part in codes and terms. parts: the
+        networks go through the batch in so many parts and are computed again backwards, which saves memory; the
+        bottleneck always sees the whole batch, so that the result is that of one part.
+        """
+        mean, log_var = self.posterior(x, parts)
         z = gaussian.sample(mean, log_var, generator) if log_var is not None and self.training else mean
         latents = self.transform(z)
-        result = self.quantizer(latents, generator)
-        decoded = self._decoded(result.quantized, (x.shape[2], x.shape[3]))
-        terms = {"reconstruction": self.likelihood(decoded, x if target is None else target), **result.terms}
-        if log_var is not None:  # nats per image; reconstruction is a mean over values, and so must be its counterpart
-            terms["kl"] = gaussian.kl(mean, log_var) / x[0].numel()
+        grid_mask = None if mask is None else self.grid_mask(mask)
+        result = self.quantizer(latents, generator, grid_mask)
+        decoded = self._decoded(result.quantized, x.shape[2:], parts)
+        wanted = x if target is None else target
+        terms = {"reconstruction": self.likelihood(decoded, wanted, mask), **result.terms}
+        if log_var is not None:
+            # Nats per item; reconstruction is a mean over values, and so must be its counterpart.
+            terms["kl"] = gaussian.kl(mean, log_var, grid_mask) / _values_per_item(x, mask)
         if self.normality is not None:
-            terms["transform"] = self.normality(latents, generator)
+            terms["transform"] = self.normality(latents, generator, grid_mask)
         return Output(self.likelihood.mean(decoded), result.codes, terms)
 
     def latents(self, x: Tensor) -> Tensor:
-        """Standardised images (B, C, H, W) -> what the quantizer gets in eval mode (B, D, *grid): no noise."""
+        """Standardised x (B, C, *extent) -> what the quantizer gets in eval mode (B, D, *grid): no noise."""
         return self.transform(self.posterior(x)[0])
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Standardised images (B, C, H, W) -> codes (B, Q, *grid) int64."""
-        return self.quantizer.encode(self.latents(x))
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) as in `forward`."""
+        return self.quantizer.encode(self.latents(x), None if mask is None else self.grid_mask(mask))
 
-    def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Codes (B, Q, *grid) -> standardised images (B, C, *size), whole tiles when size is None."""
-        return self.likelihood.mean(self._decoded(self._quantized(codes), size))
+    def decode(self, codes: Tensor, extent: Sequence[int] | None = None) -> Tensor:
+        """Codes (B, Q, *grid) -> standardised (B, C, *extent), whole tiles when extent is None."""
+        return self.likelihood.mean(self._decoded(self._quantized(codes), extent))
 
-    def decode_latents(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """As `decode`, of latents (B, D, h, w) that no quantizer has touched."""
-        return self.likelihood.mean(self._decoded(latents, size))
+    def decode_latents(self, latents: Tensor, extent: Sequence[int] | None = None) -> Tensor:
+        """As `decode`, of latents (B, D, *grid) that no quantizer has touched."""
+        return self.likelihood.mean(self._decoded(latents, extent))
 
-    def nats(self, x: Tensor, codes: Tensor) -> Tensor:
-        """-log p(x | codes) of standardised images (B, C, H, W) given codes (B, Q, *grid): (B,) float64, in nats.
+    def nats(self, x: Tensor, codes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """-log p(x | codes) of standardised x (B, C, *extent) given codes (B, Q, *grid): (B,) float64, in nats.
 
         ValueError where `losses.distortion` is not a likelihood.
         """
-        return self.likelihood.nats(self._decoded(self._quantized(codes), (x.shape[2], x.shape[3])), x)
+        return self.likelihood.nats(self._decoded(self._quantized(codes), x.shape[2:]), x, mask)
 
-    def _quantized(self, codes: Tensor) -> Tensor:
-        """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""
-        return self.quantizer.decode(codes).to(next(self.decoder.parameters()).dtype)
+    def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
+        """Grid of the codes of an item of that extent."""
+        sides = zip(extent, self.tile, self.tile_grid, strict=True)
+        return tuple(-(-side // step) * cells for side, step, cells in sides)
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the codes of an image of `size` (height, width)."""
-        rows, columns = (-(-side // step) for side, step in zip(size, self.tile, strict=True))
-        return rows * self.tile_grid[0], columns * self.tile_grid[1]
+    def grid_mask(self, mask: Tensor) -> Tensor:
+        """(B, *extent) bool -> (B, *latent grid) bool: a position of the latents is real where a part of it is.
 
-    def bits_per_image(self, size: tuple[int, int]) -> float:
-        """Bits of all codes of an image without entropy coding."""
-        return self.quantizer.bits_per_position * math.prod(self.grid(size))
+        The grid is that of the latents; codes of a hierarchy lie on a coarser one.
+        """
+        multiple = self.quantizer.grid_multiple
+        padding = [amount for behind in _missing(mask.shape[1:], self.tile) for amount in (0, behind)]
+        padded = F.pad(mask, padding)
+        folded = padded
+        for axis, (tile, cells) in enumerate(zip(self.tile, self.tile_grid, strict=True), 1):
+            count = padded.shape[axis] // tile * cells * multiple
+            folded = folded.unflatten(axis, (count, -1)).any(axis + 1)
+        return folded
 
-    def sample_codes(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Codes (count, Q, *grid) of images of `size` (height, width) as the prior has them, drawn on the CPU.
+    def num_bits(self, extent: Sequence[int]) -> float:
+        """Bits of all codes of an item without entropy coding."""
+        return self.quantizer.bits_per_position * Shape(1, tuple(self.grid(extent))).num_positions
 
-        Finite codes are uniform and independent; without a quantizer z ~ N(0, 1). Decoded, these are images as far as
+    def sample_codes(self, count: int, extent: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Codes (count, Q, *grid) of items of an extent as the prior has them, drawn on the CPU.
+
+        Finite codes are uniform and independent; without a quantizer z ~ N(0, 1). Decoded, these are items as far as
         training made codes or z follow that prior.
         """
-        device, grid = next(self.parameters()).device, self.grid(size)
+        device = next(self.parameters()).device
+        grid = self.grid(extent)
         if self.quantizer.is_discrete:
             draws = [torch.randint(k, (count, *grid), generator=generator) for k in self.quantizer.codebook_sizes]
             return torch.stack(draws, dim=1).to(device)
         latents = torch.randn((count, self.transform.latent_dim, *grid), generator=generator)
         return self.quantizer.encode(self.transform(latents.to(device)))
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def posterior(self, x: Tensor, parts: int = 1) -> tuple[Tensor, Tensor | None]:
         """Mean of z given x (B, latent_dim, *grid), and its log-variance where z is sampled."""
-        output = self.encoder(pad_to_multiple(x, self.tile))
+        output = in_parts(self.encoder, pad_to_multiple(x, self.tile), parts)
         return gaussian.mean_and_log_variance(output) if self.is_sampled else (output, None)
 
-    def _decoded(self, quantized: Tensor, size: tuple[int, int] | None) -> Tensor:
-        """What the decoder gives (B, C * outputs_per_channel, *size), of which `likelihood` makes pixels or nats."""
-        output = self.decoder(self.transform.inverse(quantized)).float()
-        return output if size is None else output[:, :, : size[0], : size[1]]
+    def _quantized(self, codes: Tensor) -> Tensor:
+        """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""
+        return self.quantizer.decode(codes).to(next(self.decoder.parameters()).dtype)
+
+    def _decoded(self, quantized: Tensor, extent: Sequence[int] | None, parts: int = 1) -> Tensor:
+        """What the decoder gives (B, C * outputs_per_channel, *extent), of which `likelihood` makes values or nats."""
+        output = in_parts(self.decoder, self.transform.inverse(quantized), parts).float()
+        return output if extent is None else crop(output, extent)
 
 
-def _tile_sizes(config: NetworkConfig, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Smallest image that a network takes (height, width), and its grid."""
-    match config:
-        case ConvConfig():
-            return (2**config.num_downsamplings,) * 2, (1, 1)
-        case PatchConfig():
-            return (config.patch_size,) * 2, (1, 1)
-        case MLPConfig():
-            return image_shape[1:], config.grid
+def channels_last(x: Tensor) -> Tensor:
+    """x in the memory layout that convolutions are fastest in, where there is one for its dimensions."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.contiguous(memory_format=layouts.get(x.dim(), torch.contiguous_format))
 
 
-def _reach(config: ModelConfig) -> int:
-    """Positions of the grid by which encoder, transform and decoder together look around; 2 more for a quantizer that
-    looks around itself, in its own, coarser positions."""
-    around = 2 + 2 * config.transform.num_blocks if config.transform.kind == "conv" else 2
-    match config.network:
-        case ConvConfig(num_blocks=blocks):  # a 3x3 and `blocks` of them on either side, and what 4x4 strides add
-            return around + 2 * (blocks + 1) + 4
-        case PatchConfig(encoder_blocks=before, decoder_blocks=after):
-            return around + before + after
-        case MLPConfig():  # every tile by itself
-            return around
+def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
+    """network(x), one part of the batch at a time; activations are computed again backwards (Chen et al. 2016)."""
+    if parts == 1:
+        return network(x)
+    return torch.cat([checkpoint(network, part, use_reentrant=False) for part in x.chunk(parts)])
+
+
+def _missing(extent: Sequence[int], tile: Sequence[int]) -> list[int]:
+    """What is missing of whole tiles along each dimension, the last one first, as `F.pad` wants it."""
+    return [-side % step for side, step in zip(reversed(extent), reversed(tile), strict=True)]
+
+
+def _values_per_item(x: Tensor, mask: Tensor | None) -> Tensor | int:
+    """Real values of an item, on average over the batch."""
+    return x[0].numel() if mask is None else mask.sum() * x.shape[1] / len(x)

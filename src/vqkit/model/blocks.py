@@ -1,13 +1,20 @@
 """Building blocks of encoders and decoders.
 
-Shapes: B batch, C channels, H W pixels, h w the grid. Blocks keep the shape they are given.
+Shapes: B batch, C channels, *grid any of one to three dimensions. Blocks keep the shape they are given.
 """
 
 from __future__ import annotations
 
+import itertools
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+# By the number of dimensions that they move along.
+CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class ConvResidual(nn.Module):
@@ -23,27 +30,27 @@ class ConvResidual(nn.Module):
 
 
 class DepthwiseResidual(nn.Module):
-    """x + linear(gelu(linear(norm(depthwise3x3(x))))) on (B, h, w, C), after ConvNeXt (Liu et al. 2022, 2201.03545).
+    """x + linear(gelu(linear(norm(depthwise(x))))) on (B, *grid, C), after ConvNeXt (Liu et al. 2022, 2201.03545).
 
-    Nearly all arithmetic is two matrix products over B * h * w rows, which run at a processor's peak where 3x3
-    convolutions do not. The last linear starts at zero, so that the block starts as the identity.
+    Nearly all arithmetic is two matrix products over all positions, which run at a processor's peak where
+    convolutions over all channels do not. The last linear starts at zero, so that the block starts as the identity.
     """
 
-    def __init__(self, width: int, expansion: int) -> None:
+    def __init__(self, width: int, expansion: int, dims: int = 2) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.spatial = CONVOLUTIONS[dims](width, width, 3, padding=1, groups=width)
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
         self.contract = nn.Linear(expansion * width, width)
         nn.init.zeros_(self.contract.weight)
         nn.init.zeros_(self.contract.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, h, w, C)
+    def forward(self, x: Tensor) -> Tensor:  # (B, *grid, C)
         if x.dtype == torch.float64:
             mixed = _depthwise(x, self.spatial)
         else:
-            # views: (B, C, h, w) in channels-last memory
-            mixed = self.spatial(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            # Both moves are views: (B, C, *grid) in channels-last memory.
+            mixed = self.spatial(x.movedim(-1, 1)).movedim(1, -1)
         return x + self.contract(gelu(self.expand(self.norm(mixed))))
 
 
@@ -54,37 +61,17 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x)
 
 
-def _depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 3x3 convolution of each channel by itself, (B, h, w, C): processors have no fast one in float64."""
-    height, width = x.shape[1:3]
-    padded, weight = F.pad(x, (0, 0, 1, 1, 1, 1)), layer.weight[:, 0]  # (C, 3, 3)
+def _depthwise(x: Tensor, layer: Convolution) -> Tensor:
+    """A convolution of width 3 of each channel by itself, (B, *grid, C): processors have no fast one in float64."""
+    grid = x.shape[1:-1]
+    padded = F.pad(x, (0, 0, *(1, 1) * len(grid)))
+    weight = layer.weight[:, 0]  # (C, 3, 3, ...)
     assert layer.bias is not None
     found = layer.bias.expand(x.shape).clone()
-    for row in range(3):
-        for column in range(3):
-            found = found.addcmul(padded[:, row : row + height, column : column + width], weight[:, row, column])
+    for offset in itertools.product(range(3), repeat=len(grid)):
+        window = (slice(None), *(slice(start, start + side) for start, side in zip(offset, grid, strict=True)))
+        found = found.addcmul(padded[window], weight[(slice(None), *offset)])
     return found
-
-
-def tile(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, C, n * height, m * width) -> (B * n * m, C, height, width), row by row."""
-    batch, channels, full_height, full_width = x.shape
-    rows, columns = full_height // height, full_width // width
-    x = x.reshape(batch, channels, rows, height, columns, width)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch * rows * columns, channels, height, width)
-
-
-def untile(tiles: Tensor, rows: int, columns: int) -> Tensor:
-    """The inverse of `tile`: (B * rows * columns, C, height, width) -> (B, C, rows * height, columns * width)."""
-    _, channels, height, width = tiles.shape
-    x = tiles.reshape(-1, rows, columns, channels, height, width)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, rows * height, columns * width)
-
-
-def pad_to_multiple(x: Tensor, multiple: tuple[int, int]) -> Tensor:
-    """Repeat the last row and column until height and width are multiples; crop to undo."""
-    bottom, right = -x.shape[2] % multiple[0], -x.shape[3] % multiple[1]
-    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
 
 
 def mlp(widths: list[int]) -> nn.Sequential:

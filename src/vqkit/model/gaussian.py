@@ -22,6 +22,12 @@ def sample(mean: Tensor, log_var: Tensor, generator: torch.Generator | None = No
     return mean + (0.5 * log_var).exp() * noise
 
 
-def kl(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_var)) || N(0, 1)) in nats per image, mean over the batch (appendix B): a scalar."""
-    return 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).flatten(1).sum(1).mean()
+def kl(mean: Tensor, log_var: Tensor, mask: Tensor | None = None) -> Tensor:
+    """KL(N(mean, exp(log_var)) || N(0, 1)) in nats per item, mean over the batch (appendix B): a scalar.
+
+    mean, log_var: (B, D, *grid). mask: (B, *grid) bool, True where a position counts.
+    """
+    nats = mean.square() + log_var.exp() - 1.0 - log_var
+    if mask is not None:
+        nats = nats.where(mask[:, None], 0.0)
+    return 0.5 * nats.flatten(1).sum(1).mean()

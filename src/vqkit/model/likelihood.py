@@ -1,4 +1,4 @@
-"""What `reconstruction` measures: distances on standardised pixels, or the likelihood of 8-bit pixels."""
+"""What `reconstruction` measures: distances on standardised values, or the likelihood of 8-bit values."""
 
 from __future__ import annotations
 
@@ -12,53 +12,63 @@ from torch.nn import functional as F
 
 Distortion: TypeAlias = Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"]
 
-_START = 0.1 * math.sqrt(3) / math.pi  # scale of a logistic whose deviation is a tenth of the data's
+# Scale of a logistic whose deviation is a tenth of the data's.
+_START = 0.1 * math.sqrt(3) / math.pi
 
 
 class Likelihood(nn.Module):
-    """The term `reconstruction`, a mean over all values of standardised images (B, C, H, W).
+    """The term `reconstruction`, a mean over all real values of standardised items (B, C, *extent).
 
-    mse, l1, huber (delta 1), log_mse (the mean over images of the log of their mse); logistic: the discretised logistic
+    mse, l1, huber (delta 1), log_mse (the mean over items of the log of their mse); logistic: the discretised logistic
     of `discretised_logistic_nll` with one learned scale a channel; or `logistic_mixture`: see `LogisticMixture`, the
     only one that asks the decoder for more than one output per channel. Both logistics are in nats per value. `std` and
-    `mean` (C,) are what standardised the pixels in [0, 1]. ValueError for a mixture without `mean`.
+    `mean` (C,) are what standardised the values in [0, 1]. dims: of the extent. ValueError for a mixture without `mean`.
     """
 
     bin_width: Tensor
 
     def __init__(
-        self, kind: Distortion, std: Sequence[float], mean: Sequence[float] | None = None, num_mixtures: int = 5
+        self,
+        kind: Distortion,
+        std: Sequence[float],
+        mean: Sequence[float] | None = None,
+        num_mixtures: int = 5,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         self.kind = kind
         self.outputs_per_channel = 3 * num_mixtures if kind == "logistic_mixture" else 1
         if kind == "logistic":
-            self.register_buffer("bin_width", 1 / (255 * torch.tensor(std)).view(1, -1, 1, 1), persistent=False)
-            self.log_scale = nn.Parameter(torch.full((1, len(std), 1, 1), math.log(_START)))
+            channelwise = (1, len(std), *(1,) * dims)
+            self.register_buffer("bin_width", 1 / (255 * torch.tensor(std)).view(channelwise), persistent=False)
+            self.log_scale = nn.Parameter(torch.full(channelwise, math.log(_START)))
         if kind == "logistic_mixture":
             if mean is None:
-                raise ValueError("logistic_mixture needs the mean of the pixels, which says where black and white are")
-            self.mixture = LogisticMixture(std, mean, num_mixtures)
+                raise ValueError("logistic_mixture needs the mean of the values, which says where 0 and 1 are")
+            self.mixture = LogisticMixture(std, mean, num_mixtures, dims)
 
     @property
     def is_likelihood(self) -> bool:
-        """Whether `nats` is defined: the others are distances, not probabilities of pixels."""
+        """Whether `nats` is defined: the others are distances, not probabilities of values."""
         return self.kind in ("logistic", "logistic_mixture")
 
     def mean(self, decoder_output: Tensor) -> Tensor:
-        """Decoder output (B, C * outputs_per_channel, H, W) -> the images it stands for (B, C, H, W), standardised."""
+        """Decoder output (B, C * outputs_per_channel, *extent) -> the items it stands for (B, C, *extent)."""
         if self.kind != "logistic_mixture":
             return decoder_output
         with torch.autocast(decoder_output.device.type, enabled=False):
             return self.mixture.mean(decoder_output.float())
 
-    def forward(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """Decoder output and images (B, C, H, W) -> the term, a scalar."""
+    def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Decoder output and items (B, C, *extent) -> the term, a scalar; mask (B, *extent) bool, True where real."""
+        if mask is not None:
+            return self._masked(decoder_output, target, mask)
         match self.kind:
             case "mse":
                 return F.mse_loss(decoder_output, target)
-            case "log_mse":  # the floor is 40 dB under the data's variance: what is perfect already pulls no more
-                return (F.mse_loss(decoder_output, target, reduction="none").flatten(1).mean(1) + 1e-4).log().mean()
+            case "log_mse":
+                errors = F.mse_loss(decoder_output, target, reduction="none")
+                return _log_mean(errors.flatten(1).mean(1))
             case "l1":
                 return F.l1_loss(decoder_output, target)
             case "huber":
@@ -66,21 +76,53 @@ class Likelihood(nn.Module):
             case "logistic" | "logistic_mixture":
                 return self._nll(decoder_output, target).mean()
 
-    def nats(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """-log p(image | decoder output) of every image, all its values together: (B,) float64, in nats.
+    def nats(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """-log p(item | decoder output) of every item, all its values together: (B,) float64, in nats.
 
         Exact for logistic_mixture, never below the truth for logistic. ValueError for what is not a likelihood.
         """
         if not self.is_likelihood:
-            raise ValueError(f"{self.kind} is a distance and gives pixels no probability")
-        return self._nll(decoder_output, target).double().flatten(1).sum(1)
+            raise ValueError(f"{self.kind} is a distance and gives values no probability")
+        nats = self._nll(decoder_output, target)
+        if mask is not None:
+            nats = nats.where(mask[:, None], 0.0)
+        return nats.double().flatten(1).sum(1)
+
+    def _masked(self, decoder_output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The term over real values alone: what is selected away has no gradient, whatever it holds."""
+        mask = mask[:, None]
+        counts = mask.expand_as(target).flatten(1).sum(1)
+        if not self.is_likelihood:
+            decoder_output = decoder_output.where(mask, 0.0)
+            target = target.where(mask, 0.0)
+        match self.kind:
+            case "mse" | "log_mse":
+                values = F.mse_loss(decoder_output, target, reduction="none")
+            case "l1":
+                values = F.l1_loss(decoder_output, target, reduction="none")
+            case "huber":
+                values = F.huber_loss(decoder_output, target, reduction="none")
+            case "logistic" | "logistic_mixture":
+                values = self._nll(decoder_output, target).where(mask, 0.0)
+        sums = values.flatten(1).sum(1)
+        if self.kind == "log_mse":
+            return _log_mean(sums / counts.clamp(min=1))
+        return sums.sum() / counts.sum()
 
     def _nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """Nats of every value, (B, C, H, W) float32 whatever autocast does."""
+        """Nats of every value, (B, C, *extent) float32 whatever autocast does."""
         with torch.autocast(target.device.type, enabled=False):
             if self.kind == "logistic":
                 return discretised_logistic_nll(decoder_output.float(), self.log_scale, target.float(), self.bin_width)
             return self.mixture.nll(decoder_output.float(), target.float())
+
+
+def _log_mean(errors: Tensor) -> Tensor:
+    """Mean log of the mean squared errors (B,): mean PSNR but for a factor.
+
+    The floor is 40 dB under the data's variance: what is perfect already pulls no more.
+    """
+    return (errors + 1e-4).log().mean()
 
 
 class LogisticMixture(nn.Module):
@@ -97,11 +139,11 @@ class LogisticMixture(nn.Module):
     white: Tensor
     start: Tensor
 
-    def __init__(self, std: Sequence[float], mean: Sequence[float], num_mixtures: int) -> None:
+    def __init__(self, std: Sequence[float], mean: Sequence[float], num_mixtures: int, dims: int = 2) -> None:
         super().__init__()
-        std_, mean_ = (torch.tensor(values).view(-1, 1, 1, 1) for values in (std, mean))  # (C, M, H, W)
+        std_, mean_ = (torch.tensor(values).view(-1, 1, *(1,) * dims) for values in (std, mean))  # (C, M, *extent)
         self.num_mixtures = num_mixtures
-        shares = (torch.arange(num_mixtures).view(1, -1, 1, 1) + 0.5) / num_mixtures
+        shares = (torch.arange(num_mixtures).view(1, -1, *(1,) * dims) + 0.5) / num_mixtures
         for name, value in {
             "bin_width": 1 / (255 * std_),
             "black": -mean_ / std_,
@@ -111,7 +153,7 @@ class LogisticMixture(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """Decoder output (B, C * 3 M, H, W), standardised values (B, C, H, W) -> nats of every value (B, C, H, W)."""
+        """Decoder output (B, C * 3 M, *extent), standardised values (B, C, *extent) -> nats of every value (B, C, *extent)."""
         log_shares, means, log_scales = self._parts(decoder_output)
         target = target.unsqueeze(2)
         inverse, half = torch.exp(-log_scales), 0.5 * self.bin_width
@@ -124,7 +166,7 @@ class LogisticMixture(nn.Module):
         return -torch.logsumexp(log_shares + log_mass + log_width, dim=2)
 
     def mean(self, decoder_output: Tensor) -> Tensor:
-        """The expected value, (B, C * 3 M, H, W) -> (B, C, H, W), of the distribution that `nll` scores.
+        """The expected value, (B, C * 3 M, *extent) -> (B, C, *extent), of the distribution that `nll` scores.
 
         All mass outside of the range of pixels lies on black and white, so that of one logistic is, with its
         distribution function F, black + the integral of 1 - F from black to white, of which the 256 bins are the sum
@@ -136,8 +178,8 @@ class LogisticMixture(nn.Module):
         return (torch.exp(log_shares) * (self.black + scales * (low - high))).sum(2)
 
     def _parts(self, decoder_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log shares, means and log scales (B, C, M, H, W) each, in the units of standardised pixels."""
-        parts = decoder_output.unflatten(1, (-1, 3, self.num_mixtures))  # (B, C, 3, M, H, W)
+        """Log shares, means and log scales (B, C, M, *extent) each, in the units of standardised values."""
+        parts = decoder_output.unflatten(1, (-1, 3, self.num_mixtures))  # (B, C, 3, M, *extent)
         logits, means, log_scales = parts.unbind(2)
         # Scales stay between a twentieth of a bin (which then has all but 1e-4 of the mass) and a thousand deviations.
         # The floor is soft: a component that meets it can come back.
@@ -149,7 +191,7 @@ class LogisticMixture(nn.Module):
 def discretised_logistic_nll(mean: Tensor, log_scale: Tensor, target: Tensor, bin_width: Tensor) -> Tensor:
     """-log of the logistic's mass in the bin around each target, in nats (Salimans et al. 2017, arXiv 1701.05517).
 
-    mean, target: (B, C, H, W); log_scale and bin_width: broadcastable, in the units of the mean. The outermost bins
+    mean, target: (B, C, *extent); log_scale and bin_width: broadcastable, in the units of the mean. The outermost bins
     are not widened to take the tails, so the value is never below the true cost.
     """
     half = 0.5 * bin_width * torch.exp(-log_scale)

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import LossConfig
+from ..config.sections import LossConfig
+from .blocks import CONVOLUTIONS
 from .quantizers.base import to_tokens
 
 
-def build_normality(config: LossConfig, width: int) -> nn.Module | None:
-    """A measure: latents (B, width, *grid), generator -> scalar. None when its weight is always 0: it costs nothing.
+def build_normality(config: LossConfig, width: int, dims: int = 2) -> nn.Module | None:
+    """A measure: latents (B, width, *grid), generator, mask (B, *grid) bool or None -> scalar.
+
+    None when its weight is always 0: it costs nothing.
 
     This `match` is the registry.
     """
@@ -29,7 +32,7 @@ def build_normality(config: LossConfig, width: int) -> nn.Module | None:
         case "moments":
             return Moments()
         case "prior_network":
-            return PriorNetwork(width)
+            return PriorNetwork(width, dims)
 
 
 class SlicedWasserstein(nn.Module):
@@ -44,10 +47,12 @@ class SlicedWasserstein(nn.Module):
         super().__init__()
         self.num_directions, self.max_tokens = num_directions, max_tokens
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if generator is None:  # in evaluation: the same directions every time, and the global generator stays as it is
             generator = torch.Generator(latents.device).manual_seed(0)
-        tokens = to_tokens(latents.float())
+        tokens = _real_tokens(latents, mask)
         if len(tokens) > self.max_tokens:
             order = torch.randperm(len(tokens), generator=generator, device=tokens.device)
             tokens = tokens[order[: self.max_tokens]]
@@ -78,9 +83,11 @@ class Moments(nn.Module):
     Cheap and without noise, but blind to everything beyond second moments: clusters pass as normal.
     """
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            tokens = to_tokens(latents.float())
+            tokens = _real_tokens(latents, mask)
             mean = tokens.mean(0)
             centred = tokens - mean
             excess = centred.T @ centred / len(tokens) - torch.eye(len(mean), device=tokens.device)
@@ -97,32 +104,51 @@ class PriorNetwork(nn.Module):
     so the term is 0 for tokens that are normal as far as the network can tell.
     """
 
-    def __init__(self, width: int, hidden: int = 32) -> None:
+    def __init__(self, width: int, dims: int = 2, hidden: int = 32) -> None:
         super().__init__()
-        self.neighbours = nn.Conv2d(width, hidden, 3, padding=1)
-        self.head = nn.Conv2d(hidden, 2 * width, 1)
+        convolution = CONVOLUTIONS[dims]
+        self.neighbours = convolution(width, hidden, 3, padding=1)
+        self.head = convolution(hidden, 2 * width, 1)
         for value in self.head.parameters():
             nn.init.zeros_(value)
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
+            if mask is not None:
+                latents = latents.where(mask[:, None], 0.0)
             given = latents.detach()
             mean, log_scale = self.predict(given)
             standardised = (given - mean) * torch.exp(-log_scale)
-            fit = (0.5 * standardised.square() + log_scale).mean()
-            return (latents - standardised.detach()).square().mean() + fit - fit.detach()
+            fit = _real_mean(0.5 * standardised.square() + log_scale, mask)
+            return _real_mean((latents - standardised.detach()).square(), mask) + fit - fit.detach()
 
     def predict(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale (B, D, h, w) each, at every position from all of its neighbours but not from itself."""
-        weight = self.neighbours.weight * _hollow(latents.device)
-        hidden = F.gelu(F.conv2d(latents, weight, self.neighbours.bias, padding=1))
+        """Mean and log-scale (B, D, *grid) each, at every position from all of its neighbours but not from itself."""
+        layer = self.neighbours
+        weight = layer.weight * _hollow(layer.weight)
+        hidden = F.gelu(layer._conv_forward(latents, weight, layer.bias))
         mean, log_scale = self.head(hidden).chunk(2, dim=1)
         return mean, log_scale.clamp(-7.0, 7.0)
 
 
-def _hollow(device: torch.device) -> Tensor:
-    """(3, 3) ones around a zero."""
-    mask = torch.ones(3, 3, device=device)
-    mask[1, 1] = 0.0
+def _hollow(weight: Tensor) -> Tensor:
+    """Ones around a zero, of the size of a convolution's kernel."""
+    mask = torch.ones_like(weight[0, 0])
+    mask[(1,) * mask.dim()] = 0.0
     return mask
+
+
+def _real_tokens(latents: Tensor, mask: Tensor | None) -> Tensor:
+    """Latents (B, D, *grid) -> (N, D) float32 of the positions that are real."""
+    tokens = to_tokens(latents.float())
+    return tokens if mask is None else tokens[mask.flatten()]
+
+
+def _real_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of (B, D, *grid) over the positions that are real."""
+    if mask is None:
+        return values.mean()
+    return values.where(mask[:, None], 0.0).sum() / (mask.sum() * values.shape[1])

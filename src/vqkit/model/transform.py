@@ -2,7 +2,7 @@
 
     none     z' = z
     mlp      z' = skip(z) + a small network at every position
-    conv     z' = skip(z) + residual convolutions, which also see neighbours; two grid dimensions
+    conv     z' = skip(z) + residual convolutions, which also see neighbours
     linear   z' = W z + b with W always invertible; undone before the decoder
 
 `skip` is the identity where the widths of z and z' agree, else a linear map. The last layer of mlp and conv starts at
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import TransformConfig
+from ..config.sections import TransformConfig
 from .blocks import DepthwiseResidual
 
+# Logarithm of the longest that a linear transform makes a vector of length one.
 MAX_LOG_STRETCH = 3.0
 
 
@@ -27,7 +28,10 @@ class Transform(nn.Module):
 
     forward: latents (B, latent_dim, *grid) -> (B, D, *grid) for a quantizer of width D.
     inverse: quantized (B, D, *grid) -> what the decoder takes, of the same shape.
+    reach: positions to either side that a position depends on.
     """
+
+    reach = 0
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -59,16 +63,17 @@ class MLPTransform(Transform):
 class ConvTransform(Transform):
     """skip(z) + linear(DepthwiseResidual x num_blocks(linear(z))): every position sees its neighbours."""
 
-    def __init__(self, config: TransformConfig, latent_dim: int, quantizer_dim: int) -> None:
+    def __init__(self, config: TransformConfig, latent_dim: int, quantizer_dim: int, dims: int) -> None:
         super().__init__(latent_dim)
+        self.reach = 2 * config.num_blocks
         self.skip = _skip(latent_dim, quantizer_dim)
         self.stem = nn.Linear(latent_dim, config.width)
-        self.blocks = nn.Sequential(*(DepthwiseResidual(config.width, 2) for _ in range(config.num_blocks)))
+        self.blocks = nn.Sequential(*(DepthwiseResidual(config.width, 2, dims) for _ in range(config.num_blocks)))
         self.head = _zero_linear(config.width, quantizer_dim)
 
     def forward(self, latents: Tensor) -> Tensor:
-        tokens = latents.permute(0, 2, 3, 1)  # (B, h, w, latent_dim)
-        return (self.skip(tokens) + self.head(self.blocks(self.stem(tokens)))).permute(0, 3, 1, 2)
+        tokens = latents.movedim(1, -1)  # (B, *grid, latent_dim)
+        return (self.skip(tokens) + self.head(self.blocks(self.stem(tokens)))).movedim(-1, 1)
 
 
 class LinearTransform(Transform):
@@ -101,8 +106,8 @@ class LinearTransform(Transform):
         return self.log_weight * (MAX_LOG_STRETCH / stretch.clamp(min=MAX_LOG_STRETCH))
 
 
-def build_transform(config: TransformConfig, quantizer_dim: int) -> Transform:
-    """The map of a config; this `match` is the registry. ValueError when none or linear are to change the width."""
+def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) -> Transform:
+    """The map of a config, over grids of `dims` dimensions; this `match` is the registry. ValueError when none or linear are to change the width."""
     latent_dim = config.latent_dim or quantizer_dim
     if config.kind in ("none", "linear") and latent_dim != quantizer_dim:
         raise ValueError(
@@ -115,7 +120,7 @@ def build_transform(config: TransformConfig, quantizer_dim: int) -> Transform:
         case "mlp":
             return MLPTransform(config, latent_dim, quantizer_dim)
         case "conv":
-            return ConvTransform(config, latent_dim, quantizer_dim)
+            return ConvTransform(config, latent_dim, quantizer_dim, dims)
         case "linear":
             return LinearTransform(quantizer_dim)
 

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from ..config import TrainConfig
+from ..config.sections import TrainConfig
 from ..errors import VqkitError
 from ..model.precision import use_bfloat16
 
@@ -23,12 +23,15 @@ from ..model.precision import use_bfloat16
 class Engine:
     """Runs one model and one optimiser on whatever there is: one process, or the ranks that torchrun or Slurm started.
 
-    With several ranks, `ddp` holds a copy of the model on each, `fsdp2` shards encoder and decoder over them.
+    With several ranks, `ddp` holds a copy of the model on each, `fsdp2` shards encoder and decoder over them. alone:
+    this process works for itself, whatever others there are.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    def __init__(self, config: TrainConfig, alone: bool = False) -> None:
+        self.world_size = 1 if alone else int(os.environ.get("WORLD_SIZE", "1"))
+        local = 1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if alone:
+            config = config.model_copy(update={"strategy": "auto"})
         if config.strategy == "fsdp2" and self.world_size == 1:
             raise VqkitError("train.strategy=fsdp2 shards over several processes: start it with torchrun, or use auto")
         self.sharded = config.strategy == "fsdp2"
@@ -72,6 +75,7 @@ class Engine:
 
         units: parts that are compiled and sharded one by one.
         """
+        # Channels last where parameters have four dimensions; others are left as they are.
         model = cast(Any, model).to(memory_format=torch.channels_last) if not self.sharded else model
         for unit in units if compiled else ():
             unit.compile()
@@ -89,10 +93,6 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
-
-    def synchronise(self, model: Any, wanted: bool) -> Any:
-        """Context in which backward exchanges gradients between ranks, or saves it for the last part of a batch."""
-        return self.fabric.no_backward_sync(model, enabled=not wanted and self.world_size > 1)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over ranks."""

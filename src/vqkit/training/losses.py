@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..config import LossConfig, WeightConfig
+from ..config.sections import LossConfig, WeightConfig
 from ..model.quantizers import weighted_sum
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from ..config import TrainConfig
+from ..config.sections import TrainConfig
 from ..errors import VqkitError
 from ..model.precision import use_bfloat16
 

@@ -119,6 +119,8 @@ def figures(row: Mapping[str, Any]) -> str:
         parts.insert(0, f"PSNR {row['psnr']:.2f} dB")
     if "bits_per_code" in row:
         parts.insert(0, f"{row['bits_per_code']:.3f} bits a code")
+    if "bits_per_value" in row:
+        parts.insert(0, f"{row['bits_per_value']:.3f} bits a value")
     if "usage" in row:
         parts.append(f"usage {row['usage']:.0%}")
     if "images_per_second" in row:

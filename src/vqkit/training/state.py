@@ -14,22 +14,21 @@ from ..errors import VqkitError
 from .average import WeightAverage
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine import Engine, copy_full, full, unwrap
-from .health import Guard
-from .optimizers import build_optimizers
+from .guard import Guard
 from .remedies import Remedies
 from .task import Task
 
-COUNTERS = ("step", "elapsed", "validation_seconds", "validated_at", "stopped_by", "best_loss", "looks_without_gain")
-"""attributes that a checkpoint holds as they are"""
+# Attributes that a checkpoint holds as they are.
+COUNTERS = ("step", "elapsed", "validation_seconds", "validated_at", "stopped_by", "best_loss", "passes_without_gain")
 
 
 class State:
-    """Model, optimiser, averaged weights and counters of a run.
+    """Model, optimisers, averaged weights and counters of a run.
 
-    model is called; raw is the module inside of it, whose names are saved. step counts finished optimiser steps,
-    elapsed their seconds over all sessions; validated_at is the step of the last look at the validation split,
-    stopped_by why there are no more steps, if so. guard is None without discrete codes; what it changed is in remedies.
-    best holds the averaged weights of the best validation, with patience.
+    model is called; raw is the module inside of it, whose names are saved. optimizers: by the name of their phase. step
+    counts finished steps, elapsed their seconds over all starts of the run; validated_at is the step of the last
+    validation pass, stopped_by why there are no more steps, if so. guard is None without discrete codes; what it
+    changed is in remedies. best holds the averaged weights of the best validation pass, with patience.
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:
@@ -38,27 +37,33 @@ class State:
         model = task.build()
         self.model = engine.wrap_model(model, task.units(model), task.settings.compile)
         self.raw = unwrap(self.model)
-        self.optimizers = [engine.wrap_optimizer(one) for one in build_optimizers(self.raw, task.settings)]
+        self.optimizers = {
+            phase.name: [engine.wrap_optimizer(one) for one in phase.build_optimizers(self.raw, task.settings)]
+            for phase in task.phases
+        }
         self.average = WeightAverage(self.raw, task.settings.ema_decay)
         quantizer = task.quantizer(self.raw)
         self.guard = Guard(quantizer, task.settings, engine) if quantizer is not None else None
         self.remedies = self.guard.remedies if self.guard else Remedies([])
         self.best: dict[str, Tensor] = {}
-        self.step, self.elapsed, self.validation_seconds = 0, 0.0, 0.0
-        self.validated_at, self.stopped_by = 0, ""
-        self.best_loss, self.looks_without_gain = math.inf, 0
+        self.step = 0
+        self.elapsed = 0.0
+        self.validation_seconds = 0.0
+        self.validated_at = 0
+        self.stopped_by = ""
+        self.best_loss = math.inf
+        self.passes_without_gain = 0
 
     def watch_plateau(self, loss: float) -> bool:
         """Note a validation loss, keep the weights if it is the best; True when patience is used up."""
         patience = self.task.settings.patience
         if not patience:
             return False
+        self.passes_without_gain = self.passes_without_gain + 1 if self.task.is_worse(loss, self.best_loss) else 0
         if loss < self.best_loss:
-            self.best_loss, self.looks_without_gain = loss, 0
+            self.best_loss = loss
             self.best = {name: value.clone() for name, value in self.average.average.items()}
-        else:
-            self.looks_without_gain += 1
-        return self.looks_without_gain >= patience
+        return self.passes_without_gain >= patience
 
     def weights(self) -> dict[str, Tensor]:
         """What the artifact holds: the best averaged weights (the last without patience), whole and on the CPU."""
@@ -119,7 +124,7 @@ class State:
 
     def _optimizer_states(self) -> Iterator[tuple[nn.Parameter, Any]]:
         """Every parameter with the state of the optimiser that it belongs to, always in the same order."""
-        for optimizer in self.optimizers:
+        for optimizer in (one for phase in self.task.phases for one in self.optimizers[phase.name]):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield parameter, optimizer.state

@@ -1,0 +1,141 @@
+"""How files of one kind are coded: which numbers they hold, with which coder, and what names the model in them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..coding import (
+    CONTEXT_MIXING,
+    IMAGE,
+    INTEGER_PRIOR,
+    LEVELS,
+    PIXELS,
+    ContextMixing,
+    CorruptHeader,
+    FileHeader,
+    IntegerPrior,
+    OutOfBounds,
+    PixelNetwork,
+    Stage,
+    Truncated,
+    VqFile,
+    check_model,
+    check_stages,
+    stage_crcs,
+    write_file,
+)
+from ..errors import VqkitError
+from ..files import write_whole
+
+# Codes of a compressed item: a few bytes may claim any number of them.
+MAX_DECODED = 1 << 22
+# Codes of a bare stream: one wrong bit in its header may claim any number, and decoding them takes minutes.
+MAX_BARE = 1 << 14
+# Codes of a codebook: check sums take each as 32 bits.
+MAX_CODEBOOK = 1 << 32
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One kind of file. modality, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
+
+    num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded. grid_of: extent of an item
+    -> grid of its codes. weight: of a bit when codes are chosen, see operating_points.
+    """
+
+    modality: int
+    coder: int
+    engine: IntegerPrior | ContextMixing
+    model_id: bytes
+    num_stages: int
+    has_prefixes: bool
+    grid_of: Callable[[Sequence[int]], tuple[int, ...]]
+    weight: float = 0.0
+
+    @property
+    def holds_values(self) -> bool:
+        """Whether files hold the values themselves."""
+        return self.modality == PIXELS
+
+    def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
+        """Grid of the codes of an item of that extent. OutOfBounds for more codes than are coded at once."""
+        grid = self.grid_of(extent)
+        if math.prod(grid) * self.num_stages > MAX_DECODED:
+            raise OutOfBounds(f"an item of more than {MAX_DECODED} codes is not compressed; cut it in parts")
+        return grid
+
+    def check_stages(self, given: int) -> None:
+        """CorruptHeader for a number of stages that this model cannot have written."""
+        if given > self.num_stages or (given < self.num_stages and not self.has_prefixes):
+            raise CorruptHeader(f"the file has {given} codebooks; the model has {self.num_stages}")
+
+    def padded(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there -1."""
+        missing = np.full((len(codes), self.num_stages - codes.shape[1], *codes.shape[2:]), -1, codes.dtype)
+        return np.concatenate([codes, missing], 1)
+
+    def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], extent: Sequence[int], name: str | None) -> bytes:
+        """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each stage."""
+        stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
+        return write_file(FileHeader(*extent, len(stages), self.coder, self.model_id, self.modality), stages, name)
+
+    def codes_of(self, file: VqFile) -> np.ndarray:
+        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off. Errors: FormatError."""
+        header = file.header
+        check_model(header.kind, self.model_id)
+        grid = self.grid((header.height, header.width))
+        if header.model_id is None and math.prod(grid) * header.num_codebooks > MAX_BARE:
+            raise OutOfBounds(f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum")
+        self.check_stages(header.num_codebooks)
+        if len(file.stages) < header.num_codebooks and not self.has_prefixes:
+            raise Truncated("the file is cut off, and this model needs all of its codes")
+        found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
+        check_stages(found, [stage.crc for stage in file.stages])
+        return self.padded(found[None])[0]
+
+
+def pixel_codec(channels: int, network: PixelNetwork | None, content_id: str) -> Codec:
+    """Of lossless files of a model with so many channels."""
+    mixing = ContextMixing((LEVELS,) * channels, network)
+    name = model_id(content_id, network.tensors() if network else {})
+    return Codec(PIXELS, CONTEXT_MIXING, mixing, name, channels, has_prefixes=False, grid_of=lambda size: size)
+
+
+def code_codec(
+    sizes: tuple[int, ...],
+    engine: IntegerPrior | ContextMixing | None,
+    content_id: str,
+    has_prefixes: bool,
+    grid_of: Callable[[Sequence[int]], tuple[int, ...]],
+) -> Codec:
+    """Of files of codes of a model with codebooks of such sizes; see Codec. VqkitError without an engine, and for a
+    codebook of more codes than the format has numbers for."""
+    if max(sizes) > MAX_CODEBOOK:
+        raise VqkitError(
+            f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for 2^32; "
+            "train one with fewer bits or levels, or use --lossless"
+        )
+    if engine is None:
+        raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
+    coder, tensors = (INTEGER_PRIOR, engine.tensors()) if isinstance(engine, IntegerPrior) else (CONTEXT_MIXING, {})
+    name = model_id(content_id, tensors)
+    return Codec(IMAGE, coder, engine, name, len(sizes), has_prefixes, grid_of)
+
+
+def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
+    """8 bytes that name a model in compressed files: of a SHA-256 over its content id and its coder's tensors."""
+    digest = hashlib.sha256(content_id.encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name}:{values.dtype}:{values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+    return digest.digest()[:8]

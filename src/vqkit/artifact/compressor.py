@@ -1,0 +1,346 @@
+"""Compressed files of a model: which coder writes and reads them, and the items in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..coding import (
+    BUNDLE,
+    CONTEXT_MIXING,
+    IMAGE,
+    INTEGER_PRIOR,
+    PIXELS,
+    Block,
+    Bundle,
+    BundleHeader,
+    ContextMixing,
+    CorruptSection,
+    FileHeader,
+    FormatError,
+    IntegerPrior,
+    OutOfBounds,
+    PixelNetwork,
+    Sizes,
+    Truncated,
+    check_block,
+    check_model,
+    codes_crc,
+    profile_of,
+    read_file,
+    write_bundle,
+)
+from ..errors import VqkitError
+from .codec import MAX_DECODED, Codec, code_codec, pixel_codec
+from .operating_points import assign, no_rate
+from .tokenizer import Tokenizer
+
+# Items of a block of a bundle, if they are small enough.
+BLOCK = 256
+# Runs of lost items that an error lists.
+MAX_SAID = 20
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One item as it is written.
+
+    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent), uint32. payloads: the coder's
+    bytes of each stage.
+    """
+
+    extent: tuple[int, ...]
+    codes: np.ndarray
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One item of a file, checked.
+
+    codes: what the file holds, codes (Q, *grid) or values (C, *extent). name: None if it has none. truncated: the file
+    was cut off. number: place in the file, from 0. is_coarser: stages are missing, which make a coarser item.
+    """
+
+    codec: Codec
+    codes: np.ndarray
+    extent: tuple[int, ...]
+    name: str | None
+    truncated: bool
+    number: int = 0
+    is_coarser: bool = False
+
+
+class Compressor:
+    """Writes and reads the files of a model, with the coders of its artifact and the networks of a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.artifact = tokenizer.artifact
+        # Those that were asked for, by what they hold and their coder: their names are check sums over all weights.
+        self._codecs: dict[tuple[int, int], Codec] = {}
+
+    # --------------------------------------------------------------------------------------------- kinds of files
+
+    def codec(self, *, lossless: bool = False, rate: str | None = None) -> Codec:
+        """How items are written: as codes, at one of the rates that the model has, or with `lossless` as values.
+
+        VqkitError without a codebook, for values that lossless files do not hold, and for a rate that is not there.
+        """
+        has_coder = self.artifact.coders.codes is not None and not lossless
+        found = self._codec(PIXELS if lossless else IMAGE, INTEGER_PRIOR if has_coder else CONTEXT_MIXING)
+        if rate is None:
+            return found
+        if lossless:
+            raise VqkitError("lossless files have no rate")
+        rates = self.artifact.coders.rates
+        point = rates.get(rate)
+        if point is None or not isinstance(found.engine, IntegerPrior):
+            raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
+        engine = found.engine.first(point.num_stages)
+        return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
+
+    def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
+        """How a file is read, by the coder that wrote it. VqkitError when it needs one and there is none."""
+        wanted = (header.modality, header.coder, header.model_id)
+        for one in self._older:
+            if (one.modality, one.coder, one.model_id) == wanted:
+                return one
+        return self._codec(header.modality, header.coder)
+
+    @property
+    def model_id(self) -> bytes:
+        """8 bytes that name the model in files of codes. VqkitError without a codebook."""
+        return self.codec().model_id
+
+    @cached_property
+    def _older(self) -> list[Codec]:
+        found = []
+        for network in self.artifact.coders.older:
+            if isinstance(network, PixelNetwork):
+                found.append(self._new_codec(PIXELS, CONTEXT_MIXING, network))
+            else:
+                found.append(self._new_codec(IMAGE, INTEGER_PRIOR, network))
+        return found
+
+    def _codec(self, holds: int, coder: int) -> Codec:
+        if (holds, coder) not in self._codecs:
+            coders = self.artifact.coders
+            network = coders.values if holds == PIXELS else coders.codes
+            self._codecs[holds, coder] = self._new_codec(holds, coder, network)
+        return self._codecs[holds, coder]
+
+    def _new_codec(self, holds: int, coder: int, network: IntegerPrior | PixelNetwork | None) -> Codec:
+        artifact = self.artifact
+        quantizer = artifact.network.quantizer
+        if holds == PIXELS:
+            if artifact.normalisation.levels is None:
+                raise VqkitError(f"the values of {artifact.signal.an_item} have no lossless files yet")
+            assert network is None or isinstance(network, PixelNetwork)
+            return pixel_codec(artifact.shape.channels, network, artifact.content_id)
+        if not quantizer.is_discrete:
+            raise VqkitError("this model has no codebook: it can compress with --lossless only")
+        is_residual = artifact.config.model.quantizer.kind == "residual"
+        engine = network if coder == INTEGER_PRIOR else ContextMixing(quantizer.codebook_sizes)
+        assert not isinstance(engine, PixelNetwork)
+        return code_codec(quantizer.codebook_sizes, engine, artifact.content_id, is_residual, artifact.network.grid)
+
+    # ---------------------------------------------------------------------------------------------------- writing
+
+    @torch.no_grad()
+    def held(self, values: Tensor, codec: Codec) -> np.ndarray:
+        """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the values; int64."""
+        if codec.holds_values:
+            return values.numpy().astype(np.int64)
+        if codec.weight and isinstance(codec.engine, IntegerPrior):
+            latents = self.tokenizer.latents_alone(values)
+            quantizer = self.artifact.network.quantizer
+            return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
+        return self.tokenizer.encode_alone(values)[:, : codec.num_stages].numpy()
+
+    def code(self, values: Tensor, codec: Codec) -> list[Coded]:
+        """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes."""
+        extent = tuple(values.shape[2:])
+        codec.grid(extent)
+        held = self.held(values, codec)
+        payloads = codec.engine.encode(held)
+        return [
+            Coded(extent, one.astype(np.uint32), tuple(parts)) for one, parts in zip(held, payloads, strict=True)
+        ]
+
+    def write(
+        self, values: Tensor, name: str | None = None, *, lossless: bool = False, rate: str | None = None
+    ) -> bytes:
+        """The file of one item (C, *extent), with the name that it had if one is given; see `codec`."""
+        codec = self.codec(lossless=lossless, rate=rate)
+        coded = self.code(values[None], codec)[0]
+        return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+
+    def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
+        """Many items in one file, each to be had without the others."""
+        extents = Sizes(item.extent for item in items)
+        together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
+        header = BundleHeader(extents, codec.num_stages, codec.coder, codec.model_id, together, codec.modality)
+        blocks = []
+        for number in range(header.num_blocks):
+            inside = [items[item] for item in header.items(number)]
+            crc = codes_crc(np.concatenate([item.codes.ravel() for item in inside]), number)
+            blocks.append(Block(crc, tuple(item.payloads for item in inside)))
+        return write_bundle(header, blocks, names)
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    def read(self, stream: bytes | BinaryIO) -> Iterator[Decoded]:
+        """The items of a file or bundle, as what it holds.
+
+        Errors: coding.FormatError, before codes that are wrong are given; of a bundle behind all items that are
+        complete, with the numbers of those that are lost.
+        """
+        for block in self.read_blocks(stream):
+            yield from block
+
+    def read_blocks(self, stream: bytes | BinaryIO) -> Iterator[list[Decoded]]:
+        """The item of a file, or those of one block of a bundle after the other. Errors as `read`."""
+        if profile_of(stream) != BUNDLE:
+            yield [self._read_single(stream)]
+            return
+        bundle, codec = self._opened_bundle(stream)
+        names, unnamed = _names(bundle)
+        lost: list[int] = []
+        why: FormatError | None = None
+        for number in range(bundle.whole_blocks):
+            try:
+                found = _decode_block(codec, bundle, number)
+            except FormatError as error:
+                # Other blocks know nothing of this one; its traceback would keep the block in memory.
+                why = why or error.with_traceback(None)
+                lost.append(number)
+                continue
+            yield [
+                Decoded(codec, codes, bundle.header.sizes[item], names[item] if names else None, bundle.truncated, item)
+                for item, codes in zip(bundle.header.items(number), found, strict=True)
+            ]
+        _check_complete(bundle, lost, why)
+        if unnamed:
+            raise unnamed
+
+    def read_item(self, stream: bytes | BinaryIO, item: str) -> Decoded:
+        """The item with a number, from 0, or with a stored name; of a bundle only its block is read.
+
+        Errors: FormatError for what is wrong with it; VqkitError if there is none of that number or name.
+        """
+        if profile_of(stream) != BUNDLE:
+            decoded = self._read_single(stream)
+            if item not in ("0", decoded.name):
+                raise VqkitError(f"there is no item {item!r}: the file holds a single one, number 0")
+            return decoded
+        bundle, codec = self._opened_bundle(stream)
+        names, _ = _names(bundle)
+        number = _number_of(bundle, names, item)
+        found = bundle.item(number)
+        # A block has one check sum for all of its items.
+        codes = _decode_block(codec, bundle, found.block)[found.place]
+        return Decoded(codec, codes, bundle.header.sizes[number], names[number] if names else None, False, number)
+
+    def decode(self, items: Sequence[Decoded], *, exact: bool = True) -> list[Tensor]:
+        """Decoded items as values (C, *extent); those of one extent go through the decoder together."""
+        found: dict[int, Tensor] = {}
+        for places in alike([(item.codec.holds_values, item.codes.shape, item.extent) for item in items]):
+            first = items[places[0]]
+            held = np.stack([items[place].codes for place in places])
+            values = self.values_of(first.codec, held, first.extent, exact=exact)
+            found |= dict(zip(places, values, strict=True))
+        return [found[place] for place in range(len(items))]
+
+    def values_of(
+        self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False
+    ) -> Tensor:
+        """What files of a kind hold (B, q, *grid) -> values (B, C, *extent)."""
+        if codec.holds_values:
+            return torch.from_numpy(held.astype(np.uint8))
+        num_codebooks = self.tokenizer.num_codebooks
+        missing = np.full((len(held), num_codebooks - held.shape[1], *held.shape[2:]), -1, np.int64)
+        codes = np.concatenate([held.astype(np.int64), missing], 1)
+        return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact)
+
+    def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
+        file = read_file(stream)
+        codec = self.codec_of(file.header)
+        extent = (file.header.height, file.header.width)
+        is_coarser = len(file.stages) < file.header.num_codebooks
+        return Decoded(codec, codec.codes_of(file), extent, file.name, file.truncated, is_coarser=is_coarser)
+
+    def _opened_bundle(self, stream: bytes | BinaryIO) -> tuple[Bundle, Codec]:
+        bundle = Bundle(stream)
+        codec = self.codec_of(bundle.header)
+        check_model(bundle.header.kind, codec.model_id)
+        codec.check_stages(bundle.header.num_codebooks)
+        return bundle, codec
+
+
+def _number_of(bundle: Bundle, names: Sequence[str] | None, item: str) -> int:
+    count = len(bundle.header.sizes)
+    if item.isdecimal() and len(item) <= len(str(count)) and int(item) < count:
+        return int(item)
+    if names and item in names:
+        return names.index(item)
+    raise VqkitError(f"there is no item {item!r}: the bundle has the numbers 0 to {count - 1}, or stored names")
+
+
+def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
+    """Names if there are any, and what is wrong with them: the items are there without them."""
+    try:
+        return bundle.names(), None
+    except CorruptSection as error:
+        return None, error
+
+
+def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -> None:
+    """Raise the error of the first lost block, with the items of all of them; Truncated if only the end is missing."""
+    missing = len(bundle.header.sizes) - bundle.header.items(bundle.whole_blocks).start
+    cut = f"the bundle is cut off: its last {missing} items are lost" if missing > 0 else ""
+    if why is None:
+        if cut:
+            raise Truncated(cut)
+        return
+    spans: list[range] = []
+    for items in map(bundle.header.items, lost):
+        if spans and spans[-1].stop == items.start:
+            items = range(spans.pop().start, items.stop)
+        spans.append(items)
+    said = [f"{span.start} to {span[-1]}" if len(span) > 1 else f"{span.start}" for span in spans[:MAX_SAID]]
+    if len(spans) > MAX_SAID:
+        said.append(f"{len(spans) - MAX_SAID} more spans")
+    words = f"{why}; lost are the items {', '.join(said)}, counted from 0"
+    raise type(why)(f"{words}; {cut}" if cut else words)
+
+
+def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]:
+    """Codes (Q, *grid) of the items of a block, checked."""
+    block = bundle.block(number)
+    items = bundle.header.items(number)
+    grids = [codec.grid(bundle.header.sizes[item]) for item in items]
+    if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
+        raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
+    found: list[np.ndarray] = [np.zeros(0)] * len(items)
+    for places in alike(grids):
+        codes = codec.engine.decode([block.payloads[place] for place in places], grids[places[0]])
+        for place, one in zip(places, codes, strict=True):
+            found[place] = one
+    check_block(np.concatenate([one.ravel() for one in found]), number, block.crc)
+    return found
+
+
+def alike(kinds: Sequence[object]) -> list[list[int]]:
+    """Places of equal kinds, in the order in which these come first."""
+    found: dict[object, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        found.setdefault(kind, []).append(place)
+    return list(found.values())

@@ -1,0 +1,147 @@
+"""How small files shall be: the points between few bits and a good reconstruction that a model offers.
+
+A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the integer prior
+against what it does to the reconstruction: argmin distance + weight * bits, the entropy-constrained vector quantisation of
+Chou et al. 1989, with the quantizer's own choice where the weight is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..coding import IntegerPrior
+from ..coding.integer_prior import MAX_CODES
+from ..errors import VqkitError
+from ..model.quantizers.base import Bottleneck, Quantizer
+
+# Of the points that are offered, by growing size; the last has every stage, its codes chosen by the quantizer alone.
+NAMES = ("lowest", "low", "medium", "high", "full")
+# Weights that are tried beside 0, in units of the mean squared distance of tokens to their codes.
+WEIGHTS = (0.03, 0.06, 0.12, 0.25)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """num_stages of the quantizer that are kept; weight of a bit, as a squared distance of tokens.
+
+    bits: an item of the training extent, and psnr in dB, as measured on the validation split.
+    """
+
+    num_stages: int
+    weight: float
+    bits: float
+    psnr: float
+
+    @classmethod
+    def read(cls, point: Mapping[str, Any]) -> Rate:
+        """Of the header of a coder's file, which anyone may have written. TypeError, ValueError for what is no point."""
+        found = cls(**point)
+        numbers = (found.weight, found.bits, found.psnr)
+        is_whole = isinstance(found.num_stages, int) and found.num_stages >= 1
+        if not is_whole or not all(math.isfinite(float(number)) for number in numbers) or found.weight < 0:
+            raise ValueError(f"{dict(point)} is no point between few bits and a good reconstruction")
+        return found
+
+
+@torch.autocast("cpu", enabled=False)
+def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stages: int, weight: float) -> np.ndarray:
+    """Latents (B, D, *grid) -> codes (B, num_stages, *grid) int64.
+
+    VqkitError for families whose codes are not chosen one after the other: product and hierarchical ones.
+    """
+    grid = latents.shape[2:]
+    positions = math.prod(grid)
+    if not isinstance(quantizer, Quantizer):
+        raise VqkitError(f"{type(quantizer).__name__} has no codes that can be weighed one after the other")
+    tokens = quantizer.tokens(latents).view(len(latents), positions, -1)
+
+    @torch.no_grad()  # which is a thread's own
+    def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
+        rows = tokens[items, slots]
+        chosen = torch.from_numpy(before.reshape(*before.shape[:2], positions)[:, :, slots]).transpose(1, 2)
+        far = quantizer.distances(rows.flatten(0, 1), chosen.flatten(0, 1))
+        return far.view(*rows.shape[:2], -1).numpy()
+
+    return coder.assign(distances, len(latents), tuple(grid), num_stages, weight)
+
+
+@torch.autocast("cpu", enabled=False)
+def distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float:
+    """Mean squared distance of tokens (N, d) to what codes (B, q, *grid) make of them."""
+    last = torch.from_numpy(codes).movedim(1, -1).reshape(len(tokens), -1)
+    return float(quantizer.distances(tokens, last[:, :-1]).gather(1, last[:, -1:]).mean())
+
+
+def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer]:
+    """Whether a model can have rates: its codes are chosen one after the other, and the first stages are enough."""
+    return isinstance(quantizer, Quantizer) and (quantizer.num_codebooks == 1 or prefixes)
+
+
+@torch.no_grad()
+def measure(
+    quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, psnr_of: Callable[[np.ndarray], float], prefixes: bool
+) -> list[Rate]:
+    """All points that are tried, on latents (B, D, *grid); none for families that `assign` does not take.
+
+    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can be decoded.
+    """
+    if not can_be_weighed(quantizer, prefixes):
+        return []
+    found, tokens, own = [], quantizer.tokens(latents), quantizer.encode(latents).numpy()
+    sizes = _bits(coder.encode(own))  # of each stage: what comes after a stage does not change its bytes
+    for depth in range(1, quantizer.num_codebooks + 1):
+        unit = distortion(quantizer, tokens, own[:, :depth])
+        found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(own[:, :depth])))
+        for weight in WEIGHTS:
+            codes = assign(quantizer, coder, latents, depth, weight * unit)
+            found.append(Rate(depth, weight * unit, float(_bits(coder.encode(codes)).sum()), psnr_of(codes)))
+    return found
+
+
+def _bits(payloads: list[list[bytes]]) -> np.ndarray:
+    """Mean bits an item of each stage."""
+    return 8 * np.array([[len(part) for part in item] for item in payloads]).mean(0)
+
+
+def offered(points: Sequence[Rate]) -> dict[str, Rate]:
+    """Of the points that no other beats, those of NAMES: evenly spaced in the logarithm of size. {} for no points.
+
+    No point has two names: where there are fewer points than names, names between the first and the last are left out.
+    """
+    if not points:
+        return {}
+    full = max(points, key=lambda point: (point.num_stages, -point.weight))
+    best = [point for point in points if not any(_beats(other, point) for other in points) and point.bits < full.bits]
+    best = sorted(best, key=lambda point: point.bits)
+    found = {}
+    if best:
+        low, high = np.log(best[0].bits), np.log(full.bits)
+        for place, name in enumerate(NAMES[:-1]):
+            wanted = low + (high - low) * place / (len(NAMES) - 1)
+            nearest = min(best, key=lambda point: abs(np.log(point.bits) - wanted))
+            if nearest not in found.values():
+                found[name] = nearest
+    return {**found, NAMES[-1]: full}
+
+
+def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) -> str:
+    """What is said where a rate is asked for that is not there."""
+    if not can_be_weighed(quantizer, prefixes):
+        return (
+            f"this model can have no rates: {type(quantizer).__name__} does not choose its codes one after the other; "
+            "leave the rate out"
+        )
+    if quantizer.codebook_size > MAX_CODES:
+        return f"this model can have no rates: its codebooks have more than {MAX_CODES} codes; leave the rate out"
+    return f"rates of this model: {', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
+
+
+def _beats(one: Rate, other: Rate) -> bool:
+    return one != other and one.bits <= other.bits and one.psnr >= other.psnr

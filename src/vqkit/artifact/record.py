@@ -1,0 +1,80 @@
+"""A trained model with everything that belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..coding import IntegerPrior, PixelNetwork
+from ..data.normalisation import Normalisation
+from ..errors import VqkitError
+from ..model.autoencoder import Autoencoder
+from ..prior.prior import Prior
+from ..settings import Config
+from ..shapes import Shape
+from ..signals.base import Signal
+from ..signals.registry import signal_of
+from .operating_points import Rate
+
+
+@dataclass(frozen=True)
+class Coders:
+    """What files are written and read with, beside the model.
+
+    codes: of files of codes, None = context mixing without any training. values: of lossless files, likewise. older:
+    those that these replaced, whose files are still read. rates: points between few bits and a good reconstruction.
+    """
+
+    codes: IntegerPrior | None = None
+    values: PixelNetwork | None = None
+    older: tuple[IntegerPrior | PixelNetwork, ...] = ()
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained autoencoder: a record without behaviour, see `Tokenizer`, `Compressor` and `Model` for that.
+
+    network: on the CPU, in eval mode; never moved. data: what it was trained on, plain values (name, shape,
+    normalisation). metrics: figures for people; nothing here depends on them. problems: files of the folder that could
+    not be used, a sentence each.
+    """
+
+    config: Config
+    network: Autoencoder
+    data: Mapping[str, Any]
+    prior: Prior | None = None
+    coders: Coders = Coders()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """Channels and extent of the items of training."""
+        return self.network.shape
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        return Normalisation.from_dict(self.data["normalisation"])
+
+    @property
+    def signal(self) -> Signal:
+        return signal_of(self.config.data)
+
+    @cached_property
+    def content_id(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal: names the model."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def wanted_prior(self) -> Prior:
+        """The prior. VqkitError when none was trained."""
+        if self.prior is None:
+            raise VqkitError("this model has no prior; train one first: vqkit train-prior DIR DATA")
+        return self.prior

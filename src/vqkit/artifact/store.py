@@ -1,0 +1,243 @@
+"""The folder that training ends with and everything later starts from.
+
+config.json         resolved settings, format version, data summary with normalisation constants, content id
+model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
+prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in its header
+coder.safetensors, lossless.safetensors   see coder_files
+metrics.json        figures of training and evaluation, for people
+
+Nothing in the folder is trusted: sizes are bounded before memory is taken, pickle is never read, and every bit of what the
+program uses is held against a sum.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from .. import __version__
+from ..config.loading import from_tree
+from ..data.normalisation import Normalisation
+from ..errors import VqkitError
+from ..files import write_text, write_whole
+from ..prior.prior import Prior, build_prior_network
+from ..settings import Config, PriorConfig
+from ..shapes import Shape
+from .build import build_model
+from .coder_files import load_coders
+from .record import Artifact
+from .tensor_files import TensorFile, read_header, read_json, read_tensors, reason, write_tensors
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+METRICS_FILE = "metrics.json"
+PRIOR_FILE = "prior.safetensors"
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+Deviation = Annotated[float, Field(allow_inf_nan=False, gt=1e-12, le=1e6)]
+
+
+class _Normalisation(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    mean: Annotated[list[Finite], Field(min_length=1, max_length=1024)]
+    std: Annotated[list[Deviation], Field(min_length=1, max_length=1024)]
+
+
+class _Data(BaseModel):
+    """What the program needs of the data section; the rest is for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    channels: Annotated[StrictInt, Field(ge=1, le=1024)]
+    size: Annotated[list[Annotated[StrictInt, Field(ge=1, le=1 << 24)]], Field(min_length=1, max_length=4)]
+    normalisation: _Normalisation
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["vqkit"]
+    format_version: StrictInt
+    version: str
+    content_id: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    data: _Data
+    config: dict[str, Any]
+
+
+def save_artifact(artifact: Artifact, folder: Path) -> None:
+    """Write settings, weights and figures; each file appears under its name only when it is whole. VqkitError."""
+    settings = {
+        "format": "vqkit",
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "content_id": artifact.content_id,
+        "data": artifact.data,
+        "config": artifact.config.model_dump(mode="json"),
+    }
+    text = json.dumps(settings, indent=2)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in artifact.network.state_dict().items()}
+    try:
+        write_whole(folder / MODEL_FILE, lambda path: save_file(tensors, path, metadata={"config": text}))
+        write_text(folder / CONFIG_FILE, text)
+        save_metrics(artifact, folder)
+    except (OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot write the artifact to {folder}: {reason(error)}") from error
+
+
+def save_metrics(artifact: Artifact, folder: Path) -> None:
+    """Write the figures alone."""
+    write_text(folder / METRICS_FILE, json.dumps(artifact.metrics, indent=2))
+
+
+def load_artifact(folder: str | Path) -> Artifact:
+    """Read an artifact folder. VqkitError for what is not one, damaged, or of a newer format.
+
+    A prior, a coder or figures that cannot be read do not keep a model from loading; they are noted in `problems`.
+    """
+    folder = Path(folder)
+    tree = read_json(folder / CONFIG_FILE)
+    if tree.get("format") != "vqkit":
+        raise VqkitError(f"{folder} is not a vqkit artifact: {CONFIG_FILE} does not say so")
+    version = tree.get("format_version")
+    if isinstance(version, bool) or version != FORMAT_VERSION:
+        raise VqkitError(f"{folder} has format version {version!r}; this vqkit reads {FORMAT_VERSION}")
+    checked = _checked(tree, folder / CONFIG_FILE)
+    config = from_tree(tree["config"], str(folder / CONFIG_FILE), Config)
+    shape = Shape(checked.data.channels, tuple(checked.data.size))
+    normalisation = Normalisation.from_dict(tree["data"]["normalisation"])
+    if len(normalisation.std) != shape.channels:
+        raise VqkitError(
+            f"cannot read {folder / CONFIG_FILE}: {shape.channels} channels, but the normalisation is of "
+            f"{len(normalisation.std)}"
+        )
+    path = folder / MODEL_FILE
+    network, file = filled(path, lambda: build_model(config, shape, normalisation), frozenset({"config"}))
+    if _tree_of(file.metadata["config"]) != tree:
+        raise VqkitError(f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was changed")
+    artifact = Artifact(config, network.eval(), tree["data"])
+    if artifact.content_id != checked.content_id:
+        raise VqkitError(f"{path} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} names")
+    coders, problems = load_coders(folder, artifact.content_id, network.quantizer.codebook_sizes)
+    metrics, more = _metrics(folder / METRICS_FILE)
+    artifact = replace(artifact, coders=coders, metrics=metrics, problems=(*problems, *more))
+    return _with_prior(artifact, folder / PRIOR_FILE)
+
+
+def save_prior(artifact: Artifact, folder: Path) -> None:
+    """Write the prior beside the other files. VqkitError when that fails."""
+    prior = artifact.wanted_prior()
+    header = {
+        "format": "vqkit-prior",
+        "format_version": FORMAT_VERSION,
+        "content_id": artifact.content_id,
+        "classes": prior.classes,
+        "has_captions": prior.has_captions,
+        "metrics": prior.metrics,
+        "config": prior.config.model_dump(mode="json"),
+    }
+    write_tensors(folder / PRIOR_FILE, prior.network.state_dict(), {"prior": json.dumps(header)})
+
+
+def filled(path: Path, build: Callable[[], ModuleT], keys: frozenset[str]) -> tuple[ModuleT, TensorFile]:
+    """A module with the weights of a file; sizes are known from the settings before any memory is taken.
+
+    VqkitError for a file whose names, shapes or types are not those of the module.
+    """
+    try:
+        with torch.device("meta"):
+            expected = {name: (value.dtype, tuple(value.shape)) for name, value in build().state_dict().items()}
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise VqkitError(f"cannot read {path}: its settings describe a network that cannot be built") from error
+    num_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
+    _check_size(path, num_bytes)
+    file = read_tensors(path, num_bytes, keys)
+    found = {name: (value.dtype, tuple(value.shape)) for name, value in file.tensors.items()}
+    if found != expected:
+        wrong = sorted(set(found.items()) ^ set(expected.items()), key=lambda pair: pair[0])[0][0]
+        raise VqkitError(f"{path} does not fit its settings (tensor {wrong}); one of the two was replaced")
+    module = build()
+    module.load_state_dict(file.tensors)
+    return module, file
+
+
+def _check_size(path: Path, num_bytes: int) -> None:
+    """VqkitError for a file that cannot hold what its settings describe, before a network of that size is built."""
+    try:
+        there = path.stat().st_size
+    except OSError as error:
+        raise VqkitError(f"cannot read {path}: {reason(error)}") from error
+    if there < num_bytes:
+        raise VqkitError(f"{path} does not fit its settings: {num_bytes} bytes of weights are needed, it has {there}")
+
+
+def _checked(tree: dict[str, Any], path: Path) -> _Config:
+    try:
+        return _Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise VqkitError(f"cannot read {path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+def _tree_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _metrics(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if not path.exists():
+        return {}, ()
+    try:
+        return read_json(path), ()
+    except VqkitError as error:
+        return {}, (f"{error}; the figures are not shown",)
+
+
+def _with_prior(artifact: Artifact, path: Path) -> Artifact:
+    if not path.exists():
+        return artifact
+    try:
+        return replace(artifact, prior=_load_prior(path, artifact))
+    except VqkitError as error:
+        return replace(artifact, problems=(*artifact.problems, f"{error}; the model is used without its prior"))
+
+
+def _load_prior(path: Path, artifact: Artifact) -> Prior:
+    """VqkitError for a file that is damaged, or was trained on the codes of another model."""
+    try:
+        # The settings of the network decide how large the file may be, and they are in its header.
+        header = json.loads(read_header(path)["prior"])
+        if header["format_version"] != FORMAT_VERSION:
+            raise VqkitError(f"{path} has format version {header['format_version']}; this vqkit reads {FORMAT_VERSION}")
+        if header["content_id"] != artifact.content_id:
+            raise VqkitError(f"{path} was trained on the codes of another model; delete it and run vqkit train-prior")
+        config = from_tree(header["config"], str(path), PriorConfig)
+        classes = tuple(map(str, header["classes"]))
+        captions = bool(header["has_captions"])
+        network, file = filled(
+            path,
+            lambda: build_prior_network(config, artifact.network, len(classes), captions),
+            frozenset({"prior"}),
+        )
+        if json.loads(file.metadata["prior"]) != header:
+            raise VqkitError(f"{path} changed while it was read")
+        return Prior(config, network.eval(), classes, dict(header["metrics"]))
+    except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise VqkitError(f"cannot read the prior {path}: {reason(error)}") from error
+

@@ -1,0 +1,66 @@
+"""All settings of a run: the general sections joined with those of every kind of signal.
+
+`Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal is one more member of
+each union below.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
+
+from .config.base import Root, Section, Share
+from .config.prior import PriorNetworkConfig
+from .config.quantizers import QuantizerConfig, VQConfig
+from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConfig
+from .signals.image import config as image
+
+DataConfig: TypeAlias = image.DataConfig
+NetworkConfig: TypeAlias = image.NetworkConfig
+
+
+class ModelConfig(Section):
+    network: NetworkConfig = image.PatchConfig()
+    """encoder and decoder: conv, patch or mlp"""
+    quantizer: QuantizerConfig = VQConfig()
+    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, residual, product or hierarchical"""
+    variational: bool = False
+    """the encoder predicts a mean and a variance and training samples latents from them, weighed by losses.kl"""
+    transform: TransformConfig = TransformConfig()
+    """map between the latents and the quantizer"""
+
+
+class Config(Root):
+    """Everything that training an autoencoder needs beside the data."""
+
+    recipe_folder: ClassVar[str] = "recipes"
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    """of everything random: weights, splits, order, augmentation, noise"""
+    data: DataConfig = image.DataConfig()
+    model: ModelConfig = ModelConfig()
+    losses: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    coder: CoderConfig = CoderConfig()
+
+
+class PriorConfig(Root):
+    """Everything that training a prior needs beside the artifact."""
+
+    recipe_folder: ClassVar[str] = "recipes/prior"
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    """of weights, order of the items, orders of codes, dropped conditions"""
+    condition: Literal["auto", "none", "class", "caption"] = "auto"
+    """what codes are conditioned on: the class or the caption of their item, or nothing; auto = caption, else class, if
+    DATA has them"""
+    condition_dropout: Share = 0.1
+    """share of the items whose condition is left out, so that the prior works without one, and for guidance"""
+    random_order: Share = 0.5
+    """share of the items whose codes come in a random order, for completing, varying and drawing many at once; the
+    rest come in the order that likelihoods are counted in"""
+    augment: dict[str, Any] = {}
+    """settings of data.augment, of the model's own kind of signal, for the items before they become codes"""
+    network: PriorNetworkConfig = PriorNetworkConfig()
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,88 @@
+"""Settings that only images have: what is read from files, what is changed in training, which networks there are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias, Union
+
+from pydantic import Field
+
+from ...config.base import Byte, Count, NonNegative, Section, Share, Side
+from ...config.sections import DataSection
+
+
+class AugmentConfig(Section):
+    shift: Annotated[int, Field(ge=0)] = 0
+    """largest random shift in pixels, edges repeated; 0 = off"""
+    flip: bool = False
+    """mirror half of the images left to right"""
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """smallest side of a random crop as a share of the image, resized back; 1 = off"""
+    colour: Share = 0.0
+    """strength of random brightness, contrast and saturation; 0 = off"""
+
+
+class NoiseConfig(Section):
+    sigma: NonNegative = 0.0
+    """largest deviation of Gaussian noise on what the encoder sees, in levels of 0 to 255, the target being the clean
+    image; every image has its own, from 0 on; 0 = no noise of any kind"""
+    others: Share = 0.4
+    """share of the noisy images with another kind: shot noise, salt and pepper, speckle, JPEG or missing blocks"""
+    clean: Share = 0.05
+    """share of the images that stay clean, so that those are left as they are"""
+
+
+class DataConfig(DataSection):
+    signal: Literal["image"] = "image"
+    """the kind of signal, which decides what may follow"""
+    image_size: tuple[Side, Side] | None = None
+    """height and width that the model sees; null = the size that all images share"""
+    channels: Literal[1, 2, 3, 4] | None = None
+    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; null = what most of the images have, without alpha"""
+    fit: Literal["crop", "resize", "patches"] = "crop"
+    """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides, patches =
+    patches of image_size from all over each, at full resolution, as many as fit in max_memory_mb"""
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
+    """RGB colour laid under transparent pixels when alpha is not kept"""
+    augment: AugmentConfig = AugmentConfig()
+    noise: NoiseConfig = NoiseConfig()
+
+
+class ConvConfig(Section):
+    """The strided network of van den Oord et al. 2017 (arXiv 1711.00937, section 4.1)."""
+
+    kind: Literal["conv"] = "conv"
+    width: Count = 128
+    """channels of the hidden layers"""
+    num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 2
+    """strided layers; each halves height and width"""
+    num_blocks: Annotated[int, Field(ge=0, le=64)] = 2
+    """residual blocks at the latent grid, on either side"""
+
+
+class MLPConfig(Section):
+    """Fully connected encoder and decoder on flattened images, as in the classic tutorials."""
+
+    kind: Literal["mlp"] = "mlp"
+    widths: tuple[Count, ...] = Field(default=(512,), min_length=1)
+    """hidden widths of the encoder; the decoder mirrors them"""
+    grid: tuple[Count, Count] = (7, 7)
+    """the latents are arranged as a grid of this height and width"""
+
+
+class PatchConfig(Section):
+    """Space-to-depth, residual blocks at the latent grid, depth-to-space: nearly all work at low resolution."""
+
+    kind: Literal["patch"] = "patch"
+    patch_size: Annotated[int, Field(ge=1, le=64)] = 4
+    """side in pixels of the square that becomes one latent"""
+    width: Count = 128
+    """channels of the residual blocks"""
+    expansion: Annotated[int, Field(ge=1, le=16)] = 2
+    """channels inside of a block, as a multiple of width"""
+    encoder_blocks: Annotated[int, Field(ge=0, le=64)] = 2
+    """residual blocks before the quantizer"""
+    decoder_blocks: Annotated[int, Field(ge=0, le=64)] = 2
+    """residual blocks after the quantizer"""
+
+
+NetworkConfig: TypeAlias = Annotated[Union[ConvConfig, PatchConfig, MLPConfig], Field(discriminator="kind")]

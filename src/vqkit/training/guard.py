@@ -1,0 +1,335 @@
+"""Guards that watch a run: divergence stops it, a codebook that collapses is said at once and cured if possible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config.sections import TrainConfig
+from ..errors import TrainingDiverged, VqkitError
+from ..metrics import code_counts, code_entropy, code_figures, perplexity, usage
+from ..model.quantizers.base import Bottleneck, Quantizer
+from ..model.quantizers.simvq import SimVQ
+from ..model.quantizers.vq import VectorQuantizer
+from .checkpoint import find_checkpoint
+from .engine import Engine, full
+from .remedies import Remedies
+
+# Steps in which codes are counted before anybody looks at the counts.
+SLICE = 10
+# Slices in the window that slides over training: what is judged are the codes of the last SLICE * SLICES steps.
+SLICES = 4
+# Steps in which a codebook must have moved, and after which ranks compare theirs.
+MOVEMENT_EVERY = 50
+# Usage, as a share of what uniform draws reach, below which a codebook has collapsed.
+LOW_USAGE = 0.5
+# Normalised entropy below which it has, even if every code occurs now and then.
+LOW_ENTROPY = 0.1
+# Of the best usage so far; what is below is falling.
+FALLEN = 0.8
+# An alarm ends this far above the level at which it began, so that it does not flicker.
+HYSTERESIS = 1.1
+# Commitment over the variance of the codes in use: latents are three times as far from the codes as these spread.
+RUNAWAY = 10.0
+# Dead codes that a message names.
+NAMED = 8
+
+
+class BrokenCodebook(VqkitError):
+    """A codebook that cannot learn: nothing moves it, or ranks hold different ones. No remedy cures it."""
+
+
+class Event(NamedTuple):
+    """Something to say and to log. level: warning (a problem), action (a remedy) or recovered (warnings are over)."""
+
+    level: str
+    message: str
+
+
+class Problem(NamedTuple):
+    """What is wrong, with which parts of the quantizer, and usage as a share of what could be reached."""
+
+    kind: str
+    message: str
+    parts: list[int]
+    share: float
+
+
+def check_finite(step: int, values: Mapping[str, float], folder: Path) -> None:
+    """TrainingDiverged naming the step and the first value that is not finite, if there is one.
+
+    folder: of the run, whose checkpoint is spoken of if there is one.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            kept = "; the last checkpoint is from before" if find_checkpoint(folder) else ""
+            raise TrainingDiverged(
+                f"training diverged at step {step}: {name} is {value}{kept}. "
+                "Try a lower train.lr, or train.clip_norm=1"
+            )
+
+
+def reachable_usage(draws: float, size: int) -> float:
+    """Usage that so many uniform draws reach on average: 1 - exp(-n / K)."""
+    return 1.0 - math.exp(-draws / size)
+
+
+@dataclass
+class Memory:
+    """All that the guard remembers besides tensors; plain values, so that a checkpoint holds them exactly."""
+
+    filled: int = 0
+    """slices of the window that hold counts"""
+    alarm: bool = False
+    """a problem has been said, and is not over"""
+    best: list[float] = field(default_factory=list)
+    """best usage of each part, as a share of what could be reached"""
+    share_then: float = 0.0
+    """that of the worst part at the last remedy"""
+    commitment: float = 0.0
+    """sum of the term over the open slice"""
+    ratio: float = math.inf
+    """commitment over the variance of the codes, when last looked at"""
+    travelled: float = 0.0
+    """sum of the learning rates since the codebooks were last compared"""
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Guard:
+    """Watches the codes of a training run over a sliding window, and acts when a codebook collapses.
+
+    `add` takes the codes of every forward pass and `check` follows every step: it returns events. `figures` are those
+    of the last full window. The trainer multiplies loss weights by `remedies.factors` and the learning rate by
+    `remedies.lr_factor`. Decisions rest on numbers summed over ranks, hence are the same on each.
+
+    mode: 'off' makes figures only, 'warn' says what is wrong, 'act' applies remedies (see Remedies) one at a time.
+    """
+
+    def __init__(self, quantizer: Bottleneck, settings: TrainConfig, engine: Engine) -> None:
+        self.mode, self.engine, self.per_codebook = settings.guard, engine, quantizer.per_codebook
+        # A codebook that several places share is alive if any of them uses it: stages of one size each take their own.
+        parts, self.places = quantizer.parts(), quantizer.places()
+        self.parts: list[Quantizer] = [parts[places[0]] for places in self.places]
+        shape = (quantizer.num_codebooks, quantizer.codebook_size)
+        self.open = torch.zeros(shape, dtype=torch.int32, device=engine.device)  # of this rank; the rest is of all
+        self.window = torch.zeros(SLICES, *shape, dtype=torch.int32, device=engine.device)
+        self.snapshots: dict[int, Tensor] = {}
+        self.memory = Memory(best=[0.0] * len(self.parts))
+        self.remedies = Remedies(self.parts)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window; empty before."""
+        return self.memory.figures
+
+    def add(self, codes: Tensor) -> None:
+        """Count codes (B, Q, *grid); -1 is padding."""
+        self.open += code_counts(codes, self.open.shape[1])
+
+    def check(self, step: int, row: Mapping[str, float], weights: Mapping[str, float], progress: float) -> list[Event]:
+        """What there is to say after finished step `step`, whose terms (with their `weights`) and `lr` are in `row`.
+
+        Errors: BrokenCodebook, unless the guard is off.
+        """
+        self.memory.travelled += row["lr"]
+        self.memory.commitment += row.get("loss/commitment", 0.0)
+        if step % SLICE:
+            return []
+        self._close_slice(row, weights)
+        if self.mode == "off":
+            return []
+        if step % MOVEMENT_EVERY == SLICE:  # not at zero: k-means moves codes before anything learns
+            self._check_movement(step)
+        return self._react(step, progress) if self.memory.filled == SLICES else []
+
+    # ------------------------------------------------------------------------------------------------------- figures
+
+    def _close_slice(self, row: Mapping[str, float], weights: Mapping[str, float]) -> None:
+        memory = self.memory
+        self.window = self.window.roll(1, 0)
+        self.window[0] = self.engine.sum(self.open.clone())
+        self.open.zero_()
+        memory.filled = min(memory.filled + 1, SLICES)
+        commitment, memory.commitment = memory.commitment / SLICE, 0.0
+        if memory.filled == SLICES:
+            memory.figures = code_figures(self.per_codebook(self.window.sum(0)))
+            # Not commitment over reconstruction: that is a logarithm or a likelihood with some distortions, of any sign
+            # and size. The codes' variance has the unit of commitment whatever the distortion and the scale of latents.
+            spread = self._variance_of_codes()
+            if commitment and spread:
+                memory.figures["commitment_ratio"] = commitment / spread
+            reconstruction = weights["reconstruction"] * row["loss/reconstruction"]
+            if commitment and reconstruction > 0:
+                memory.figures["commitment_to_reconstruction"] = weights["commitment"] * commitment / reconstruction
+
+    def _variance_of_codes(self) -> float:
+        """Of a channel of the codes as often as they are used, mean over the learned codebooks; 0 if there are none."""
+        found = []
+        for part, counts in zip(self.parts, self.per_codebook(self.window.sum(0)), strict=True):
+            if isinstance(part, VectorQuantizer):
+                used, counts = (counts > 0).cpu(), counts.cpu().double()
+                codebook = full(part.codebook)[used].double()
+                codebook = F.normalize(codebook, dim=1) if part.config.distance == "cosine" else codebook
+                shares = counts[used] / counts.sum().clamp(min=1)
+                mean = shares @ codebook
+                found.append(float((shares @ (codebook - mean).square()).mean()))
+        return sum(found) / len(found) if found else 0.0
+
+    # ------------------------------------------------------------------------------------------------------ judgement
+
+    def _react(self, step: int, progress: float) -> list[Event]:
+        """Nothing, a warning, or one remedy; then the window fills anew, which is the pause in which it can work."""
+        memory, problem = self.memory, self._problem()
+        if problem is None:
+            return self._recovered() if memory.alarm else []
+        if problem.kind == "recovering":
+            return []
+        if self.mode == "act":
+            if memory.share_then and problem.share > 1.1 * memory.share_then:
+                memory.share_then = problem.share  # the last remedy still works
+                return []
+            done = self.remedies.apply(problem.kind, problem.parts, step, progress)
+            if done:
+                memory.alarm, memory.share_then, memory.filled = True, max(problem.share, 1e-9), 0
+                if self.remedies.restarted_at == step:
+                    self.snapshots.clear()
+                return [Event("action", f"{problem.message}; remedy: {done}")]
+        if memory.alarm and (self.mode == "warn" or self.remedies.exhausted):
+            return []
+        memory.alarm, self.remedies.exhausted = True, True
+        advice = "no remedy is left" if self.mode == "act" else "train.guard=act would act"
+        return [Event("warning", f"{problem.message}; {advice}")]
+
+    def _recovered(self) -> list[Event]:
+        self.memory.alarm, self.memory.share_then = False, 0.0
+        self.remedies.rest()
+        return [Event("recovered", f"usage of the codes is back at {self.memory.figures['usage']:.0%}")]
+
+    def _problem(self) -> Problem | None:
+        """The worst that the window shows, None if there is nothing to say."""
+        memory, total = self.memory, self.per_codebook(self.window.sum(0))
+        newest, oldest = self.per_codebook(self.window[0]), self.per_codebook(self.window[-1])
+        margin = HYSTERESIS if memory.alarm else 1.0
+        found: dict[str, list[int]] = {"collapsed": [], "recovering": [], "falling": []}
+        shares = [_share(counts) for counts in total]
+        for index, share in enumerate(shares):
+            memory.best[index] = max(memory.best[index], share)
+            if _is_low(total[index], margin):
+                rising = _share(newest[index]) > 1.1 * _share(oldest[index])
+                found["recovering" if rising else "collapsed"].append(index)
+            elif share < margin * FALLEN * memory.best[index]:
+                found["falling"].append(index)
+        ratio, before = memory.figures.get("commitment_ratio", 0.0), memory.ratio
+        memory.ratio = ratio
+        if found["collapsed"]:
+            message = self._usage_message("collapsed", found["collapsed"], total)
+            return Problem("collapsed", message, found["collapsed"], min(shares))
+        if ratio > RUNAWAY and ratio > before:
+            message = f"latents run away from the codes: commitment is {ratio:.0f} times the variance of the codes"
+            return Problem("runaway", message, [], min(shares))
+        if found["recovering"]:  # on its own: no reason to act, and none to call off an alarm
+            return Problem("recovering", "", found["recovering"], min(shares))
+        if found["falling"]:
+            message = self._usage_message("is losing codes", found["falling"], total)
+            return Problem("falling", message, found["falling"], min(shares))
+        return None
+
+    def _usage_message(self, what: str, parts: list[int], totals: list[Tensor]) -> str:
+        index = min(parts, key=lambda part: _share(totals[part]))
+        counts = totals[index]
+        dead = (counts == 0).nonzero()[:, 0].tolist()
+        names = f"; dead: {', '.join(map(str, dead[:NAMED]))}{', ...' if len(dead) > NAMED else ''}" if dead else ""
+        name = f"codebook {self.places[index][0]}" if len(self.parts) > 1 else "the codebook"
+        return (
+            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over {SLICE * SLICES} steps, "
+            f"perplexity {perplexity(counts[None]):.1f}{names}"
+        )
+
+    # ------------------------------------------------------------------------------------------------------- movement
+
+    @torch.no_grad()
+    def _check_movement(self, step: int) -> None:
+        """Every learned codebook must have moved since the last check, and be the same on all ranks."""
+        used = self.per_codebook(self.window.sum(0))
+        for index, part in enumerate(self.parts):
+            if not isinstance(part, VectorQuantizer | SimVQ):
+                continue  # fixed by design
+            print_, size = fingerprint(part)
+            self._check_ranks(index, print_, step)
+            before = self.snapshots.get(index)
+            self.snapshots[index] = print_
+            # below the resolution of float32 nothing moves: lr is zero at the end of some schedules
+            if before is None or self.memory.travelled < 1e-5 * size:
+                continue
+            # Weighed by use: codes that nobody uses rest, and those that are revived jump in a broken codebook too.
+            weights = used[index].cpu() if isinstance(part, VectorQuantizer) else torch.ones(len(print_))
+            still = (before == print_).all(1)
+            if int(weights[still].sum()) > 0.5 * int(weights.sum()):
+                raise BrokenCodebook(
+                    f"codebook {self.places[index][0]} received neither a gradient nor a moving average in "
+                    f"{MOVEMENT_EVERY} steps before step {step}: it is not in the optimiser, or cut off from the loss "
+                    "(losses.codebook=0 with update=gradient does that)"
+                )
+        self.memory.travelled = 0.0
+
+    def _check_ranks(self, index: int, print_: Tensor, step: int) -> None:
+        ranks = self.engine.world_size
+        if ranks == 1:
+            return
+        mine = torch.zeros(ranks, print_.shape[1], dtype=torch.float64)
+        mine[self.engine.rank] = print_.sum(0)
+        sums = self.engine.sum(mine.to(self.engine.device)).cpu()
+        # ranks on unlike processors may add up in another order, so not to the last bit
+        if bool(((sums - sums[0]).abs() > 1e-12 * print_.abs().sum()).any()):
+            raise BrokenCodebook(
+                f"codebook {self.places[index][0]} is not the same on all ranks at step {step}: their statistics or "
+                "gradients are no longer exchanged"
+            )
+
+    # ----------------------------------------------------------------------------------------------------- checkpoint
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values that `restore` takes; every rank must call it."""
+        tensors = {"open": self.engine.sum(self.open.clone()), "window": self.window}
+        tensors |= {f"snapshot.{index}": value for index, value in self.snapshots.items()}
+        return tensors, {"memory": asdict(self.memory), "remedies": self.remedies.state()}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go back to a state, to the bit."""
+        self.window.copy_(tensors["window"])
+        if self.engine.is_main:  # the counts of all ranks, once
+            self.open.copy_(tensors["open"])
+        names = [name for name in tensors if name.startswith("snapshot.")]
+        self.snapshots = {int(name.removeprefix("snapshot.")): tensors[name] for name in names}
+        self.memory = Memory(**values["memory"])
+        self.remedies.restore(values["remedies"])
+
+
+def _share(counts: Tensor) -> float:
+    """Usage of one codebook, counts (K,), as a share of what uniform draws reach; 1 without any draw."""
+    draws = int(counts.sum())
+    return usage(counts[None]) / reachable_usage(draws, len(counts)) if draws else 1.0
+
+
+def _is_low(counts: Tensor, margin: float) -> bool:
+    """Whether codes (K,) are so few, or one so frequent, that the codebook has collapsed."""
+    if not counts.any():
+        return False
+    return _share(counts) < margin * LOW_USAGE or code_entropy(counts[None]) < margin * LOW_ENTROPY
+
+
+def fingerprint(part: VectorQuantizer | SimVQ) -> tuple[Tensor, float]:
+    """What a part has learned, (rows, d), on two fixed random axes: (rows, 2) float64; and its root mean square.
+
+    A row that moves at all moves there; it takes less room than the codes, of which there may be a million.
+    """
+    learned = full(part.codebook if isinstance(part, VectorQuantizer) else part.map.weight)
+    axes = torch.randn(learned.shape[1], 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return learned.double() @ axes, float(learned.square().mean().sqrt())

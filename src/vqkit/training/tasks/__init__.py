@@ -1,0 +1,1 @@
+"""One file for each thing that can be trained; all of them run through `training.loop`."""

@@ -1,0 +1,192 @@
+"""Training a prior on the codes of an artifact."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...artifact.record import Artifact
+from ...data.dataset import Batch, Dataset
+from ...errors import VqkitError
+from ...model.autoencoder import channels_last
+from ...model.quantizers.base import rank as this_rank
+from ...model.quantizers.base import ranks
+from ...prior.network import Condition, PriorNetwork
+from ...prior.prior import build_prior_network, caption_bytes, code_vectors
+from ...settings import PriorConfig
+from ..task import Phase, Task
+
+# Validation items of one pass: more would cost a tenth of short runs.
+MAX_VALIDATED = 1024
+
+
+class PriorOutput(NamedTuple):
+    """terms: nats a code, `causal` in the canonical order and `any_order` in random ones; codes (B, Q, *grid)."""
+
+    terms: dict[str, Tensor]
+    codes: Tensor
+
+
+class Labelled(NamedTuple):
+    """Items, and for each the row of its label."""
+
+    items: Batch
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What codes are conditioned on: a row of numbers for each item, and what the numbers mean.
+
+    rows: (N,) int64 class numbers, (N, bytes) uint8 captions, or (N, 0) for nothing. classes: names by number, empty
+    without classes. has_captions: whether rows are bytes of captions.
+    """
+
+    rows: Tensor
+    classes: tuple[str, ...] = ()
+    has_captions: bool = False
+
+    @classmethod
+    def of(cls, data: Dataset, config: PriorConfig) -> Labels:
+        """Those of a data set. VqkitError when it has not got what config.condition wants."""
+        wanted = config.condition
+        if wanted == "auto" and data.captions:
+            wanted = "caption"
+        elif wanted == "auto":
+            wanted = "class" if data.groups else "none"
+        if wanted == "caption":
+            if not data.captions:
+                raise VqkitError(f"{data.name} has no captions; set condition=class or none")
+            length = config.network.caption_bytes
+            return cls(torch.stack([caption_bytes(text, length) for text in data.captions]), has_captions=True)
+        if wanted == "class":
+            if not data.groups:
+                raise VqkitError(f"{data.name} has no classes; set condition=none")
+            classes = tuple(sorted(set(data.groups)))
+            numbers = {name: number for number, name in enumerate(classes)}
+            return cls(torch.tensor([numbers[name] for name in data.groups]), classes)
+        return cls(torch.zeros(len(data), 0, dtype=torch.uint8))
+
+    def condition(self, rows: Tensor) -> Condition:
+        """Rows of some items -> what the network takes."""
+        if self.has_captions:
+            return Condition(captions=rows)
+        return Condition(classes=rows) if self.classes else Condition()
+
+    def dropped(self, rows: Tensor, drop: Tensor) -> Tensor:
+        """Rows with those of `drop` (B,) bool replaced by what stands for nothing."""
+        if self.has_captions:
+            return rows.masked_fill(drop[:, None], 0)
+        return rows.masked_fill(drop, len(self.classes)) if self.classes else rows
+
+
+class PriorTask(Task):
+    """Predict codes from codes: in the canonical order, and in random ones."""
+
+    def __init__(self, artifact: Artifact, data: Dataset, config: PriorConfig) -> None:
+        self.artifact = artifact
+        self.data = data.for_codes(config.augment)
+        self.all_settings = config
+        self.seed = config.seed
+        self.settings = config.train
+        self.labels = Labels.of(data, config)
+        self.canonical = self.build().layout.canonical[0]  # (L,)
+        self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id}
+        self.phases = (Phase("prior", self._forward, self._weights),)
+        # The autoencoder on the device of training: a copy of its own, the artifact stays where it is.
+        self._encoder = artifact.network
+
+    def config(self) -> dict[str, Any]:
+        return self.all_settings.model_dump(mode="json")
+
+    def build(self) -> PriorNetwork:
+        model = self.artifact.network
+        labels = self.labels
+        network = build_prior_network(self.all_settings, model, len(labels.classes), labels.has_captions)
+        network.start_from(code_vectors(model), torch.Generator().manual_seed(self.seed))
+        return network
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        return list(cast(PriorNetwork, model).blocks)
+
+    def title(self, model: nn.Module) -> str:
+        conditions = "captions" if self.labels.has_captions else f"{len(self.labels.classes) or 'no'} classes"
+        length = cast(PriorNetwork, model).layout.length
+        return f"{self.data.name}: {len(self.data.splits['train'])} training items of {length} codes, {conditions}"
+
+    def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Labelled]:
+        found = self.data.train(start_step, self.settings.batch_size, self.seed, rank, world_size)
+        return map(self._labelled, found)
+
+    def validation_batches(self) -> Iterator[Labelled]:
+        size = self.settings.batch_size
+        found = self.data.split("validation", size)
+        return map(self._labelled, islice(found, -(-MAX_VALIDATED // size)))
+
+    def num_items(self, batch: Labelled) -> int:
+        return len(batch.rows)
+
+    def peak_weights(self) -> dict[str, float]:
+        return {"causal": 1.0, "any_order": 1.0}
+
+    def figures(self, output: PriorOutput, batch: Labelled) -> dict[str, Tensor]:
+        named = {"causal": "bits_per_code", "any_order": "bits_per_code_any_order"}
+        return {named[name]: term.detach() / math.log(2) for name, term in output.terms.items()}
+
+    def _labelled(self, items: Batch) -> Labelled:
+        return Labelled(items, self.labels.rows[torch.from_numpy(items.ids)])
+
+    def _weights(self, progress: float) -> dict[str, float]:
+        share = self.all_settings.random_order
+        return {"causal": 1.0 - share, "any_order": share}
+
+    def _forward(self, model: nn.Module, batch: Labelled, generator: torch.Generator | None) -> PriorOutput:
+        device = next(model.parameters()).device
+        codes = self._codes(batch.items, device)
+        rows = batch.rows.to(device)
+        order = self.canonical.to(device).expand(len(rows), -1)
+        real = None if batch.items.mask is None else codes.flatten(1) >= 0
+        if generator is None:
+            nats = model(codes.flatten(1), order, *self.labels.condition(rows))
+            return PriorOutput({"causal": _mean(nats, real)}, codes)
+        drop, random = self._draws(len(rows), order.shape[1], generator)
+        mixed = round(len(rows) * self.all_settings.random_order)
+        order = torch.cat([order[mixed:], random[:mixed]])
+        condition = self.labels.condition(self.labels.dropped(rows, drop))
+        nats = model(codes.flatten(1), order, *condition, self.settings.accumulate)
+        # The first rows of the batch come in the canonical order, as many as are not mixed.
+        parts = {"causal": slice(0, len(rows) - mixed), "any_order": slice(len(rows) - mixed, len(rows))}
+        terms = {
+            name: _mean(nats[part], None if real is None else real[part])
+            for name, part in parts.items()
+            if part.start < part.stop
+        }
+        return PriorOutput(terms, codes)
+
+    @torch.no_grad()
+    def _codes(self, items: Batch, device: torch.device) -> Tensor:
+        if next(self._encoder.parameters()).device != device:
+            self._encoder = copy.deepcopy(self.artifact.network).to(device)
+        values = items.values.to(device)
+        mask = None if items.mask is None else items.mask.to(device)
+        return self._encoder.encode(channels_last(self.artifact.normalisation.apply(values)), mask)
+
+    def _draws(self, count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which conditions are dropped (B,) bool, and random orders (B, L): this rank's share of those of all ranks."""
+        whole = count * ranks()
+        device = generator.device
+        drop = torch.rand(whole, generator=generator, device=device) < self.all_settings.condition_dropout
+        order = torch.rand(whole, length, generator=generator, device=device).argsort(1)
+        return drop.chunk(ranks())[this_rank()], order.chunk(ranks())[this_rank()]
+
+
+def _mean(nats: Tensor, real: Tensor | None) -> Tensor:
+    """Mean of nats (B, L) over the codes that are no padding."""
+    return nats.mean() if real is None else nats.sum() / real.sum()
