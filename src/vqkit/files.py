@@ -1,27 +1,55 @@
-"""Files that are either there in full or not at all."""
+"""Files that are written in full or not at all, and read within bounds."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+# A pipe that nobody writes to would keep `open` waiting; Windows has no such flag and needs another for bytes.
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to disk, and give it its name. Makes the folder.
 
-    Whatever fails, `path` is what it was before and nothing is left over. Errors: those of `write` and of the disk.
+    The file has the permissions that the umask leaves of rw-rw-rw-, whatever `write` made. Whatever fails, `path` is
+    what it was before and nothing is left over. Errors: those of `write` and of the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        mode = _create(temporary)
         write(temporary)
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
+            # Libraries that write to a file of their own and rename it leave it readable by its owner alone.
+            if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != mode:
+                os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _create(path: Path) -> int:
+    """Make an empty file; the permissions that it got. The umask itself can only be read by changing it."""
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -34,9 +62,37 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file, or a link to one, opened for reading; never waits.
+
+    OSError for everything else (folder, pipe, device, socket); its `strerror` says which.
+    """
+    handle = os.open(path, _READ_FLAGS)
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            kind = next((name for matches, name in _KINDS if matches(mode)), "something else")
+            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bounded(path: str | Path, limit: int) -> bytes:
+    """All bytes of a regular file. OSError as `open_regular`, and for more than `limit` bytes, which are not read."""
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it holds more than {limit} bytes", str(path))
+    return content
+
+
 def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
     """The path itself, or with the smallest number from 2 on behind its stem that is not taken."""
-    target, number = path, 2
+    target = path
+    number = 2
     while taken(target):
-        target, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+        target = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
     return target
