@@ -44,7 +44,7 @@ from .coding import (
     read_file,
 )
 from .config import Config, PriorConfig, from_tree
-from .data import Normalisation
+from .data import Normalisation, ValueRange
 from .errors import VqkitError
 from .files import write_text, write_whole
 from .forms import Images, as_batch, as_tensor
@@ -91,6 +91,14 @@ class Artifact:
     @property
     def channels(self) -> int:
         return int(self.data["channels"])
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """What became 0 and 255 of training images with values of more than 8 bits; None where there were none."""
+        if self.data.get("value_range") is None:
+            return None
+        low, high = self.data["value_range"]
+        return ValueRange(float(low), float(high), chosen=self.config.data.value_range is not None)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -291,7 +299,7 @@ class Artifact:
         return by_pieces(model, lambda part: encode(self.standardise(part)), padded, model.tile, model.tile_grid)
 
     def _batch(self, images: Images, *, exact: bool = False) -> Tensor:
-        return as_batch(images, self.channels, self.config.data.background, exact=exact)
+        return as_batch(images, self.channels, self.config.data.background, self.value_range, exact=exact)
 
     # ------------------------------------------------------------------------------------------------------- files
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from .base import Byte, Count, NonNegative, Positive, Section, Share, Side
+from .base import Byte, Count, Finite, NonNegative, Positive, Section, Share, Side
 from .quantizers import QuantizerConfig, VQConfig
 
 
@@ -32,6 +32,12 @@ class NoiseConfig(Section):
     """share of the images that stay clean, so that those are left as they are"""
 
 
+def _rises(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value is not None and not 0 < value[1] - value[0] < float("inf"):
+        raise ValueError("the first value must be the smaller one")
+    return value
+
+
 class DataConfig(Section):
     image_size: tuple[Side, Side] | None = None
     """height and width that the model sees; null = the size that all images share"""
@@ -42,6 +48,15 @@ class DataConfig(Section):
     patches of image_size from all over each, at full resolution, as many as fit in max_memory_mb"""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """RGB colour laid under transparent pixels when alpha is not kept"""
+    value_range: Annotated[tuple[Finite, Finite] | None, AfterValidator(_rises)] = None
+    """values of more than 8 bits (16-bit and float files, arrays) that become black and white, others are clipped;
+    null = found from the whole set"""
+    frames: Literal["first", "all"] = "first"
+    """of animations and files with several pages: the first image, or all, which then stay in one split"""
+    layout: Literal["NHW", "NHWC", "NCHW", "HWC", "CHW"] | None = None
+    """what the dimensions of an array are: N images, C channels, height, width; null = as its shape says"""
+    near_duplicates: bool = False
+    """also keep images that look the same (scaled, recompressed) in one split, not only those of equal pixels"""
     validation: Share = 0.05
     """share of the images held out to watch training and to choose"""
     test: Share = 0.05
@@ -50,6 +65,8 @@ class DataConfig(Section):
     noise: NoiseConfig = NoiseConfig()
     max_memory_mb: Count = 2048
     """sets that are larger than this as uint8 are streamed from disk by worker processes"""
+    max_bytes: Count | None = None
+    """what a compressed file may unpack to, in bytes; null = a quarter of the memory"""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 2
     """worker processes for streamed sets"""
 
