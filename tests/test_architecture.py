@@ -17,7 +17,7 @@ ALLOWED = {
         "errors": "",
         "files": "",
         "config": "errors",
-        "data": "config errors",
+        "data": "config errors files",
         "model": "config errors",
         "metrics": "",
         "coding": "errors",

@@ -10,20 +10,29 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .data import ValueRange
 from .data.images import Target, convert
 
 Images: TypeAlias = "Image.Image | Sequence[Image.Image] | np.ndarray | Tensor"
 
 
-def as_batch(images: Images, channels: int, background: tuple[int, int, int], *, exact: bool = False) -> Tensor:
+def as_batch(
+    images: Images,
+    channels: int,
+    background: tuple[int, int, int],
+    value_range: ValueRange | None = None,
+    *,
+    exact: bool = False,
+) -> Tensor:
     """Any accepted form -> (B, C, H, W), uint8 or float in [0, 255]; see Artifact. ValueError for all others.
 
-    exact: uint8, and ValueError also for images that lose anything, as far as an image that is loaded still tells.
+    value_range: of PIL images with more than 8 bits a value. exact: uint8, and ValueError also for images that lose
+    anything, as far as an image that is loaded still tells.
     """
     if isinstance(images, Image.Image):
         images = [images]
     if isinstance(images, (list, tuple)):
-        target = Target(None, channels, background, exact=exact)
+        target = Target(None, channels, background, exact=exact, value_range=value_range)
         arrays = [convert(image, target) for image in images]
         if not arrays:
             raise ValueError("there are no images")

@@ -57,6 +57,8 @@ def train(
     data = open_images(source, config.data, config.seed)
     _prepare(folder, config)
     if display and _is_main():
+        for note in (*data.notes, *data.range_in_words()):
+            display.message(note)
         for bad in data.bad:
             display.message(f"skipped {bad.name}: {bad.reason}")
     result = fit(data, config, folder, display)

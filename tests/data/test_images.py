@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vqkit.data import load_picture
-from vqkit.data.images import fit_picture, patches, probe
+from vqkit.data.images import fit_picture, patches, survey_file
 from vqkit.errors import VqkitError
 
 
@@ -195,7 +195,7 @@ def test_exif_rotation(astronaut: Image.Image, orientation: int, kind: str) -> N
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(stored, kind, exif=exif)
-    assert probe(io.BytesIO(content)).size == (40, 64)
+    assert survey_file(io.BytesIO(content)).headers[0].size == (40, 64)
     assert close(load_picture(content), np.asarray(upright), 3 if kind == "jpeg" else 0)
 
 
@@ -222,7 +222,7 @@ def test_documents_under_the_name_of_a_picture_are_not_run(tmp_path: Path, astro
     with pytest.raises(VqkitError, match="picture.png: not a picture"):
         load_picture(tmp_path / "picture.png")
     with pytest.raises(Image.UnidentifiedImageError), (tmp_path / "picture.png").open("rb") as file:
-        probe(file)
+        survey_file(file)
 
 
 def bomb(side: int = 20000) -> bytes:

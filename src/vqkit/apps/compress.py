@@ -194,7 +194,8 @@ def _coded(artifact: Artifact, codec: Codec, images: Sequence[np.ndarray]) -> li
 
 def _load(artifact: Artifact, codec: Codec, source: Path) -> tuple[np.ndarray | None, str | None]:
     try:
-        image = load_picture(source, artifact.channels, artifact.config.data.background, exact=codec.lossless)
+        background = artifact.config.data.background
+        image = load_picture(source, artifact.channels, background, artifact.value_range, exact=codec.lossless)
         codec.grid((image.shape[0], image.shape[1]))
     except VqkitError as error:
         return None, str(error)

@@ -78,7 +78,7 @@ def open_for(artifact: Artifact, source: str | Path, split: str) -> ImageData:
     settings = artifact.config.data.model_copy(
         update={"image_size": artifact.size, "channels": artifact.channels, **shares}
     )
-    return open_images(source, settings, artifact.config.seed, artifact.normalisation)
+    return open_images(source, settings, artifact.config.seed, artifact.normalisation, artifact.value_range)
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def reconstruct(artifact: Artifact, files: Sequence[str | Path], folder: Path) -
         raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
     for source in sources:
         try:
-            original = load_picture(source, artifact.channels, artifact.config.data.background)
+            original = load_picture(source, artifact.channels, artifact.config.data.background, artifact.value_range)
         except VqkitError as error:
             yield Reconstruction(source, None, 0.0, 0.0, (0, 0), str(error))
             continue

@@ -48,15 +48,15 @@ def score(
     if max(len(classes), len(prompts)) > 1:
         raise VqkitError("files are scored under one class or prompt; score those of another in a second call")
     condition = prior.told(1, classes, prompts)
-    target = Target(artifact.size, artifact.channels, artifact.config.data.background, artifact.config.data.fit)
+    seen = artifact.config.data
+    target = Target(artifact.size, artifact.channels, seen.background, seen.fit, value_range=artifact.value_range)
     quantiles, held_out = np.array(prior.metrics.get("bits_quantiles") or []), prior.metrics.get("images")
     for file in files:
         try:
             with pillow_warnings():
                 pixels = decode(file, target)
         except Exception as error:  # see data.images.load_picture
-            why = "there is no such file" if isinstance(error, FileNotFoundError) else reason(error)
-            yield Score(file, error=f"cannot read {file}: {why}")
+            yield Score(file, error=f"cannot read {file}: {reason(error)}")
             continue
         surprise = prior.code_bits(artifact.encode(pixels), condition)[0].sum(0).numpy()
         bits = float(surprise.sum())

@@ -65,4 +65,4 @@ def picture(artifact: Artifact, path: str) -> np.ndarray:
     """The file as the model takes it, uint8 (H, W, C). VqkitError when it cannot be read."""
     from ..data import load_picture
 
-    return load_picture(path, artifact.channels, artifact.config.data.background)
+    return load_picture(path, artifact.channels, artifact.config.data.background, artifact.value_range)

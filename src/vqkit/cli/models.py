@@ -14,6 +14,7 @@ from .printing import Commands, plain, print_figures, progress_bar, write_new
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
+    from ..config import DataConfig
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,21 +151,50 @@ def _data(options: argparse.Namespace) -> int:
     from ..run import load_settings
 
     config = load_settings(options.data, options.recipe, options.settings)
-    data = open_images(options.data, config.data, config.seed)
+    try:
+        with progress_bar("decoding") as progress:
+            data = open_images(options.data, config.data, config.seed, max_bad=1.0, progress=progress)
+    except VqkitError:
+        _list_bad_files(options.data, config.data)
+        raise
     for key, value in data.describe().items():
         if key == "bad":
-            print(f"{'bad files':<14} {len(value)}")
-            for bad in value[:20]:
-                print(f"{'':<14} {bad['name']}: {bad['reason']}")
+            _print_bad([(bad["name"], bad["reason"]) for bad in value], len(data))
+        elif key == "value_range":
+            print(f"{'value range':<14} {value[0]:g} to {value[1]:g}")
         else:
             shown = value[::-1] if key == "size" else value  # the width first, as in all that is printed
             print(f"{key:<14} {plain(shown)}" + (" (width x height)" if key in ("size", "sizes") else ""))
+    for note in (*data.notes, *data.range_in_words()):
+        print(f"{'note':<14} {note}")
     sheet = Path(options.sheet or f"{Path(data.name).stem}-samples.png")
     if sheet.exists() and not options.sheet:
         print(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")
         return 0
     print(f"{'sample sheet':<14} {write_new(sheet, png_bytes(sample_sheet(data)), quiet=True)}")
     return 0
+
+
+def _list_bad_files(source: str, config: DataConfig) -> None:
+    """All bad files of a source that cannot be opened, as far as it can be read at all."""
+    from ..data import bad_files
+
+    with progress_bar("looking for bad files") as progress:
+        try:
+            bad, num_good = bad_files(source, config, progress)
+        except VqkitError:  # the source itself is the trouble, as the first error says
+            return
+    _print_bad([(each.name, each.reason) for each in bad], num_good)
+
+
+def _print_bad(bad: list[tuple[str, str]], num_good: int) -> None:
+    from ..data.sources import MAX_BAD
+
+    print(f"{'bad files':<14} {len(bad)}")
+    for name, reason in bad:
+        print(f"{'':<14} {name}: {reason}")
+    if len(bad) > MAX_BAD * (len(bad) + num_good):
+        print(f"{'':<14} more than {MAX_BAD:.0%} of all: training on them is refused until they are mended or removed")
 
 
 COMMANDS: Commands = {

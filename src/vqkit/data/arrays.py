@@ -5,24 +5,33 @@ from __future__ import annotations
 import ast
 import gzip
 import math
+import os
 import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
+from ..config import DataConfig
 from ..errors import VqkitError
+from ..files import open_regular
 from .images import MODES
+from .ranges import Extent, ValueRange
 from .splits import digest, pack
-from .stores import ArrayStore, Items, NumberedNames, delete_with, temporary_file
+from .stores import ArrayStore, Items, NumberedNames, Reading, delete_with, temporary_file
 
+# No deflate stream expands by more than this, so a larger promise in a header is a lie.
 _DEFLATE_LIMIT = 1032
-"""no deflate stream expands by more than this, so a larger promise in a header is a lie"""
 _CHUNK_BYTES = 1 << 26
+# Compressed arrays from this size on are unpacked to disk, not to memory.
+_LARGE_BYTES = 1 << 26
+# Types of numbers that images may have: truth values, whole numbers, floats.
+_NUMBERS = "buif"
 # What NumPy, zipfile and the parser of a header raise when they are fed something else than they expect.
 _BROKEN = (
     *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, NotImplementedError),
@@ -35,66 +44,140 @@ IDX_PARTS = (
 
 
 def array_items(
-    array: np.ndarray, kind: str, names: Sequence[str], where: str, mapped_from: Path | None = None
+    array: np.ndarray,  # (N, H, W) or (N, H, W, C)
+    kind: str,
+    names: Sequence[str],
+    where: str,
+    value_range: ValueRange | None = None,
+    *,
+    find_range: bool = False,
+    mapped: tuple[Path, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> Items:
-    """Items of an array (N, H, W) or (N, H, W, C), uint8 or float in [0, 1]. VqkitError if it is anything else."""
-    if array.ndim not in (3, 4) or array.ndim == 4 and not 1 <= array.shape[3] <= 4 or 0 in array.shape:
+    """Items of an array: uint8 as they are, other numbers scaled from `value_range`.
+
+    find_range: find one from all values where None is given. mapped: as of ArrayStore. VqkitError for what is no
+    images, for other types, and for values that are not finite or outside of the range.
+    """
+    array = array[..., None] if array.ndim == 3 else array
+    if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or 0 in array.shape:
         raise VqkitError(f"{where} must be images (N, H, W) or (N, H, W, C) with 1 to 4 channels, not {array.shape}")
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise VqkitError(f"{where} holds {array.dtype}; images must be uint8 or floats in [0, 1]")
-    store, digests = ArrayStore(array, mapped_from), []
-    array = store.array
+    if array.dtype.kind not in _NUMBERS:
+        raise VqkitError(f"{where} holds {array.dtype}; images must be whole numbers or floats")
+    is_wide = array.dtype != np.uint8
     step = max(1, _CHUNK_BYTES // max(1, array[0].nbytes))
-    for start in range(0, len(array), step):
-        if array.dtype.kind == "f":
-            _check_range(array[start : start + step], where)
-        digests += [digest(pixels.data) for pixels in store.chunk(start, start + step)]
+    try:
+        if is_wide and find_range and value_range is None:
+            value_range = _extent(array, step).range()
+        store = ArrayStore(array, value_range, mapped)
+        digests = [
+            digest(pixels.data) for start in range(0, len(array), step) for pixels in store.chunk(start, start + step)
+        ]
+    except ValueError as error:
+        raise VqkitError(f"cannot use {where}: {error}") from error
     height, width, channels = array.shape[1:]
-    counts = {MODES[channels]: len(array)}, {(height, width): len(array)}
-    return Items(kind, store, names, pack(digests), *counts)
+    items = Items(kind, store, names, pack(digests), {MODES[channels]: len(array)}, {(height, width): len(array)})
+    items.value_range = value_range if is_wide else None
+    return items
 
 
-def _check_range(values: np.ndarray, where: str) -> None:
-    low, high = float(values.min()), float(values.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise VqkitError(f"{where} holds NaN or infinite values")
-    if low < 0 or high > 1:
-        raise VqkitError(f"{where} holds floats from {low:g} to {high:g}; they must lie in [0, 1], or be uint8")
+def _extent(array: np.ndarray, step: int) -> Extent:
+    extent = Extent()
+    for start in range(0, len(array), step):
+        extent.add(array[start : start + step])
+    return extent
+
+
+# --------------------------------------------------------------------------------------------------------- layouts
+
+
+def layout_of(shape: tuple[int, ...], where: str) -> str:
+    """Names of the dimensions of an array of images: N images, H, W, C channels. VqkitError when there are several."""
+    if len(shape) == 3 and 0 not in shape:
+        readings = {"NHW": True, "HWC": shape[2] <= 4, "CHW": shape[0] in (3, 4)}
+    elif len(shape) == 4 and 0 not in shape:
+        readings = {"NHWC": shape[3] <= 4, "NCHW": shape[1] <= 4}
+    else:
+        readings = {}
+    possible = [layout for layout, fits in readings.items() if fits]
+    if not possible:
+        raise VqkitError(
+            f"{where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, not {shape}"
+        )
+    if len(possible) > 1:
+        choices = "; ".join(f"data.layout={layout}: {_in_words(layout, shape)}" for layout in possible)
+        raise VqkitError(f"{where} has the shape {shape}, which can be read in {len(possible)} ways: set {choices}")
+    return possible[0]
+
+
+def _in_words(layout: str, shape: tuple[int, ...]) -> str:
+    size = {name: length for name, length in zip(layout, shape, strict=True)}
+    count, channels = size.get("N", 1), size.get("C", 1)
+    return (
+        f"{count} image{'s' * (count > 1)} of {size['W']}x{size['H']} pixels (width x height), "
+        f"{channels} channel{'s' * (channels > 1)}"
+    )
+
+
+def arranged(array: np.ndarray, layout: str) -> np.ndarray:  # (N, H, W, C)
+    """A view of an array of this layout with its dimensions in the order of images. ValueError for another number."""
+    if array.ndim != len(layout):
+        raise ValueError(f"data.layout={layout} has {len(layout)} dimensions, the array has {array.ndim}")
+    missing = [name for name in "NHWC" if name not in layout]
+    expanded = np.expand_dims(array, tuple(range(array.ndim, array.ndim + len(missing))))
+    order = [*layout, *missing]
+    return expanded.transpose([order.index(name) for name in "NHWC"])
+
+
+def _laid_out(array: np.ndarray, kind: str, path: Path, where: str, mapped_from: Path | None, how: Reading) -> Items:
+    """Items of an array in the layout that the settings or its shape say."""
+    layout = how.config.layout or layout_of(array.shape, where)
+    arrange = partial(arranged, layout=layout)
+    try:
+        images = arrange(array)
+    except ValueError as error:
+        raise VqkitError(f"cannot use {where}: {error}") from error
+    mapped = None if mapped_from is None else (mapped_from, arrange)
+    names = NumberedNames(path.name, len(images))
+    items = array_items(images, kind, names, where, how.value_range, find_range=how.find_range, mapped=mapped)
+    items.notes.append(f"{where}: shape {array.shape} is read as {layout}, {_in_words(layout, array.shape)}")
+    return items
 
 
 # ------------------------------------------------------------------------------------------------------ npy, npz
 
 
-def read_npy(path: Path) -> Items:
+def read_npy(path: Path, how: Reading) -> Items:
     """Images in a .npy file, mapped from disk. VqkitError if it is broken, or pickled, or no images."""
     try:
-        with path.open("rb") as file:
-            _check_npy_header(file, path.stat().st_size, str(path))
+        with open_regular(path) as file:
+            _check_npy_header(file, os.fstat(file.fileno()).st_size, str(path))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _BROKEN as error:
         raise VqkitError(f"cannot read {path}: {_words(error)}") from error
-    return array_items(array, "npy", NumberedNames(path.name, len(array) if array.ndim else 0), str(path), path)
+    return _laid_out(array, "npy", path, str(path), path, how)
 
 
-def read_npz(path: Path, max_bytes: int) -> Items:
+def read_npz(path: Path, how: Reading) -> Items:
     """Images in a .npz file: its only array, or the one called images, x_train, x or arr_0.
 
-    An array larger than max_bytes is unpacked to a temporary file and mapped. Errors as `read_npy`.
+    A large array is unpacked to a temporary file, piece by piece, and mapped. Errors as `read_npy`, and for more than
+    data.max_bytes.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             member = _image_member(archive, path)
             where = f"{path} [{member.filename.removesuffix('.npy')}]"
             if member.file_size > _DEFLATE_LIMIT * max(1, member.compress_size):
                 raise VqkitError(f"{where}: its header promises more data than the file can hold")
+            check_unpacked(member.file_size, where, how.config)
             with archive.open(member) as stream:
                 _check_npy_header(cast(BinaryIO, stream), member.file_size, where)
             with archive.open(member) as stream:
-                array, unpacked = _load_npy(cast(BinaryIO, stream), member.file_size, max_bytes)
+                array, unpacked = _load_npy(cast(BinaryIO, stream), member.file_size)
     except _BROKEN as error:
         raise VqkitError(f"cannot read {path}: {_words(error)}") from error
     try:
-        items = array_items(array, "npz", NumberedNames(path.name, len(array) if array.ndim else 0), where, unpacked)
+        items = _laid_out(array, "npz", path, where, unpacked, how)
     except VqkitError:
         if unpacked:
             unpacked.unlink()
@@ -104,7 +187,29 @@ def read_npz(path: Path, max_bytes: int) -> Items:
     return items
 
 
+def max_unpacked(config: DataConfig) -> int:
+    """data.max_bytes, by default a quarter of the memory of this machine."""
+    if config.max_bytes is not None:
+        return config.max_bytes
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return 4 << 30
+
+
+def check_unpacked(num_bytes: int, where: str, config: DataConfig) -> None:
+    """VqkitError for what would unpack to more than data.max_bytes."""
+    limit = max_unpacked(config)
+    if num_bytes > limit:
+        raise VqkitError(
+            f"{where} unpacks to {num_bytes} bytes, more than the {limit} that are allowed; "
+            f"if the file can be trusted, set data.max_bytes={num_bytes}"
+        )
+
+
 def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -133,9 +238,9 @@ def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
         )
 
 
-def _load_npy(stream: BinaryIO, num_bytes: int, max_bytes: int) -> tuple[np.ndarray, Path | None]:
-    """The array, and the temporary file that it is mapped from when it is larger than max_bytes."""
-    if num_bytes <= max_bytes:
+def _load_npy(stream: BinaryIO, num_bytes: int) -> tuple[np.ndarray, Path | None]:
+    """The array, and the temporary file that it is mapped from when it is large."""
+    if num_bytes <= _LARGE_BYTES:
         return np.lib.format.read_array(stream, allow_pickle=False), None
     path, file = temporary_file("npz")
     try:
@@ -150,24 +255,28 @@ def _load_npy(stream: BinaryIO, num_bytes: int, max_bytes: int) -> tuple[np.ndar
 # ----------------------------------------------------------------------------------------------------------- IDX
 
 
-def read_idx(path: Path, num_dims: int = 3) -> np.ndarray:
+def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
     """uint8 array of an IDX file, gzipped or not (format: yann.lecun.com/exdb/mnist).
 
-    VqkitError if it is not one, or if the header promises another amount of data than there is.
+    VqkitError if it is not one, if the header promises another amount of data than there is, or more than
+    data.max_bytes.
     """
     try:
-        packed = path.read_bytes()[:2] == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            head = file.read(4 + 4 * num_dims)
-            if head[:4] != bytes([0, 0, 8, num_dims]) or len(head) != 4 + 4 * num_dims:
-                raise VqkitError(f"{path} is not an IDX file of uint8 with {num_dims} dimensions")
-            shape = struct.unpack(f">{num_dims}I", head[4:])
-            promised = math.prod(shape)
-            if promised > path.stat().st_size * (_DEFLATE_LIMIT if packed else 1):
-                raise VqkitError(f"{path}: its header promises the shape {shape}, far more than the file can hold")
-            content = file.read(promised + 1)
+        with open_regular(path) as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with gzip.open(raw) if packed else raw as file:
+                head = file.read(4 + 4 * num_dims)
+                if head[:4] != bytes([0, 0, 8, num_dims]) or len(head) != 4 + 4 * num_dims:
+                    raise VqkitError(f"{path} is not an IDX file of uint8 with {num_dims} dimensions")
+                shape = struct.unpack(f">{num_dims}I", head[4:])
+                promised = math.prod(shape)
+                if promised > os.fstat(raw.fileno()).st_size * (_DEFLATE_LIMIT if packed else 1):
+                    raise VqkitError(f"{path}: its header promises the shape {shape}, far more than the file can hold")
+                check_unpacked(promised, str(path), config)
+                content = file.read(promised + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise VqkitError(f"cannot read {path}: {error}") from error
+        raise VqkitError(f"cannot read {path}: {_words(error)}") from error
     if len(content) != promised:
         held = "more" if len(content) > promised else f"only {len(content)} bytes"
         raise VqkitError(f"{path}: its header promises {promised} bytes of images, but it holds {held}")
@@ -185,7 +294,7 @@ def find_idx(folder: Path) -> list[list[Path | None]] | None:
     return found if found[0][0] is not None else None
 
 
-def read_idx_folder(folder: Path, kind: str = "idx", classes: tuple[str, ...] = ()) -> Items:
+def read_idx_folder(folder: Path, config: DataConfig, kind: str = "idx", classes: tuple[str, ...] = ()) -> Items:
     """Train and t10k images of a folder, one after the other; t10k, where present, is the test set as it is.
 
     Labels become `groups`, with the names in `classes` if given.
@@ -194,10 +303,10 @@ def read_idx_folder(folder: Path, kind: str = "idx", classes: tuple[str, ...] = 
     for part, (image_path, label_path) in enumerate(find_idx(folder) or []):
         if image_path is None:
             continue
-        images.append(read_idx(image_path))
+        images.append(read_idx(image_path, config))
         num_train = num_train or len(images[0])
         if label_path is not None:
-            labels = read_idx(label_path, num_dims=1)
+            labels = read_idx(label_path, config, num_dims=1)
             if len(labels) != len(images[part]):
                 raise VqkitError(f"{label_path} holds {len(labels)} labels for {len(images[part])} images")
             groups += [classes[label] if label < len(classes) else str(label) for label in labels.tolist()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..config import DataConfig
 from ..errors import VqkitError
 from .arrays import array_items, find_idx, read_idx_folder
 from .splits import digest, pack
@@ -20,9 +21,11 @@ _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-def read_bundled(name: str) -> Items:
+def read_bundled(name: str, config: DataConfig) -> Items:
     """One of NAMES. VqkitError if its files or the package that brings it are not installed."""
-    return {"emoji": _emoji, "fashion-mnist": _fashion_mnist, "digits": _digits}[name]()
+    if name == "fashion-mnist":
+        return _fashion_mnist(config)
+    return _emoji() if name == "emoji" else _digits()
 
 
 def _emoji() -> Items:
@@ -40,12 +43,12 @@ def _emoji() -> Items:
     return items
 
 
-def _fashion_mnist() -> Items:
+def _fashion_mnist(config: DataConfig) -> Items:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqkit"
     folders = [Path(os.environ.get("VQKIT_DATA") or cache) / "fashion-mnist", _DEBIAN]
     for folder in folders:
         if folder.is_dir() and find_idx(folder):
-            return read_idx_folder(folder, "fashion-mnist", _CLOTHES)
+            return read_idx_folder(folder, config, "fashion-mnist", _CLOTHES)
     raise VqkitError(
         "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' (Debian), or put the "
         f"four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., t10k-labels-... into {folders[0]}"

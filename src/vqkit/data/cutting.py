@@ -1,65 +1,101 @@
-"""Pictures cut into patches, so that a model sees them at full resolution."""
+"""Images cut into patches, so that a model sees them at full resolution."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import VqkitError
 from .arrays import array_items
-from .images import Target, decode, patches, pillow_warnings, reason
+from .images import Target, decode, decode_with_content, look_of, patches, pillow_warnings, reason
 from .scan import NUM_THREADS
+from .splits import pack
 from .stores import BadFile, Items, PackedStrings
 
-Cut = tuple[np.ndarray, list[str]]
-"""patches (n, h, w, C) uint8 of a picture, and their places 'row,column'"""
+
+class Cut(NamedTuple):
+    """Patches (n, h, w, C) uint8 of an image, their places 'row,column', and what the image is told apart by."""
+
+    pixels: np.ndarray
+    places: list[str]
+    content: bytes
+    look: int
 
 
-def cut_up(items: Items, target: Target, max_bytes: int) -> Items:
-    """Patches of target.size from every picture, all of them or, where memory is short, as many from each at random.
+def cut_up(
+    items: Items,
+    target: Target,
+    max_bytes: int,
+    keys_of: Callable[[Items, np.ndarray], np.ndarray],
+    progress: Callable[[float], None] | None = None,
+) -> Items:
+    """Patches of target.size from every image, all of them or, where memory is short, as many from each at random.
 
-    Those of one picture stay in one split. Pictures smaller than a patch are scaled to one. VqkitError when none can
-    be read.
+    Those of one image stay in one split, and with them those of images that have a key in common with it, where
+    `keys_of(items, looks)` gives the keys. Images smaller than a patch are scaled to one. VqkitError when none can be
+    read.
     """
     assert target.size is not None
     height, width = target.size
-    if set(items.sizes) == {target.size}:
-        return items
     most = max(1, max_bytes // (height * width * target.channels) // max(1, len(items.store)))
     found = np.empty((most * len(items.store), height, width, target.channels), np.uint8)  # untouched pages are free
-    names, owners, bad = list[str](), list[int](), list(items.bad)
+    names, owners, good, bad = list[str](), list[int](), list[int](), list(items.bad)
+    contents, looks = list[bytes](), list[int]()
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
         for index, part in enumerate(pool.map(partial(_cut, items, target, most), range(len(items.store)))):
+            if progress:
+                progress((index + 1) / len(items.store))
             if isinstance(part, BadFile):
                 bad.append(part)
                 continue
-            found[len(names) : len(names) + len(part[1])] = part[0]
-            owners += [index] * len(part[1])
-            names += [f"{items.names[index]}:{place}" for place in part[1]]
+            found[len(names) : len(names) + len(part.places)] = part.pixels
+            owners += [len(good)] * len(part.places)
+            names += [f"{items.names[index]}:{place}" for place in part.places]
+            good.append(index)
+            contents.append(part.content)
+            looks.append(part.look)
     if not names:
         raise VqkitError(f"none of the pictures can be read ({bad[0].name}: {bad[0].reason})")
     cut_items = array_items(found[: len(names)], items.kind, PackedStrings(names), "patches")
-    keys = items.digests if items.keys is None else items.keys
-    captions, groups = (part and [part[owner] for owner in owners] for part in (items.captions, items.groups))
-    fixed_test = None if items.fixed_test is None else np.isin(owners, items.fixed_test).nonzero()[0]
+    whole = replace(items.kept(good), digests=pack(contents))
+    fixed_test = None if items.fixed_test is None else np.isin(np.array(good)[owners], items.fixed_test).nonzero()[0]
     return replace(
-        cut_items, keys=keys[owners], fixed_test=fixed_test, captions=captions, groups=groups, bad=bad,
-        modes=items.modes, sizes=items.sizes,
-    )  # fmt: skip
+        cut_items,
+        keys=keys_of(whole, np.array(looks, dtype=np.uint64))[owners],
+        fixed_test=fixed_test,
+        captions=whole.captions and [whole.captions[owner] for owner in owners],
+        groups=whole.groups and [whole.groups[owner] for owner in owners],
+        bad=bad,
+        modes=items.modes,
+        sizes=items.sizes,
+        value_range=items.value_range,
+        notes=items.notes,
+    )
 
 
 def _cut(items: Items, target: Target, most: int, index: int) -> Cut | BadFile:
-    """Patches of one picture, `most` of them; the same ones for the same picture."""
+    """Patches of one image, `most` of them; the same ones for the same image."""
     assert target.size is not None
     try:
-        found, places = patches(decode(items.store.raw(index), replace(target, size=None)), target.size)
+        raw = items.store.raw(index)
+        whole = replace(target, size=None)
+        if not isinstance(raw, np.ndarray):
+            # Decoded as a whole anyway, and so told apart by all of its pixels.
+            pixels, content, look = decode_with_content(raw, whole, full=True, looks=True)
+            assert pixels is not None
+        else:
+            assert items.digests is not None and isinstance(raw, np.ndarray)
+            pixels, content, look = decode(raw, whole), items.digests[index].tobytes(), look_of(raw)
+        found, places = patches(pixels, target.size)
         if not places:
-            return decode(items.store.raw(index), target)[None], ["0,0"]
+            return Cut(decode(raw, target)[None], ["0,0"], content, look)
     except Exception as error:  # see images.load_picture
         return BadFile(items.names[index], reason(error))
-    seed = int.from_bytes(items.digests[index].tobytes(), "little")
+    seed = int.from_bytes(content, "little")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:most])
-    return found[chosen], [places[number] for number in chosen]
+    return Cut(found[chosen], [places[number] for number in chosen], content, look)

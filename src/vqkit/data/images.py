@@ -1,27 +1,39 @@
-"""Picture files to uint8 arrays: every Pillow mode, alpha over a background, EXIF rotation, one common size.
+"""Image files to uint8 arrays: every Pillow mode, alpha over a background, EXIF rotation, one common size.
 
-Decoding has two halves so that a survey of many files is quick: `probe` reads the header alone, `load_picture` decodes.
+Decoding has two halves so that a survey of many files is quick: `survey_file` reads the header (and the values only
+where they have more than 8 bits), `decode` decodes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from ..errors import VqkitError
+from ..files import open_regular
+from .ranges import Extent, ValueRange, to_bytes
+from .splits import digest
 
-Raw: TypeAlias = "str | Path | bytes | np.ndarray"
-"""a path, the bytes of a picture file, or decoded pixels (H, W, C) uint8"""
+# A path, the bytes of an image file, or decoded pixels (H, W, C) uint8.
+Encoded: TypeAlias = "str | Path | bytes | np.ndarray"
 
+# Bytes of an image file at most, but for TIFF, of which only what is needed is read.
+MAX_FILE = 1 << 29
+_MAX_FRAMES = 1 << 16
+# Formats whose files hold images one after another. Others hold layers, sizes of one icon, previews or gain maps.
+_FRAME_FORMATS = {"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
+# Pixels from which on a JPEG file is told apart by what it decodes to at an eighth of its size, which is quicker.
+_LARGE = 1 << 18
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _NAMES = {
     "1": "1-bit",
@@ -31,10 +43,10 @@ _NAMES = {
     "RGB": "8-bit RGB",
     "RGBA": "8-bit RGBA",
 }
+# Modes that RGBA holds every value of.
 _COMPARABLE = {"1", "P", "L", "LA", "RGB", "RGBA"}
-"""modes that RGBA holds every value of"""
+# Formats that Pillow cuts down to 8 bits without saying so.
 _DEPTH_UNKNOWN = {"AVIF", "JPEG2000"}
-"""formats that Pillow cuts down to 8 bits without saying so"""
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 # These need programs outside Pillow, or hold a file of any format, or Pillow only knows their header.
 _UNREADABLE_FORMATS = {"EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG"}
@@ -51,9 +63,10 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What every picture is brought to: size (height, width) or None = its own, channels 1-4, and how.
+    """What every image is brought to: size (height, width) or None = its own, channels 1-4, and how.
 
-    exact: a picture that would lose anything on the way is refused; for pictures that keep their size.
+    exact: an image that would lose anything on the way is refused; for images that keep their size. value_range: of
+    values of more than 8 bits; None = the one of their type, see `ranges.to_bytes`.
     """
 
     size: tuple[int, int] | None
@@ -61,14 +74,52 @@ class Target:
     background: tuple[int, ...] = (255, 255, 255)
     fit: Literal["crop", "resize", "patches"] = "crop"
     exact: bool = False
+    value_range: ValueRange | None = None
+
+
+class Frame(NamedTuple):
+    """One of the images in a file that holds several."""
+
+    file: Encoded
+    number: int
+
+
+Raw: TypeAlias = "Encoded | Frame"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says about itself: Pillow mode and (height, width) after EXIF rotation."""
+    """What an image file says about itself: Pillow mode and (height, width) after EXIF rotation."""
 
     mode: str
     size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FileSurvey:
+    """What is known of an image file before it is decoded.
+
+    headers: of the images in it that are used. num_frames: of those that it holds. extent: of their values, empty for
+    those of 8 bits. is_cut: its colours have 16 bits, of which Pillow gives 8.
+    """
+
+    headers: list[Header]
+    num_frames: int
+    format: str
+    extent: Extent = field(default_factory=Extent)
+    is_cut: bool = False
+
+
+class Decoded(NamedTuple):
+    """An image that was brought to its target, and what it is told apart by.
+
+    content: digest of the pixels at the image's own size, whatever the file's format, metadata and the target are.
+    look: 64 bits that images have nearly in common which look the same.
+    """
+
+    pixels: np.ndarray | None  # (H, W, C) uint8
+    content: bytes
+    look: int
 
 
 @contextlib.contextmanager
@@ -99,71 +150,186 @@ def picture_paths(files: Iterable[str | Path]) -> Iterator[Path]:
     """The files as they are named, and all pictures below those that are folders, sorted."""
     for name in map(Path, files):
         if name.is_dir():
-            yield from (path for path in sorted(name.rglob("*")) if path.suffix.lower() in picture_suffixes())
+            found = (path for path in sorted(name.rglob("*")) if path.suffix.lower() in picture_suffixes())
+            yield from (path for path in found if not path.is_dir())
         else:
             yield name
 
 
-def probe(file: BinaryIO) -> Header:
-    """Header of an open picture file; no pixel is decoded. Any exception of Pillow: `reason` words it."""
-    with Image.open(file, formats=_formats()) as image:
-        height, width = image.height, image.width
-        if _orientation(image) >= 5:
-            height, width = width, height
-        return Header(image.mode, (height, width))
+@contextlib.contextmanager
+def _opened(raw: Raw | BinaryIO) -> Iterator[ImageFile.ImageFile]:
+    """The image file at the wanted frame, not decoded yet. OSError for paths that are no regular files."""
+    file, number = raw if isinstance(raw, Frame) else (raw, 0)
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, str | Path):
+            file = stack.enter_context(open_regular(file))
+            _check_length(file)
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        image = stack.enter_context(Image.open(source, formats=_formats()))  # type: ignore[arg-type]
+        if number:
+            _seek(image, number)
+        yield image
+
+
+def _check_length(file: BinaryIO) -> None:
+    """ValueError for a file that no image fills; some decoders read all of it first."""
+    is_tiff = file.read(2) in (b"II", b"MM")
+    file.seek(0)
+    if not is_tiff and os.fstat(file.fileno()).st_size > MAX_FILE:
+        raise ValueError(f"it holds more than {MAX_FILE >> 20} MiB")
+
+
+def _seek(image: ImageFile.ImageFile, index: int) -> None:
+    """Go to a frame. Its size is checked here, as Pillow checks that of the first."""
+    image.seek(index)
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError(f"frame {index}")
+
+
+def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurvey:
+    """What an image file holds; pixels are decoded only to find the extent of values of more than 8 bits.
+
+    Call it inside `pillow_warnings`. Any exception of Pillow: `reason` words it.
+    """
+    with _opened(file) as image:
+        num_frames = _num_frames(image, every_frame)
+        survey = FileSurvey([], num_frames, image.format or "", is_cut=image.mode in MODES.values() and _is_deep(image))
+        for index in range(num_frames if every_frame else 1):
+            if index:
+                _seek(image, index)
+            survey.headers.append(_header(image))
+            if _is_wide(image.mode):
+                survey.extent.add(np.asarray(image))
+        return survey
+
+
+def _num_frames(image: ImageFile.ImageFile, must_be_known: bool) -> int:
+    """Images in a file, 1 for the formats that hold one. A file that breaks off later still has its first."""
+    if image.format not in _FRAME_FORMATS:
+        return 1
+    try:
+        count = int(getattr(image, "n_frames", 1))
+    except Exception:
+        if must_be_known:
+            raise
+        return 1
+    if count > _MAX_FRAMES:
+        raise ValueError(f"it holds {count} images, more than {_MAX_FRAMES}")
+    return count
+
+
+def _header(image: ImageFile.ImageFile) -> Header:
+    height, width = image.height, image.width
+    if _orientation(image) >= 5:
+        height, width = width, height
+    return Header(image.mode, (height, width))
 
 
 def reason(error: BaseException) -> str:
     """One line that says why a picture cannot be used."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture in any format that Pillow reads by itself"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?)"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def load_picture(
-    file: Raw | BinaryIO, channels: int = 3, background: tuple[int, ...] = (255, 255, 255), *, exact: bool = False
+    file: Raw | BinaryIO,
+    channels: int = 3,
+    background: tuple[int, ...] = (255, 255, 255),
+    value_range: ValueRange | None = None,
+    *,
+    exact: bool = False,
 ) -> np.ndarray:  # (H, W, C)
-    """One picture as uint8 (height, width, channels), at its own size, turned upright, first frame of an animation.
+    """One image as uint8 (height, width, channels), at its own size, turned upright, first frame of an animation.
 
     channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; without alpha, transparent pixels show `background` (RGB, 0-255).
-    16-bit values are divided by 256; floats are read as [0, 1], or as [0, 255] when the picture goes above 1.
-    Errors: VqkitError naming the file if it is missing, broken, or its values have no known range; with `exact` also
-    if a value is lost in any of these conversions.
+    value_range: what becomes 0 and 255 of 16-bit, 32-bit and float values, as a rule that of a model's training set;
+    None = 0 and 65535, of floats 0 and 1. The same value becomes the same level in every image.
+    Errors: VqkitError naming the file if it is missing, broken, no regular file, or if its values lie outside the
+    range (see `ValueRange`); with `exact` also if a value is lost in any of these conversions.
     """
     name = str(file) if isinstance(file, str | Path) else "picture"
     try:
         with pillow_warnings():
-            return decode(file, Target(None, channels, background, exact=exact))
+            return decode(file, Target(None, channels, background, exact=exact, value_range=value_range))
     except Exception as error:  # Pillow raises a dozen types on broken files, struct.error and KeyError among them
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else reason(error)
-        raise VqkitError(f"cannot read {name}: {why}") from error
+        raise VqkitError(f"cannot read {name}: {reason(error)}") from error
 
 
 def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
     """uint8 (height, width, channels) brought to `target`. Raises whatever Pillow raises; see `pillow_warnings`."""
     if isinstance(raw, np.ndarray):
-        return convert(Image.fromarray(raw[:, :, 0] if raw.shape[2] == 1 else raw), target)
-    with Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=_formats()) as image:
-        turn = _TURNS.get(_orientation(image))
+        return convert(_from_pixels(raw), target)
+    with _opened(raw) as image:
         if target.size is not None and image.format == "JPEG":
             # Twice the size that is wanted: the last halving is left to the good filter. Square, as it may be turned.
             side = 2 * max(target.size)
             image.draft(image.mode, (side, side))
         if target.exact:
             _check_depth(image, target.channels)  # only a file that is not loaded yet knows it
-        image.load()
-        upright = image.transpose(turn) if turn is not None else image
-        upright.info = image.info
-        return convert(upright, target)
+        return convert(_upright(image), target)
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    """The decoded image, turned as its EXIF data say."""
+    turn = _TURNS.get(_orientation(image))
+    image.load()
+    upright = image.transpose(turn) if turn is not None else image
+    upright.info = image.info
+    return upright
+
+
+def decode_with_content(
+    raw: Encoded | Frame, target: Target, *, full: bool, looks: bool = False, pixels: bool = True
+) -> Decoded:
+    """One image as `decode` gives it, unless its pixels are not wanted, and what it is told apart by.
+
+    full: decode large JPEG files whole for it; needed where files of other formats have the same size. Files of JPEG
+    alone that hold the same pixels hold the same coefficients, and so agree at an eighth of their size.
+    looks: also find what near duplicates have in common; else 0.
+    """
+    with _opened(raw) as image:
+        if full or image.format != "JPEG" or image.width * image.height <= _LARGE:
+            upright = _upright(image)
+            found = _identified(upright, target, looks)
+            return found._replace(pixels=convert(upright, target)) if pixels else found
+        image.draft(image.mode, (1, 1))
+        found = _identified(_upright(image), target, looks)
+    return found._replace(pixels=decode(raw, target)) if pixels else found
+
+
+def _identified(image: Image.Image, target: Target, looks: bool) -> Decoded:
+    seen = _to_channels(image, 4, target.background, target.value_range)
+    return Decoded(None, digest(repr(seen.size).encode(), seen.tobytes()), _look(seen) if looks else 0)
+
+
+def look_of(pixels: np.ndarray) -> int:  # (H, W, C) uint8
+    """What near duplicates of an image have in common; see `Decoded`."""
+    return _look(_to_channels(_from_pixels(pixels), 4, (0, 0, 0), None))
+
+
+def _look(image: Image.Image) -> int:
+    """Of 8 x 8 places whether it gets brighter to the right: a difference hash (Krawetz 2013), stable under scaling
+    and compression."""
+    small = np.asarray(image.convert("RGB").convert("L").resize((9, 8), Image.Resampling.BOX)).astype(int)
+    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
 def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
-    """A picture as uint8 (height, width, channels), brought to `target`. ValueError for one that may not be."""
+    """An image as uint8 (height, width, channels), brought to `target`. ValueError for one that may not be."""
     if target.exact:
         _check_depth(image, target.channels)
-    converted = _to_channels(image, target.channels, target.background)
+    converted = _to_channels(image, target.channels, target.background, target.value_range)
     if target.exact and not _is_all_there(image, converted):
         more = " with transparency" if image.has_transparency_data and "A" not in image.mode else ""
         raise ValueError(_loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels))
@@ -205,6 +371,11 @@ def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list
 # --------------------------------------------------------------------------------------------------------- modes
 
 
+def _is_wide(mode: str) -> bool:
+    """Whether pixels of this Pillow mode have more than 8 bits."""
+    return mode in ("I", "F") or mode.startswith("I;16")
+
+
 def is_grey(mode: str) -> bool:
     """Whether pictures of this Pillow mode have no colour, alpha aside."""
     return mode in _GREY_MODES or mode.startswith("I;16")
@@ -222,9 +393,12 @@ def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
         return 1
 
 
-def _to_channels(image: Image.Image, channels: int, background: tuple[int, ...]) -> Image.Image:
+def _to_channels(
+    image: Image.Image, channels: int, background: tuple[int, ...], value_range: ValueRange | None
+) -> Image.Image:
     """One of the modes L, LA, RGB, RGBA."""
-    image = _to_eight_bits(image)
+    if _is_wide(image.mode):
+        image = Image.fromarray(to_bytes(np.asarray(image), value_range))
     if image.has_transparency_data:
         image = image.convert("RGBA") if image.mode not in ("LA", "RGBA") else image
         if channels in (1, 3):
@@ -257,11 +431,20 @@ def _check_depth(image: Image.Image, channels: int) -> None:
     """ValueError for more than 8 bits a value, of which Pillow gives the upper ones; loaded images do not tell."""
     if image.format in _DEPTH_UNKNOWN:
         raise ValueError(_loss(f"of format {image.format}, whose depth is not known here", channels))
+    if _is_deep(image):
+        raise ValueError(_loss(f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit", channels))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the values in an image file that is not loaded yet have 16 bits."""
     for kind, _, _, how in getattr(image, "tile", ()):
         words = how if isinstance(how, tuple) else (how,)
-        deep = any(isinstance(word, str) and word[-4:-1] == ";16" for word in words)  # "RGB;16B", but not "BGR;16"
-        if deep or kind == "SGI16" or (kind.startswith("ppm") and words[-1] > 255):
-            raise ValueError(_loss(f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit", channels))
+        # "RGB;16B", but not "BGR;16"
+        if any(isinstance(word, str) and word[-4:-1] == ";16" for word in words) or kind == "SGI16":
+            return True
+        if kind.startswith("ppm") and words[-1] > 255:
+            return True
+    return False
 
 
 def _loss(what: str, channels: int) -> str:
@@ -269,23 +452,3 @@ def _loss(what: str, channels: int) -> str:
         f"it is {what}, and a lossless file of this model keeps {_NAMES[MODES[channels]]} only; "
         "convert it first, or compress it without lossless"
     )
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Modes of 16 and 32 bits as L; others unchanged. ValueError if the values have no known range."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    if image.mode == "I":  # Pillow's mode for 16-bit PGM and others; nothing tells the range of real 32-bit files
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError(f"32-bit values from {wide.min()} to {wide.max()}; convert it to 8 or 16 bits first")
-        return Image.fromarray((wide >> 8).astype(np.uint8))
-    if image.mode == "F":
-        values = np.asarray(image)
-        if not np.isfinite(values).all():
-            raise ValueError("holds NaN or infinite values")
-        low, high = float(values.min()), float(values.max())
-        if low < 0 or high > 255:
-            raise ValueError(f"float values from {low:g} to {high:g}; only [0, 1] and [0, 255] have a meaning")
-        return Image.fromarray(np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8))
-    return image

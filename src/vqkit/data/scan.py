@@ -1,25 +1,28 @@
-"""Surveys of many picture files: hash and header of each, nothing decoded, flat in memory."""
+"""Surveys of many image files: the header of each, flat in memory. Only values of more than 8 bits are decoded."""
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..config import DataConfig
 from ..errors import VqkitError
-from .images import Header, picture_suffixes, pillow_warnings, probe, reason
-from .splits import digest, pack
-from .stores import BadFile, BlobStore, FileStore, Items, PackedStrings, delete_with, temporary_file
+from ..files import open_regular
+from .arrays import check_unpacked, max_unpacked
+from .images import Encoded, FileSurvey, Header, picture_suffixes, pillow_warnings, reason, survey_file
+from .ranges import Extent
+from .stores import BadFile, BlobStore, FileStore, Items, PackedStrings, Reading, Store, delete_with, temporary_file
 
-Found: TypeAlias = "tuple[bytes, Header] | str"
-"""digest and header of a picture, or why it is bad"""
+# What is known of a file, or why it is bad.
+Found: TypeAlias = "FileSurvey | str"
 
 NUM_THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256
@@ -27,30 +30,79 @@ _CHUNK = 256
 
 @dataclass
 class _Survey:
-    """Running totals over files."""
+    """Running totals over files, and what there is to know of each image."""
 
     names: list[str] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    other_sizes: set[tuple[int, int]] = field(default_factory=set)
     bad: list[BadFile] = field(default_factory=list)
+    extent: Extent = field(default_factory=Extent)
+    item_sizes: list[tuple[int, int]] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    num_files: int = 0
+    num_left: int = 0
+    num_holding_more: int = 0
+    num_cut: int = 0
 
     def add(self, name: str, found: Found) -> bool:
-        """Whether the file is good."""
+        """Take in a file; whether it is good."""
         if isinstance(found, str):
             self.bad.append(BadFile(name, found))
             return False
-        content, header = found
+        for frame, header in enumerate(found.headers):
+            self._add_image(f"{name}:{frame}" if len(found.headers) > 1 else name, header, frame)
+            if found.format != "JPEG":
+                self.other_sizes.add(header.size)
+        if not found.extent.is_empty:
+            self.extent.merge(found.extent.low, found.extent.high, found.extent.are_whole)
+        self.num_files += 1
+        self.num_left += found.num_frames - len(found.headers)
+        self.num_holding_more += found.num_frames > 1
+        self.num_cut += found.is_cut
+        return True
+
+    def _add_image(self, name: str, header: Header, frame: int) -> None:
         self.names.append(name)
-        self.digests.append(content)
         self.modes[header.mode] += 1
         self.sizes[header.size] += 1
-        return True
+        self.item_sizes.append(header.size)
+        self.files.append(self.num_files)
+        self.frames.append(frame)
+
+    def items(self, kind: str, store: Store, how: Reading) -> Items:
+        """All that was found, with the range of values that was given, or else the one of all of them."""
+        items = Items(kind, store, PackedStrings(self.names), None, dict(self.modes), dict(self.sizes), self.bad)
+        items.full = np.array([size in self.other_sizes for size in self.item_sizes], dtype=bool)
+        if len(self.files) > self.num_files:
+            items.files = np.array(self.files, dtype=np.int64)
+        if not self.extent.is_empty:
+            items.value_range = how.value_range or (self.extent.range() if how.find_range else None)
+        items.notes = self._notes()
+        return items
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.num_left:
+            notes.append(
+                f"{self.num_holding_more} files hold {self.num_left + self.num_holding_more} images; the first of each "
+                "is used, data.frames=all uses all"
+            )
+        if len(self.files) > self.num_files:
+            notes.append(f"{len(self.files)} images lie in {self.num_files} files; those of one file stay in one split")
+        if self.num_cut:
+            notes.append(f"{self.num_cut} files have colours of 16 bits, of which the upper 8 are used")
+        return notes
+
+    def frame_numbers(self) -> np.ndarray | None:
+        """The image in its file that each item is; None where all are the first."""
+        return np.array(self.frames, dtype=np.int32) if any(self.frames) else None
 
 
 def picture_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
     """Relative paths, sorted, of the files below `folder` with one of these suffixes; hidden ones are passed over."""
-    found = []
+    found = list[str]()
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
@@ -59,25 +111,29 @@ def picture_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
     return sorted(found)
 
 
-def scan_folder(folder: Path) -> Items:
-    """The pictures below `folder`; folders right below it are classes (`folder_classes`).
+def scan_folder(folder: Path, how: Reading) -> Items:
+    """The images below `folder`; folders right below it are classes (`folder_classes`).
 
-    VqkitError if there is no file with the suffix of a picture.
+    VqkitError if there is no file with the suffix of an image.
     """
     names = picture_files(folder, picture_suffixes())
     if not names:
         raise VqkitError(f"{folder} holds no pictures (looked for .png, .jpg and every other format that Pillow reads)")
     survey = _Survey()
+    files = []
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    inspect = partial(_inspect, every_frame=how.config.frames == "all")
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        surveyed = pool.map(lambda chunk: [_inspect_file(folder / name) for name in chunk], chunks)
-        for chunk, results in zip(chunks, surveyed, strict=True):
+        surveyed = pool.map(lambda chunk: [inspect(folder / name) for name in chunk], chunks)
+        for number, (chunk, results) in enumerate(zip(chunks, surveyed, strict=True), 1):
             for name, found in zip(chunk, results, strict=True):
-                survey.add(name, found)
-    store = FileStore(folder, survey.names)
-    digests = pack(survey.digests)
-    items = Items("folder", store, store.names, digests, dict(survey.modes), dict(survey.sizes), survey.bad)
-    items.groups = folder_classes(survey.names)
+                if survey.add(name, found) and isinstance(found, FileSurvey):
+                    files += [name] * len(found.headers)
+            if how.progress:
+                how.progress(number / len(chunks))
+    store = FileStore(folder, files, survey.frame_numbers())
+    items = survey.items("folder", store, how)
+    items.groups = folder_classes(files)
     return items
 
 
@@ -92,16 +148,9 @@ def folder_classes(names: list[str]) -> list[str] | None:
     return first if len(first) == len(names) and different > 1 and 2 * different <= len(names) else None
 
 
-def _inspect_file(path: Path) -> Found:
+def _inspect(file: Encoded, every_frame: bool) -> Found:
     try:
-        return _inspect(path.read_bytes())
-    except OSError as error:
-        return error.strerror or str(error)
-
-
-def _inspect(content: bytes) -> Found:
-    try:
-        return digest(content), probe(io.BytesIO(content))
+        return survey_file(file, every_frame)
     except Exception as error:  # a broken file may raise anything in Pillow; one bad file must not end the survey
         return reason(error)
 
@@ -109,47 +158,66 @@ def _inspect(content: bytes) -> Found:
 # ------------------------------------------------------------------------------------------------------- parquet
 
 
-def scan_parquet(files: list[Path]) -> Items:
-    """Pictures in a column of parquet files: binary, or the struct {bytes, path} of Hugging Face datasets.
+def scan_parquet(files: list[Path], how: Reading) -> Items:
+    """Images in a column of parquet files: binary, or the struct {bytes, path} of Hugging Face datasets.
 
-    Rows are shuffled in training, and parquet can only be read in large groups: the encoded pictures are copied once,
+    Rows are shuffled in training, and parquet can only be read in large groups: the encoded images are copied once,
     as they are, to a temporary file (in TMPDIR, as large as the column) that is read at random.
-    Errors: VqkitError without pyarrow, without such a column, or if a file is broken.
+    Errors: VqkitError without pyarrow, without such a column, if a file is broken, or if it unpacks to more than
+    data.max_bytes and twice its size.
     """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise VqkitError("reading parquet needs pyarrow: pip install 'vqkit[parquet]'") from error
-    survey, lengths = _Survey(), []
+    survey, ends, lengths = _Survey(), [], []
+    inspect = partial(_inspect, every_frame=how.config.frames == "all")
     path, file = temporary_file("parquet")
     try:
         with file, pillow_warnings():
             for source in files:
-                for row, content in enumerate(_parquet_rows(source, pyarrow.parquet.ParquetFile)):
-                    found = _inspect(content) if content is not None else "the row holds no bytes"
-                    if survey.add(f"{source.name}:{row}", found) and content is not None:
-                        lengths.append(file.write(content))
+                start = file.tell()
+                # Encoded images hardly shrink: what unpacks to many times its size was made to do harm.
+                limit = max(max_unpacked(how.config), 2 * source.stat().st_size)
+                for row, content in enumerate(_parquet_rows(source, pyarrow.parquet.ParquetFile, how.config)):
+                    found = inspect(content) if content is not None else "the row holds no bytes"
+                    if survey.add(f"{source.name}:{row}", found) and content and isinstance(found, FileSurvey):
+                        file.write(content)
+                        lengths += [len(content)] * len(found.headers)
+                        ends += [file.tell()] * len(found.headers)
+                        if file.tell() - start > limit:
+                            check_unpacked(file.tell() - start, str(source), how.config)
     except (pyarrow.ArrowException, OSError) as error:
         path.unlink(missing_ok=True)
         raise VqkitError(f"cannot read {source}: {reason(error)}") from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    ends = np.cumsum(lengths, dtype=np.int64)
-    store = BlobStore(path, ends - np.array(lengths, dtype=np.int64), ends)
+    last = np.array(ends, dtype=np.int64)
+    store = BlobStore(path, last - np.array(lengths, dtype=np.int64), last, survey.frame_numbers())
     delete_with(store, path)
-    names = PackedStrings(survey.names)
-    return Items("parquet", store, names, pack(survey.digests), dict(survey.modes), dict(survey.sizes), survey.bad)
+    return survey.items("parquet", store, how)
 
 
-def _parquet_rows(path: Path, parquet_file: Any) -> Iterator[bytes | None]:
-    with parquet_file(path) as table:
+def _parquet_rows(path: Path, parquet_file: Any, config: DataConfig) -> Iterator[bytes | None]:
+    with open_regular(path) as source, parquet_file(source) as table:
         column, nested = _image_column(path, table.schema_arrow)
-        for batch in table.iter_batches(batch_size=_CHUNK, columns=[column]):
-            values = batch.column(0).field("bytes") if nested else batch.column(0)
-            for value in values:
-                yield value.as_py()
+        for group in range(table.num_row_groups):
+            size = _column_bytes(table.metadata.row_group(group), column)
+            check_unpacked(size, f"a row group of {path}", config)
+            # A dictionary holds a value once, however many rows show it: each may be as large as the whole group.
+            rows = max(1, min(_CHUNK, max_unpacked(config) // max(1, size)))
+            for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
+                values = batch.column(0).field("bytes") if nested else batch.column(0)
+                for value in values:
+                    yield value.as_py()
+
+
+def _column_bytes(group: Any, column: str) -> int:
+    """Unpacked size of a column in a group of rows, as the file says it."""
+    parts = (group.column(index) for index in range(group.num_columns))
+    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)
 
 
 def _image_column(path: Path, schema: Any) -> tuple[str, bool]:

@@ -1,10 +1,12 @@
-"""`open_images`: any supported source of pictures, surveyed, split and measured."""
+"""`open_images`: any supported source of images, surveyed, decoded, split and measured."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,30 +17,49 @@ from PIL import Image
 
 from ..config import DataConfig
 from ..errors import VqkitError
+from ..files import open_regular
 from . import bundled
-from .arrays import array_items, find_idx, read_idx, read_idx_folder, read_npy, read_npz
+from .arrays import array_items, check_unpacked, find_idx, read_idx, read_idx_folder, read_npy, read_npz
 from .cutting import cut_up
-from .images import Target, decode, is_grey, load_picture, patches, picture_suffixes, pillow_warnings, probe, reason
+from .images import (
+    Decoded,
+    Frame,
+    Target,
+    decode,
+    decode_with_content,
+    is_grey,
+    look_of,
+    patches,
+    picture_suffixes,
+    pillow_warnings,
+    reason,
+    survey_file,
+)
 from .normalisation import Normalisation, measure
+from .ranges import ValueRange
 from .scan import NUM_THREADS, picture_files, scan_folder, scan_parquet
-from .splits import split
-from .stores import ArrayStore, BadFile, Items, NumberedNames, PackedStrings
+from .splits import DIGEST_BYTES, near, split, tie
+from .stores import ArrayStore, BadFile, Items, NumberedNames, PackedStrings, PartStore, Reading
 
+# Share of the files of a set that may be bad.
 MAX_BAD = 0.05
+# Classes that a description counts.
 MAX_NAMED = 100
-"""classes that a description counts"""
 _PATCH_SIZE = (32, 32)
+# Training images that a streamed set is measured from.
 _MEASURED = 2048
-"""training images that a streamed set is measured from"""
+# Images between two reports of progress.
+_TOLD = 64
 
 
 class ImageData:
     """An image set that is ready for batches.
 
     size (height, width) and channels: of every image that `read` gives. modes and sizes: Pillow modes and original
-    sizes 'HxW' by count, of all files whose header can be read. bad: files left out; more may come while a streamed set
+    sizes 'WxH' by count, of all files whose header can be read. bad: files left out; more may come while a streamed set
     is read. splits: indices (int64) of train, validation and test. captions, groups: one per item, or None.
-    in_memory: False for streamed sets.
+    in_memory: False for streamed sets. value_range: what became 0 and 255 of values of more than 8 bits; None where
+    there are none. notes: what a user should know about how the source was read, a sentence each.
     """
 
     def __init__(self, name: str, items: Items, target: Target, pixels: torch.Tensor | None) -> None:
@@ -49,6 +70,7 @@ class ImageData:
         self.modes, self.bad = items.modes, items.bad
         self.sizes = {f"{width}x{height}": count for (height, width), count in items.sizes.items()}
         self.captions, self.groups = items.captions, items.groups
+        self.value_range, self.notes = items.value_range, items.notes
         self.splits: dict[str, np.ndarray] = {}
         self.normalisation = Normalisation((0.0,) * target.channels, (1.0,) * target.channels)
         self.pixels = pixels  # (N, C, H, W) uint8 when in memory
@@ -90,7 +112,16 @@ class ImageData:
         """Notes a file that failed while it was streamed. VqkitError once more than 5 % of all files are bad."""
         if found not in self.bad:
             self.bad.append(found)
-            _check_bad(self.name, self.bad, len(self))
+            _check_bad(self.name, self.bad, len(self), MAX_BAD)
+
+    def range_in_words(self) -> list[str]:
+        """A sentence on what became black and white, where there are values of more than 8 bits; else none."""
+        if self.value_range is None:
+            return []
+        how = (
+            "as set" if self.value_range.chosen else "found from all images; data.value_range=[low, high] sets another"
+        )
+        return [f"values from {self.value_range.low:g} to {self.value_range.high:g} become black to white ({how})"]
 
     def describe(self) -> dict[str, Any]:
         """Counts, sizes, modes, bad files, splits and channel statistics; plain values that JSON can hold."""
@@ -103,6 +134,7 @@ class ImageData:
             "in_memory": self.in_memory,
             "sizes": dict(sorted(self.sizes.items(), key=lambda item: -item[1])),
             "modes": dict(sorted(self.modes.items(), key=lambda item: -item[1])),
+            **({"value_range": [self.value_range.low, self.value_range.high]} if self.value_range else {}),
             **({"classes": dict(Counter(self.groups).most_common(MAX_NAMED))} if self.groups else {}),
             "bad": [dataclasses.asdict(bad) for bad in self.bad],
             "splits": {split_name: len(indices) for split_name, indices in self.splits.items()},
@@ -111,32 +143,37 @@ class ImageData:
 
 
 def open_images(
-    source: str | Path, config: DataConfig, seed: int, normalisation: Normalisation | None = None
+    source: str | Path,
+    config: DataConfig,
+    seed: int,
+    normalisation: Normalisation | None = None,
+    value_range: ValueRange | None = None,
+    *,
+    max_bad: float = MAX_BAD,
+    progress: Callable[[float], None] | None = None,
 ) -> ImageData:
-    """Pictures of a built-in set (emoji, fashion-mnist, digits) or of a path, decided by what lies there.
+    """Images of a built-in set (emoji, fashion-mnist, digits) or of a path, decided by what lies there.
 
-    Paths: a folder (recursive), one picture (cut into patches), IDX (a file or the folder of MNIST), .npy, .npz,
+    Paths: a folder (recursive), one image (cut into patches), IDX (a file or the folder of MNIST), .npy, .npz,
     .parquet (a file or a folder of them). A file called like a built-in set is reached with a separator: ./emoji.
-    seed: of the splits. normalisation: of a trained model that is evaluated; else it is measured on the train split.
+    Images whose decoded pixels are equal never lie in different splits, whatever files they come from.
+    seed: of the splits. normalisation, value_range: of a trained model that is used; else they are measured, on the
+    train split and the whole set. max_bad: share of bad files from which on nothing is opened. progress: called with
+    the share that is done, from 0 to 1, once for the headers and once for the pixels.
     Errors: VqkitError with one sentence that says what is wrong and what to do.
     """
-    items = _read(source, config)
     name = str(source)
+    items = _read(source, _reading(config, normalisation, value_range, progress))
     if len(items.store) == 0 and not items.bad:
         raise VqkitError(f"{name} holds no images")
-    _check_bad(name, items.bad, len(items.store))
+    if len(items.store) == 0:
+        max_bad = min(max_bad, MAX_BAD)
+    _check_bad(name, items.bad, len(items.store), max_bad)
     target = _target(name, items, config)
-    assert target.size is not None
-    if target.fit == "patches":
-        items = cut_up(items, target, config.max_memory_mb << 20)
-        _check_bad(name, items.bad, len(set(map(bytes, items.keys))) if items.keys is not None else 0)
-    pixels = None
-    if len(items.store) * target.channels * target.size[0] * target.size[1] <= config.max_memory_mb << 20:
-        pixels, items = _load(items, target)
-        _check_bad(name, items.bad, len(pixels))
+    pixels, items = _decoded(name, items, target, config, max_bad, progress)
+    assert items.digests is not None and items.keys is not None
     data = ImageData(name, items, target, pixels)
-    keys = items.keys if items.keys is not None else items.digests
-    data.splits = split(items.digests, keys, seed, (config.validation, config.test), items.fixed_test)
+    data.splits = split(items.digests, items.keys, seed, (config.validation, config.test), items.fixed_test)
     data.normalisation = normalisation or _measure(data)
     if len(data.normalisation.mean) != data.channels:
         have = len(data.normalisation.mean)
@@ -146,56 +183,142 @@ def open_images(
     return data
 
 
-def _read(source: str | Path, config: DataConfig) -> Items:
+def bad_files(
+    source: str | Path, config: DataConfig, progress: Callable[[float], None] | None = None
+) -> tuple[list[BadFile], int]:
+    """All files of a source that cannot be used, each decoded, and the number of images that can be.
+
+    Needs no size that is common to the images, no least number of them and no largest share of bad files.
+    """
+    items = _read(source, _reading(config, None, None, progress))
+    target = Target(None, 4, value_range=items.value_range)
+    if items.digests is None:
+        items, _ = _with_digests(items, target, config, progress)
+    return items.bad, len(items.names)
+
+
+def _reading(
+    config: DataConfig,
+    normalisation: Normalisation | None,
+    value_range: ValueRange | None,
+    progress: Callable[[float], None] | None,
+) -> Reading:
+    if value_range is None and config.value_range is not None:
+        value_range = ValueRange(*config.value_range, chosen=True)
+    return Reading(config, value_range, find_range=normalisation is None, progress=progress)
+
+
+def _decoded(
+    name: str,
+    items: Items,
+    target: Target,
+    config: DataConfig,
+    max_bad: float,
+    progress: Callable[[float], None] | None,
+) -> tuple[torch.Tensor | None, Items]:
+    """Pixels where they fit into memory, and the items, with digests and keys, of the files that can be decoded."""
+    assert target.size is not None
+
+    def keys_of(items: Items, looks: np.ndarray) -> np.ndarray:
+        return _keys(items, looks, config)
+
+    is_cut = target.fit == "patches" and set(items.sizes) != {target.size}
+    if is_cut:
+        items = cut_up(items, target, config.max_memory_mb << 20, keys_of, progress)
+        assert items.keys is not None
+        _check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
+    pixels, looks = None, np.empty(0, np.uint64)
+    if len(items.store) * target.channels * target.size[0] * target.size[1] <= config.max_memory_mb << 20:
+        pixels, items, looks = _load(items, target, config, progress)
+    elif items.digests is None:
+        items, looks = _with_digests(items, target, config, progress)
+    elif config.near_duplicates and not is_cut:
+        looks = _looks_of_arrays(items.store)
+    _check_bad(name, items.bad, len(items.names), max_bad)
+    return pixels, items if is_cut else dataclasses.replace(items, keys=keys_of(items, looks))
+
+
+def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  # (N, 16) uint8
+    """What must not be torn apart: equal pixels, images of one file and, if wanted, near duplicates."""
+    keys = items.digests if items.keys is None else items.keys
+    assert keys is not None
+    labels = [] if items.files is None else [items.files]
+    if config.near_duplicates:
+        labels.append(near(looks))
+    tied = tie(keys, labels)
+    copies = len(keys) - len(np.unique(keys, axis=0))
+    if copies and items.keys is None:
+        items.notes.append(f"{copies} images have the pixels of another one; they stay in its split")
+    if config.near_duplicates:
+        together = len(np.unique(keys, axis=0)) - len(np.unique(tie(keys, labels[-1:]), axis=0))
+        items.notes.append(f"{together} images look like another one; they stay in its split")
+    return tied
+
+
+def _looks_of_arrays(store: Any) -> np.ndarray:  # (N,) uint64
+    return np.array([look_of(store.raw(index)) for index in range(len(store))], dtype=np.uint64)
+
+
+def _read(source: str | Path, how: Reading) -> Items:
     if isinstance(source, str) and source in bundled.NAMES:
-        return bundled.read_bundled(source)
+        return bundled.read_bundled(source, how.config)
     path = Path(source).expanduser()
     if not path.exists():
         known = ", ".join(bundled.NAMES)
         raise VqkitError(f"there is no file or folder '{source}', and no built-in set of that name (built-in: {known})")
     if path.is_dir():
-        return _read_folder(path)
-    suffix = (
-        path.suffixes[-2].lower() if path.suffix.lower() == ".gz" and len(path.suffixes) > 1 else path.suffix.lower()
-    )
+        return _read_folder(path, how)
+    suffix = path.suffix.lower()
+    if suffix == ".gz" and len(path.suffixes) > 1:
+        suffix = path.suffixes[-2].lower()
     if suffix == ".npy":
-        return read_npy(path)
+        return read_npy(path, how)
     if suffix == ".npz":
-        return read_npz(path, config.max_memory_mb << 20)
+        return read_npz(path, how)
     if suffix == ".parquet":
-        return scan_parquet([path])
+        return scan_parquet([path], how)
     if suffix in picture_suffixes():
-        return _read_picture(path, config)
+        return _read_picture(path, how)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(3)
     except OSError as error:
-        raise VqkitError(f"cannot read {path}: {error.strerror or error}") from error
+        raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if start[:3] == b"\0\0\x08" or start[:2] == b"\x1f\x8b":
-        array = read_idx(path)
+        array = read_idx(path, how.config)
         return array_items(array, "idx", NumberedNames(path.name, len(array)), str(path))
-    return _read_picture(path, config)
+    return _read_picture(path, how)
 
 
-def _read_folder(path: Path) -> Items:
+def _read_folder(path: Path, how: Reading) -> Items:
     if find_idx(path):
-        return read_idx_folder(path)
+        return read_idx_folder(path, how.config)
     tables = picture_files(path, frozenset({".parquet"}))
     if tables and not picture_files(path, picture_suffixes()):
-        return scan_parquet([path / name for name in tables])
-    return scan_folder(path)
+        return scan_parquet([path / name for name in tables], how)
+    return scan_folder(path, how)
 
 
-def _read_picture(path: Path, config: DataConfig) -> Items:
-    """Non-overlapping patches of one picture; the size of a patch is data.image_size."""
+def _read_picture(path: Path, how: Reading) -> Items:
+    """Non-overlapping patches of the images in one file; the size of a patch is data.image_size."""
+    config = how.config
     size = config.image_size or _PATCH_SIZE
     try:
-        with pillow_warnings(), path.open("rb") as file:
-            header = probe(file)
+        with pillow_warnings():
+            survey = survey_file(path, config.frames == "all")
+            header = survey.headers[0]
+            channels = config.channels or (1 if is_grey(header.mode) else 3)
+            num_pixels = sum(math.prod(each.size) for each in survey.headers)
+            check_unpacked(num_pixels * channels, str(path), config)
+            value_range = None
+            if not survey.extent.is_empty:
+                value_range = how.value_range or (survey.extent.range() if how.find_range else None)
+            target = Target(None, channels, config.background, value_range=value_range)
+            cut, places = _patches_of_frames(path, len(survey.headers), target, size)
+    except VqkitError:
+        raise
     except Exception as error:  # see images.load_picture
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
-    channels = config.channels or (1 if is_grey(header.mode) else 3)
-    cut, places = patches(load_picture(path, channels, config.background), size)
     if not places:
         height, width = header.size
         raise VqkitError(
@@ -203,8 +326,23 @@ def _read_picture(path: Path, config: DataConfig) -> Items:
             "set data.image_size=[height, width]"
         )
     items = array_items(cut, "picture", PackedStrings(f"{path.name}:{place}" for place in places), str(path))
-    items.modes, items.sizes = {header.mode: 1}, {header.size: 1}
+    items.modes = dict(Counter(each.mode for each in survey.headers))
+    items.sizes = dict(Counter(each.size for each in survey.headers))
+    items.value_range = value_range
+    if survey.num_frames > len(survey.headers):
+        items.notes.append(f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all")
     return items
+
+
+def _patches_of_frames(
+    path: Path, count: int, target: Target, size: tuple[int, int]
+) -> tuple[np.ndarray, list[str]]:  # (N, h, w, C)
+    cut, places = [], list[str]()
+    for number in range(count):
+        found, where = patches(decode(Frame(path, number), target), size)
+        cut.append(found)
+        places += [f"{number}:{place}" for place in where] if count > 1 else where
+    return np.concatenate(cut), places
 
 
 def _target(name: str, items: Items, config: DataConfig) -> Target:
@@ -223,15 +361,18 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
                 "say which one the model shall see: set data.image_size=[64, 64], height first"
             )
         size = next(iter(items.sizes))
-    return Target(size, channels, config.background, config.fit)
+    return Target(size, channels, config.background, config.fit, value_range=items.value_range)
 
 
-def _check_bad(name: str, bad: list[BadFile], num_good: int) -> None:
-    if len(bad) > MAX_BAD * (len(bad) + num_good):
+def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:
+    if len(bad) > max_bad * (len(bad) + num_good):
         first = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         total = len(bad) + num_good
-        raise VqkitError(f"{len(bad)} of {total} files of {name} cannot be used, more than 5 % ({first}{more})")
+        raise VqkitError(
+            f"{len(bad)} of {total} files of {name} cannot be used, more than 5 % ({first}{more}); "
+            f"'vqkit data {shlex.quote(name)}' lists all of them"
+        )
 
 
 def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch.Tensor | BadFile:
@@ -241,34 +382,80 @@ def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch
         return BadFile(names[index], reason(error))
 
 
-def _load(items: Items, target: Target) -> tuple[torch.Tensor, Items]:  # (N, C, H, W) uint8
-    """All images in memory; what cannot be decoded is left out and noted."""
+def _load(
+    items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
+) -> tuple[torch.Tensor, Items, np.ndarray]:  # (N, C, H, W) uint8, and (N,) uint64
+    """All images in memory, and their looks if wanted; what cannot be decoded is left out and noted."""
     store, size = items.store, target.size
     assert size is not None
     if isinstance(store, ArrayStore) and store.array.shape[1:] == (*size, target.channels):
-        return torch.from_numpy(np.array(store.chunk(0, len(store)).transpose(0, 3, 1, 2), order="C")), items
+        looks = _looks_of_arrays(store) if config.near_duplicates else np.empty(0, np.uint64)
+        chunk = store.chunk(0, len(store)).transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.array(chunk, order="C")), items, looks
     pixels = torch.empty(len(store), target.channels, *size, dtype=torch.uint8)
+    kept, looks, good = _decode_all(items, target, config, pixels, progress)
+    return (pixels if len(good) == len(store) else pixels[good]), kept, looks
 
-    def load(index: int) -> BadFile | None:
-        found = _decode(store.raw(index), target, items.names, index)
-        if isinstance(found, BadFile):
-            return found
-        pixels[index] = found
+
+def _with_digests(
+    items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
+) -> tuple[Items, np.ndarray]:
+    """The items that can be decoded, with what they are told apart by; their pixels are not kept."""
+    kept, looks, good = _decode_all(items, target, config, None, progress)
+    if len(good) < len(items.store):
+        kept = dataclasses.replace(kept, store=PartStore(items.store, good))
+    return kept, looks
+
+
+def _decode_all(
+    items: Items,
+    target: Target,
+    config: DataConfig,
+    pixels: torch.Tensor | None,
+    progress: Callable[[float], None] | None,
+) -> tuple[Items, np.ndarray, list[int]]:
+    """Decode every item once: into `pixels`, where given, and to digests, where there are none yet.
+
+    Gives the items that can be decoded, their looks (empty if not wanted) and their places.
+    """
+    store = items.store
+    digests = np.empty((len(store), DIGEST_BYTES), np.uint8)
+    looks = np.empty(len(store), np.uint64)
+
+    def one(index: int) -> BadFile | None:
+        try:
+            found = _identified(items, index, target, config, pixels is not None)
+        except Exception as error:  # see images.load_picture
+            return BadFile(items.names[index], reason(error))
+        if pixels is not None and found.pixels is not None:
+            pixels[index] = torch.from_numpy(found.pixels).permute(2, 0, 1)
+        digests[index] = np.frombuffer(found.content, np.uint8)
+        looks[index] = found.look
         return None
 
+    failures = []
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        failures = list(pool.map(load, range(len(store))))
+        for number, failure in enumerate(pool.map(one, range(len(store))), 1):
+            failures.append(failure)
+            if progress and (number % _TOLD == 0 or number == len(store)):
+                progress(number / len(store))
     good = [index for index, failure in enumerate(failures) if failure is None]
-    if len(good) == len(store):
-        return pixels, items
-    bad = items.bad + [failure for failure in failures if failure is not None]
-    names = PackedStrings(items.names[index] for index in good)
-    keys = None if items.keys is None else items.keys[good]
-    captions, groups = (part and [part[index] for index in good] for part in (items.captions, items.groups))
-    kept = dataclasses.replace(
-        items, names=names, digests=items.digests[good], bad=bad, keys=keys, captions=captions, groups=groups
-    )
-    return pixels[good], kept
+    if items.digests is None:
+        items = dataclasses.replace(items, digests=digests)
+    if len(good) < len(store):
+        bad = items.bad + [failure for failure in failures if failure is not None]
+        items = dataclasses.replace(items.kept(good), bad=bad)
+    return items, looks[good], good
+
+
+def _identified(items: Items, index: int, target: Target, config: DataConfig, wants_pixels: bool) -> Decoded:
+    raw = items.store.raw(index)
+    if isinstance(raw, np.ndarray):
+        assert items.digests is not None
+        look = look_of(raw) if config.near_duplicates else 0
+        return Decoded(decode(raw, target), items.digests[index].tobytes(), look)
+    full = items.full is None or bool(items.full[index])
+    return decode_with_content(raw, target, full=full, looks=config.near_duplicates, pixels=wants_pixels)
 
 
 def _measure(data: ImageData) -> Normalisation:

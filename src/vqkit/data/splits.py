@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from ..errors import VqkitError
 
 DIGEST_BYTES = 16
 SPLITS = ("train", "validation", "test")
+# Bits of a difference hash in which two images may differ that are taken for the same one, of 64.
+NEAR_BITS = 4
 
 
 def digest(*parts: bytes) -> bytes:
@@ -24,6 +27,64 @@ def digest(*parts: bytes) -> bytes:
 def pack(digests: list[bytes]) -> np.ndarray:  # (N, 16) uint8
     """Many digests in one array: flat in memory, and shared with worker processes without copies."""
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def tie(keys: np.ndarray, labels: Iterable[np.ndarray]) -> np.ndarray:  # (N, 16) uint8 -> the same
+    """Keys under which items also stay together that have an equal label (int64, (N,)) in any of `labels`.
+
+    Chains count: where A shares a file with B, and B its pixels with C, the three get one key. It is the smallest key
+    among theirs, so that names and the order of the items do not matter.
+    """
+    labels = list(labels)
+    if not labels or not len(keys):
+        return keys
+    different, owner = np.unique(keys, axis=0, return_inverse=True)
+    # `different` is sorted: the smallest number in a component is that of its smallest key.
+    owner = owner.reshape(-1).astype(np.int64)
+    component = owner
+    while True:
+        before = component
+        for label in [owner, *labels]:
+            _, group = np.unique(label, return_inverse=True)
+            smallest = np.full(int(group.max()) + 1, len(different), dtype=np.int64)
+            np.minimum.at(smallest, group, component)
+            component = smallest[group]
+        if np.array_equal(component, before):
+            return different[component]
+
+
+def near(looks: np.ndarray) -> np.ndarray:  # (N,) uint64 -> (N,) int64
+    """Labels that are equal for images whose difference hashes differ in at most NEAR_BITS bits, chains included.
+
+    Two hashes that differ in so few bits agree in one of NEAR_BITS + 1 bands of bits, so that only those that share a
+    band are compared.
+    """
+    different, owner = np.unique(looks, return_inverse=True)
+    label = np.arange(len(different))
+    bands = np.array_split(np.arange(64, dtype=np.uint64), NEAR_BITS + 1)
+    for band in bands:
+        part = (different >> band[0]) & np.uint64((1 << len(band)) - 1)
+        order = np.argsort(part, kind="stable")
+        starts = np.flatnonzero(np.diff(part[order])) + 1
+        for members in np.split(order, starts):
+            for position, member in enumerate(members[:-1].tolist()):
+                others = members[position + 1 :]
+                is_near = np.bitwise_count(different[others] ^ different[member]) <= NEAR_BITS
+                for other in others[is_near].tolist():
+                    _join(label, member, other)
+    return np.array([_root(label, index) for index in range(len(different))], dtype=np.int64)[owner.reshape(-1)]
+
+
+def _root(label: np.ndarray, index: int) -> int:
+    while label[index] != index:
+        label[index] = label[label[index]]
+        index = int(label[index])
+    return index
+
+
+def _join(label: np.ndarray, first: int, second: int) -> None:
+    first, second = _root(label, first), _root(label, second)
+    label[max(first, second)] = min(first, second)
 
 
 def derive_seed(*parts: object) -> int:

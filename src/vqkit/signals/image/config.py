@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias, Union
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from ...config.base import Byte, Count, NonNegative, Section, Share, Side
+from ...config.base import Byte, Count, Finite, NonNegative, Section, Share, Side
 from ...config.sections import DataSection
 
 
@@ -31,6 +31,12 @@ class NoiseConfig(Section):
     """share of the images that stay clean, so that those are left as they are"""
 
 
+def _rises(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value is not None and not 0 < value[1] - value[0] < float("inf"):
+        raise ValueError("the first value must be the smaller one")
+    return value
+
+
 class DataConfig(DataSection):
     signal: Literal["image"] = "image"
     """the kind of signal, which decides what may follow"""
@@ -43,6 +49,17 @@ class DataConfig(DataSection):
     patches of image_size from all over each, at full resolution, as many as fit in max_memory_mb"""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """RGB colour laid under transparent pixels when alpha is not kept"""
+    value_range: Annotated[tuple[Finite, Finite] | None, AfterValidator(_rises)] = None
+    """values of more than 8 bits (16-bit and float files, arrays) that become black and white, others are clipped;
+    null = found from the whole set"""
+    frames: Literal["first", "all"] = "first"
+    """of animations and files with several pages: the first image, or all, which then stay in one split"""
+    layout: Literal["NHW", "NHWC", "NCHW", "HWC", "CHW"] | None = None
+    """what the dimensions of an array are: N images, C channels, height, width; null = as its shape says"""
+    near_duplicates: bool = False
+    """also keep images that look the same (scaled, recompressed) in one split, not only those of equal pixels"""
+    max_bytes: Count | None = None
+    """what a compressed file may unpack to, in bytes; null = a quarter of the memory"""
     augment: AugmentConfig = AugmentConfig()
     noise: NoiseConfig = NoiseConfig()
 
