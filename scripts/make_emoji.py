@@ -1,4 +1,4 @@
-"""Draws src/vqkit/data/builtin/emoji.webp and emoji.json, the set that `vqkit train emoji` uses.
+"""Draws src/vqkit/signals/image/builtin/emoji.webp and emoji.json, the set that `vqkit train emoji` uses.
 
     npm pack @lobehub/fluent-emoji-3d@1.1.0 --ignore-scripts
     npm pack openmoji@17.0.0 --ignore-scripts
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, help="lobehub-fluent-emoji-3d-1.1.0.tgz")
     parser.add_argument("captions", type=Path, help="openmoji-17.0.0.tgz")
-    default = Path(__file__).parents[1] / "src" / "vqkit" / "data" / "builtin"
+    default = Path(__file__).parents[1] / "src" / "vqkit" / "signals" / "image" / "builtin"
     parser.add_argument("--out", type=Path, default=default)
     options = parser.parse_args()
     entries, pictures = read_captions(options.captions), read_pictures(options.pictures)

@@ -11,39 +11,55 @@ from typing import TYPE_CHECKING, Any
 from .errors import TrainingDiverged, VqkitError
 
 if TYPE_CHECKING:
-    from .artifact import Artifact
+    from .artifact.model import Model
+    from .artifact.record import Artifact
     from .coding import FormatError
-    from .config import Config
-    from .run import train
-    from .run_prior import train_prior
+    from .pipelines.autoencoder import train
+    from .pipelines.coders import train_coder
+    from .pipelines.prior import train_prior
+    from .settings import Config
 
 __version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "Config",
     "FormatError",
+    "Model",
     "TrainingDiverged",
     "VqkitError",
     "__version__",
     "load",
     "train",
+    "train_coder",
     "train_prior",
 ]
 
 _LAZY = {
-    "Artifact": "artifact",
-    "Config": "config",
+    "Artifact": "artifact.record",
+    "Config": "settings",
     "FormatError": "coding",
-    "train": "run",
-    "train_prior": "run_prior",
+    "Model": "artifact.model",
+    "train": "pipelines.autoencoder",
+    "train_coder": "pipelines.coders",
+    "train_prior": "pipelines.prior",
 }
 
 
-def load(folder: Any) -> Artifact:
-    """The trained model of an artifact folder, ready for `encode`, `decode` and `reconstruct`."""
-    from .artifact import Artifact
+def load(folder: Any, device: Any = "auto") -> Model:
+    """The trained model of an artifact folder, ready for `encode`, `decode`, `reconstruct` and the rest.
 
-    return Artifact.load(folder)
+    device: auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1 or mps. A UserWarning says which files of the
+    folder could not be used, if any. VqkitError for what is no artifact, or is damaged.
+    """
+    import warnings
+
+    from .artifact.model import Model
+    from .artifact.store import load_artifact
+
+    artifact = load_artifact(folder)
+    for problem in artifact.problems:
+        warnings.warn(problem, stacklevel=2)
+    return Model(artifact, device)
 
 
 def __getattr__(name: str) -> Any:

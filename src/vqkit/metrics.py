@@ -1,58 +1,15 @@
-"""Distortion, use of the codebook, and rates; one definition of each for training, evaluation and benchmarks."""
+"""Use of the codebook; one definition of each figure for training, evaluation and benchmarks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-MAX_PSNR = 100.0
-"""reported for an image that comes back without any error, so that means stay finite"""
-
-WINDOW = 11
-"""side of the window of SSIM"""
-
+# Codebooks that have figures of their own.
 SHOWN = 8
-"""codebooks that have figures of their own"""
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Float images in [0, 1] -> uint8, rounded and clamped: what is written to a file is what is measured."""
-    return (images * 255.0).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of every image, dB: (B, C, H, W) uint8 twice -> (B,) float32."""
-    mse = (reconstruction.float() - original.float()).square().flatten(1).mean(1)
-    return (10.0 * torch.log10(255.0**2 / mse)).clamp(max=MAX_PSNR)
-
-
-def picture_psnr(pixels: np.ndarray, original: np.ndarray) -> float:
-    """PSNR in dB of one picture, uint8 (H, W, C) both."""
-    return float(psnr(torch.from_numpy(pixels)[None], torch.from_numpy(original)[None])[0])
-
-
-def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Structural similarity of every image (Wang et al. 2004): (B, C, H, W) uint8 twice -> (B,) float32.
-
-    Gaussian window of 11 pixels, sigma 1.5, averaged where the window lies inside of the image; images that are
-    smaller than the window are widened by repeating their edge.
-    """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    missing = [max(0, WINDOW - side) for side in original.shape[2:]]
-    edges = (0, missing[1], 0, missing[0])
-    first, second = (F.pad(x.float(), edges, mode="replicate") for x in (reconstruction, original))
-    found = structural_similarity_index_measure(
-        first, second, data_range=255.0, reduction="none", return_full_image=True
-    )
-    similarity = found[1]  # (B, C, H, W)
-    rim = WINDOW // 2
-    return similarity[:, :, rim:-rim, rim:-rim].flatten(1).mean(1)
 
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:

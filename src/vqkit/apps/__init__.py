@@ -1,1 +1,1 @@
-"""One file per verb: a function from an artifact and inputs to a result. Nothing here prints."""
+"""One file per verb: a function from a model and values to a result. Nothing here reads a path or prints."""

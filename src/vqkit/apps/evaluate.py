@@ -1,4 +1,4 @@
-"""How good is a model on a set of images: distortion, use of the codebook, rate, likelihood, and what tells most."""
+"""How good is a model on a set of items: distortion, use of the codebook, rate, likelihood, and what tells most."""
 
 from __future__ import annotations
 
@@ -10,46 +10,45 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..artifact import Artifact
-from ..data import ImageData, open_images, split_batches
-from ..data.noise import gaussian as gaussian_noise
+from ..artifact.model import Model
+from ..data.dataset import Batch, Dataset
 from ..errors import VqkitError
-from ..metrics import code_counts, code_figures, psnr, ssim, to_pixels
+from ..metrics import code_counts, code_figures
 from ..model import gaussian
 
 BATCH_SIZE = 128
 GALLERY = 48
 RANKED = 8
-SIGMAS = 15, 25, 50
-"""deviations of noise, in levels of 0 to 255, that a denoiser is measured at"""
-SHOWN_SIGMA, SHOWN_DENOISED = 25, 16
-"""the one of them, and the number of images, that its report shows"""
+# Noisy items that a denoiser's report shows.
+SHOWN_DENOISED = 16
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images beside what the model makes of them: uint8 (N, H, W, C) twice, names and PSNR in dB, one each."""
+    """Items beside what the model makes of them: values (N, C, *extent) twice, names and PSNR in dB, one each."""
 
     names: list[str]
     psnr: list[float]
-    originals: np.ndarray
-    reconstructions: np.ndarray
+    originals: Tensor
+    reconstructions: Tensor
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Figures of one split.
 
-    metrics: psnr (dB, mean over images), ssim, usage (share of codes hit), perplexity, entropy_bits, code_entropy (its
-    share of log2 K), bits_per_image, bpp, images, split; those of codes are None where there are none to count.
-    code_counts: (K,) int64 for each codebook, or None. psnr_per_image: (N,). gallery: spread evenly over the split.
-    denoised: of a denoiser, noisy images in place of the originals; its PSNR is to the clean ones.
+    metrics: those of the signal (psnr first; means over items), usage (share of codes hit), perplexity, entropy_bits,
+    code_entropy (its share of log2 K), bits_per_image (of an item), the signal's rate, images (items), split; those of
+    codes are None where there are none to count. code_counts: (K,) int64 for each codebook, or None. psnr_per_item: (N,).
+    gallery: spread evenly over the split. denoised: of a denoiser, noisy items in place of the originals; its PSNR is to
+    the clean ones.
     """
 
     metrics: dict[str, Any]
     code_counts: list[np.ndarray] | None
-    psnr_per_image: np.ndarray
+    psnr_per_item: np.ndarray
     gallery: Examples
     worst: Examples
     best: Examples
@@ -58,11 +57,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """An upper bound of -log2 p(image), nothing left out, for every image of a split: (N,) float64 each.
+    """An upper bound of -log2 p(item), nothing left out, for every item of a split: (N,) float64 each.
 
-    bits_per_dim: all bits of an image over its number of values; pixel_bits: of the pixels given the codes; code_bits:
-    of the codes under their prior, None for a model without codes, which has kl_bits instead: KL(q(z|x) || p(z)).
-    metrics: the means of these, split, images, and prior: uniform, learned (of the codes) or normal (of z).
+    bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the codes; code_bits: of
+    the codes under their prior, None for a model without codes, which has kl_bits instead: KL(q(z|x) || p(z)). metrics:
+    the means of these, split, images (items), and prior: uniform, learned (of the codes) or normal (of z).
     """
 
     metrics: dict[str, Any]
@@ -72,164 +71,179 @@ class Likelihoods:
     kl_bits: np.ndarray | None = None
 
 
-def open_for(artifact: Artifact, source: str | Path, split: str) -> ImageData:
-    """The images of `source` as the artifact was trained to see them: its size, channels, normalisation and splits."""
-    shares = {"validation": 0.0, "test": 0.0} if split == "all" else {}
-    settings = artifact.config.data.model_copy(
-        update={"image_size": artifact.size, "channels": artifact.channels, **shares}
-    )
-    return open_images(source, settings, artifact.config.seed, artifact.normalisation, artifact.value_range)
+def open_for(model: Model, source: str | Path, split: str) -> Any:
+    """The items of `source` as the model was trained to see them: its shape, normalisation and splits.
+
+    split: 'all' leaves everything in the training split.
+    """
+    settings = model.signal.settings_of(model.config.data, model.shape)
+    if split == "all":
+        settings = settings.model_copy(update={"validation": 0.0, "test": 0.0})
+    return model.signal.open(source, settings, model.config.seed, model.data)
 
 
 @torch.no_grad()
 def evaluate(
-    artifact: Artifact, data: ImageData, split: str = "test", progress: Callable[[float], None] | None = None
+    model: Model, data: Dataset, split: str = "test", progress: Callable[[float], None] | None = None
 ) -> Evaluation:
     """Measure a model on a split of `data` (train, validation, test or all).
 
-    Pixels are rounded to 8 bits before they are compared. `progress` is called with the share that is done.
+    Values are rounded as files hold them before they are compared. `progress` is called with the share that is done.
     Errors: VqkitError when the split is empty.
     """
-    quantizer = artifact.model.quantizer
+    quantizer = model.network.quantizer
     counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if quantizer.is_countable else 1).long()
-    indices, distortions, similarities = [], [], []
-    for chosen, images in _batches(data, split, progress):
-        output = artifact.model(artifact.standardise(images))
-        pixels = to_pixels(artifact.normalisation.undo(output.reconstruction))
-        distortions.append(psnr(pixels, images))
-        similarities.append(ssim(pixels, images))
-        indices.append(chosen)
+    ids: list[np.ndarray] = []
+    found: dict[str, list[Tensor]] = {}
+    for batch in _batches(data, split, progress):
+        mask = None if batch.mask is None else batch.mask.to(model.device)
+        output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
+        values = model.tokenizer.restore(output.reconstruction)
+        for name, each in model.signal.evaluation_measures(values, batch.values, batch.mask).items():
+            found.setdefault(name, []).append(each)
+        ids.append(batch.ids)
         if quantizer.is_countable:
-            counts += code_counts(output.codes, quantizer.codebook_size)
-    found = _collect(
-        artifact, data, split, np.concatenate(indices), torch.cat(distortions), torch.cat(similarities), counts
-    )
-    if artifact.config.data.noise.sigma:
-        found.metrics["denoised"], examples = _denoised(artifact, data, split)
-        return replace(found, denoised=examples)
-    return found
+            counts += code_counts(output.codes.cpu(), quantizer.codebook_size)
+    measured = {name: torch.cat(parts) for name, parts in found.items()}
+    evaluation = _collect(model, data, split, np.concatenate(ids), measured, counts)
+    denoised = _denoised(model, data, split)
+    if denoised is None:
+        return evaluation
+    evaluation.metrics["denoised"], examples = denoised
+    return replace(evaluation, denoised=examples)
 
 
-def _denoised(artifact: Artifact, data: ImageData, split: str) -> tuple[dict[str, dict[str, float]], Examples | None]:
-    """PSNR in dB of images with Gaussian noise, before and after, on the first images of a split, and some of them."""
-    generator, found, shown = torch.Generator().manual_seed(0), {}, None
-    chosen, images = next(_batches(data, split, None))
-    for sigma in SIGMAS:
-        noisy = torch.stack([gaussian_noise(image, sigma, generator) for image in images])
-        output = artifact.model(artifact.standardise(noisy)).reconstruction
-        pixels = to_pixels(artifact.normalisation.undo(output))
-        found[f"sigma {sigma}"] = {
-            "noisy": float(psnr(noisy, images).mean()),
-            "denoised": float(psnr(pixels, images).mean()),
-        }
-        if sigma == SHOWN_SIGMA:
-            names = [str(data.names[index]) for index in chosen[:SHOWN_DENOISED]]
-            pair = (batch[:SHOWN_DENOISED].permute(0, 2, 3, 1).contiguous().numpy() for batch in (noisy, pixels))
-            shown = Examples(names, psnr(pixels, images)[:SHOWN_DENOISED].tolist(), *pair)
+def _denoised(model: Model, data: Dataset, split: str) -> tuple[dict[str, dict[str, float]], Examples | None] | None:
+    """PSNR in dB of the first items of a split with noise, before and after, and some of them; None for a model that
+    never saw noise."""
+    batch = next(_batches(data, split, None))
+    levels = model.signal.noise_levels(model.config.data, batch.values)
+    if not levels:
+        return None
+    found: dict[str, dict[str, float]] = {}
+    shown = None
+    for number, (name, noisy) in enumerate(levels.items()):
+        output = model.network(model.tokenizer.standardise(noisy)).reconstruction
+        values = model.tokenizer.restore(output)
+        before = model.signal.measures(noisy, batch.values)["psnr"]
+        after = model.signal.measures(values, batch.values)["psnr"]
+        found[name] = {"noisy": float(before.mean()), "denoised": float(after.mean())}
+        if number == len(levels) // 2:
+            names = [str(data.names[index]) for index in batch.ids[:SHOWN_DENOISED]]
+            kept = slice(SHOWN_DENOISED)
+            shown = Examples(names, after[kept].tolist(), noisy[kept], values[kept])
     return found, shown
 
 
 @torch.no_grad()
 def likelihood(
-    artifact: Artifact,
-    data: ImageData,
+    model: Model,
+    data: Dataset,
     split: str = "test",
     progress: Callable[[float], None] | None = None,
     seed: int = 0,
 ) -> Likelihoods:
-    """Bits that a model needs for the images of a split (train, validation, test or all), the pixels exact.
+    """Bits that a model needs for the items of a split (train, validation, test or all), the values exact.
 
-    With codes: -log2 p(codes) - log2 p(image | codes), where p(codes) is the artifact's learned prior or else uniform;
-    as codes are a function of the image, that is an upper bound of -log2 p(image) = -log2 sum_c p(c) p(image | c).
-    Without, for variational models, the evidence lower bound with its sign turned (Kingma & Welling 2014, arXiv
-    1312.6114, equation 3): KL in closed form, and the pixels given one draw of z ~ q(z|x) from a generator of `seed`.
-    Errors: VqkitError for models that give images no probability, and when the split is empty.
+    With codes: -log2 p(codes) - log2 p(item | codes), where p(codes) is the model's learned prior or else uniform; as
+    codes are a function of the item, that is an upper bound of -log2 p(item) = -log2 sum_c p(c) p(item | c). Without, for
+    variational models, the evidence lower bound with its sign turned (Kingma & Welling 2014, arXiv 1312.6114, equation
+    3): KL in closed form, and the values given one draw of z ~ q(z|x) from a generator of `seed`.
+    Errors: VqkitError for models that give items no probability, and when the split is empty.
     """
-    _check_has_likelihood(artifact)
-    model, prior = artifact.model, artifact.prior
-    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-    latent_nats, pixel_nats = [], []
-    for _, images in _batches(data, split, progress):
-        x = artifact.standardise(images)
-        if not model.quantizer.is_discrete:
-            mean, log_var = model.posterior(x)
-            assert log_var is not None  # checked above
-            codes = model.quantizer.encode(model.transform(gaussian.sample(mean, log_var, generator)))
-            rows = zip(mean.double().split(1), log_var.double().split(1), strict=True)
-            latent_nats.append(torch.stack([gaussian.kl(*row) for row in rows]))
+    _check_has_likelihood(model)
+    network = model.network
+    generator = torch.Generator(model.device).manual_seed(seed)
+    latent_nats = []
+    value_nats = []
+    for batch in _batches(data, split, progress):
+        x = model.tokenizer.standardise(batch.values)
+        if network.quantizer.is_discrete:
+            codes = network.encode(x)
+            latent_nats.append(_code_nats(model, codes.cpu()))
         else:
-            codes = model.encode(x)
-            uniform = torch.full((len(x),), model.bits_per_image(data.size), dtype=torch.float64)
-            latent_nats.append((uniform if prior is None else prior.bits(codes).double()) * math.log(2))
-        pixel_nats.append(model.nats(x, codes))
-    latent_bits, pixel_bits = (torch.cat(nats).cpu().numpy() / math.log(2) for nats in (latent_nats, pixel_nats))
-    bits_per_dim = (latent_bits + pixel_bits) / (data.channels * math.prod(data.size))
-    name = "code_bits" if model.quantizer.is_discrete else "kl_bits"
-    kind = "normal" if name == "kl_bits" else "uniform" if prior is None else "learned"
-    found = {"bits_per_dim": bits_per_dim, "pixel_bits": pixel_bits, name: latent_bits}
+            mean, log_var = network.posterior(x)
+            assert log_var is not None, "checked above"
+            codes = network.quantizer.encode(network.transform(gaussian.sample(mean, log_var, generator)))
+            rows = zip(mean.double().split(1), log_var.double().split(1), strict=True)
+            latent_nats.append(torch.stack([gaussian.kl(*row) for row in rows]).cpu())
+        value_nats.append(network.nats(x, codes).cpu())
+    latent_bits, value_bits = (torch.cat(nats).numpy() / math.log(2) for nats in (latent_nats, value_nats))
+    bits_per_dim = (latent_bits + value_bits) / data.shape.num_values
+    name = "code_bits" if network.quantizer.is_discrete else "kl_bits"
+    kind = "uniform" if model.prior is None else "learned"
+    if name == "kl_bits":
+        kind = "normal"
+    found = {"bits_per_dim": bits_per_dim, "pixel_bits": value_bits, name: latent_bits}
     means = {key: float(values.mean()) for key, values in found.items()}
-    return Likelihoods({"split": split, "images": len(pixel_bits), "prior": kind, **means}, **found)
+    return Likelihoods({"split": split, "images": len(value_bits), "prior": kind, **means}, **found)
 
 
-def _check_has_likelihood(artifact: Artifact) -> None:
-    distortion = artifact.config.losses.distortion
-    if not artifact.model.likelihood.is_likelihood:
+def _code_nats(model: Model, codes: Tensor) -> Tensor:
+    """Nats (B,) float64 of codes (B, Q, *grid) under the learned prior, else under a uniform one."""
+    if model.prior is None:
+        bits = torch.full((len(codes),), model.network.num_bits(model.shape.extent), dtype=torch.float64)
+    else:
+        bits = model.prior.bits(codes).double()
+    return bits * math.log(2)
+
+
+def _check_has_likelihood(model: Model) -> None:
+    distortion = model.config.losses.distortion
+    if not model.network.likelihood.is_likelihood:
         raise VqkitError(
-            f"losses.distortion={distortion} gives pixels no probability, so there is no likelihood to measure; "
+            f"losses.distortion={distortion} gives values no probability, so there is no likelihood to measure; "
             "train with losses.distortion=logistic_mixture"
         )
-    if not artifact.model.quantizer.is_discrete and not artifact.model.is_sampled:
+    if not model.network.quantizer.is_discrete and not model.network.is_sampled:
         raise VqkitError(
             "a plain autoencoder has no distribution over its latents, so there is no likelihood to measure; "
             "train with a quantizer, or with model.variational=true and losses.kl above 0"
         )
 
 
-def _batches(
-    data: ImageData, split: str, progress: Callable[[float], None] | None
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Indices and images (B, C, H, W) uint8 of a split. VqkitError when it is empty."""
+def _batches(data: Dataset, split: str, progress: Callable[[float], None] | None) -> Iterator[Batch]:
+    """The items of a split. VqkitError when it is empty."""
     parts = ("train", "test") if split == "all" else (split,)
-    total, done = sum(len(data.splits[part]) for part in parts), 0
+    total = sum(len(data.splits[part]) for part in parts)
+    done = 0
     if total == 0:
         raise VqkitError(f"the {split} split of {data.name} is empty; choose another with --split")
     for part in parts:
-        for chosen, images in split_batches(data, part, BATCH_SIZE):
-            yield np.asarray(chosen), images
-            done += len(chosen)
+        for batch in data.split(part, BATCH_SIZE):
+            yield batch
+            done += len(batch.ids)
             if progress:
                 progress(done / total)
 
 
 def _collect(
-    artifact: Artifact,
-    data: ImageData,
-    split: str,
-    indices: np.ndarray,
-    distortions: torch.Tensor,
-    similarities: torch.Tensor,
-    counts: torch.Tensor,
+    model: Model, data: Dataset, split: str, ids: np.ndarray, measured: dict[str, Tensor], counts: Tensor
 ) -> Evaluation:
-    quantizer, values = artifact.model.quantizer, distortions.numpy()
-    bits = artifact.model.bits_per_image(data.size)
+    quantizer = model.network.quantizer
+    values = measured["psnr"].numpy()
+    bits = model.network.num_bits(data.shape.extent)
+    rate_name, divisor = model.signal.rate_per(data.shape.extent)
     counted = quantizer.per_codebook(counts) if quantizer.is_countable else []
     figures = code_figures(counted) if counted else {}
     metrics: dict[str, Any] = {
         "split": split,
         "images": len(values),
-        "psnr": float(distortions.double().mean()),
-        "ssim": float(similarities.double().mean()),
+        **{name: float(each.double().mean()) for name, each in measured.items()},
         **{key: figures.get(key) for key in ("usage", "perplexity", "code_entropy", "entropy_bits")},
         "bits_per_image": bits,
-        "bpp": bits / math.prod(data.size),
+        rate_name: bits / divisor,
     }
     order = np.argsort(values, kind="stable")
     spread = np.linspace(0, len(values) - 1, min(GALLERY, len(values))).round().astype(int)
 
     def examples(positions: np.ndarray) -> Examples:
-        originals = data.read(indices[positions]).permute(0, 2, 3, 1).contiguous().numpy()
-        names = [str(data.names[int(index)]) for index in indices[positions]]
-        return Examples(names, values[positions].tolist(), originals, artifact.reconstruct(originals))
+        chosen = ids[positions]
+        batch = data.read(chosen)
+        names = [str(data.names[int(index)]) for index in chosen]
+        codes = model.tokenizer.encode(batch.values, batch.mask)
+        shown = model.tokenizer.decode(codes, batch.values.shape[2:])
+        return Examples(names, values[positions].tolist(), batch.values, shown)
 
     return Evaluation(
         metrics,

@@ -1,4 +1,4 @@
-"""New images from the prior."""
+"""New items from the prior."""
 
 from __future__ import annotations
 
@@ -6,61 +6,61 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..artifact import Artifact
-from ..model.prior import Drawing
+from ..artifact.model import Model
+from ..prior.prior import Drawing
 
 MAX_FRAMES = 48
 
 
 @dataclass(frozen=True)
 class Generated:
-    """images: uint8 (N, H, W, C). codes: (N, Q, h, w). bits: (N,) float64, what the codes cost under the prior, told
-    it was told. frames: images as far as they were drawn, first to last, (N, H, W, C) each; empty unless asked for.
+    """values: (N, C, *extent). codes: (N, Q, *grid). bits: (N,) float64, what the codes cost under the prior, given
+    their conditions. frames: items as far as they were drawn, first to last, (N, C, *extent) each; empty unless asked for.
     """
 
-    images: np.ndarray
+    values: Tensor
     codes: Tensor
     bits: np.ndarray
-    frames: list[np.ndarray] = field(default_factory=list)
+    frames: list[Tensor] = field(default_factory=list)
 
 
 def generate(
-    artifact: Artifact,
+    model: Model,
     num: int,
     *,
     drawing: Drawing = Drawing(),  # noqa: B008
     frames: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Generated:
-    """`num` images of the training size, drawn as `drawing` says.
+    """`num` items of the training extent, drawn as `drawing` says.
 
     Errors: VqkitError without a prior, for a class or a prompt that it does not know, and for more steps than codes.
     """
-    prior = artifact.wanted_prior()
-    shown: list[list[np.ndarray]] = []
-    film = _Film(artifact, num, drawing.steps or len(prior.layout.canonical[1]), frames, shown, progress)
+    prior = model.wanted_prior()
+    film = _Film(model, num, drawing.steps or len(prior.layout.canonical[1]), frames, progress)
     codes = prior.sample(num, drawing, film)
-    images = artifact.decode(codes, artifact.size, exact=True)
-    bits = prior.bits(codes, prior.told(num, drawing.classes, drawing.prompts)).numpy()
-    return Generated(images, codes, bits, [np.concatenate(parts) for parts in shown])
+    values = model.tokenizer.decode(codes, model.shape.extent, exact=True)
+    bits = prior.bits(codes, prior.condition(num, drawing.classes, drawing.prompts)).numpy()
+    return Generated(values, codes, bits, [torch.cat(parts) for parts in film.shown])
 
 
 class _Film:
     """Follows the drawing: reports progress, and keeps at most MAX_FRAMES pictures of it if they are wanted."""
 
     def __init__(
-        self,
-        artifact: Artifact,
-        num: int,
-        steps: int,
-        keep: bool,
-        shown: list[list[np.ndarray]],
-        progress: Callable[[float], None] | None,
+        self, model: Model, num: int, steps: int, keep: bool, progress: Callable[[float], None] | None
     ) -> None:
-        self.artifact, self.num, self.steps, self.keep, self.shown = artifact, num, steps, keep, shown
-        self.progress, self.step, self.finished = progress, 0, 0
+        self.model = model
+        self.num = num
+        self.steps = steps
+        self.keep = keep
+        self.progress = progress
+        self.shown: list[list[Tensor]] = []
+        self.step = 0
+        self.finished = 0
         self.every = -(-steps // MAX_FRAMES)
 
     def __call__(self, codes: Tensor) -> None:
@@ -72,6 +72,7 @@ class _Film:
             index = -(-self.step // self.every) - 1
             if index == len(self.shown):
                 self.shown.append([])
-            self.shown[index].append(self.artifact.decode(codes, self.artifact.size, exact=True))
+            self.shown[index].append(self.model.tokenizer.decode(codes, self.model.shape.extent, exact=True))
         if last:
-            self.step, self.finished = 0, self.finished + len(codes)
+            self.step = 0
+            self.finished += len(codes)

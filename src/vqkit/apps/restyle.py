@@ -1,100 +1,109 @@
-"""The style of pictures on the content of another one, carried over in a model's own latents."""
+"""The style of images on the content of another one, carried over in a model's own latents."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..artifact import Artifact
+from ..artifact.model import Model
 from ..errors import VqkitError
 from ..model.quantizers.base import from_tokens, squared_distances, to_tokens
 from ..model.quantizers.residual import ResidualQuantizer
 from ..model.quantizers.search import chunks, nearest
 
+# Side of a patch of latents.
 PATCH = 3
-"""side of a patch of latents"""
+# Tokens of a style that are balanced against those of the content; of more, evenly spaced ones are taken.
 MAX_STYLE_TOKENS = 2048
-"""tokens of a style that are balanced against those of the content; of more, evenly spaced ones are taken"""
 SINKHORN_STEPS = 50
+# Smoothing of the transport, as a share of the mean squared distance.
 SMOOTHING = 0.05
-"""of the transport, as a share of the mean squared distance"""
+# 1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes the nearest.
 BALANCE = 0.8
-"""1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes the nearest"""
-AROUND, PLACE, FOLLOWING = 0.3, 2.0, 0.3
-"""of pairs: what latents around one weigh beside it, what its place in the picture does, from -1 to 1, and what the
-latents around it do that were found before"""
+# Of pairs: what latents around one weigh beside it, what its place in the image does, from -1 to 1, and what the
+# latents around it do that were found before.
+AROUND = 0.3
+PLACE = 2.0
+FOLLOWING = 0.3
 PASSES = 3
 
 
 @torch.no_grad()
 def restyle(
-    artifact: Artifact,
-    content: np.ndarray,
-    styles: Sequence[np.ndarray],
+    model: Model,
+    content: Tensor,
+    styles: Sequence[Tensor],
     *,
     method: str = "wct",
     alpha: float = 0.7,
     weights: Sequence[float] | None = None,
-) -> np.ndarray:
-    """uint8 (H, W, C): `content` uint8 (H, W, C) in the style of `styles`, uint8 (any, any, C).
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Values (C, H, W): `content` (C, H, W) in the style of `styles`, (C, any, any).
 
     Latents before the quantizer go a share `alpha` of the way to what the method makes of them, then they are quantised
     and decoded; 0 is the plain reconstruction. Of several styles the targets are averaged, with `weights` (default: all
-    alike). Errors: VqkitError for numbers that make no sense, a style of one colour, and pictures that are too small.
+    alike). Errors: VqkitError for numbers that make no sense, a style of one colour, and images that are too small.
     """
     if method not in METHODS:
         raise VqkitError(f"method={method} is none of {', '.join(METHODS)}")
     _check_alpha(alpha)
     shares = _shares(weights, len(styles))
-    latents = _latents(artifact, content, "the content", method)
+    latents = _latents(model, content, "the content", method)
     target = torch.zeros_like(latents)
     for number, (style, share) in enumerate(zip(styles, shares, strict=True), 1):
         name = "the style" if len(styles) == 1 else f"style {number}"
-        if (style == style[:1, :1]).all():
+        if (style == style[:, :1, :1]).all():
             raise VqkitError(f"{name} is of one colour, which is no style that could be carried over")
-        target += share * METHODS[method](artifact, latents, _latents(artifact, style, name, method))
-    return blended(artifact, latents, target, alpha, content)
+        target += share * METHODS[method](model, latents, _latents(model, style, name, method))
+        if progress:
+            progress(number / len(styles))
+    return blended(model, latents, target, alpha, content)
 
 
 @torch.no_grad()
 def restyle_by_pairs(
-    artifact: Artifact,
-    contents: Sequence[np.ndarray],
-    before: Sequence[np.ndarray],
-    after: Sequence[np.ndarray],
+    model: Model,
+    contents: Sequence[Tensor],
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
     *,
     alpha: float = 0.9,
-) -> list[np.ndarray]:
-    """uint8 (H, W, C) for each content: changed as the pictures `before` changed into those `after`.
+    progress: Callable[[float], None] | None = None,
+) -> list[Tensor]:
+    """Values (C, H, W) for each content: changed as the images `before` changed into those `after`.
 
     before, after: as many of each, the same things in two styles and at the same size; contents are in the first style.
     Latents go a share `alpha` of the way to `pair_targets`. Errors: VqkitError for an alpha beyond 0 to 1, what is no
-    pairs, and pictures that are too small.
+    pairs, and images that are too small.
     """
     _check_alpha(alpha)
-    found = pair_targets(artifact, contents, before, after)
-    return [blended(artifact, *pair, alpha, content) for pair, content in zip(found, contents, strict=True)]
+    found = pair_targets(model, contents, before, after, progress)
+    return [blended(model, *pair, alpha, content) for pair, content in zip(found, contents, strict=True)]
 
 
 @torch.no_grad()
 def pair_targets(
-    artifact: Artifact, contents: Sequence[np.ndarray], before: Sequence[np.ndarray], after: Sequence[np.ndarray]
+    model: Model,
+    contents: Sequence[Tensor],
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    progress: Callable[[float], None] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Latents (1, D, h, w) of each content, and what pairs make of them. Errors as `restyle_by_pairs`.
 
-    Every latent is looked up among those of the pictures before, with what is around it and where it is, and becomes
-    the one in the same place of the picture after: image analogies (Hertzmann et al. 2001, section 3), in latents.
+    Every latent is looked up among those of the images before, with what is around it and where it is, and becomes
+    the one in the same place of the image after: image analogies (Hertzmann et al. 2001, section 3), in latents.
     Further passes look at what the last one put around it as well, so that neighbours come from neighbours.
     """
     _check_pairs(before, after)
     given, known, became = (
-        [_latents(artifact, one, f"{name} {number}", "pairs") for number, one in enumerate(pictures, 1)]
-        for name, pictures in (("content", contents), ("picture before", before), ("picture after", after))
+        [_latents(model, one, f"{name} {number}", "pairs") for number, one in enumerate(images, 1)]
+        for name, images in (("content", contents), ("image before", before), ("image after", after))
     )
     if not given:
         return []
@@ -102,7 +111,7 @@ def pair_targets(
     bank = torch.cat(list(map(to_tokens, became)))
     queries, places = (_described(latents, scale) for latents in (given, known))
     found: list[Tensor] = []
-    for _ in range(PASSES):
+    for done in range(1, PASSES + 1):
         if found:
             more, others = (_ring(latents, FOLLOWING * scale) for latents in (found, became))
         else:
@@ -110,41 +119,42 @@ def pair_targets(
         chosen = nearest(torch.cat([queries, more], 1), torch.cat([places, others], 1))
         parts = bank[chosen].split([latents[0, 0].numel() for latents in given])
         found = [from_tokens(part, latents) for part, latents in zip(parts, given, strict=True)]
+        if progress:
+            progress(done / PASSES)
     return list(zip(given, found, strict=True))
 
 
-def _described(pictures: Sequence[Tensor], scale: float) -> Tensor:
-    """Latents (1, D, h, w) of pictures -> rows of 9 D + 2: each with those around it, and where it is."""
-    centres = torch.cat([to_tokens(latents) for latents in pictures]) * scale
+def _described(images: Sequence[Tensor], scale: float) -> Tensor:
+    """Latents (1, D, h, w) of images -> rows of 9 D + 2: each with those around it, and where it is."""
+    centres = torch.cat([to_tokens(latents) for latents in images]) * scale
     places = [
-        torch.cartesian_prod(*(PLACE * torch.linspace(-1, 1, side) for side in latents.shape[2:]))
-        for latents in pictures
+        torch.cartesian_prod(*(PLACE * torch.linspace(-1, 1, side) for side in latents.shape[2:])) for latents in images
     ]
-    return torch.cat([centres, _ring(pictures, AROUND * scale), torch.cat(places)], 1)
+    return torch.cat([centres, _ring(images, AROUND * scale), torch.cat(places)], 1)
 
 
-def _ring(pictures: Sequence[Tensor], scale: float) -> Tensor:
-    """Latents (1, D, h, w) of pictures -> rows of 8 D: those around each; at the edges the last ones again."""
+def _ring(images: Sequence[Tensor], scale: float) -> Tensor:
+    """Latents (1, D, h, w) of images -> rows of 8 D: those around each; at the edges the last ones again."""
     rows = []
-    for latents in pictures:
+    for latents in images:
         patches = F.unfold(F.pad(latents * scale, (1, 1, 1, 1), mode="replicate"), 3)[0].T
         nine = patches.view(len(patches), latents.shape[1], 9)
         rows.append(torch.cat([nine[:, :, :4], nine[:, :, 5:]], 2).flatten(1))
     return torch.cat(rows)
 
 
-def _check_pairs(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
+def _check_pairs(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
     if not before or len(before) != len(after):
-        raise VqkitError(f"{len(before)} pictures before and {len(after)} after are no pairs")
+        raise VqkitError(f"{len(before)} images before and {len(after)} after are no pairs")
     for number, (one, other) in enumerate(zip(before, after, strict=True), 1):
         if one.shape != other.shape:
-            raise VqkitError(f"the pictures of pair {number} differ in size, so nothing in them is at the same place")
+            raise VqkitError(f"the images of pair {number} differ in size, so nothing in them is at the same place")
 
 
-def blended(artifact: Artifact, latents: Tensor, target: Tensor, alpha: float, content: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) of latents that go a share alpha of the way to the target, quantised, at the content's size."""
-    codes = artifact.model.quantizer.encode(torch.lerp(latents, target, alpha))
-    return artifact.decode(codes, (content.shape[0], content.shape[1]))[0]
+def blended(model: Model, latents: Tensor, target: Tensor, alpha: float, content: Tensor) -> Tensor:
+    """Values (C, H, W) of latents that go a share alpha of the way to the target, quantised, at the content's size."""
+    codes = model.network.quantizer.encode(torch.lerp(latents, target, alpha)).cpu()
+    return model.tokenizer.decode(codes, content.shape[1:])[0]
 
 
 def _check_alpha(alpha: float) -> None:
@@ -155,7 +165,7 @@ def _check_alpha(alpha: float) -> None:
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights that sum up to 1."""
     if not count:
-        raise VqkitError("there is no style: give at least one picture")
+        raise VqkitError("there is no style: give at least one image")
     weights = [1.0] * count if weights is None else weights
     total = sum(weights)
     if len(weights) != count or not all(weight >= 0 for weight in weights) or not 0 < total < math.inf:
@@ -163,13 +173,17 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _latents(artifact: Artifact, image: np.ndarray, name: str, method: str) -> Tensor:
-    """What the quantizer gets (1, D, h, w). VqkitError for an image smaller than a tile, or than a patch of latents."""
-    model, size = artifact.model, (image.shape[0], image.shape[1])
-    if any(side < least for side, least in zip(size, model.tile, strict=True)):
-        tile = "x".join(map(str, reversed(model.tile)))
-        raise VqkitError(f"{name} has {size[1]}x{size[0]} pixels (width x height); the model needs {tile} at least")
-    latents = model.latents(artifact.standardise(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)))
+def _latents(model: Model, values: Tensor, name: str, method: str) -> Tensor:
+    """What the quantizer gets (1, D, h, w). VqkitError for an image smaller than a tile, or than a patch of latents,
+    and for what is no image."""
+    extent = tuple(values.shape[1:])
+    if len(extent) != 2:
+        raise VqkitError(f"a style can be carried over between images, not between {model.signal.item}s")
+    tile = model.network.tile
+    if any(side < least for side, least in zip(extent, tile, strict=True)):
+        words = model.signal.extent_in_words
+        raise VqkitError(f"{name} has {words(extent)}; the model needs {words(tile)} at least")
+    latents = model.network.latents(model.tokenizer.standardise(values[None]))
     if method == "patches" and min(latents.shape[2:]) < PATCH:
         grid = "x".join(map(str, reversed(latents.shape[2:])))
         raise VqkitError(
@@ -181,7 +195,7 @@ def _latents(artifact: Artifact, image: np.ndarray, name: str, method: str) -> T
 # ------------------------------------------------------------------------------ methods: latents of both -> the target
 
 
-def _adain(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+def _adain(model: Model, content: Tensor, style: Tensor) -> Tensor:
     """Mean and deviation of each channel become the style's (Huang and Belongie 2017, arXiv 1703.06868, equation 8)."""
     dims = (2, 3)
     mean, deviation = content.mean(dims, keepdim=True), content.std(dims, correction=0, keepdim=True)
@@ -189,7 +203,7 @@ def _adain(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
     return whitened * style.std(dims, correction=0, keepdim=True) + style.mean(dims, keepdim=True)
 
 
-def _wct(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+def _wct(model: Model, content: Tensor, style: Tensor) -> Tensor:
     """Mean and covariance become the style's, both covariances shrunk (Li et al. 2017, arXiv 1705.08086, equations
     2 and 3)."""
     tokens, wanted = to_tokens(content).double(), to_tokens(style).double()
@@ -218,19 +232,19 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
     return vectors * values.clamp(min=1e-9) ** exponent @ vectors.T
 
 
-def _codes(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+def _codes(model: Model, content: Tensor, style: Tensor) -> Tensor:
     """Every token becomes one of the style's that is near, so that the style's codes are used about as often as there.
 
     Of a residual model the first half of the stages stays the content's, and what is left over is the style's.
     """
-    coarse, style_coarse = (_coarse(artifact, latents) for latents in (content, style))
+    coarse, style_coarse = (_coarse(model, latents) for latents in (content, style))
     tokens, bank = to_tokens(content - coarse), _thinned(to_tokens(style - style_coarse))
     return coarse + from_tokens(bank[balanced_nearest(tokens, bank)], content)
 
 
-def _coarse(artifact: Artifact, latents: Tensor) -> Tensor:
+def _coarse(model: Model, latents: Tensor) -> Tensor:
     """What the first half of a residual quantizer's stages makes of latents; zeros of any other quantizer."""
-    quantizer = artifact.model.quantizer
+    quantizer = model.network.quantizer
     if not isinstance(quantizer, ResidualQuantizer) or quantizer.num_stages == 1:
         return torch.zeros_like(latents)
     codes = quantizer.encode(latents)
@@ -263,17 +277,17 @@ def balanced_nearest(tokens: Tensor, bank: Tensor) -> Tensor:
     return torch.cat([(squared_distances(tokens[part], bank) - price).argmin(1) for part in rows])
 
 
-def _patches(artifact: Artifact, content: Tensor, style: Tensor) -> Tensor:
+def _patches(model: Model, content: Tensor, style: Tensor) -> Tensor:
     """Every patch of latents becomes the nearest one of the style, and where they overlap their mean (Chen and Schmidt
     2016, arXiv 1612.04337). They are compared after the content got the style's moments: else its colours decide."""
-    matched, bank = (F.unfold(latents, PATCH)[0].T for latents in (_adain(artifact, content, style), style))
+    matched, bank = (F.unfold(latents, PATCH)[0].T for latents in (_adain(model, content, style), style))
     bank = _thinned(bank)
     chosen = bank[nearest(matched, bank)].T[None]  # (1, D * PATCH^2, patches)
     grid = content.shape[2], content.shape[3]
     return F.fold(chosen, grid, PATCH) / F.fold(torch.ones_like(chosen), grid, PATCH)
 
 
-METHODS: dict[str, Callable[[Artifact, Tensor, Tensor], Tensor]] = {
+METHODS: dict[str, Callable[[Model, Tensor, Tensor], Tensor]] = {
     "adain": _adain,
     "wct": _wct,
     "codes": _codes,

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..coding import (
     CONTEXT_MIXING,
@@ -35,7 +30,6 @@ from ..coding import (
     write_file,
 )
 from ..errors import VqkitError
-from ..files import write_whole
 
 # Codes of a compressed item: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22

@@ -8,6 +8,7 @@ coder-ID.safetensors, lossless-ID.safetensors   replaced ones: files that they w
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,13 +18,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..coding import IntegerPrior, PixelNetwork
+from ..coding import IntegerPrior, PixelNetwork, describe, opened
 from ..errors import VqkitError
 from ..files import write_whole
 from .codec import model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
-from .tensor_files import read_tensors, reason, write_tensors
+from .tensor_files import read_json, read_tensors, reason, write_tensors
 
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
@@ -83,7 +84,9 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
         try:
             return read(path, content_id)
         except VqkitError as error:
-            problems.append(f"{error}; without it, files that it wrote are not read: delete it and run vqkit train-coder")
+            problems.append(
+                f"{error}; without it, files that it wrote are not read: delete it and run vqkit train-coder"
+            )
             return None
 
     def of_codes(path: Path, owner: str) -> IntegerPrior:
@@ -146,3 +149,28 @@ def _rates(path: Path) -> dict[str, Rate]:
         return {str(name): Rate.read(point) for name, point in tree.items()}
     except (AttributeError, TypeError, ValueError):
         return {}
+
+
+def find_artifact(source: Path, folders: Sequence[Path] = (Path(),)) -> Path:
+    """The artifact that a .vq file was written with, among folders and what lies up to two levels below them.
+
+    Errors: VqkitError when there is none, and for what is no .vq file.
+    """
+    with opened(source) as stream:
+        wanted = describe(stream).header.kind.model_id
+    known = wanted.hex() if wanted else "not said in the file"
+    for folder in folders:
+        for depth in ("", "*/", "*/*/"):
+            for path in sorted(folder.glob(depth + "config.json")):
+                if wanted and known in _names_of(path.parent):
+                    return path.parent
+    raise VqkitError(f"the model of {source} ({known}) is not below {os.curdir}; say where it is with --model DIR")
+
+
+def _names_of(folder: Path) -> list[str]:
+    """Names, in compressed files, of an artifact with each of its coders and without any; of other folders, none."""
+    try:
+        content_id = str(read_json(folder / "config.json").get("content_id"))
+    except VqkitError:
+        return []
+    return [model_id(content_id, {}).hex(), *coding_ids(folder)]

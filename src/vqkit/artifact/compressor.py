@@ -171,9 +171,7 @@ class Compressor:
         codec.grid(extent)
         held = self.held(values, codec)
         payloads = codec.engine.encode(held)
-        return [
-            Coded(extent, one.astype(np.uint32), tuple(parts)) for one, parts in zip(held, payloads, strict=True)
-        ]
+        return [Coded(extent, one.astype(np.uint32), tuple(parts)) for one, parts in zip(held, payloads, strict=True)]
 
     def write(
         self, values: Tensor, name: str | None = None, *, lossless: bool = False, rate: str | None = None
@@ -259,9 +257,7 @@ class Compressor:
             found |= dict(zip(places, values, strict=True))
         return [found[place] for place in range(len(items))]
 
-    def values_of(
-        self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False
-    ) -> Tensor:
+    def values_of(self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False) -> Tensor:
         """What files of a kind hold (B, q, *grid) -> values (B, C, *extent)."""
         if codec.holds_values:
             return torch.from_numpy(held.astype(np.uint8))

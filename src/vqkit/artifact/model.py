@@ -54,7 +54,9 @@ class Model:
             return self.tokenizer.encode(torch.stack(values))
         return [self.tokenizer.encode(one[None])[0] for one in values]
 
-    def decode(self, codes: Tensor | np.ndarray, size: Sequence[int] | None = None, *, exact: bool = False) -> np.ndarray:
+    def decode(
+        self, codes: Tensor | np.ndarray, size: Sequence[int] | None = None, *, exact: bool = False
+    ) -> np.ndarray:
         """Codes (B, Q, *grid) -> items in an array, of images uint8 (B, H, W, C).
 
         size: crops the padding of odd sizes. exact: compute in float64, so that the result does not depend on how many
@@ -68,9 +70,7 @@ class Model:
         values = self.to_values(items)
         return self.signal.like([self.tokenizer.reconstruct(one[None])[0] for one in values], items)
 
-    def compress(
-        self, item: Any, name: str | None = None, *, lossless: bool = False, rate: str | None = None
-    ) -> bytes:
+    def compress(self, item: Any, name: str | None = None, *, lossless: bool = False, rate: str | None = None) -> bytes:
         """One item -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
         lossless: of its values, each of which comes back, at the size that this takes. rate: one of

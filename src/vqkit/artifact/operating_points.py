@@ -86,20 +86,31 @@ def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer
 
 @torch.no_grad()
 def measure(
-    quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, psnr_of: Callable[[np.ndarray], float], prefixes: bool
+    quantizer: Bottleneck,
+    coder: IntegerPrior,
+    latents: Tensor,
+    psnr_of: Callable[[np.ndarray], float],
+    prefixes: bool,
+    in_time: Callable[[], bool] = lambda: True,
 ) -> list[Rate]:
     """All points that are tried, on latents (B, D, *grid); none for families that `assign` does not take.
 
-    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can be decoded.
+    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can be decoded. in_time:
+    weights beside 0 are tried only while it says so.
     """
     if not can_be_weighed(quantizer, prefixes):
         return []
-    found, tokens, own = [], quantizer.tokens(latents), quantizer.encode(latents).numpy()
-    sizes = _bits(coder.encode(own))  # of each stage: what comes after a stage does not change its bytes
+    found = []
+    tokens = quantizer.tokens(latents)
+    own = quantizer.encode(latents).numpy()
+    # Of each stage: what comes after a stage does not change its bytes.
+    sizes = _bits(coder.encode(own))
     for depth in range(1, quantizer.num_codebooks + 1):
         unit = distortion(quantizer, tokens, own[:, :depth])
         found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(own[:, :depth])))
         for weight in WEIGHTS:
+            if not in_time():
+                break
             codes = assign(quantizer, coder, latents, depth, weight * unit)
             found.append(Rate(depth, weight * unit, float(_bits(coder.encode(codes)).sum()), psnr_of(codes)))
     return found

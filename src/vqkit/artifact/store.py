@@ -240,4 +240,3 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
         return Prior(config, network.eval(), classes, dict(header["metrics"]))
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
         raise VqkitError(f"cannot read the prior {path}: {reason(error)}") from error
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import VqkitError
 from . import compression, denoising, explaining, models, priors, restyling
+from .printing import warn
 
 COMMANDS = {
     **models.COMMANDS,
@@ -22,16 +24,18 @@ COMMANDS = {
     **restyling.COMMANDS,
     **explaining.COMMANDS,
 }
+# Of a process that wrote to a pipe that nobody reads any more: 128 + SIGPIPE, as shells have it.
+BROKEN_PIPE = 141
 
 EPILOG = """examples:
-  vqkit train photos --out runs/photos             train on a folder of pictures
-  vqkit train emoji --out runs/emoji train.max_minutes=5 model.quantizer.codebook_size=256
+  vqkit train photos --out runs/photos             train on a folder of images
+  vqkit train emoji --out runs/emoji --minutes 5 model.quantizer.codebook_size=256
   vqkit reconstruct runs/photos cat.jpg --out cats
   vqkit compress runs/photos cat.jpg --out cat.vq
-  vqkit train-prior runs/photos photos             then it makes pictures of its own:
+  vqkit train-prior runs/photos photos             then it makes images of its own:
   vqkit generate runs/photos --num 64 --out grid.png
 
-DATA is a folder of pictures, one picture, IDX, .npy, .npz, .parquet, or built in: emoji, fashion-mnist, digits."""
+DATA is a folder of images, one image, IDX, .npy, .npz, .parquet, or built in: emoji, fashion-mnist, digits."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may be of bytes that the terminal has no letters for
+        # A file's name may be of bytes that the terminal has no letters for.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         options, rest = _parser().parse_known_args([word for word in arguments if word != "--debug"])
@@ -58,19 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _parser().print_help()
             return 0
         _check_rest(options, rest)
-        return int(COMMANDS[options.command][0](options))
+        status = int(COMMANDS[options.command][0](options))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever reads has enough. The interpreter would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
-        print("vqkit: interrupted", file=sys.stderr)
+        warn("vqkit: interrupted")
         return 130
     except VqkitError as error:
         if debug:
             raise
-        print(f"vqkit: {error}", file=sys.stderr)
+        warn(f"vqkit: {error}")
         return 130 if type(error).__name__ == "Interrupted" else 2
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"vqkit: {error} (--debug shows where)", file=sys.stderr)
+        warn(f"vqkit: {error} (--debug shows where)")
         return 2
 
 

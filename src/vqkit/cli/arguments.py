@@ -1,21 +1,71 @@
-"""Arguments that several commands take, each said once, and how a command that trains uses its own."""
+"""Arguments that several commands take, each said once, the numbers that options may be, and files as items."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+from ..errors import VqkitError
+from .printing import warn
 
-    from ..artifact import Artifact
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..artifact.model import Model
+    from ..training.progress import Display
+
+# When the command began, which a time budget counts from.
+STARTED = time.monotonic()
+
+
+class Number:
+    """The type of a numeric option: whole or not, finite, within bounds."""
+
+    def __init__(
+        self, kind: type[int] | type[float], low: float = -math.inf, high: float = math.inf, *, above: bool = False
+    ) -> None:
+        self.kind = kind
+        self.low = low
+        self.high = high
+        self.above = above
+
+    def __call__(self, text: str) -> float | int:
+        try:
+            value = self.kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self._words()}") from error
+        too_low = value <= self.low if self.above else value < self.low
+        if not math.isfinite(value) or too_low or value > self.high:
+            raise argparse.ArgumentTypeError(f"{text} is not {self._words()}")
+        return value
+
+    def _words(self) -> str:
+        what = "a whole number" if self.kind is int else "a number"
+        if math.isfinite(self.low):
+            what += f" above {self.low:g}" if self.above else f" from {self.low:g}"
+        return what + (f" up to {self.high:g}" if math.isfinite(self.high) else "")
+
+
+COUNT = Number(int, 1)
+WHOLE = Number(int, 0)
+SHARE = Number(float, 0, 1)
+POSITIVE = Number(float, 0, above=True)
+NOT_NEGATIVE = Number(float, 0)
+SEED = Number(int, 0, (1 << 63) - 1)
 
 
 def add_artifact(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("artifact", metavar="DIR", help="folder of a trained model" + more)
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
 def add_data(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -23,7 +73,7 @@ def add_data(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILES", help="pictures, or folders of them")
+    parser.add_argument("files", nargs="+", metavar="FILES", help="files, or folders of them")
 
 
 def add_settings(
@@ -40,29 +90,66 @@ def add_run(parser: argparse.ArgumentParser, default_recipe: str) -> None:
     """What a run starts from, for commands that train."""
     add_recipe(parser, f"see 'vqkit recipes'; default: by DATA, else {default_recipe}")
     parser.add_argument("--resume", action="store_true", help="go on with the run that stopped in DIR")
+    add_minutes(parser)
+
+
+def add_minutes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--minutes", type=POSITIVE, metavar="N", help="time for the whole command, coders and report included"
+    )
 
 
 def announce_loading() -> None:
     """Before the imports of training, which take seconds; once, however many ranks there are."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print("loading ...", file=sys.stderr)
+        warn("loading ...")
 
 
-def run_training(
-    train: Callable[..., Artifact | None], paths: tuple[str, str], options: argparse.Namespace
-) -> Artifact | None:
-    """`train` (of an autoencoder or a prior) on its two paths, as the options say. None on ranks but the first."""
-    from ..training.engine import leave_together
+def display_of_run() -> Display:
+    """What shows the progress of training."""
     from ..training.progress import display_for_terminal
 
-    display = display_for_terminal()
-    artifact = train(*paths, options.recipe, options.settings, resume=options.resume, display=display)
-    leave_together()
-    return artifact
+    return display_for_terminal()
 
 
-def picture(artifact: Artifact, path: str) -> np.ndarray:
-    """The file as the model takes it, uint8 (H, W, C). VqkitError when it cannot be read."""
-    from ..data import load_picture
+def load_model(folder: str | Path, device: str = "auto") -> Model:
+    """The model of an artifact's folder; what could not be read of it is said."""
+    from ..artifact.model import Model
+    from ..artifact.store import load_artifact
 
-    return load_picture(path, artifact.channels, artifact.config.data.background, artifact.value_range)
+    model = Model(load_artifact(folder), device)
+    for problem in model.artifact.problems:
+        warn(f"vqkit: {problem}")
+    return model
+
+
+def read_item(model: Model, path: str | Path, *, exact: bool = False) -> Tensor:
+    """One file as values (C, *extent). VqkitError naming the file."""
+    return model.signal.read(Path(path), model.data, model.config.data, exact=exact)
+
+
+class Items:
+    """Files, or those in folders, as values; what cannot be read is said, counted and left out."""
+
+    def __init__(self, model: Model, files: Iterable[str | Path], read: Callable[[Path], Tensor] | None = None) -> None:
+        self.model = model
+        self.paths = list(model.signal.find(files))
+        self.failed = 0
+        self._read = read or (lambda path: read_item(model, path))
+        if not self.paths:
+            raise VqkitError(f"no {model.signal.item}s in {', '.join(map(str, files))}")
+
+    def __iter__(self) -> Iterator[tuple[Path, Tensor]]:
+        for path in self.paths:
+            try:
+                values = self._read(path)
+            except VqkitError as error:
+                self.failed += 1
+                warn(f"vqkit: skipped: {error}")
+                continue
+            yield path, values
+
+    @property
+    def status(self) -> int:
+        """Exit status of a command that went through all of them."""
+        return 1 if self.failed else 0

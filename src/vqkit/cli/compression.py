@@ -3,51 +3,71 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import VqkitError
 from . import arguments
-from .printing import Commands, progress_bar
+from .printing import Commands, progress_bar, say, warn, write_file
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
+    from torch import Tensor
+
+    from ..artifact.codec import Codec
+    from ..artifact.compressor import Decoded
+    from ..artifact.model import Model
+
+SUFFIX = ".vq"
+# Bytes of a stored name that are taken for a file's: systems have 255, of which suffixes and numbers need some.
+MAX_STEM = 220
 
 
 def _train_coder_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_data(parser, ", as a rule that of the model")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: coder.steps of the artifact)")
+    parser.add_argument("--steps", type=arguments.COUNT, help="optimiser steps (default: coder.steps of the artifact)")
     parser.add_argument("--force", action="store_true", help="a new coder; the old one is kept for its files")
+    arguments.add_minutes(parser)
 
 
 def _train_coder(options: argparse.Namespace) -> int:
-    from ..run import train_coder
-    from ..training.progress import display_for_terminal
+    from ..pipelines.coders import train_coder
 
-    how = {"steps": options.steps, "force": options.force}
-    fitted = train_coder(options.artifact, options.data, **how, display=display_for_terminal())
-    if fitted.coder:
-        print(
-            f"{fitted.metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model ", end=""
-        )
-        print(fitted.coding_id.hex())
-    if fitted.lossless:
-        bits, name = fitted.metrics["lossless_bits_per_value"], fitted.codec(lossless=True).model_id.hex()
-        print(f"{bits:.3f} bits a pixel and channel there; lossless files of model {name}")
+    model = train_coder(
+        options.artifact,
+        options.data,
+        steps=options.steps,
+        force=options.force,
+        minutes=options.minutes,
+        display=arguments.display_of_run(),
+        started=arguments.STARTED,
+    )
+    metrics = model.metrics
+    if model.artifact.coders.codes:
+        name = model.compressor.model_id.hex()
+        say(f"{metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model {name}")
+    if model.artifact.coders.values:
+        bits = metrics["lossless_bits_per_value"]
+        name = model.compressor.codec(lossless=True).model_id.hex()
+        say(f"{bits:.3f} bits a value there; lossless files of model {name}")
     return 0
+
+
+# ---------------------------------------------------------------------------------------------------------- compress
 
 
 def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_files(parser)
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out-dir", metavar="D", help="where the .vq files go, one for each picture")
-    where.add_argument("--out", metavar="X.vq", help="the file of a single picture, or with --bundle of all")
-    parser.add_argument("--bundle", action="store_true", help="all pictures in one file: fewer bytes for each")
-    parser.add_argument("--lossless", action="store_true", help="keep every pixel: larger files, exact pictures")
+    where.add_argument("--out-dir", metavar="D", help="where the .vq files go, one for each file")
+    where.add_argument("--out", metavar="X.vq", help="the file of a single one, or with --bundle of all")
+    parser.add_argument("--bundle", action="store_true", help="all in one file: fewer bytes for each")
+    parser.add_argument("--lossless", action="store_true", help="keep every value: larger files, exact copies")
     parser.add_argument(
-        "--rate", metavar="NAME", help="smaller files, coarser pictures: lowest, low, medium, high or full"
+        "--rate", metavar="NAME", help="smaller files, coarser reconstructions: lowest, low, medium, high or full"
     )
     _force_argument(parser)
 
@@ -57,91 +77,178 @@ def _force_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _compress(options: argparse.Namespace) -> int:
-    from ..apps.compress import compress
-    from ..artifact import Artifact
-    from ..errors import VqkitError
-
     if options.bundle and not options.out:
         raise VqkitError("--bundle writes one file; name it with --out X.vq")
-    artifact = Artifact.load(options.artifact)
-    target, folder = options.out and Path(options.out), options.out_dir and Path(options.out_dir)
-    how = {"bundle": options.bundle, "lossless": options.lossless, "rate": options.rate, "force": options.force}
-    failed = pixels = size = 0
+    model = arguments.load_model(options.artifact, options.device)
+    codec = model.compressor.codec(lossless=options.lossless, rate=options.rate)
+
+    def read(path: Path) -> Tensor:
+        values = arguments.read_item(model, path, exact=options.lossless)
+        codec.grid(values.shape[1:])
+        return values
+
+    items = arguments.Items(model, options.files, read)
+    _check_target(options, len(items.paths))
     with progress_bar("compressing"):
-        for row in compress(artifact, options.files, folder=folder, target=target, **how):
-            pixels, size, failed = pixels + row.pixels, size + row.size, failed + bool(row.error)
-            quality = "exact" if options.lossless else f"{row.psnr:.2f} dB"
-            if row.error:
-                print(f"{row.source}: {row.error}", file=sys.stderr)
-            elif options.bundle:
-                print(f"{row.source}: {quality}")
-            else:
-                bpp = 8 * row.size / row.pixels
-                print(f"{row.source} -> {row.target}: {row.size} bytes, {bpp:.3f} bits per pixel, {quality}")
-    if pixels:
-        size = Path(options.out).stat().st_size if options.bundle else size
-        print(f"{size} bytes, {8 * size / pixels:.3f} bits per pixel in all")
-    return 1 if failed else 0
+        num_positions, size = (_bundle if options.bundle else _singles)(options, model, codec, items)
+    if num_positions:
+        say(f"{size} bytes, {8 * size / num_positions:.3f} bits per position in all")
+    return items.status
+
+
+def _check_target(options: argparse.Namespace, count: int) -> None:
+    """All that can be refused before any file is read."""
+    if options.out and not options.bundle and count > 1:
+        raise VqkitError(f"{count} files do not fit in one; add --bundle, or use --out-dir")
+    if options.out and Path(options.out).exists() and not options.force:
+        raise VqkitError(f"{options.out} exists; choose another name, or add --force to replace it")
+
+
+def _singles(options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items) -> tuple[int, int]:
+    """A file for each item; positions and bytes of all."""
+    from ..apps.compress import compress
+    from ..files import free_name
+
+    # Two items of one name must not replace each other, even with force, which gives the same names every time.
+    written: set[Path] = set()
+    positions = 0
+    size = 0
+    for source, found in compress(model, codec, items):
+        path = Path(options.out) if options.out else Path(options.out_dir) / f"{source.stem}{SUFFIX}"
+        path = free_name(path, written.__contains__ if options.force else Path.exists)
+        written.add(path)
+        coded = found.coded
+        data = codec.file_of(coded.codes, coded.payloads, coded.extent, _stored_name(source))
+        write_file(path, data)
+        count = math.prod(coded.extent)
+        positions += count
+        size += len(data)
+        say(
+            f"{source} -> {path}: {len(data)} bytes, {8 * len(data) / count:.3f} bits per position, {_quality(options, found.psnr)}"
+        )
+    return positions, size
+
+
+def _bundle(options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items) -> tuple[int, int]:
+    """One file of all items; positions and bytes of it."""
+    from ..apps.compress import compress
+
+    coded = []
+    names = []
+    for source, found in compress(model, codec, items):
+        names.append(_stored_name(source) or f"{len(names)}{model.signal.suffix}")
+        coded.append(found.coded)
+        say(f"{source}: {_quality(options, found.psnr)}")
+    if not coded:
+        raise VqkitError("none of the files could be read; nothing was written")
+    data = model.compressor.write_bundle(coded, codec, names)
+    write_file(Path(options.out), data)
+    return sum(math.prod(one.extent) for one in coded), len(data)
+
+
+def _quality(options: argparse.Namespace, psnr: float) -> str:
+    return "exact" if options.lossless else f"{psnr:.2f} dB"
+
+
+def _stored_name(source: Path) -> str | None:
+    from ..coding import usable_name
+
+    return source.name if usable_name(source.name) else None
+
+
+# --------------------------------------------------------------------------------------------------------- decompress
 
 
 def _sources_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILES.vq", help="compressed files or bundles")
     parser.add_argument("--model", metavar="DIR", help="folder of the model (default: looked for below this folder)")
+    arguments.add_device(parser)
 
 
 def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
     _sources_arguments(parser)
-    parser.add_argument("--out-dir", required=True, metavar="D", help="where the PNG files go")
-    parser.add_argument("--item", metavar="N", help="one image of a bundle alone: its number from 0, or stored name")
+    parser.add_argument("--out-dir", required=True, metavar="D", help="where the files go")
+    parser.add_argument("--item", metavar="N", help="one item of a bundle alone: its number from 0, or stored name")
     _force_argument(parser)
 
 
 def _decompress(options: argparse.Namespace) -> int:
-    from ..apps.compress import decompress
-    from ..errors import VqkitError
-
     failed = 0
-    models: dict[Path, Artifact] = {}
+    models: dict[Path, Model] = {}
     with progress_bar("decompressing"):
         for source in map(Path, options.files):
             try:
-                model, folder = _model(options, source, models), Path(options.out_dir)
-                for target, lost in decompress(model, source, folder, item=options.item, force=options.force):
-                    print(f"{source} -> {target}" + (f": {lost}" if lost else ""))
-                    failed += bool(lost)
+                failed += _decompress_file(options, source, _model(options, source, models))
             except VqkitError as error:
                 failed += 1
-                print(f"{source}: {error}", file=sys.stderr)
+                warn(f"{source}: {error}")
     return 1 if failed else 0
 
 
-def _model(options: argparse.Namespace, source: Path, models: dict[Path, Artifact]) -> Artifact:
-    """The model of a file; each is loaded once."""
-    from ..apps.compress import find_model
-    from ..artifact import Artifact
+def _decompress_file(options: argparse.Namespace, source: Path, model: Model) -> int:
+    """Write the items of a file; how many of them are not what they were. VqkitError, of a bundle behind the whole ones."""
+    from ..coding import opened
+    from ..files import free_name
 
-    folder = Path(options.model) if options.model else find_model(source)
+    written: set[Path] = set()
+    lost = 0
+    with opened(source) as stream:
+        for block in _blocks(model, stream, options.item):
+            for decoded, values in zip(block, model.compressor.decode(block), strict=True):
+                target = Path(options.out_dir) / f"{_stem(source, decoded)}{model.signal.suffix}"
+                target = free_name(target, written.__contains__ if options.force else Path.exists)
+                written.add(target)
+                write_file(target, model.signal.write(values))
+                state = "coarser than it was" if decoded.is_coarser else "but this item is complete"
+                lost += decoded.truncated
+                say(f"{source} -> {target}" + (f": the file is cut off, {state}" if decoded.truncated else ""))
+    return lost
+
+
+def _blocks(model: Model, stream: object, item: str | None) -> Iterator[list[Decoded]]:
+    if item is None:
+        yield from model.compressor.read_blocks(stream)  # type: ignore[arg-type]
+    else:
+        yield [model.compressor.read_item(stream, item)]  # type: ignore[arg-type]
+
+
+def _stem(source: Path, decoded: Decoded) -> str:
+    """The stored name, else, and where that is too long for a file, that of the source with a number."""
+    stem = Path(decoded.name or "").stem
+    if 0 < len(stem.encode()) <= MAX_STEM:
+        return stem
+    return f"{source.stem}-{decoded.number}" if decoded.number else source.stem
+
+
+def _model(options: argparse.Namespace, source: Path, models: dict[Path, Model]) -> Model:
+    """The model of a file; each is loaded once."""
+    from ..artifact.coder_files import find_artifact
+
+    folder = Path(options.model) if options.model else find_artifact(source)
     if folder not in models:
-        models[folder] = Artifact.load(folder)
+        models[folder] = arguments.load_model(folder, options.device)
     return models[folder]
 
 
 def _verify(options: argparse.Namespace) -> int:
     from ..apps.compress import Verdict, verify
-    from ..errors import VqkitError
+    from ..coding import opened
 
     failed = 0
-    models: dict[Path, Artifact] = {}
+    models: dict[Path, Model] = {}
     with progress_bar("verifying"):
         for source in map(Path, options.files):
             try:
-                found = verify(_model(options, source, models), source)
+                model = _model(options, source, models)
+                with opened(source) as stream:
+                    found = verify(model, stream)
             except VqkitError as error:
-                found = Verdict.failed(source, error)
+                found = Verdict.failed(error)
             failed += bool(found.error) or found.truncated
-            what = "BAD" if found.checked else "not checked"
-            state = f"{what}, {found.error}" if found.error else "cut off" if found.truncated else "ok"
-            print(f"{source}: {state} ({found.images} {'image' if found.images == 1 else 'images'})")
+            state = "cut off" if found.truncated else "ok"
+            if found.error:
+                state = f"{'BAD' if found.checked else 'not checked'}, {found.error}"
+            say(f"{source}: {state} ({found.items} {'item' if found.items == 1 else 'items'})")
     return 1 if failed else 0
 
 
@@ -150,39 +257,37 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from ..coding import BundleHeader, describe
-    from ..errors import VqkitError
+    from ..coding import BundleHeader, describe, opened
 
-    try:
-        with open(options.file, "rb") as stream:
-            found = describe(stream)
-    except OSError as error:
-        raise VqkitError(f"cannot read {options.file}: {error.strerror}") from error
+    with opened(options.file) as stream:
+        found = describe(stream)
     header = found.header
     model_id = header.kind.model_id
     rows: list[tuple[str, object]] = [
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
         ("coder", ("integer prior", "context mixing")[header.coder]),
-        ("holds", ("codes", "pixels: lossless")[header.modality]),
+        ("holds", ("codes", "values: lossless")[header.modality]),
         ("codebooks", header.num_codebooks),
     ]
     if isinstance(header, BundleHeader):
-        rows += [("images", len(header.sizes)), ("blocks", header.num_blocks)]
+        rows += [("items", len(header.sizes)), ("blocks", header.num_blocks)]
     else:
-        rows += [("image", f"{header.width}x{header.height} pixels (width x height)")]
+        rows += [("extent", "x".join(map(str, (header.height, header.width))))]
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
-    rows += [("bytes", found.size), ("bits per pixel", f"{found.bpp:.4f}")]
-    rows += [("state", "cut off")] if found.truncated else []
+    rows += [("bytes", found.size), ("bits per position", f"{found.bpp:.4f}")]
+    if found.truncated:
+        rows.append(("state", "cut off"))
     width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+    for name, value in rows:
+        say(f"{name:<{width}}  {value}")
     return 1 if found.truncated else 0
 
 
 COMMANDS: Commands = {
     "train-coder": (_train_coder, "fit the coder of a model's compressed files", _train_coder_arguments),
-    "compress": (_compress, "pictures to .vq files, as small as the model can", _compress_arguments),
-    "decompress": (_decompress, ".vq files to pictures", _decompress_arguments),
-    "inspect": (_inspect, "what is in a .vq file: header, sizes by section, bits per pixel", _inspect_arguments),
+    "compress": (_compress, "files to .vq files, as small as the model can", _compress_arguments),
+    "decompress": (_decompress, ".vq files back to what they were made from", _decompress_arguments),
+    "inspect": (_inspect, "what is in a .vq file: header, sizes by section, bits per position", _inspect_arguments),
     "verify": (_verify, "decode .vq files and compare their check sums", _sources_arguments),
 }

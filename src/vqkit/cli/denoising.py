@@ -1,76 +1,79 @@
-"""The verb denoise: pictures without their noise."""
+"""The verb denoise: items without their noise."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import arguments
-from .printing import Commands, progress_bar, write_new
+from .printing import Commands, progress_bar, say, warn, write_new
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Pairs of noisy and clean that a sheet shows.
+SHEET_PAIRS = 8
+_LEVELS = arguments.Number(float, 0, 255)
 
 
 def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them, of any size")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files, or folders of them, of any size")
     parser.add_argument("--out", required=True, metavar="D", help="folder; names that are taken get a number")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--strength", type=float, metavar="S", help="0 = all that the codes can say, 1 = smoothest")
-    how.add_argument("--levels", type=int, metavar="K", help="stages of a residual model; fewer are smoother")
+    how.add_argument(
+        "--strength", type=arguments.SHARE, metavar="S", help="0 = all that the codes can say, 1 = smoothest"
+    )
+    how.add_argument(
+        "--levels", type=arguments.COUNT, metavar="K", help="stages of a residual model; fewer are smoother"
+    )
     how.add_argument("--continuous", action="store_true", help="decode the latents without quantising them")
     how.add_argument(
         "--sigma",
-        default="auto",
+        type=_sigma,
         metavar="auto|N",
         help="deviation of the noise in levels of 0 to 255; auto (default): levels by what predicts hidden pixels best",
     )
-    parser.add_argument("--sheet", metavar="FILE.png", help="also every picture beside its result, the first 8 of them")
-
-
-def _denoise(options: argparse.Namespace) -> int:
-    import numpy as np
-
-    from ..apps.denoise import denoise, num_levels
-    from ..artifact import Artifact
-    from ..data import picture_paths
-    from ..errors import VqkitError
-    from ..report import contact_sheet
-    from ..report.pictures import png_bytes, to_image
-
-    sigma = _sigma(options.sigma)
-    artifact = Artifact.load(options.artifact)
-    if not artifact.config.data.noise.sigma:
-        print("this model never saw noise in training, and may keep it: --recipe denoise trains one", file=sys.stderr)
-    sources, failed, rows = list(picture_paths(options.files)), 0, list[np.ndarray]()
-    if not sources:
-        raise VqkitError(f"no pictures in {', '.join(options.files)}")
-    how = {"strength": options.strength, "levels": options.levels, "continuous": options.continuous, "sigma": sigma}
-    for source in sources:
-        try:
-            image = arguments.picture(artifact, str(source))
-        except VqkitError as error:
-            print(f"skipped: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        with progress_bar(source.name) as progress:
-            found = denoise(artifact, image, **how, progress=progress)
-        write_new(Path(options.out) / f"{source.stem}.png", png_bytes(to_image(found.pixels)))
-        used = "not quantised" if found.levels is None else f"{found.levels} of {num_levels(artifact)} levels"
-        print(f"  took out noise of deviation {found.sigma:.1f}; {used}")
-        if len(rows) < 16 and (not rows or image.shape == rows[0].shape):
-            rows += [image, found.pixels]
-    if options.sheet and rows:
-        write_new(Path(options.sheet), png_bytes(contact_sheet(np.stack(rows), 2)))
-    return 1 if failed else 0
+    parser.add_argument("--sheet", metavar="FILE.png", help="also every item beside its result, the first 8 of them")
 
 
 def _sigma(text: str) -> float | None:
-    from ..errors import VqkitError
-
-    try:
-        return None if text == "auto" else float(text)
-    except ValueError as error:
-        raise VqkitError(f"--sigma {text} is neither auto nor a number") from error
+    return None if text == "auto" else _LEVELS(text)
 
 
-COMMANDS: Commands = {"denoise": (_denoise, "take the noise out of pictures", _denoise_arguments)}
+def _denoise(options: argparse.Namespace) -> int:
+    import torch
+
+    from ..apps.denoise import denoise, num_levels
+    from ..report.pictures import png_bytes
+    from ..report.sheets import contact_sheet
+
+    model = arguments.load_model(options.artifact, options.device)
+    if not model.config.data.noise.sigma:
+        warn("this model never saw noise in training, and may keep it: --recipe denoise trains one")
+    items = arguments.Items(model, options.files)
+    rows: list[Tensor] = []
+    for source, values in items:
+        with progress_bar(source.name) as progress:
+            found = denoise(
+                model,
+                values,
+                strength=options.strength,
+                levels=options.levels,
+                continuous=options.continuous,
+                sigma=options.sigma,
+                progress=progress,
+            )
+        write_new(Path(options.out) / f"{source.stem}{model.signal.suffix}", model.signal.write(found.values))
+        used = "not quantised" if found.levels is None else f"{found.levels} of {num_levels(model)} levels"
+        say(f"  took out noise of deviation {found.sigma:.1f}; {used}")
+        if len(rows) < 2 * SHEET_PAIRS and (not rows or values.shape == rows[0].shape):
+            rows += [values, found.values]
+    if options.sheet and rows:
+        sheet = contact_sheet(model.signal.display(torch.stack(rows)), 2)
+        write_new(Path(options.sheet), png_bytes(sheet))
+    return items.status
+
+
+COMMANDS: Commands = {"denoise": (_denoise, "take the noise out of images", _denoise_arguments)}

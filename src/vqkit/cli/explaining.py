@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from . import arguments
-from .printing import Commands, print_figures, progress_bar
+from .printing import Commands, print_figures, progress_bar, say
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,40 +16,40 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data(parser, ", as a rule that of the model")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the page; nothing is overwritten")
     parser.add_argument("--label-column", metavar="NAME", help="group or caption (default: group where DATA has it)")
-    parser.add_argument("--num", type=int, default=4096, help="training images to look at (default: 4096)")
+    parser.add_argument("--num", type=arguments.COUNT, default=4096, help="training images to look at (default: 4096)")
     parser.add_argument(
-        "--swap", nargs=2, type=int, action="append", default=[], metavar=("K", "J"), help="also show code K as code J"
+        "--swap",
+        nargs=2,
+        type=arguments.WHOLE,
+        action="append",
+        default=[],
+        metavar=("K", "J"),
+        help="also show code K as code J",
     )
 
 
 def _explain(options: argparse.Namespace) -> int:
     from ..apps.evaluate import open_for
     from ..apps.explain import explain
-    from ..artifact import Artifact
-    from ..config import dump
-    from ..errors import VqkitError
+    from ..config.loading import dump
     from ..files import free_name
     from ..report.explain_page import write_explanation
 
-    if options.num < 1:
-        raise VqkitError(f"--num {options.num}: at least one image is needed")
-    artifact = Artifact.load(options.artifact)
-    data = open_for(artifact, options.data, "train")
+    model = arguments.load_model(options.artifact, options.device)
+    data = open_for(model, options.data, "train")
     pairs = [(code, other) for code, other in options.swap]
     with progress_bar("explaining") as progress:
-        found = explain(
-            artifact, data, label_column=options.label_column, num=options.num, swap=pairs, progress=progress
-        )
+        found = explain(model, data, label_column=options.label_column, num=options.num, swap=pairs, progress=progress)
     target = free_name(Path(options.out))
     write_explanation(
         dataclasses.asdict(found),
         target,
         title=f"What the codes of {Path(options.artifact).resolve().name} mean",
         command=_command(options),
-        settings=dump(artifact.config),
+        settings=dump(model.config),
     )
     print_figures(found.metrics)
-    print(f"page: {target}")
+    say(f"page: {target}")
     return 0
 
 
@@ -65,40 +65,43 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", help="its training data (default: where they were)")
     parser.add_argument("--out", metavar="DIR2", help="the new model; must be new or empty (default: DIR-pruned)")
     parser.add_argument(
-        "--tolerance", type=int, default=1, help="levels of 255 by which a pixel may change (default: 1)"
+        "--tolerance",
+        type=arguments.Number(int, 0, 255),
+        default=1,
+        help="levels of 255 by which a pixel may change (default: 1)",
     )
 
 
 def _prune(options: argparse.Namespace) -> int:
     from ..apps.evaluate import open_for
     from ..apps.prune import prune
-    from ..artifact import Artifact
+    from ..artifact.store import save_artifact
     from ..errors import VqkitError
+    from ..pipelines.session import locked
 
-    if not 0 <= options.tolerance <= 255:
-        raise VqkitError(f"--tolerance {options.tolerance}: levels are 0 to 255")
-    artifact = Artifact.load(options.artifact)
+    model = arguments.load_model(options.artifact, options.device)
     target = _new_folder(options)
-    source = options.data or artifact.data["name"]
+    source = options.data or model.data["name"]
     try:
-        data = open_for(artifact, source, "train")
+        data = open_for(model, source, "train")
     except VqkitError as error:
         raise VqkitError(f"{error}; say where the training data are with --data DATA") from error
     with progress_bar("pruning") as progress:
-        found = prune(artifact, data, tolerance=options.tolerance, progress=progress)
-    found.artifact.save(target)
-    before = artifact.model.quantizer.codebook_size
-    print(f"{before} codes -> {len(found.kept)}: {found.dead} dead, {found.merged} merged into near duplicates")
-    for name, seen in (("training images, which decided", found.proof), ("test images, which did not", found.held_out)):
+        found = prune(model, data, tolerance=options.tolerance, progress=progress)
+    with locked(target):
+        save_artifact(found.artifact, target)
+    before = model.network.quantizer.codebook_size
+    say(f"{before} codes -> {len(found.kept)}: {found.dead} dead, {found.merged} merged into near duplicates")
+    for name, seen in (("training items, which decided", found.proof), ("test items, which did not", found.held_out)):
         if seen:
-            print(
-                f"{seen.images} {name}: the largest change of a pixel is {seen.largest} of 255 levels, "
-                f"{seen.changed:.3%} of the codes changed, {seen.beyond} images are beyond the tolerance"
+            say(
+                f"{seen.images} {name}: the largest change of a value is {seen.largest} of 255 levels, "
+                f"{seen.changed:.3%} of the codes changed, {seen.beyond} items are beyond the tolerance"
             )
     commands = {"coder": "train-coder", "prior": "train-prior"}
     for name in found.dropped:
-        print(f"its {name} knows the old codes and was left out; run: vqkit {commands[name]} {target} {source}")
-    print(f"artifact: {target}")
+        say(f"its {name} knows the old codes and was left out; run: vqkit {commands[name]} {target} {source}")
+    say(f"artifact: {target}")
     return 0
 
 
@@ -117,5 +120,9 @@ def _new_folder(options: argparse.Namespace) -> Path:
 
 COMMANDS: Commands = {
     "explain": (_explain, "a page that shows what the codes of a model mean", _explain_arguments),
-    "prune": (_prune, "take dead and duplicate codes out of a model, and measure that pictures stay", _prune_arguments),
+    "prune": (
+        _prune,
+        "take dead and duplicate codes out of a model, and measure that reconstructions stay",
+        _prune_arguments,
+    ),
 }

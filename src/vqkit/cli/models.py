@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
 from . import arguments
-from .printing import Commands, plain, print_figures, progress_bar, write_new
+from .printing import Commands, plain, print_figures, progress_bar, say, write_new
+
+# Items on a sample sheet.
+SHEET_ITEMS = 64
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..config import DataConfig
+    from ..artifact.model import Model
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +27,23 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     arguments.announce_loading()
-    from ..run import train
+    from ..pipelines.autoencoder import train
+    from ..training.engine import leave_together
 
-    artifact = arguments.run_training(train, (options.data, options.out), options)
-    if artifact is not None:
-        print_figures(artifact.metrics)
-        print(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
+    model = train(
+        options.data,
+        options.out,
+        options.recipe,
+        options.settings,
+        resume=options.resume,
+        minutes=options.minutes,
+        display=arguments.display_of_run(),
+        started=arguments.STARTED,
+    )
+    leave_together()
+    if model is not None:
+        print_figures(model.metrics)
+        say(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
     return 0
 
 
@@ -45,17 +57,16 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ..apps.evaluate import evaluate, likelihood, open_for
-    from ..artifact import Artifact
     from ..files import write_text
 
-    artifact = Artifact.load(options.artifact)
-    data = open_for(artifact, options.data, options.split)
+    model = arguments.load_model(options.artifact, options.device)
+    data = open_for(model, options.data, options.split)
     with progress_bar("evaluating") as progress:
-        result = evaluate(artifact, data, options.split, progress)
-    metrics = {**result.metrics, "content_id": artifact.content_id, "data": str(options.data)}
+        result = evaluate(model, data, options.split, progress)
+    metrics = {**result.metrics, "content_id": model.content_id, "data": str(options.data)}
     if options.likelihood:
         with progress_bar("likelihood") as progress:
-            metrics |= likelihood(artifact, data, options.split, progress).metrics
+            metrics |= likelihood(model, data, options.split, progress).metrics
     print_figures(metrics)
     if options.json:
         write_text(Path(options.json), json.dumps(metrics, indent=2) + "\n")
@@ -65,54 +76,56 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_files(parser)
-    parser.add_argument("--out", required=True, metavar="DIR2", help="where the PNG files go; nothing is overwritten")
+    parser.add_argument("--out", required=True, metavar="DIR2", help="where the files go; nothing is overwritten")
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
-    from ..apps.reconstruct import reconstruct
-    from ..artifact import Artifact
-
-    failed = 0
-    for item in reconstruct(Artifact.load(options.artifact), options.files, Path(options.out)):
-        if item.error:
-            failed += 1
-            print(f"vqkit: skipped: {item.error}", file=sys.stderr)
-            continue
-        bpp = item.bits / (item.size[0] * item.size[1])
-        print(f"{item.target}  {item.psnr:.2f} dB  {item.bits / 8:.0f} bytes of codes  {bpp:.3f} bpp")
-    return 1 if failed else 0
+    model = arguments.load_model(options.artifact, options.device)
+    items = arguments.Items(model, options.files)
+    for source, values in items:
+        found = model.tokenizer.reconstruct(values[None])[0]
+        target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
+        target = write_new(target, model.signal.write(found), quiet=True)
+        psnr = float(model.signal.measures(found[None], values[None])["psnr"][0])
+        extent = tuple(values.shape[1:])
+        bits = model.network.num_bits(extent)
+        name, divisor = model.signal.rate_per(extent)
+        say(f"{target}  {psnr:.2f} dB  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
+    return items.status
 
 
 def _info(options: argparse.Namespace) -> int:
-    from ..artifact import Artifact
-    from ..config import dump
+    from ..config.loading import dump
 
-    artifact = Artifact.load(options.artifact)
-    quantizer, grid = artifact.model.quantizer, artifact.model.grid(artifact.size)
-    height, width = artifact.size
-    print(
-        f"{options.artifact}: {artifact.config.model.quantizer.kind} autoencoder, content id {artifact.content_id[:16]}"
-    )
-    size = f"{width}x{height} pixels (width x height)"
-    print(f"images   {size}, {artifact.channels} channels, trained on {artifact.data['name']}")
+    model = arguments.load_model(options.artifact, options.device)
+    quantizer = model.network.quantizer
+    extent = model.shape.extent
+    kind = model.config.model.quantizer.kind
+    say(f"{options.artifact}: {kind} autoencoder, content id {model.content_id[:16]}")
+    size = model.signal.extent_in_words(extent)
+    say(f"{model.signal.item + 's':<8} {size}, {model.shape.channels} channels, trained on {model.data['name']}")
     in_codes = f" in {quantizer.num_codebooks} codes" if quantizer.num_codebooks > 1 else ""
-    print(
-        f"codes    {grid[1]}x{grid[0]} of {quantizer.bits_per_position:.4g} bits{in_codes}"
-        f" = {artifact.model.bits_per_image(artifact.size):.0f} bits an image"
+    grid = "x".join(map(str, reversed(model.network.grid(extent))))
+    say(
+        f"codes    {grid} of {quantizer.bits_per_position:.4g} bits{in_codes}"
+        f" = {model.network.num_bits(extent):.0f} bits {model.signal.an_item}"
     )
-    print(f"files    of model {_names_in_files(artifact)}")
-    print_figures(artifact.metrics)
-    print(f"\n{dump(artifact.config)}", end="")
+    say(f"files    of model {_names_in_files(model)}")
+    print_figures(model.metrics)
+    say(f"\n{dump(model.config)}", end="")
     return 0
 
 
-def _names_in_files(artifact: Artifact) -> str:
+def _names_in_files(model: Model) -> str:
     """What .vq files call the model, as `vqkit inspect` shows it: the coders have a part in it."""
-    lossless = f"{artifact.codec(lossless=True).model_id.hex()} (lossless)"
-    try:
-        return f"{artifact.coding_id.hex()}, {lossless}"
-    except VqkitError:  # no codes, or too many, for files of codes
-        return lossless
+    names = []
+    for suffix, lossless in (("", False), (" (lossless)", True)):
+        try:
+            names.append(model.compressor.codec(lossless=lossless).model_id.hex() + suffix)
+        except VqkitError:
+            # No codes, or too many, for files of codes; values that lossless files do not hold.
+            continue
+    return ", ".join(names) or "none"
 
 
 def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,17 +133,18 @@ def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from ..config import Config, PriorConfig, recipe_names, recipe_summary, recipe_text
+    from ..config.loading import recipe_names, recipe_summary, recipe_text
+    from ..settings import Config, PriorConfig
 
     if options.name:
         is_prior = options.name.startswith("prior/")
-        print(recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config), end="")
+        say(recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config), end="")
         return 0
     for root, prefix in ((Config, ""), (PriorConfig, "prior/")):
         for name in recipe_names(root):
-            print(f"{prefix + name:<20} {recipe_summary(name, root)}")
-    print("\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe mine.yaml")
-    print("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/")
+            say(f"{prefix + name:<20} {recipe_summary(name, root)}")
+    say("\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe mine.yaml")
+    say("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/")
     return 0
 
 
@@ -146,61 +160,70 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from ..data import open_images, sample_sheet
-    from ..report.pictures import png_bytes
-    from ..run import load_settings
+    from ..config.loading import load
+    from ..pipelines.autoencoder import DEFAULT_RECIPE
+    from ..pipelines.session import choose_recipe
+    from ..settings import Config
+    from ..signals.registry import signal_of
 
-    config = load_settings(options.data, options.recipe, options.settings)
+    recipe = choose_recipe(Config, options.data, options.recipe, DEFAULT_RECIPE)
+    config = load(recipe, options.settings, Config)
+    signal = signal_of(config.data)
     try:
         with progress_bar("decoding") as progress:
-            data = open_images(options.data, config.data, config.seed, max_bad=1.0, progress=progress)
+            data = signal.open(options.data, config.data, config.seed, max_bad=1.0, progress=progress)
     except VqkitError:
-        _list_bad_files(options.data, config.data)
+        with progress_bar("looking for bad files") as progress:
+            bad, num_good = signal.bad_files(options.data, config.data, progress)
+        if bad:
+            _print_bad(bad, num_good)
         raise
-    for key, value in data.describe().items():
-        if key == "bad":
-            _print_bad([(bad["name"], bad["reason"]) for bad in value], len(data))
-        elif key == "value_range":
-            print(f"{'value range':<14} {value[0]:g} to {value[1]:g}")
-        else:
-            shown = value[::-1] if key == "size" else value  # the width first, as in all that is printed
-            print(f"{key:<14} {plain(shown)}" + (" (width x height)" if key in ("size", "sizes") else ""))
-    for note in (*data.notes, *data.range_in_words()):
-        print(f"{'note':<14} {note}")
+    _print_description(data, signal.describe_in_words(data))
     sheet = Path(options.sheet or f"{Path(data.name).stem}-samples.png")
     if sheet.exists() and not options.sheet:
-        print(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")
+        say(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")
         return 0
-    print(f"{'sample sheet':<14} {write_new(sheet, png_bytes(sample_sheet(data)), quiet=True)}")
+    say(f"{'sample sheet':<14} {write_new(sheet, _sample_sheet(signal, data), quiet=True)}")
     return 0
 
 
-def _list_bad_files(source: str, config: DataConfig) -> None:
-    """All bad files of a source that cannot be opened, as far as it can be read at all."""
-    from ..data import bad_files
-
-    with progress_bar("looking for bad files") as progress:
-        try:
-            bad, num_good = bad_files(source, config, progress)
-        except VqkitError:  # the source itself is the trouble, as the first error says
-            return
-    _print_bad([(each.name, each.reason) for each in bad], num_good)
+def _print_description(data: Any, words: dict[str, str]) -> None:
+    for key, value in data.describe().items():
+        if key == "bad":
+            _print_bad([(bad["name"], bad["reason"]) for bad in value], len(data))
+        else:
+            say(f"{key:<14} {words.get(key) or plain(value)}")
+    for note in data.notes_in_words():
+        say(f"{'note':<14} {note}")
 
 
 def _print_bad(bad: list[tuple[str, str]], num_good: int) -> None:
-    from ..data.sources import MAX_BAD
+    from ..data.names import MAX_BAD
 
-    print(f"{'bad files':<14} {len(bad)}")
+    say(f"{'bad files':<14} {len(bad)}")
     for name, reason in bad:
-        print(f"{'':<14} {name}: {reason}")
+        say(f"{'':<14} {name}: {reason}")
     if len(bad) > MAX_BAD * (len(bad) + num_good):
-        print(f"{'':<14} more than {MAX_BAD:.0%} of all: training on them is refused until they are mended or removed")
+        say(f"{'':<14} more than {MAX_BAD:.0%} of all: training on them is refused until they are mended or removed")
+
+
+def _sample_sheet(signal: Any, data: Any) -> bytes:
+    """The first training items (the order of the split is random), for a look at them."""
+    from itertools import islice
+
+    import torch
+
+    from ..report.pictures import png_bytes
+    from ..report.sheets import contact_sheet
+
+    batches = list(islice(data.split("train", SHEET_ITEMS), 1))
+    return png_bytes(contact_sheet(signal.display(torch.cat([batch.values for batch in batches]))))
 
 
 COMMANDS: Commands = {
     "train": (_train, "train a model on your own files, with a report at the end", _train_arguments),
     "evaluate": (_evaluate, "measure a model: PSNR, SSIM, usage, perplexity, bits", _evaluate_arguments),
-    "reconstruct": (_reconstruct, "send pictures through a model and back", _reconstruct_arguments),
+    "reconstruct": (_reconstruct, "send files through a model and back", _reconstruct_arguments),
     "info": (_info, "what a trained model is and how good it was", arguments.add_artifact),
     "recipes": (_recipes, "the settings that ship with vqkit", _recipes_arguments),
     "data": (_data, "what was found in DATA: counts, sizes, modes, bad files, split, sample sheet", _data_arguments),

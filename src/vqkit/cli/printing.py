@@ -1,5 +1,4 @@
-"""What commands print and write: figures in words, a bar while something takes long, new files. And the form of their
-tables."""
+"""What commands print and write: text that is safe for terminals, figures in words, a progress bar, new files."""
 
 from __future__ import annotations
 
@@ -10,11 +9,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import VqkitError
+from ..printable import printable
 
+# name -> what runs it (gives the exit status), one line of help, what adds its arguments
 Commands: TypeAlias = dict[
     str, tuple[Callable[[argparse.Namespace], int], str, Callable[[argparse.ArgumentParser], None]]
 ]
-"""name -> what runs it (gives the exit status), one line of help, what adds its arguments"""
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Print to the standard output; the one place where commands do."""
+    print(printable(text), end=end)
+
+
+def warn(text: str) -> None:
+    """Print to the error stream; the one place where commands do."""
+    print(printable(text), file=sys.stderr)
 
 
 def plain(value: Any) -> str:
@@ -29,24 +39,24 @@ def plain(value: Any) -> str:
 
 
 def print_figures(metrics: Mapping[str, Any]) -> None:
-    """VqkitError for a figure that has another form than it is written in."""
+    """Figures, a line each; those of another form than they are written in are left out, which is said."""
     for key, value in metrics.items():
         try:
             _print_figure(key, value, metrics)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise VqkitError(f"'{key}' in metrics.json is not what vqkit wrote; take it out of the file") from error
+        except (AttributeError, KeyError, TypeError, ValueError):
+            warn(f"'{key}' in metrics.json is not what vqkit wrote and is not shown")
 
 
 def _print_figure(key: str, value: Any, metrics: Mapping[str, Any]) -> None:
     if key == "rates":
         split = f" ({metrics['rates_split']} split)" if metrics.get("rates_split") else ""
         for name, point in value.items():
-            print(f"{'rate ' + name:<18} {point['bits']:.0f} bits an image, {point['psnr']:.2f} dB{split}")
+            say(f"{'rate ' + name:<18} {point['bits']:.0f} bits an item, {point['psnr']:.2f} dB{split}")
     elif key == "denoised":
         for name, point in value.items():
-            print(f"{'noise ' + name:<18} noisy {point['noisy']:.2f} dB, denoised {point['denoised']:.2f} dB")
+            say(f"{'noise ' + name:<18} noisy {point['noisy']:.2f} dB, denoised {point['denoised']:.2f} dB")
     elif key != "rates_split" and value is not None:
-        print(f"{key:<18} {plain(value)}")
+        say(f"{key:<18} {plain(value)}")
 
 
 class progress_bar:
@@ -63,7 +73,7 @@ class progress_bar:
             disable=not sys.stderr.isatty(),
             redirect_stdout=sys.stdout.isatty(),  # it would take what goes into a file or pipe to the terminal
         )
-        self.task = self.bar.add_task(what, total=None)
+        self.task = self.bar.add_task(printable(what), total=None)
 
     def __enter__(self) -> Callable[[float], None]:
         self.bar.start()
@@ -73,15 +83,22 @@ class progress_bar:
         self.bar.stop()
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """A file, in full or not at all; VqkitError when it cannot be written."""
+    from ..files import write_bytes
+
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise VqkitError(f"cannot write {path}: {error.strerror or error}; choose another name") from error
+
+
 def write_new(path: Path, content: bytes, quiet: bool = False) -> Path:
     """The file under this name or, if it is taken, the next free one; VqkitError when it cannot be written."""
-    from ..files import free_name, write_bytes
+    from ..files import free_name
 
     target = free_name(path)
-    try:
-        write_bytes(target, content)
-    except OSError as error:
-        raise VqkitError(f"cannot write {target}: {error.strerror or error}; choose another --out") from error
+    write_file(target, content)
     if not quiet:
-        print(target)
+        say(str(target))
     return target

@@ -1,24 +1,24 @@
-"""The verb restyle: the style of one picture on another."""
+"""The verb restyle: the style of one image on another."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import VqkitError
 from . import arguments
-from .printing import Commands, write_new
+from .printing import Commands, progress_bar, say, write_new
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
+    from torch import Tensor
 
-    from ..artifact import Artifact
+    from ..artifact.model import Model
 
+# Those of apps.restyle, which `vqkit --help` must not import.
 METHODS = ("adain", "wct", "codes", "patches")
-"""those of apps.restyle, which `vqkit --help` must not import"""
 
 
 def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,9 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         help="for each style the same thing in the style of the content, with the same file name: the content changes "
         "as they did",
     )
-    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="of the styles (default: all alike)")
+    parser.add_argument(
+        "--weights", nargs="+", type=arguments.NOT_NEGATIVE, metavar="W", help="of the styles (default: all alike)"
+    )
     parser.add_argument(
         "--method",
         nargs="+",
@@ -40,7 +42,9 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         help="moments of channels, covariance (default), codes, patches of latents; of several: FILE-METHOD.png",
     )
     parser.add_argument(
-        "--alpha", type=float, help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.9)"
+        "--alpha",
+        type=arguments.SHARE,
+        help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.9)",
     )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="a name that is taken gets a number")
     parser.add_argument(
@@ -49,66 +53,75 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _restyle(options: argparse.Namespace) -> int:
-    from ..artifact import Artifact
-    from ..data import picture_paths
-    from ..report import contact_sheet
-    from ..report.pictures import png_bytes, to_image
+    from ..report.pictures import png_bytes
+    from ..report.sheets import contact_sheet
 
-    artifact = Artifact.load(options.artifact)
-    paths = list(picture_paths(options.style))
-    content, *styles = (arguments.picture(artifact, str(path)) for path in (options.content, *paths))
-    out, results = Path(options.out), _results(options, artifact, content, styles, paths)
+    model = arguments.load_model(options.artifact, options.device)
+    paths = list(model.signal.find(options.style))
+    content, *styles = (arguments.read_item(model, path) for path in (options.content, *paths))
+    out = Path(options.out)
+    with progress_bar("restyling") as progress:
+        results = _results(options, model, content, styles, paths, progress)
     for method, result in results.items():
         target = out if len(results) == 1 else out.with_name(f"{out.stem}-{method}{out.suffix}")
-        write_new(target, png_bytes(to_image(result)))
+        write_new(target, model.signal.write(result))
     if options.sheet:
         shown = [] if options.before else styles
-        row = _of_one_size([to_image(pixels) for pixels in (content, *shown, *results.values())])
+        row = _of_one_size(model, [content, *shown, *results.values()])
         write_new(Path(options.sheet), png_bytes(contact_sheet(row, len(row))))
-        print(f"from the left: {', '.join(['content', *['style'] * len(shown), *results])}")
+        say(f"from the left: {', '.join(['content', *['style'] * len(shown), *results])}")
     return 0
 
 
 def _results(
-    options: argparse.Namespace, artifact: Artifact, content: np.ndarray, styles: list[np.ndarray], paths: list[Path]
-) -> dict[str, np.ndarray]:
+    options: argparse.Namespace,
+    model: Model,
+    content: Tensor,
+    styles: list[Tensor],
+    paths: list[Path],
+    progress: Callable[[float], None],
+) -> dict[str, Tensor]:
     """The restyled content by method."""
     from ..apps.restyle import restyle, restyle_by_pairs
 
     alpha = {} if options.alpha is None else {"alpha": options.alpha}
-    if not options.before:
-        methods = dict.fromkeys(options.method or ["wct"])
-        return {
-            way: restyle(artifact, content, styles, method=way, weights=options.weights, **alpha) for way in methods
-        }
-    if options.method or options.weights:
-        raise VqkitError("--before is a method of its own: leave out --method and --weights")
-    before = [arguments.picture(artifact, str(path)) for path in _partners(options.before, paths)]
-    return {"pairs": restyle_by_pairs(artifact, [content], before, styles, **alpha)[0]}
+    if options.before:
+        if options.method or options.weights:
+            raise VqkitError("--before is a method of its own: leave out --method and --weights")
+        partners = _partners(model, options.before, paths)
+        before = [arguments.read_item(model, path) for path in partners]
+        return {"pairs": restyle_by_pairs(model, [content], before, styles, **alpha, progress=progress)[0]}
+    methods = dict.fromkeys(options.method or ["wct"])
+    return {
+        way: restyle(model, content, styles, method=way, weights=options.weights, **alpha, progress=progress)
+        for way in methods
+    }
 
 
-def _partners(files: list[str], paths: list[Path]) -> list[Path]:
+def _partners(model: Model, files: list[str], paths: list[Path]) -> list[Path]:
     """For each path the one of `files`, or in them, with the same name but for its suffix; one and one need no name."""
-    from ..data import picture_paths
-
-    found = {path.stem: path for path in picture_paths(files)}
+    found = {path.stem: path for path in model.signal.find(files)}
     if len(found) == len(paths) == 1:
         return list(found.values())
     for path in paths:
         if path.stem not in found:
-            raise VqkitError(f"{path} has no partner of that name among the pictures of --before")
+            raise VqkitError(f"{path} has no partner of that name among the files of --before")
     return [found[path.stem] for path in paths]
 
 
-def _of_one_size(pictures: Sequence[Image.Image]) -> np.ndarray:
+def _of_one_size(model: Model, items: list[Tensor]) -> np.ndarray:
     """uint8 (N, H, W, C), the first as it is and the others whole but squeezed to its size."""
     import numpy as np
+    import torch
 
-    from ..data.images import fit_picture
+    extent = items[0].shape[1:]
+    fitted = []
+    for values in items:
+        if values.shape[1:] != extent:
+            resized = torch.nn.functional.interpolate(values[None].float(), extent, mode="bilinear", antialias=True)
+            values = resized[0].round().clamp(0, 255).to(items[0].dtype)
+        fitted.append(model.signal.display(values[None])[0])
+    return np.stack(fitted)
 
-    size = pictures[0].height, pictures[0].width
-    fitted = [np.asarray(fit_picture(picture, size, "resize")) for picture in pictures]
-    return np.stack([pixels[..., None] if pixels.ndim == 2 else pixels for pixels in fitted])
 
-
-COMMANDS: Commands = {"restyle": (_restyle, "carry the style of one picture to another", _restyle_arguments)}
+COMMANDS: Commands = {"restyle": (_restyle, "carry the style of one image to another", _restyle_arguments)}

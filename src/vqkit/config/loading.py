@@ -78,6 +78,14 @@ def from_tree(tree: Mapping[str, Any], where: str, root: type[RootT]) -> RootT:
         raise VqkitError(f"{where}: " + "; ".join(lines)) from error
 
 
+def with_overrides(config: RootT, overrides: Iterable[str]) -> RootT:
+    """Settings with overrides written `train.lr=1e-3`. Errors as `load`."""
+    tree = config.model_dump(mode="json")
+    for override in sorted(overrides, key=lambda text: ".kind=" not in text):
+        _apply_override(tree, override)
+    return from_tree(tree, "settings", type(config))
+
+
 def dump(config: Section) -> str:
     """YAML text of all settings, each with its description as a comment; `load` reads it back unchanged."""
     return _dump_section(config, 0)

@@ -1,49 +1,76 @@
-"""Per-channel standardisation of uint8 images, and the exact measurement of its constants."""
+"""Per-channel standardisation of values, and the exact measurement of its constants for 8-bit ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import VqkitError
+
+# Largest value of 8 bits, which stands for 1 in the units of mean and deviation.
+BYTE = 255
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation per channel, in pixel units where 0 is black and 1 is white."""
+    """Mean and standard deviation per channel (C,), in units where `levels` is 1.
+
+    levels: the largest of the whole numbers from 0 that values are; None = they are floats, taken as they are.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    levels: int | None = BYTE
 
-    def apply(self, images: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) uint8 -> (B, C, H, W) float32
-        """Standardised images: mean 0 and deviation 1 over the set that was measured."""
-        scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
-        shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device)
-        return images.to(torch.float32, copy=True).mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+    def apply(self, values: Tensor) -> Tensor:  # (B, C, *extent) -> (B, C, *extent) float32
+        """Standardised values: mean 0 and deviation 1 over the set that was measured."""
+        top = self.levels or 1
+        scale = [1 / (top * std) for std in self.std]
+        shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        standardised = values.to(torch.float32, copy=True)
+        return standardised.mul_(_channelwise(scale, values)).add_(_channelwise(shift, values))
 
-    def undo(self, standardised: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C, H, W) float32
-        """Back to pixel units [0, 1]; not clamped, as a model may overshoot and a loss may want to know."""
-        std = torch.tensor(self.std, device=standardised.device).view(-1, 1, 1)
-        mean = torch.tensor(self.mean, device=standardised.device).view(-1, 1, 1)
-        return standardised.to(torch.float32) * std + mean
+    def undo(self, standardised: Tensor) -> Tensor:  # (B, C, *extent) -> (B, C, *extent) float32
+        """Back to units where `levels` is 1; not clamped, as a model may overshoot and a loss may want to know."""
+        values = standardised.to(torch.float32)
+        return values * _channelwise(self.std, values) + _channelwise(self.mean, values)
 
-    def to_dict(self) -> dict[str, list[float]]:
-        """For JSON; `from_dict` reads it back unchanged."""
-        return {key: list(values) for key, values in asdict(self).items()}
+    def restore(self, standardised: Tensor) -> Tensor:
+        """Back to values as files hold them: rounded and clamped to whole numbers where these are."""
+        values = self.undo(standardised)
+        if self.levels is None:
+            return values
+        return (values * float(self.levels)).round_().clamp_(0, self.levels).to(torch.uint8)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `from_dict` reads it back unchanged. Values of 8 bits are the rule, which is not written."""
+        found: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
+        return found if self.levels == BYTE else {**found, "levels": self.levels}
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Normalisation:
         """From `to_dict`. VqkitError if a key is missing or the two lists differ in length."""
         try:
-            made = cls(tuple(float(x) for x in tree["mean"]), tuple(float(x) for x in tree["std"]))
+            levels = tree.get("levels", BYTE)
+            made = cls(
+                mean=tuple(float(x) for x in tree["mean"]),
+                std=tuple(float(x) for x in tree["std"]),
+                levels=None if levels is None else int(levels),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise VqkitError("normalisation must hold two lists of numbers, mean and std") from error
         if len(made.mean) != len(made.std) or not made.mean or min(made.std) <= 0:
             raise VqkitError("normalisation must hold as many means as positive deviations, one per channel")
         return made
+
+
+def _channelwise(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """One number a channel (C,), to go with values (B, C, *extent)."""
+    return torch.tensor(numbers, device=like.device).view(-1, *(1,) * (like.dim() - 2))
 
 
 def measure(batches: Iterable[torch.Tensor], channels: int) -> Normalisation:

@@ -14,7 +14,11 @@ from torch.nn import functional as F
 
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 # By the number of dimensions that they move along.
-CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
 
 
 class ConvResidual(nn.Module):

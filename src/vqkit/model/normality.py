@@ -47,9 +47,7 @@ class SlicedWasserstein(nn.Module):
         super().__init__()
         self.num_directions, self.max_tokens = num_directions, max_tokens
 
-    def forward(
-        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
         if generator is None:  # in evaluation: the same directions every time, and the global generator stays as it is
             generator = torch.Generator(latents.device).manual_seed(0)
         tokens = _real_tokens(latents, mask)
@@ -83,9 +81,7 @@ class Moments(nn.Module):
     Cheap and without noise, but blind to everything beyond second moments: clusters pass as normal.
     """
 
-    def forward(
-        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             tokens = _real_tokens(latents, mask)
             mean = tokens.mean(0)
@@ -112,9 +108,7 @@ class PriorNetwork(nn.Module):
         for value in self.head.parameters():
             nn.init.zeros_(value)
 
-    def forward(
-        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             if mask is not None:

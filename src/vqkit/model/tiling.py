@@ -104,8 +104,6 @@ def by_parts(
     return out
 
 
-
-
 def _cut(x: Tensor, sides: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
     """A view of some tiles; there may be fewer than are asked for at the end."""
     for axis, (side, first, last) in enumerate(zip(sides, start, stop, strict=True), 2):

@@ -233,9 +233,7 @@ class Prior:
         return order, [1] * len(drawn) if steps is None else layout.steps(drawn, min(steps, len(drawn)))
 
 
-def build_prior_network(
-    config: PriorConfig, model: Autoencoder, num_classes: int, captions: bool
-) -> PriorNetwork:
+def build_prior_network(config: PriorConfig, model: Autoencoder, num_classes: int, captions: bool) -> PriorNetwork:
     """The untrained network for the codes of items of the training extent. VqkitError for codes no prior can learn."""
     quantizer = model.quantizer
     if not quantizer.is_discrete:
@@ -281,8 +279,7 @@ def windows(grid: Sequence[int], window: Sequence[int]) -> Iterator[tuple[slice,
         return [*range(0, last, max(part // 2, 1)), last]
 
     along = [
-        [slice(start, start + part) for start in starts(side, part)]
-        for side, part in zip(grid, window, strict=True)
+        [slice(start, start + part) for start in starts(side, part)] for side, part in zip(grid, window, strict=True)
     ]
     yield from itertools.product(*along)
 

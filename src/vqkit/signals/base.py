@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..data.dataset import Dataset
-from ..data.normalisation import Normalisation
 from ..model.autoencoder import Backbone, Widths
 from ..shapes import Shape
-
-if TYPE_CHECKING:
-    from ..settings import DataConfig
 
 
 class Signal(ABC):
@@ -24,6 +19,9 @@ class Signal(ABC):
 
     name: as `data.signal` has it. number: in the headers of compressed files, never to be changed. item: what one of
     them is called in messages. suffix: of the files that are written. default_recipe: of training without a choice.
+
+    Several methods take `data` and `settings`: the data section of an artifact, plain values, and the settings that the
+    artifact was trained with.
     """
 
     name: str
@@ -37,44 +35,78 @@ class Signal(ABC):
         """The item with its article: 'an image'."""
         return f"{'an' if self.item[0] in 'aeiou' else 'a'} {self.item}"
 
+    # ---------------------------------------------------------------------------------------------------------- sets
+
     @abstractmethod
     def open(
-        self, source: str | Path, settings: DataConfig, seed: int, normalisation: Normalisation | None = None
-    ) -> Dataset:
-        """The items of a source: a built-in set, a folder or a file.
+        self,
+        source: str | Path,
+        settings: Any,
+        seed: int,
+        data: Mapping[str, Any] | None = None,
+        *,
+        max_bad: float | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Any:
+        """The items of a source, a `Dataset`: a built-in set, a folder or a file.
 
-        normalisation: of a trained model that is used on other data; None = measured on the training split. Errors:
-        VqkitError with one sentence that says what is wrong and what to do.
+        data: of a model that is used on them; None = normalisation and the like are measured. max_bad: share of bad
+        files from which on nothing is opened. progress: called with the share that is done. Errors: VqkitError with one
+        sentence that says what is wrong and what to do.
         """
 
+    def bad_files(
+        self, source: str | Path, settings: Any, progress: Callable[[float], None] | None = None
+    ) -> tuple[list[tuple[str, str]], int]:
+        """Names of all files of a source that cannot be used, with the reasons, and the number of good items; nothing
+        for a source that cannot be read at all."""
+        return [], 0
+
+    def describe_in_words(self, data: Any) -> dict[str, str]:
+        """Parts of a set's description, by key, that people read in another form than plain values have."""
+        return {}
+
     @abstractmethod
-    def settings_of(self, settings: DataConfig, shape: Shape) -> DataConfig:
+    def settings_of(self, settings: Any, shape: Shape) -> Any:
         """The settings under which data come as a model of that shape takes them."""
+
+    # --------------------------------------------------------------------------------------------------------- files
 
     @abstractmethod
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
         """The files as they are named, and those of this signal below paths that are folders, sorted."""
 
     @abstractmethod
-    def read(self, path: Path, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False) -> Tensor:
-        """One file at its own extent, (C, *extent) with the channels of `data`, the data section of an artifact.
+    def read(self, path: Path, data: Mapping[str, Any], settings: Any, *, exact: bool = False) -> Tensor:
+        """One file at its own extent, (C, *extent). exact: refuse what would lose anything. VqkitError naming the file."""
 
-        exact: refuse what would lose anything. VqkitError naming the file.
-        """
+    @abstractmethod
+    def read_fitted(self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape) -> Tensor:
+        """One file brought to the extent of training as training does, (C, *extent). VqkitError naming the file."""
+
+    @abstractmethod
+    def read_mask(self, path: Path) -> Tensor:
+        """A file that says which positions are meant, (*extent) bool. VqkitError naming the file."""
 
     @abstractmethod
     def write(self, values: Tensor) -> bytes:
         """Values (C, *extent) as the bytes of a file, with `suffix`."""
 
+    # ------------------------------------------------------------------------------------------ forms that users have
+
     @abstractmethod
-    def to_values(
-        self, given: Any, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False
-    ) -> list[Tensor]:
-        """Whatever form users have items in -> values (C, *extent) of each. ValueError or VqkitError in one sentence."""
+    def to_values(self, given: Any, data: Mapping[str, Any], settings: Any, *, exact: bool = False) -> list[Tensor]:
+        """Items in whatever form -> values (C, *extent) of each. ValueError or VqkitError in one sentence."""
 
     @abstractmethod
     def like(self, values: list[Tensor], given: Any) -> Any:
         """Values (C, *extent) of each item in the form that `given` had."""
+
+    @abstractmethod
+    def to_array(self, values: Tensor) -> np.ndarray:
+        """Values (B, C, *extent) as the array that users of this signal expect."""
+
+    # ------------------------------------------------------------------------------------------------ models, figures
 
     @abstractmethod
     def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
@@ -82,8 +114,24 @@ class Signal(ABC):
 
     @abstractmethod
     def measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Quality of values (B, C, *extent) beside the original ones, the main figure first: (B,) each."""
+        """Quality of values (B, C, *extent) beside the original ones: (B,) each. psnr, in dB, is always among them."""
+
+    def evaluation_measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """As `measures`, with those that are too slow for training."""
+        return self.measures(values, original, mask)
+
+    def noise_levels(self, settings: Any, values: Tensor) -> dict[str, Tensor]:
+        """Items with noise of rising strength, by its name, for a model that was trained to remove noise; else none."""
+        return {}
+
+    @abstractmethod
+    def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
+        """The name of the rate that this signal is measured in, and what the bits of an item are divided by for it."""
 
     @abstractmethod
     def display(self, values: Tensor) -> np.ndarray:
         """Items (B, C, *extent) as images to look at: uint8 (B, H, W, C)."""
+
+    def extent_in_words(self, extent: tuple[int, ...]) -> str:
+        """The extent of an item as people write it."""
+        return "x".join(map(str, extent))

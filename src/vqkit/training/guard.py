@@ -71,8 +71,7 @@ def check_finite(step: int, values: Mapping[str, float], folder: Path) -> None:
         if not math.isfinite(value):
             kept = "; the last checkpoint is from before" if find_checkpoint(folder) else ""
             raise TrainingDiverged(
-                f"training diverged at step {step}: {name} is {value}{kept}. "
-                "Try a lower train.lr, or train.clip_norm=1"
+                f"training diverged at step {step}: {name} is {value}{kept}. Try a lower train.lr, or train.clip_norm=1"
             )
 
 

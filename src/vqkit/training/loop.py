@@ -45,9 +45,7 @@ class Finished:
     figures: dict[str, Any]
 
 
-def fit(
-    task: Task, folder: Path, display: Display | None = None, deadline: float | None = None
-) -> Finished | None:
+def fit(task: Task, folder: Path, display: Display | None = None, deadline: float | None = None) -> Finished | None:
     """Train what `task` says, keeping metrics.jsonl and checkpoints in `folder`.
 
     A checkpoint in the folder is resumed from. deadline: of time.monotonic(), by which the schedule ends. Returns None
@@ -84,9 +82,7 @@ def fit(
 class Run:
     """The steps of a run in the order they happen; what they change is in `state`."""
 
-    def __init__(
-        self, task: Task, folder: Path, engine: Engine, display: Display, deadline: float | None
-    ) -> None:
+    def __init__(self, task: Task, folder: Path, engine: Engine, display: Display, deadline: float | None) -> None:
         self.task = task
         self.settings = task.settings
         self.folder = folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -10,8 +11,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+# Seconds between two plain lines.
 PLAIN_SECONDS = 10.0
-"""seconds between two plain lines"""
 
 
 class Display(Protocol):
@@ -68,11 +69,14 @@ class Bar:
 
     def start(self, title: str) -> None:
         self.bar.start()
-        self.task = self.bar.add_task("training", total=1.0, figures="")
+        self.task = self.bar.add_task("vqkit", total=1.0, figures="")
         self.message(title)
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:
-        self.bar.update(self.task, completed=progress, figures=figures(row))
+        if row:
+            self.bar.update(self.task, completed=progress, figures=figures(row))
+        else:
+            self.bar.update(self.task, completed=progress)
 
     def message(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False)
@@ -85,20 +89,22 @@ class Lines:
     """One line every few seconds, for logs and pipes."""
 
     def __init__(self) -> None:
+        self.started = time.monotonic()
         self.last = -PLAIN_SECONDS
 
     def start(self, title: str) -> None:
+        self.started = time.monotonic()
         self.last = -PLAIN_SECONDS
         self.message(title)
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:
-        seconds = row["seconds"]
-        if seconds - self.last >= PLAIN_SECONDS or progress >= 1:
-            self.last = seconds
-            left = seconds / progress - seconds if progress > 0 else 0.0
-            self.message(
-                f"{progress:4.0%}  step {row['step']}  {figures(row)}  {seconds:.0f} s, {max(left, 0):.0f} s left"
-            )
+        seconds = time.monotonic() - self.started
+        if seconds - self.last < PLAIN_SECONDS and progress < 1:
+            return
+        self.last = seconds
+        left = seconds / progress - seconds if progress > 0 else 0.0
+        step = f"step {row['step']}  " if "step" in row else ""
+        self.message(f"{progress:4.0%}  {step}{figures(row)}  {seconds:.0f} s, about {max(left, 0):.0f} s left")
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

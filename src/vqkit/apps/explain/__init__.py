@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...artifact import Artifact
-from ...data import ImageData
+from ...data.dataset import Dataset
 from ...errors import VqkitError
+from ...model.network import Model
 from .atlas import Book, books, place_names
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .field import ReceptiveField, receptive_field
@@ -65,8 +65,8 @@ class Explanation:
 
 
 def explain(
-    artifact: Artifact,
-    data: ImageData,
+    model: Model,
+    data: Dataset,
     *,
     label_column: str | None = None,
     num: int = NUM_IMAGES,
@@ -76,57 +76,62 @@ def explain(
     """Measure what codes mean, on at most `num` images of the training split of `data` and of held-out ones.
 
     label_column: group or caption; None = group where there is one. swap: (code, other) pairs of the first codebook to
-    show. progress: called with the share that is done. Chance comes from the artifact's seed.
+    show. progress: called with the share that is done. Chance comes from the model's seed.
     Errors: VqkitError for a model without codes to count, for labels or codes that are not there, without images.
     """
-    _check(artifact, data)
-    column, seed = find_column(data, label_column), artifact.config.seed
-    sample = gather(artifact, data, "train", num, lambda share: progress(0.2 * share))
+    _check(model, data)
+    column, seed = find_column(data, label_column), model.config.seed
+    sample = gather(model, data, "train", num, lambda share: progress(0.2 * share))
     held_out = next(split for split in ("test", "validation", "train") if len(data.splits[split]))
-    examples = gather(artifact, data, held_out, min(num, NUM_EXAMPLES))
-    field = _field(artifact, sample)
-    found = books(artifact, sample, field)
+    examples = gather(model, data, held_out, min(num, NUM_EXAMPLES))
+    field = _field(model, sample)
+    found = books(model, sample, field)
     progress(0.5)
-    labels = explain_labels(sample, found, artifact.model.quantizer.places(), column, seed) if column else None
-    probed = _probe(artifact, data, column[1], num) if column else None
-    progress(0.8)
+    labels = explain_labels(sample, found, model.artifact.network.quantizer.places(), column, seed) if column else None
+    probed = _probe(model, data, column[1], num) if column else None
+    progress(0.6)
     metrics = _metrics(len(sample), found, field, labels, probed) | {"examples": len(examples), "split": held_out}
+    swapped = swaps(model, examples, found[0], swap, sample)
+    progress(0.7)
+    changed = importance(model, examples, lambda share: progress(0.7 + 0.2 * share))
     return Explanation(
-        metrics,
-        field,
-        place_names(artifact),
-        found,
-        sample.images.float().mean(0).round().byte().permute(1, 2, 0).numpy(),
-        labels,
-        probed,
-        swaps(artifact, examples, found[0], swap, sample),
-        importance(artifact, examples),
-        peel(artifact, examples),
-        surprise(artifact, examples, data.names),
+        metrics=metrics,
+        field=field,
+        places=place_names(model),
+        books=found,
+        mean_image=sample.images.float().mean(0).round().byte().permute(1, 2, 0).numpy(),
+        labels=labels,
+        probe=probed,
+        swaps=swapped,
+        importance=changed,
+        peel=peel(model, examples),
+        surprise=surprise(model, examples, data.names),
     )
 
 
-def _field(artifact: Artifact, sample: Sample) -> ReceptiveField:
-    x = artifact.standardise(sample.images[:NUM_MEASURED])
-    return receptive_field(artifact.model, x, torch.Generator().manual_seed(artifact.config.seed))
+def _field(model: Model, sample: Sample) -> ReceptiveField:
+    x = model.tokenizer.standardise(sample.images[:NUM_MEASURED])
+    return receptive_field(model.network, x, torch.Generator().manual_seed(model.config.seed))
 
 
-def _probe(artifact: Artifact, data: ImageData, labels: Sequence[str], num: int) -> Probe | None:
+def _probe(model: Model, data: Dataset, labels: Sequence[str], num: int) -> Probe | None:
     splits = zip(("train", "validation", "test"), PROBE_IMAGES, strict=True)
-    return probe(artifact, [gather(artifact, data, split, min(num, most)) for split, most in splits], labels)
+    return probe(model, [gather(model, data, split, min(num, most)) for split, most in splits], labels)
 
 
-def _check(artifact: Artifact, data: ImageData) -> None:
-    quantizer = artifact.model.quantizer
+def _check(model: Model, data: Dataset) -> None:
+    quantizer = model.artifact.network.quantizer
+    if len(model.shape.extent) != 2:
+        raise VqkitError(f"the page explains the codes of images, not yet those of {model.signal.item}s")
     if not quantizer.is_countable:
         what = f"{quantizer.codebook_size} codes are too many to count" if quantizer.is_discrete else "it has no codes"
-        raise VqkitError(f"there is nothing to explain in a model of quantizer.kind={_kind(artifact)}: {what}")
+        raise VqkitError(f"there is nothing to explain in a model of quantizer.kind={_kind(model)}: {what}")
     if not len(data.splits["train"]):
         raise VqkitError(f"the training split of {data.name} is empty")
 
 
-def _kind(artifact: Artifact) -> str:
-    return artifact.config.model.quantizer.kind
+def _kind(model: Model) -> str:
+    return model.config.model.quantizer.kind
 
 
 def _metrics(

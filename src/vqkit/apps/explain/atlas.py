@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...artifact import Artifact
 from ...metrics import code_counts, entropy_bits, perplexity
+from ...model.network import Model
 from ...model.quantizers.vq import map_rows
 from .field import ReceptiveField
 from .sample import Sample, decoded, shrunk
@@ -60,34 +60,34 @@ class Book:
     close: list[tuple[int, int]]
 
 
-def books(artifact: Artifact, sample: Sample, field: ReceptiveField) -> list[Book]:
+def books(model: Model, sample: Sample, field: ReceptiveField) -> list[Book]:
     """One for each codebook; where several places share one, their codes are counted together."""
-    quantizer = artifact.model.quantizer
+    quantizer = model.artifact.network.quantizer
     counts = quantizer.per_codebook(code_counts(sample.codes, quantizer.codebook_size))
-    return [_book(artifact, sample, field, places, row) for places, row in zip(quantizer.places(), counts, strict=True)]
+    return [_book(model, sample, field, places, row) for places, row in zip(quantizer.places(), counts, strict=True)]
 
 
-def place_names(artifact: Artifact) -> list[str]:
+def place_names(model: Model) -> list[str]:
     """What each of the Q codes of a position is called."""
-    count = artifact.model.quantizer.num_codebooks
-    word = {"residual": "stage", "product": "group"}.get(artifact.config.model.quantizer.kind, "place")
+    count = model.artifact.network.quantizer.num_codebooks
+    word = {"residual": "stage", "product": "group"}.get(model.config.model.quantizer.kind, "place")
     return [f"{word} {number}" for number in range(1, count + 1)] if count > 1 else ["codebook"]
 
 
-def _book(artifact: Artifact, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor) -> Book:
-    names, quantizer = place_names(artifact), artifact.model.quantizer
+def _book(model: Model, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor) -> Book:
+    names, quantizer = place_names(model), model.artifact.network.quantizer
     order = counts.argsort(descending=True, stable=True)
     codes = order[: min(int((counts > 0).sum()), MAX_CODES // len(quantizer.places()))]
     row_of = torch.full((len(counts) + 1,), -1)  # of a code; the last one is padding's
     row_of[codes] = torch.arange(len(codes))
-    patches = Patches(artifact, sample, field, places, row_of)
+    patches = Patches(model, sample, field, places, row_of)
     means = patches.means(len(codes))
     side, num = _layout(len(codes) * len(quantizer.places()), field)
     typical, num_typical = patches.typical(means, num)
     gain = 127 / max(float(means.abs().quantile(0.995) if means.numel() < 1 << 24 else means.abs().max()), 1.0)
     shown = means if places[0] not in patches.leftovers else 128 + gain * means
     vectors = quantizer.parts()[places[0]].lookup(codes[:, None]).detach()
-    plane, explained = _plane(vectors) if not _has_map(artifact) else (_map(codes, len(counts)), None)
+    plane, explained = _plane(vectors) if not _has_map(model) else (_map(codes, len(counts)), None)
     neighbours, distances = _neighbours(vectors)
     return Book(
         name=names[places[0]] + (f" to {names[places[-1]].split()[-1]}" if len(places) > 1 else ""),
@@ -122,22 +122,24 @@ class Patches:
     what the stages before it left over: original minus what they decode to.
     """
 
-    def __init__(
-        self, artifact: Artifact, sample: Sample, field: ReceptiveField, places: list[int], row_of: Tensor
-    ) -> None:
-        self.artifact, self.sample, self.places, self.row_of = artifact, sample, places, row_of
-        kind = artifact.config.model.quantizer.kind
+    def __init__(self, model: Model, sample: Sample, field: ReceptiveField, places: list[int], row_of: Tensor) -> None:
+        self.model = model
+        self.sample = sample
+        self.places = places
+        self.row_of = row_of
+        kind = model.config.model.quantizer.kind
         self.leftovers = {place for place in places if kind == "residual" and place > 0}
-        model, (height, width) = artifact.model, artifact.size
-        sides = [tile / parts for tile, parts in zip(model.tile, model.tile_grid, strict=True)]
+        network = model.network
+        high, wide = model.shape.extent
+        sides = [tile / parts for tile, parts in zip(network.tile, network.tile_grid, strict=True)]
         tops, lefts = (
             ((torch.arange(count) * step).round().long() - field.margin)[:, None] + torch.arange(side)
-            for count, step, side in zip(model.grid(artifact.size), sides, field.side, strict=True)
+            for count, step, side in zip(network.grid(model.shape.extent), sides, field.side, strict=True)
         )
-        self.rows, self.columns = tops.clamp(0, height - 1), lefts.clamp(0, width - 1)  # (h, s) and (w, s)
+        self.rows, self.columns = tops.clamp(0, high - 1), lefts.clamp(0, wide - 1)  # (h, s) and (w, s)
         energy, inside = torch.from_numpy(field.energy), torch.zeros(field.side, dtype=torch.float64)
         top, left = tops[field.row], lefts[field.column]
-        real = ((top >= 0) & (top < height))[:, None] & ((left >= 0) & (left < width))[None]
+        real = ((top >= 0) & (top < high))[:, None] & ((left >= 0) & (left < wide))[None]
         inside[real] = energy[self.rows[field.row][:, None], self.columns[field.column][None]][real]
         self.weights = (inside / inside.sum()).float()  # (s, s)
         each = sample.codes[0, 0].numel() * sample.images.shape[1] * self.weights.numel()
@@ -201,7 +203,7 @@ class Patches:
         pixels = self.sample.images[start : start + self.step].float()
         if place in self.leftovers:
             earlier = torch.arange(codes.shape[1])[:, None, None] < place
-            pixels = pixels - decoded(self.artifact, codes.where(earlier, -1)).float()
+            pixels = pixels - decoded(self.model, codes.where(earlier, -1)).float()
         rows = self.row_of[codes[:, place]]
         image, row, column = (rows >= 0).nonzero().T
         patches = pixels[image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]]
@@ -223,8 +225,8 @@ def _nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarra
     return codes[kept], ranks[kept], found[kept, 2:].astype(np.int64)
 
 
-def _has_map(artifact: Artifact) -> bool:
-    return getattr(artifact.config.model.quantizer, "neighbourhood", 0) > 0
+def _has_map(model: Model) -> bool:
+    return getattr(model.config.model.quantizer, "neighbourhood", 0) > 0
 
 
 def _map(codes: Tensor, size: int) -> np.ndarray:

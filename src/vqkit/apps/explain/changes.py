@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...artifact import Artifact
 from ...errors import VqkitError
-from ...metrics import psnr
+from ...model.network import Model
 from .atlas import Book
 from .sample import BATCH_SIZE, Sample, decoded, shrunk
 
@@ -79,9 +78,7 @@ class Surprise:
 
 
 @torch.no_grad()
-def swaps(
-    artifact: Artifact, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]], training: Sample
-) -> list[Swap]:
+def swaps(model: Model, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]], training: Sample) -> list[Swap]:
     """Much used codes that differ for one another, and those that are `wanted`: (code, other) pairs.
 
     A code that is wanted but in no image of the sample is looked for in those of training, which the book counts.
@@ -94,25 +91,25 @@ def swaps(
         having = next((one for one in (sample, training) if bool((one.codes[:, 0] == pair[0]).any())), None)
         if having is None:
             raise VqkitError(f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images")
-        found[pair] = _swap(artifact, having, *pair)
-    chosen = _different(artifact, codes)
+        found[pair] = _swap(model, having, *pair)
+    chosen = _different(model, codes)
     for pair in ((code, other) for code in chosen for other in chosen if code != other):
-        found[pair] = found.get(pair) or _swap(artifact, sample, *pair)
+        found[pair] = found.get(pair) or _swap(model, sample, *pair)
     return list(found.values())
 
 
-def _different(artifact: Artifact, codes: Tensor) -> list[int]:
+def _different(model: Model, codes: Tensor) -> list[int]:
     """NUM_SWAPPED of the NUM_COMMON most used codes: the most used, then each time the one farthest from all taken."""
     counts = torch.bincount(codes[codes >= 0], minlength=NUM_SWAPPED)
     common = counts.argsort(descending=True, stable=True)[: min(NUM_COMMON, int((counts > 0).sum()))]
-    vectors = artifact.model.quantizer.parts()[0].lookup(common[:, None])
+    vectors = model.artifact.network.quantizer.parts()[0].lookup(common[:, None])
     apart, taken = torch.cdist(vectors, vectors), [0]
     while len(taken) < min(NUM_SWAPPED, len(common)):
         taken.append(int(apart[taken].amin(0).argmax()))
     return [int(common[place]) for place in sorted(taken)]
 
 
-def _swap(artifact: Artifact, sample: Sample, code: int, other: int) -> Swap:
+def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
     """In the image that has the code most often; here: the occurrence nearest to the middle."""
     found = sample.codes[:, 0] == code
     image = int(found.flatten(1).sum(1).argmax())
@@ -124,7 +121,7 @@ def _swap(artifact: Artifact, sample: Sample, code: int, other: int) -> Swap:
     here[rows[nearest], columns[nearest]] = True
     variants = sample.codes[image].repeat(3, 1, 1, 1)
     variants[1, 0][here], variants[2, 0][places] = other, other
-    pictures = decoded(artifact, variants)
+    pictures = decoded(model, variants)
     here_only, everywhere = (pictures[1:].float() - pictures[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
     place = int(rows[nearest]), int(columns[nearest])
     shown = shrunk(pictures, MAX_SIDE)
@@ -135,20 +132,21 @@ def _swap(artifact: Artifact, sample: Sample, code: int, other: int) -> Swap:
 
 
 @torch.no_grad()
-def importance(artifact: Artifact, sample: Sample) -> np.ndarray:
+def importance(model: Model, sample: Sample, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
     """(h, w) float64: how far a picture changes when the codes of a position are another image's.
 
     Root mean square over images and values, in levels.
     """
     rows, columns = sample.codes.shape[2:]
     codes = sample.codes[: max(4, MAX_DECODED // (rows * columns))]
-    before, others = decoded(artifact, codes).float(), codes.roll(1, 0)
+    before, others = decoded(model, codes).float(), codes.roll(1, 0)
     change = np.zeros((rows, columns))
     for row in range(rows):
         for column in range(columns):
             swapped = codes.clone()
             swapped[:, :, row, column] = others[:, :, row, column]
-            change[row, column] = float((decoded(artifact, swapped).float() - before).square().double().mean().sqrt())
+            change[row, column] = float((decoded(model, swapped).float() - before).square().double().mean().sqrt())
+        progress((row + 1) / rows)
     return change
 
 
@@ -156,20 +154,23 @@ def importance(artifact: Artifact, sample: Sample) -> np.ndarray:
 
 
 @torch.no_grad()
-def peel(artifact: Artifact, sample: Sample) -> Peel | None:
+def peel(model: Model, sample: Sample) -> Peel | None:
     """None for models that are not residual."""
-    quantizer = artifact.model.quantizer
+    quantizer = model.artifact.network.quantizer
     total = quantizer.num_codebooks
-    if artifact.config.model.quantizer.kind != "residual" or total < 2:
+    if model.config.model.quantizer.kind != "residual" or total < 2:
         return None
     counts = sorted({round(count) for count in np.linspace(1, total, min(total, MAX_STAGES))})
     cells = sample.codes[0, 0].numel()
     order, figures, pictures = torch.arange(total)[:, None, None], list[float](), list[np.ndarray]()
     for count in counts:
         codes = sample.codes.where(order < count, -1)
-        values = [psnr(decoded(artifact, codes[part]), sample.images[part]) for part in _parts(len(codes))]
+        values = [
+            model.signal.measures(decoded(model, codes[part]), sample.images[part])["psnr"]
+            for part in _parts(len(codes))
+        ]
         figures.append(float(torch.cat(values).double().mean()))
-        pictures.append(shrunk(decoded(artifact, codes[:NUM_SHOWN]), MAX_SIDE))
+        pictures.append(shrunk(decoded(model, codes[:NUM_SHOWN]), MAX_SIDE))
     sizes = np.log2(quantizer.codebook_sizes)
     bits = [float(sizes[:count].sum()) * cells for count in counts]
     return Peel(counts, figures, bits, shrunk(sample.images[:NUM_SHOWN], MAX_SIDE), np.stack(pictures))
@@ -183,12 +184,12 @@ def _parts(total: int) -> list[slice]:
 
 
 @torch.no_grad()
-def surprise(artifact: Artifact, sample: Sample, names: Sequence[str]) -> Surprise | None:
+def surprise(model: Model, sample: Sample, names: Sequence[str]) -> Surprise | None:
     """The least and the most likely images, told nothing; None without a prior. `names`: of all items of the data."""
-    if artifact.prior is None:
+    if model.prior is None:
         return None
     num = max(NUM_SHOWN, MAX_SCORED // sample.codes[0].numel())
-    bits = artifact.prior.code_bits(sample.codes[:num]).sum(1)  # (n, h, w)
+    bits = model.prior.code_bits(sample.codes[:num]).sum(1)  # (n, h, w)
     order = bits.flatten(1).sum(1).argsort(descending=True)
     half = NUM_SHOWN // 2
     kept = torch.cat([order[:half], order[half:][-half:]])

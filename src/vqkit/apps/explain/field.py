@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...model import Autoencoder
+from ...model.autoencoder import Autoencoder
 
 NUM_PROBES = 8
 """random directions in the latents of a cell whose gradients are averaged"""
@@ -21,7 +21,7 @@ SHARE = 0.95
 class ReceptiveField:
     """What the latents of one cell of the codes' grid see.
 
-    energy: (H, W) float64, share of the squared gradient that each pixel has; sums to 1. cell: height and width in
+    energy: (H, W) float64, share of the squared gradient that each pixel has; sums to 1. cell: rows and columns of
     pixels of one cell. row, column: the cell that was measured. extent: height and width of the smallest box that
     holds every pixel with a gradient. margin: pixels around the cell up to which SHARE of the energy lies.
     """
@@ -46,8 +46,7 @@ def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -
     combinations of all latents of the cell, whose mean is the sum over channels. Where the images are smaller than
     the field, extent and margin end at their edge.
     """
-    height, width = int(x.shape[2]), int(x.shape[3])
-    rows, columns = model.grid((height, width))
+    rows, columns = model.grid(x.shape[2:])
     row, column = rows // 2, columns // 2
     energy = _energy(model, x, (rows, columns), (row, column), generator)
     seen_rows, seen_columns = np.nonzero(energy.sum(1))[0], np.nonzero(energy.sum(0))[0]
@@ -71,9 +70,9 @@ def _energy(
     inside = latents[:, :, top : top + high, left : left + wide]
     total = torch.zeros(x.shape[2:], dtype=torch.float64)
     for _ in range(NUM_PROBES):
-        direction = torch.randn(inside.shape, generator=generator)
+        direction = torch.randn(inside.shape, generator=generator).to(inside.device)
         (gradient,) = torch.autograd.grad(inside, x, direction, retain_graph=True)
-        total += gradient.double().square().sum((0, 1))
+        total += gradient.cpu().double().square().sum((0, 1))
     if not bool(total.sum() > 0):
         raise ValueError("the latents do not depend on the images")
     return total.numpy()

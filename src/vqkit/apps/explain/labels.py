@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...artifact import Artifact
-from ...data import ImageData
+from ...data.dataset import Dataset
 from ...errors import VqkitError
+from ...model.network import Model
 from .atlas import Book
 from .sample import Sample
 
@@ -78,7 +78,7 @@ class Labels:
     presence: list[np.ndarray]
 
 
-def find_column(data: ImageData, column: str | None) -> tuple[str, Sequence[str]] | None:
+def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] | None:
     """Name and values, one for each item of `data`; of None the groups, or nothing if there are none.
 
     Errors: VqkitError for a column that DATA does not have, and for one with too few or too many different values.
@@ -217,7 +217,7 @@ class Probe:
 
 
 @torch.no_grad()
-def probe(artifact: Artifact, samples: Sequence[Sample], labels: Sequence[str]) -> Probe | None:
+def probe(model: Model, samples: Sequence[Sample], labels: Sequence[str]) -> Probe | None:
     """Ridge regression to the labels from pixels, from the vectors of the codes, and from the codes themselves.
 
     samples: train, validation (which chooses the strength of the penalty) and test. labels: of all items of the data.
@@ -230,7 +230,7 @@ def probe(artifact: Artifact, samples: Sequence[Sample], labels: Sequence[str]) 
     train = torch.from_numpy(np.eye(len(names))[np.searchsorted(names, told[0])])
     accuracy = {}
     for kind, similarity in (("pixels", _pixels), ("vectors of the codes", _vectors), ("codes", _matches)):
-        grams = [similarity(artifact, sample, samples[0]) for sample in samples]
+        grams = [similarity(model, sample, samples[0]) for sample in samples]
         accuracy[kind] = _ridge_accuracy(grams, train, names, told)
     count = len(told[2])
     error = {kind: 1.96 * math.sqrt(value * (1 - value) / count) for kind, value in accuracy.items()}
@@ -239,17 +239,19 @@ def probe(artifact: Artifact, samples: Sequence[Sample], labels: Sequence[str]) 
     return Probe(accuracy, error, float((told[2] == majority).mean()), sizes)
 
 
-def _pixels(artifact: Artifact, first: Sample, second: Sample) -> Tensor:
-    left, right = (artifact.standardise(sample.images).flatten(1).double() for sample in (first, second))
+def _pixels(model: Model, first: Sample, second: Sample) -> Tensor:
+    left, right = (model.tokenizer.standardise(sample.images).cpu().flatten(1).double() for sample in (first, second))
     return left @ right.T
 
 
-def _vectors(artifact: Artifact, first: Sample, second: Sample) -> Tensor:
-    left, right = (artifact.model.quantizer.decode(sample.codes).flatten(1).double() for sample in (first, second))
+def _vectors(model: Model, first: Sample, second: Sample) -> Tensor:
+    left, right = (
+        model.artifact.network.quantizer.decode(sample.codes).flatten(1).double() for sample in (first, second)
+    )
     return left @ right.T
 
 
-def _matches(artifact: Artifact, first: Sample, second: Sample) -> Tensor:
+def _matches(model: Model, first: Sample, second: Sample) -> Tensor:
     """At how many places two images have the same code: the product of one-hot vectors."""
     total = torch.zeros(len(first), len(second), dtype=torch.float64)
     for left, right in zip(first.codes.flatten(1).T, second.codes.flatten(1).T, strict=True):

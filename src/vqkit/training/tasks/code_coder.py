@@ -30,8 +30,8 @@ from ...coding.integer_network import (
 )
 from ...coding.integer_prior import MAX_CODES, MAX_POSITIONS, MAX_STAGES, REACH, IntegerPrior, context_offsets
 from ...config.sections import TrainConfig
-from ...data.batches import Order
 from ...data.dataset import Dataset
+from ...data.indexed import Order
 from ...data.splits import derive_seed
 from ...model.precision import use_bfloat16
 from ...model.quantizers import Bottleneck
@@ -139,7 +139,9 @@ class CoderNetwork(nn.Module):
             x = x + self._product(self._attention(self._product(self._normalised(x), layer.qkv)), layer.out)
             x = x + self._product(self._small(self._product(self._normalised(x), layer.up), 0), layer.down)
         octaves = self._product(self._normalised(x), stage.last, LAST_BITS) + stage.last_bias
-        bits = F.cross_entropy((math.log(2) * octaves).flatten(0, 1), codes[:, number].flatten(), reduction="none", ignore_index=-1)
+        bits = F.cross_entropy(
+            (math.log(2) * octaves).flatten(0, 1), codes[:, number].flatten(), reduction="none", ignore_index=-1
+        )
         return bits.view(len(codes), high, wide) / math.log(2)
 
     def _embedded(self, codes: Tensor, number: int, vectors: list[Tensor]) -> Tensor:
@@ -227,7 +229,7 @@ class CodeCoderTask(Task):
 
     def __init__(self, tokenizer: Tokenizer, data: Dataset, steps: int) -> None:
         artifact = tokenizer.artifact
-        self.quantizer = artifact.network.quantizer
+        self.bottleneck = artifact.network.quantizer
         self.coder = artifact.config.coder
         self.seed = artifact.config.seed
         self.codes = _codes(tokenizer, data, "train", MAX_KEPT)
@@ -271,7 +273,7 @@ class CodeCoderTask(Task):
 
     def build(self) -> CoderNetwork:
         """Untrained, but it knows how often each code occurs, and which codes are alike."""
-        network = _network(self.quantizer, self.codes, self.seed)
+        network = _network(self.bottleneck, self.codes, self.seed)
         network.dtype = self.dtype
         return network
 

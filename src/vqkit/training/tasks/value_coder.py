@@ -215,12 +215,12 @@ class ValueCoderTask(Task):
         items, rows, columns = (torch.randint(limit, (STEP_VALUES,), generator=generator) for limit in limits)
         return self.kept.take(items, plane, rows, columns)
 
-    def _forward(
-        self, model: nn.Module, batch: list[PlaneInputs], generator: torch.Generator | None
-    ) -> ValueOutput:
+    def _forward(self, model: nn.Module, batch: list[PlaneInputs], generator: torch.Generator | None) -> ValueOutput:
         device = next(model.parameters()).device
         nats = model([PlaneInputs(*(part.to(device) for part in plane)) for plane in batch])
-        return ValueOutput({"nats": torch.stack([plane.mean() for plane in nats]).mean()}, torch.zeros(0, device=device))
+        return ValueOutput(
+            {"nats": torch.stack([plane.mean() for plane in nats]).mean()}, torch.zeros(0, device=device)
+        )
 
     def _optimizers(self, model: nn.Module) -> list[Optimizer]:
         group = {"params": list(model.parameters()), "peak_lr": LR}

@@ -17,13 +17,14 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from ..config import DataConfig
-from ..errors import VqkitError
-from ..files import open_regular
-from .images import MODES
+from ...data.names import NumberedNames
+from ...data.splits import digest, pack
+from ...errors import VqkitError
+from ...files import open_regular
+from .config import DataConfig
+from .files import MODES
 from .ranges import Extent, ValueRange
-from .splits import digest, pack
-from .stores import ArrayStore, Items, NumberedNames, Reading, delete_with, temporary_file
+from .stores import ArrayStore, Items, Reading, delete_with, temporary_file
 
 # No deflate stream expands by more than this, so a larger promise in a header is a lie.
 _DEFLATE_LIMIT = 1032

@@ -19,10 +19,10 @@ from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from ..errors import VqkitError
-from ..files import open_regular
+from ...data.splits import digest
+from ...errors import VqkitError
+from ...files import open_regular
 from .ranges import Extent, ValueRange, to_bytes
-from .splits import digest
 
 # A path, the bytes of an image file, or decoded pixels (H, W, C) uint8.
 Encoded: TypeAlias = "str | Path | bytes | np.ndarray"
@@ -141,16 +141,16 @@ def _formats() -> tuple[str, ...]:
     return tuple(kind for kind in Image.ID if kind not in _UNREADABLE_FORMATS)
 
 
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of the formats that Pillow reads by itself."""
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats())
 
 
-def picture_paths(files: Iterable[str | Path]) -> Iterator[Path]:
+def image_paths(files: Iterable[str | Path]) -> Iterator[Path]:
     """The files as they are named, and all pictures below those that are folders, sorted."""
     for name in map(Path, files):
         if name.is_dir():
-            found = (path for path in sorted(name.rglob("*")) if path.suffix.lower() in picture_suffixes())
+            found = (path for path in sorted(name.rglob("*")) if path.suffix.lower() in image_suffixes())
             yield from (path for path in found if not path.is_dir())
         else:
             yield name
@@ -238,7 +238,7 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def load_picture(
+def load_image(
     file: Raw | BinaryIO,
     channels: int = 3,
     background: tuple[int, ...] = (255, 255, 255),
@@ -334,12 +334,12 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
         more = " with transparency" if image.has_transparency_data and "A" not in image.mode else ""
         raise ValueError(_loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels))
     if target.size is not None:
-        converted = fit_picture(converted, target.size, target.fit)
+        converted = fit_image(converted, target.size, target.fit)
     pixels = np.array(converted, dtype=np.uint8)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def fit_picture(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
+def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
     """The picture at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes,
     'patches' cuts the middle and only scales what is too small.
 

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import VqkitError
+from ...data.names import BadFile, PackedStrings
+from ...data.splits import pack
+from ...errors import VqkitError
 from .arrays import array_items
-from .images import Target, decode, decode_with_content, look_of, patches, pillow_warnings, reason
+from .files import Target, decode, decode_with_content, look_of, patches, pillow_warnings, reason
 from .scan import NUM_THREADS
-from .splits import pack
-from .stores import BadFile, Items, PackedStrings
+from .stores import Items
 
 
 class Cut(NamedTuple):
@@ -94,7 +95,7 @@ def _cut(items: Items, target: Target, most: int, index: int) -> Cut | BadFile:
         found, places = patches(pixels, target.size)
         if not places:
             return Cut(decode(raw, target)[None], ["0,0"], content, look)
-    except Exception as error:  # see images.load_picture
+    except Exception as error:  # see files.load_image
         return BadFile(items.names[index], reason(error))
     seed = int.from_bytes(content, "little")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:most])

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import NoiseConfig
+from .config import NoiseConfig
 
 GREY = 128
 """of blocks that are missing"""

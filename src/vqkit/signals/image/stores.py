@@ -12,62 +12,14 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, overload
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ..config import DataConfig
-from .images import Frame, Raw
+from ...data.names import BadFile, PackedStrings
+from .config import DataConfig
+from .files import Frame, Raw
 from .ranges import ValueRange, to_bytes
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """A file that is left out, and why."""
-
-    name: str
-    reason: str
-
-
-class PackedStrings(Sequence[str]):
-    """A list of strings in two arrays."""
-
-    def __init__(self, strings: Iterable[str]) -> None:
-        encoded = [text.encode("utf-8", "surrogateescape") for text in strings]
-        self._ends = np.cumsum([0] + [len(text) for text in encoded], dtype=np.int64)
-        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode("utf-8", "surrogateescape")
-
-
-class NumberedNames(Sequence[str]):
-    """'name:0', 'name:1', ...: the items of an array."""
-
-    def __init__(self, name: str, count: int) -> None:
-        self._name, self._count = name, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        return f"{self._name}:{range(self._count)[index]}"
 
 
 class Store(Protocol):

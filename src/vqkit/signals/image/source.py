@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from pydantic import ValidationError
 
-from ..config import DataConfig
-from ..errors import VqkitError
-from ..files import open_regular
+from ...data.indexed import Found, IndexedDataset
+from ...data.names import MAX_BAD, BadFile, NumberedNames, PackedStrings
+from ...data.normalisation import Normalisation, measure
+from ...data.splits import DIGEST_BYTES, derive_seed, near, split, tie
+from ...errors import VqkitError
+from ...files import open_regular
+from ...shapes import Shape
 from . import bundled
 from .arrays import array_items, check_unpacked, find_idx, read_idx, read_idx_folder, read_npy, read_npz
+from .augment import apply, draw
+from .config import AugmentConfig, DataConfig, NoiseConfig
 from .cutting import cut_up
-from .images import (
+from .files import (
     Decoded,
     Frame,
     Target,
     decode,
     decode_with_content,
+    image_suffixes,
     is_grey,
     look_of,
     patches,
-    picture_suffixes,
     pillow_warnings,
     reason,
     survey_file,
 )
-from .normalisation import Normalisation, measure
+from .noise import add_noise
 from .ranges import ValueRange
-from .scan import NUM_THREADS, picture_files, scan_folder, scan_parquet
-from .splits import DIGEST_BYTES, near, split, tie
-from .stores import ArrayStore, BadFile, Items, NumberedNames, PackedStrings, PartStore, Reading
+from .scan import NUM_THREADS, image_files, scan_folder, scan_parquet
+from .stores import ArrayStore, Items, PartStore, Reading
 
-# Share of the files of a set that may be bad.
-MAX_BAD = 0.05
 # Classes that a description counts.
 MAX_NAMED = 100
 _PATCH_SIZE = (32, 32)
@@ -52,67 +56,85 @@ _MEASURED = 2048
 _TOLD = 64
 
 
-class ImageData:
+class ImageData(IndexedDataset):
     """An image set that is ready for batches.
 
-    size (height, width) and channels: of every image that `read` gives. modes and sizes: Pillow modes and original
-    sizes 'WxH' by count, of all files whose header can be read. bad: files left out; more may come while a streamed set
-    is read. splits: indices (int64) of train, validation and test. captions, groups: one per item, or None.
-    in_memory: False for streamed sets. value_range: what became 0 and 255 of values of more than 8 bits; None where
-    there are none. notes: what a user should know about how the source was read, a sentence each.
+    modes and sizes: Pillow modes and original sizes 'WxH' by count, of all files whose header can be read. value_range:
+    what became 0 and 255 of values of more than 8 bits; None where there are none. notes: what a user should know about
+    how the source was read, a sentence each. pixels: (N, C, H, W) uint8 when in memory.
     """
 
-    def __init__(self, name: str, items: Items, target: Target, pixels: torch.Tensor | None) -> None:
+    def __init__(
+        self, name: str, items: Items, target: Target, pixels: torch.Tensor | None, settings: DataConfig
+    ) -> None:
         assert target.size is not None
-        self.name, self.kind = name, items.kind
-        self.size, self.channels = target.size, target.channels
-        self.names: Sequence[str] = items.names
-        self.modes, self.bad = items.modes, items.bad
+        super().__init__(
+            name,
+            items.names,
+            Shape(target.channels, target.size),
+            captions=items.captions,
+            groups=items.groups,
+            bad=items.bad,
+            num_workers=settings.num_workers,
+        )
+        self.kind = items.kind
+        self.modes = items.modes
         self.sizes = {f"{width}x{height}": count for (height, width), count in items.sizes.items()}
-        self.captions, self.groups = items.captions, items.groups
-        self.value_range, self.notes = items.value_range, items.notes
-        self.splits: dict[str, np.ndarray] = {}
-        self.normalisation = Normalisation((0.0,) * target.channels, (1.0,) * target.channels)
-        self.pixels = pixels  # (N, C, H, W) uint8 when in memory
-        self._store, self._target = items.store if pixels is None else None, target
-
-    def __len__(self) -> int:
-        return len(self.names)
+        self.value_range = items.value_range
+        self.notes = items.notes
+        self.pixels = pixels
+        self.settings = settings
+        self._store = items.store if pixels is None else None
+        self._target = target
 
     @property
     def in_memory(self) -> bool:
         return self.pixels is not None
 
-    def read(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:  # (B, C, H, W) uint8
-        """The images at these indices. VqkitError naming the file if one cannot be decoded (streamed sets only)."""
-        wanted = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+    def read_good(self, ids: np.ndarray) -> Found:
+        """What can be decoded, uint8 (B, C, H, W)."""
         if self.pixels is not None:
-            return self.pixels.index_select(0, wanted)
-        _, images, bad = self.read_good(wanted.numpy())
-        if bad:
-            raise VqkitError(f"cannot read {bad[0].name}: {bad[0].reason}")
-        return images
-
-    def read_good(self, indices: np.ndarray) -> tuple[np.ndarray, torch.Tensor, list[BadFile]]:
-        """Of a streamed set, what can be decoded: its indices (B,), images (B, C, H, W) uint8, and the other files."""
+            return Found(ids, self.pixels.index_select(0, torch.from_numpy(ids)), None, [])
         with pillow_warnings():
-            found = [self.read_one(index) for index in indices.tolist()]
-        good = [position for position, image in enumerate(found) if isinstance(image, torch.Tensor)]
-        images = torch.empty(len(good), self.channels, *self.size, dtype=torch.uint8)
-        for row, image in enumerate(image for image in found if isinstance(image, torch.Tensor)):
+            read = [self._read_one(index) for index in ids.tolist()]
+        good = [position for position, image in enumerate(read) if isinstance(image, torch.Tensor)]
+        images = torch.empty(len(good), self.shape.channels, *self.shape.extent, dtype=torch.uint8)
+        for row, image in enumerate(image for image in read if isinstance(image, torch.Tensor)):
             images[row] = image
-        return indices[good], images, [image for image in found if isinstance(image, BadFile)]
+        return Found(ids[good], images, None, [image for image in read if isinstance(image, BadFile)])
 
-    def read_one(self, index: int) -> torch.Tensor | BadFile:  # (C, H, W) uint8
-        """One image of a streamed set, or why it cannot be had. Call it inside `pillow_warnings`."""
-        assert self._store is not None
-        return _decode(self._store.raw(index), self._target, self.names, index)
+    def augmented(self, values: torch.Tensor, size: int, generator: torch.Generator, rows: slice) -> torch.Tensor:
+        return apply(values, draw(size, self.settings.augment, generator).rows(rows.start, rows.stop))
+
+    def noisy(self, values: torch.Tensor, names: Sequence[tuple[Any, ...]]) -> torch.Tensor | None:
+        if not self.settings.noise.sigma:
+            return None
+        return add_noise(values, self.settings.noise, [derive_seed(*name) for name in names])
+
+    def for_codes(self, augment: Mapping[str, Any]) -> ImageData:
+        """VqkitError for what is no setting of data.augment."""
+        try:
+            changes = AugmentConfig.model_validate(augment)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise VqkitError(f"augment.{where}: {first['msg']}; see data.augment of the model's recipe") from error
+        data = copy.copy(self)
+        data.settings = self.settings.model_copy(update={"augment": changes, "noise": NoiseConfig()})
+        return data
 
     def report_bad(self, found: BadFile) -> None:
-        """Notes a file that failed while it was streamed. VqkitError once more than 5 % of all files are bad."""
+        """VqkitError once more than 5 % of all files are bad."""
         if found not in self.bad:
             self.bad.append(found)
             _check_bad(self.name, self.bad, len(self), MAX_BAD)
+
+    def _read_one(self, index: int) -> torch.Tensor | BadFile:  # (C, H, W) uint8
+        assert self._store is not None
+        return _decode(self._store.raw(index), self._target, self.names, index)
+
+    def notes_in_words(self) -> list[str]:
+        return [*self.notes, *self.range_in_words()]
 
     def range_in_words(self) -> list[str]:
         """A sentence on what became black and white, where there are values of more than 8 bits; else none."""
@@ -129,8 +151,8 @@ class ImageData:
             "name": self.name,
             "kind": self.kind,
             "images": len(self),
-            "size": list(self.size),
-            "channels": self.channels,
+            "size": list(self.shape.extent),
+            "channels": self.shape.channels,
             "in_memory": self.in_memory,
             "sizes": dict(sorted(self.sizes.items(), key=lambda item: -item[1])),
             "modes": dict(sorted(self.modes.items(), key=lambda item: -item[1])),
@@ -172,13 +194,13 @@ def open_images(
     target = _target(name, items, config)
     pixels, items = _decoded(name, items, target, config, max_bad, progress)
     assert items.digests is not None and items.keys is not None
-    data = ImageData(name, items, target, pixels)
+    data = ImageData(name, items, target, pixels, config)
     data.splits = split(items.digests, items.keys, seed, (config.validation, config.test), items.fixed_test)
     data.normalisation = normalisation or _measure(data)
-    if len(data.normalisation.mean) != data.channels:
+    if len(data.normalisation.mean) != data.shape.channels:
         have = len(data.normalisation.mean)
         raise VqkitError(
-            f"the normalisation has {have} channels, the images have {data.channels}; set data.channels={have}"
+            f"the normalisation has {have} channels, the images have {data.shape.channels}; set data.channels={have}"
         )
     return data
 
@@ -277,8 +299,8 @@ def _read(source: str | Path, how: Reading) -> Items:
         return read_npz(path, how)
     if suffix == ".parquet":
         return scan_parquet([path], how)
-    if suffix in picture_suffixes():
-        return _read_picture(path, how)
+    if suffix in image_suffixes():
+        return _read_image(path, how)
     try:
         with open_regular(path) as file:
             start = file.read(3)
@@ -287,19 +309,19 @@ def _read(source: str | Path, how: Reading) -> Items:
     if start[:3] == b"\0\0\x08" or start[:2] == b"\x1f\x8b":
         array = read_idx(path, how.config)
         return array_items(array, "idx", NumberedNames(path.name, len(array)), str(path))
-    return _read_picture(path, how)
+    return _read_image(path, how)
 
 
 def _read_folder(path: Path, how: Reading) -> Items:
     if find_idx(path):
         return read_idx_folder(path, how.config)
-    tables = picture_files(path, frozenset({".parquet"}))
-    if tables and not picture_files(path, picture_suffixes()):
+    tables = image_files(path, frozenset({".parquet"}))
+    if tables and not image_files(path, image_suffixes()):
         return scan_parquet([path / name for name in tables], how)
     return scan_folder(path, how)
 
 
-def _read_picture(path: Path, how: Reading) -> Items:
+def _read_image(path: Path, how: Reading) -> Items:
     """Non-overlapping patches of the images in one file; the size of a patch is data.image_size."""
     config = how.config
     size = config.image_size or _PATCH_SIZE
@@ -317,7 +339,7 @@ def _read_picture(path: Path, how: Reading) -> Items:
             cut, places = _patches_of_frames(path, len(survey.headers), target, size)
     except VqkitError:
         raise
-    except Exception as error:  # see images.load_picture
+    except Exception as error:  # see files.load_image
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if not places:
         height, width = header.size
@@ -378,7 +400,7 @@ def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> 
 def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch.Tensor | BadFile:
     try:
         return torch.from_numpy(decode(raw, target)).permute(2, 0, 1)
-    except Exception as error:  # see images.load_picture
+    except Exception as error:  # see files.load_image
         return BadFile(names[index], reason(error))
 
 
@@ -425,7 +447,7 @@ def _decode_all(
     def one(index: int) -> BadFile | None:
         try:
             found = _identified(items, index, target, config, pixels is not None)
-        except Exception as error:  # see images.load_picture
+        except Exception as error:  # see files.load_image
             return BadFile(items.names[index], reason(error))
         if pixels is not None and found.pixels is not None:
             pixels[index] = torch.from_numpy(found.pixels).permute(2, 0, 1)
@@ -464,30 +486,14 @@ def _measure(data: ImageData) -> Normalisation:
     def batches() -> Iterator[torch.Tensor]:
         for start in range(0, len(train), 256):
             if data.in_memory:
-                yield data.read(train[start : start + 256])
+                yield data.read(train[start : start + 256]).values
                 continue
-            _, images, bad = data.read_good(train[start : start + 256])
-            for found in bad:
-                data.report_bad(found)
-            yield images
+            found = data.read_good(train[start : start + 256])
+            for bad in found.bad:
+                data.report_bad(bad)
+            yield found.values
 
     try:
-        return measure(batches(), data.channels)
+        return measure(batches(), data.shape.channels)
     except VqkitError as error:
         raise VqkitError(f"{data.name}: {error}") from error
-
-
-def sample_sheet(data: ImageData, count: int = 64) -> Image.Image:
-    """The first `count` training images (the order of the split is random) in a square, for a look at them."""
-    indices = data.splits["train"][:count]
-    images = data.read(indices) if data.in_memory else data.read_good(indices)[1]
-    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
-    height, width = data.size
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + 1) + 1, rows * (height + 1) + 1), (128, 128, 128))
-    for position, pixels in enumerate(images):
-        array = pixels.permute(1, 2, 0).numpy()
-        tile = Image.fromarray(array[:, :, 0] if data.channels == 1 else array).convert("RGBA")
-        place = 1 + position % columns * (width + 1), 1 + position // columns * (height + 1)
-        sheet.paste(tile, place, tile)
-    return sheet

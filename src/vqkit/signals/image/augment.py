@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch.nn import functional as F
 
-from ..config import AugmentConfig
+from .config import AugmentConfig
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's conversion to L
 

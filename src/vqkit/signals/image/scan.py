@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..config import DataConfig
-from ..errors import VqkitError
-from ..files import open_regular
+from ...data.names import BadFile, PackedStrings
+from ...errors import VqkitError
+from ...files import open_regular
 from .arrays import check_unpacked, max_unpacked
-from .images import Encoded, FileSurvey, Header, picture_suffixes, pillow_warnings, reason, survey_file
+from .config import DataConfig
+from .files import Encoded, FileSurvey, Header, image_suffixes, pillow_warnings, reason, survey_file
 from .ranges import Extent
-from .stores import BadFile, BlobStore, FileStore, Items, PackedStrings, Reading, Store, delete_with, temporary_file
+from .stores import BlobStore, FileStore, Items, Reading, Store, delete_with, temporary_file
 
 # What is known of a file, or why it is bad.
 Found: TypeAlias = "FileSurvey | str"
@@ -100,7 +101,7 @@ class _Survey:
         return np.array(self.frames, dtype=np.int32) if any(self.frames) else None
 
 
-def picture_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
+def image_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
     """Relative paths, sorted, of the files below `folder` with one of these suffixes; hidden ones are passed over."""
     found = list[str]()
     for parent, folders, files in os.walk(folder):
@@ -116,7 +117,7 @@ def scan_folder(folder: Path, how: Reading) -> Items:
 
     VqkitError if there is no file with the suffix of an image.
     """
-    names = picture_files(folder, picture_suffixes())
+    names = image_files(folder, image_suffixes())
     if not names:
         raise VqkitError(f"{folder} holds no pictures (looked for .png, .jpg and every other format that Pillow reads)")
     survey = _Survey()

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..config import DataConfig
-from ..errors import VqkitError
+from ...data.names import NumberedNames
+from ...data.splits import digest, pack
+from ...errors import VqkitError
 from .arrays import array_items, find_idx, read_idx_folder
-from .splits import digest, pack
-from .stores import Items, NumberedNames
+from .config import DataConfig
+from .stores import Items
 
 NAMES = ("emoji", "fashion-mnist", "digits")
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -30,7 +31,7 @@ def read_bundled(name: str, config: DataConfig) -> Items:
 
 def _emoji() -> Items:
     """Fluent emoji at 32x32 over white, with captions; drawn by scripts/make_emoji.py, licences in NOTICE."""
-    folder = resources.files("vqkit") / "data" / "builtin"
+    folder = resources.files("vqkit") / "signals" / "image" / "builtin"
     table = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))
     with (folder / table["sheet"]).open("rb") as file, Image.open(file) as image:
         sheet = np.asarray(image.convert("RGB"))

@@ -1,0 +1,65 @@
+"""Names of many items, and of those that are left out, flat in memory.
+
+Sets travel to worker processes. Lists of Python strings would be copied page by page as workers touch their reference
+counts, and memory would grow through the first epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+# Share of the files of a set that may be bad.
+MAX_BAD = 0.05
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that is left out, and why."""
+
+    name: str
+    reason: str
+
+
+class PackedStrings(Sequence[str]):
+    """A list of strings in two arrays."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [text.encode("utf-8", "surrogateescape") for text in strings]
+        self._ends = np.cumsum([0] + [len(text) for text in encoded], dtype=np.int64)
+        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode("utf-8", "surrogateescape")
+
+
+class NumberedNames(Sequence[str]):
+    """'name:0', 'name:1', ...: the items of an array."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._name, self._count = name, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        return f"{self._name}:{range(self._count)[index]}"

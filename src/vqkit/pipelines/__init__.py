@@ -1,0 +1,1 @@
+"""Commands that train, from files to a folder that holds everything: settings, weights, coders, figures, report."""

@@ -1,0 +1,160 @@
+"""A whole run of an autoencoder: from files to a folder with weights, coders, figures, card and report."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..apps.evaluate import Evaluation, Examples, evaluate
+from ..artifact.model import Model
+from ..artifact.record import Artifact
+from ..artifact.store import save_artifact, save_metrics
+from ..config.loading import dump
+from ..model.autoencoder import Autoencoder
+from ..report.card import write_card
+from ..report.page import write_report
+from ..report.summary import Ranked, RunSummary
+from ..settings import Config
+from ..signals.base import Signal
+from ..signals.registry import signal_of
+from ..training.checkpoint import FOLDER as CHECKPOINTS
+from ..training.guard import SLICE, SLICES
+from ..training.loop import Finished, fit
+from ..training.progress import Display
+from ..training.tasks.autoencoder import AutoencoderTask
+from .coders import coder_parts, fit_coders
+from .plan import REPORT_SECONDS, Part, Plan
+from .session import (
+    REPORT_FILE,
+    check_new,
+    check_unlocked,
+    choose_recipe,
+    decide_settings,
+    is_main,
+    locked,
+    write_recipe,
+)
+
+DEFAULT_RECIPE = "images"
+TRAINING = "train the autoencoder"
+REPORT = "measure and write the report"
+
+
+def train(
+    source: str | Path,
+    out: str | Path,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    display: Display | None = None,
+    started: float | None = None,
+) -> Model | None:
+    """Train on `source` (a folder, a file or a built-in set) and fill `out` with an artifact, a card and a report.
+
+    recipe: a name or a YAML file; None = the recipe named like the built-in set, else 'images'. overrides:
+    'train.lr=1e-3' and the like. resume: go on from the checkpoint in `out`. minutes: of the whole call, coders and
+    report included, counted from `started` (of time.monotonic(); None = now). display: shows progress; None = silent.
+    Returns the model, its figures in `metrics`; None on ranks other than the first.
+    Errors: VqkitError for whatever a user can mend; TrainingDiverged.
+    """
+    started = time.monotonic() if started is None else started
+    folder = Path(out)
+    overrides = list(overrides)
+    check_unlocked(folder)
+    chosen = choose_recipe(Config, source, recipe, DEFAULT_RECIPE)
+    if not resume:
+        check_new(folder)
+    config = decide_settings(Config, folder, chosen, overrides, resume=resume, asked=recipe is not None)
+    signal = signal_of(config.data)
+    data = signal.open(source, config.data, config.seed)
+    with locked(folder, display):
+        if not resume:
+            check_new(folder)
+        write_recipe(folder, config)
+        if display and is_main():
+            for note in data.remarks():
+                display.message(note)
+        with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
+            task = AutoencoderTask(data, config, signal)
+            finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
+            if finished is None:
+                return None
+            command = ["vqkit", "train", str(source), "--out", str(out)]
+            used = folder / "recipe.yaml" if resume else chosen
+            command += ["--recipe", str(used), *([] if resume else overrides)]
+            return _finish(finished, config, signal, data, folder, plan, shlex.join(command))
+
+
+def _parts(config: Config) -> list[Part]:
+    steps = config.coder.steps
+    parts = [Part(TRAINING, 0.77, f"{config.train.steps} steps at most"), *coder_parts(steps)]
+    return [*parts, Part(REPORT, 0.04, seconds=REPORT_SECONDS)]
+
+
+def _finish(
+    finished: Finished, config: Config, signal: Signal, data: Any, folder: Path, plan: Plan, command: str
+) -> Model:
+    """From trained weights to a folder that is complete."""
+    assert isinstance(finished.model, Autoencoder)
+    artifact = Artifact(config, finished.model, data.describe())
+    # Before anything else can fail: it is what the time was spent on.
+    save_artifact(artifact, folder)
+    model = Model(artifact)
+    # Of a trial of a few steps one does not expect minutes of fitting.
+    steps = min(config.coder.steps, finished.figures["step"])
+    artifact = fit_coders(model, data, steps, folder, plan)
+    stage = plan.stage(REPORT)
+    stage.message("measuring and writing the report ...")
+    split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
+    evaluation = evaluate(model, data, split, lambda share: stage.update(0.5 * share, {}))
+    figures = {**evaluation.metrics, **finished.figures, "content_id": artifact.content_id}
+    artifact = replace(artifact, metrics={**figures, **artifact.metrics})
+    save_metrics(artifact, folder)
+    summary = _summary(finished, evaluation, artifact, signal, data, command)
+    write_card(summary, folder)
+    write_report(summary, folder / REPORT_FILE)
+    stage.update(1.0, {})
+    # The artifact is complete: nothing is left to resume.
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return Model(artifact, model.device)
+
+
+def _summary(
+    finished: Finished, evaluation: Evaluation, artifact: Artifact, signal: Signal, data: Any, command: str
+) -> RunSummary:
+    def shown(examples: Examples) -> Ranked:
+        pairs = (examples.originals, examples.reconstructions)
+        return Ranked(examples.names, examples.psnr, *(signal.display(values) for values in pairs))
+
+    ranked = {"worst": evaluation.worst, "best": evaluation.best, "denoised": evaluation.denoised}
+    gallery = shown(evaluation.gallery)
+    return RunSummary(
+        title=Path(data.name).name,
+        command=command,
+        config_yaml=dump(artifact.config),
+        metrics=artifact.metrics,
+        history=finished.history,
+        events=finished.events,
+        data=data.describe(),
+        code_counts=evaluation.code_counts,
+        originals=gallery.originals,
+        reconstructions=gallery.reconstructions,
+        names=gallery.names,
+        psnr_per_image=evaluation.psnr_per_item,
+        is_log_loss=artifact.config.losses.distortion == "log_mse",
+        weighs_bits=_weighs_bits(artifact.config.model.quantizer.model_dump()),
+        window_images=min(SLICE * SLICES * artifact.config.train.batch_size, len(data.splits["train"])),
+        **{name: shown(examples) for name, examples in ranked.items() if examples},
+    )
+
+
+def _weighs_bits(settings: Any) -> bool:
+    """Whether a quantizer has a rate, or any that it is made of."""
+    return isinstance(settings, dict) and (bool(settings.get("rate")) or any(map(_weighs_bits, settings.values())))

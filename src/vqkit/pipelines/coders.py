@@ -1,0 +1,163 @@
+"""The coders of a model's files, fitted to its codes and values, and the rates that they offer."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..apps.evaluate import open_for
+from ..artifact.coder_files import save_coders
+from ..artifact.model import Model
+from ..artifact.operating_points import Rate, measure, offered
+from ..artifact.record import Artifact
+from ..artifact.store import load_artifact, save_metrics
+from ..coding import IntegerPrior
+from ..data.dataset import Dataset
+from ..errors import VqkitError
+from ..training.loop import Finished, fit
+from ..training.progress import Display
+from ..training.tasks.code_coder import CodeCoderTask, CoderNetwork
+from ..training.tasks.value_coder import ValueCoderTask, ValueNetwork
+from .plan import Part, Plan
+from .session import locked
+
+CODES = "fit the coder of files"
+VALUES = "fit the coder of lossless files"
+# Of the time for the first coder, what its fit may take; measuring the rates needs the rest.
+FIT_SHARE = 0.7
+# Items, and codes of them, that rates are measured on at most.
+NUM_RATED = 256
+RATED_CODES = 1 << 12
+
+
+def train_coder(
+    artifact: str | Path,
+    source: str | Path,
+    *,
+    steps: int | None = None,
+    force: bool = False,
+    minutes: float | None = None,
+    display: Display | None = None,
+    started: float | None = None,
+) -> Model:
+    """Fit what compresses, to codes and values of `source`.
+
+    steps: at least 1; None = as the artifact's settings say. force: although there is a coder, which is kept beside the
+    new one, as files that it wrote are read with it. minutes: of the whole call. Errors: VqkitError.
+    """
+    folder = Path(artifact)
+    with locked(folder, display):
+        model = Model(load_artifact(folder))
+        steps = model.config.coder.steps if steps is None else steps
+        if steps < 1:
+            raise VqkitError(f"a coder takes at least 1 step, not {steps}; set another number with --steps")
+        coders = model.artifact.coders
+        if not force and (coders.codes or coders.values):
+            raise VqkitError(f"{folder} has a coder; add --force for a new one, which need not be better")
+        data = open_for(model, source, "train")
+        with Plan(coder_parts(steps), display, minutes, started) as plan:
+            fitted = fit_coders(model, data, steps, folder, plan)
+        if fitted is model.artifact:
+            raise VqkitError("there is nothing to fit: no coder holds items and codes of this size")
+        return Model(load_artifact(folder), model.device)
+
+
+def coder_parts(steps: int) -> list[Part]:
+    """The parts of a plan that fit coders; none for no steps."""
+    if not steps:
+        return []
+    return [Part(CODES, 0.15, f"{steps} steps at most"), Part(VALUES, 0.08)]
+
+
+def fit_coders(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan) -> Artifact:
+    """The artifact with coders fitted to codes and values and written, or as it is where there can be none."""
+    artifact = model.artifact
+    if not steps:
+        return artifact
+    codes, code_figures = _fit_codes(model, data, steps, folder, plan)
+    values, value_figures = _fit_values(model, data, steps, folder, plan)
+    if codes is None and values is None:
+        return artifact
+    coders = replace(artifact.coders, codes=codes or artifact.coders.codes, values=values or artifact.coders.values)
+    fitted = replace(artifact, coders=coders, metrics={**artifact.metrics, **code_figures, **value_figures})
+    if coders.codes is not None:
+        split = "validation" if len(data.splits["validation"]) else "train"
+        rates = measure_rates(Model(fitted, model.device), data, split, plan.deadline(CODES))
+        shown = {name: {"bits": rate.bits, "psnr": rate.psnr} for name, rate in rates.items()}
+        metrics = {**fitted.metrics, "rates": shown, "rates_split": split}
+        fitted = replace(fitted, coders=replace(coders, rates=rates), metrics=metrics)
+    save_coders(fitted, folder)
+    save_metrics(fitted, folder)
+    return fitted
+
+
+def _fit_codes(
+    model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
+) -> tuple[IntegerPrior | None, dict[str, float]]:
+    why_not = CodeCoderTask.why_not(model.tokenizer)
+    stage = plan.stage(CODES)
+    if why_not:
+        if model.network.quantizer.is_discrete:
+            stage.message(f"no coder of codes: {why_not}; files of codes will be larger")
+        return None, {}
+    deadline = plan.deadline(CODES)
+    if deadline is not None:
+        now = time.monotonic()
+        deadline = now + FIT_SHARE * (deadline - now)
+    task = CodeCoderTask(model.tokenizer, data, steps)
+    finished = _finished(fit(task, folder / "coder", stage, deadline), folder / "coder")
+    assert isinstance(finished.model, CoderNetwork)
+    return finished.model.integers(), {"coder_bits_per_code": _best(finished, "bits_per_code")}
+
+
+def _fit_values(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan) -> tuple[Any, dict[str, float]]:
+    stage = plan.stage(VALUES)
+    why_not = ValueCoderTask.why_not(model.tokenizer)
+    if why_not:
+        stage.message(f"no coder of lossless files: {why_not}; they will be larger")
+        return None, {}
+    task = ValueCoderTask(model.tokenizer, data, steps)
+    work = folder / "lossless"
+    finished = _finished(fit(task, work, stage, plan.deadline(VALUES)), work)
+    assert isinstance(finished.model, ValueNetwork)
+    return finished.model.integers(), {"lossless_bits_per_value": _best(finished, "bits_per_value")}
+
+
+def _finished(finished: Finished | None, work: Path) -> Finished:
+    """A fit on this process, whose checkpoints are no longer needed."""
+    assert finished is not None
+    shutil.rmtree(work, ignore_errors=True)
+    return finished
+
+
+def _best(finished: Finished, name: str) -> float:
+    return min(row[name] for row in finished.history if row["split"] == "validation")
+
+
+@torch.no_grad()
+def measure_rates(model: Model, data: Dataset, split: str, deadline: float | None = None) -> dict[str, Rate]:
+    """Points between few bits and a good reconstruction, measured on items of a split; see operating_points."""
+    codec = model.compressor.codec()
+    extent = model.shape.extent
+    coder = model.artifact.coders.codes
+    count = max(1, min(NUM_RATED, RATED_CODES // math.prod(codec.grid(extent))))
+    batch = next(data.split(split, count), None)
+    if batch is None or coder is None or batch.mask is not None:
+        return {}
+
+    def psnr_of(codes: np.ndarray) -> float:
+        values = model.compressor.values_of(codec, codes, extent)
+        return float(model.signal.measures(values, batch.values)["psnr"].mean())
+
+    quantizer = model.artifact.network.quantizer
+    latents = model.network.latents(model.tokenizer.standardise(batch.values)).cpu()
+    in_time: Callable[[], bool] = lambda: deadline is None or time.monotonic() < deadline  # noqa: E731
+    return offered(measure(quantizer, coder, latents, psnr_of, codec.has_prefixes, in_time))

@@ -1,0 +1,173 @@
+"""A whole run of a prior: from a model and its files to prior.safetensors, figures and pictures."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..apps.evaluate import open_for
+from ..apps.evaluate_prior import evaluate_prior, nearness
+from ..apps.generate import generate
+from ..artifact.model import Model
+from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
+from ..config.loading import dump
+from ..data.dataset import Dataset
+from ..errors import VqkitError
+from ..prior.network import PriorNetwork
+from ..prior.prior import Drawing, Prior
+from ..report.card import add_prior_to_card
+from ..report.prior_page import write_prior_report
+from ..report.prior_verdict import derived_figures
+from ..report.sheets import write_prior_pictures
+from ..report.summary import PriorSummary
+from ..settings import PriorConfig
+from ..training.checkpoint import FOLDER as CHECKPOINTS
+from ..training.checkpoint import resumed_config
+from ..training.loop import Finished, fit
+from ..training.progress import Display
+from ..training.tasks.prior import PriorTask
+from .plan import REPORT_SECONDS, Part, Plan
+from .session import REPORT_FILE, choose_recipe, decide_settings, is_main, locked, write_recipe
+
+# Inside of the artifact: the log, checkpoints and pictures of the prior's training.
+FOLDER = "prior"
+DEFAULT_RECIPE = "prior"
+NUM_SAMPLES = 64
+# Steps of the scattered samples.
+NUM_STEPS = 12
+TRAINING = "train the prior"
+REPORT = "measure, draw samples and write the report"
+
+
+def train_prior(
+    artifact: str | Path,
+    source: str | Path,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    display: Display | None = None,
+    started: float | None = None,
+) -> Model | None:
+    """Train a prior on the codes of `source` and add prior.safetensors to the folder `artifact`.
+
+    recipe: a name ('vqkit recipes' lists them) or a YAML file; None = the one named like the built-in set, else 'prior'.
+    overrides: 'network.width=128' and the like. resume: go on from the checkpoint in artifact/prior. minutes, display,
+    started: as in `train`. Returns the model with its prior; None on ranks other than the first.
+    Errors: VqkitError for whatever a user can mend; TrainingDiverged.
+    """
+    started = time.monotonic() if started is None else started
+    folder = Path(artifact)
+    work = folder / FOLDER
+    overrides = list(overrides)
+    model = Model(load_artifact(folder))
+    with locked(folder, display):
+        if not resume:
+            _check_new(folder, work)
+        chosen = choose_recipe(PriorConfig, source, recipe, DEFAULT_RECIPE)
+        config = decide_settings(PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None)
+        data = open_for(model, source, "train")
+        task = PriorTask(model.artifact, data, config)
+        write_recipe(work, config)
+        parts = [
+            Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
+            Part(REPORT, 0.15, seconds=REPORT_SECONDS),
+        ]
+        with Plan(parts, display if is_main() else None, minutes, started) as plan:
+            finished = fit(task, work, plan.stage(TRAINING), plan.deadline(TRAINING))
+            if finished is None:
+                return None
+            assert isinstance(finished.model, PriorNetwork)
+            prior = Prior(config, finished.model, task.labels.classes)
+            command = ["vqkit", "train-prior", str(artifact), str(source)]
+            command += ["--recipe", str(work / "recipe.yaml" if resume else chosen), *([] if resume else overrides)]
+            return _finish(model, prior, finished, data, folder, plan, shlex.join(command))
+
+
+def _check_new(folder: Path, work: Path) -> None:
+    if not is_main():
+        return
+    if resumed_config(work) is not None:
+        raise VqkitError(f"{work} holds a run that stopped; add --resume to go on with it, or delete the folder")
+    if (folder / PRIOR_FILE).exists() or work.exists():
+        raise VqkitError(f"{folder} has a prior already; to train another, move {PRIOR_FILE} and {FOLDER}/ away first")
+
+
+def _finish(
+    model: Model, prior: Prior, finished: Finished, data: Dataset, folder: Path, plan: Plan, command: str
+) -> Model:
+    """From trained weights to a prior that is measured, shown and written."""
+    work = folder / FOLDER
+    trained = replace(model.artifact, prior=prior)
+    # Before anything else can fail: it is what the time was spent on.
+    save_prior(trained, folder)
+    stage = plan.stage(REPORT)
+    figures, quantiles = _measure(Model(trained, model.device), data, finished, stage)
+    summary = _draw(Model(trained, model.device), data, finished, figures, command, stage)
+    write_prior_pictures(summary, work)
+    write_prior_report(summary, work / REPORT_FILE)
+    figures = figures | derived_figures(summary)
+    trained = replace(trained, prior=replace(prior, metrics={**figures, "bits_quantiles": quantiles}))
+    save_prior(trained, folder)
+    add_prior_to_card(folder, figures)
+    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    stage.update(1.0, {})
+    return Model(trained, model.device)
+
+
+def _measure(model: Model, data: Dataset, finished: Finished, stage: Display) -> tuple[dict[str, Any], list[float]]:
+    """Figures of a split that was not trained on, if there is one; quantiles of the bits that an item costs there."""
+    split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
+    stage.message(f"measuring on the {split} split and drawing samples ...")
+    evaluation = evaluate_prior(model, data, split, lambda share: stage.update(0.3 * share, {}))
+    quantiles = np.quantile(evaluation.bits_per_image, np.linspace(0, 1, 201)).round(2).tolist()
+    return {**evaluation.metrics, **finished.figures, "content_id": model.content_id}, quantiles
+
+
+def _draw(
+    model: Model, data: Dataset, finished: Finished, figures: dict[str, Any], command: str, stage: Display
+) -> PriorSummary:
+    """Samples, drawn in order and in few steps, and how near they are to the training items: what a report shows."""
+    prior = model.wanted_prior()
+    labels = _labels(data, prior)
+    drawing = Drawing(prompts=labels) if prior.has_captions else Drawing(classes=labels)
+    samples = generate(model, NUM_SAMPLES, drawing=drawing, progress=lambda s: stage.update(0.3 + 0.4 * s, {}))
+    num_steps = max(len(prior.layout.groups), min(NUM_STEPS, prior.layout.length))
+    scattered = generate(model, NUM_SAMPLES, drawing=replace(drawing, steps=num_steps))
+    near = nearness(model, data, samples.values)
+    display = model.signal.display
+    return PriorSummary(
+        title=Path(data.name).name,
+        command=command,
+        config_yaml=dump(prior.config),
+        metrics=figures,
+        history=finished.history,
+        events=finished.events,
+        samples=display(samples.values),
+        scattered=display(scattered.values),
+        num_steps=num_steps,
+        labels=labels,
+        nearest=display(near.nearest),
+        distances=near.distances,
+        reconstructed_distances=near.reconstructed_distances,
+        held_out_distances=near.held_out_distances,
+    )
+
+
+def _labels(data: Dataset, prior: Prior) -> list[str]:
+    """Conditions of the samples: all classes in turn, or captions of held-out items."""
+    if prior.classes:
+        return [prior.classes[index % len(prior.classes)] for index in range(NUM_SAMPLES)]
+    if prior.has_captions and data.captions:
+        split = next(name for name in ("test", "validation", "train") if len(data.splits[name]))
+        ids = data.splits[split][:NUM_SAMPLES]
+        return [data.captions[int(ids[index % len(ids)])] for index in range(NUM_SAMPLES)]
+    return []

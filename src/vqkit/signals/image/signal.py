@@ -1,0 +1,153 @@
+"""Images as the rest of the package sees them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.normalisation import Normalisation
+from ...errors import VqkitError
+from ...model.autoencoder import Backbone, Widths
+from ...shapes import Shape
+from ..base import Signal
+from . import forms, measures
+from .config import ConvConfig, DataConfig, MLPConfig, PatchConfig
+from .files import Target, fit_image, image_paths, load_image
+from .networks import build_backbone
+from .noise import gaussian
+from .ranges import ValueRange
+from .source import ImageData, bad_files, open_images
+
+# Deviations of noise, in levels of 0 to 255, that a denoiser is measured at.
+SIGMAS = (15, 25, 50)
+
+
+class ImageSignal(Signal):
+    """See `Signal`. Values are uint8 (C, H, W)."""
+
+    name = "image"
+    number = 0
+    item = "image"
+    suffix = ".png"
+    default_recipe = "images"
+
+    def open(
+        self,
+        source: str | Path,
+        settings: DataConfig,
+        seed: int,
+        data: Mapping[str, Any] | None = None,
+        *,
+        max_bad: float | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> ImageData:
+        known: dict[str, Any] = {}
+        if data is not None:
+            known["normalisation"] = Normalisation.from_dict(data["normalisation"])
+            known["value_range"] = _value_range(data, settings)
+        if max_bad is not None:
+            known["max_bad"] = max_bad
+        return open_images(source, settings, seed, progress=progress, **known)
+
+    def bad_files(
+        self, source: str | Path, settings: DataConfig, progress: Callable[[float], None] | None = None
+    ) -> tuple[list[tuple[str, str]], int]:
+        try:
+            bad, num_good = bad_files(source, settings, progress)
+        except VqkitError:
+            return [], 0
+        return [(each.name, each.reason) for each in bad], num_good
+
+    def describe_in_words(self, data: ImageData) -> dict[str, str]:
+        described = data.describe()
+        # The width first, as in all that is printed.
+        words = {"size": self.extent_in_words(data.shape.extent)}
+        sizes = ", ".join(f"{size} {count}" for size, count in list(described["sizes"].items())[:12])
+        words["sizes"] = f"{sizes} (width x height)"
+        if "value_range" in described:
+            low, high = described["value_range"]
+            words["value_range"] = f"{low:g} to {high:g}"
+        return words
+
+    def settings_of(self, settings: DataConfig, shape: Shape) -> DataConfig:
+        return settings.model_copy(update={"image_size": shape.extent, "channels": shape.channels})
+
+    def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
+        return image_paths(paths)
+
+    def read(self, path: str | Path, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False) -> Tensor:
+        pixels = load_image(path, data["channels"], settings.background, _value_range(data, settings), exact=exact)
+        return forms.channels_first(pixels)
+
+    def read_fitted(self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape) -> Tensor:
+        image = forms.to_image(self.read(path, data, settings))
+        fitted = fit_image(image, (shape.extent[0], shape.extent[1]), settings.fit)
+        return self.to_values(fitted, data, settings)[0]
+
+    def read_mask(self, path: Path) -> Tensor:
+        return torch.from_numpy(load_image(path, 1)[..., 0] >= 128)
+
+    def write(self, values: Tensor) -> bytes:
+        buffer = io.BytesIO()
+        forms.to_image(values).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def to_values(
+        self, given: Any, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False
+    ) -> list[Tensor]:
+        value_range = _value_range(data, settings)
+        target = Target(None, data["channels"], settings.background, exact=exact, value_range=value_range)
+        return forms.to_values(given, target)
+
+    def like(self, values: list[Tensor], given: Any) -> Any:
+        return forms.like(values, given)
+
+    def to_array(self, values: Tensor) -> np.ndarray:
+        return forms.to_array(values)
+
+    def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
+        if not isinstance(config, ConvConfig | PatchConfig | MLPConfig):
+            raise VqkitError(f"model.network.kind={config.kind} is no network for images")
+        return build_backbone(config, shape, widths)
+
+    def measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        return {"psnr": measures.psnr(values, original)}
+
+    def evaluation_measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
+
+    def noise_levels(self, settings: DataConfig, values: Tensor) -> dict[str, Tensor]:
+        if not settings.noise.sigma:
+            return {}
+        generator = torch.Generator().manual_seed(0)
+        return {
+            f"sigma {sigma}": torch.stack([gaussian(image, sigma, generator) for image in values]) for sigma in SIGMAS
+        }
+
+    def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
+        return "bpp", math.prod(extent)
+
+    def display(self, values: Tensor) -> np.ndarray:
+        return forms.to_array(values)
+
+    def extent_in_words(self, extent: tuple[int, ...]) -> str:
+        return f"{extent[1]}x{extent[0]} pixels (width x height)"
+
+
+def _value_range(data: Mapping[str, Any], settings: DataConfig) -> ValueRange | None:
+    """What became 0 and 255 of training images with values of more than 8 bits; None where there were none."""
+    known = data.get("value_range")
+    if known is None:
+        return None
+    low, high = known
+    return ValueRange(float(low), float(high), chosen=settings.value_range is not None)
+
+
+IMAGE = ImageSignal()
