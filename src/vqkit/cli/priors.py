@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from ..artifact import Artifact
     from ..model.prior import Drawing
+
+
+# Up to the next comma: a name in double quotes, or one that does not begin with a quote, without blanks around it.
+_CLASS_NAME = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>(?:[^",\s][^,]*?)?))\s*(?:,|\Z)', re.DOTALL)
 
 
 def _train_prior_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +63,12 @@ def _drawing_arguments(parser: argparse.ArgumentParser, num: int) -> None:
 
 
 def _condition_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--class", dest="classes", metavar="NAME[,NAME]", help="classes, taken in turn")
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        metavar="NAME[,NAME]",
+        help="classes, taken in turn; a name with a comma in double quotes: --class '\"red, small\",blue'",
+    )
     parser.add_argument("--prompt", metavar="TEXT", action="append", help="caption; several are taken in turn")
     parser.add_argument("--cfg", type=float, default=1.0, help="guidance by class or prompt; 1 = none, 2 to 4 = strong")
     parser.add_argument("--cfg-interval", metavar="FROM,TO", default="0,1", help="share of the drawing it acts in")
@@ -96,7 +106,19 @@ def _drawing(options: argparse.Namespace) -> Drawing:
 
 
 def _classes(options: argparse.Namespace) -> list[str]:
-    return [name.strip() for name in (vars(options).get("classes") or "").split(",") if name.strip()]
+    """Names of --class, separated by commas. In double quotes, which may be doubled inside, a name is taken as it is.
+
+    VqkitError for a quote that is not closed.
+    """
+    given = vars(options).get("classes") or ""
+    names, start = list[str](), 0
+    while start < len(given):
+        part = _CLASS_NAME.match(given, start)
+        if part is None:
+            raise VqkitError(f"--class={given}: a name in double quotes ends with one, as in '\"red, small\",blue'")
+        names.append(part["plain"] if part["quoted"] is None else part["quoted"].replace('""', '"'))
+        start = part.end()
+    return [name for name in names if name]
 
 
 def _pair(text: str, option: str) -> tuple[float, float]:
