@@ -111,11 +111,12 @@ def test_npy_and_npz(pictures: np.ndarray, tmp_path: Path, kind: str, suffix: st
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.full((5, 4, 4), np.nan), "NaN"),
-        (np.full((5, 4, 4), 255.0), r"must lie in \[0, 1\]"),
-        (np.zeros((5, 4, 4), dtype=np.int64), "int64"),
+        (np.full((5, 8, 8), np.nan), "NaN"),
+        (np.full((5, 8, 8), -np.inf, dtype=np.float16), "infinite"),
+        (np.zeros((5, 8, 8), dtype=np.complex64), "complex64"),
+        (np.zeros((5, 8, 8), dtype="S3"), "whole numbers or floats"),
         (np.zeros((5, 4)), r"\(N, H, W\)"),
-        (np.zeros((5, 4, 4, 7), dtype=np.uint8), "1 to 4 channels"),
+        (np.zeros((5, 7, 8, 7), dtype=np.uint8), "1 to 4 channels"),
         (np.zeros((0, 4, 4), dtype=np.uint8), r"\(N, H, W\)"),
         (np.array(3.0), r"\(N, H, W\)"),
         (np.array([{"a": 1}], dtype=object), "Python objects"),

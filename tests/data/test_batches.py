@@ -96,22 +96,25 @@ def test_split_batches_from_memory(data: ImageData) -> None:
     assert list(split_batches(empty, "validation", 12)) == []
 
 
-def damaged_folder(pictures: np.ndarray, folder: Path, names: list[str]) -> None:
-    """400 pictures, of which `names` have a good header and broken pixels: a survey cannot see it."""
+def whole_folder(pictures: np.ndarray, folder: Path) -> None:
     for number, pixels in enumerate(pictures):
-        path = folder / f"{number:03}.png"
-        Image.fromarray(pixels).save(path, compress_level=1)
-        if path.name in names:
-            path.write_bytes(path.read_bytes()[:200])
+        Image.fromarray(pixels).save(folder / f"{number:03}.png", compress_level=1)
+
+
+def damage(folder: Path, names: list[str]) -> None:
+    """Break the pixels of files that were whole when the folder was opened."""
+    for name in names:
+        (folder / name).write_bytes((folder / name).read_bytes()[:200])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_files_that_fail_on_the_way_are_replaced_and_noted(pictures: np.ndarray, tmp_path: Path, workers: int) -> None:
     broken = [f"{number:03}.png" for number in (7, 8, 9, 200)]
-    damaged_folder(pictures, tmp_path, broken)
+    whole_folder(pictures, tmp_path)
     config = DataConfig(max_memory_mb=1, num_workers=workers, validation=0.2, test=0)
     data = open_images(tmp_path, config, seed=0)
-    assert len(data) == 400  # headers are fine, so all are counted; those in train fail when they are measured
+    damage(tmp_path, broken)
+    assert len(data) == 400
     runs = [torch.cat(take(data, 5, config)) for _ in range(2)]
     assert torch.equal(*runs) and runs[0].shape[0] == 320
     seen = {image.permute(1, 2, 0).numpy().tobytes() for image in runs[0]}
@@ -125,9 +128,9 @@ def test_files_that_fail_on_the_way_are_replaced_and_noted(pictures: np.ndarray,
 
 
 def test_too_many_failures_on_the_way_stop(pictures: np.ndarray, tmp_path: Path) -> None:
-    damaged_folder(pictures, tmp_path, [f"{number:03}.png" for number in range(100)])
+    whole_folder(pictures, tmp_path)
     config = DataConfig(max_memory_mb=1, num_workers=0)
-    normalisation = open_images("emoji", DataConfig(), seed=0).normalisation
-    data = open_images(tmp_path, config, 0, normalisation)
+    data = open_images(tmp_path, config, seed=0)
+    damage(tmp_path, [f"{number:03}.png" for number in range(100)])
     with pytest.raises(VqkitError, match="more than 5 %"):
         take(data, 100, config)

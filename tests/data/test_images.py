@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqkit.data import load_picture
+from vqkit.data import ValueRange, load_picture
 from vqkit.data.images import fit_picture, patches, survey_file
 from vqkit.errors import VqkitError
 
@@ -57,10 +57,11 @@ def test_lab_becomes_rgb() -> None:
 
 def test_sixteen_bits_use_their_full_range() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    expected = np.rint(ramp / 257)  # 65535 = 255 * 257
     for stored in (encoded(Image.fromarray(ramp), "png"), encoded(Image.fromarray(ramp), "tiff")):
-        assert np.array_equal(load_picture(stored, 1)[:, :, 0], ramp >> 8)
+        assert np.array_equal(load_picture(stored, 1)[:, :, 0], expected)
     pgm = b"P5 16 16 65535\n" + ramp.astype(">u2").tobytes()
-    assert np.array_equal(load_picture(pgm, 1)[:, :, 0], ramp >> 8)
+    assert np.array_equal(load_picture(pgm, 1)[:, :, 0], expected)
 
 
 def png16(kind: int, values: int) -> bytes:
@@ -131,8 +132,38 @@ def test_what_loses_nothing_passes_where_all_must_come_back(image: Image.Image, 
 def test_floats_by_their_range() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     expected = np.arange(256).reshape(16, 16)
-    for scale in (1, 255):
-        assert np.array_equal(load_picture(encoded(Image.fromarray(ramp * scale), "tiff"), 1)[:, :, 0], expected)
+    for scale, known in ((1, None), (255, ValueRange(0, 255)), (7, ValueRange(0, 7)), (1e6, ValueRange(0, 1e6))):
+        stored = encoded(Image.fromarray(ramp * np.float32(scale)), "tiff")
+        assert np.array_equal(load_picture(stored, 1, value_range=known)[:, :, 0], expected)
+
+
+def test_an_image_is_never_scaled_by_its_own_maximum() -> None:
+    """The same value is the same level in a dark image and in a bright one."""
+    known = ValueRange(0, 4095)
+    dark = np.full((4, 4), 100, dtype=np.uint16)
+    bright = dark.copy()
+    bright[0] = 4095
+    for kind in (np.uint16, np.int32, np.float32):
+        levels = [
+            load_picture(encoded(Image.fromarray(values.astype(kind)), "tiff"), 1, value_range=known)[3, 3, 0]
+            for values in (dark, bright)
+        ]
+        assert levels == [6, 6]  # 100 / 4095 * 255 = 6.2
+
+
+def test_values_outside_of_the_range() -> None:
+    """A few are clipped, as hot pixels are. More are of another kind, unless the user chose the range."""
+    values = np.full((20, 20), 2000, dtype=np.uint16)
+    values[0, :4] = 60000
+    few = encoded(Image.fromarray(values), "png")
+    found = load_picture(few, 1, value_range=ValueRange(0, 4095))
+    assert found[0, 0, 0] == 255 and found[5, 5, 0] == round(2000 / 4095 * 255)
+    values[:2] = 60000
+    many = encoded(Image.fromarray(values), "png")
+    with pytest.raises(VqkitError, match=r"2000 to 60000.*10% .*0 to 4095"):
+        load_picture(many, 1, value_range=ValueRange(0, 4095))
+    window = load_picture(many, 1, value_range=ValueRange(1000, 3000, chosen=True))
+    assert window[0, 0, 0] == 255 and window[5, 5, 0] == 128
 
 
 @pytest.mark.parametrize(("value", "words"), [(np.nan, "NaN"), (1000.0, "1000"), (-1.0, "-1")])

@@ -132,8 +132,13 @@ def _drawing(options: argparse.Namespace) -> Drawing:
 
 def _classes(options: argparse.Namespace) -> list[str]:
     """Names of classes: several options, or several names in one, with commas between them as in a line of CSV."""
-    rows = csv.reader(vars(options).get("classes") or [], skipinitialspace=True)
-    return [name.strip() for row in rows for name in row if name.strip()]
+    given = vars(options).get("classes") or []
+    try:
+        rows = list(csv.reader(given, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        hint = "a name in double quotes ends with one, as in '\"red, small\",blue'"
+        raise VqkitError(f"--class={' --class='.join(given)}: {hint}") from error
+    return [name for row in rows for name in row if name.strip()]
 
 
 def _prior_model(options: argparse.Namespace) -> Model:

@@ -110,12 +110,17 @@ class Prior:
         return Condition()
 
     def _class_number(self, name: str) -> int:
-        known = [one.casefold() for one in self.classes]
-        if name.casefold() not in known:
-            close = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
+        # As it is written first: two classes may differ in their capitals alone.
+        if name in self.classes:
+            return list(self.classes).index(name)
+        known = [one.strip().casefold() for one in self.classes]
+        wanted = name.strip().casefold()
+        if wanted not in known:
+            close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
             hint = f", did you mean '{self.classes[known.index(close[0])]}'?" if close else ""
-            raise VqkitError(f"no class '{name}'{hint}; there are {', '.join(self.classes)}")
-        return known.index(name.casefold())
+            names = (f'"{each}"' if "," in each else each for each in self.classes)
+            raise VqkitError(f"no class '{name}'{hint}; there are {', '.join(names)}")
+        return known.index(wanted)
 
     # ---------------------------------------------------------------------------------------------------- likelihoods
 

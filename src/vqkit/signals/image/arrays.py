@@ -29,7 +29,7 @@ from .stores import ArrayStore, Items, Reading, delete_with, temporary_file
 # No deflate stream expands by more than this, so a larger promise in a header is a lie.
 _DEFLATE_LIMIT = 1032
 _CHUNK_BYTES = 1 << 26
-# Compressed arrays from this size on are unpacked to disk, not to memory.
+# Compressed arrays beyond this size are unpacked to disk, not to memory.
 _LARGE_BYTES = 1 << 26
 # Types of numbers that images may have: truth values, whole numbers, floats.
 _NUMBERS = "buif"
@@ -174,7 +174,8 @@ def read_npz(path: Path, how: Reading) -> Items:
             with archive.open(member) as stream:
                 _check_npy_header(cast(BinaryIO, stream), member.file_size, where)
             with archive.open(member) as stream:
-                array, unpacked = _load_npy(cast(BinaryIO, stream), member.file_size)
+                in_memory = min(_LARGE_BYTES, how.config.max_memory_mb << 20)
+                array, unpacked = _load_npy(cast(BinaryIO, stream), member.file_size, in_memory)
     except _BROKEN as error:
         raise VqkitError(f"cannot read {path}: {_words(error)}") from error
     try:
@@ -239,9 +240,9 @@ def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
         )
 
 
-def _load_npy(stream: BinaryIO, num_bytes: int) -> tuple[np.ndarray, Path | None]:
-    """The array, and the temporary file that it is mapped from when it is large."""
-    if num_bytes <= _LARGE_BYTES:
+def _load_npy(stream: BinaryIO, num_bytes: int, in_memory: int) -> tuple[np.ndarray, Path | None]:
+    """The array, and the temporary file that it is mapped from when it has more than `in_memory` bytes."""
+    if num_bytes <= in_memory:
         return np.lib.format.read_array(stream, allow_pickle=False), None
     path, file = temporary_file("npz")
     try:

@@ -1,0 +1,154 @@
+"""Values of more than 8 bits: one scale for a whole set, whatever form it comes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vqkit.config import DataConfig, load
+from vqkit.data import ImageData, ValueRange, bad_files, open_images
+from vqkit.data.images import survey_file
+from vqkit.data.ranges import Extent
+from vqkit.errors import VqkitError
+
+TYPES = {"u2": np.uint16, "i4": np.int32, "f4": np.float32}
+
+
+def levels(data: ImageData) -> dict[str, np.ndarray]:
+    """Name -> grey levels (H, W)."""
+    return {name: image[0].numpy() for name, image in zip(data.names, data.read(range(len(data))), strict=True)}
+
+
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip(np.rint((values.astype(np.float64) - low) / (high - low) * 255), 0, 255)
+
+
+@pytest.fixture(scope="module")
+def sensor() -> np.ndarray:  # (20, 16, 16) uint16
+    """12-bit images of very different exposure: the darkest has the maximum 1, the brightest 4095."""
+    random = np.random.default_rng(0)
+    values = random.random((20, 16, 16))
+    highest = np.linspace(1, 4095, 20)[:, None, None]
+    images = np.rint(values * highest).astype(np.uint16)
+    images[:, 0, 0] = highest[:, 0, 0]
+    return images
+
+
+def write(folder: Path, images: np.ndarray, kind: type, suffix: str) -> None:
+    for number, values in enumerate(images):
+        Image.fromarray(values.astype(kind)).save(folder / f"{number:02}.{suffix}")
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("u2", "png"), ("u2", "tif"), ("i4", "tif"), ("f4", "tif")])
+@pytest.mark.parametrize("memory", [1024, 1])
+def test_files_share_one_scale(sensor: np.ndarray, tmp_path: Path, kind: str, suffix: str, memory: int) -> None:
+    images = sensor if memory > 1 else np.tile(sensor, (1, 16, 16))
+    write(tmp_path, images, TYPES[kind], suffix)
+    data = open_images(tmp_path, DataConfig(max_memory_mb=memory), seed=0)
+    assert data.in_memory == (memory > 1)
+    assert data.describe()["value_range"] == [0, 4095]
+    for number, values in enumerate(images):
+        assert np.array_equal(levels(data)[f"{number:02}.{suffix}"], scaled(values, 0, 4095))
+    assert levels(data)[f"00.{suffix}"].max() == 0  # a maximum of 1 of 4095 is black, not white
+    assert len(np.unique(levels(data)[f"19.{suffix}"])) > 100
+
+
+@pytest.mark.parametrize("layout", ["npy", "npz"])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64, np.float32, np.float64])
+def test_arrays_share_one_scale(sensor: np.ndarray, tmp_path: Path, kind: type, layout: str) -> None:
+    path = tmp_path / f"x.{layout}"
+    np.save(path, sensor.astype(kind)) if layout == "npy" else np.savez_compressed(path, sensor.astype(kind))
+    data = open_images(path, DataConfig(), seed=0)
+    assert data.describe()["value_range"] == [0, 4095]
+    assert np.array_equal(data.read(range(20))[:, 0].numpy(), scaled(sensor, 0, 4095))
+
+
+def test_patches_share_one_scale(sensor: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path, sensor, np.uint16, "png")
+    data = open_images(tmp_path, DataConfig(fit="patches", image_size=(8, 8)), seed=0)
+    assert data.describe()["value_range"] == [0, 4095]
+    assert np.array_equal(levels(data)["07.png:8,0"], scaled(sensor[7, 8:, :8], 0, 4095))
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        (np.array([3, 200], np.uint16), 0, 255),
+        (np.array([3, 256], np.uint16), 0, 511),
+        (np.array([0, 1023], np.int64), 0, 1023),
+        (np.array([0, 70000], np.int32), 0, 131071),
+        (np.array([-5, 70], np.int16), -5, 70),
+        (np.array([0.25, 0.5]), 0, 1),
+        (np.array([0.0, 1.5]), 0, 1.5),
+        (np.array([-0.5, 0.5], np.float32), -0.5, 0.5),
+        (np.array([True, False]), 0, 1),
+    ],
+)
+def test_range_that_is_found(values: np.ndarray, low: float, high: float) -> None:
+    extent = Extent()
+    for value in values:
+        extent.add(np.array([value]))
+    assert extent.range() == ValueRange(low, high)
+
+
+def test_plain_sets_have_no_range(folder: Path) -> None:
+    for source in (folder, "digits"):
+        data = open_images(source, DataConfig(value_range=(0, 10)), seed=0)
+        assert "value_range" not in data.describe() and data.range_in_words() == []
+
+
+def test_8_bit_images_among_others_stay_as_they_are(sensor: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path, sensor, np.uint16, "png")
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(levels(open_images(tmp_path, DataConfig(), seed=0))["grey.png"], grey)
+
+
+def test_the_range_can_be_set(sensor: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path, sensor, np.float32, "tif")
+    config = load("images", ["data.value_range=[1000, 3000]", "data.image_size=[16, 16]"]).data
+    data = open_images(tmp_path, config, seed=0)
+    assert data.describe()["value_range"] == [1000, 3000] and "as set" in data.range_in_words()[0]
+    assert np.array_equal(levels(data)["15.tif"], scaled(sensor[15], 1000, 3000))
+    for wrong in ("[3, 3]", "[4, 1]", "[0, .inf]", "[.nan, 1]", "[0]"):
+        with pytest.raises(VqkitError, match="value_range"):
+            load("images", [f"data.value_range={wrong}"])
+
+
+def test_a_trained_model_brings_its_own_range(sensor: np.ndarray, tmp_path: Path) -> None:
+    """Other sets are scaled as the training set was, and refused when most of them lies elsewhere."""
+    trained = open_images("digits", DataConfig(), seed=0).normalisation
+    write(tmp_path, sensor[:10], np.uint16, "png")
+    data = open_images(tmp_path, DataConfig(), 0, trained, ValueRange(0, 4095))
+    assert np.array_equal(levels(data)["09.png"], scaled(sensor[9], 0, 4095))
+    for number, values in enumerate(sensor[:10]):
+        Image.fromarray((values.astype(np.int32) * 100 + 5000).astype(np.uint16)).save(tmp_path / f"{number:02}.png")
+    with pytest.raises(VqkitError, match="0 to 4095, ?.*|range 0 to 4095"):
+        open_images(tmp_path, DataConfig(), 0, trained, ValueRange(0, 4095))
+    # A model of 8-bit images takes the whole range of the type.
+    data = open_images(tmp_path, DataConfig(), 0, trained)
+    stored = np.asarray(Image.open(tmp_path / "03.png"))
+    assert np.array_equal(levels(data)["03.png"], scaled(stored, 0, 65535))
+
+
+def test_nan_in_one_file_is_named(sensor: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path, np.tile(sensor, (2, 1, 1)), np.float32, "tif")
+    broken = sensor[0].astype(np.float32)
+    broken[3, 3] = np.nan
+    Image.fromarray(broken).save(tmp_path / "07.tif")
+    data = open_images(tmp_path, DataConfig(), seed=0)
+    assert [bad.name for bad in data.bad] == ["07.tif"] and "NaN" in data.bad[0].reason
+    assert data.describe()["value_range"] == [0, 4095]
+
+
+def test_the_survey_of_8_bit_files_reads_headers_alone(tmp_path: Path, pictures: np.ndarray) -> None:
+    """A file whose pixels are missing passes it, and is found when files are decoded."""
+    path = tmp_path / "x.png"
+    Image.fromarray(pictures[0]).save(path)
+    path.write_bytes(path.read_bytes()[:60])
+    assert survey_file(path).headers[0].size == (32, 32)
+    bad, num_good = bad_files(tmp_path, DataConfig())
+    assert [each.name for each in bad] == ["x.png"] and num_good == 0
