@@ -214,7 +214,8 @@ def neighbour_ratio(codebook):
 def test_a_neighbourhood_orders_the_codes_and_uses_them_all():
     ratios = {}
     for radius in (0.0, 3.0):
-        config = VQConfig(codebook_size=64, code_dim=3, neighbourhood=radius, neighbourhood_steps=150, decay=0.9)
+        steps = {"neighbourhood_steps": 150} if radius else {}
+        config = VQConfig(codebook_size=64, code_dim=3, neighbourhood=radius, decay=0.9, **steps)
         quantizer = build_quantizer(config)
         for step in range(200):
             quantizer(torch.rand(1, 3, 500, generator=generator(step)), generator(step))

@@ -21,7 +21,7 @@ from vqkit.config import (
     SimVQConfig,
     VQConfig,
 )
-from vqkit.config.quantizers import _num_codebooks
+from vqkit.config.quantizers import num_codebooks
 from vqkit.model import build_quantizer
 from vqkit.model.quantizers import PADDING
 from vqkit.model.quantizers.continuous import bits_float, float_bits
@@ -78,7 +78,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name.startswith("hierarchical")])
 def test_the_bound_of_a_hierarchy_counts_what_is_built(name):
-    assert _num_codebooks(KINDS[name]) == build_quantizer(KINDS[name]).num_codebooks
+    assert num_codebooks(KINDS[name]) == build_quantizer(KINDS[name]).num_codebooks
 
 
 @pytest.fixture(params=KINDS)

@@ -8,7 +8,6 @@ from .loading import dump, from_tree, load, recipe_names, recipe_summary, recipe
 from .prior import PriorConfig, PriorNetworkConfig
 from .quantizers import (
     BSQConfig,
-    FamilyConfig,
     FSQConfig,
     GaussianCodebookConfig,
     HierarchicalConfig,
@@ -45,7 +44,6 @@ __all__ = [
     "ConvConfig",
     "DataConfig",
     "FSQConfig",
-    "FamilyConfig",
     "GaussianCodebookConfig",
     "HierarchicalConfig",
     "LFQConfig",
