@@ -89,6 +89,15 @@ def _rank_of_override(override: str) -> tuple[bool, int]:
     return not is_kind, key.count(".") if is_kind else 0
 
 
+def default_override(section: type[Section], name: str) -> str:
+    """The override that sets a field to its default, as one types it: `levels=[8, 8, 8]`."""
+    default = section.model_fields[name].default
+    if isinstance(default, Section):
+        chosen = {"kind": _kind(type(default)), **default.model_dump(mode="json", exclude_defaults=True)}
+        return f"{name}={_flow(chosen)}"
+    return f"{name}={_flow(default)}"
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -181,7 +190,10 @@ def _dump_section(section: Section, depth: int) -> str:
 
 def _scalar(data: Any) -> str:
     """One line of YAML; nothing for a section, whose lines follow."""
-    if isinstance(data, dict):
-        return ""
+    return "" if isinstance(data, dict) else _flow(data)
+
+
+def _flow(data: Any) -> str:
+    """A value as YAML writes it on one line."""
     flow = yaml.safe_dump(list(data) if isinstance(data, tuple) else data, default_flow_style=True, width=10**6)
     return flow.removesuffix("\n").removesuffix("\n...")
