@@ -197,7 +197,14 @@ class GaussianCodebookConfig(QuantizerSection):
 
 
 # Every family that quantises tokens. A new one is added here, and nowhere else in the settings.
-FamilyConfig: TypeAlias = Union[VQConfig, SimVQConfig, FSQConfig, LFQConfig, BSQConfig, GaussianCodebookConfig]
+FamilyConfig: TypeAlias = Union[
+    VQConfig,
+    SimVQConfig,
+    FSQConfig,
+    LFQConfig,
+    BSQConfig,
+    GaussianCodebookConfig,
+]
 
 
 def _check_inside(inner: QuantizerSection, composite: str, count: int, is_shared: bool) -> None:
