@@ -38,6 +38,15 @@ TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.netwo
         "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
 SIZE = (12, 16)
 STAGES = 3
+MODELS = {
+    "file": ["model.quantizer.codebook_size=64"],
+    "residual file": [
+        "model.quantizer.kind=residual",
+        f"model.quantizer.num_stages={STAGES}",
+        "model.quantizer.stage={kind: vq, codebook_size: 8}",
+        "model.quantizer.quantizer_dropout=0.25",
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -63,18 +72,16 @@ def subjects(folder: Path, seed: int) -> dict[str, Subject]:
 
     data = open_images("emoji", DataConfig(), seed)
     pictures = data.read(range(12)).permute(0, 2, 3, 1).numpy()[:, : SIZE[0], 8 : 8 + SIZE[1]].copy()
-    settings = {"emoji": ["model.quantizer.codebook_size=64"], "residual": [f"model.quantizer.num_stages={STAGES}"]}
     found = {}
-    for recipe, more in settings.items():
-        first, second = folder / recipe, folder / f"{recipe}-other"
-        vqkit_run("train", "emoji", "--recipe", recipe, "--out", str(first), *TINY, *more, f"seed={seed}")
+    for name, more in MODELS.items():
+        first, second = folder / name, folder / f"{name}-other"
+        vqkit_run("train", "emoji", "--recipe", "emoji", "--out", str(first), *TINY, *more, f"seed={seed}")
         shutil.copytree(first, second, ignore=shutil.ignore_patterns("coder.safetensors", "lossless.safetensors"))
         vqkit_run("train-coder", str(second), "emoji", "--steps", "2")
         both = vqkit.load(first), vqkit.load(second)
-        name = "file" if recipe == "emoji" else "residual file"
         found[name] = subject(*both, pictures, write_named)
         found[f"bare {name}"] = subject(*both, pictures, write_bare)
-        if recipe == "emoji":
+        if name == "file":
             found["bundle"] = subject(*both, pictures, write_blocks)
     return found
 

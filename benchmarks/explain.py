@@ -59,8 +59,17 @@ def measured_sides(config: Config, image_size: tuple[int, int], seed: int) -> tu
     return receptive_field(model, x, torch.Generator().manual_seed(seed)).extent
 
 
+# Networks and grids that no recipe has, as overrides of recipe emoji.
+VARIANTS = {
+    "conv": ["model.network.kind=conv", "losses.distortion=mse"],
+    "mlp": ["model.network.kind=mlp", "data.image_size=[28,28]", "losses.distortion=mse"],
+    "hierarchical": ["model.quantizer.kind=hierarchical"],
+    "residual": ["model.quantizer.kind=residual", "model.quantizer.stage={kind: vq, codebook_size: 8}"],
+}
+
+
 def strides(quick: bool) -> dict[str, Config]:
-    base = load("conv", [])
+    base = load("emoji", VARIANTS["conv"])
     found = {}
     for downsamplings in range(1, 4 if quick else 5):
         network = base.model.network.model_copy(update={"num_downsamplings": downsamplings, "width": 16})
@@ -72,8 +81,9 @@ def strides(quick: bool) -> dict[str, Config]:
 def main() -> None:
     arguments = options(__doc__)
     recipes = {name: load(name, []) for name in recipe_names(Config)}
+    variants = {name: load("emoji", overrides) for name, overrides in VARIANTS.items()}
     rows = {}
-    for name, config in (recipes | strides(arguments.quick)).items():
+    for name, config in (recipes | variants | strides(arguments.quick)).items():
         image_size = config.data.image_size or (28, 28)
         expected = expected_side(config, image_size)
         measured = measured_sides(config, image_size, arguments.seed)

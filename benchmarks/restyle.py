@@ -31,8 +31,9 @@ MINUTES, STEPS, QUICK_MINUTES, QUICK_STEPS = 5.0, (800, 1500), 0.1, (10, 10)
 ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
 STYLES = 4
 METHODS = "adain", "wct", "codes", "patches"
-MODEL = ["data.test=0", "coder.steps=0", "train.steps=20000", "model.quantizer.stage.codebook_size=256",
-         "model.quantizer.num_stages=4"]  # fmt: skip
+MODEL = ["data.test=0", "coder.steps=0", "train.steps=20000", "model.quantizer.kind=residual",
+         "model.quantizer.stage={kind: vq, codebook_size: 256}", "model.quantizer.num_stages=4",
+         "model.quantizer.quantizer_dropout=0.25"]  # fmt: skip
 SHOWN = 14
 
 
@@ -77,7 +78,7 @@ def learn(folder: Path, artists: _artists.Artists, seed: int, quick: bool):
         vqkit.train(
             str(folder / "train.npy"),
             folder / "model",
-            "residual",
+            "emoji",
             [*MODEL, f"train.max_minutes={minutes}", f"seed={seed}"],
         )
     artifact = vqkit.load(folder / "model")

@@ -1,8 +1,10 @@
-"""Write src/vqkit/recipes/*.yaml: every recipe complete, commented with the descriptions in config.py.
+"""Write src/vqkit/recipes/*.yaml: every recipe complete, commented with the descriptions in vqkit.config.
 
     python scripts/make_recipes.py
 
-A recipe is a summary line and what it sets beside the defaults; a test checks that the files are up to date.
+A recipe is a job that a user has: a summary line, and what it sets beside the defaults. A variant
+that a few overrides reach (another quantizer, another network) is no recipe: `vqkit recipes
+--quantizers` lists those. A test checks that the files are up to date.
 """
 
 from __future__ import annotations
@@ -12,27 +14,18 @@ from pathlib import Path
 from vqkit import config
 from vqkit.config import (
     AugmentConfig,
-    BSQConfig,
     CoderConfig,
     Config,
-    ConvConfig,
     DataConfig,
-    FSQConfig,
     GaussianCodebookConfig,
-    HierarchicalConfig,
-    LFQConfig,
     LossConfig,
-    MLPConfig,
     ModelConfig,
     NoiseConfig,
     NoneConfig,
     PatchConfig,
     PriorConfig,
     PriorNetworkConfig,
-    ProductConfig,
-    QuantizerConfig,
     ResidualConfig,
-    SimVQConfig,
     TrainConfig,
     TransformConfig,
     VQConfig,
@@ -64,19 +57,10 @@ CODES = VQConfig(decay=0.98, revive_threshold=0.1)
 
 RECIPES: dict[str, tuple[str, Config]] = {
     "images": (
-        "a folder of pictures at 64x64, vq codes: the default for your own files",
+        "a folder of images at 64x64, vq codes: the default for your own files",
         Config(
             data=IMAGES,
             model=ModelConfig(network=PatchConfig(), quantizer=CODES.model_copy(update={"codebook_size": 1024})),
-            losses=SHARP,
-            train=TUNED.model_copy(update={"max_minutes": 20.0}),
-        ),
-    ),
-    "images-fsq": (
-        "a folder of pictures at 64x64, finite scalar quantisation: nothing that can collapse",
-        Config(
-            data=IMAGES,
-            model=ModelConfig(network=PatchConfig(), quantizer=FSQConfig(levels=(8, 5, 5, 5))),
             losses=SHARP,
             train=TUNED.model_copy(update={"max_minutes": 20.0}),
         ),
@@ -115,7 +99,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
         ),
     ),
     "denoise": (
-        "noisy pictures in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, 32x32",
+        "noisy images in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, 32x32",
         Config(
             data=SMALL.model_copy(update={"fit": "patches", "noise": NoiseConfig(sigma=75.0)}),
             model=ModelConfig(
@@ -130,16 +114,8 @@ RECIPES: dict[str, tuple[str, Config]] = {
             train=TUNED.model_copy(update={"steps": 6000, "max_minutes": 15.0, "batch_size": 32}),
         ),
     ),
-    "conv": (
-        "the strided network of the VQ-VAE paper with an EMA codebook, 32x32",
-        Config(data=SMALL, model=ModelConfig(network=ConvConfig(), quantizer=VQConfig(code_dim=64)), train=SHORT),
-    ),
-    "autoencoder": (
-        "a plain autoencoder without a bottleneck: the upper bound for every quantizer, 32x32",
-        Config(data=SMALL, model=ModelConfig(quantizer=NoneConfig()), train=SHORT),
-    ),
     "likelihood": (
-        "vq codes that say how probable every pixel is: lossless bits of grey 28x28 images, or of yours",
+        "vq codes with a probability for every pixel: lossless bits of grey 28x28 images, or of yours",
         Config(
             model=ModelConfig(network=DEEP, quantizer=CODES),
             losses=MIXTURE,
@@ -155,17 +131,8 @@ RECIPES: dict[str, tuple[str, Config]] = {
             train=NATS.model_copy(update={"steps": 4000}),
         ),
     ),
-    "beta-vae": (
-        "a VAE with one scale for all pixels and KL weighed four times: fewer, more independent latents, 32x32",
-        Config(
-            data=SMALL,
-            model=ModelConfig(quantizer=NoneConfig(code_dim=16), variational=True),
-            losses=LossConfig(distortion="logistic", kl=4.0),
-            train=SHORT,
-        ),
-    ),
     "variational": (
-        "z sampled from a mean and a variance, mapped to N(0, 1), then cut by a codebook made for N(0, 1), 32x32",
+        "latents sampled, mapped to N(0, 1) and quantised by a codebook made for N(0, 1), 32x32",
         Config(
             data=SMALL,
             model=ModelConfig(
@@ -182,86 +149,9 @@ RECIPES: dict[str, tuple[str, Config]] = {
             train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 6.0, "validate_every": 250}),
         ),
     ),
-    # One position holds the whole image. A single code for it would be 9 bits, so its 128 channels are cut into 16
-    # groups of 8 with 256 codes each: 128 bits an image.
-    "variational-mlp": (
-        "the same fully connected: 784-512-100 (mean and variance), map to 128, 16 codes, 512, 784; 28x28 grey",
-        Config(
-            data=DataConfig(image_size=(28, 28), channels=1),
-            model=ModelConfig(
-                network=MLPConfig(widths=(512,), grid=(1, 1)),
-                quantizer=ProductConfig(
-                    num_groups=16, group=CODES.model_copy(update={"codebook_size": 256, "code_dim": 8})
-                ),
-                variational=True,
-                transform=TransformConfig(kind="mlp", latent_dim=100, width=128),
-            ),
-            losses=LossConfig(
-                kl=WeightConfig(peak=0.01, schedule="warmup"),
-                transform=WeightConfig(peak=0.01, schedule="warmup", share=0.1),
-            ),
-            train=SHORT,
-        ),
-    ),
-    "mlp": (
-        "fully connected networks on flattened images, as in the classic tutorials, vq codes, 28x28 grey",
-        Config(
-            data=DataConfig(image_size=(28, 28), channels=1),
-            model=ModelConfig(network=MLPConfig(), quantizer=VQConfig()),
-            train=SHORT,
-        ),
-    ),
 }
 
-# One for every other family, in the network and trainer of the demo; 576 bits an image unless they say otherwise.
-THIRD = VQConfig(codebook_size=8)
-FAMILIES: dict[str, tuple[str, QuantizerConfig]] = {
-    "rotation": (
-        "vq codes with gradients that turn with their code (rotation trick), 32x32",
-        VQConfig(estimator="rotation"),
-    ),
-    "gumbel": (
-        "vq codes drawn with Gumbel noise that cools down while training, 32x32",
-        VQConfig(estimator="gumbel"),
-    ),
-    "topological": (
-        "vq codes on a map whose neighbours look alike (Kohonen), 32x32",
-        VQConfig(neighbourhood=4.0),
-    ),
-    "simvq": ("a frozen codebook behind a learned linear map, 32x32", SimVQConfig()),
-    "lfq": ("lookup-free quantisation: the signs of nine channels, 32x32", LFQConfig()),
-    "bsq": ("binary spherical quantisation: signs on a sphere, 32x32", BSQConfig()),
-    "gaussian-codebook": (
-        "a codebook made from N(0, 1) in bins of equal probability, latents pulled there: codes near uniform, 32x32",
-        GaussianCodebookConfig(),
-    ),
-    "residual": (
-        "three quantizers in a row, 3 bits each; fewer of them decode too, 32x32",
-        ResidualConfig(num_stages=3, stage=THIRD, quantizer_dropout=0.25),
-    ),
-    "product": (
-        "channels in three groups of 3 bits, 32x32",
-        ProductConfig(num_groups=3, group=THIRD.model_copy(update={"code_dim": 6})),
-    ),
-    "hierarchical": (
-        "two grids, 4x4 of 16 codes over 8x8 of 256, 32x32",
-        HierarchicalConfig(top=VQConfig(codebook_size=16), bottom=VQConfig(codebook_size=256)),
-    ),
-}
-for _name, (_summary, _quantizer) in FAMILIES.items():
-    _pull = {"transform": WeightConfig(peak=1.0)} if _name == "gaussian-codebook" else {}
-    RECIPES[_name] = (
-        _summary,
-        Config(
-            data=SMALL,
-            model=ModelConfig(quantizer=_quantizer),
-            losses=SHARP.model_copy(update=_pull),
-            train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 4.0, "validate_every": 250}),
-        ),
-    )
-
-
-# Of priors; what they were chosen by is in docs/experiments.md.
+# What the settings of priors were chosen by is in docs/experiments.md.
 PRIOR_TRAIN = TrainConfig(
     optimizer="muon",
     steps=20000,
@@ -277,7 +167,7 @@ PRIOR_TRAIN = TrainConfig(
 )
 PRIORS: dict[str, tuple[str, PriorConfig]] = {
     "prior": (
-        "a prior over the codes of your own files, told captions or classes where there are any: the default",
+        "a prior over the codes of your own files, conditioned on captions or classes if there are any: the default",
         PriorConfig(train=PRIOR_TRAIN),
     ),
     "fashion-mnist": (
@@ -309,8 +199,14 @@ def prior_text(name: str) -> str:
     return f"# {summary}\n{config.dump(settings)}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    for old in FOLDER.rglob("*.yaml"):
+        old.unlink()
     for recipe in RECIPES:
         (FOLDER / f"{recipe}.yaml").write_text(text(recipe), encoding="utf-8")
     for recipe in PRIORS:
         (FOLDER / "prior" / f"{recipe}.yaml").write_text(prior_text(recipe), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,14 @@ TINY = [
 ]
 """overrides that make the emoji recipe a matter of seconds"""
 
+RESIDUAL = [
+    "model.quantizer.kind=residual",
+    "model.quantizer.num_stages=3",
+    "model.quantizer.stage={kind: vq, codebook_size: 8}",
+    "model.quantizer.quantizer_dropout=0.25",
+]
+"""overrides that give the emoji recipe three stages of 3 bits"""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_per_test_process() -> None:

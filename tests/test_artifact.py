@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import vqkit
 from tests.apps.test_denoise import untrained
+from tests.conftest import RESIDUAL
 from vqkit import cli
 from vqkit.errors import VqkitError
 
@@ -231,8 +232,7 @@ def test_figures_of_a_wrong_form_are_one_sentence(copy, capsys):
 
 
 def test_codes_are_checked_against_their_own_codebook_and_stages_may_be_left_out(tmp_path):
-    settings = ["model.quantizer.stage={kind: vq, codebook_size: 8}", "train.steps=5", "train.batch_size=16"]
-    artifact = vqkit.train("emoji", tmp_path / "run", "residual", settings)
+    artifact = vqkit.train("emoji", tmp_path / "run", "emoji", [*RESIDUAL, "train.steps=5", "train.batch_size=16"])
     codes = artifact.encode(np.zeros((1, 32, 32, 3), np.uint8))
     shorter = codes.clone()
     shorter[:, 1:] = -1

@@ -28,7 +28,9 @@ def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
 
 
 def test_dump_is_read_back_unchanged(tmp_path):
-    settings = config.load("images-fsq", ["train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"])
+    settings = config.load(
+        "images", ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"]
+    )
     file = tmp_path / "mine.yaml"
     file.write_text(config.dump(settings))
     assert config.load(file) == settings

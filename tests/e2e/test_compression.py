@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import vqkit
-from tests.conftest import TINY
+from tests.conftest import RESIDUAL, TINY
 from vqkit import cli
 from vqkit.apps.compress import MAX_STEM, _coded, compress, decode, decompress
 from vqkit.coding import (
@@ -44,7 +44,7 @@ def pictures(tmp_path_factory, emoji):
 def residual(tmp_path_factory):
     folder = tmp_path_factory.mktemp("residual") / "model"
     tiny = [word for word in TINY if "quantizer" not in word]
-    return vqkit.train("emoji", folder, "residual", [*tiny, "train.steps=10", "coder.steps=5"])
+    return vqkit.train("emoji", folder, "emoji", [*RESIDUAL, *tiny, "train.steps=10", "coder.steps=5"])
 
 
 def test_a_file_gives_the_codes_that_the_model_makes(artifact, pictures):

@@ -268,10 +268,17 @@ def test_sixteen_thousand_codes_make_a_page_that_opens_and_scrolls(browser, arti
     browser.wait_for(f"document.querySelectorAll('.card').length > {first}")
 
 
-@pytest.mark.parametrize("kind", ["residual", "hierarchical", "topological"])
-def test_pages_without_labels_and_with_several_codebooks_open(kind, browser, emoji, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "quantizer"),
+    [
+        ("residual", "{kind: residual, num_stages: 3, stage: {kind: vq, codebook_size: 8}}"),
+        ("hierarchical", "{kind: hierarchical, top: {kind: vq, codebook_size: 16}, bottom: {kind: vq}}"),
+        ("topological", "{kind: vq, neighbourhood: 4}"),
+    ],
+)
+def test_pages_without_labels_and_with_several_codebooks_open(kind, quantizer, browser, emoji, tmp_path):
     torch.manual_seed(0)
-    config = load(kind, ["model.network.width=16", "losses.distortion=mse"])
+    config = load("emoji", [f"model.quantizer={quantizer}", "model.network.width=16", "losses.distortion=mse"])
     model = Autoencoder(config.model, (3, 32, 32), config.losses, [0.3] * 3, [0.5] * 3).eval()
     data = {"channels": 3, "size": [32, 32], "normalisation": {"mean": [0.5] * 3, "std": [0.3] * 3}, "name": "emoji"}
     bare = ImageData.__new__(ImageData)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, VQConfig
+from vqkit.config.quantizers import FAMILIES
 from vqkit.model import build_quantizer
 from vqkit.model.quantizers import estimators
 from vqkit.model.quantizers.hierarchical import fold, unfold
@@ -78,6 +79,20 @@ def test_gumbel_draws_codes_with_the_probabilities_of_the_softmax():
     torch.testing.assert_close(torch.bincount(codes, minlength=3) / 60000, expected, rtol=0, atol=0.01)
 
 
+def test_gumbel_is_the_same_far_from_the_origin():
+    codebook = torch.randint(-64, 65, (40, 3), generator=generator(1)) / 64
+    tokens = torch.randint(-64, 65, (500, 3), generator=generator(2)) / 64
+    found = []
+    for shift in (0.0, 1024.0):
+        moved = (tokens + shift).requires_grad_()
+        values, codes = estimators.gumbel(moved, codebook + shift, 0.1, generator(3))
+        (values * normal(500, 3, seed=4)).sum().backward()
+        assert torch.equal(values, (codebook + shift)[codes])
+        found.append((codes, moved.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-4)
+
+
 def test_gumbel_cools_down_and_is_the_nearest_code_in_eval():
     config = VQConfig(codebook_size=16, code_dim=3, estimator="gumbel", temperature=2.0, final_temperature=0.02,
                       temperature_steps=10)  # fmt: skip
@@ -101,6 +116,44 @@ def test_the_gradient_through_all_stages_is_that_through_one(stage):
     arriving = normal(40, 3, seed=1)
     (quantizer.quantize(tokens, generator()).values * arriving).sum().backward()
     torch.testing.assert_close(tokens.grad, arriving)
+
+
+ESTIMATORS = [
+    VQConfig(codebook_size=16, code_dim=3, estimator=name) for name in ("straight_through", "rotation", "gumbel")
+]
+STAGES = [*ESTIMATORS, *(section() for section in FAMILIES)]
+
+
+def one_step(config, latents):
+    """Result of a training step, gradient of the latents with some weights, and the state after it."""
+    torch.manual_seed(0)
+    quantizer = build_quantizer(config)
+    latents = latents.clone().requires_grad_()
+    result = quantizer(latents, generator())
+    (result.quantized * normal(*latents.shape, seed=5)).sum().backward()
+    return result, latents.grad, list(quantizer.state_dict().values())
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.kind}-{getattr(stage, 'estimator', '')}")
+def test_a_row_of_one_stage_and_a_product_of_one_group_are_what_is_inside(stage):
+    latents = normal(2, build_quantizer(stage).latent_dim, 30)
+    expected, gradient, _ = one_step(stage, latents)
+    for composite in (ResidualConfig(num_stages=1, stage=stage), ProductConfig(num_groups=1, group=stage)):
+        result, found, _ = one_step(composite, latents)
+        assert torch.equal(result.codes, expected.codes)
+        torch.testing.assert_close(result.quantized, expected.quantized)
+        torch.testing.assert_close(found, gradient)
+        assert {name: float(term.detach()) for name, term in result.terms.items()} == pytest.approx(
+            {name: float(term.detach()) for name, term in expected.terms.items()}
+        )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_estimator_of_a_stage_decides_how_gradients_pass_the_row(count):
+    latents = normal(2, 3, 30)
+    gradients = [one_step(ResidualConfig(num_stages=count, stage=stage), latents)[1] for stage in ESTIMATORS]
+    for left, right in ((0, 1), (0, 2), (1, 2)):
+        assert float((gradients[left] - gradients[right]).abs().max()) > 0.01
 
 
 def test_residual_stages_by_hand():
@@ -214,7 +267,8 @@ def neighbour_ratio(codebook):
 def test_a_neighbourhood_orders_the_codes_and_uses_them_all():
     ratios = {}
     for radius in (0.0, 3.0):
-        config = VQConfig(codebook_size=64, code_dim=3, neighbourhood=radius, neighbourhood_steps=150, decay=0.9)
+        steps = {"neighbourhood_steps": 150} if radius else {}
+        config = VQConfig(codebook_size=64, code_dim=3, neighbourhood=radius, decay=0.9, **steps)
         quantizer = build_quantizer(config)
         for step in range(200):
             quantizer(torch.rand(1, 3, 500, generator=generator(step)), generator(step))

@@ -21,7 +21,7 @@ from vqkit.config import (
     SimVQConfig,
     VQConfig,
 )
-from vqkit.config.quantizers import _num_codebooks
+from vqkit.config.quantizers import FAMILIES, num_codebooks
 from vqkit.model import build_quantizer
 from vqkit.model.quantizers import PADDING
 from vqkit.model.quantizers.continuous import bits_float, float_bits
@@ -76,15 +76,34 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith("hierarchical")])
+def every_family() -> dict:
+    """Every family that there is, alone and in every composite: a new one is found without a line here."""
+    found = {}
+    for section in FAMILIES:
+        fields = section.model_fields
+        family = section(codebook_size=32) if section in (VQConfig, SimVQConfig) else section()
+        name = f"any-{fields['kind'].default}"
+        found[name] = family
+        found[f"{name}-projected"] = section(**{**family.model_dump(exclude_defaults=True), "latent_dim": 10})
+        found[f"residual-{name}"] = ResidualConfig(num_stages=2, stage=family)
+        found[f"product-{name}"] = ProductConfig(num_groups=2, group=family)
+        found[f"hierarchical-{name}"] = HierarchicalConfig(top=family, bottom=family, latent_dim=6)
+    return found
+
+
+# What the contract is tested over.
+ALL = KINDS | every_family()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("hierarchical")])
 def test_the_bound_of_a_hierarchy_counts_what_is_built(name):
-    assert _num_codebooks(KINDS[name]) == build_quantizer(KINDS[name]).num_codebooks
+    assert num_codebooks(ALL[name]) == build_quantizer(ALL[name]).num_codebooks
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL)
 def quantizer(request):
     torch.manual_seed(0)
-    return build_quantizer(KINDS[request.param])
+    return build_quantizer(ALL[request.param])
 
 
 def latents_for(quantizer, batch=3, grid=(4, 5), seed=1):
@@ -97,9 +116,9 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("grid", [(7,), (4, 5), (2, 3, 4), (1, 1)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_shapes_and_ranges_at_any_number_of_dimensions(kind, grid):
-    quantizer = build_quantizer(at_dimensions(KINDS[kind], len(grid)))
+    quantizer = build_quantizer(at_dimensions(ALL[kind], len(grid)))
     latents = latents_for(quantizer, grid=grid)
     result = quantizer(latents, generator())
     assert result.quantized.shape == latents.shape
@@ -166,29 +185,100 @@ def test_every_learnable_value_gets_a_gradient(quantizer):
 
 
 def padding_mask(quantizer, latents):
-    """The first image loses its last column of cells, the second all but its first cell."""
+    """The first image loses its last cells along the last dimension, the second all but its first cell."""
     size = quantizer.grid_multiple
     mask = torch.ones(latents.shape[0], *latents.shape[2:], dtype=torch.bool)
-    mask[0, :, -size:] = False
+    mask[0, ..., -size:] = False
     mask[1] = False
-    mask[1, :size, :size] = True
+    mask[(1, *(slice(size) for _ in latents.shape[2:]))] = True
     return mask
 
 
-def test_padding_has_no_part_in_anything(quantizer):
-    """The same real positions with other values in the padding: same codes, terms, values and statistics."""
+def with_gradients(quantizer, latents, mask):
+    """One training step: its result, and the gradients of the latents and of every parameter."""
+    latents = latents.clone().requires_grad_()
+    result = quantizer(latents, generator(), mask)
+    (result.quantized.square().sum() + result.loss).backward()
+    return result, [latents.grad, *(parameter.grad for parameter in quantizer.parameters())]
+
+
+@pytest.mark.parametrize("grid", [(6,), (4, 5), (2, 2, 3)], ids=["1-D", "2-D", "3-D"])
+@pytest.mark.parametrize("kind", ALL)
+def test_padding_has_no_part_in_anything_whatever_it_holds(kind, grid):
+    """The same real positions, with NaN, infinity and numbers beside them: everything else is the same."""
+    torch.manual_seed(0)
+    quantizer = build_quantizer(at_dimensions(ALL[kind], len(grid)))
     twin = copy.deepcopy(quantizer)
-    latents, noise = latents_for(quantizer), latents_for(quantizer, seed=8)
+    latents, other = (latents_for(quantizer, grid=grid, seed=seed) for seed in (1, 8))
     mask = padding_mask(quantizer, latents)
-    other = torch.where(mask[:, None], latents, 100 * noise)
-    first, second = quantizer(latents, generator(), mask), twin(other, generator(), mask)
+    other[:, 0] = math.nan
+    other[:, 1:2] = math.inf
+    first, gradients = with_gradients(quantizer, latents, mask)
+    second, others = with_gradients(twin, torch.where(mask[:, None], latents, other), mask)
     assert torch.equal(first.codes, second.codes) and torch.equal(first.quantized, second.quantized)
     assert torch.equal(first.loss, second.loss)
+    for left, right in zip(gradients, others, strict=True):
+        assert (left is None and right is None) or (torch.equal(left, right) and bool(left.isfinite().all()))
     for name, value in quantizer.state_dict().items():
         assert torch.equal(value, twin.state_dict()[name]), name
     assert not first.quantized.detach().movedim(1, -1)[~mask].any()
+    assert not others[0].movedim(1, -1)[~mask].any()
+    expected = quantizer.eval().encode(latents, mask)
+    assert torch.equal(quantizer.encode(torch.where(mask[:, None], latents, other), mask), expected)
     if quantizer.grid_multiple == 1:
         assert bool(((first.codes == PADDING).all(1) == ~mask).all())
+
+
+def tails(config) -> list[bool]:
+    """Where among the codes of a position a single -1 leaves out the last stage of a residual row."""
+    match config.kind:
+        case "residual":
+            return [False] * (config.num_stages - 1) + [config.num_stages > 1]
+        case "product":
+            return tails(config.group) * config.num_groups
+    return [False] * build_quantizer(config).num_codebooks
+
+
+def may_be_missing(config) -> list[bool]:
+    """Where a code may be -1 beside real ones; a position with a single code becomes padding by it."""
+    if config.kind == "hierarchical":
+        top = may_be_missing(config.top)
+        positions = build_quantizer(config).grid_multiple ** config.grid_dims
+        bottom = [flag for flag in may_be_missing(config.bottom) for _ in range(positions)]
+        return ([False] if len(top) == 1 else top) + bottom
+    flags = tails(config)
+    return [True] if len(flags) == 1 else flags
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_codes_that_stand_for_nothing_are_refused(kind):
+    quantizer = build_quantizer(ALL[kind]).eval()
+    codes = quantizer.encode(latents_for(quantizer, batch=1, grid=(2, 2)))
+    for place, may_be in enumerate(may_be_missing(ALL[kind])):
+        for value in (-1, -2, quantizer.codebook_sizes[place]):
+            wrong = codes.clone()
+            wrong[0, place, 0, 1] = value
+            if value == -1 and may_be:
+                assert bool(quantizer.decode(wrong).isfinite().all())
+                continue
+            with pytest.raises(ValueError, match=f"codebook {place}|codebook|coarse code of -1"):
+                quantizer.decode(wrong)
+    with pytest.raises(ValueError, match="codes must be \\(B"):
+        quantizer.decode(torch.cat([codes, codes], 1))
+    with pytest.raises(ValueError, match="whole numbers"):
+        quantizer.decode(codes.float())
+
+
+def test_a_position_of_padding_decodes_to_zeros_and_no_other_changes(quantizer):
+    quantizer.eval()
+    codes = quantizer.encode(latents_for(quantizer, batch=2, grid=(2, 2)))
+    padded = codes.clone()
+    padded[1, :, 0, 1] = PADDING
+    whole, part = quantizer.decode(codes), quantizer.decode(padded)
+    size = quantizer.grid_multiple
+    gone = torch.zeros_like(whole, dtype=torch.bool)
+    gone[1, :, :size, size : 2 * size] = True
+    assert torch.equal(part, whole.where(~gone, 0.0)) and bool(whole[gone].any())
 
 
 def test_padding_survives_the_codes(quantizer):
@@ -217,9 +307,9 @@ def test_wrong_width_is_named(quantizer):
         quantizer(torch.zeros(2, quantizer.latent_dim + 1, 4))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_state_dict_round_trip(kind):
-    trained, twin = build_quantizer(KINDS[kind]), build_quantizer(KINDS[kind])
+    trained, twin = build_quantizer(ALL[kind]), build_quantizer(ALL[kind])
     trained(latents_for(trained), generator())
     twin.load_state_dict(trained.state_dict())
     latents = latents_for(trained, seed=5)
@@ -308,6 +398,27 @@ def test_dead_codes_are_revived_with_their_averages_and_stay_alive():
     assert float(quantizer.codebook.abs().max()) < 10
     assert float(quantizer.ema_count.min()) > 0.1 * 400 / 16
     assert len(quantizer.eval().encode(latents_for_tokens(400, 2, 9)).unique()) == 16
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"distance": "cosine"}, {"rate": 0.1}, {"neighbourhood": 0.5, "neighbourhood_steps": 1}]
+)
+def test_codes_without_tokens_stay_where_they_are(more):
+    """All tokens lie by code 0. On a map its neighbours follow it there, one by one, but not yet the far corner."""
+    is_map = "neighbourhood" in more
+    size, threshold = (400, {}) if is_map else (64, {"revive_threshold": 0.0})
+    quantizer = build_quantizer(VQConfig(codebook_size=size, code_dim=2, decay=0.9, **threshold, **more))
+    quantizer(latents_for_tokens(1000, 2, 0), generator())
+    angles = torch.linspace(0, 3, size)
+    codes = torch.stack([angles.cos(), angles.sin()], 1)
+    with torch.no_grad():
+        quantizer.codebook.copy_(codes)
+        quantizer.ema_sum.copy_(codes * quantizer.ema_count[:, None])
+    for seed in range(200):
+        quantizer(0.01 * latents_for_tokens(20, 2, seed) + codes[0][None, :, None], generator(seed))
+    assert float(quantizer.ema_count[-1]) < 1e-7
+    away = slice(size - 1 if is_map else 8, size)
+    torch.testing.assert_close(quantizer.codebook[away], codes[away], rtol=1e-4, atol=1e-4)
 
 
 def test_a_rate_weighs_bits_against_distance():

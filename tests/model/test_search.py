@@ -11,7 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vqkit.config import ResidualConfig, VQConfig
+from vqkit.model import build_quantizer
+from vqkit.model.quantizers.base import squared_distances
 from vqkit.model.quantizers.search import SCORES_PER_CHUNK, kmeans, nearest
+
+from ..benchmarks import benchmark
+
+correctness = benchmark("correctness")
 
 
 def generator(seed=0):
@@ -89,3 +96,53 @@ def test_kmeans_finds_separated_clusters():
     tokens = centres.repeat(50, 1) + 0.1 * torch.randn(200, 2, generator=generator(3))
     found = kmeans(tokens, 4, 20, generator(1))
     assert torch.cdist(centres, found).min(1).values.max() < 0.1
+
+
+# ------------------------------------------------------------------------------------------------ far from the origin
+
+
+@pytest.mark.parametrize("case", list(correctness.search_cases(seed=1, quick=True)), ids=lambda case: case[0])
+def test_nearest_is_brute_force_in_float64_far_from_the_origin_too(case):
+    assert correctness.wrong_codes(*case[1:]) == 0
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.2, 100.0, 1e4])
+def test_squared_distances_are_those_of_float64(mean):
+    tokens, values = (mean + 0.1 * torch.randn(count, 8, generator=generator(count)) for count in (200, 30))
+    expected = (tokens.double()[:, None] - values.double()).square().sum(2)
+    size = (values.double() - mean).square().sum(1).max() + (tokens.double() - mean).square().sum(1).max()
+    assert float((squared_distances(tokens, values) - expected).abs().max()) < 1e-6 * float(size)
+
+
+def grid_tokens(count, scale, seed):
+    """Normal tokens (count, 3), on a grid that float32 holds exactly at 1024 as well."""
+    return (scale * torch.randn(count, 3, generator=generator(seed)) * 2048).round() / 2048
+
+
+def test_kmeans_far_from_the_origin_is_kmeans():
+    tokens = grid_tokens(5000, 0.1, 3)
+    found = kmeans(tokens, 20, 10, generator(1))
+    torch.testing.assert_close(kmeans(tokens + 1024, 20, 10, generator(1)) - 1024, found, rtol=0, atol=1e-3)
+
+
+FAMILIES = {
+    "ema": VQConfig(codebook_size=16, code_dim=3),
+    "gradient": VQConfig(codebook_size=16, code_dim=3, update="gradient"),
+    "rate": VQConfig(codebook_size=16, code_dim=3, rate=0.1),
+    "map": VQConfig(codebook_size=16, code_dim=3, neighbourhood=2.0, neighbourhood_steps=5),
+    "residual": ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=16, code_dim=3)),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_codebooks_follow_tokens_wherever_they_are(kind):
+    """Trained on tokens with a mean of 1024 and a deviation of 0.1, codes tell them apart as they do at the origin."""
+    codes = []
+    for shift in (0.0, 1024.0):
+        torch.manual_seed(0)
+        quantizer = build_quantizer(FAMILIES[kind])
+        for step in range(10):
+            quantizer((shift + grid_tokens(400, 0.1, step)).t()[None], generator(step))
+        codes.append(quantizer.eval().encode((shift + grid_tokens(2000, 0.1, 99)).t()[None])[:, :1])
+    assert float((codes[0] == codes[1]).float().mean()) > 0.95
+    assert len(codes[1].unique()) >= 14

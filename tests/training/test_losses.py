@@ -66,7 +66,7 @@ def test_a_weight_is_a_number_or_a_mapping_and_is_written_as_it_was_read(tmp_pat
 
 
 def test_part_of_a_weight_can_be_overridden():
-    settings = config.load("beta-vae", ["losses.kl.schedule=warmup"])
+    settings = config.load("vae", ["losses.kl=4", "losses.kl.schedule=warmup"])
     assert settings.losses.kl == WeightConfig(peak=4.0, schedule="warmup")
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import vqkit
 from vqkit import config
 from vqkit.config import TrainConfig
+from vqkit.config.quantizers import QUANTIZERS
 from vqkit.errors import TrainingDiverged, VqkitError
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from vqkit.training.health import check_finite
@@ -43,9 +44,16 @@ def test_schedule_by_hand():
     assert 0 < schedule(0.0, 0.1, 0.01) < 0.01
 
 
-@pytest.mark.parametrize("recipe", config.recipe_names())
-def test_every_recipe_takes_two_steps_and_leaves_an_artifact(recipe, tmp_path):
-    overrides = ["train.steps=2", "train.batch_size=4", "data.channels=3", "data.image_size=[16,16]"]
+KINDS = [f"model.quantizer.kind={section.model_fields['kind'].default}" for section in QUANTIZERS]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variant"),
+    [(name, "seed=0") for name in config.recipe_names()]
+    + [("emoji", kind) for kind in [*KINDS, "model.network.kind=conv", "model.network.kind=mlp"]],
+)
+def test_every_recipe_and_quantizer_takes_two_steps_and_leaves_an_artifact(recipe, variant, tmp_path):
+    overrides = [variant, "train.steps=2", "train.batch_size=4", "data.channels=3", "data.image_size=[16,16]"]
     artifact = vqkit.train("emoji", tmp_path / "run", recipe, overrides)
     assert artifact.metrics["step"] == 2 and math.isfinite(artifact.metrics["psnr"])
     assert vqkit.load(tmp_path / "run").content_id == artifact.content_id

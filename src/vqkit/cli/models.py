@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,20 @@ def _names_in_files(model: Model) -> str:
 
 def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe, to save and change; prior/NAME too")
+    parser.add_argument(
+        "--quantizers",
+        action="store_true",
+        help="list the quantizers, which every recipe can be given, and their settings",
+    )
 
 
 def _recipes(options: argparse.Namespace) -> int:
     from ..config.loading import recipe_names, recipe_summary, recipe_text
     from ..settings import Config, PriorConfig
 
+    if options.quantizers:
+        say(_quantizers(), end="")
+        return 0
     if options.name:
         is_prior = options.name.startswith("prior/")
         say(recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config), end="")
@@ -145,7 +154,32 @@ def _recipes(options: argparse.Namespace) -> int:
             say(f"{prefix + name:<20} {recipe_summary(name, root)}")
     say("\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe mine.yaml")
     say("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/")
+    say("'vqkit recipes --quantizers' lists the other quantizers that any of them can have")
     return 0
+
+
+def _quantizers() -> str:
+    """Every quantizer: its kind, what it is, the override to type, its settings with their defaults."""
+    from ..config import default_override
+    from ..config.quantizers import QUANTIZERS
+
+    lines = []
+    for section in QUANTIZERS:
+        fields = dict(section.model_fields)
+        kind = fields.pop("kind").default
+        summary = " ".join((section.__doc__ or "").split())
+        lines.append(f"{kind}: {summary}")
+        lines.append(f"  model.quantizer.kind={kind}")
+        for name, field in fields.items():
+            about = " ".join((field.description or "").split())
+            text = f"{default_override(section, name):<29} {about}"
+            lines += textwrap.wrap(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 34)
+        lines.append("")
+    lines.append("Type settings behind model.quantizer., for any recipe:")
+    lines.append("  vqkit train DATA --out DIR model.quantizer.kind=fsq model.quantizer.levels=[8,5,5]")
+    lines.append("A new kind starts from these defaults. Settings of a quantizer inside of another need its kind:")
+    lines.append("  model.quantizer.kind=residual model.quantizer.stage.kind=vq model.quantizer.stage.codebook_size=64")
+    return "\n".join(lines) + "\n"
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,10 @@ A recipe is a complete YAML file; `load` merges `key.subkey=value` overrides int
 writes it back with every field's description as a comment. Only the errors are imported from outside.
 """
 
-from .loading import dump, from_tree, load, recipe_names, recipe_summary, recipe_text
+from .loading import default_override, dump, from_tree, load, recipe_names, recipe_summary, recipe_text
 from .prior import PriorNetworkConfig
 from .quantizers import (
     BSQConfig,
-    FamilyConfig,
     FSQConfig,
     GaussianCodebookConfig,
     HierarchicalConfig,
@@ -34,7 +33,6 @@ __all__ = [
     "CoderConfig",
     "DataSection",
     "FSQConfig",
-    "FamilyConfig",
     "GaussianCodebookConfig",
     "HierarchicalConfig",
     "LFQConfig",
@@ -49,6 +47,7 @@ __all__ = [
     "TransformConfig",
     "VQConfig",
     "WeightConfig",
+    "default_override",
     "dump",
     "from_tree",
     "load",

@@ -51,7 +51,9 @@ def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> Roo
     """Settings from a recipe name or a YAML file and overrides written `train.lr=1e-3`.
 
     root: settings.Config for an autoencoder, settings.PriorConfig for a prior.
-    An override of a section's `kind` starts that section afresh from the defaults of the new kind.
+
+    An override of a section's `kind` starts that section again from the defaults of the new kind. Such
+    overrides come first, the outer before the inner, so that their order does not matter.
     Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what is allowed).
     """
     is_file = str(recipe).endswith((".yaml", ".yml"))
@@ -64,7 +66,7 @@ def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> Roo
         raise VqkitError(
             f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not {type(tree).__name__}"
         )
-    for override in sorted(overrides, key=lambda text: ".kind=" not in text):  # a kind first: it resets its section
+    for override in sorted(overrides, key=_rank_of_override):
         _apply_override(tree, override)
     return from_tree(tree, f"recipe {recipe}", root)
 
@@ -91,6 +93,22 @@ def dump(config: Section) -> str:
     return _dump_section(config, 0)
 
 
+def _rank_of_override(override: str) -> tuple[bool, int]:
+    """Kinds before all else, as each resets its section, and the kind of a section before those inside."""
+    key = override.partition("=")[0]
+    is_kind = key.endswith(".kind")
+    return not is_kind, key.count(".") if is_kind else 0
+
+
+def default_override(section: type[Section], name: str) -> str:
+    """The override that sets a field to its default, as one types it: `levels=[8, 8, 8]`."""
+    default = section.model_fields[name].default
+    if isinstance(default, Section):
+        chosen = {"kind": _kind(type(default)), **default.model_dump(mode="json", exclude_defaults=True)}
+        return f"{name}={_flow(chosen)}"
+    return f"{name}={_flow(default)}"
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -112,21 +130,29 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _sections(root: type[Section]) -> dict[str, type[Section]]:
-    """Dotted path -> class, unions by their kind, for suggestions in error messages."""
-    found: dict[str, type[Section]] = {"": root}
-    pending: list[tuple[str, type[Section]]] = [("", root)]
-    while pending:
-        path, section = pending.pop()
-        for name, field in section.model_fields.items():
-            for member in get_args(field.annotation) or (field.annotation,):
-                if isinstance(member, type) and issubclass(member, Section):
-                    kind = f".{member.model_fields['kind'].default}" if "kind" in member.model_fields else ""
-                    dotted = f"{path}.{name}".lstrip(".") + kind
-                    found[dotted] = member
-                    if member is not section:  # a hierarchy may hold another; one level is enough for a suggestion
-                        pending.append((dotted, member))
-    return found
+def _sections_at(root: type[Section], location: Iterable[str]) -> tuple[list[str], list[type[Section]]]:
+    """Where a location of pydantic leads: its keys without the kinds in it, and the sections it may be.
+
+    A location goes through a section of several kinds by its key and the kind: model, quantizer, vq.
+    There is more than one section at its end where the kind is not said, and none at a value.
+    """
+    keys: list[str] = []
+    sections: list[type[Section]] = [root]
+    for part in location:
+        by_kind = {_kind(section): section for section in sections}
+        if len(sections) > 1 and part in by_kind:
+            sections = [by_kind[part]]
+            continue
+        keys.append(part)
+        field = sections[0].model_fields.get(part) if sections else None
+        members = [] if field is None else get_args(field.annotation) or (field.annotation,)
+        sections = [member for member in members if isinstance(member, type) and issubclass(member, Section)]
+    return keys, sections
+
+
+def _kind(section: type[Section]) -> str | None:
+    """The name by which a section is told from others in its place."""
+    return section.model_fields["kind"].default if "kind" in section.model_fields else None
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -135,19 +161,24 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _explain(item: ErrorDetails, root: type[Section]) -> str:
-    location, sections = [str(part) for part in item["loc"]], _sections(root)
-    kinds = {member.model_fields["kind"].default for member in sections.values() if "kind" in member.model_fields}
-    path = ".".join(part for part in location if part not in kinds)
+    location = [str(part) for part in item["loc"]]
+    keys, sections = _sections_at(root, location)
+    path = ".".join(keys)
     if item["type"] == "extra_forbidden":
-        section = sections.get(".".join(location[:-1]))
-        known = section.model_fields if section else ()
+        parents, holders = _sections_at(root, location[:-1])
+        known = holders[0].model_fields if holders else {}
         hint = _did_you_mean(location[-1], known) or f" (known: {', '.join(known)})"
-        parent = f" in {path.rpartition('.')[0]}" if "." in path else ""
-        return f"unknown key '{location[-1]}'{hint}{parent}"
+        where = f" in {'.'.join(parents)}" if parents else ""
+        return f"unknown key '{location[-1]}'{hint}{where}"
+    if item["type"] == "union_tag_not_found":
+        kinds = [str(_kind(section)) for section in sections]
+        return f"{path}.kind is missing: set it too, to one of {', '.join(kinds)}"
     if item["type"] == "tuple_type":
         value = item.get("input")
         example = f"[{value}, {value}]" if isinstance(value, int | float) else "[8, 8]"
         return f"{path}: write a list in brackets, such as {example}; got {value!r}"
+    if item["type"] == "value_error":
+        return f"{path}: {item['ctx']['error']}"
     message = item["msg"][0].lower() + item["msg"][1:]
     return f"{path}: {message}, got {item.get('input')!r}"
 

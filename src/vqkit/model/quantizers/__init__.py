@@ -1,4 +1,4 @@
-"""Bottlenecks: one contract, one file a family."""
+"""Quantizers: one contract (base.py), one module a family, composites over any of them."""
 
 from .base import PADDING, Bottleneck, Quantized, Quantizer, TokensQuantized, weighted_sum
 from .registry import build_quantizer

@@ -1,8 +1,16 @@
-"""The contract that every bottleneck obeys, and the pieces that several share.
+"""The contract of every bottleneck, and what all of them share.
 
-Shapes: B batch, D latent width, d code width, Q codebooks, K codes, N = B * h * w tokens; any number of grid
-dimensions. A family works on tokens (N, d); everything around it is done here once: shapes, float32, projections,
-padded positions.
+Shapes: B batch, D latent width, d code width, Q codebooks, K codes, N tokens (the positions of all
+images in one row). The grid has any number of dimensions. A family works on tokens (N, d); what
+surrounds it is done here, once: shapes, float32, projections, padded positions, checks of codes.
+
+What a code can be. Along Q a position has one code of each codebook, at least 0 and below that
+codebook's size. -1 (`PADDING`) means one of two things:
+
+    all codes of a position are -1        padding: it decodes to zeros
+    the last stages of a residual row     left out: the stages before them decode alone
+
+Everything else is a ValueError in `decode`, in every family and in every composite.
 """
 
 from __future__ import annotations
@@ -18,20 +26,25 @@ from torch import Tensor, nn
 
 from ...errors import VqkitError
 
+# Codebooks above this size are not counted: a table of all codes would have no bound in memory.
 MAX_COUNTED = 1 << 22
-"""codebooks that are larger are not counted: tables of every code would take memory without end"""
+# At most so many codes are looked at to find their centre.
+CENTRE_CODES = 64
+# The code of a padded position.
 PADDING = -1
-"""the code of a padded position; it decodes to zeros"""
 
 
 @dataclass(frozen=True)
 class Quantized:
     """What a bottleneck returns.
 
-    quantized: (B, D, *grid), what the decoder sees; gradients reach the latents through it; zeros where padded.
-    codes: (B, Q, *grid) int64; -1 where padded.
-    loss: scalar, the terms summed with the weights of the paper; for use outside of vqkit's trainer.
-    terms: unweighted scalars by name (`commitment`, `codebook`, `entropy`), for a sum with weights from a recipe.
+    Attributes:
+        quantized: (B, D, *grid), input of the decoder; gradients reach the latents through it;
+            zeros where padded.
+        codes: (B, Q, *grid) int64; -1 where padded.
+        loss: scalar, the terms summed with the weights of the paper; for use without the trainer.
+        terms: unweighted scalars by name (`commitment`, `codebook`, `entropy`), for a sum with the
+            weights of a recipe.
     """
 
     quantized: Tensor
@@ -42,7 +55,13 @@ class Quantized:
 
 @dataclass(frozen=True)
 class TokensQuantized:
-    """What a family makes of tokens: values (N, d) with their gradient, codes (N, Q) int64, unweighted terms."""
+    """What a family makes of tokens.
+
+    Attributes:
+        values: (N, d), with the gradient that the tokens get.
+        codes: (N, Q) int64.
+        terms: unweighted scalars by name.
+    """
 
     values: Tensor
     codes: Tensor
@@ -50,7 +69,7 @@ class TokensQuantized:
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor) -> Tensor:
-    """Sum of weight * term, the one place where losses are added up; a scalar zero on `like`'s device if empty."""
+    """Sum of weight * term, the one place where losses are added up; zero on `like`'s device if empty."""
     total = like.new_zeros((), dtype=torch.float32)
     for name, term in terms.items():
         if weights[name] != 0:
@@ -59,19 +78,23 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like
 
 
 class Bottleneck(nn.Module, ABC):
-    """Latents (B, D, *grid) <-> codes (B, Q, *grid), at whatever number of grid dimensions.
+    """Latents (B, D, *grid) <-> codes (B, Q, *grid).
 
-    `decode(encode(x))` equals `forward(x).quantized` in eval mode, to the bit. All arithmetic is float32, whatever
-    autocast does around it. Only `forward` in training mode changes state. `mask` (B, *grid) bool is True where a
-    position is real: padded ones have no part in codes, terms and statistics.
+    - `decode(encode(x))` equals `forward(x).quantized` in eval mode, to the bit.
+    - All arithmetic is float32, whatever autocast does around it.
+    - Only `forward` in training mode changes state, and one such call is one optimiser step: moving
+      averages and schedules count these calls. Give it the whole batch at once.
+    - `mask` (B, *grid) bool is True at real positions. Padded ones are left out before any
+      arithmetic, so they may hold anything, NaN included: they have no part in codes, terms,
+      statistics and gradients.
     """
 
+    # Weights of the terms in the paper.
     default_weights: Mapping[str, float] = {}
-    """weights of the terms in the paper"""
+    # The sides of the latents' grid must be multiples of this; the grid of codes is so much coarser.
     grid_multiple = 1
-    """the latents' grid must be a multiple of this; codes lie on a grid that is this much coarser"""
+    # Whether codes come from a finite set.
     is_discrete = True
-    """whether codes come from a finite set"""
 
     def __init__(self, latent_dim: int, codebook_sizes: Sequence[int]) -> None:
         super().__init__()
@@ -80,17 +103,17 @@ class Bottleneck(nn.Module, ABC):
 
     @property
     def num_codebooks(self) -> int:
-        """Q"""
+        """Q, the codes of a position."""
         return len(self.codebook_sizes)
 
     @property
     def codebook_size(self) -> int:
-        """K, values that one code can take; the largest where codebooks differ."""
+        """K, the values that one code can take; the largest where codebooks differ."""
         return max(self.codebook_sizes)
 
     @property
     def is_countable(self) -> bool:
-        """Whether usage and perplexity can be had: codes are discrete, and so few that a table can count them."""
+        """Whether usage and perplexity can be measured: codes are discrete and fit into a table."""
         return self.is_discrete and self.codebook_size <= MAX_COUNTED
 
     @property
@@ -99,19 +122,19 @@ class Bottleneck(nn.Module, ABC):
         return sum(math.log2(size) for size in self.codebook_sizes)
 
     def places(self) -> list[list[int]]:
-        """For every codebook, the places along Q where it serves: more than one where it is shared."""
+        """For every codebook the places along Q where it serves; a shared one serves at several."""
         found: dict[int, list[int]] = {}
         for place, part in enumerate(self.parts()):
             found.setdefault(id(part), []).append(place)
         return list(found.values())
 
     def per_codebook(self, counts: Tensor) -> list[Tensor]:
-        """Counts of codes (Q, K) -> (K,) of every codebook, over all of its places, cut to its own size."""
+        """Counts of codes (Q, K) -> for every codebook (its size,), summed over its places."""
         return [counts[places, : self.codebook_sizes[places[0]]].sum(0) for places in self.places()]
 
     @abstractmethod
     def parts(self) -> list[Quantizer]:
-        """The quantizers inside that have one codebook each, in the order of Q; shared ones occur again."""
+        """The quantizers inside that have one codebook each, in the order of Q; shared ones repeat."""
 
     @abstractmethod
     def forward(
@@ -125,26 +148,52 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, Q, *grid) int64 -> quantized (B, D, *grid) float32; zeros where a position is padding."""
+        """Codes (B, Q, *grid) -> quantized (B, D, *grid) float32, zeros where a position is padding.
+
+        ValueError for codes that stand for nothing, see the top of this module.
+        """
+
+    def _checked_codes(self, codes: Tensor) -> Tensor:
+        """The codes as int64. ValueError for another shape, for fractions and for values out of range."""
+        if codes.dim() < 2 or codes.shape[1] != self.num_codebooks:
+            raise ValueError(f"codes must be (B, {self.num_codebooks}, *grid), got {tuple(codes.shape)}")
+        if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+            raise ValueError(f"codes must be whole numbers (int64), got {codes.dtype}")
+        codes = codes.long()
+        sizes = torch.tensor(self.codebook_sizes, device=codes.device)
+        sizes = sizes.reshape(-1, *[1] * (codes.dim() - 2))
+        outside = (codes < PADDING) | (codes >= sizes)
+        if outside.any():
+            index = int(outside.nonzero()[0, 1])
+            value = int(codes[outside][0])
+            limit = self.codebook_sizes[index]
+            raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got {value}")
+        return codes
 
 
 class Quantizer(Bottleneck):
-    """A bottleneck that takes every position for itself.
+    """A bottleneck that takes every position by itself.
 
         latents (B, D) --project_in--> (N, d) --bound--> tokens (N, d) --quantize--> (N, d) --project_out--> (B, D)
 
-    A family implements `quantize`, `assign` and `lookup` on tokens, and `bound` if it wants them in some range.
+    A family implements `quantize`, `assign` and `lookup` on tokens, and `bound` where it wants them
+    inside of some range.
     """
 
+    # Whether codes grow and shrink with the tokens. A residual row scales residuals for those
+    # whose codes do not.
     fits_any_scale = False
-    """whether codes grow and shrink with the tokens; else whoever quantises residuals must scale them"""
+    # Whether `quantize` passes gradients to the tokens unchanged.
+    is_straight_through = True
 
     def __init__(self, code_dim: int, codebook_sizes: Sequence[int], latent_dim: int | None = None) -> None:
         super().__init__(latent_dim or code_dim, codebook_sizes)
         self.code_dim = code_dim
-        projects = self.latent_dim != code_dim
-        self.project_in: nn.Module = nn.Linear(self.latent_dim, code_dim) if projects else nn.Identity()
-        self.project_out: nn.Module = nn.Linear(code_dim, self.latent_dim) if projects else nn.Identity()
+        self.project_in: nn.Module = nn.Identity()
+        self.project_out: nn.Module = nn.Identity()
+        if self.latent_dim != code_dim:
+            self.project_in = nn.Linear(self.latent_dim, code_dim)
+            self.project_out = nn.Linear(code_dim, self.latent_dim)
 
     def parts(self) -> list[Quantizer]:
         return [self]
@@ -153,31 +202,38 @@ class Quantizer(Bottleneck):
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            tokens, real = self._tokens(latents, mask), _real(latents, mask)
-            result = self.quantize(tokens if real is None else tokens[real], generator)
+            tokens, real = self._real_tokens(latents, mask)
+            result = self.quantize(tokens, generator)
             values = _scatter(result.values, real, 0)
             quantized = _without_padding(self._project_out(values), real)
             loss = weighted_sum(result.terms, self.default_weights, values)
-        codes = _scatter(result.codes, real, PADDING)
-        return Quantized(from_tokens(quantized, latents), from_tokens(codes, latents), loss, result.terms)
+        codes = from_tokens(_scatter(result.codes, real, PADDING), latents)
+        return Quantized(from_tokens(quantized, latents), codes, loss, result.terms)
 
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            tokens, real = self._tokens(latents, mask), _real(latents, mask)
-            codes = _scatter(self.assign(tokens if real is None else tokens[real]), real, PADDING)
-            return from_tokens(codes, latents)
+            tokens, real = self._real_tokens(latents, mask)
+            return from_tokens(_scatter(self.assign(tokens), real, PADDING), latents)
 
     def decode(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
-            tokens = to_tokens(codes)
-            real = tokens[:, 0] >= 0
+            tokens = to_tokens(self._checked_codes(codes))
+            missing = tokens == PADDING
+            real = ~missing.all(1)
+            wrong = missing & real[:, None] & ~self.left_out(tokens)
+            if wrong.any():
+                index = int(wrong.nonzero()[0, 1])
+                raise ValueError(
+                    f"code -1 of codebook {index} beside other codes of its position: -1 marks "
+                    "padding in all codebooks, or the last stages of a residual quantizer"
+                )
             values = self.lookup(tokens.where(real[:, None], 0)).where(real[:, None], 0.0)
             return from_tokens(_without_padding(self._project_out(values), real), codes)
 
     # ----------------------------------------------------------------------------------------- what a family defines
 
     def bound(self, tokens: Tensor) -> Tensor:
-        """Any tokens (N, d) -> where the family quantises them, a sphere or a cube; the identity by default."""
+        """Any tokens (N, d) -> where the family quantises them: a sphere, a cube; by default as they are."""
         return tokens
 
     @abstractmethod
@@ -190,35 +246,82 @@ class Quantizer(Bottleneck):
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (N, Q) -> values (N, d), to the bit those of `quantize`."""
+        """Codes (N, Q), all in range -> values (N, d), to the bit those of `quantize`."""
+
+    # -------------------------------------------------------------------------------- what a composite redefines
+
+    def left_out(self, codes: Tensor) -> Tensor:
+        """Where codes (N, Q) that are -1 stand for something that was left out: (N, Q) bool."""
+        return torch.zeros_like(codes, dtype=torch.bool)
 
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Squared distances (N, K) of bounded tokens (N, d) to what each code of the next codebook would make of them.
+        """Squared distances of bounded tokens to what each code of the next codebook would make of them.
 
-        codes: (N, q), those of the codebooks before.
+        Args:
+            tokens: (N, d).
+            codes: (N, q), those of the codebooks before.
+
+        Returns:
+            (N, K). VqkitError where codes cannot be chosen one after the other.
         """
         if self.num_codebooks != 1:
             raise VqkitError(f"{type(self).__name__} has no codes that can be weighed one after the other")
-        return squared_distances(tokens, self.lookup(torch.arange(self.codebook_size)[:, None]))
+        every = torch.arange(self.codebook_size, device=tokens.device)
+        return squared_distances(tokens, self.lookup(every[:, None]))
+
+    # ------------------------------------------------------------------------------------------------- from outside
 
     def tokens(self, latents: Tensor) -> Tensor:
         """Latents (B, D, *grid) -> bounded tokens (B * positions, d)."""
         with torch.autocast(latents.device.type, enabled=False):
-            return self._tokens(latents, None)
+            return self._real_tokens(latents, None)[0]
+
+    def _real_tokens(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Bounded tokens of the real positions, and (all positions,) bool, None where none is padded.
+
+        Padded positions are selected away first: multiplied by a zero, a NaN would stay one.
+        """
+        check_latents(latents, self.latent_dim, mask)
+        tokens = to_tokens(latents.float())
+        if mask is None:
+            return self.bound(self.project_in(tokens)), None
+        real = mask.to(latents.device).reshape(-1)
+        return self.bound(self.project_in(tokens[real])), real
 
     def _project_out(self, values: Tensor) -> Tensor:
-        """Values (N, d) -> (N, D), in the precision of the layer's weights: a model may be decoded in float64."""
+        """Values (N, d) -> (N, D), in the precision of the layer: a model may be decoded in float64."""
         weight = getattr(self.project_out, "weight", values)
         return self.project_out(values.to(weight.dtype))
 
-    def _tokens(self, latents: Tensor, mask: Tensor | None) -> Tensor:
-        check_latents(latents, self.latent_dim, mask)
-        return self.bound(self.project_in(to_tokens(latents.float())))
+
+def centre_of(codes: Tensor) -> Tensor | None:
+    """What to subtract from codes (K, d) and tokens before they are compared: (d,), None for nothing.
+
+    It is about the mean, where codes lie further from the origin than from one another: there the
+    squares of large numbers leave no bits of float32 for the differences between codes. Some of the
+    codes tell that well enough, in a time that does not grow with the codebook.
+    """
+    some = codes[:: -(-len(codes) // CENTRE_CODES)]
+    mean = some.mean(0)
+    length = torch.linalg.vector_norm(mean) * math.sqrt(2 * len(some))
+    is_far = length > torch.linalg.vector_norm(some)
+    if codes.device.type == "cpu" and not torch.compiler.is_compiling():
+        return mean if is_far else None
+    # Elsewhere asking would mean waiting, or a break in the graph; subtracting zeros changes no bit.
+    return torch.where(is_far, mean, 0.0)
+
+
+def centred(tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (N, d) and codes (K, d) at the same distances, where float32 tells them apart."""
+    centre = centre_of(codes)
+    return (tokens, codes) if centre is None else (tokens - centre, codes - centre)
 
 
 def squared_distances(tokens: Tensor, values: Tensor) -> Tensor:
     """Tokens (N, d), values (K, d) -> (N, K)."""
-    return tokens.square().sum(1, keepdim=True) - 2 * tokens @ values.T + values.square().sum(1)
+    tokens, values = centred(tokens, values)
+    products = 2 * tokens @ values.T
+    return tokens.square().sum(1, keepdim=True) - products + values.square().sum(1)
 
 
 def check_latents(latents: Tensor, width: int, mask: Tensor | None = None) -> None:
@@ -227,20 +330,15 @@ def check_latents(latents: Tensor, width: int, mask: Tensor | None = None) -> No
         raise ValueError(f"latents must be (B, {width}, *grid), got {tuple(latents.shape)}")
     if mask is None:
         return
-    if mask.dtype != torch.bool or mask.shape != (len(latents), *latents.shape[2:]):
-        expected = (len(latents), *latents.shape[2:])
+    expected = (len(latents), *latents.shape[2:])
+    if mask.dtype != torch.bool or mask.shape != expected:
         raise ValueError(f"mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}")
     if not mask.any():
         raise ValueError("mask leaves no position: every one is padding")
 
 
-def _real(latents: Tensor, mask: Tensor | None) -> Tensor | None:
-    """(N,) bool, None where nothing is padded."""
-    return None if mask is None else mask.to(latents.device).reshape(-1)
-
-
 def _scatter(rows: Tensor, real: Tensor | None, filling: float) -> Tensor:
-    """The rows of real positions back in their places among all N."""
+    """The rows of real positions back in their places among all positions."""
     if real is None:
         return rows
     whole = rows.new_full((len(real), *rows.shape[1:]), filling)
@@ -265,7 +363,7 @@ def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum over ranks in place; a no-op without ranks."""
+    """Sum over ranks, in place; a no-op for a single process."""
     if ranks() > 1:
         dist.all_reduce(tensor)
     return tensor
@@ -277,12 +375,12 @@ def ranks() -> int:
 
 
 def rank() -> int:
-    """This process among them, 0 without a process group."""
+    """The number of this process among them, 0 without a process group."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
 def place_among_ranks(count: int, device: torch.device) -> tuple[int, int]:
-    """Where this rank's `count` rows begin among those of all ranks joined, and how many there are in all."""
+    """Where this rank's `count` rows begin among those of all ranks, and how many there are in all."""
     if ranks() == 1:
         return 0, count
     counts = torch.zeros(ranks(), dtype=torch.long, device=device)

@@ -1,6 +1,6 @@
-"""The bottleneck that does not quantise, for autoencoders and VAEs.
+"""The bottleneck that does not quantise, for plain autoencoders and VAEs.
 
-It obeys the contract to the letter: its codes are the bits of the float32 latents as integers, 32 bits a code.
+It keeps the whole contract: its codes are the bits of the float32 latents as integers, 32 bits each.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...config import NoneConfig
+from ...config.quantizers import NoneConfig
 from .base import Quantizer, TokensQuantized
 
 
@@ -24,7 +24,7 @@ def bits_float(codes: Tensor) -> Tensor:
 
 
 class NoQuantizer(Quantizer):
-    """Passes latents through: the honest upper bound for every quantizer at equal width."""
+    """Passes latents through: the upper bound for every quantizer of equal width."""
 
     is_discrete = False
 

@@ -1,4 +1,4 @@
-"""A fixed codebook shaped like the prior N(0, I): nothing to learn, and uniform codes for latents that follow it."""
+"""A fixed codebook shaped like the prior N(0, I): nothing to learn, uniform codes for latents that follow it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...config import GaussianCodebookConfig
+from ...config.quantizers import GaussianCodebookConfig
 from .base import Quantizer, TokensQuantized
 from .estimators import straight_through
 from .fsq import number_of_codes
 from .search import nearest
 
+# Seed of the draws: all models of one size have the same codebook.
 SEED = 0
-"""of the draws: the same codebook for every model of one size"""
 
 
 def build_gaussian_codebook(config: GaussianCodebookConfig) -> Quantizer:
-    """The family of a config's layout."""
-    return GaussianBins(config) if config.layout == "bins" else GaussianDraws(config)
+    """The quantizer of a config's layout."""
+    if config.layout == "bins":
+        return GaussianBins(config)
+    return GaussianDraws(config)
 
 
 class GaussianBins(Quantizer):
-    """Every channel cut into bins of equal probability under N(0, 1), each standing for its conditional mean.
+    """Every channel cut into bins of equal probability under N(0, 1), each bin decoded to its conditional mean.
 
-    Edges are the quantiles i / L. The mean of N(0, 1) between a and b is (phi(a) - phi(b)) / P(a < x < b), here
-    L (phi(a) - phi(b)): the value of least squared error for the bin (Max 1960). A code is the mixed-radix
-    number of the bins, first channel least significant; a token on an edge belongs to the bin above it. The term
-    `commitment` is |token - sg(value)|^2, a mean over tokens and channels.
+    The edges of L bins are the quantiles i / L. The mean of N(0, 1) between a and b is
+    (phi(a) - phi(b)) / P(a < x < b), here L (phi(a) - phi(b)): the value of least squared error for
+    the bin (Max 1960). A code is the mixed-radix number of the bins, first channel least
+    significant; a token on an edge belongs to the bin above it. The term `commitment` is
+    |token - sg(value)|^2, a mean over tokens and channels.
 
-    Buffers, all constants: `levels`, `basis` (d,) int64; `edges` (d, max L - 1) and `means` (d, max L), filled up with
-    infinity and zeros where a channel has fewer.
+    Buffers, all constant and not saved:
+        levels, basis (d,): int64, bins of each channel and what one bin adds to the code.
+        edges (d, max L - 1): filled up with infinity where a channel has fewer bins.
+        means (d, max L): filled up with zeros.
     """
 
     default_weights = {"commitment": 0.25}
@@ -47,9 +52,12 @@ class GaussianBins(Quantizer):
         edges = torch.full((len(config.levels), max(config.levels) - 1), math.inf)
         means = torch.zeros(len(config.levels), max(config.levels))
         for channel, count in enumerate(config.levels):
-            edges[channel, : count - 1], means[channel, :count] = equal_bins(count)
+            inner, middles = equal_bins(count)
+            edges[channel, : count - 1] = inner
+            means[channel, :count] = middles
+        basis = torch.cumprod(torch.tensor([1, *config.levels[:-1]]), 0)
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
-        self.register_buffer("basis", torch.cumprod(torch.tensor([1, *config.levels[:-1]]), 0), persistent=False)
+        self.register_buffer("basis", basis, persistent=False)
         self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("means", means, persistent=False)
 
@@ -68,7 +76,8 @@ class GaussianBins(Quantizer):
     def _digits(self, tokens: Tensor) -> Tensor:
         """(N, d) -> bins in [0, L - 1]: how many of the channel's edges are at or below the token."""
         bins = torch.searchsorted(self.edges, tokens.t().contiguous(), right=True).t()
-        return bins.minimum(self.levels - 1)  # an infinite token is also above the edges that only fill up
+        # An infinite token is also above the edges that only fill up the table.
+        return bins.minimum(self.levels - 1)
 
     def _values(self, digits: Tensor) -> Tensor:
         return self.means.gather(1, digits.t()).t()
@@ -80,11 +89,12 @@ class GaussianBins(Quantizer):
 class GaussianDraws(Quantizer):
     """The nearest of K frozen draws from N(0, I) ('Gaussian Quant', arXiv 2512.06609).
 
-    The draws come from a seed of their own and are the same for every model with this K and d. Each channel is shifted
-    and scaled to mean 0 and mean square 1, so that a small codebook has the prior's moments too. The term `commitment`
-    is |token - sg(code)|^2, a mean over tokens and channels.
+    The draws have a seed of their own: all models with this K and d share them. Each channel is
+    shifted and scaled to mean 0 and mean square 1, so that a small codebook has the moments of the
+    prior too. The term `commitment` is |token - sg(code)|^2, a mean over tokens and channels.
 
-    Buffers: `codebook` (K, d), constant, but saved: another version of PyTorch may draw other numbers.
+    Buffers:
+        codebook (K, d): constant, but saved, as another version of PyTorch may draw other numbers.
     """
 
     default_weights = {"commitment": 0.25}
@@ -94,7 +104,8 @@ class GaussianDraws(Quantizer):
     def __init__(self, config: GaussianCodebookConfig) -> None:
         super().__init__(config.code_dim, [config.codebook_size], config.latent_dim)
         source = torch.Generator().manual_seed(SEED)
-        draws = torch.randn(config.codebook_size, config.code_dim, generator=source, dtype=torch.float64)
+        size = (config.codebook_size, config.code_dim)
+        draws = torch.randn(size, generator=source, dtype=torch.float64)
         draws = (draws - draws.mean(0)) / draws.std(0, correction=0)
         self.register_buffer("codebook", draws.float())
 
@@ -116,7 +127,7 @@ class GaussianDraws(Quantizer):
 
 
 def equal_bins(count: int) -> tuple[Tensor, Tensor]:
-    """Edges (count - 1,) and conditional means (count,) of the bins of equal probability under N(0, 1), float64."""
+    """Edges (count - 1,) and conditional means (count,) of bins of equal probability under N(0, 1), float64."""
     edges = torch.special.ndtri(torch.arange(1, count, dtype=torch.float64) / count)
     density = torch.exp(-0.5 * edges.square()) / math.sqrt(2 * math.pi)
     outside = density.new_zeros(1)

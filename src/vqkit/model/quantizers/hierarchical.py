@@ -1,70 +1,89 @@
-"""Two grids or more: the coarse one says what there is, the fine one how it looks."""
+"""Two grids or more: a coarse one for the rough content, a fine one for the detail."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from .base import Bottleneck, Quantized, Quantizer, check_latents, weighted_sum
+from .base import PADDING, Bottleneck, Quantized, Quantizer, check_latents, weighted_sum
 
 
 class HierarchicalQuantizer(Bottleneck):
-    """A coarse grid is quantised first, and the fine one knows it (Razavi et al. 2019, arXiv 1906.00446, section 3.1).
+    """A coarse grid first, then a fine one conditioned on it (Razavi et al. 2019, arXiv 1906.00446, section 3.1).
 
         latents --cells of 2^n positions, linear--> top --linear, back to positions--> context
         [latents, context] --linear--> bottom --linear--> + context = quantized
 
-    Codes lie on the coarse grid: of each cell first the codes of the top, then those of its positions, row by row. The
-    top may be hierarchical again, which makes three grids.
+    Codes lie on the coarse grid: for each cell first the codes of the top, then those of its
+    positions, row by row. The top may be hierarchical again, which makes three grids. A cell is
+    padding where all of its positions are; a position inside of a real cell may be padding alone.
     """
 
     def __init__(self, top: Bottleneck, bottom: Quantizer, latent_dim: int, grid_dims: int) -> None:
-        self_multiple = 2 * top.grid_multiple
-        repeats = self_multiple**grid_dims
-        sizes = [*top.codebook_sizes, *(size for size in bottom.codebook_sizes for _ in range(repeats))]
+        grid_multiple = 2 * top.grid_multiple
+        sizes = list(top.codebook_sizes)
+        for size in bottom.codebook_sizes:
+            sizes += [size] * grid_multiple**grid_dims
         super().__init__(latent_dim, sizes)
-        self.top, self.bottom, self.grid_dims, self.grid_multiple = top, bottom, grid_dims, self_multiple
+        self.top = top
+        self.bottom = bottom
+        self.grid_dims = grid_dims
+        self.grid_multiple = grid_multiple
         cell = 2**grid_dims * latent_dim
-        self.to_top, self.from_top = nn.Linear(cell, top.latent_dim), nn.Linear(top.latent_dim, cell)
+        self.to_top = nn.Linear(cell, top.latent_dim)
+        self.from_top = nn.Linear(top.latent_dim, cell)
         self.to_bottom = nn.Linear(2 * latent_dim, bottom.latent_dim)
         self.from_bottom = nn.Linear(bottom.latent_dim, latent_dim)
         self.default_weights = {**bottom.default_weights, **top.default_weights}
 
     def parts(self) -> list[Quantizer]:
         repeats = self.grid_multiple**self.grid_dims
-        return [*self.top.parts(), *(part for part in self.bottom.parts() for _ in range(repeats))]
+        below = [part for part in self.bottom.parts() for _ in range(repeats)]
+        return [*self.top.parts(), *below]
 
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            latents = self._checked(latents, mask)
+            latents = self._checked_latents(latents, mask)
             top = self.top(self._top_latents(latents), generator, _coarse(mask))
             context = self._context(top.quantized)
             bottom = self.bottom(self._bottom_latents(latents, context), generator, mask)
             quantized = self._join(context, bottom.quantized, mask)
-            terms = {
-                name: torch.stack([each.terms[name] for each in (top, bottom) if name in each.terms]).mean()
-                for name in {**top.terms, **bottom.terms}
-            }
+            terms = {}
+            for name in {**top.terms, **bottom.terms}:
+                both = [each.terms[name] for each in (top, bottom) if name in each.terms]
+                terms[name] = torch.stack(both).mean()
             loss = weighted_sum(terms, self.default_weights, latents)
         return Quantized(quantized, self._arrange(top.codes, bottom.codes), loss, terms)
 
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            latents = self._checked(latents, mask)
-            codes = self.top.encode(self._top_latents(latents), _coarse(mask))
-            context = self._context(self.top.decode(codes))
-            return self._arrange(codes, self.bottom.encode(self._bottom_latents(latents, context), mask))
+            latents = self._checked_latents(latents, mask)
+            top = self.top.encode(self._top_latents(latents), _coarse(mask))
+            context = self._context(self.top.decode(top))
+            bottom = self.bottom.encode(self._bottom_latents(latents, context), mask)
+            return self._arrange(top, bottom)
 
     def decode(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
-            top, folded = codes.split([self.top.num_codebooks, self.num_codebooks - self.top.num_codebooks], 1)
-            bottom = unfold(folded, self.grid_multiple)
+            codes = self._checked_codes(codes)
+            if codes.dim() != 2 + self.grid_dims:
+                raise ValueError(
+                    f"a hierarchy of {self.grid_dims} grid dimensions has codes "
+                    f"(B, {self.num_codebooks}, *grid), got {tuple(codes.shape)}"
+                )
+            num_top = self.top.num_codebooks
+            top = codes[:, :num_top]
+            below = codes[:, num_top:]
+            if ((top == PADDING).all(1) & (below != PADDING).any(1)).any():
+                raise ValueError("codes of a cell's positions beside a coarse code of -1, padding")
+            bottom = unfold(below, self.grid_multiple)
             context = self._context(self.top.decode(top))
-            return self._join(context, self.bottom.decode(bottom), bottom[:, 0] >= 0)
+            return self._join(context, self.bottom.decode(bottom), (bottom != PADDING).any(1))
 
-    def _checked(self, latents: Tensor, mask: Tensor | None) -> Tensor:
+    def _checked_latents(self, latents: Tensor, mask: Tensor | None) -> Tensor:
+        """float32, zeros where padded: cells mix positions. ValueError for a grid that makes no cells."""
         check_latents(latents, self.latent_dim, mask)
         grid = tuple(latents.shape[2:])
         if len(grid) != self.grid_dims or any(side % self.grid_multiple for side in grid):
@@ -72,7 +91,9 @@ class HierarchicalQuantizer(Bottleneck):
                 f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples of "
                 f"{self.grid_multiple}, got {grid}"
             )
-        return latents.float() if mask is None else latents.float().where(mask[:, None], 0.0)
+        if mask is None:
+            return latents.float()
+        return latents.float().where(mask.to(latents.device)[:, None], 0.0)
 
     def _top_latents(self, latents: Tensor) -> Tensor:
         return _pointwise(self.to_top, fold(latents, 2))
@@ -85,7 +106,7 @@ class HierarchicalQuantizer(Bottleneck):
 
     def _join(self, context: Tensor, bottom: Tensor, mask: Tensor | None) -> Tensor:
         joined = context + _pointwise(self.from_bottom, bottom)
-        return joined if mask is None else joined.where(mask[:, None], 0.0)
+        return joined if mask is None else joined.where(mask.to(joined.device)[:, None], 0.0)
 
     def _arrange(self, top: Tensor, bottom: Tensor) -> Tensor:
         return torch.cat([top, fold(bottom, self.grid_multiple)], 1)
@@ -106,7 +127,8 @@ def fold(x: Tensor, factor: int) -> Tensor:
     dims = x.dim() - 2
     sides = [part for side in x.shape[2:] for part in (side // factor, factor)]
     x = x.reshape(*x.shape[:2], *sides)
-    cells, inside = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
+    cells = range(2, 2 + 2 * dims, 2)
+    inside = range(3, 3 + 2 * dims, 2)
     return x.permute(0, 1, *inside, *cells).flatten(1, 1 + dims)
 
 
@@ -114,6 +136,7 @@ def unfold(x: Tensor, factor: int) -> Tensor:
     """The inverse of `fold`: (B, C * factor^n, *grid) -> (B, C, *grid * factor)."""
     grid = x.shape[2:]
     x = x.reshape(x.shape[0], -1, *[factor] * len(grid), *grid)
-    inside, cells = range(2, 2 + len(grid)), range(2 + len(grid), 2 + 2 * len(grid))
+    inside = range(2, 2 + len(grid))
+    cells = range(2 + len(grid), 2 + 2 * len(grid))
     order = [axis for pair in zip(cells, inside, strict=True) for axis in pair]
-    return x.permute(0, 1, *order).reshape(x.shape[0], x.shape[1], *(side * factor for side in grid))
+    return x.permute(0, 1, *order).reshape(*x.shape[:2], *(side * factor for side in grid))

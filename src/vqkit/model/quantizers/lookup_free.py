@@ -1,4 +1,4 @@
-"""Codes that are signs: one bit a channel, no codebook to search, and an exact entropy of all 2^bits codes."""
+"""Codes that are signs: one bit a channel, no codebook to search, and the exact entropy of all 2^bits codes."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...config import BSQConfig, LFQConfig
+from ...config.quantizers import BSQConfig, LFQConfig
 from .base import Quantizer, TokensQuantized, all_reduce_sum, place_among_ranks, ranks
 from .estimators import straight_through
 
+# Bits whose average code is held as one table: 2^18 float32 are 1 MiB.
 BITS_PER_GROUP = 18
-"""bits whose average code is held as one table: 2^18 float32 are 1 MiB"""
 
 
 class SignQuantizer(Quantizer):
     """What both families share: values +-scale by sign, the bits as a binary number, the entropy term.
 
-    Channel i is bit i of the code, first channel least significant; zero counts as positive. The term `entropy` is
+    Channel i is bit i of the code, first channel least significant; zero counts as positive. The
+    term `entropy` is
 
         (E[H(p(code | token))] - diversity * H(E[p(code | token)])) / (bits ln 2)
 
-    over p(code | token) = softmax(-inverse_temperature |token - code|^2), in [-diversity, 1]: low when each token is
-    sure of its code (first part) and all codes are in use (second part). |token - code|^2 is a sum over channels, so p
-    is a product of independent bits: bit i is one with probability
+    with p(code | token) = softmax(-beta |token - code|^2), beta = `inverse_temperature`. It lies in
+    [-diversity, 1] and is low when each token is certain of its code (first part) and all codes are
+    in use (second part). |token - code|^2 is a sum over channels, so p is a product of independent
+    bits: bit i is one with probability
 
         sigmoid(-beta (x_i - scale)^2 + beta (x_i + scale)^2) = sigmoid(4 beta scale x_i).
 
-    The configs' `diversity` is far above the papers' one: on Fashion-MNIST (300 steps) 1 to 3 leave a third of 2^14
-    codes unused, 10 to 20 use 93 to 95 % of them for 0.1 to 0.2 dB.
+    The default `diversity` is far above the papers' 1. On Fashion-MNIST (300 steps) 1 to 3 leave a
+    third of 2^14 codes unused; 10 to 20 use 93 to 95 % of them and cost 0.1 to 0.2 dB.
 
-    Buffers: `basis` (d,) int64, powers of two, constant.
+    Buffers, constant and not saved:
+        basis (d,): int64, powers of two.
     """
 
     basis: Tensor
@@ -68,7 +71,7 @@ class SignQuantizer(Quantizer):
 
     def _entropy(self, tokens: Tensor) -> Tensor:
         logits = (4.0 * self.inverse_temperature * self.scale) * tokens
-        # In eval mode ranks may look at different numbers of batches: waiting for one another there could be for ever.
+        # In eval mode ranks may see different numbers of batches, and would wait for one another forever.
         average = entropy_of_average_code(logits, over_ranks=self.training)
         return (entropy_of_bits(logits) - self.diversity * average) / (self.code_dim * math.log(2))
 
@@ -91,8 +94,9 @@ class LookupFreeQuantizer(SignQuantizer):
 class BinarySphericalQuantizer(SignQuantizer):
     """Values +-1/sqrt(d), for tokens on the unit sphere (Zhao et al. 2024, arXiv 2406.07548).
 
-    Tokens and values have the same length, which bounds the error without a commitment term. That the entropy of one
-    token is a sum over bits is theirs; their entropy of the average code takes bits as independent, here it is exact.
+    Tokens and values have the same length, which bounds the error without a commitment term. The
+    paper too adds up the entropy of one token over bits; for the entropy of the average code it takes
+    bits as independent, while here it is exact.
     """
 
     default_weights = {"entropy": 0.1}
@@ -110,25 +114,28 @@ class BinarySphericalQuantizer(SignQuantizer):
 def entropy_of_bits(logits: Tensor) -> Tensor:
     """Mean over tokens of the entropy of their code, in nats; logits (N, bits) of independent bits.
 
-    -p ln p - q ln q with ln p = -softplus(-t), ln q = -softplus(t): finite with all its gradients where p is 0 or 1.
+    It is -p ln p - q ln q with ln p = -softplus(-t) and ln q = -softplus(t), which is finite, with all
+    gradients, where p is 0 or 1.
     """
-    sure = torch.sigmoid(logits) * F.softplus(-logits) + torch.sigmoid(-logits) * F.softplus(logits)
-    return sure.sum(1).mean()
+    ones = torch.sigmoid(logits) * F.softplus(-logits)
+    zeros = torch.sigmoid(-logits) * F.softplus(logits)
+    return (ones + zeros).sum(1).mean()
 
 
 def entropy_of_average_code(logits: Tensor, over_ranks: bool = True) -> Tensor:
     """Entropy in nats of the mean over tokens of p(code | token); logits (N, bits) of independent bits.
 
-    Exact up to 18 bits: with the bits cut in two halves, p(code | token) is the product of p(first half | token) and
-    p(second half | token), (N, 2^(bits/2)) each, and the mean over tokens is one matrix product of these two: a table
-    of 2^bits numbers, and never one of tokens by codes. More bits are cut into groups of at most 18, whose entropies
-    add up to an upper bound: dependence between groups is not seen.
+    Exact up to 18 bits. With the bits cut in two halves, p(code | token) is the product of
+    p(first half | token) and p(second half | token), (N, 2^(bits/2)) each, and the mean over tokens is
+    one matrix product of the two: a table of 2^bits numbers, never one of tokens by codes. More bits
+    are cut into groups of at most 18, whose entropies add up to an upper bound, as dependence between
+    groups is not seen.
     """
     groups = math.ceil(logits.shape[1] / BITS_PER_GROUP)
     total = logits.new_zeros(())
     for group in logits.tensor_split(groups, dim=1):
         mean = _mean_code(group, over_ranks)
-        # The floor is far below 2^-18 / N; without it a code of no probability would have an infinite gradient.
+        # The floor is far below 2^-18 / N. Without it a code of probability zero had an infinite gradient.
         total = total - (mean * mean.clamp(min=1e-30).log()).sum()
     return total
 
@@ -136,7 +143,7 @@ def entropy_of_average_code(logits: Tensor, over_ranks: bool = True) -> Tensor:
 def _mean_code(logits: Tensor, over_ranks: bool) -> Tensor:
     """Mean of p(code | token) over the tokens of all ranks: (2^(bits/2), 2^(bits - bits/2)).
 
-    The value is that of all ranks, the gradient that of the own tokens. It is counted `ranks()` times, because a
+    The value is that of all ranks, the gradient that of this rank's tokens, times `ranks()`: a
     data-parallel step averages gradients over ranks, and the whole gradient is their sum.
     """
     half = logits.shape[1] // 2
@@ -152,7 +159,8 @@ def _mean_code(logits: Tensor, over_ranks: bool) -> Tensor:
 def _codes_of_bits(logits: Tensor) -> Tensor:
     """Logits of n independent bits (N, n) -> probabilities of all their codes (N, 2^n); (N, 1) of ones for n = 0."""
     codes = logits.new_ones(len(logits), 1)
-    for bit in logits.unbind(1):  # sigmoid(-t), not 1 - sigmoid(t): the small one of the two stays exact
+    for bit in logits.unbind(1):
+        # sigmoid(-t), not 1 - sigmoid(t): the smaller of the two stays exact.
         pair = torch.stack([torch.sigmoid(-bit), torch.sigmoid(bit)], dim=1)
         codes = (pair[:, :, None] * codes[:, None, :]).flatten(1)
     return codes

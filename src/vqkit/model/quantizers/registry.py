@@ -1,62 +1,49 @@
-"""From settings to quantizers: this `match` is the registry."""
+"""From settings to quantizers. A new family is one line in `FAMILIES`."""
 
 from __future__ import annotations
 
-from ...config import (
-    BSQConfig,
-    FamilyConfig,
-    FSQConfig,
-    GaussianCodebookConfig,
-    HierarchicalConfig,
-    LFQConfig,
-    NoneConfig,
-    ProductConfig,
-    QuantizerConfig,
-    ResidualConfig,
-    SimVQConfig,
-    VQConfig,
-)
+from collections.abc import Callable
+from typing import Any
+
+from ...config import quantizers as settings
+from . import continuous, fsq, gaussian_codebook, lookup_free, simvq, vq
 from .base import Bottleneck, Quantizer
-from .continuous import NoQuantizer
-from .fsq import FiniteScalarQuantizer
-from .gaussian_codebook import build_gaussian_codebook
 from .hierarchical import HierarchicalQuantizer
-from .lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
 from .product import ProductQuantizer
 from .residual import ResidualQuantizer
-from .simvq import SimVQ
-from .vq import VectorQuantizer
+
+# What builds a family from its settings.
+FAMILIES: dict[type[settings.QuantizerSection], Callable[[Any], Quantizer]] = {
+    settings.NoneConfig: continuous.NoQuantizer,
+    settings.VQConfig: vq.VectorQuantizer,
+    settings.SimVQConfig: simvq.SimVQ,
+    settings.FSQConfig: fsq.FiniteScalarQuantizer,
+    settings.LFQConfig: lookup_free.LookupFreeQuantizer,
+    settings.BSQConfig: lookup_free.BinarySphericalQuantizer,
+    settings.GaussianCodebookConfig: gaussian_codebook.build_gaussian_codebook,
+}
 
 
-def build_quantizer(config: QuantizerConfig) -> Bottleneck:
+def build_quantizer(config: settings.QuantizerConfig) -> Bottleneck:
     """The bottleneck of a config. ValueError for settings that contradict one another."""
-    match config:
-        case HierarchicalConfig():
-            top, bottom = build_quantizer(config.top), _positionwise(config.bottom)
-            return HierarchicalQuantizer(top, bottom, config.latent_dim, config.grid_dims)
-        case _:
-            return _positionwise(config)
+    if isinstance(config, settings.HierarchicalConfig):
+        top = build_quantizer(config.top)
+        bottom = _positionwise(config.bottom)
+        return HierarchicalQuantizer(top, bottom, config.latent_dim, config.grid_dims)
+    return _positionwise(config)
 
 
-def _positionwise(config: NoneConfig | FamilyConfig | ResidualConfig | ProductConfig) -> Quantizer:
+def _positionwise(config: settings.QuantizerSection) -> Quantizer:
+    """A quantizer that takes every position by itself: a family, or several in a row or side by side."""
     match config:
-        case NoneConfig():
-            return NoQuantizer(config)
-        case VQConfig():
-            return VectorQuantizer(config)
-        case SimVQConfig():
-            return SimVQ(config)
-        case FSQConfig():
-            return FiniteScalarQuantizer(config)
-        case LFQConfig():
-            return LookupFreeQuantizer(config)
-        case BSQConfig():
-            return BinarySphericalQuantizer(config)
-        case GaussianCodebookConfig():
-            return build_gaussian_codebook(config)
-        case ResidualConfig():
-            stages = [_positionwise(config.stage) for _ in range(1 if config.shared_codebook else config.num_stages)]
-            return ResidualQuantizer(stages, config.num_stages, config.latent_dim, config.quantizer_dropout)
-        case ProductConfig():
-            groups = [_positionwise(config.group) for _ in range(1 if config.shared_codebook else config.num_groups)]
+        case settings.ResidualConfig():
+            count = 1 if config.shared_codebook else config.num_stages
+            stages = [_positionwise(config.stage) for _ in range(count)]
+            dropout = config.quantizer_dropout
+            return ResidualQuantizer(stages, config.num_stages, config.latent_dim, dropout)
+        case settings.ProductConfig():
+            count = 1 if config.shared_codebook else config.num_groups
+            groups = [_positionwise(config.group) for _ in range(count)]
             return ProductQuantizer(groups, config.num_groups, config.latent_dim)
+        case _:
+            return FAMILIES[type(config)](config)

@@ -7,39 +7,55 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import Quantizer, TokensQuantized, all_reduce_sum
+from .base import PADDING, Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import straight_through
 
+# How slowly the measured scales of the stages follow the batches.
 SCALE_DECAY = 0.99
 
 
 class ResidualQuantizer(Quantizer):
-    """Each stage quantises what the stages before left over (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
+    """Each stage quantises what the stages before it left over (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
 
-        r_1 = token      r_(s+1) = r_s - sg(q_s)      value = sum of q_s, straight through to the token
+        r_1 = token      r_(s+1) = r_s - sg(q_s)      value = sum of q_s
 
-    Residuals keep their gradient to the token, so that every stage's commitment has one; terms are means over stages. A
-    family with codes of a fixed size sees residuals divided by their scale relative to the first stage's.
-    A code of -1 from some stage on stands for a shorter description: `lookup` leaves those stages out.
+    The gradient of the value passes as it passes the first stage: unchanged, rotated or relaxed, as
+    that stage's estimator has it; later stages only correct the value. Residuals keep their gradient
+    to the token, so that every stage's commitment has one; terms are means over stages. Stages whose
+    codes have a fixed size get residuals divided by the residuals' scale relative to the first.
+
+    Codes of -1 from some stage on are a shorter description: `lookup` leaves those stages out.
 
     Buffers:
-        scales (S,): root mean square of each stage's residual over that of the token; ones where codes fit any scale.
-        measured (): bool, whether they come from data yet.
+        scales (S,): root mean square of each stage's residual over that of the token; ones where
+            codes fit any scale.
+        measured (): bool, whether `scales` come from data yet.
     """
 
     scales: Tensor
     measured: Tensor
 
     def __init__(
-        self, stages: Sequence[Quantizer], num_stages: int, latent_dim: int | None = None, dropout: float = 0.0
+        self,
+        stages: Sequence[Quantizer],
+        num_stages: int,
+        latent_dim: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
-        """`stages`: one for each of num_stages, or a single one that all share."""
-        sizes = [size for index in range(num_stages) for size in stages[index % len(stages)].codebook_sizes]
+        """`stages`: one for each of num_stages, or a single one that all share.
+
+        dropout: share of the training batches that use only a random number of the first stages.
+        """
+        sizes: list[int] = []
+        for index in range(num_stages):
+            sizes += stages[index % len(stages)].codebook_sizes
         super().__init__(stages[0].code_dim, sizes, latent_dim)
         self.stages = nn.ModuleList(stages)
-        self.num_stages, self.dropout = num_stages, dropout
+        self.num_stages = num_stages
+        self.dropout = dropout
         self.default_weights = stages[0].default_weights
         self.fits_any_scale = stages[0].fits_any_scale
+        self.is_straight_through = stages[0].is_straight_through
         self.register_buffer("scales", torch.ones(num_stages))
         self.register_buffer("measured", torch.tensor(self.fits_any_scale))
 
@@ -50,59 +66,79 @@ class ResidualQuantizer(Quantizer):
         return self._stage(0).bound(tokens)
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
-        total, codes, terms = torch.zeros_like(tokens), [], []
-        sizes = []  # mean squares of the residuals
+        total = torch.zeros_like(tokens)
+        # What carries the gradient of the value: the tokens, or the first stage's value of them.
+        carrier = tokens
+        codes: list[Tensor] = []
+        terms: list[dict[str, Tensor]] = []
+        square_sums: list[Tensor] = []
         for index in range(self._depth(generator, tokens.device)):
             residual = tokens - total
-            sizes.append(residual.detach().square().sum())
+            square_sums.append(residual.detach().square().sum())
             if self.training and not self.measured:
-                self._measure(sizes, 0.0)
-            scale = self.scales[index].clone()  # the buffer moves on before gradients need it
+                self._measure(square_sums, 0.0)
+            # A copy, because the buffer moves on before the backward pass needs it.
+            scale = self.scales[index].clone()
             result = self._stage(index).quantize(residual / scale, generator)
+            if index == 0 and not self.is_straight_through:
+                carrier = result.values * scale
             total = total + result.values.detach() * scale
             codes.append(result.codes)
             terms.append(result.terms)
         if self.training and not self.fits_any_scale:
-            self._measure(sizes, SCALE_DECAY)
-            self.measured.fill_(len(sizes) == self.num_stages or bool(self.measured))
-        missing = tokens.new_full((len(tokens), self.num_codebooks - sum(c.shape[1] for c in codes)), -1)
-        found = torch.cat([*codes, missing.long()], 1)
+            self._measure(square_sums, SCALE_DECAY)
+            self.measured.fill_(len(square_sums) == self.num_stages or bool(self.measured))
+        num_missing = self.num_codebooks - sum(part.shape[1] for part in codes)
+        missing = codes[0].new_full((len(tokens), num_missing), PADDING)
         means = {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]}
-        return TokensQuantized(straight_through(tokens, total), found, means)
+        values = straight_through(carrier, total)
+        return TokensQuantized(values, torch.cat([*codes, missing], 1), means)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        total, codes = torch.zeros_like(tokens), []
+        total = torch.zeros_like(tokens)
+        codes: list[Tensor] = []
         for index in range(self.num_stages):
-            codes.append(self._stage(index).assign((tokens - total) / self.scales[index]))
-            total = total + self._stage(index).lookup(codes[-1]) * self.scales[index]
+            stage = self._stage(index)
+            codes.append(stage.assign((tokens - total) / self.scales[index]))
+            total = total + stage.lookup(codes[-1]) * self.scales[index]
         return torch.cat(codes, 1)
 
     def lookup(self, codes: Tensor) -> Tensor:
         total = codes.new_zeros(len(codes), self.code_dim, dtype=torch.float32)
         for index, part in enumerate(codes.chunk(self.num_stages, 1)):
             values = self._stage(index).lookup(part.clamp(min=0)) * self.scales[index]
-            total = total + values.where(part[:, :1] >= 0, 0.0)
+            total = total + values.where(part[:, :1] != PADDING, 0.0)
         return total
+
+    def left_out(self, codes: Tensor) -> Tensor:
+        """All codes of a stage and of every later one are -1; the first stage cannot be left out."""
+        missing = (codes == PADDING).unflatten(1, (self.num_stages, -1)).all(2)
+        tail = missing.flip(1).cumprod(1).flip(1).bool()
+        tail[:, 0] = False
+        return tail.repeat_interleave(codes.shape[1] // self.num_stages, 1)
 
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
         done = codes.shape[1]
-        left = tokens - self.lookup(torch.cat([codes, codes.new_full((len(codes), self.num_stages - done), -1)], 1))
+        later = codes.new_full((len(codes), self.num_stages - done), PADDING)
+        residual = tokens - self.lookup(torch.cat([codes, later], 1))
         scale = self.scales[done]
-        return self._stage(done).distances(left / scale, codes[:, :0]) * scale.square()
+        return self._stage(done).distances(residual / scale, codes[:, :0]) * scale.square()
 
     def _stage(self, index: int) -> Quantizer:
         return self.stages[index % len(self.stages)]  # type: ignore[return-value]
 
     def _depth(self, generator: torch.Generator | None, device: torch.device) -> int:
-        """Stages of this batch: all, or in a share of the training batches a random number, the same on every rank."""
+        """Stages of this batch: all of them, or with dropout sometimes a random number, equal on all ranks."""
         if not self.training or self.dropout == 0.0:
             return self.num_stages
-        drawn = torch.rand(2, generator=generator, device=device).tolist()
-        return 1 + int(drawn[1] * self.num_stages) if drawn[0] < self.dropout else self.num_stages
+        is_dropped, share = torch.rand(2, generator=generator, device=device).tolist()
+        if is_dropped >= self.dropout:
+            return self.num_stages
+        return 1 + int(share * self.num_stages)
 
     @torch.no_grad()
-    def _measure(self, sizes: list[Tensor], decay: float) -> None:
-        """Follow the scales of the stages that ran; with decay 0 take them from this batch alone."""
-        found = all_reduce_sum(torch.stack(sizes))
+    def _measure(self, square_sums: list[Tensor], decay: float) -> None:
+        """Let the scales of the stages that ran follow this batch; with decay 0 take them from it alone."""
+        found = all_reduce_sum(torch.stack(square_sums))
         ratios = (found / found[0].clamp(min=1e-12)).sqrt().clamp(min=1e-4)
-        self.scales[: len(sizes)].lerp_(ratios, 1.0 - decay)
+        self.scales[: len(square_sums)].lerp_(ratios, 1.0 - decay)

@@ -7,32 +7,44 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import all_reduce_sum, place_among_ranks
+from .base import all_reduce_sum, centre_of, centred, place_among_ranks
 
+# Scores that are held at once: 4 MiB of float32, about a core's second-level cache.
 SCORES_PER_CHUNK = 1 << 20
-"""float32 scores held at once: 4 MiB, near enough to a core's second-level cache"""
+# Codes that are compared at once. A wider matrix product with so short an inner side runs at a
+# third of the speed.
 CODES_PER_TILE = 8192
-"""codes compared at once: a longer matrix product with a short inner side runs at a third of the speed"""
+# Scores whose maximum is taken first: maxima of blocks are vectorised, finding the place of a
+# maximum is not.
 BLOCK = 64
-"""scores whose maximum is taken first: maxima of blocks are vectorised, the position of a maximum is not"""
 
 
 def chunks(num_tokens: int, num_codes: int) -> Iterator[slice]:
-    """Slices of tokens whose scores against all codes fit a chunk."""
+    """Slices of tokens whose scores against all codes fit into a chunk."""
     rows = max(16, SCORES_PER_CHUNK // num_codes)
     for start in range(0, num_tokens, rows):
         yield slice(start, min(start + rows, num_tokens))
 
 
 def nearest(tokens: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Tensor:
-    """Index of the code with the smallest squared Euclidean distance to each token, lowest index on ties.
+    """Index of the code at the smallest squared Euclidean distance from each token.
 
-    tokens (N, d), codebook (K, d) -> (N,) int64. costs (K,) are added to the squared distances. Maximises
-    x.c - |c|^2 / 2, which orders codes as the distance does.
+    Exact up to the rounding of float32 relative to the spread of tokens and codes, however far
+    from the origin both lie; the lowest index wins a tie.
+
+    Args:
+        tokens: (N, d).
+        codebook: (K, d).
+        costs: (K,), added to the squared distances.
+
+    Returns:
+        (N,) int64.
     """
     if not len(tokens):
         return tokens.new_empty(0, dtype=torch.long)
-    # a column of ones and one of offsets: one product gives the scores, nothing is added to them afterwards
+    tokens, codebook = centred(tokens, codebook)
+    # x.c - (|c|^2 + cost) / 2 is largest where |x - c|^2 + cost is smallest. With a column of ones
+    # beside the tokens and one of offsets beside the codes, one product gives all of it.
     tokens = torch.cat([tokens, tokens.new_ones(len(tokens), 1)], 1)
     offsets = -0.5 * (codebook.square().sum(1) + costs)
     tiles = torch.cat([codebook, offsets[:, None]], 1).split(CODES_PER_TILE)
@@ -48,7 +60,7 @@ def nearest(tokens: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Te
 
 
 def _best(tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest score of each token against a tile of codes, and the first code that has it."""
+    """Highest score of each token against a tile of codes, and the first code that reaches it."""
     scores = tokens @ codes.t()
     if len(codes) % BLOCK or len(codes) < 4 * BLOCK:
         best = scores.max(1)
@@ -68,25 +80,40 @@ def code_sums(tokens: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor
 
 
 def sample_tokens(tokens: Tensor, count: int, generator: torch.Generator | None, distinct: bool = False) -> Tensor:
-    """`count` random tokens (count, d) from those of all ranks; fewer or repeated ones where there are not enough.
+    """`count` random tokens (count, d) out of those of all ranks.
 
-    With generators of equal state every rank gets the same tokens, and the same as one process with the joined batch.
+    Where there are fewer than `count`, some are repeated, or with `distinct` fewer are returned.
+    With generators in the same state all ranks get the same tokens, and the same ones as a single
+    process with the whole batch.
     """
     start, total = place_among_ranks(len(tokens), tokens.device)
     order = torch.randperm(total, generator=generator, device=tokens.device)
     order = (order if distinct else order.repeat(-(-count // total)))[:count] - start
     mine = (order >= 0) & (order < len(tokens))
-    return all_reduce_sum(torch.where(mine[:, None], tokens[order.clamp(0, max(0, len(tokens) - 1))], 0.0))
+    rows = tokens[order.clamp(0, max(0, len(tokens) - 1))]
+    return all_reduce_sum(torch.where(mine[:, None], rows, 0.0))
 
 
 def kmeans(tokens: Tensor, codebook_size: int, iterations: int, generator: torch.Generator | None) -> Tensor:
-    """Codebook (K, d) after Lloyd's iterations from random tokens; cells that run empty restart at random tokens.
+    """Codebook (K, d) after Lloyd's iterations from random tokens (N, d).
 
-    Over several ranks it is the k-means of all their tokens together (sums are all-reduced).
+    A code that wins no token starts again at a random one. Over several ranks this is the k-means
+    of all their tokens together.
     """
     codebook = sample_tokens(tokens, codebook_size, generator)
+    centre = centre_of(codebook)
+    if centre is not None:
+        # Far from the origin sums are rounded more coarsely than tokens differ.
+        return _lloyd(tokens - centre, codebook - centre, iterations, generator) + centre
+    return _lloyd(tokens, codebook, iterations, generator)
+
+
+def _lloyd(tokens: Tensor, codebook: Tensor, iterations: int, generator: torch.Generator | None) -> Tensor:
+    """Codebook (K, d) after Lloyd's iterations from the one given."""
+    size = len(codebook)
     for _ in range(iterations):
-        counts, sums = code_sums(tokens, nearest(tokens, codebook), codebook_size)
-        fresh = sample_tokens(tokens, codebook_size, generator)
-        codebook = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1.0)[:, None], fresh)
+        counts, sums = code_sums(tokens, nearest(tokens, codebook), size)
+        fresh = sample_tokens(tokens, size, generator)
+        means = sums / counts.clamp(min=1.0)[:, None]
+        codebook = torch.where(counts[:, None] > 0, means, fresh)
     return codebook
