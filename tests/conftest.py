@@ -1,4 +1,4 @@
-"""Real pictures and a small trained model, made once for the whole suite."""
+"""Real images and a small trained model, made once for the whole suite."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 import torch
 
 import vqkit
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
+from vqkit.artifact.model import Model
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
+# Overrides that make the emoji recipe a matter of seconds.
 TINY = [
-    "train.precision=float32",  # on every machine alike; bfloat16 has a test of its own
+    # On every machine alike; bfloat16 has a test of its own.
+    "train.precision=float32",
     "train.steps=40",
     "train.optimizer=adamw",
     "train.batch_size=32",
@@ -26,15 +29,14 @@ TINY = [
     "model.quantizer.codebook_size=64",
     "coder.steps=6",
 ]
-"""overrides that make the emoji recipe a matter of seconds"""
 
+# Overrides that give the emoji recipe three stages of 3 bits.
 RESIDUAL = [
     "model.quantizer.kind=residual",
     "model.quantizer.num_stages=3",
     "model.quantizer.stage={kind: vq, codebook_size: 8}",
     "model.quantizer.quantizer_dropout=0.25",
 ]
-"""overrides that give the emoji recipe three stages of 3 bits"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,8 +60,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifact(run_folder: Path) -> vqkit.Artifact:
-    return vqkit.load(run_folder)
+def model(run_folder: Path) -> Model:
+    return vqkit.load(run_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")
