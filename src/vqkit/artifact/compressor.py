@@ -52,8 +52,8 @@ MAX_SAID = 20
 class Coded:
     """One item as it is written.
 
-    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent), uint32. payloads: the coder's
-    bytes of each stage.
+    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent), uint32. payloads:
+    the coder's bytes of each stage.
     """
 
     extent: tuple[int, ...]

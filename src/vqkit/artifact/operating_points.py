@@ -1,8 +1,8 @@
 """How small files shall be: the points between few bits and a good reconstruction that a model offers.
 
 A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the integer prior
-against what it does to the reconstruction: argmin distance + weight * bits, the entropy-constrained vector quantisation of
-Chou et al. 1989, with the quantizer's own choice where the weight is 0.
+against what it does to the reconstruction: argmin distance + weight * bits, the entropy-constrained vector
+quantisation of Chou et al. 1989, with the quantizer's own choice where the weight is 0.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Rate:
 
     @classmethod
     def read(cls, point: Mapping[str, Any]) -> Rate:
-        """Of the header of a coder's file, which anyone may have written. TypeError, ValueError for what is no point."""
+        """From the header of a coder's file, which anyone may have written. TypeError or ValueError for no point."""
         found = cls(**point)
         numbers = (found.weight, found.bits, found.psnr)
         is_whole = isinstance(found.num_stages, int) and found.num_stages >= 1
@@ -131,7 +131,7 @@ def offered(points: Sequence[Rate]) -> dict[str, Rate]:
     full = max(points, key=lambda point: (point.num_stages, -point.weight))
     best = [point for point in points if not any(_beats(other, point) for other in points) and point.bits < full.bits]
     best = sorted(best, key=lambda point: point.bits)
-    found = {}
+    found: dict[str, Rate] = {}
     if best:
         low, high = np.log(best[0].bits), np.log(full.bits)
         for place, name in enumerate(NAMES[:-1]):

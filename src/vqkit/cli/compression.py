@@ -123,9 +123,9 @@ def _singles(options: argparse.Namespace, model: Model, codec: Codec, items: arg
         count = math.prod(coded.extent)
         positions += count
         size += len(data)
-        say(
-            f"{source} -> {path}: {len(data)} bytes, {8 * len(data) / count:.3f} bits per position, {_quality(options, found.psnr)}"
-        )
+        rate = 8 * len(data) / count
+        quality = _quality(options, found.psnr)
+        say(f"{source} -> {path}: {len(data)} bytes, {rate:.3f} bits per position, {quality}")
     return positions, size
 
 
@@ -134,7 +134,7 @@ def _bundle(options: argparse.Namespace, model: Model, codec: Codec, items: argu
     from ..apps.compress import compress
 
     coded = []
-    names = []
+    names: list[str] = []
     for source, found in compress(model, codec, items):
         names.append(_stored_name(source) or f"{len(names)}{model.signal.suffix}")
         coded.append(found.coded)
@@ -186,7 +186,7 @@ def _decompress(options: argparse.Namespace) -> int:
 
 
 def _decompress_file(options: argparse.Namespace, source: Path, model: Model) -> int:
-    """Write the items of a file; how many of them are not what they were. VqkitError, of a bundle behind the whole ones."""
+    """Write the items of a file; how many are not what they were. VqkitError, of a bundle behind the whole ones."""
     from ..coding import opened
     from ..files import free_name
 

@@ -55,7 +55,8 @@ ROUNDED_SHARE = 0.4
 MAX_KEPT = 1 << 24
 NUM_VALIDATED = 1024
 NUM_VALIDATIONS = 12
-# Validation passes in a row that are worse than the best by that factor end the fit; gains of the last steps are smaller.
+# Validation passes in a row that are worse than the best by that factor end the fit; gains of the last steps
+# are smaller.
 PATIENCE = 3
 WORSE = 1.05
 # Times that the training codes are seen at most, and steps that this leaves of those that were asked for.

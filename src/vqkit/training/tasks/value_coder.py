@@ -1,7 +1,7 @@
 """Fits the network that lossless files start from: a float twin of it, whose weights are rounded at the end.
 
-Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of a signal). The extent
-of an item is seen as rows and columns.
+Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of a signal).
+The extent of an item is seen as rows and columns.
 """
 
 from __future__ import annotations
