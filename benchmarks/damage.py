@@ -105,12 +105,12 @@ def write_bare(artifact, pictures: np.ndarray) -> bytes:
 
 def write_blocks(artifact, pictures: np.ndarray) -> bytes:
     """A bundle of blocks of two items, with names."""
-    from vqkit.coding import Block, BundleHeader, Sizes, codes_crc, read_file, write_bundle
+    from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle
 
     codes = artifact.encode(pictures).numpy()
     files = [read_file(artifact.compress(picture)) for picture in pictures]
     one = files[0].header
-    header = BundleHeader(Sizes([SIZE] * len(codes)), one.num_codebooks, one.coder, one.model_id, block_size=2)
+    header = BundleHeader(Extents([SIZE] * len(codes)), one.num_codebooks, one.coder, one.model_id, block_size=2)
     payloads = [tuple(stage.payload for stage in file.stages) for file in files]
     spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
     blocks = [Block(codes_crc(codes[span], number), tuple(payloads[span])) for number, span in enumerate(spans)]
@@ -119,7 +119,7 @@ def write_blocks(artifact, pictures: np.ndarray) -> bytes:
 
 def boundaries(data: bytes) -> list[int]:
     from vqkit.coding import BUNDLE, Bundle, profile_of
-    from vqkit.coding.container import read_layout
+    from vqkit.coding.format.single import read_layout
 
     if profile_of(data) == BUNDLE:
         bundle = Bundle(data)

@@ -18,26 +18,26 @@ import numpy as np
 from safetensors.numpy import save
 
 from vqkit.coding import (
-    CONTEXT_MIXING,
-    IMAGE,
-    INTEGER_PRIOR,
-    PIXELS,
+    CODES,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     Block,
     BundleHeader,
-    ContextMixing,
+    Extents,
     FileHeader,
-    IntegerPrior,
-    PixelNetwork,
-    Sizes,
+    MixingCoder,
     Stage,
+    TransformerCoder,
+    ValueNetwork,
     codes_crc,
     stage_crcs,
     write_bundle,
     write_file,
 )
-from vqkit.coding.integer_network import Layer, Network
-from vqkit.coding.integer_prior import context_offsets
-from vqkit.coding.pixel_network import MIXED, Layers, num_inputs
+from vqkit.coding.codes.transformer import StageTransformer, TransformerLayer
+from vqkit.coding.codes.transformer_coder import context_offsets
+from vqkit.coding.values.network import MIXED, ChannelNetwork, num_inputs
 
 FOLDER = Path(__file__).parents[1] / "tests/coding/golden"
 MODEL = bytes.fromhex("a1b2c3d4e5f60718")
@@ -85,7 +85,7 @@ MIXED_FILES = {"mixed-codes": (300, 5), "pixels-untrained": (256,), "pixels": (2
 NETWORK = "lossless"
 
 
-def make_network() -> PixelNetwork:
+def make_network() -> ValueNetwork:
     """Random weights of three channels, which bring every clip and rounding about; a few are the largest there are."""
     rng, width = np.random.default_rng(7), 8
 
@@ -97,8 +97,8 @@ def make_network() -> PixelNetwork:
     def biases(*shape: int) -> np.ndarray:
         return rng.integers(-(1 << 17), 1 << 17, shape).astype(np.int32)
 
-    return PixelNetwork([
-        Layers(
+    return ValueNetwork([
+        ChannelNetwork(
             weights(num_inputs(plane), width), biases(5, width), biases(4, width), weights(width, width), biases(width),
             weights(width, width), biases(width), weights(width, 3 * MIXED), biases(3 * MIXED),
         )
@@ -106,15 +106,15 @@ def make_network() -> PixelNetwork:
     ])  # fmt: skip
 
 
-def make_mixed(name: str, network: PixelNetwork) -> tuple[bytes, np.ndarray]:
+def make_mixed(name: str, network: ValueNetwork) -> tuple[bytes, np.ndarray]:
     """A golden file of context mixing and its codes (1, stages, rows, columns): rising lines with noise."""
     sizes, rng = MIXED_FILES[name], np.random.default_rng(list(name.encode()))
     steps = np.cumsum(rng.integers(0, 9, (len(sizes), 9, 11)), -1) + rng.integers(0, 3, (len(sizes), 9, 11))
     codes = steps % np.array(sizes)[:, None, None]
-    payloads = ContextMixing(sizes, network if name == "pixels" else None).encode(codes[None])[0]
+    payloads = MixingCoder(sizes, network if name == "pixels" else None).encode(codes[None])[0]
     stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes), payloads, strict=True)]
-    modality, size = (IMAGE, (72, 88)) if name == "mixed-codes" else (PIXELS, (9, 11))
-    data = write_file(FileHeader(*size, len(sizes), CONTEXT_MIXING, MODEL, modality), stages, f"{name}.png")
+    holds, size = (CODES, (72, 88)) if name == "mixed-codes" else (VALUES, (9, 11))
+    data = write_file(FileHeader(size, len(sizes), MIXING, MODEL, holds=holds), stages, f"{name}.png")
     return data, codes[None].astype(np.uint16)
 
 
@@ -123,7 +123,7 @@ def grid_of(height: int, width: int) -> tuple[int, int]:
     return -(-height // 8), -(-width // 8)
 
 
-def make_coder(name: str) -> IntegerPrior:
+def make_coder(name: str) -> TransformerCoder:
     """Random weights over their whole range, so that every clip and rounding takes place; of two layers to none."""
     rng, sizes = np.random.default_rng(len(CODERS[name])), CODERS[name]
 
@@ -133,19 +133,19 @@ def make_coder(name: str) -> IntegerPrior:
     def biases(*shape: int) -> np.ndarray:
         return rng.integers(-(1 << 16), 1 << 16, shape).astype(np.int32)
 
-    def layer() -> Layer:
+    def layer() -> TransformerLayer:
         shapes = (CHANNELS, 3 * CHANNELS), (CHANNELS, CHANNELS), (CHANNELS, HIDDEN), (HIDDEN, CHANNELS)
-        return Layer(*(bytes_of(*shape) for shape in shapes))
+        return TransformerLayer(*(bytes_of(*shape) for shape in shapes))
 
     stages = [
-        Network(
+        StageTransformer(
             np.array(offsets), bytes_of(len(offsets) * LENGTH, CHANNELS), biases(TRAINED[0], CHANNELS),
             biases(TRAINED[1], CHANNELS), tuple(layer() for _ in range(max(0, 4 - len(sizes) - number))),
             bytes_of(CHANNELS, size) // 16, biases(size) // 64,
         )
         for number, (offsets, size) in enumerate(zip(map(context_offsets, range(len(sizes))), sizes, strict=True))
     ]  # fmt: skip
-    return IntegerPrior(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
+    return TransformerCoder(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
 
 
 def make_codes(name: str) -> np.ndarray:
@@ -163,13 +163,13 @@ def item_sizes(golden: Golden) -> list[tuple[int, int]]:
     return [(height, width)] * (golden.items - 2) + [(height - 1, width)] * 2
 
 
-def make_file(name: str, prior: IntegerPrior, codes: np.ndarray) -> bytes:
+def make_file(name: str, prior: TransformerCoder, codes: np.ndarray) -> bytes:
     """The bytes of a golden file, with a coder that has at least its stages."""
     golden = GOLDEN[name]
-    first = IntegerPrior(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
+    first = TransformerCoder(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
     payloads = first.encode(codes.astype(np.int64))
     if golden.items:
-        header = BundleHeader(Sizes(item_sizes(golden)), golden.stages, INTEGER_PRIOR, MODEL, golden.block_size)
+        header = BundleHeader(Extents(item_sizes(golden)), golden.stages, TRANSFORMER, MODEL, golden.block_size)
         parts = [slice(header.items(number).start, header.items(number).stop) for number in range(header.num_blocks)]
         blocks = [
             Block(codes_crc(codes[part], number), tuple(map(tuple, payloads[part])))
@@ -178,7 +178,7 @@ def make_file(name: str, prior: IntegerPrior, codes: np.ndarray) -> bytes:
         names = [golden.name.format(item) for item in range(golden.items)] if golden.name else None
         data = write_bundle(header, blocks, names)
     else:
-        header = FileHeader(*golden.size, golden.stages, INTEGER_PRIOR, None if golden.bare else MODEL)
+        header = FileHeader(golden.size, golden.stages, TRANSFORMER, None if golden.bare else MODEL)
         stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
         data = write_file(header, stages, golden.name)
     return data[: len(data) - golden.lost]

@@ -29,17 +29,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
-from .codec import CODER_FILE, LOSSLESS_FILE, Codec, code_codec, load_coders, pixel_codec, save_tensors
+from .codec import CODER_FILE, LOSSLESS_FILE, Codec, code_codec, image_size, load_coders, pixel_codec, save_tensors
 from .coding import (
-    CONTEXT_MIXING,
-    IMAGE,
-    INTEGER_PRIOR,
-    PIXELS,
+    CODES,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     BundleHeader,
-    ContextMixing,
     FileHeader,
-    IntegerPrior,
-    PixelNetwork,
+    MixingCoder,
+    TransformerCoder,
+    ValueNetwork,
     opened,
     read_file,
 )
@@ -80,9 +80,9 @@ class Artifact:
     data: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
     prior: Prior | None = None
-    coder: IntegerPrior | None = None
-    lossless: PixelNetwork | None = None
-    older: tuple[IntegerPrior | PixelNetwork, ...] = ()  # coders that were replaced
+    coder: TransformerCoder | None = None
+    lossless: ValueNetwork | None = None
+    older: tuple[TransformerCoder | ValueNetwork, ...] = ()  # coders that were replaced
 
     @property
     def normalisation(self) -> Normalisation:
@@ -144,21 +144,21 @@ class Artifact:
     @cached_property
     def coding_id(self) -> bytes:
         """8 bytes that name the model in files of codes."""
-        return self._codec(IMAGE, CONTEXT_MIXING if self.coder is None else INTEGER_PRIOR).model_id
+        return self._codec(CODES, MIXING if self.coder is None else TRANSFORMER).model_id
 
     def codec(self, *, lossless: bool = False, rate: str | None = None) -> Codec:
         """How images are compressed: as codes, at one of the rates that the model has, or with `lossless` as pixels.
 
         VqkitError without a codebook, and for a rate that is not there.
         """
-        coder = INTEGER_PRIOR if self.coder is not None and not lossless else CONTEXT_MIXING
-        found = self._codec(PIXELS if lossless else IMAGE, coder)
+        coder = TRANSFORMER if self.coder is not None and not lossless else MIXING
+        found = self._codec(VALUES if lossless else CODES, coder)
         if rate is None:
             return found
         if lossless:
             raise VqkitError("lossless files have no rate")
         point = self.rates.get(rate)
-        if point is None or not isinstance(found.engine, IntegerPrior):
+        if point is None or not isinstance(found.engine, TransformerCoder):
             raise VqkitError(no_rate(self.rates, self.model.quantizer, found.has_prefixes))
         engine = found.engine.first(point.num_stages)
         return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
@@ -170,34 +170,34 @@ class Artifact:
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is decompressed, by the coder that wrote it. VqkitError when it needs one and there is none."""
-        found, wanted = self._codec(header.modality, header.coder), (header.modality, header.coder, header.model_id)
-        return next((one for one in self._older if (one.modality, one.coder, one.model_id) == wanted), found)
+        found, wanted = self._codec(header.holds, header.coder), (header.holds, header.coder, header.model_id)
+        return next((one for one in self._older if (one.holds, one.coder, one.model_id) == wanted), found)
 
     @cached_property
     def _older(self) -> list[Codec]:
-        are_pixels = [isinstance(one, PixelNetwork) for one in self.older]
-        kinds = [(PIXELS, CONTEXT_MIXING) if of_pixels else (IMAGE, INTEGER_PRIOR) for of_pixels in are_pixels]
+        are_pixels = [isinstance(one, ValueNetwork) for one in self.older]
+        kinds = [(VALUES, MIXING) if of_pixels else (CODES, TRANSFORMER) for of_pixels in are_pixels]
         return [self._new_codec(*kind, one) for kind, one in zip(kinds, self.older, strict=True)]
 
     @cached_property
     def _codecs(self) -> dict[tuple[int, int], Codec]:
-        """Those that were asked for, by modality and coder: their names are check sums over all weights."""
+        """Those that were asked for, by holds and coder: their names are check sums over all weights."""
         return {}
 
-    def _codec(self, modality: int, coder: int) -> Codec:
-        if (modality, coder) not in self._codecs:
-            network = self.lossless if modality == PIXELS else self.coder
-            self._codecs[modality, coder] = self._new_codec(modality, coder, network)
-        return self._codecs[modality, coder]
+    def _codec(self, holds: int, coder: int) -> Codec:
+        if (holds, coder) not in self._codecs:
+            network = self.lossless if holds == VALUES else self.coder
+            self._codecs[holds, coder] = self._new_codec(holds, coder, network)
+        return self._codecs[holds, coder]
 
-    def _new_codec(self, modality: int, coder: int, network: Any) -> Codec:
+    def _new_codec(self, holds: int, coder: int, network: Any) -> Codec:
         quantizer = self.model.quantizer
-        if modality == PIXELS:
+        if holds == VALUES:
             return pixel_codec(self.channels, network, self.content_id)
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
         is_residual = self.config.model.quantizer.kind == "residual"
-        engine = network if coder == INTEGER_PRIOR else ContextMixing(quantizer.codebook_sizes)
+        engine = network if coder == TRANSFORMER else MixingCoder(quantizer.codebook_sizes)
         return code_codec(quantizer.codebook_sizes, engine, self.content_id, is_residual, self.model.grid)
 
     @torch.no_grad()
@@ -209,7 +209,7 @@ class Artifact:
         batch = self._batch(images, exact=codec.lossless)
         if codec.lossless:
             return batch.numpy().astype(np.int64)
-        if codec.weight and isinstance(codec.engine, IntegerPrior):
+        if codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = torch.cat([self._encoded(self.model.latents, one) for one in batch.split(1)])
             return assign(self.model.quantizer, codec.engine, latents, codec.num_stages, codec.weight)
         codes = torch.cat([self._encoded(self.model.encode, one) for one in batch.split(1)])
@@ -242,14 +242,14 @@ class Artifact:
             file = read_file(stream)
         if file.truncated:
             warnings.warn("the file is cut off: the image is coarser than it was, or lost its name", stacklevel=2)
-        codec, size = self.codec_of(file.header), (file.header.height, file.header.width)
+        codec, size = self.codec_of(file.header), image_size(file.header.extent)
         return self.pixels_of(codec, codec.codes_of(file)[None], size, exact=True)[0]
 
     def pixels_of(self, codec: Codec, codes: np.ndarray, size: tuple[int, int], *, exact: bool = False) -> np.ndarray:
         """What files of a kind hold (B, Q, *grid) -> uint8 images (B, H, W, C); size and exact as in `decode`."""
         if codec.lossless:
             return codes.astype(np.uint8).transpose(0, 2, 3, 1)
-        return self.decode(self._codec(IMAGE, codec.coder).padded(codes), size, exact=exact)
+        return self.decode(self._codec(CODES, codec.coder).padded(codes), size, exact=exact)
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> np.ndarray:

@@ -15,19 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .coding import (
-    CONTEXT_MIXING,
-    IMAGE,
-    INTEGER_PRIOR,
+    CODES,
     LEVELS,
-    PIXELS,
-    ContextMixing,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     CorruptHeader,
     FileHeader,
-    IntegerPrior,
+    MixingCoder,
     OutOfBounds,
-    PixelNetwork,
     Stage,
+    TransformerCoder,
     Truncated,
+    ValueNetwork,
     VqFile,
     check_model,
     check_stages,
@@ -48,6 +48,9 @@ MAX_BARE = 1 << 14
 MAX_CODEBOOK = 1 << 32
 """codes of a codebook: check sums take each as 32 bits"""
 
+# The number of images among the signals of files.
+IMAGE_SIGNAL = 0
+
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
 
@@ -56,15 +59,15 @@ CoderT = TypeVar("CoderT")
 
 @dataclass(frozen=True)
 class Codec:
-    """One kind of file. modality, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
+    """One kind of file. holds, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
 
     num_stages: of a whole file; has_prefixes: whether its first stages alone make a picture. grid_of: height and width
     of an image -> those of its codes. weight: of a bit when codes are chosen, see rates.py.
     """
 
-    modality: int
+    holds: int
     coder: int
-    engine: IntegerPrior | ContextMixing
+    engine: TransformerCoder | MixingCoder
     model_id: bytes
     num_stages: int
     has_prefixes: bool
@@ -74,7 +77,7 @@ class Codec:
     @property
     def lossless(self) -> bool:
         """Whether the codes are the pixels themselves."""
-        return self.modality == PIXELS
+        return self.holds == VALUES
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Grid of the codes of an image of that height and width. OutOfBounds for more codes than are coded at once."""
@@ -96,13 +99,13 @@ class Codec:
     def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], size: tuple[int, int], name: str | None) -> bytes:
         """The .vq file of an image of that height and width: codes (Q, *grid), and the coder's bytes of each stage."""
         stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
-        return write_file(FileHeader(*size, len(stages), self.coder, self.model_id, self.modality), stages, name)
+        return write_file(FileHeader(size, len(stages), self.coder, self.model_id, holds=self.holds), stages, name)
 
     def codes_of(self, file: VqFile) -> np.ndarray:
         """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off. Errors: FormatError."""
         header = file.header
-        check_model(header.kind, self.model_id)
-        grid = self.grid((header.height, header.width))
+        check_model(header.kind, self.model_id, IMAGE_SIGNAL)
+        grid = self.grid(image_size(header.extent))
         if header.model_id is None and math.prod(grid) * header.num_codebooks > MAX_BARE:
             raise OutOfBounds(f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum")
         self.check_stages(header.num_codebooks)
@@ -113,16 +116,16 @@ class Codec:
         return self.padded(found)
 
 
-def pixel_codec(channels: int, network: PixelNetwork | None, content_id: str) -> Codec:
+def pixel_codec(channels: int, network: ValueNetwork | None, content_id: str) -> Codec:
     """Of lossless files of a model with so many channels."""
-    mixing = ContextMixing((LEVELS,) * channels, network)
+    mixing = MixingCoder((LEVELS,) * channels, network)
     name = model_id(content_id, network.tensors() if network else {})
-    return Codec(PIXELS, CONTEXT_MIXING, mixing, name, channels, has_prefixes=False, grid_of=lambda size: size)
+    return Codec(VALUES, MIXING, mixing, name, channels, has_prefixes=False, grid_of=lambda size: size)
 
 
 def code_codec(
     sizes: tuple[int, ...],
-    engine: IntegerPrior | ContextMixing | None,
+    engine: TransformerCoder | MixingCoder | None,
     content_id: str,
     has_prefixes: bool,
     grid_of: Callable[[tuple[int, int]], tuple[int, int]],
@@ -136,9 +139,15 @@ def code_codec(
         )
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
-    coder, tensors = (INTEGER_PRIOR, engine.tensors()) if isinstance(engine, IntegerPrior) else (CONTEXT_MIXING, {})
+    coder, tensors = (TRANSFORMER, engine.tensors()) if isinstance(engine, TransformerCoder) else (MIXING, {})
     name = model_id(content_id, tensors)
-    return Codec(IMAGE, coder, engine, name, len(sizes), has_prefixes, grid_of)
+    return Codec(CODES, coder, engine, name, len(sizes), has_prefixes, grid_of)
+
+
+def image_size(extent: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of an image, of the extent that a file of images says."""
+    height, width = extent
+    return height, width
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -176,17 +185,17 @@ def _coding_id_of(path: Path) -> str:
 
 def load_coders(
     folder: Path, content_id: str, sizes: Sequence[int]
-) -> tuple[IntegerPrior | None, PixelNetwork | None, tuple[IntegerPrior | PixelNetwork, ...]]:
+) -> tuple[TransformerCoder | None, ValueNetwork | None, tuple[TransformerCoder | ValueNetwork, ...]]:
     """The coders of a model with codebooks of such sizes, of codes and of pixels, and those that these replaced.
 
     VqkitError for a file that is damaged, or was fitted to another model.
     """
     of_codes, of_pixels = folder / CODER_FILE, folder / LOSSLESS_FILE
-    coders = {path: _load_coder(path, content_id, IntegerPrior.from_tensors) for path in _coder_paths(of_codes)}
+    coders = {path: _load_coder(path, content_id, TransformerCoder.from_tensors) for path in _coder_paths(of_codes)}
     for path, coder in coders.items():
         if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
             raise VqkitError(f"{path} was fitted to another model; delete it and run vqkit train-coder")
-    networks = {path: _load_coder(path, content_id, PixelNetwork.from_tensors) for path in _coder_paths(of_pixels)}
+    networks = {path: _load_coder(path, content_id, ValueNetwork.from_tensors) for path in _coder_paths(of_pixels)}
     current = coders.pop(of_codes, None), networks.pop(of_pixels, None)
     return *current, (*coders.values(), *networks.values())
 

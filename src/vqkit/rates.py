@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .coding import IntegerPrior
-from .coding.integer_prior import MAX_CODES
+from .coding import TransformerCoder
+from .coding.codes.transformer_coder import MAX_CODES
 from .errors import VqkitError
 from .model.quantizers.base import Bottleneck, Quantizer
 
@@ -48,7 +48,9 @@ class Rate:
 
 
 @torch.autocast("cpu", enabled=False)
-def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stages: int, weight: float) -> np.ndarray:
+def assign(
+    quantizer: Bottleneck, coder: TransformerCoder, latents: Tensor, num_stages: int, weight: float
+) -> np.ndarray:
     """Latents (B, D, h, w) -> codes (B, num_stages, h, w) int64.
 
     VqkitError for families whose codes are not chosen one after the other: product and hierarchical ones.
@@ -82,7 +84,11 @@ def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer
 
 @torch.no_grad()
 def measure(
-    quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, psnr_of: Callable[[np.ndarray], float], prefixes: bool
+    quantizer: Bottleneck,
+    coder: TransformerCoder,
+    latents: Tensor,
+    psnr_of: Callable[[np.ndarray], float],
+    prefixes: bool,
 ) -> list[Rate]:
     """All points that are tried, on latents (B, D, h, w); none for families that `assign` does not take.
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from .artifact import Artifact
-from .codec import MAX_DECODED, Codec
+from .codec import IMAGE_SIGNAL, MAX_DECODED, Codec, image_size
 from .coding import (
     BUNDLE,
     Bundle,
@@ -56,12 +56,12 @@ def blocks(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Codec
     """The image of a file, or those of one block of a bundle after the other. Errors as `decode`."""
     if profile_of(stream) != BUNDLE:
         file = read_file(stream)
-        codec, size = artifact.codec_of(file.header), (file.header.height, file.header.width)
+        codec, size = artifact.codec_of(file.header), image_size(file.header.extent)
         coarser = len(file.stages) < file.header.num_codebooks
         yield codec, [Decoded(codec.codes_of(file), size, file.name, file.truncated, coarser=coarser)]
         return
     bundle, codec = _open_bundle(artifact, stream)
-    sizes, truncated = bundle.header.sizes, bundle.truncated
+    sizes, truncated = bundle.header.extents, bundle.truncated
     names, unnamed = _names(bundle)
     lost = list[int]()
     why: FormatError | None = None
@@ -73,7 +73,7 @@ def blocks(artifact: Artifact, stream: bytes | BinaryIO) -> Iterator[tuple[Codec
             lost.append(number)
             continue
         items = zip(bundle.header.items(number), found, strict=True)
-        yield codec, [Decoded(one, sizes[i], names[i] if names else None, truncated, i) for i, one in items]
+        yield codec, [Decoded(one, image_size(sizes[i]), names[i] if names else None, truncated, i) for i, one in items]
     _check_whole(bundle, lost, why)
     if unnamed:
         raise unnamed
@@ -95,11 +95,11 @@ def one_image(artifact: Artifact, stream: bytes | BinaryIO, item: str) -> tuple[
     found = bundle.item(number)
     codes = _decode_block(codec, bundle, found.block)[found.place]  # a block has one check sum for all of its items
     name = names[number] if names else None
-    return codec, [Decoded(codes, (found.height, found.width), name, False, number)]
+    return codec, [Decoded(codes, image_size(found.extent), name, False, number)]
 
 
 def _number_of(bundle: Bundle, names: Sequence[str] | None, item: str) -> int:
-    count = len(bundle.header.sizes)
+    count = len(bundle.header.extents)
     if item.isdecimal() and len(item) <= len(str(count)) and int(item) < count:
         return int(item)
     if names and item in names:
@@ -110,7 +110,7 @@ def _number_of(bundle: Bundle, names: Sequence[str] | None, item: str) -> int:
 def _open_bundle(artifact: Artifact, stream: bytes | BinaryIO) -> tuple[Bundle, Codec]:
     bundle = Bundle(stream)
     codec = artifact.codec_of(bundle.header)
-    check_model(bundle.header.kind, codec.model_id)
+    check_model(bundle.header.kind, codec.model_id, IMAGE_SIGNAL)
     codec.check_stages(bundle.header.num_codebooks)
     return bundle, codec
 
@@ -125,7 +125,7 @@ def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
 
 def _check_whole(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -> None:
     """Raise the error of the first lost block, with the images of all of them; Truncated if only the end is missing."""
-    missing = len(bundle.header.sizes) - bundle.header.items(bundle.whole_blocks).start
+    missing = len(bundle.header.extents) - bundle.header.items(bundle.whole_blocks).start
     cut = f"the bundle is cut off: its last {missing} images are lost" if missing > 0 else ""
     if why is None:
         if cut:
@@ -144,7 +144,7 @@ def _check_whole(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -
 def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]:
     """Codes (Q, h, w) of the items of a block, checked."""
     block, items = bundle.block(number), bundle.header.items(number)
-    grids = [codec.grid(bundle.header.sizes[item]) for item in items]
+    grids = [codec.grid(image_size(bundle.header.extents[item])) for item in items]
     if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
         raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
     found: list[np.ndarray] = [np.zeros(0)] * len(items)

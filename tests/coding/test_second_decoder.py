@@ -13,18 +13,18 @@ from tests.coding.second_mixing import Mixing
 from tests.coding.test_integer_prior import random_codes, random_prior
 from vqkit.coding import (
     BUNDLE,
-    INTEGER_PRIOR,
+    TRANSFORMER,
     Block,
     Bundle,
     BundleHeader,
-    ContextMixing,
     CorruptHeader,
+    Extents,
     FileHeader,
     FormatError,
-    IntegerPrior,
-    PixelNetwork,
-    Sizes,
+    MixingCoder,
     Stage,
+    TransformerCoder,
+    ValueNetwork,
     check_block,
     check_stages,
     codes_crc,
@@ -55,13 +55,13 @@ def one_file(prior, codes, model_id=MODEL, name=None):
     payloads = prior.encode(codes[None])[0]
     stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
     height, width = codes.shape[1] * 8 - 5, codes.shape[2] * 8
-    return write_file(FileHeader(height, width, len(stages), INTEGER_PRIOR, model_id), stages, name)
+    return write_file(FileHeader((height, width), len(stages), TRANSFORMER, model_id), stages, name)
 
 
 def one_bundle(prior, items, block_size, names=None):
     """A bundle of codes, each (Q, h, w)."""
-    sizes = Sizes([(codes.shape[1] * 8, codes.shape[2] * 8 - 7) for codes in items])
-    header = BundleHeader(sizes, len(prior.stages), INTEGER_PRIOR, MODEL, block_size)
+    sizes = Extents([(codes.shape[1] * 8, codes.shape[2] * 8 - 7) for codes in items])
+    header = BundleHeader(sizes, len(prior.stages), TRANSFORMER, MODEL, block_size)
     blocks = []
     for number in range(header.num_blocks):
         part = [items[item] for item in header.items(number)]
@@ -73,7 +73,7 @@ def one_bundle(prior, items, block_size, names=None):
 
 def checked_header(header, prior):
     """What the format leaves to those who know the model."""
-    if header.coder != INTEGER_PRIOR:
+    if header.coder != TRANSFORMER:
         raise NotImplementedError
     if header.num_codebooks > len(prior.stages):
         raise CorruptHeader("more stages than the model has")
@@ -85,7 +85,7 @@ def first_bundle(data, prior):
     checked_header(bundle.header, prior)
     for number in range(bundle.whole_blocks):
         block, items = bundle.block(number), bundle.header.items(number)
-        sizes = [bundle.header.sizes[item] for item in items]
+        sizes = [bundle.header.extents[item] for item in items]
         part = [
             prior.decode([payloads], grid_of(*size))[0] for payloads, size in zip(block.payloads, sizes, strict=True)
         ]
@@ -98,7 +98,7 @@ def first_file(data, prior):
     """As `first_bundle`, of one image."""
     file = read_file(data)
     checked_header(file.header, prior)
-    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(file.header.height, file.header.width))[0]
+    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(*file.header.extent))[0]
     check_stages(codes, [stage.crc for stage in file.stages])
     return [codes], file.truncated
 
@@ -179,7 +179,7 @@ def test_grids_with_more_codes_than_attention_sees():
 
 def test_a_file_of_the_first_stages_of_a_model():
     prior, codes = random_prior(), random_codes(1)[0]
-    first = IntegerPrior(prior.grid, prior.vectors[:1], prior.stages[:1])
+    first = TransformerCoder(prior.grid, prior.vectors[:1], prior.stages[:1])
     found, truncated = agreed(one_file(first, codes[:1]), prior, coder_bytes(prior))
     assert np.array_equal(found[0], codes[:1]) and not truncated
     assert agreed(one_file(prior, codes), first, coder_bytes(first))[0] == "CorruptHeader"
@@ -290,7 +290,7 @@ def test_golden_files_are_still_written_and_read(name):
     script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
     golden = script.GOLDEN[name]
     coder = (GOLDEN / f"{golden.coder}.safetensors").read_bytes()
-    prior = IntegerPrior.from_tensors(load(coder))
+    prior = TransformerCoder.from_tensors(load(coder))
     assert script.make_file(name, prior, codes) == data
     found, truncated = agreed(data, prior, coder, bundle=golden.items > 0)
     assert truncated == (golden.lost > 0)
@@ -303,8 +303,8 @@ def test_golden_files_of_context_mixing_are_still_written_and_read(name):
     """With the network of the golden folder: that of the script is made of random numbers, which NumPy may change."""
     script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
     sizes, tensors = script.MIXED_FILES[name], (GOLDEN / f"{script.NETWORK}.safetensors").read_bytes()
-    network = PixelNetwork.from_tensors(load(tensors)) if name == "pixels" else None
-    file, coder = read_file(data), ContextMixing(sizes, network)
+    network = ValueNetwork.from_tensors(load(tensors)) if name == "pixels" else None
+    file, coder = read_file(data), MixingCoder(sizes, network)
     payloads = [stage.payload for stage in file.stages]
     assert np.array_equal(coder.decode([payloads], codes.shape[2:]), codes)
     assert coder.encode(codes.astype(np.int64)) == [payloads]

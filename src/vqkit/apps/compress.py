@@ -19,8 +19,8 @@ from ..codec import MAX_DECODED, Codec, coding_ids, model_id
 from ..coding import (
     Block,
     BundleHeader,
+    Extents,
     FormatError,
-    Sizes,
     WrongModel,
     codes_crc,
     describe,
@@ -138,9 +138,9 @@ def _compress_bundle(artifact: Artifact, codec: Codec, sources: list[Path], targ
         yield Compressed(source, target, 0, math.prod(coded.size), coded.psnr)
     if not items:
         raise VqkitError("none of the pictures could be read; nothing was written")
-    sizes = Sizes(item.size for item in items)
+    sizes = Extents(item.size for item in items)
     together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
-    header = BundleHeader(sizes, codec.num_stages, codec.coder, codec.model_id, together, codec.modality)
+    header = BundleHeader(sizes, codec.num_stages, codec.coder, codec.model_id, together, holds=codec.holds)
     written = []
     for number in range(header.num_blocks):
         inside = [items[item] for item in header.items(number)]

@@ -164,15 +164,15 @@ def _inspect(options: argparse.Namespace) -> int:
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
         ("coder", ("integer prior", "context mixing")[header.coder]),
-        ("holds", ("codes", "pixels: lossless")[header.modality]),
+        ("holds", ("codes", "pixels: lossless")[header.holds]),
         ("codebooks", header.num_codebooks),
     ]
     if isinstance(header, BundleHeader):
-        rows += [("images", len(header.sizes)), ("blocks", header.num_blocks)]
+        rows += [("images", len(header.extents)), ("blocks", header.num_blocks)]
     else:
-        rows += [("image", f"{header.width}x{header.height} pixels (width x height)")]
+        rows += [("image", f"{header.extent[1]}x{header.extent[0]} pixels (width x height)")]
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
-    rows += [("bytes", found.size), ("bits per pixel", f"{found.bpp:.4f}")]
+    rows += [("bytes", found.size), ("bits per pixel", f"{found.bits_per_position:.4f}")]
     rows += [("state", "cut off")] if found.truncated else []
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))

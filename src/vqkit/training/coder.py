@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from ..artifact import Artifact
-from ..coding.integer_network import (
+from ..coding.codes.transformer import (
     BIAS_LIMIT,
     HEAD,
     LAST_BITS,
@@ -26,10 +26,17 @@ from ..coding.integer_network import (
     VALUE_BITS,
     WEIGHT_BITS,
     WINDOW,
-    Layer,
-    Network,
+    StageTransformer,
+    TransformerLayer,
 )
-from ..coding.integer_prior import MAX_CODES, MAX_POSITIONS, MAX_STAGES, REACH, IntegerPrior, context_offsets
+from ..coding.codes.transformer_coder import (
+    MAX_CODES,
+    MAX_POSITIONS,
+    MAX_STAGES,
+    REACH,
+    TransformerCoder,
+    context_offsets,
+)
 from ..config import CoderConfig
 from ..data import ImageData, split_batches
 from ..model.precision import use_bfloat16
@@ -76,7 +83,7 @@ class _Round(torch.autograd.Function):
 
 
 class _Layer(nn.Module):
-    """Attention and two linear maps, without biases; see coding.integer_network.Layer."""
+    """Attention and two linear maps, without biases; see coding.codes.transformer.TransformerLayer."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,7 +94,7 @@ class _Layer(nn.Module):
 
 
 class _Stage(nn.Module):
-    """The network of one stage; see coding.integer_network.Network."""
+    """The network of one stage; see coding.codes.transformer.StageTransformer."""
 
     def __init__(self, stage: int, size: int, length: int, grid: tuple[int, int], channels: int) -> None:
         super().__init__()
@@ -163,7 +170,7 @@ class CoderNetwork(nn.Module):
         return self._small(mixed.transpose(1, 2).reshape(batch, count, channels // 3).float())
 
     @torch.no_grad()
-    def integers(self) -> IntegerPrior:
+    def integers(self) -> TransformerCoder:
         """The same network in whole numbers."""
 
         def weights(x: Tensor, bits: int = WEIGHT_BITS) -> np.ndarray:
@@ -173,18 +180,18 @@ class CoderNetwork(nn.Module):
             return torch.floor(x.double() * 2.0**bits + 0.5).clamp(-BIAS_LIMIT, BIAS_LIMIT).numpy().astype(np.int32)
 
         stages = [
-            Network(
+            StageTransformer(
                 np.array(stage.context).reshape(-1, 3),
                 weights(stage.first),
                 added(stage.rows),
                 added(stage.columns),
-                tuple(Layer(*map(weights, (one.qkv, one.out, one.up, one.down))) for one in stage.layers),
+                tuple(TransformerLayer(*map(weights, (one.qkv, one.out, one.up, one.down))) for one in stage.layers),
                 weights(stage.last, LAST_BITS),
                 added(stage.last_bias, VALUE_BITS + LAST_BITS),
             )
             for stage in cast(list[Any], list(self.stages))
         ]
-        return IntegerPrior(self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages)
+        return TransformerCoder(self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages)
 
 
 def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -204,7 +211,7 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 
 def fit_coder(
     artifact: Artifact, data: ImageData, steps: int, display: Display | None = None
-) -> tuple[IntegerPrior, dict[str, float]] | None:
+) -> tuple[TransformerCoder, dict[str, float]] | None:
     """The integer prior of an artifact's codes, and coder_bits_per_code (on validation images, if there are any).
 
     The look at the validation split that was best is kept; looks that only become worse end the fit. steps: at most;

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..artifact import Artifact
-from ..coding.pixel_network import (
+from ..coding.values.network import (
     ARRAYS,
     BIAS_LIMIT,
     HIDDEN_BITS,
@@ -25,8 +25,8 @@ from ..coding.pixel_network import (
     MOST,
     REACH,
     WEIGHT_BITS,
-    Layers,
-    PixelNetwork,
+    ChannelNetwork,
+    ValueNetwork,
     inputs,
     neighbours,
     num_inputs,
@@ -80,7 +80,7 @@ class PixelTwin(nn.Module):
         return -torch.log(likely * (1 - 1 / LEVELS) + 2.0**-16)
 
     @torch.no_grad()
-    def integers(self) -> Layers:
+    def integers(self) -> ChannelNetwork:
         """The network of integers that computes nearly the same."""
 
         def whole(name: str, kind: type) -> np.ndarray:
@@ -89,7 +89,7 @@ class PixelTwin(nn.Module):
             scaled = getattr(self, name).double() * 2.0 ** (WEIGHT_BITS + bits)
             return scaled.round().clamp(-limit, limit).numpy().astype(kind)
 
-        return Layers(**{name: whole(name, kind) for name, kind in ARRAYS.items()})
+        return ChannelNetwork(**{name: whole(name, kind) for name, kind in ARRAYS.items()})
 
 
 class _Pixels:
@@ -119,7 +119,7 @@ class _Pixels:
 
 def fit_pixels(
     artifact: Artifact, data: ImageData, steps: int, display: Display | None = None
-) -> tuple[PixelNetwork, dict[str, float]] | None:
+) -> tuple[ValueNetwork, dict[str, float]] | None:
     """The network for lossless files, and lossless_bits_per_value (on validation images, if there are any).
 
     steps: of the coder of codes; few pixels take fewer. A pure function of artifact, data and steps. None for no steps,
@@ -143,7 +143,7 @@ def fit_pixels(
                 bits.append(_bits(twins[-1], held_out if len(held_out) else pixels, plane, artifact.size))
     finally:
         display.stop()
-    return PixelNetwork([twin.integers() for twin in twins]), {"lossless_bits_per_value": float(np.mean(bits))}
+    return ValueNetwork([twin.integers() for twin in twins]), {"lossless_bits_per_value": float(np.mean(bits))}
 
 
 def _fitted(pixels: _Pixels, plane: int, size: tuple[int, int], steps: int, display: Display) -> PixelTwin:

@@ -1,0 +1,43 @@
+"""The one place that knows numba: whether it can be used, and the modules that it compiles.
+
+numba is in the extra [fast], and takes a second to import. So a module of kernels, which uses the
+decorator `compiled`, is imported inside of the functions that need it and not at the top of a file.
+
+numba keeps machine code beside the source, and compiles anew when that file has changed, but not when
+a kernel of another file that it calls has: after such a change, delete __pycache__.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+
+@cache
+def usable() -> bool:
+    """Whether numba is there, may compile, and finds a folder to keep what it compiles."""
+    try:
+        from numba import config, njit
+
+        njit(cache=True)(lambda: None)
+    except (ImportError, RuntimeError):  # the latter without a folder
+        return False
+    return not getattr(config, "DISABLE_JIT", False)
+
+
+def compiled(function: Any) -> Any:
+    """A function that numba compiles when it is first called; without numba, the function itself."""
+    if not usable():
+        return function
+    from numba import njit
+
+    return njit(cache=True, error_model="numpy", nogil=True)(function)
+
+
+def load(module: str) -> Any:
+    """A module of kernels, by its name in this package; None where numba cannot be used.
+
+    Those who ask have the same in NumPy, which gives the same numbers.
+    """
+    return import_module(f"{__package__}.{module}") if usable() else None
