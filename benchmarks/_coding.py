@@ -47,7 +47,7 @@ def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
 
 
 class Tables:
-    """In the place of `transformer_coder.frequencies` while a batch is decoded: what it gives, and sums of it by item."""
+    """In the place of `transformer_coder.frequencies` while a batch is decoded: what it gives, and sums by item."""
 
     def __init__(self, count: int) -> None:
         self.sums = [hashlib.sha256() for _ in range(count)]

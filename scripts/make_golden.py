@@ -199,9 +199,8 @@ def make_file(name: str, prior: TransformerCoder, codes: np.ndarray) -> bytes:
     first = TransformerCoder(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
     payloads = first.encode(codes.astype(np.int64))
     if golden.items:
-        header = BundleHeader(
-            Extents(item_extents(golden)), golden.stages, TRANSFORMER, MODEL, golden.block_size, golden.signal
-        )
+        extents = Extents(item_extents(golden))
+        header = BundleHeader(extents, golden.stages, TRANSFORMER, MODEL, golden.block_size, golden.signal)
         parts = [slice(header.items(number).start, header.items(number).stop) for number in range(header.num_blocks)]
         blocks = [
             Block(codes_crc(codes[part], number), tuple(map(tuple, payloads[part])))

@@ -2,15 +2,14 @@
 
 numba is in the extra [fast], and takes a second to import. So a module of kernels, which uses the
 decorator `compiled`, is imported inside of the functions that need it and not at the top of a file.
-
-numba keeps machine code beside the source, and compiles anew when that file has changed, but not when
-a kernel of another file that it calls has: after such a change, delete __pycache__.
 """
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -32,9 +31,23 @@ def compiled(function: Any) -> Any:
         return function
     from numba import njit
 
+    # numba keeps machine code beside the source, by the function's name and the age of its file. It does
+    # not see when another file has changed whose functions it calls or whose types it takes: code of an
+    # older version would be used, or fail to load. A name that sums up all files makes it compile anew.
+    function.__qualname__ += f"_{_digest()}"
     return njit(cache=True, error_model="numpy", nogil=True)(function)
 
 
+@cache
+def _digest() -> str:
+    """Of the source of this package, 8 digits."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:8]
+
+
+@cache
 def load(module: str) -> Any:
     """A module of kernels, by its name in this package; None where numba cannot be used.
 

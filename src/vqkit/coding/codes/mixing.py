@@ -1,6 +1,6 @@
 """Coder 1, context mixing: codes of any kind to bytes and back, with what the file itself teaches.
 
-Shapes: N items, Q stages (codebooks, or channels of values), C contexts of a slot, n slots of a row,
+Shapes: N items, Q stages (codebooks, or channels of values), C contexts of a slot, n slots,
 K codes of a stage. Every number is an integer.
 
 A code is a few bits, the highest first. Each of C contexts, which are the neighbours of a slot seen in
@@ -13,7 +13,7 @@ bytes come sooner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,16 +23,19 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..grids import rows_and_columns
 from ..rangecoder import TOTAL, RangeEncoder, check_position
-from .mixing_state import BORDER, TABLES, Learnt, Row, Stream, Tables, first_state
+from .mixing_state import BORDER, TABLES, Learnt, Rows, Stream, Tables, first_state
 
 Ints = NDArray[np.int64]
 
+# Slots that are coded by one call, at least a row: their symbols take 16 bytes a bit of memory.
+TOGETHER = 1 << 12
 
-class RowCoder(Protocol):
+
+class RowsCoder(Protocol):
     """A network that codes rows: it says how codes are distributed, before the file has taught anything."""
 
-    def code_row(self, row: Row, tables: Tables, learnt: Learnt, stream: Stream) -> None:
-        """The slots of a whole row, as `mixing_kernel.code_slots` with what the network says."""
+    def code_rows(self, rows: Rows, tables: Tables, learnt: Learnt, stream: Stream) -> None:
+        """The slots of whole rows, as `mixing_kernel.code_rows` with what the network says."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class MixingCoder:
     """An entropy coder. sizes: K of each stage, in coding order. network: one that knows the values."""
 
     sizes: tuple[int, ...]
-    network: RowCoder | None = None
+    network: RowsCoder | None = None
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
         """Codes (N, Q, *grid) -> the bytes of every item and stage. Each item is coded alone."""
@@ -84,19 +87,19 @@ class _Item:
         """The bytes of a stage."""
         nothing = np.frombuffer(b"", np.uint8)
         no_decoder = np.zeros(0, np.int64)
-        rows = (self._code_row(stage, y, nothing, no_decoder) for y in range(self._grid[0]))
+        parts = (self._code(stage, rows, nothing, no_decoder) for rows in self._bands())
         kernel = kernels.load("rangecoder_kernel")
         if not kernel:
             encoder = RangeEncoder()
-            for row in rows:
-                for start, frequency in row.reshape(-1, 2).tolist():
+            for symbols in parts:
+                for start, frequency in symbols.reshape(-1, 2).tolist():
                     encoder.encode(start, frequency)
             return encoder.finish()
         state = np.array([0, 1 << 32, 0])
         out = np.zeros(0, np.uint8)
-        for row in rows:
-            out = np.concatenate([out[: state[2]], np.zeros(len(row), np.uint8)])
-            kernel.encode_symbols(row, state, out)
+        for symbols in parts:
+            out = np.concatenate([out[: state[2]], np.zeros(len(symbols), np.uint8)])
+            kernel.encode_symbols(symbols, state, out)
         low, width, count = state.tolist()
         return RangeEncoder(low, width, out[:count].tobytes()).finish()
 
@@ -106,23 +109,39 @@ class _Item:
 
         decoder = begin_decoder(data)
         given = np.frombuffer(data, np.uint8)
-        for y in range(self._grid[0]):
-            self._code_row(stage, y, given, decoder)
+        for rows in self._bands():
+            self._code(stage, rows, given, decoder)
             check_position(decoder[2], len(data))
 
-    def _code_row(self, stage: int, y: int, data: Any, decoder: Any) -> Ints:
-        """Slots of a row, from bytes or to symbols (n * bits * 2,): see `mixing_kernel.code_slots`."""
+    def _bands(self) -> Iterator[range]:
+        """Rows that are coded by one call."""
+        rows, columns = self._grid
+        together = max(1, TOGETHER // columns)
+        for top in range(0, rows, together):
+            yield range(top, min(top + together, rows))
+
+    def _code(self, stage: int, band: range, data: Any, decoder: Any) -> Ints:
+        """Rows of a stage, from bytes or to symbols (n * bits * 2,): see `mixing_kernel.code_rows`."""
         from . import mixing_kernel
 
         columns = self._grid[1]
         num_codes = self._coder.sizes[stage]
-        symbols = np.zeros((columns * (num_codes - 1).bit_length(), 2), np.int64)
+        num_bits = len(band) * columns * (num_codes - 1).bit_length()
+        symbols = np.zeros((0 if len(decoder) else num_bits, 2), np.int64)
         symbols[:, 1] = TOTAL
-        row = Row(self._padded, stage, y + BORDER, BORDER, BORDER + columns, num_codes)
+        rows = Rows(
+            padded=self._padded,
+            stage=stage,
+            top=band.start + BORDER,
+            bottom=band.stop + BORDER,
+            first=BORDER,
+            end=BORDER + columns,
+            num_codes=num_codes,
+        )
         stream = Stream(data, decoder, symbols.reshape(-1))
         if self._coder.network:
-            self._coder.network.code_row(row, TABLES, self._learnt, stream)
+            self._coder.network.code_rows(rows, TABLES, self._learnt, stream)
         else:
             nothing = np.zeros(0, np.int64)
-            mixing_kernel.run(row, nothing, TABLES, self._learnt, stream)
+            mixing_kernel.run(rows, nothing, TABLES, self._learnt, stream)
         return stream.symbols

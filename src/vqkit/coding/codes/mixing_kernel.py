@@ -9,7 +9,7 @@ from typing import Any
 
 from ..kernels import compiled, usable
 from ..logistic import LIMIT
-from ..rangecoder import TOTAL
+from ..rangecoder import BEHIND, TOTAL
 from ..rangecoder_kernel import decode_bit
 from .mixing_state import (
     MASK,
@@ -21,7 +21,7 @@ from .mixing_state import (
     RATE,
     SCATTER,
     Learnt,
-    Row,
+    Rows,
     Stream,
     Tables,
 )
@@ -34,11 +34,8 @@ def _onto(found: int, number: int) -> int:
 
 
 @compiled
-def _set_hashes(row: Row, x: int, hashes: Any) -> int:
-    """Set hashes of the contexts of the slot in column x of `padded`; how many there are."""
-    padded = row.padded
-    stage = row.stage
-    y = row.y
+def _set_hashes(padded: Any, stage: int, y: int, x: int, hashes: Any) -> int:
+    """Set hashes of the contexts of the slot at y, x of `padded`; how many there are."""
     west = padded[stage, y, x - 1]
     north = padded[stage, y - 1, x]
     corner = padded[stage, y - 1, x - 1]
@@ -98,58 +95,62 @@ def _learn(bit: int, one: int, num: int, tables: Tables, learnt: Learnt) -> None
 
 
 @compiled
-def code_slots(row: Row, below: Any, tables: Tables, learnt: Learnt, stream: Stream) -> None:
-    """Slots of a row in order: from bytes to codes where there is a decoder, else to symbols.
+def code_rows(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: Stream) -> None:
+    """Slots of rows in order: from bytes to codes where there is a decoder, else to symbols.
 
     below (n * (K + 1),): of 2^24, what a network says lies below each code of each slot; K is then a power
-    of two. Empty without a network.
+    of two. Empty without a network. It stops behind a row for which the bytes were too few.
     """
-    top = 0
-    while (row.num_codes - 1) >> top:
-        top += 1
+    bits = 0
+    while (rows.num_codes - 1) >> bits:
+        bits += 1
     weights = learnt.weights
     logits = learnt.logits
-    for x in range(row.first, row.end):
-        slot = x - row.first
-        num = _set_hashes(row, x, learnt.hashes)
-        low = 0
-        node = 1
-        for place in range(top - 1, -1, -1):
-            middle = low + (1 << place)
-            # There are no such codes, so the bit is 0.
-            if middle >= row.num_codes:
-                node = node * 2
-                continue
-            total = _predict(num, node, tables, learnt)
-            if len(below):
-                at = slot * (row.num_codes + 1)
-                end = below[at + middle + (1 << place)]
-                ratio = ((end - below[at + middle]) << 16) // (end - below[at + low])
-                logits[num] = tables.stretch[min(max(ratio, 1), TOTAL - 1)]
-                total += weights[place] * logits[num]
-            one = tables.squash[min(max(total >> 16, -LIMIT), LIMIT - 1) + LIMIT]
-            if len(stream.decoder):
-                bit = decode_bit(one, stream.data, stream.decoder)
-            else:
-                bit = row.padded[row.stage, row.y, x] >> place & 1
-                symbol = 2 * (slot * top + top - 1 - place)
-                stream.symbols[symbol] = (TOTAL - one) * bit
-                stream.symbols[symbol + 1] = one if bit else TOTAL - one
-            _learn(bit, one, num, tables, learnt)
-            if len(below):
-                weights[place] += ((bit << 16) - one) * logits[num] >> NETWORK_RATE
-            low = middle if bit else low
-            node = node * 2 + bit
-        row.padded[row.stage, row.y, x] = low
+    slot = 0
+    for y in range(rows.top, rows.bottom):
+        for x in range(rows.first, rows.end):
+            num = _set_hashes(rows.padded, rows.stage, y, x, learnt.hashes)
+            low = 0
+            node = 1
+            for place in range(bits - 1, -1, -1):
+                middle = low + (1 << place)
+                # There are no such codes, so the bit is 0.
+                if middle >= rows.num_codes:
+                    node = node * 2
+                    continue
+                total = _predict(num, node, tables, learnt)
+                if len(below):
+                    at = slot * (rows.num_codes + 1)
+                    end = below[at + middle + (1 << place)]
+                    ratio = ((end - below[at + middle]) << 16) // (end - below[at + low])
+                    logits[num] = tables.stretch[min(max(ratio, 1), TOTAL - 1)]
+                    total += weights[place] * logits[num]
+                one = tables.squash[min(max(total >> 16, -LIMIT), LIMIT - 1) + LIMIT]
+                if len(stream.decoder):
+                    bit = decode_bit(one, stream.data, stream.decoder)
+                else:
+                    bit = rows.padded[rows.stage, y, x] >> place & 1
+                    symbol = 2 * (slot * bits + bits - 1 - place)
+                    stream.symbols[symbol] = (TOTAL - one) * bit
+                    stream.symbols[symbol + 1] = one if bit else TOTAL - one
+                _learn(bit, one, num, tables, learnt)
+                if len(below):
+                    weights[place] += ((bit << 16) - one) * logits[num] >> NETWORK_RATE
+                low = middle if bit else low
+                node = node * 2 + bit
+            rows.padded[rows.stage, y, x] = low
+            slot += 1
+        if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
+            return
 
 
-def run(row: Row, below: Any, tables: Tables, learnt: Learnt, stream: Stream) -> None:
-    """`code_slots` of arrays.
+def run(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: Stream) -> None:
+    """`code_rows` of arrays.
 
     Without numba, of views of them that give plain numbers, with which Python is faster.
     """
-    groups = (row, below, tables, learnt, stream)
-    code_slots(*(groups if usable() else map(_view, groups)))
+    groups = (rows, below, tables, learnt, stream)
+    code_rows(*(groups if usable() else map(_view, groups)))
 
 
 def _view(group: Any) -> Any:

@@ -1,6 +1,6 @@
 """What context mixing starts from and learns, and the groups of arrays that its kernels take.
 
-All numbers are integers. Shapes: C tables, one for each context; n slots of a row.
+All numbers are integers. Shapes: C tables, one for each context; n slots.
 """
 
 from __future__ import annotations
@@ -71,16 +71,17 @@ class Learnt(NamedTuple):
     hashes: Any
 
 
-class Row(NamedTuple):
-    """Slots of one row, which are coded in order.
+class Rows(NamedTuple):
+    """Slots of some rows, which are coded in order.
 
     padded: the codes (stages, rows + 2 BORDER, columns + 2 BORDER) of the item with a border of zeros.
-    stage; y; first and end: columns; y, first and end are places in `padded`. num_codes: K.
+    top and bottom: rows of `padded`, first and end: its columns, from one up to the other. num_codes: K.
     """
 
     padded: Any
     stage: int
-    y: int
+    top: int
+    bottom: int
     first: int
     end: int
     num_codes: int

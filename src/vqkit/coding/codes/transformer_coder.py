@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,12 @@ class TransformerCoder:
 
                 self._fill(codes, number, choose)
         return codes.reshape(count, num_stages, *grid)
+
+    @cached_property
+    def _flattened(self) -> list[Any]:
+        """The transformer of every stage as its kernel takes it."""
+        kernel = _kernel()
+        return [kernel.flattened(stage) for stage in self.stages]
 
     def _intervals(self, codes: Ints, number: int, wanted: Ints) -> tuple[Ints, Ints]:
         """Intervals of the codes of a stage, wanted (N, n): starts and frequencies, (N, n) each."""
@@ -334,7 +341,7 @@ class _Walk:
             x=x * coder.grid[1] // columns,
             first_row=around.first,
         )
-        self._weights = kernel.flattened(stage)
+        self._weights = coder._flattened[number]
         length = around.table.shape[1]
         self._workspace = kernel.workspace(stage, length, len(y))
 

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..codes.mixing_state import BORDER, Learnt, Row, Stream, Tables
+from ..codes.mixing_state import BORDER, Learnt, Rows, Stream, Tables
 from ..logistic import LIMIT, POWERS, SQUASH, STEP
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
 LEVELS = 256
+CODE_BITS = 8
 # Rows and columns that a neighbour is away at most.
 REACH = BORDER
 MAX_HIDDEN = 1024
@@ -188,34 +189,35 @@ class ValueNetwork:
         columns = columns * len(network.columns) // grid[1]
         return cumulative(network.outputs(given, rows, columns), anchors)
 
-    def code_row(self, row: Row, tables: Tables, learnt: Learnt, stream: Stream) -> None:
-        """The slots of a whole row: see `codes.mixing.RowCoder`."""
+    def code_rows(self, rows: Rows, tables: Tables, learnt: Learnt, stream: Stream) -> None:
+        """The slots of whole rows: see `codes.mixing.RowsCoder`."""
         kernel = kernels.load("values.network_kernel")
         if kernel:
-            kernel.code_row(row, self._flattened[row.stage], tables, learnt, stream)
+            kernel.code_rows(rows, self._flattened[rows.stage], tables, learnt, stream)
             return
         from ..codes import mixing_kernel
 
-        # What the network looks at must be decoded before, so that it sees one slot at a time.
-        step = 1 if len(stream.decoder) else row.end - row.first
-        bits = len(stream.symbols) // (row.end - row.first)
-        for x in range(row.first, row.end, step):
-            start = (x - row.first) * bits
-            part = row._replace(first=x, end=x + step)
-            symbols = stream._replace(symbols=stream.symbols[start : start + step * bits])
-            mixing_kernel.run(part, self._below(part), tables, learnt, symbols)
+        # What the network looks at must be decoded before, so that it then sees one slot at a time.
+        step = 1 if len(stream.decoder) else rows.end - rows.first
+        start = 0
+        for y in range(rows.top, rows.bottom):
+            for x in range(rows.first, rows.end, step):
+                part = rows._replace(top=y, bottom=y + 1, first=x, end=x + step)
+                end = start + step * 2 * CODE_BITS
+                own = stream._replace(symbols=stream.symbols[start:end])
+                mixing_kernel.run(part, self._below(part), tables, learnt, own)
+                start = end
 
-    def _below(self, row: Row) -> Ints:
-        """What the network says of slots, flat (n * (LEVELS + 1),)."""
+    def _below(self, row: Rows) -> Ints:
+        """What the network says of slots of one row, flat (n * (LEVELS + 1),)."""
         places = np.arange(row.first, row.end)
         values = [
-            row.padded[row.stage + back, row.y + down, places + right]
+            row.padded[row.stage + back, row.top + down, places + right]
             for back, down, right in neighbours(row.stage)
         ]
         grid = (row.padded.shape[1] - 2 * BORDER, row.padded.shape[2] - 2 * BORDER)
-        rows = np.full(len(places), row.y - BORDER)
-        columns = places - BORDER
-        return self.distribution(np.stack(values, 1), row.stage, rows, columns, grid).ravel()
+        y = np.full(len(places), row.top - BORDER)
+        return self.distribution(np.stack(values, 1), row.stage, y, places - BORDER, grid).ravel()
 
     @cached_property
     def _flattened(self) -> list[Any]:

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..codes.mixing_kernel import code_slots
-from ..codes.mixing_state import BORDER, Learnt, Row, Stream, Tables
+from ..codes.mixing_kernel import code_rows as mix_rows
+from ..codes.mixing_state import BORDER, Learnt, Rows, Stream, Tables
 from ..kernels import compiled
 from ..logistic import LIMIT, POWERS, SQUASH, STEP
 from ..product_kernel import multiply
+from ..rangecoder import BEHIND
 from .network import (
+    CODE_BITS,
     FLAG,
     HIDDEN_BITS,
     INPUT_BITS,
@@ -44,7 +46,7 @@ class Weights(NamedTuple):
 
 
 def flattened(network: ChannelNetwork, channel: int) -> Weights:
-    """The network of a channel as `code_row` takes it."""
+    """The network of a channel as `code_rows` takes it."""
     matrices = (network.first, network.second, network.third, network.last)
     flat = np.concatenate([matrix.ravel() for matrix in matrices]).astype(np.float64)
     return Weights(
@@ -59,11 +61,10 @@ def flattened(network: ChannelNetwork, channel: int) -> Weights:
 
 
 @compiled
-def _set_inputs(row: Row, x: int, around: Any, found: Any, anchors: Any) -> None:
-    """See `network.inputs`, of the slot in column x of `padded`: found (2 C + 1,), anchors (M,)."""
-    padded = row.padded
-    stage = row.stage
-    y = row.y
+def _set_inputs(
+    padded: Any, stage: int, y: int, x: int, around: Any, found: Any, anchors: Any
+) -> None:
+    """See `network.inputs`, of the slot at y, x of `padded`: found (2 C + 1,), anchors (M,)."""
     west = padded[stage, y, x - 1]
     north = padded[stage, y - 1, x]
     level = (west + north) >> 1
@@ -113,10 +114,10 @@ def _set_cumulative(outputs: Any, anchors: Any, found: Any) -> None:
 
 
 @compiled
-def code_row(row: Row, weights: Weights, tables: Tables, learnt: Learnt, stream: Stream) -> None:
-    """Slots of a whole row in order, see `mixing_kernel.code_slots`."""
-    num_rows = row.padded.shape[1] - 2 * BORDER
-    num_columns = row.padded.shape[2] - 2 * BORDER
+def code_rows(rows: Rows, weights: Weights, tables: Tables, learnt: Learnt, stream: Stream) -> None:
+    """Slots of whole rows in order, see `mixing_kernel.code_rows`."""
+    num_rows = rows.padded.shape[1] - 2 * BORDER
+    num_columns = rows.padded.shape[2] - 2 * BORDER
     num_hidden = len(weights.second_bias)
     given = np.zeros(2 * len(weights.neighbours) + 1)
     anchors = np.zeros(MIXED, np.int64)
@@ -125,23 +126,26 @@ def code_row(row: Row, weights: Weights, tables: Tables, learnt: Learnt, stream:
     last = np.zeros(3 * MIXED)
     outputs = np.zeros(3 * MIXED, np.int64)
     below = np.zeros(LEVELS + 1, np.int64)
-    share = len(stream.symbols) // num_columns
-    row_sums = weights.rows[(row.y - BORDER) * len(weights.rows) // num_rows]
-    for x in range(num_columns):
-        column_sums = weights.columns[x * len(weights.columns) // num_columns]
-        _set_inputs(row, BORDER + x, weights.neighbours, given, anchors)
-        at = multiply(given, weights.matrices, 0, hidden)
-        _activate(hidden, row_sums + column_sums, INPUT_BITS)
-        at = multiply(hidden, weights.matrices, at, other)
-        _activate(other, weights.second_bias, HIDDEN_BITS)
-        at = multiply(other, weights.matrices, at, hidden)
-        _activate(hidden, weights.third_bias, HIDDEN_BITS)
-        multiply(hidden, weights.matrices, at, last)
-        for number in range(3 * MIXED):
-            total = np.int64(last[number]) + weights.last_bias[number]
-            outputs[number] = (total + (1 << _LAST_SHIFT >> 1)) >> _LAST_SHIFT
-        _set_cumulative(outputs, anchors, below)
-        slot = Row(row.padded, row.stage, row.y, BORDER + x, BORDER + x + 1, LEVELS)
-        symbols = stream.symbols[x * share : (x + 1) * share]
-        own = Stream(stream.data, stream.decoder, symbols)
-        code_slots(slot, below, tables, learnt, own)
+    start = 0
+    for y in range(rows.top, rows.bottom):
+        row_sums = weights.rows[(y - BORDER) * len(weights.rows) // num_rows]
+        for x in range(rows.first, rows.end):
+            column_sums = weights.columns[(x - BORDER) * len(weights.columns) // num_columns]
+            _set_inputs(rows.padded, rows.stage, y, x, weights.neighbours, given, anchors)
+            at = multiply(given, weights.matrices, 0, hidden)
+            _activate(hidden, row_sums + column_sums, INPUT_BITS)
+            at = multiply(hidden, weights.matrices, at, other)
+            _activate(other, weights.second_bias, HIDDEN_BITS)
+            at = multiply(other, weights.matrices, at, hidden)
+            _activate(hidden, weights.third_bias, HIDDEN_BITS)
+            multiply(hidden, weights.matrices, at, last)
+            for number in range(3 * MIXED):
+                total = np.int64(last[number]) + weights.last_bias[number]
+                outputs[number] = (total + (1 << _LAST_SHIFT >> 1)) >> _LAST_SHIFT
+            _set_cumulative(outputs, anchors, below)
+            slot = Rows(rows.padded, rows.stage, y, y + 1, x, x + 1, LEVELS)
+            own = Stream(stream.data, stream.decoder, stream.symbols[start : start + 2 * CODE_BITS])
+            mix_rows(slot, below, tables, learnt, own)
+            start += 2 * CODE_BITS
+        if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
+            return
