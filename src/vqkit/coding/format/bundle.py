@@ -34,7 +34,7 @@ from .header import (
     read_num_extents,
 )
 from .numbers import CRC_BYTES, Reader, Source, check_bounds, crc_bytes, varint
-from .sections import MAX_SECTION_BYTES, NAMES, Section, section, sections, usable_name
+from .sections import MAX_NAME_BYTES, MAX_SECTION_BYTES, NAMES, Section, section, sections, usable_name
 
 MAX_ITEMS = 1 << 24
 MAX_BLOCK = 256
@@ -274,10 +274,13 @@ class Bundle:
         if found is None:
             return None
         self._reader.seek(found.body)
-        joined = _unpacked_names(self._reader.take(found.end - found.body))
+        num_items = len(self.header.extents)
+        # No more than so many names can be: a few bytes unpack to a thousand times as many.
+        most = min(MAX_NAMES_BYTES, num_items * (MAX_NAME_BYTES + 1))
+        joined = _unpacked_names(self._reader.take(found.end - found.body), most)
         names = []
         # Counted before they are taken apart: a name is 50 bytes in memory, however short it is.
-        if joined.count(b"\0") == len(self.header.extents) - 1:
+        if joined.count(b"\0") == num_items - 1:
             try:
                 names = joined.decode().split("\0")
             except UnicodeDecodeError:
@@ -333,11 +336,11 @@ def _read_block(reader: Reader, num_items: int, num_codebooks: int) -> Block:
     return Block(crc, tuple(tuple(payloads[start : start + num_codebooks]) for start in starts))
 
 
-def _unpacked_names(body: bytes) -> bytes:
-    """Names as they were before they were packed, of which no more than MAX_NAMES_BYTES are unpacked."""
+def _unpacked_names(body: bytes, most: int) -> bytes:
+    """Names as they were before they were packed, of which no more than so many bytes are unpacked."""
     unpacker = zlib.decompressobj()
     try:
-        data = unpacker.decompress(body, MAX_NAMES_BYTES)
+        data = unpacker.decompress(body, most)
     except zlib.error as error:
         raise CorruptSection(f"the names of the items are corrupt: {error}") from error
     if not unpacker.eof or unpacker.unused_data:

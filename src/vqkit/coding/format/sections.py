@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ NAMES = 4
 MAX_SECTION_BYTES = 1 << 30
 MAX_SECTIONS = 256
 MAX_NAME_BYTES = 1024
+# Control characters, and what other systems take for a separator.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
 
 
 @dataclass(frozen=True)
@@ -65,5 +68,6 @@ def usable_name(name: str) -> bool:
         num_bytes = len(name.encode())
     except UnicodeEncodeError:
         return False
-    safe = not any(letter < " " or letter in "\x7f\\:" for letter in name)
-    return safe and num_bytes <= MAX_NAME_BYTES and not set(name.split("/")) & {"", ".", ".."}
+    if num_bytes > MAX_NAME_BYTES or _UNSAFE.search(name):
+        return False
+    return not set(name.split("/")) & {"", ".", ".."}
