@@ -3,9 +3,9 @@
     python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
 
 100,000 mutations (--quick: 5,000) of ten kinds of files, of codes, of a rate and of values, single, bare and
-bundles, through the whole decoder: `apps.compress.decode`, and `describe`, which `vqkit inspect` shows. Two models that were trained for a moment on the built-in emoji make them, one
-with a codebook, one with three residual stages; pictures are 12x16 pixels, so that a mutation takes some
-milliseconds. A mutation is a pure function of the seed and its number.
+bundles, through the whole decoder: `apps.compress.decode`, and `describe`, which `vqkit inspect` shows. Two models that
+were trained for a moment on the built-in emoji make them, one with a codebook, one with three residual stages; images
+are 12x16 pixels, so that a mutation takes some milliseconds. A mutation is a pure function of the seed and its number.
 
 Every outcome is one of: a named error (a FormatError); `same`, the codes and size that were written, in files that were
 cut off their whole stages or blocks, and the decoder says so; `mixed`, images of the second file that was spliced in,

@@ -31,9 +31,10 @@ def compiled(function: Any) -> Any:
         return function
     from numba import njit
 
-    # numba keeps machine code beside the source, by the function's name and the age of its file. It does
-    # not see when another file has changed whose functions it calls or whose types it takes: code of an
-    # older version would be used, or fail to load. A name that sums up all files makes it compile anew.
+    # numba keeps machine code beside the source, by the function's name and the age of its file. It
+    # does not see when another file has changed whose functions it calls or whose types it takes:
+    # code of an older version would be used, or fail to load. A name that sums up all files makes
+    # it compile anew.
     function.__qualname__ += f"_{_digest()}"
     return njit(cache=True, error_model="numpy", nogil=True)(function)
 

@@ -2,8 +2,8 @@
 
 Range coding after Martin (1979), with a 32-bit range that is cut into exact shares (product first,
 then shift), so that nothing is lost to rounding on average. `RangeEncoder` and `RangeDecoder` are
-normative (docs/file-format.md); `encode_batch` and `BatchRangeDecoder` take many streams in lockstep
-and give the same bytes and symbols. Shapes: N streams, L symbols.
+normative (docs/file-format.md); `encode_batch` and `BatchRangeDecoder` take many streams in
+lockstep and give the same bytes and symbols. Shapes: N streams, L symbols.
 
 A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs
 nothing and changes nothing: streams of different lengths are filled up with it.
@@ -56,7 +56,10 @@ class RangeEncoder:
             self._range <<= 8
 
     def finish(self) -> bytes:
-        """The string that decodes, BEHIND zeros past its end, to the symbols. The encoder is then of no more use."""
+        """The string that decodes, BEHIND zeros past its end, to the symbols.
+
+        The encoder is then of no more use.
+        """
         end = -(-self._low // _WHOLE) * _WHOLE
         # Then one byte more is needed, and is enough: the range spans its step.
         if end >= self._low + self._range:
@@ -65,7 +68,9 @@ class RangeEncoder:
         return bytes(self._bytes).removesuffix(b"\0")
 
     def _put(self, digit: int) -> None:
-        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the number is below 1."""
+        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the
+        number is below 1.
+        """
         if digit > 0xFF:
             last = len(self._bytes) - 1
             while self._bytes[last] == 0xFF:
@@ -76,7 +81,9 @@ class RangeEncoder:
 
 
 class RangeDecoder:
-    """One stream, symbol by symbol: ask for `target`, find the symbol whose interval holds it, `advance`."""
+    """One stream, symbol by symbol: ask for `target`, find the symbol whose interval holds it,
+    `advance`.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -91,8 +98,8 @@ class RangeDecoder:
     def advance(self, start: int, frequency: int) -> None:
         """Step over a symbol.
 
-        ValueError if it is no interval of [0, TOTAL) that holds the target; CorruptCodes behind the end
-        of the string.
+        ValueError if it is no interval of [0, TOTAL) that holds the target; CorruptCodes behind the
+        end of the string.
         """
         _check_symbol(start, frequency)
         first = (self._range * start) >> BITS
@@ -181,7 +188,10 @@ class BatchRangeDecoder:
         return ((((self._value + 1) << BITS) - 1) // self._range).view(np.int64)
 
     def advance(self, starts: np.ndarray, frequencies: np.ndarray) -> None:
-        """Step over a symbol (N,) of each stream. Errors as in `RangeDecoder`; the streams are then of no use."""
+        """Step over a symbol (N,) of each stream.
+
+        Errors as in `RangeDecoder`; the streams are then of no use.
+        """
         first, width = _share(self._range, *_intervals(starts, frequencies))
         value = self._value - first
         # A value below `first` wraps round to more than any range.
@@ -201,17 +211,15 @@ class BatchRangeDecoder:
 
 def _intervals(starts: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     start, frequency = (np.ascontiguousarray(x, np.uint64) for x in (starts, frequencies))
-    # A negative number became a huge one. TOTAL - frequency wraps only for a frequency that the first
-    # test refuses.
+    # A negative number became a huge one. TOTAL - frequency wraps only for a frequency that the
+    # first test refuses.
     inside = (frequency - 1 < TOTAL) & (start <= TOTAL - frequency)
     if start.shape != frequency.shape or not inside.all():
         raise ValueError(f"some start and frequency are no interval of [0, {TOTAL})")
     return start, frequency
 
 
-def _share(
-    width: np.ndarray, start: np.ndarray, frequency: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _share(width: np.ndarray, start: np.ndarray, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First value and width of the share of a range that belongs to a symbol."""
     first = (width * start) >> BITS
     return first, ((width * (start + frequency)) >> BITS) - first
@@ -236,7 +244,4 @@ def _strings(digits: np.ndarray, lengths: np.ndarray) -> list[bytes]:
     for place in range(int(lengths.max(initial=0)) - 1, 0, -1):
         digits[place - 1] += digits[place] >> 8
     text = (digits & 0xFF).astype(np.uint8).T
-    return [
-        row[:length].tobytes().removesuffix(b"\0")
-        for row, length in zip(text, lengths, strict=True)
-    ]
+    return [row[:length].tobytes().removesuffix(b"\0") for row, length in zip(text, lengths, strict=True)]

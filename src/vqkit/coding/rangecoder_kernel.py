@@ -21,7 +21,9 @@ def begin_decoder(data: bytes) -> Any:
 
 @compiled
 def _advance(span: int, value: int, data: Any, decoder: Any) -> None:
-    """Keep range and value of a decoder, widened by as many bytes as the range has become too small."""
+    """Keep range and value of a decoder, widened by as many bytes as the range has become too
+    small.
+    """
     position = decoder[2]
     while span < 1 << 24:
         digit = data[position] if position < len(data) else 0

@@ -1,14 +1,14 @@
 """Coder 1, context mixing: codes of any kind to bytes and back, with what the file itself teaches.
 
-Shapes: N items, Q stages (codebooks, or channels of values), C contexts of a slot, n slots,
-K codes of a stage. Every number is an integer.
+Shapes: N items, Q stages (codebooks, or channels of values), C contexts of a slot, n slots, K codes
+of a stage. Every number is an integer.
 
-A code is a few bits, the highest first. Each of C contexts, which are the neighbours of a slot seen in
-different ways, has a table that says how likely a bit is where the context and the bits before it were the
-same; the logits are weighed and added (Mahoney 2005, "Adaptive weighing of context models", section 3.2),
-and tables and weights learn from every bit. A network can give one logit more, so that an item is coded
-well from its first value. docs/file-format.md has it in full. With numba, of the extra [fast], the same
-bytes come sooner.
+A code is a few bits, the highest first. Each of C contexts, which are the neighbours of a slot seen
+in different ways, has a table that says how likely a bit is where the context and the bits before
+it were the same; the logits are weighed and added (Mahoney 2005, "Adaptive weighing of context
+models", section 3.2), and tables and weights learn from every bit. A network can give one logit
+more, so that an item is coded well from its first value. docs/file-format.md has it in full. With
+numba, of the extra [fast], the same bytes come sooner.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ TOGETHER = 1 << 12
 
 
 class RowsCoder(Protocol):
-    """A network that codes rows: it says how codes are distributed, before the file has taught anything."""
+    """A network that codes rows: it says how codes are distributed, before the file has taught
+    anything.
+    """
 
     def code_rows(self, rows: Rows, tables: Tables, learnt: Learnt, stream: Stream) -> None:
         """The slots of whole rows, as `mixing_kernel.code_rows` with what the network says."""
@@ -40,7 +42,10 @@ class RowsCoder(Protocol):
 
 @dataclass(frozen=True)
 class MixingCoder:
-    """An entropy coder. sizes: K of each stage, in coding order. network: one that knows the values."""
+    """An entropy coder.
+
+    sizes: K of each stage, in coding order. network: one that knows the values.
+    """
 
     sizes: tuple[int, ...]
     network: RowsCoder | None = None
@@ -57,8 +62,8 @@ class MixingCoder:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid).
 
-        Every code is below its K. Wrong bytes give wrong codes, as the check sums of the file tell, or
-        CorruptCodes where they end too soon.
+        Every code is below its K. Wrong bytes give wrong codes, as the check sums of the file tell,
+        or CorruptCodes where they end too soon.
         """
         num_stages = len(payloads[0]) if payloads else 0
         rows, columns = rows_and_columns(grid)

@@ -1,4 +1,5 @@
-"""The inner loop of context mixing: bits of codes in order, from each of which all that follow learn.
+"""The inner loop of context mixing: bits of codes in order, from each of which all that follow
+learn.
 
 It is the same text with numba and without, so the bytes are the same.
 """
@@ -98,8 +99,8 @@ def _learn(bit: int, one: int, num: int, tables: Tables, learnt: Learnt) -> None
 def code_rows(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: Stream) -> None:
     """Slots of rows in order: from bytes to codes where there is a decoder, else to symbols.
 
-    below (n * (K + 1),): of 2^24, what a network says lies below each code of each slot; K is then a power
-    of two. Empty without a network. It stops behind a row for which the bytes were too few.
+    below (n * (K + 1),): of 2^24, what a network says lies below each code of each slot; K is then
+    a power of two. Empty without a network. It stops behind a row for which the bytes were too few.
     """
     bits = 0
     while (rows.num_codes - 1) >> bits:

@@ -23,12 +23,13 @@ MAX_TABLE_BITS = 20
 MAX_COUNT = 255
 # Classes of how often an entry was seen: bit lengths of its count.
 NUM_CLASSES = 9
-# First weights, of 65536: of entries where there are only tables, of entries beside a network, and of the
-# network.
+# First weights, of 65536: of entries where there are only tables, of entries beside a network, and
+# of the network.
 ALONE = 12288
 BESIDE = 1024
 WHOLE = 1 << 16
-# Bits that the product of error and logit loses on its way to a weight, of a table and of the network.
+# Bits that the product of error and logit loses on its way to a weight, of a table and of the
+# network.
 RATE = 16
 NETWORK_RATE = 15
 # Bits of a code.
@@ -56,10 +57,11 @@ TABLES = Tables(SQUASH, STRETCH, SHARES, CLASSES)
 class Learnt(NamedTuple):
     """What an item has taught so far, and what is noted of the bit that is being coded.
 
-    table_bits: entries of a table are 2^table_bits. probabilities, counts: of every entry of C tables, that
-    a bit is 1, of 65536, and how often it was seen. weights: MAX_BITS for the network, one for each bit of
-    a code, and NUM_CLASSES for each table. Of the bit: entries and weights (2 C,), logits (C + 1,), the
-    network's behind the tables', and hashes (C,) of what comes before its code.
+    table_bits: entries of a table are 2^table_bits. probabilities, counts: of every entry of C
+    tables, that a bit is 1, of 65536, and how often it was seen. weights: MAX_BITS for the network,
+    one for each bit of a code, and NUM_CLASSES for each table. Of the bit: entries and weights (2
+    C,), logits (C + 1,), the network's behind the tables', and hashes (C,) of what comes before its
+    code.
     """
 
     table_bits: int
@@ -74,8 +76,9 @@ class Learnt(NamedTuple):
 class Rows(NamedTuple):
     """Slots of some rows, which are coded in order.
 
-    padded: the codes (stages, rows + 2 BORDER, columns + 2 BORDER) of the item with a border of zeros.
-    top and bottom: rows of `padded`, first and end: its columns, from one up to the other. num_codes: K.
+    padded: the codes (stages, rows + 2 BORDER, columns + 2 BORDER) of the item with a border of
+    zeros. top and bottom: rows of `padded`, first and end: its columns, from one up to the other.
+    num_codes: K.
     """
 
     padded: Any

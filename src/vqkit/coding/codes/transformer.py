@@ -1,13 +1,13 @@
 """An integer-only transformer: the frequencies that it gives a code are the same on every machine.
 
-Shapes: N items, S slots of each, C context codes of a slot, E the length of a code's vector, D channels,
-F hidden channels, T slots that are looked back at, K codes of the stage.
+Shapes: N items, S slots of each, C context codes of a slot, E the length of a code's vector, D
+channels, F hidden channels, T slots that are looked back at, K codes of the stage.
 
-A product of int8 numbers over at most MAX_FAN_IN terms stays below 2^24, so a float32 matrix product of
-them is exact in whatever order it is summed, with every instruction set and number of threads. All other
-floats here hold integers below 2^53 as well, and division and square root, which IEEE 754 rounds
-correctly, are only used where their floor cannot be wrong. docs/file-format.md has the network in full,
-in integers.
+A product of int8 numbers over at most MAX_FAN_IN terms stays below 2^24, so a float32 matrix
+product of them is exact in whatever order it is summed, with every instruction set and number of
+threads. All other floats here hold integers below 2^53 as well, and division and square root, which
+IEEE 754 rounds correctly, are only used where their floor cannot be wrong. docs/file-format.md has
+the network in full, in integers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Floats = NDArray[np.float64]
 
 # 127 * 127 * 1040 < 2^24.
 MAX_FAN_IN = 1040
-# Bits behind the point: of vectors and of what goes into a product; of weights; of the last weights.
+# Bits behind the point: of vectors and of what goes into a product; of weights; of the last
+# weights.
 VALUE_BITS = 5
 WEIGHT_BITS = 7
 LAST_BITS = 6
@@ -47,7 +48,9 @@ OCTAVE = 32
 
 
 def _root(step: int) -> int:
-    """floor(2^(20 - step / 32)): a 32nd root is five square roots, each of which may be rounded down."""
+    """floor(2^(20 - step / 32)): a 32nd root is five square roots, each of which may be rounded
+    down.
+    """
     value = 1 << (20 * OCTAVE - step)
     for _ in range(5):
         value = math.isqrt(value)
@@ -76,8 +79,8 @@ class StageTransformer:
     """The transformer of one stage.
 
     context: (C, 3) how many stages, rows and columns further a context code is, none of which lies
-    behind the slot in coding order. first (C * E, D), last (D, K): int8. rows (GH, D), columns (GW, D)
-    for the rows and columns of the grid of training, last_bias (K,): int32 within BIAS_LIMIT.
+    behind the slot in coding order. first (C * E, D), last (D, K): int8. rows (GH, D), columns (GW,
+    D) for the rows and columns of the grid of training, last_bias (K,): int32 within BIAS_LIMIT.
     """
 
     context: Ints
@@ -136,7 +139,10 @@ def _limit(values: Array, low: int, high: int) -> Array:
 
 
 def to_int8(sums: Array, low: int = -127) -> Array:
-    """Sums in units of 2^-12 -> nearest multiples of 2^-5, halves up, within low .. 127; float32."""
+    """Sums in units of 2^-12 -> float32, the nearest multiples of 2^-5, halves up.
+
+    They are whole numbers of these, from low to 127.
+    """
     scaled = sums.astype(np.float32, copy=False) * 2.0**-WEIGHT_BITS
     scaled += 0.5
     return _limit(np.floor(scaled, out=scaled), low, 127)
@@ -180,8 +186,8 @@ class KeyValueCache:
             now = np.arange(self.end - count - first, self.end - first)
             age = now[:, None] - np.arange(self.end - first)
             scores[..., (age < 0) | (age >= WINDOW)] = -(1 << 23)
-        # Scores have 10 bits behind the point and count for a quarter: 7 bits more than a 32nd of an
-        # octave.
+        # Scores have 10 bits behind the point and count for a quarter: 7 bits more than a 32nd of
+        # an octave.
         below = np.floor((scores.max(-1, keepdims=True) - scores) / 128)
         weights = EXP2[np.minimum(below, len(EXP2) - 1).astype(np.intp)]
         total = weights.sum(-1, keepdims=True)

@@ -1,7 +1,8 @@
-"""Coder 0: codes to bytes and back, with the frequencies of an integer-only transformer for each stage.
+"""Coder 0: codes to bytes and back, with the frequencies of an integer-only transformer for each
+stage.
 
-Shapes: N items, Q stages (codebooks), n slots, C context codes of a slot, E the length of a code's vector,
-K codes of a stage. Slots are coded in row-major order.
+Shapes: N items, Q stages (codebooks), n slots, C context codes of a slot, E the length of a code's
+vector, K codes of a stage. Slots are coded in row-major order.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ MAX_COSTS = 1 << 18
 # Frequencies that are in memory at once; more, if one item needs them.
 MAX_FREQUENCIES = 1 << 20
 
-# Items and slots, and the codes (N, q, n) of the stages before of these items -> (N, S, K) what codes of
-# the slots cost beside their bits.
+# Items and slots, and the codes (N, q, n) of the stages before of these items -> (N, S, K) what
+# codes of the slots cost beside their bits.
 Distances = Callable[[slice, Ints, slice], Array]
 
 
@@ -88,16 +89,14 @@ class TransformerCoder:
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid).
 
-        With numba, items are decoded one by one in as many threads as there are cores, sooner and with
-        the same codes; without, side by side. Wrong bytes give wrong codes, as the check sums of the file
-        tell, or CorruptCodes where they end too soon. ValueError for items with different numbers of
-        stages, or more than there are.
+        With numba, items are decoded one by one in as many threads as there are cores, sooner and
+        with the same codes; without, side by side. Wrong bytes give wrong codes, as the check sums
+        of the file tell, or CorruptCodes where they end too soon. ValueError for items with
+        different numbers of stages, or more than there are.
         """
         given = len(payloads[0]) if payloads else 0
         if any(len(item) != given for item in payloads) or given > len(self.stages):
-            raise ValueError(
-                f"items must have the same number of stages, at most {len(self.stages)}"
-            )
+            raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
         codes = np.zeros((len(payloads), given, *rows_and_columns(grid)), dtype=np.int64)
         kernel = _kernel()
         if kernel:
@@ -112,13 +111,12 @@ class TransformerCoder:
                 self._decode_stage(codes, number, [item[number] for item in payloads])
         return codes.reshape(len(payloads), given, *grid)
 
-    def assign(
-        self, distances: Distances, count: int, grid: Sequence[int], num_stages: int, weight: float
-    ) -> Ints:
-        """Codes (N, num_stages, *grid) of N items, each the one with the least distance + weight * bits.
+    def assign(self, distances: Distances, count: int, grid: Sequence[int], num_stages: int, weight: float) -> Ints:
+        """Codes (N, num_stages, *grid) of N items, each the one with the least distance + weight *
+        bits.
 
-        One after the other in the order of coding, so that a choice pays for itself alone (Chou et al.
-        1989, entropy-constrained vector quantisation).
+        One after the other in the order of coding, so that a choice pays for itself alone (Chou et
+        al. 1989, entropy-constrained vector quantisation).
         """
         codes = np.zeros((count, num_stages, *rows_and_columns(grid)), dtype=np.int64)
         flat = codes.reshape(count, num_stages, math.prod(grid))
@@ -172,9 +170,11 @@ class TransformerCoder:
         return starts, sizes
 
     def tables(self, codes: Ints, stage: int) -> Iterator[tuple[slice, slice, Ints]]:
-        """Frequencies of all codes (N, Q, *grid) of a stage where those before are known, with NumPy.
+        """Frequencies of all codes (N, Q, *grid) of a stage where those before are known, with
+        NumPy.
 
-        Part by part, so that memory stays within MAX_FREQUENCIES: items, slots, and their (N, S, K).
+        Part by part, so that memory stays within MAX_FREQUENCIES: items, slots, and their (N, S,
+        K).
         """
         codes = codes.reshape(*codes.shape[:2], *rows_and_columns(codes.shape[2:]))
         num_slots = codes.shape[2] * codes.shape[3]
@@ -211,9 +211,7 @@ class TransformerCoder:
             codes[:, number, y, x] = chosen
             around.set(y, x, chosen)
 
-    def _frequencies(
-        self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]
-    ) -> Ints:
+    def _frequencies(self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]) -> Ints:
         """Frequencies (N, S, K) of the next slots (S,) of all items."""
         rows, columns = around.grid
         y, x = np.divmod(slots, columns)
@@ -259,12 +257,10 @@ class TransformerCoder:
 def context_offsets(stage: int) -> list[tuple[int, int, int]]:
     """Context of a slot of a stage: stages, rows and columns further.
 
-    The nearest codes of its own stage before it, the stage below around it, and all others at its place.
-    Attention sees the rest.
+    The nearest codes of its own stage before it, the stage below around it, and all others at its
+    place. Attention sees the rest.
     """
-    own = [
-        (0, down, right) for down in (-1, 0) for right in (-1, 0, 1) if (down, right) < (0, 0)
-    ]
+    own = [(0, down, right) for down in (-1, 0) for right in (-1, 0, 1) if (down, right) < (0, 0)]
     below = [(-1, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)] if stage else []
     return own + below + [(-back, 0, 0) for back in range(2, min(stage, 8) + 1)]
 
@@ -275,8 +271,8 @@ def context_offsets(stage: int) -> list[tuple[int, int, int]]:
 class _Surroundings:
     """Codes of stages 0 .. number with a border of codes that are not there, as rows of one table.
 
-    The table has the vectors of all these stages, so that one look-up gives those of all context codes of
-    a slot, which lie at fixed distances from it in the flat codes of an item.
+    The table has the vectors of all these stages, so that one look-up gives those of all context
+    codes of a slot, which lie at fixed distances from it in the flat codes of an item.
     """
 
     def __init__(self, coder: TransformerCoder, codes: Ints, number: int) -> None:
@@ -438,16 +434,12 @@ def _read_layer(tensors: Mapping[str, Array], name: str, channels: int) -> Trans
     )
 
 
-def _checked(
-    tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]
-) -> Array:
+def _checked(tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
     """A tensor of that type and shape, -1 for any length, int32 within BIAS_LIMIT, int8 above -128."""
     if name not in tensors:
         raise ValueError(f"tensor {name} is missing")
     found = tensors[name]
-    fits = found.ndim == len(shape) and all(
-        wanted in (-1, got) for wanted, got in zip(shape, found.shape, strict=True)
-    )
+    fits = found.ndim == len(shape) and all(wanted in (-1, got) for wanted, got in zip(shape, found.shape, strict=True))
     if found.dtype != dtype or not fits:
         raise ValueError(f"tensor {name} is {found.dtype} {found.shape}")
     limit = 127 if dtype is np.int8 else BIAS_LIMIT

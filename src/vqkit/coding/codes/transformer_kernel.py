@@ -1,9 +1,10 @@
-"""One stage of one item under its transformer, slot by slot, compiled: the codes of `TransformerCoder`.
+"""One stage of one item under its transformer, slot by slot, compiled: the codes of
+`TransformerCoder`.
 
-The same network as transformer.py, for a single row, on which calls of NumPy take most of the time. Every
-float holds an integer, and the bounds there make each sum and rounded quotient exact, in whatever order.
-Shapes: n slots, C context codes of a slot, E the length of a code's vector, D channels, F hidden channels,
-L layers, K codes.
+The same network as transformer.py, for a single row, on which calls of NumPy take most of the time.
+Every float holds an integer, and the bounds there make each sum and rounded quotient exact, in
+whatever order. Shapes: n slots, C context codes of a slot, E the length of a code's vector, D
+channels, F hidden channels, L layers, K codes.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ _LAST = len(EXP2) - 1
 class Slots(NamedTuple):
     """The slots of a stage in order, and the codes around them.
 
-    rows: of vectors (., E), the codes of the item with their borders, flat; a slot's code is its row less
-    first_row. places (n,): the slots among the rows. distances (C,): of context codes from a slot.
-    y, x (n,): rows and columns of the grid of training.
+    rows: of vectors (., E), the codes of the item with their borders, flat; a slot's code is its
+    row less first_row. places (n,): the slots among the rows. distances (C,): of context codes from
+    a slot. y, x (n,): rows and columns of the grid of training.
     """
 
     rows: Any
@@ -49,7 +50,9 @@ class Slots(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """A transformer: all matrices in the order of use, int8, flat; F of each layer, (L,); what is added."""
+    """A transformer: all matrices in the order of use, int8, flat; F of each layer, (L,); what is
+    added.
+    """
 
     matrices: Any
     hidden: Any
@@ -59,7 +62,9 @@ class Weights(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a walk writes to: vectors of every size, and keys and values (L, WINDOW, D) of the slots."""
+    """What a walk writes to: vectors of every size, and keys and values (L, WINDOW, D) of the
+    slots.
+    """
 
     stream: Any
     context: Any
@@ -230,7 +235,9 @@ def _frequencies(slot: int, slots: Slots, weights: Weights, space: Workspace) ->
 
 
 def decode_slots(slots: Slots, weights: Weights, space: Workspace, data: bytes) -> int:
-    """Set the rows of all slots; the position of the decoder, which stops where the data are too short."""
+    """Set the rows of all slots; the position of the decoder, which stops where the data are too
+    short.
+    """
     decoder = begin_decoder(data)
     _decode_slots(slots, weights, space, np.frombuffer(data, np.uint8), decoder)
     return int(decoder[2])
@@ -247,7 +254,9 @@ def _decode_slots(slots: Slots, weights: Weights, space: Workspace, data: Any, d
 
 @compiled
 def weigh_slots(slots: Slots, weights: Weights, space: Workspace, starts: Any, sizes: Any) -> None:
-    """Intervals of the codes that are in the rows: frequencies (n,), and the sums of those before them."""
+    """Intervals of the codes that are in the rows: frequencies (n,), and the sums of those before
+    them.
+    """
     for slot in range(len(slots.places)):
         found = _frequencies(slot, slots, weights, space)
         code = slots.rows[slots.places[slot]] - slots.first_row
@@ -256,10 +265,10 @@ def weigh_slots(slots: Slots, weights: Weights, space: Workspace, starts: Any, s
 
 
 @compiled
-def choose_slots(
-    slots: Slots, weights: Weights, space: Workspace, begin: int, costs: Any, weight: float
-) -> None:
-    """Set rows of the slots from number `begin` to the code with the least costs (S, K) + weight * bits."""
+def choose_slots(slots: Slots, weights: Weights, space: Workspace, begin: int, costs: Any, weight: float) -> None:
+    """Set rows of the slots from number `begin` to the code with the least costs (S, K) + weight *
+    bits.
+    """
     for number in range(len(costs)):
         found = _frequencies(begin + number, slots, weights, space)
         best = 0

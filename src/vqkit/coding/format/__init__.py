@@ -1,4 +1,7 @@
-"""The .vq file format: errors, headers, single files and bundles. docs/file-format.md is normative."""
+"""The .vq file format: errors, headers, single files and bundles.
+
+docs/file-format.md is normative.
+"""
 
 from .bundle import Block, Bundle, BundleHeader, Extents, Item, write_bundle
 from .checksums import check_block, check_stages, codes_crc, stage_crcs

@@ -1,7 +1,7 @@
 """Many items in one file, each to be had without the others. The format is docs/file-format.md.
 
-Items lie in blocks of up to 256, which are decoded together: there is one check sum and one entry of
-the index for all of them.
+Items lie in blocks of up to 256, which are decoded together: there is one check sum and one entry
+of the index for all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,15 @@ from .header import (
     read_num_extents,
 )
 from .numbers import CRC_BYTES, Reader, Source, check_bounds, crc_bytes, varint
-from .sections import MAX_NAME_BYTES, MAX_SECTION_BYTES, NAMES, Section, section, sections, usable_name
+from .sections import (
+    MAX_NAME_BYTES,
+    MAX_SECTION_BYTES,
+    NAMES,
+    Section,
+    section,
+    sections,
+    usable_name,
+)
 
 MAX_ITEMS = 1 << 24
 MAX_BLOCK = 256
@@ -70,7 +78,7 @@ class Extents:
             start = end
 
     def positions(self) -> int:
-        """Products of the extents, of all items together: pixels of images, or samples of sounds."""
+        """Products of the extents, of all items together: what a rate is measured by."""
         return sum(count * math.prod(extent) for count, extent in self.runs())
 
     def _run(self, number: int) -> tuple[int, ...]:
@@ -90,8 +98,8 @@ class BundleHeader:
     """What a bundle says before its codes.
 
     extents: of the original items. num_codebooks: Q, stages of every item. coder: TRANSFORMER or
-    MIXING. model_id: 8 bytes that name the model. block_size: the largest number of items in a block.
-    signal: its number. holds: CODES or VALUES.
+    MIXING. model_id: 8 bytes that name the model. block_size: the largest number of items in a
+    block. signal: its number. holds: CODES or VALUES.
     """
 
     extents: Extents
@@ -135,7 +143,8 @@ class Item:
     """One item of a bundle.
 
     payloads: for each stage the bytes of the coder. block, place: its block, and which item it is
-    there. The check sum is the block's, so that only a block that is decoded as a whole can be checked.
+    there. The check sum is the block's, so that only a block that is decoded as a whole can be
+    checked.
     """
 
     extent: tuple[int, ...]
@@ -147,9 +156,7 @@ class Item:
 # ------------------------------------------------------------------------------------------ write
 
 
-def write_bundle(
-    header: BundleHeader, blocks: Iterable[Block], names: Sequence[str] | None = None
-) -> bytes:
+def write_bundle(header: BundleHeader, blocks: Iterable[Block], names: Sequence[str] | None = None) -> bytes:
     """A bundle. OutOfBounds.
 
     ValueError unless blocks and names are those of the items, the extents ones of their signal, and
@@ -205,12 +212,13 @@ def _packed_names(header: BundleHeader, names: Sequence[str]) -> bytes:
 
 
 class Bundle:
-    """A bundle that is open for reading: header and index are in memory, blocks are read when asked for.
+    """A bundle that is open for reading: header and index are in memory, blocks are read when asked
+    for.
 
-    header. size, header_bytes: bytes of the file and of its header. truncated: the file was cut off.
-    whole_blocks: how many are there, from the first one. sections: where those behind the blocks lie.
-    Errors on opening: every FormatError but WrongModel and CorruptCodes, which are for the caller to
-    raise with `check_model` and `check_block`.
+    header. size, header_bytes: bytes of the file and of its header. truncated: the file was cut
+    off. whole_blocks: how many are there, from the first one. sections: where those behind the
+    blocks lie. Errors on opening: every FormatError but WrongModel and CorruptCodes, which are for
+    the caller to raise with `check_model` and `check_block`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -221,9 +229,7 @@ class Bundle:
         self._bounds = _read_index(self._reader, self.header)
         self.whole_blocks = bisect_right(self._bounds, self.size) - 1
         if self.whole_blocks == 0:
-            raise Truncated(
-                "the bundle is cut off before the end of its first block: nothing is left of it"
-            )
+            raise Truncated("the bundle is cut off before the end of its first block: nothing is left of it")
         self.sections, self.truncated = self._find_sections()
 
     def _find_sections(self) -> tuple[tuple[Section, ...], bool]:
@@ -286,9 +292,7 @@ class Bundle:
             except UnicodeDecodeError:
                 names = []
         if not names or not all(map(usable_name, names)):
-            raise CorruptSection(
-                "the names of the items are corrupt; the items can be read without them"
-            )
+            raise CorruptSection("the names of the items are corrupt; the items can be read without them")
         return names
 
 
@@ -306,9 +310,7 @@ def _read_header(reader: Reader) -> BundleHeader:
         count = reader.varint("the number of items of one extent", most, smallest=1)
         extents.add(count, read_extent(reader, kind.signal, num_extents))
     reader.check_crc(0, "header")
-    return BundleHeader(
-        extents, num_codebooks, kind.coder, kind.model_id, block_size, kind.signal, kind.holds
-    )
+    return BundleHeader(extents, num_codebooks, kind.coder, kind.model_id, block_size, kind.signal, kind.holds)
 
 
 def _read_index(reader: Reader, header: BundleHeader) -> array[int]:
@@ -325,10 +327,7 @@ def _read_index(reader: Reader, header: BundleHeader) -> array[int]:
 
 def _read_block(reader: Reader, num_items: int, num_codebooks: int) -> Block:
     crc = reader.crc()
-    lengths = [
-        reader.varint("the length of a payload", MAX_SECTION_BYTES)
-        for _ in range(num_items * num_codebooks)
-    ]
+    lengths = [reader.varint("the length of a payload", MAX_SECTION_BYTES) for _ in range(num_items * num_codebooks)]
     if sum(lengths) != reader.remaining:
         raise CorruptCodes("its lengths do not add up")
     payloads = [reader.take(length) for length in lengths]

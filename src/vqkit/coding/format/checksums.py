@@ -11,11 +11,12 @@ from .errors import CorruptCodes
 
 
 def codes_crc(codes: np.ndarray, number: int, before: int = 0) -> int:
-    """CRC-32 of a number and the codes behind it, any shape, in row-major order as little-endian uint32.
+    """CRC-32 of a number and the codes behind it, any shape, in row-major order as little-endian
+    uint32.
 
-    The number is that of the stage or block, from 0, so that one that stands in the place of another
-    is found out. before: the sum of what comes before, which goes on. ValueError for codes that are
-    negative or beyond 32 bits.
+    The number is that of the stage or block, from 0, so that one that stands in the place of
+    another is found out. before: the sum of what comes before, which goes on. ValueError for codes
+    that are negative or beyond 32 bits.
     """
     if codes.size and not (0 <= int(codes.min()) and int(codes.max()) < 1 << 32):
         raise ValueError("codes must be numbers from 0 to 2^32 - 1")
@@ -40,9 +41,7 @@ def check_stages(codes: np.ndarray, sums: Sequence[int]) -> None:
     """CorruptCodes unless decoded codes (Q, *grid) are those of which `stage_crcs` gave the sums."""
     for number, (found, expected) in enumerate(zip(stage_crcs(codes), sums, strict=True), 1):
         if found != expected:
-            raise CorruptCodes(
-                f"stage {number} is corrupt, or of another item: its codes do not fit its check sum"
-            )
+            raise CorruptCodes(f"stage {number} is corrupt, or of another item: its codes do not fit its check sum")
 
 
 def check_block(codes: np.ndarray, number: int, expected: int) -> None:

@@ -17,8 +17,8 @@ class Description:
     """What is in a file.
 
     profile: bare, file or bundle. parts: what lies in the file, in order, with its bytes, all of
-    `size` together. positions: products of the extents, of all items together: pixels of images, or
-    samples of sounds. truncated: the file was cut off.
+    `size` together. positions: products of the extents, of all items together: what a
+    rate is measured by. truncated: the file was cut off.
     """
 
     profile: str
@@ -63,9 +63,7 @@ def _describe_bundle(bundle: Bundle) -> Description:
     ]
     complete = _complete(parts, bundle.size)
     positions = bundle.header.extents.positions()
-    return Description(
-        PROFILES[BUNDLE], bundle.header, complete, bundle.size, positions, bundle.truncated
-    )
+    return Description(PROFILES[BUNDLE], bundle.header, complete, bundle.size, positions, bundle.truncated)
 
 
 def _named(sections: tuple[Section, ...]) -> list[tuple[str, int]]:

@@ -115,9 +115,9 @@ def _written_header(header: FileHeader) -> bytes:
 def read_file(source: Source) -> VqFile:
     """A file or bare stream.
 
-    Errors: every FormatError but WrongModel and CorruptCodes, which are for the caller to raise with
-    `check_model` before and `check_stages` after decoding. A file that is cut off behind its first
-    whole stage is no error, see VqFile.
+    Errors: every FormatError but WrongModel and CorruptCodes, which are for the caller to raise
+    with `check_model` before and `check_stages` after decoding. A file that is cut off behind its
+    first whole stage is no error, see VqFile.
     """
     reader = Reader(source)
     layout = _scan(reader)
@@ -159,9 +159,7 @@ def _scan(reader: Reader) -> Layout:
 def _check_section(one: Section, complete: bool) -> None:
     """Whether a section may stand where it does. complete: all stages stand before it."""
     if one.tag % 2 and one.tag != STAGE:
-        raise UnknownSection(
-            f"the file has a section {one.tag} that this vqkit does not know: update vqkit"
-        )
+        raise UnknownSection(f"the file has a section {one.tag} that this vqkit does not know: update vqkit")
     if one.tag == STAGE and complete:
         raise TrailingBytes(f"the file has more stages than its header says, from byte {one.start}")
     if one.tag == STAGE and one.end - one.body < CRC_BYTES:

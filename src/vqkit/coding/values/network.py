@@ -1,13 +1,13 @@
 """An integer network that says how a value is distributed: the starting state of lossless files.
 
-Shapes: n slots, C neighbours of a slot, H hidden channels, M logistics that are mixed; P channels of an item,
-each of them a stage of the file.
+Shapes: n slots, C neighbours of a slot, H hidden channels, M logistics that are mixed; P channels
+of an item, each of them a stage of the file.
 
-Neighbours that are decoded before a slot go through three hidden layers of int16 weights, which make a
-mixture of logistic distributions of them (Salimans et al. 2017, arXiv 1701.05517, eq. 2), in base 2: a
-weight, a mean relative to an anchor that is guessed from the neighbours, and a scale for each. Everything is
-an integer and every sum of products below 2^53, so that a float64 matrix product of them is exact.
-docs/file-format.md has it in full.
+Neighbours that are decoded before a slot go through three hidden layers of int16 weights, which
+make a mixture of logistic distributions of them (Salimans et al. 2017, arXiv 1701.05517, eq. 2), in
+base 2: a weight, a mean relative to an anchor that is guessed from the neighbours, and a scale for
+each. Everything is an integer and every sum of products below 2^53, so that a float64 matrix
+product of them is exact. docs/file-format.md has it in full.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ BIAS_LIMIT = 1 << 28
 MIXED = 4
 # What stands among the inputs for a neighbour that is 0.
 FLAG = 64
-# Bits behind the point: of weights, of inputs (1 is 64 levels), of hidden channels, of what comes out.
+# Bits behind the point: of weights, of inputs (1 is 64 levels), of hidden channels, of what comes
+# out.
 WEIGHT_BITS = 10
 INPUT_BITS = 6
 HIDDEN_BITS = 7
@@ -66,17 +67,9 @@ def neighbours(channel: int) -> list[tuple[int, int, int]]:
     The nearest of its own channel, and 3 x 3 of those before.
     """
     own = [
-        (0, down, right)
-        for down in range(-REACH, 1)
-        for right in range(-REACH, REACH + 1)
-        if (down, right) < (0, 0)
+        (0, down, right) for down in range(-REACH, 1) for right in range(-REACH, REACH + 1) if (down, right) < (0, 0)
     ]
-    others = [
-        (-back, down, right)
-        for back in range(1, channel + 1)
-        for down in (-1, 0, 1)
-        for right in (-1, 0, 1)
-    ]
+    others = [(-back, down, right) for back in range(1, channel + 1) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     return own + others
 
 
@@ -88,8 +81,8 @@ def num_inputs(channel: int) -> int:
 def inputs(values: Ints, channel: int) -> tuple[Ints, Ints]:
     """Neighbours (n, C), in order -> inputs (n, 2 C + 1), and anchors (n, MIXED) in levels.
 
-    Anchors: mean of west and north; west; north; the plane of both through north-west. Behind the first
-    channel, west and north are moved as the channel before moves.
+    Anchors: mean of west and north; west; north; the plane of both through north-west. Behind the
+    first channel, west and north are moved as the channel before moves.
     """
     at = {offset: values[:, number] for number, offset in enumerate(neighbours(channel))}
     west = at[0, 0, -1]
@@ -109,8 +102,8 @@ def inputs(values: Ints, channel: int) -> tuple[Ints, Ints]:
 class ChannelNetwork:
     """The network of one channel.
 
-    first (2 C + 1, H), second (H, H), third (H, H), last (H, 3 MIXED): int16. rows (GH, H),
-    columns (GW, H), second_bias (H,), third_bias (H,), last_bias (3 MIXED,): int32 within BIAS_LIMIT; rows
+    first (2 C + 1, H), second (H, H), third (H, H), last (H, 3 MIXED): int16. rows (GH, H), columns
+    (GW, H), second_bias (H,), third_bias (H,), last_bias (3 MIXED,): int32 within BIAS_LIMIT; rows
     and columns are those of training.
     """
 
@@ -148,10 +141,11 @@ def _activate(sums: Ints, given: int) -> Ints:
 
 
 def cumulative(outputs: Ints, anchors: Ints) -> Ints:
-    """(n, 3 MIXED), (n, MIXED) -> (n, LEVELS + 1), of 2^24, what lies below each level and below LEVELS.
+    """(n, 3 MIXED), (n, MIXED) -> (n, LEVELS + 1), of 2^24, what lies below each level and below
+    LEVELS.
 
-    Outputs are logits of weights, means and scales, in this order, in 512ths of an octave, of 64 levels,
-    and of an octave.
+    Outputs are logits of weights, means and scales, in this order, in 512ths of an octave, of 64
+    levels, and of an octave.
     """
     logits = outputs[:, :MIXED]
     means = outputs[:, MIXED : 2 * MIXED]
@@ -163,8 +157,8 @@ def cumulative(outputs: Ints, anchors: Ints) -> Ints:
     # In eighths of a level.
     edges = 8 * np.arange(1, LEVELS) - 4
     distance = edges - (8 * anchors + means)[:, :, None]
-    # POWERS[scale + 8 octaves] is 2^(22 - scale): where scales are 0, 16 levels = 2^7 eighths are 256 steps
-    # of a logit.
+    # POWERS[scale + 8 octaves] is 2^(22 - scale): where scales are 0, 16 levels = 2^7 eighths are
+    # 256 steps of a logit.
     logits = (distance * POWERS[scales + 8 * STEP][:, :, None]) >> 21
     squashed = SQUASH[np.clip(logits, -LIMIT, LIMIT - 1) + LIMIT]
     below = (weights[:, :, None] * squashed).sum(1) >> 8
@@ -175,14 +169,17 @@ def cumulative(outputs: Ints, anchors: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class ValueNetwork:
-    """Networks of all channels, P of them. It codes rows for `MixingCoder`, with LEVELS codes a stage."""
+    """Networks of all channels, P of them.
+
+    It codes rows for `MixingCoder`, with LEVELS codes a stage.
+    """
 
     channels: list[ChannelNetwork]
 
-    def distribution(
-        self, values: Ints, channel: int, rows: Ints, columns: Ints, grid: tuple[int, int]
-    ) -> Ints:
-        """Neighbours (n, C) at rows and columns (n,) of a grid -> (n, LEVELS + 1), see `cumulative`."""
+    def distribution(self, values: Ints, channel: int, rows: Ints, columns: Ints, grid: tuple[int, int]) -> Ints:
+        """Neighbours (n, C) at rows and columns (n,) of a grid -> (n, LEVELS + 1), see
+        `cumulative`.
+        """
         network = self.channels[channel]
         given, anchors = inputs(values, channel)
         rows = rows * len(network.rows) // grid[0]
@@ -212,8 +209,7 @@ class ValueNetwork:
         """What the network says of slots of one row, flat (n * (LEVELS + 1),)."""
         places = np.arange(row.first, row.end)
         values = [
-            row.padded[row.stage + back, row.top + down, places + right]
-            for back, down, right in neighbours(row.stage)
+            row.padded[row.stage + back, row.top + down, places + right] for back, down, right in neighbours(row.stage)
         ]
         grid = (row.padded.shape[1] - 2 * BORDER, row.padded.shape[2] - 2 * BORDER)
         y = np.full(len(places), row.top - BORDER)
@@ -239,9 +235,7 @@ class ValueNetwork:
         num_channels = len(tensors) // len(ARRAYS)
         names = {f"{number}.{name}" for number in range(num_channels) for name in ARRAYS}
         if set(tensors) != names or not 1 <= num_channels <= MAX_CHANNELS:
-            raise ValueError(
-                f"these are not the tensors of the networks of 1 to {MAX_CHANNELS} channels"
-            )
+            raise ValueError(f"these are not the tensors of the networks of 1 to {MAX_CHANNELS} channels")
         return cls([_read_channel(tensors, number) for number in range(num_channels)])
 
 

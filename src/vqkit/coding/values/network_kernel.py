@@ -1,7 +1,7 @@
 """Values of a channel in order, compiled: what `ValueNetwork` and context mixing give, sooner.
 
-Every float is an integer below 2^53, so that sums are exact in any order. Shapes: C neighbours, H hidden
-channels, M logistics that are mixed.
+Every float is an integer below 2^53, so that sums are exact in any order. Shapes: C neighbours, H
+hidden channels, M logistics that are mixed.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def flattened(network: ChannelNetwork, channel: int) -> Weights:
 
 
 @compiled
-def _set_inputs(
-    padded: Any, stage: int, y: int, x: int, around: Any, found: Any, anchors: Any
-) -> None:
+def _set_inputs(padded: Any, stage: int, y: int, x: int, around: Any, found: Any, anchors: Any) -> None:
     """See `network.inputs`, of the slot at y, x of `padded`: found (2 C + 1,), anchors (M,)."""
     west = padded[stage, y, x - 1]
     north = padded[stage, y - 1, x]
