@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import IntegerPrior
-from ..coding.integer_prior import MAX_CODES
+from ..coding import TransformerCoder
+from ..coding.codes.transformer_coder import MAX_CODES
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck, Quantizer
 
@@ -51,7 +51,9 @@ class Rate:
 
 
 @torch.autocast("cpu", enabled=False)
-def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stages: int, weight: float) -> np.ndarray:
+def assign(
+    quantizer: Bottleneck, coder: TransformerCoder, latents: Tensor, num_stages: int, weight: float
+) -> np.ndarray:
     """Latents (B, D, *grid) -> codes (B, num_stages, *grid) int64.
 
     VqkitError for families whose codes are not chosen one after the other: product and hierarchical ones.
@@ -65,7 +67,7 @@ def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stag
     @torch.no_grad()  # which is a thread's own
     def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
         rows = tokens[items, slots]
-        chosen = torch.from_numpy(before.reshape(*before.shape[:2], positions)[:, :, slots]).transpose(1, 2)
+        chosen = torch.from_numpy(before[:, :, slots]).transpose(1, 2)
         far = quantizer.distances(rows.flatten(0, 1), chosen.flatten(0, 1))
         return far.view(*rows.shape[:2], -1).numpy()
 
@@ -87,7 +89,7 @@ def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer
 @torch.no_grad()
 def measure(
     quantizer: Bottleneck,
-    coder: IntegerPrior,
+    coder: TransformerCoder,
     latents: Tensor,
     psnr_of: Callable[[np.ndarray], float],
     prefixes: bool,

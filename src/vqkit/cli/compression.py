@@ -266,16 +266,16 @@ def _inspect(options: argparse.Namespace) -> int:
     rows: list[tuple[str, object]] = [
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
-        ("coder", ("integer prior", "context mixing")[header.coder]),
-        ("holds", ("codes", "values: lossless")[header.modality]),
+        ("coder", ("transformer", "context mixing")[header.coder]),
+        ("holds", ("codes", "values: lossless")[header.holds]),
         ("codebooks", header.num_codebooks),
     ]
     if isinstance(header, BundleHeader):
-        rows += [("items", len(header.sizes)), ("blocks", header.num_blocks)]
+        rows += [("items", len(header.extents)), ("blocks", header.num_blocks)]
     else:
-        rows += [("extent", "x".join(map(str, (header.height, header.width))))]
+        rows += [("extent", "x".join(map(str, header.extent)))]
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
-    rows += [("bytes", found.size), ("bits per position", f"{found.bpp:.4f}")]
+    rows += [("bytes", found.size), ("bits per position", f"{found.bits_per_position:.4f}")]
     if found.truncated:
         rows.append(("state", "cut off"))
     width = max(len(name) for name, _ in rows)
