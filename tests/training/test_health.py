@@ -38,7 +38,7 @@ def guard_of(quantizer, mode="act", ranks=1):
 
 def vq(codebook_size=64, **settings):
     torch.manual_seed(0)
-    return build_quantizer(VQConfig(codebook_size=codebook_size, code_dim=4, revive_threshold=0.0, **settings))
+    return build_quantizer(VQConfig(codebook_size=codebook_size, code_dim=4, **{"revive_threshold": 0.0, **settings}))
 
 
 def feed(guard, draw, steps=WINDOW, start=0, progress=0.1, move=True, **row):
@@ -266,7 +266,7 @@ def test_collapsed_lookup_free_codes_get_a_larger_entropy_weight():
 
 
 def test_a_map_of_codes_is_never_set_anew():
-    guard = guard_of(vq(neighbourhood=3.0))
+    guard = guard_of(vq(neighbourhood=3.0, revive_threshold=0.1))
     events = feed(guard, one_code(), 3 * WINDOW)
     assert not any("k-means" in message or "jump" in message for _, _, message in events)
 
