@@ -143,7 +143,8 @@ def with_codes(model: Model, kept: Tensor) -> Model:
     quantizer = artifact.config.model.quantizer
     changes = {"codebook_size": len(kept)}
     if isinstance(quantizer, VQConfig):
-        changes |= {"neighbourhood": 0}  # what is left is no map of rows and columns any more
+        # What is left is no map of rows and columns any more.
+        changes |= {"neighbourhood": 0, "neighbourhood_steps": VQConfig().neighbourhood_steps}
     model_config = artifact.config.model.model_copy(update={"quantizer": quantizer.model_copy(update=changes)})
     config = artifact.config.model_copy(update={"model": model_config})
     network = build_model(config, artifact.shape, artifact.normalisation)
