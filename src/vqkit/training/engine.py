@@ -44,8 +44,6 @@ class Engine:
             strategy=self._strategy(),
         )
         self.fabric.launch()
-        if torch.cuda.is_available():
-            torch.set_float32_matmul_precision("high")
 
     def _strategy(self) -> Any:
         if self.sharded:
