@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 NUM_IMAGES = 4096
+# Held-out images that are changed, peeled and scored.
 NUM_EXAMPLES = 512
-"""held-out images that are changed, peeled and scored"""
+# Images over which the receptive field is averaged.
 NUM_MEASURED = 32
-"""images over which the receptive field is averaged"""
+# The splits, in this order.
 PROBE_IMAGES = (2048, 1024, 2048)
-"""train, validation, test"""
 
 
 @dataclass(frozen=True)
