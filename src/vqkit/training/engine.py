@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,6 +19,9 @@ from torch.optim import Optimizer
 from ..config.sections import TrainConfig
 from ..errors import VqkitError
 from ..model.precision import use_bfloat16
+
+# The title of a run says devices and precision; Fabric would say them again on a line of its own.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class Engine:
