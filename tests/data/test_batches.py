@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vqkit.config import AugmentConfig, DataConfig
-from vqkit.data import ImageData, open_images, split_batches, training_batches
+from vqkit.data import split_batches, training_batches
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import AugmentConfig, DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 AUGMENT = AugmentConfig(shift=2, flip=True, crop=0.8, colour=0.2)
 MEMORY = DataConfig(augment=AUGMENT)

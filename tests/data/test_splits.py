@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
 from vqkit.data.splits import NEAR_BITS, SPLITS, digest, near, pack, split, tie
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 CONFIG = DataConfig(validation=0.1, test=0.2)
 

@@ -3,19 +3,12 @@ import copy
 import pytest
 import torch
 
-from vqkit.config import (
-    ConvConfig,
-    FSQConfig,
-    LossConfig,
-    MLPConfig,
-    ModelConfig,
-    NoneConfig,
-    PatchConfig,
-    VQConfig,
-)
-from vqkit.model import Autoencoder
+from vqkit.config import FSQConfig, LossConfig, NoneConfig, VQConfig
+from vqkit.model.autoencoder import Autoencoder
 from vqkit.model.blocks import DepthwiseResidual, tile, untile
 from vqkit.model.likelihood import Likelihood, discretised_logistic_nll
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
 
 NETWORKS = {
     "conv": ConvConfig(width=32, num_blocks=1),

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
-from vqkit.config import LossConfig, ModelConfig, NoneConfig, PatchConfig
-from vqkit.model import Autoencoder, gaussian
+from vqkit.config import LossConfig, NoneConfig
+from vqkit.model.autoencoder import Autoencoder
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import PatchConfig
+from vqkit.signals.image.noise import gaussian
 
 NETWORK = PatchConfig(width=16, encoder_blocks=1, decoder_blocks=1)
 

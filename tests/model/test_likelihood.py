@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from vqkit.config import ConvConfig, LossConfig, MLPConfig, ModelConfig, NoneConfig, PatchConfig, VQConfig
-from vqkit.model import Autoencoder
+from vqkit.config import LossConfig, NoneConfig, VQConfig
+from vqkit.model.autoencoder import Autoencoder
 from vqkit.model.likelihood import Likelihood, LogisticMixture
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
 
 STD, MEAN = (0.35, 0.2), (0.28, 0.6)
 NETWORKS = {

@@ -7,20 +7,13 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from vqkit.config import (
-    ConvConfig,
-    FSQConfig,
-    LossConfig,
-    MLPConfig,
-    ModelConfig,
-    PatchConfig,
-    TransformConfig,
-    VQConfig,
-)
-from vqkit.model import Autoencoder
+from vqkit.config import FSQConfig, LossConfig, TransformConfig, VQConfig
+from vqkit.model.autoencoder import Autoencoder
 from vqkit.model.normality import Moments, PriorNetwork, SlicedWasserstein, build_normality, wasserstein_to_normal
 from vqkit.model.quantizers.base import to_tokens
 from vqkit.model.transform import build_transform
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
 
 KINDS = {
     "none": TransformConfig(),

@@ -11,7 +11,7 @@ import vqkit
 from vqkit import config
 from vqkit.config import LossConfig, WeightConfig
 from vqkit.errors import VqkitError
-from vqkit.model import Output
+from vqkit.model.autoencoder import Output
 from vqkit.training.losses import changing_weights, loss_weights, peak_weights, scheduled, total_loss
 
 from ..conftest import TINY

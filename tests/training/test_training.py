@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 
 import vqkit
 from vqkit import config
+from vqkit.artifact.build import build_model
 from vqkit.config import TrainConfig
 from vqkit.config.quantizers import QUANTIZERS
 from vqkit.errors import TrainingDiverged, VqkitError
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from vqkit.training.health import check_finite
-from vqkit.training.images import build_model
+from vqkit.training.guard import check_finite
+from vqkit.training.loop import schedule
 from vqkit.training.losses import peak_weights
 from vqkit.training.optimizers import build_optimizers, orthogonalise
-from vqkit.training.trainer import schedule
 
 from ..conftest import TINY
 

@@ -18,9 +18,9 @@ import vqkit
 from vqkit import config
 from vqkit.config import FSQConfig, LFQConfig, ResidualConfig, TrainConfig, VQConfig
 from vqkit.metrics import code_figures
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
-from vqkit.training.health import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
+from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
 from ..conftest import TINY
 from .test_training import start, wait_for

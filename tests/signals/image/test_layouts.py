@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqkit.config import DataConfig
-from vqkit.data import open_images
-from vqkit.data.arrays import arranged, layout_of
 from vqkit.errors import VqkitError
+from vqkit.signals.image.arrays import arranged, layout_of
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 
 KEEP_ALL = {"validation": 0.0, "test": 0.0}
 

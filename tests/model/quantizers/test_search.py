@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqkit.config import ResidualConfig, VQConfig
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
 from vqkit.model.quantizers.base import squared_distances
 from vqkit.model.quantizers.search import SCORES_PER_CHUNK, kmeans, nearest
 

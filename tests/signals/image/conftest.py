@@ -9,8 +9,8 @@ import pytest
 import skimage
 from PIL import Image
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from vqkit.config import LossConfig, ModelConfig, PatchConfig, PriorConfig, PriorNetworkConfig
-from vqkit.model import Autoencoder
-from vqkit.model.prior import Drawing, Prior, build_prior_network, code_vectors
+from vqkit.config import LossConfig, PriorNetworkConfig
+from vqkit.model.autoencoder import Autoencoder
+from vqkit.prior.prior import Drawing, Prior, build_prior_network, code_vectors
+from vqkit.settings import ModelConfig, PriorConfig
+from vqkit.signals.image.config import PatchConfig
 
 from .test_quantizers import KINDS
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, Normalisation, open_images, sample_sheet
+from vqkit.data import sample_sheet
+from vqkit.data.normalisation import Normalisation
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 
 def save_all(pictures: np.ndarray, folder: Path) -> None:

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 COUNT = 5
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, SimVQConfig, VQConfig
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
 
 KINDS = {
     "vq": VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5),

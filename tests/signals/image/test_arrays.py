@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from vqkit.config import DataConfig
-from vqkit.data import bundled, open_images
+from vqkit.data import bundled
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vqkit.config import AugmentConfig
-from vqkit.data import ImageData
-from vqkit.data.augment import apply, augment, draw, move, random_crop, recolour
+from vqkit.signals.image.augment import apply, augment, draw, move, random_crop, recolour
+from vqkit.signals.image.config import AugmentConfig
+from vqkit.signals.image.source import ImageData
 
 ALL = AugmentConfig(shift=3, flip=True, crop=0.7, colour=0.3)
 

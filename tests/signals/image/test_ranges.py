@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqkit.config import DataConfig, load
-from vqkit.data import ImageData, ValueRange, bad_files, open_images
-from vqkit.data.images import survey_file
-from vqkit.data.ranges import Extent
+from vqkit.config import load
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.files import survey_file
+from vqkit.signals.image.ranges import Extent, ValueRange
+from vqkit.signals.image.source import ImageData, bad_files, open_images
 
 TYPES = {"u2": np.uint16, "i4": np.int32, "f4": np.float32}
 
