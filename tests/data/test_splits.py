@@ -18,7 +18,7 @@ CONFIG = DataConfig(validation=0.1, test=0.2)
 
 def pictures_of(data: ImageData, name: str) -> list[bytes]:
     """Contents of a split, in its order."""
-    return [image.numpy().tobytes() for image in data.read(data.splits[name])]
+    return [image.numpy().tobytes() for image in data.read(data.splits[name]).values]
 
 
 def test_splits_are_disjoint_complete_and_pure(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_any_channel_count(network, channels):
 @pytest.mark.parametrize("kind", QUANTIZERS)
 def test_one_batch_of_real_pictures_is_learnt_by_heart(network, kind, emoji):
     model = build(network, QUANTIZERS[kind])
-    pixels = emoji.read(emoji.splits["train"][:8])[:, :, 8:24, 8:24]
+    pixels = emoji.read(emoji.splits["train"][:8]).values[:, :, 8:24, 8:24]
     x = (pixels.float() / 255 - 0.7) / 0.3
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)

@@ -9,8 +9,7 @@ import pytest
 import skimage
 from PIL import Image
 
-from vqkit.signals.image.config import DataConfig
-from vqkit.signals.image.source import ImageData, open_images
+from vqkit.signals.image.source import ImageData
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +22,6 @@ def photos() -> Path:
 def astronaut(photos: Path) -> Image.Image:
     with Image.open(photos / "astronaut.png") as image:
         return image.convert("RGB").resize((64, 64))
-
-
-@pytest.fixture(scope="session")
-def emoji() -> ImageData:
-    return open_images("emoji", DataConfig(), seed=0)
 
 
 @pytest.fixture(scope="session")

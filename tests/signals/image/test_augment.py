@@ -12,7 +12,7 @@ ALL = AugmentConfig(shift=3, flip=True, crop=0.7, colour=0.3)
 
 @pytest.fixture(scope="module")
 def images(emoji: ImageData) -> torch.Tensor:  # (16, 3, 32, 32)
-    return emoji.read(emoji.splits["train"][:16])
+    return emoji.read(emoji.splits["train"][:16]).values
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -151,8 +151,8 @@ READ = """
 import re, resource, sys
 from pathlib import Path
 import pyarrow.parquet
-from vqkit.config import DataConfig
-from vqkit.data import open_images
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 from vqkit.errors import VqkitError
 taken = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 resource.setrlimit(resource.RLIMIT_DATA, (taken + int(sys.argv[3]),) * 2)
