@@ -6,8 +6,9 @@ import yaml
 
 from vqkit import config
 from vqkit.errors import VqkitError
+from vqkit.settings import Config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def make_recipes():
@@ -17,11 +18,11 @@ def make_recipes():
     return module
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", config.recipe_names(Config))
 def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
-    assert config.recipe_text(name) == make_recipes().text(name)
-    settings = config.load(name)
-    assert yaml.safe_load(config.recipe_text(name)) == settings.model_dump(mode="json")
+    assert config.recipe_text(name, Config) == make_recipes().text(name)
+    settings = config.load(name, (), Config)
+    assert yaml.safe_load(config.recipe_text(name, Config)) == settings.model_dump(mode="json")
     for line in config.dump(settings).splitlines():
         explained = "#" in line or line.endswith(":") or line.strip().startswith("kind:")
         assert explained or "#" in config.dump(settings).split(line)[0].rstrip().rsplit("\n", 1)[-1], line
@@ -29,11 +30,12 @@ def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
 
 def test_dump_is_read_back_unchanged(tmp_path):
     settings = config.load(
-        "images", ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"]
+        "images", ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"],
+        Config,
     )
     file = tmp_path / "mine.yaml"
     file.write_text(config.dump(settings))
-    assert config.load(file) == settings
+    assert config.load(file, (), Config) == settings
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_dump_is_read_back_unchanged(tmp_path):
 )
 def test_mistakes_are_named_with_a_remedy(override, message):
     with pytest.raises(VqkitError) as caught:
-        config.load("images", [override])
+        config.load("images", [override], Config)
     assert message in str(caught.value)
 
 
@@ -64,23 +66,23 @@ def test_hierarchies_are_bounded_before_they_are_built(depth):
     for _ in range(depth):
         tree = {"kind": "hierarchical", "grid_dims": 3, "top": tree}
     with pytest.raises(VqkitError, match="at most 4096 codes") as caught:
-        config.from_tree({"model": {"quantizer": tree}})
+        config.from_tree({"model": {"quantizer": tree}}, "settings", Config)
     assert len(str(caught.value)) < 1000
 
 
 def test_every_mistake_is_named_at_once():
     with pytest.raises(VqkitError) as caught:
-        config.load("images", ["train.lrr=1", "train.steps=0"])
+        config.load("images", ["train.lrr=1", "train.steps=0"], Config)
     assert "lrr" in str(caught.value) and "train.steps" in str(caught.value)
 
 
 def test_yaml_reads_exponents_without_a_point_as_text_but_we_read_numbers():
     assert yaml.safe_load("1e-3") == "1e-3"
-    assert config.load("images", ["train.lr=1e-3"]).train.lr == 0.001
+    assert config.load("images", ["train.lr=1e-3"], Config).train.lr == 0.001
 
 
 def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
-    settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"])
+    settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"], Config)
     assert settings.model.quantizer == config.FSQConfig(levels=(4, 4))
 
 
@@ -89,14 +91,14 @@ def test_a_file_that_is_no_recipe(tmp_path, text):
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(VqkitError, match="broken.yaml"):
-        config.load(file)
+        config.load(file, (), Config)
 
 
 def test_unknown_recipe_suggests_one():
     with pytest.raises(VqkitError, match="did you mean 'emoji'"):
-        config.load("emojis")
+        config.load("emojis", (), Config)
 
 
 def test_a_recipe_of_another_verb_is_said_to_be_one():
     with pytest.raises(VqkitError, match="recipe 'prior' is one of 'vqkit train-prior'"):
-        config.load("prior")
+        config.load("prior", (), Config)

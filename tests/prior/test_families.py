@@ -11,7 +11,7 @@ from vqkit.prior.prior import Drawing, Prior, build_prior_network, code_vectors
 from vqkit.settings import ModelConfig, PriorConfig
 from vqkit.signals.image.config import PatchConfig
 
-from .test_quantizers import KINDS
+from ..model.quantizers.test_contract import KINDS
 
 SIZE = (16, 24)
 PATCH = PatchConfig(patch_size=4, width=16, encoder_blocks=1, decoder_blocks=1)

@@ -117,7 +117,7 @@ def test_the_range_can_be_set(sensor: np.ndarray, tmp_path: Path) -> None:
     assert np.array_equal(levels(data)["15.tif"], scaled(sensor[15], 1000, 3000))
     for wrong in ("[3, 3]", "[4, 1]", "[0, .inf]", "[.nan, 1]", "[0]"):
         with pytest.raises(VqkitError, match="value_range"):
-            load("images", [f"data.value_range={wrong}"])
+            load("images", [f"data.value_range={wrong}"], Config)
 
 
 def test_a_trained_model_brings_its_own_range(sensor: np.ndarray, tmp_path: Path) -> None:
