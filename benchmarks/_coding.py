@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vqkit.coding import BUNDLE, Bundle, IntegerPrior, integer_prior, profile_of, read_file
+from vqkit.coding import BUNDLE, Bundle, TransformerCoder, kernels, profile_of, read_file
+from vqkit.coding.codes import transformer_coder
 
 
 @dataclass
@@ -46,11 +47,11 @@ def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
 
 
 class Tables:
-    """In the place of `integer_prior.frequencies` while a batch is decoded: what it gives, and sums of it by item."""
+    """In the place of `transformer_coder.frequencies` while a batch is decoded: what it gives, and sums by item."""
 
     def __init__(self, count: int) -> None:
         self.sums = [hashlib.sha256() for _ in range(count)]
-        self.make, self.compiled = integer_prior.frequencies, integer_prior._compiled_prior
+        self.make, self.compiled = transformer_coder.frequencies, kernels.load
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         found = self.make(logits)
@@ -59,15 +60,15 @@ class Tables:
         return found
 
     def __enter__(self) -> Tables:
-        integer_prior.frequencies = self
-        integer_prior._compiled_prior = lambda: None  # compiled code has tables of its own
+        transformer_coder.frequencies = self
+        kernels.load = lambda module: None  # compiled code has tables of its own
         return self
 
     def __exit__(self, *exception: object) -> None:
-        integer_prior.frequencies, integer_prior._compiled_prior = self.make, self.compiled
+        transformer_coder.frequencies, kernels.load = self.make, self.compiled
 
 
-def compared(prior: IntegerPrior, batch: list[Item]) -> tuple[int, int]:
+def compared(prior: TransformerCoder, batch: list[Item]) -> tuple[int, int]:
     """Decode items of one grid, with NumPy and, where numba is there, compiled; write them anew: codes, and payloads,
     that differ."""
     payloads = [item.payloads for item in batch]
@@ -98,7 +99,7 @@ def main() -> None:
     found = {"numpy": np.__version__, "blas": blas_core(), "codes": 0, "wrong_codes": 0, "wrong_payloads": 0}
     tables = []
     for model, files in manifest.items():
-        prior = IntegerPrior.from_tensors(dict(np.load(folder / f"{model}-coder.npz")))
+        prior = TransformerCoder.from_tensors(dict(np.load(folder / f"{model}-coder.npz")))
         items = items_of(folder, model, files)[::share]
         for grid in sorted({item.grid for item in items}):
             alike = [item for item in items if item.grid == grid]

@@ -134,7 +134,7 @@ def overheads(file: bytes, bundle: bytes) -> dict[str, float]:
         for payload in item
     )
     (names,) = opened.sections
-    items = len(opened.header.sizes)
+    items = len(opened.header.extents)
     return {
         "file_overhead": len(file) - sum(len(stage.payload) for stage in read_file(file).stages),
         "bundle_overhead": (len(bundle) - (names.end - names.start) - codes) / items,

@@ -2,10 +2,10 @@
 
     python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
 
-100,000 mutations (--quick: 5,000) of five kinds of files, through the whole decoder: `apps.compress.decode`, and
-`describe`, which `vqkit inspect` shows. Two models that were trained for a moment on the built-in emoji make them, one
-with a codebook, one with three residual stages; pictures are 12x16 pixels, so that a mutation takes about a
-millisecond. A mutation is a pure function of the seed and its number.
+100,000 mutations (--quick: 5,000) of ten kinds of files, of codes, of a rate and of values, single, bare and
+bundles, through the whole decoder: `apps.compress.decode`, and `describe`, which `vqkit inspect` shows. Two models that
+were trained for a moment on the built-in emoji make them, one with a codebook, one with three residual stages; images
+are 12x16 pixels, so that a mutation takes some milliseconds. A mutation is a pure function of the seed and its number.
 
 Every outcome is one of: a named error (a FormatError); `same`, the codes and size that were written, in files that were
 cut off their whole stages or blocks, and the decoder says so; `mixed`, images of the second file that was spliced in,
@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -79,10 +78,19 @@ def subjects(folder: Path, seed: int) -> dict[str, Subject]:
         shutil.copytree(first, second, ignore=shutil.ignore_patterns("coder.safetensors", "lossless.safetensors"))
         vqkit_run("train-coder", str(second), "emoji", "--steps", "2")
         both = vqkit.load(first), vqkit.load(second)
-        found[name] = subject(*both, pictures, write_named)
-        found[f"bare {name}"] = subject(*both, pictures, write_bare)
-        if name == "file":
-            found["bundle"] = subject(*both, pictures, write_blocks)
+        name = "file" if recipe == "emoji" else "residual file"
+        found[name] = subject(*both, pictures, Form())
+        found[f"bare {name}"] = subject(*both, pictures, Form(bare=True))
+        if recipe == "emoji":
+            found["bundle"] = subject(*both, pictures, Form(bundle=True))
+            found["lossless file"] = subject(*both, pictures, Form(lossless=True))
+            found["bare lossless file"] = subject(*both, pictures, Form(lossless=True, bare=True))
+            found["lossless bundle"] = subject(*both, pictures, Form(lossless=True, bundle=True))
+        else:
+            rate = next(iter(both[0].rates))
+            assert rate != "full", "a model without lower rates"
+            found["file of a rate"] = subject(*both, pictures, Form(rate=rate))
+            found["bundle of a rate"] = subject(*both, pictures, Form(rate=rate, bundle=True))
     return found
 
 
@@ -92,41 +100,52 @@ def vqkit_run(*words: str) -> None:
         raise SystemExit(done.stderr)
 
 
-def subject(artifact, other, pictures: np.ndarray, write: Callable[..., bytes]) -> Subject:
-    halves = np.split(pictures, 2) if write is write_blocks else (pictures[:1], pictures[1:2])
-    first, second, foreign = write(artifact, halves[0]), write(artifact, halves[1]), write(other, halves[0])
-    codes = artifact.encode(halves[0]).numpy(), artifact.encode(halves[1]).numpy()
+@dataclass(frozen=True)
+class Form:
+    """What is written of pictures: values or codes, at a rate or all of them; one file or a bundle; bare or not."""
+
+    lossless: bool = False
+    rate: str | None = None
+    bundle: bool = False
+    bare: bool = False
+
+
+def subject(artifact, other, pictures: np.ndarray, form: Form) -> Subject:
+    halves = np.split(pictures, 2) if form.bundle else (pictures[:1], pictures[1:2])
+    first, second = (write(artifact, half, form) for half in halves)
+    foreign = write(other, halves[0], replace(form, rate=None))
+    codec = artifact.codec(lossless=form.lossless, rate=form.rate)
+    codes = artifact.values(halves[0], codec), artifact.values(halves[1], codec)
     return Subject(artifact, (first, second), codes, foreign, boundaries(first))
 
 
-def write_named(artifact, pictures: np.ndarray) -> bytes:
-    return artifact.compress(pictures[0], "folder/picture.png")
+def write(artifact, pictures: np.ndarray, form: Form) -> bytes:
+    """A file of the first picture, or a bundle of all of them in blocks of two items, with names."""
+    from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle, write_file
 
-
-def write_bare(artifact, pictures: np.ndarray) -> bytes:
-    from vqkit.coding import read_file, write_file
-
-    file = read_file(artifact.compress(pictures[0]))
-    return write_file(replace(file.header, model_id=None), file.stages)
-
-
-def write_blocks(artifact, pictures: np.ndarray) -> bytes:
-    """A bundle of blocks of two items, with names."""
-    from vqkit.coding import Block, BundleHeader, Sizes, codes_crc, read_file, write_bundle
-
-    codes = artifact.encode(pictures).numpy()
-    files = [read_file(artifact.compress(picture)) for picture in pictures]
+    how = {"lossless": form.lossless, "rate": form.rate}
+    if not form.bundle:
+        data = artifact.compress(pictures[0], "folder/picture.png", **how)
+        file = read_file(data)
+        return write_file(replace(file.header, model_id=None), file.stages) if form.bare else data
+    codes = artifact.values(pictures, artifact.codec(**how))
+    files = [read_file(artifact.compress(picture, **how)) for picture in pictures]
     one = files[0].header
-    header = BundleHeader(Sizes([SIZE] * len(codes)), one.num_codebooks, one.coder, one.model_id, block_size=2)
+    extents = Extents([one.extent] * len(codes))
+    header = BundleHeader(
+        extents, one.num_codebooks, one.coder, one.model_id, block_size=2, signal=one.signal, holds=one.holds
+    )
     payloads = [tuple(stage.payload for stage in file.stages) for file in files]
-    spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
-    blocks = [Block(codes_crc(codes[span], number), tuple(payloads[span])) for number, span in enumerate(spans)]
+    blocks = []
+    for number in range(header.num_blocks):
+        span = slice(header.items(number).start, header.items(number).stop)
+        blocks.append(Block(codes_crc(codes[span], number), tuple(payloads[span])))
     return write_bundle(header, blocks, [f"{number}.png" for number in range(len(codes))])
 
 
 def boundaries(data: bytes) -> list[int]:
     from vqkit.coding import BUNDLE, Bundle, profile_of
-    from vqkit.coding.container import read_layout
+    from vqkit.coding.format.single import read_layout
 
     if profile_of(data) == BUNDLE:
         bundle = Bundle(data)
@@ -242,8 +261,9 @@ def judge(one: Subject, found: list, complete: bool) -> str:
     for decoded in found:
         if decoded.number >= len(wholes[0]):
             return "silent"
-        given = decoded.codes[(decoded.codes >= 0).all((1, 2))]  # without stages that are marked as missing
-        if len(given) == 0 or (len(given) < len(decoded.codes) and not decoded.truncated):
+        # Without stages that are marked as missing: they were cut off, or never in a file of that rate.
+        given = decoded.codes[(decoded.codes >= 0).all((1, 2))]
+        if len(given) == 0 or (len(given) < wholes[0].shape[1] and not decoded.truncated):
             return "silent"
         of_first, of_second = (np.array_equal(given, whole[decoded.number, : len(given)]) for whole in wholes)
         if not (of_first or of_second):

@@ -57,14 +57,13 @@ def measure(folder: Path, steps: int, count: int) -> dict:
 
 def ideal(prior, codes: np.ndarray) -> float:
     """Bits a code by the integers' frequencies, without the ends of strings."""
-    bits, count = [], codes.shape[2] * codes.shape[3]
+    bits = []
     for part in np.array_split(codes, -(-len(codes) // 32)):
-        for number, stage in enumerate(prior.stages):
-            table = prior._frequencies(
-                number, prior._padded(part, number), np.arange(count), stage.memory(len(part), count)
-            )
-            wanted = part[:, number].reshape(len(part), count, 1)
-            bits.append(16 - np.log2(np.take_along_axis(table, wanted, 2)).ravel())
+        for number in range(len(prior.stages)):
+            wanted = part[:, number].reshape(len(part), -1, 1)
+            for items, slots, table in prior.tables(part, number):
+                chosen = np.take_along_axis(table, wanted[items, slots], 2)
+                bits.append(16 - np.log2(chosen).ravel())
     return float(np.concatenate(bits).mean())
 
 

@@ -112,10 +112,10 @@ def write_files(folder: Path, model: str, artifact, codes: int, rng: np.random.G
 
 
 def bundle(artifact, pictures: np.ndarray, codes: np.ndarray) -> bytes:
-    from vqkit.coding import Block, BundleHeader, Sizes, codes_crc, read_file, write_bundle
+    from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle
 
     one, payloads = read_file(artifact.compress(pictures[0])).header, artifact.coder.encode(codes)
-    sizes = Sizes([pictures.shape[1:3]] * len(codes))
+    sizes = Extents([pictures.shape[1:3]] * len(codes))
     header = BundleHeader(sizes, one.num_codebooks, one.coder, one.model_id)
     spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
     blocks = [

@@ -6,9 +6,9 @@ Only this script writes these files. They pin version 1 of the format: that the 
 bytes, and that both decoders read them, is tested in tests/coding/test_second_decoder.py. Other bytes are another
 format, so do not run this to make a test pass.
 
-A file NAME.vq has its codes (items, stages, rows, columns), uint16, in NAME.npy. All of them use
-coder.safetensors, which has two stages, but for three-stages.vq, which uses coder-three.safetensors. The files of
-context mixing are `mixed-codes`, `pixels-untrained`, and `pixels`, which uses lossless.safetensors.
+A file NAME.vq has its codes (items, stages, *grid), uint16, in NAME.npy. All of them use coder.safetensors, which
+has two stages, but for three-stages.vq, which uses coder-three.safetensors, and the files of context mixing,
+`MIXED_FILES`, of which two use lossless.safetensors. Signal 0 is images; the others stand for any signals.
 """
 
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ import numpy as np
 from safetensors.numpy import save
 
 from vqkit.coding import (
-    CONTEXT_MIXING,
-    IMAGE,
-    INTEGER_PRIOR,
-    PIXELS,
+    CODES,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     Block,
     BundleHeader,
-    ContextMixing,
+    Extents,
     FileHeader,
-    IntegerPrior,
-    PixelNetwork,
-    Sizes,
+    MixingCoder,
     Stage,
+    TransformerCoder,
+    ValueNetwork,
     codes_crc,
     stage_crcs,
     write_bundle,
     write_file,
 )
-from vqkit.coding.integer_network import Layer, Network
-from vqkit.coding.integer_prior import context_offsets
-from vqkit.coding.pixel_network import MIXED, Layers, num_inputs
+from vqkit.coding.codes.transformer import StageTransformer, TransformerLayer
+from vqkit.coding.codes.transformer_coder import context_offsets
+from vqkit.coding.values.network import MIXED, ChannelNetwork, num_inputs
 
 FOLDER = Path(__file__).parents[1] / "tests/coding/golden"
 MODEL = bytes.fromhex("a1b2c3d4e5f60718")
@@ -48,24 +48,25 @@ CODERS = {"coder": (40, 12), "coder-three": (40, 12, 25)}  # codes of each stage
 
 @dataclass(frozen=True)
 class Golden:
-    """grid: rows and columns of codes, of an image of 8 times as many pixels. items, block_size: of a bundle.
+    """grid: of codes, of an item that is 8 times as long along each axis. items, block_size: of a bundle.
 
     lost: bytes that are cut off from the end.
     """
 
     stages: int
-    grid: tuple[int, int] = TRAINED
+    grid: tuple[int, ...] = TRAINED
     coder: str = "coder"
     name: str | None = None
     bare: bool = False
     items: int = 0
     block_size: int = 256
     lost: int = 0
+    signal: int = 0
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, pixels; not a multiple of 8."""
-        return self.grid[0] * 8 - 3, self.grid[1] * 8
+    def extent(self) -> tuple[int, ...]:
+        """Of the original item; not a multiple of 8."""
+        return self.grid[0] * 8 - 3, *(side * 8 for side in self.grid[1:])
 
 
 GOLDEN = {
@@ -78,14 +79,40 @@ GOLDEN = {
     "truncated": Golden(2, (5, 6), name="cut.png", lost=7),
     "bundle": Golden(2, items=7, block_size=3, name="{}.png"),
     "truncated-bundle": Golden(1, items=5, block_size=2, lost=3),
+    "sequence": Golden(2, (11,), name="sound.wav", signal=1),
+    "volume": Golden(2, (2, 2, 3), name="volume.npy", signal=2),
+    "sequence-bundle": Golden(1, (5,), items=5, block_size=2, name="{}.wav", signal=1),
+    "volume-bundle": Golden(1, (2, 1, 2, 2), items=4, block_size=3, name="{}.npy", signal=7),
 }
 
 
-MIXED_FILES = {"mixed-codes": (300, 5), "pixels-untrained": (256,), "pixels": (256,) * 3}  # K of each stage
+@dataclass(frozen=True)
+class GoldenMixed:
+    """A file of context mixing. num_codes: K of each stage. grid: of codes, or the extent of the values."""
+
+    num_codes: tuple[int, ...]
+    grid: tuple[int, ...] = (9, 11)
+    signal: int = 0
+    holds: int = VALUES
+    has_network: bool = False
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Of the original item."""
+        return self.grid if self.holds == VALUES else tuple(8 * side for side in self.grid)
+
+
+MIXED_FILES = {
+    "mixed-codes": GoldenMixed((300, 5), holds=CODES),
+    "pixels-untrained": GoldenMixed((256,)),
+    "pixels": GoldenMixed((256,) * 3, has_network=True),
+    "sequence-values": GoldenMixed((256,), (70,), signal=1),
+    "volume-values": GoldenMixed((256,) * 3, (2, 3, 7), signal=2, has_network=True),
+}
 NETWORK = "lossless"
 
 
-def make_network() -> PixelNetwork:
+def make_network() -> ValueNetwork:
     """Random weights of three channels, which bring every clip and rounding about; a few are the largest there are."""
     rng, width = np.random.default_rng(7), 8
 
@@ -97,8 +124,8 @@ def make_network() -> PixelNetwork:
     def biases(*shape: int) -> np.ndarray:
         return rng.integers(-(1 << 17), 1 << 17, shape).astype(np.int32)
 
-    return PixelNetwork([
-        Layers(
+    return ValueNetwork([
+        ChannelNetwork(
             weights(num_inputs(plane), width), biases(5, width), biases(4, width), weights(width, width), biases(width),
             weights(width, width), biases(width), weights(width, 3 * MIXED), biases(3 * MIXED),
         )
@@ -106,24 +133,27 @@ def make_network() -> PixelNetwork:
     ])  # fmt: skip
 
 
-def make_mixed(name: str, network: PixelNetwork) -> tuple[bytes, np.ndarray]:
-    """A golden file of context mixing and its codes (1, stages, rows, columns): rising lines with noise."""
-    sizes, rng = MIXED_FILES[name], np.random.default_rng(list(name.encode()))
-    steps = np.cumsum(rng.integers(0, 9, (len(sizes), 9, 11)), -1) + rng.integers(0, 3, (len(sizes), 9, 11))
-    codes = steps % np.array(sizes)[:, None, None]
-    payloads = ContextMixing(sizes, network if name == "pixels" else None).encode(codes[None])[0]
+def make_mixed(name: str, network: ValueNetwork) -> tuple[bytes, np.ndarray]:
+    """A golden file of context mixing and its codes (1, stages, *grid): rising lines with noise."""
+    golden, rng = MIXED_FILES[name], np.random.default_rng(list(name.encode()))
+    num_codes = golden.num_codes
+    shape = (len(num_codes), *golden.grid)
+    steps = np.cumsum(rng.integers(0, 9, shape), -1) + rng.integers(0, 3, shape)
+    codes = steps % np.array(num_codes).reshape(-1, *[1] * len(golden.grid))
+    coder = MixingCoder(num_codes, network if golden.has_network else None)
+    payloads = coder.encode(codes[None])[0]
     stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes), payloads, strict=True)]
-    modality, size = (IMAGE, (72, 88)) if name == "mixed-codes" else (PIXELS, (9, 11))
-    data = write_file(FileHeader(*size, len(sizes), CONTEXT_MIXING, MODEL, modality), stages, f"{name}.png")
+    header = FileHeader(golden.extent, len(num_codes), MIXING, MODEL, golden.signal, golden.holds)
+    data = write_file(header, stages, f"{name}.png")
     return data, codes[None].astype(np.uint16)
 
 
-def grid_of(height: int, width: int) -> tuple[int, int]:
-    """What the model would know: a code for every 8 x 8 pixels."""
-    return -(-height // 8), -(-width // 8)
+def grid_of(*extent: int) -> tuple[int, ...]:
+    """What the model would know: a code for every 8 positions along each axis."""
+    return tuple(-(-length // 8) for length in extent)
 
 
-def make_coder(name: str) -> IntegerPrior:
+def make_coder(name: str) -> TransformerCoder:
     """Random weights over their whole range, so that every clip and rounding takes place; of two layers to none."""
     rng, sizes = np.random.default_rng(len(CODERS[name])), CODERS[name]
 
@@ -133,23 +163,23 @@ def make_coder(name: str) -> IntegerPrior:
     def biases(*shape: int) -> np.ndarray:
         return rng.integers(-(1 << 16), 1 << 16, shape).astype(np.int32)
 
-    def layer() -> Layer:
+    def layer() -> TransformerLayer:
         shapes = (CHANNELS, 3 * CHANNELS), (CHANNELS, CHANNELS), (CHANNELS, HIDDEN), (HIDDEN, CHANNELS)
-        return Layer(*(bytes_of(*shape) for shape in shapes))
+        return TransformerLayer(*(bytes_of(*shape) for shape in shapes))
 
     stages = [
-        Network(
+        StageTransformer(
             np.array(offsets), bytes_of(len(offsets) * LENGTH, CHANNELS), biases(TRAINED[0], CHANNELS),
             biases(TRAINED[1], CHANNELS), tuple(layer() for _ in range(max(0, 4 - len(sizes) - number))),
             bytes_of(CHANNELS, size) // 16, biases(size) // 64,
         )
         for number, (offsets, size) in enumerate(zip(map(context_offsets, range(len(sizes))), sizes, strict=True))
     ]  # fmt: skip
-    return IntegerPrior(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
+    return TransformerCoder(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
 
 
 def make_codes(name: str) -> np.ndarray:
-    """(items, stages, rows, columns): random, but every second item of a bundle has code 3 alone."""
+    """(items, stages, *grid): random, but every second item of a bundle has code 3 alone."""
     golden, rng = GOLDEN[name], np.random.default_rng(list(name.encode()))
     shape = (max(1, golden.items), *golden.grid)
     codes = np.stack([rng.integers(0, size, shape) for size in CODERS[golden.coder][: golden.stages]], 1)
@@ -157,19 +187,20 @@ def make_codes(name: str) -> np.ndarray:
     return codes.astype(np.uint16)
 
 
-def item_sizes(golden: Golden) -> list[tuple[int, int]]:
-    """Of the items of a bundle: the last two are smaller than the others, by pixels that their grid does not show."""
-    height, width = golden.size
-    return [(height, width)] * (golden.items - 2) + [(height - 1, width)] * 2
+def item_extents(golden: Golden) -> list[tuple[int, ...]]:
+    """Of the items of a bundle: the last two are shorter than the others, which their grid does not show."""
+    first, *others = golden.extent
+    return [golden.extent] * (golden.items - 2) + [(first - 1, *others)] * 2
 
 
-def make_file(name: str, prior: IntegerPrior, codes: np.ndarray) -> bytes:
+def make_file(name: str, prior: TransformerCoder, codes: np.ndarray) -> bytes:
     """The bytes of a golden file, with a coder that has at least its stages."""
     golden = GOLDEN[name]
-    first = IntegerPrior(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
+    first = TransformerCoder(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
     payloads = first.encode(codes.astype(np.int64))
     if golden.items:
-        header = BundleHeader(Sizes(item_sizes(golden)), golden.stages, INTEGER_PRIOR, MODEL, golden.block_size)
+        extents = Extents(item_extents(golden))
+        header = BundleHeader(extents, golden.stages, TRANSFORMER, MODEL, golden.block_size, golden.signal)
         parts = [slice(header.items(number).start, header.items(number).stop) for number in range(header.num_blocks)]
         blocks = [
             Block(codes_crc(codes[part], number), tuple(map(tuple, payloads[part])))
@@ -178,7 +209,7 @@ def make_file(name: str, prior: IntegerPrior, codes: np.ndarray) -> bytes:
         names = [golden.name.format(item) for item in range(golden.items)] if golden.name else None
         data = write_bundle(header, blocks, names)
     else:
-        header = FileHeader(*golden.size, golden.stages, INTEGER_PRIOR, None if golden.bare else MODEL)
+        header = FileHeader(golden.extent, golden.stages, TRANSFORMER, None if golden.bare else MODEL, golden.signal)
         stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
         data = write_file(header, stages, golden.name)
     return data[: len(data) - golden.lost]

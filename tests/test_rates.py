@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vqkit.rates import NAMES, Rate, offered
+from vqkit.run import _weighs_bits
 
 from tests.apps.test_denoise import STAGE, untrained
 from tests.coding.test_integer_prior import random_prior
 from tests.e2e.test_compression import residual  # noqa: F401
 from vqkit import cli
 from vqkit.coding import describe
-from vqkit.coding.integer_prior import _Surroundings
 from vqkit.config import load
 from vqkit.errors import VqkitError
 from vqkit.metrics import picture_psnr
-from vqkit.rates import NAMES, Rate, offered
-from vqkit.run import _weighs_bits
 
 
 def test_a_code_is_chosen_by_distance_and_bits():
@@ -29,8 +28,8 @@ def test_a_code_is_chosen_by_distance_and_bits():
     nearest = prior.assign(distances, 4, (2, 3), 1, 0.0)
     assert np.array_equal(nearest.reshape(4, 6), far.argmin(2))
     codes = prior.assign(distances, 4, (2, 3), 1, 0.3)
-    memory = prior.stages[0].memory(4, 6)
-    bits = 16 - np.log2(prior._frequencies(0, _Surroundings(prior, codes, 0), np.arange(6), memory))
+    ((_, _, table),) = prior.tables(codes, 0)
+    bits = 16 - np.log2(table)
     assert np.array_equal(codes.reshape(4, 6), (far + 0.3 * bits).argmin(2))
     sizes = [sum(len(part) for item in prior.encode(some) for part in item) for some in (codes, nearest)]
     assert sizes[0] < sizes[1]

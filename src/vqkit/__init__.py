@@ -48,8 +48,8 @@ _LAZY = {
 def load(folder: Any, device: Any = "auto") -> Model:
     """The trained model of an artifact folder, ready for `encode`, `decode`, `reconstruct` and the rest.
 
-    device: auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1 or mps. A UserWarning says which files of the
-    folder could not be used, if any. VqkitError for what is no artifact, or is damaged.
+    device: auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1 or mps. A UserWarning says which
+    files of the folder could not be used, if any. VqkitError for what is no artifact, or is damaged.
     """
     import warnings
 

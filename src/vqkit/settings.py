@@ -1,14 +1,14 @@
 """All settings of a run: the general sections joined with those of every kind of signal.
 
-`Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal is one more member of
-each union below.
+`Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal is one more
+member of each union below.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .config.base import Root, Section, Share
 from .config.prior import PriorNetworkConfig
@@ -43,6 +43,14 @@ class Config(Root):
     losses: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     coder: CoderConfig = CoderConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_unless_said(cls, tree: Any) -> Any:
+        """Data settings that name no signal are of images."""
+        if isinstance(tree, dict) and isinstance(tree.get("data"), dict):
+            return {**tree, "data": {"signal": "image", **tree["data"]}}
+        return tree
 
 
 class PriorConfig(Root):

@@ -128,6 +128,13 @@ def test_a_frozen_codebook_behind_a_map_is_pruned_too(some):
     assert (found.artifact.model.quantizer.frozen == model.model.quantizer.frozen[found.kept]).all()
 
 
+def test_a_pruned_map_of_codes_is_no_map_and_can_be_loaded():
+    model = _untrained({"kind": "vq", "codebook_size": 64, "neighbourhood": 3.0, "neighbourhood_steps": 50})
+    settings = with_codes(model, torch.arange(10)).config
+    assert settings.model.quantizer.neighbourhood == 0
+    assert from_tree(settings.model_dump(mode="json")) == settings
+
+
 @pytest.mark.parametrize(
     ("quantizer", "message"),
     [

@@ -6,10 +6,10 @@ from vqkit.coding import (
     Block,
     Bundle,
     BundleHeader,
-    Decoder,
-    Encoder,
+    Extents,
     FileHeader,
-    Sizes,
+    RangeDecoder,
+    RangeEncoder,
     Stage,
     check_block,
     check_stages,
@@ -26,14 +26,14 @@ FREQUENCY = 64
 
 
 def payload(codes):
-    encoder = Encoder()
+    encoder = RangeEncoder()
     for code in codes.ravel().tolist():
         encoder.encode(code * FREQUENCY, FREQUENCY)
     return encoder.finish()
 
 
 def decoded(data, count):
-    decoder, codes = Decoder(data), []
+    decoder, codes = RangeDecoder(data), []
     for _ in range(count):
         codes.append(decoder.target() // FREQUENCY)
         decoder.advance(codes[-1] * FREQUENCY, FREQUENCY)
@@ -43,7 +43,7 @@ def decoded(data, count):
 def write_codes(codes, name=None, model_id=MODEL):
     """A file of codes (Q, positions), of an image of 28 x 28 pixels."""
     stages = [Stage(crc, payload(one)) for crc, one in zip(stage_crcs(codes), codes, strict=True)]
-    return write_file(FileHeader(28, 28, len(codes), 0, model_id), stages, name)
+    return write_file(FileHeader((28, 28), len(codes), 0, model_id), stages, name)
 
 
 def read_codes(data, count):
@@ -56,7 +56,7 @@ def read_codes(data, count):
 
 def write_many(codes, block_size=256, names=None, size=(28, 28)):
     """A bundle of codes (items, Q, positions)."""
-    header = BundleHeader(Sizes([size] * len(codes)), codes.shape[1], 0, MODEL, block_size)
+    header = BundleHeader(Extents([size] * len(codes)), codes.shape[1], 0, MODEL, block_size)
     blocks = []
     for number in range(header.num_blocks):
         part = codes[header.items(number).start : header.items(number).stop]

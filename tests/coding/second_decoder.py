@@ -4,7 +4,7 @@ It proves that the document is complete: what this file does, anyone can do who 
 from `vqkit.coding`; where the two disagree, one of them or the document is wrong. It is simple and slow, one code at a
 time. Coder 1 is in second_mixing.py.
 
-`grid_of(height, width) -> (rows, columns)` is what the model knows of its grid.
+`grid_of(*extent) -> grid` is what the model knows of its grid.
 """
 
 import json
@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
+from math import prod
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ MAX_SECTIONS, MAX_BODY, MAX_NAME, MAX_NAMES = 256, 1 << 30, 1024, 1 << 28
 TOTAL = 65536  # all frequencies together
 LAYER = "qkv out up down".split()  # tensors of a layer
 
-GridOf = Callable[[int, int], tuple[int, int]]
+GridOf = Callable[..., tuple[int, ...]]
 
 
 class Refused(ValueError):
@@ -88,16 +89,17 @@ class Header:
     profile: int
     model: bytes
     coder: int
-    modality: int = 0
+    signal: int = 0
+    holds: int = 0
     stages: int = 0
     items: int = 1
     per_block: int = 1
-    # (count, (height, width)): a few bytes stand for many items
-    runs: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
+    # (count, extent): a few bytes stand for many items
+    runs: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
 
-    def sizes(self) -> Iterator[tuple[int, int]]:
-        """(height, width) of every item."""
-        return chain.from_iterable(repeat(size, count) for count, size in self.runs)
+    def extents(self) -> Iterator[tuple[int, ...]]:
+        """Of every item."""
+        return chain.from_iterable(repeat(extent, count) for count, extent in self.runs)
 
 
 def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
@@ -111,17 +113,27 @@ def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
     if profile not in profiles:
         raise Refused("WrongProfile")
     model = b"" if profile == BARE else reader.take(8)
-    modality, coder = divmod(reader.take(1)[0], 16)
-    if coder > 1 or (modality, coder) == (1, 0) or modality > 1:
+    nibble, coder = divmod(reader.take(1)[0], 16)
+    signal, holds = divmod(nibble, 2)
+    if coder > 1 or (holds, coder) == (1, 0):
         raise Refused("NewerVersion")
-    return Header(profile, model, coder, modality)
+    return Header(profile, model, coder, signal, holds)
 
 
-def read_size(reader: Reader) -> tuple[int, int]:
-    height, width = reader.varint(1, 1 << 20), reader.varint(1, 1 << 20)
-    if height * width > 1 << 28:
+def read_axes(reader: Reader, signal: int) -> int:
+    return 2 if signal == 0 else reader.varint(1, 4)
+
+
+def read_extent(reader: Reader, signal: int, axes: int) -> tuple[int, ...]:
+    extent = tuple(reader.varint(1, 1 << (28 if signal else 20)) for _ in range(axes))
+    if prod(extent) > 1 << 28:
         raise Refused("OutOfBounds")
-    return height, width
+    return extent
+
+
+def rows_and_columns(grid: tuple[int, ...]) -> tuple[int, int]:
+    *others, columns = grid
+    return prod(others), columns
 
 
 def sections(reader: Reader, critical: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
@@ -147,7 +159,8 @@ def read_file(data: bytes) -> tuple[Header, list[bytes], bytes | None]:
     """Header, bodies of the whole stages, and body of the name."""
     reader = Reader(data)
     header = read_beginning(reader, (BARE, FILE))
-    header.runs = [(1, read_size(reader))]
+    axes = read_axes(reader, header.signal)
+    header.runs = [(1, read_extent(reader, header.signal, axes))]
     header.stages = reader.varint(1, 64)
     if header.profile == FILE:
         reader.check_crc()
@@ -173,9 +186,10 @@ def read_bundle(data: bytes) -> tuple[Header, list[bytes], bytes | None]:
     header.stages = reader.varint(1, 64)
     header.items = without_size = reader.varint(1, 1 << 24)
     header.per_block = reader.varint(1, 256)
+    axes = read_axes(reader, header.signal)
     while without_size:
         count = reader.varint(1, without_size)
-        header.runs.append((count, read_size(reader)))
+        header.runs.append((count, read_extent(reader, header.signal, axes)))
         without_size -= count
     reader.check_crc()
     start, lengths = reader.position, []
@@ -355,24 +369,25 @@ class Prior:
             stream = limited(stream + np.maximum(0, small(normalised(stream) @ up)) @ down)
         return (normalised(stream) @ layers.last + layers.last_bias) >> 6
 
-    def decode(self, payloads: list[bytes], grid: tuple[int, int]) -> np.ndarray:
-        """A payload for each of the first stages -> codes (stages, rows, columns)."""
+    def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> np.ndarray:
+        """A payload for each of the first stages -> codes (stages, *grid)."""
         codes: list[np.ndarray] = []
+        flat = rows_and_columns(grid)
         for payload in payloads:
-            codes.append(np.zeros(grid, np.int64))
+            codes.append(np.zeros(flat, np.int64))
             decoder = RangeDecoder(payload)
             past: list[tuple[list, list]] = [([], []) for _ in range(self.stages[len(codes) - 1].depth)]
-            for y, x in np.ndindex(grid):
+            for y, x in np.ndindex(flat):
                 found = frequencies(self.logits(codes, y, x, past))
                 ends = np.cumsum(found)
                 code = int(np.searchsorted(ends, decoder.target(), side="right"))
                 decoder.advance(int(ends[code] - found[code]), int(found[code]))
                 codes[-1][y, x] = code
-        return np.stack(codes)
+        return np.stack(codes).reshape(-1, *grid)
 
 
 def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.ndarray:
-    """Codes (stages, rows, columns) of profile 1 or 0. A truncated file has fewer stages than its header says."""
+    """Codes (stages, *grid) of profile 1 or 0. A truncated file has fewer stages than its header says."""
     header, bodies, _ = read_file(data)
     codes = make(coder, header).decode([body[4:] for body in bodies], grid_of(*header.runs[0][1]))
     crc = 0
@@ -383,16 +398,16 @@ def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.nd
 
 
 def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> list[np.ndarray]:
-    """Codes (stages, rows, columns) of every item. A truncated bundle gives the items of its whole blocks."""
+    """Codes (stages, *grid) of every item. A truncated bundle gives the items of its whole blocks."""
     header, blocks, _ = read_bundle(data)
-    prior, stages, all_sizes = make(coder, header), header.stages, header.sizes()
+    prior, stages, all_extents = make(coder, header), header.stages, header.extents()
     found: list[np.ndarray] = []
     for number, block in enumerate(blocks):
-        sizes = list(islice(all_sizes, header.per_block))
-        crc, payloads = split_block(block, len(sizes) * stages)
+        extents = list(islice(all_extents, header.per_block))
+        crc, payloads = split_block(block, len(extents) * stages)
         items = [
-            prior.decode(payloads[index * stages : (index + 1) * stages], grid_of(*size))
-            for index, size in enumerate(sizes)
+            prior.decode(payloads[index * stages : (index + 1) * stages], grid_of(*extent))
+            for index, extent in enumerate(extents)
         ]
         if codes_crc(items, number) != crc:
             raise Refused("CorruptCodes")

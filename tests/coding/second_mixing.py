@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from tests.coding.second_decoder import Header, RangeDecoder, Refused, integer_root, read_tensors
+from tests.coding.second_decoder import Header, RangeDecoder, Refused, integer_root, read_tensors, rows_and_columns
 
 MASK = 2**32 - 1
 R = [integer_root(1 << 7680 - j, 256) for j in range(256)]
@@ -99,21 +99,21 @@ class Mixing:
         if header.stages > len(sizes):
             raise Refused("CorruptHeader")
         self.sizes, self.network = sizes, None
-        if header.modality == 1 and data is not None:
+        if header.holds == 1 and data is not None:
             self.network = Network(data, len(sizes))
 
-    def decode(self, payloads: list[bytes], grid: tuple[int, int]) -> np.ndarray:
-        self.grid, self.codes = grid, []
+    def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> np.ndarray:
+        self.grid, self.codes = rows_and_columns(grid), []
         self.b = clip((16 * prod(grid)).bit_length(), 12, 20)
         self.entries = [{} for _ in range(14)]  # number: [p, n]; what is not there is as it was at first
         self.v = [65536] * 32
         self.w = [[1024 if self.network else 12288] * 9 for _ in range(14)]
         for stage, payload in enumerate(payloads):
-            self.codes.append(np.zeros(grid, np.int64))
+            self.codes.append(np.zeros(self.grid, np.int64))
             decoder = RangeDecoder(payload)
-            for y, x in np.ndindex(grid):
+            for y, x in np.ndindex(self.grid):
                 self.codes[-1][y, x] = self.code(decoder, stage, y, x)
-        return np.stack(self.codes)
+        return np.stack(self.codes).reshape(-1, *grid)
 
     def contexts(self, s: int, c) -> list[int]:
         west, north, corner = c(0, 0, -1), c(0, -1, 0), c(0, -1, -1)

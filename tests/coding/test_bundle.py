@@ -16,8 +16,8 @@ from vqkit.coding import (
     CorruptCodes,
     CorruptHeader,
     CorruptSection,
+    Extents,
     OutOfBounds,
-    Sizes,
     TrailingBytes,
     Truncated,
     UnknownSection,
@@ -26,7 +26,8 @@ from vqkit.coding import (
     describe,
     write_bundle,
 )
-from vqkit.coding.framing import crc_bytes, section, varint
+from vqkit.coding.format.numbers import crc_bytes, varint
+from vqkit.coding.format.sections import section
 
 SIZES = st.lists(st.sampled_from([(28, 28), (32, 64), (1, 1 << 20)]), min_size=1, max_size=40)
 
@@ -55,18 +56,18 @@ def index_of(lengths):
 @settings(max_examples=60)
 @given(SIZES, st.integers(1, 3), st.integers(1, 16), st.booleans(), st.data())
 def test_what_is_written_is_read(sizes, stages, block_size, named, data):
-    header = BundleHeader(Sizes(sizes), stages, 0, MODEL, block_size)
+    header = BundleHeader(Extents(sizes), stages, 0, MODEL, block_size)
     payloads = [tuple(data.draw(st.binary(max_size=200)) for _ in range(stages)) for _ in sizes]
     spans = [header.items(number) for number in range(header.num_blocks)]
     blocks = [Block(number * 77, tuple(payloads[span.start : span.stop])) for number, span in enumerate(spans)]
     names = [f"folder/image-{number}.png" for number in range(len(sizes))] if named else None
     bundle = Bundle(io.BytesIO(write_bundle(header, blocks, names)))
     assert [bundle.block(number) for number in range(bundle.whole_blocks)] == blocks
-    assert [bundle.header.sizes[number] for number in range(len(sizes))] == sizes
+    assert [bundle.header.extents[number] for number in range(len(sizes))] == sizes
     assert bundle.names() == names and not bundle.truncated
     for number, size in enumerate(sizes):
         item = bundle.item(number)
-        assert (item.height, item.width) == size and item.payloads == payloads[number]
+        assert item.extent == size and item.payloads == payloads[number]
         assert number == item.block * block_size + item.place
     assert (bundle.header.num_codebooks, bundle.header.model_id) == (stages, MODEL)
     with pytest.raises(IndexError):
@@ -76,7 +77,7 @@ def test_what_is_written_is_read(sizes, stages, block_size, named, data):
 @pytest.mark.parametrize("items", [64, 65, 256, 257, 1000])
 @pytest.mark.parametrize("size", [10, 127])
 def test_overhead_is_at_most_two_bytes_an_item(items, size):
-    header = BundleHeader(Sizes([(28, 28)] * items), 1, 0, MODEL)
+    header = BundleHeader(Extents([(28, 28)] * items), 1, 0, MODEL)
     spans = [header.items(number) for number in range(header.num_blocks)]
     data = write_bundle(header, [Block(0, ((bytes(size),),) * len(span)) for span in spans])
     assert len(data) - items * size <= 2 * items
@@ -96,7 +97,7 @@ def test_an_item_is_found_without_reading_other_blocks():
 
 def test_blocks_that_change_places_are_found():
     codes = np.random.default_rng(0).integers(0, 1024, (2, 1, 4))
-    header = BundleHeader(Sizes([(28, 28)] * 2), 1, 0, MODEL, 1)
+    header = BundleHeader(Extents([(28, 28)] * 2), 1, 0, MODEL, 1)
     blocks = [Block(codes_crc(one, number), ((payload(one),),)) for number, one in enumerate(codes)]
     assert (read_block(Bundle(write_bundle(header, blocks)), 1, 4) == codes[1]).all()
     with pytest.raises(CorruptCodes, match="block 1"):
@@ -180,7 +181,7 @@ def test_names_that_are_not_those_of_the_items_are_refused(joined):
 
 
 def test_packed_names_cannot_fill_the_memory(monkeypatch):
-    monkeypatch.setattr("vqkit.coding.bundle.MAX_NAMES_BYTES", 1000)
+    monkeypatch.setattr("vqkit.coding.format.bundle.MAX_NAMES_BYTES", 1000)
     packed = zlib.compress(b"a" * 10_000_000, 9)
     plain = write_many(np.ones((2, 1, 4), int))
     for body in (packed, packed[:-3], b"no zlib", b"", zlib.compress(b"a\0b") + b"more"):
@@ -191,7 +192,7 @@ def test_packed_names_cannot_fill_the_memory(monkeypatch):
 
 
 def test_wrong_use_is_refused():
-    header = BundleHeader(Sizes([(28, 28)] * 3), 1, 0, MODEL, 2)
+    header = BundleHeader(Extents([(28, 28)] * 3), 1, 0, MODEL, 2)
     good = [Block(0, ((b"",), (b"",))), Block(0, ((b"",),))]
     for blocks in (good[:1], good + good[1:], good[::-1], [Block(0, ((b"", b""),) * 2), good[1]]):
         with pytest.raises(ValueError, match="block"):
@@ -208,6 +209,6 @@ def test_a_description_accounts_for_every_byte():
     found = describe(data)
     assert [what for what, _ in found.parts] == ["header", "index", "blocks", "names"]
     assert sum(size for _, size in found.parts) == found.size == len(data)
-    assert found.profile == "bundle" and found.bpp == 8 * len(data) / (5 * 784)
+    assert found.profile == "bundle" and found.bits_per_position == 8 * len(data) / (5 * 784)
     cut = describe(data[:-30])
     assert cut.truncated and cut.parts[-1][0] == "cut off" and sum(size for _, size in cut.parts) == len(data) - 30

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.coding.files import MODEL, decoded, read_codes, write_codes
 from vqkit.coding import (
     BARE,
-    CONTEXT_MIXING,
     FILE,
+    MIXING,
     CorruptCodes,
     CorruptHeader,
     CorruptSection,
@@ -38,12 +38,17 @@ from vqkit.coding import (
     usable_name,
     write_file,
 )
-from vqkit.coding.framing import crc_bytes, section, varint
+from vqkit.coding.format.numbers import crc_bytes, varint
+from vqkit.coding.format.sections import section
 from vqkit.errors import VqkitError
 
 SIDES = st.sampled_from([1, 127, 128, 1 << 14]) | st.integers(1, 1 << 14)
 HEADERS = st.builds(
-    FileHeader, SIDES, SIDES, st.integers(1, 64), st.integers(0, 1), st.none() | st.binary(min_size=8, max_size=8)
+    FileHeader,
+    st.tuples(SIDES, SIDES),
+    st.integers(1, 64),
+    st.integers(0, 1),
+    st.none() | st.binary(min_size=8, max_size=8),
 )
 STAGES = st.builds(Stage, st.integers(0, 2**32 - 1), st.binary(max_size=200))
 NAMES = st.none() | st.text(max_size=20).filter(usable_name)
@@ -52,7 +57,7 @@ NAMES = st.none() | st.text(max_size=20).filter(usable_name)
 def file_of(sections, num_codebooks=1, model_id=MODEL):
     """A file of raw sections behind a right header."""
     stages = [Stage(0, b"")] * num_codebooks
-    header = write_file(FileHeader(28, 28, num_codebooks, 0, model_id), stages)
+    header = write_file(FileHeader((28, 28), num_codebooks, 0, model_id), stages)
     return header[: -6 * num_codebooks] + sections
 
 
@@ -75,15 +80,15 @@ def test_what_is_written_is_read(header, data, name):
 
 
 def test_a_small_image_has_26_bytes_of_overhead():
-    header = FileHeader(28, 28, 1, 0, MODEL)
+    header = FileHeader((28, 28), 1, 0, MODEL)
     assert len(write_file(header, [Stage(0, b"payload")])) == 26 + len(b"payload")
-    assert len(write_file(FileHeader(28, 28, 1, 0, None), [Stage(0, b"")])) == 14
+    assert len(write_file(FileHeader((28, 28), 1, 0, None), [Stage(0, b"")])) == 14
 
 
 def test_golden_bytes():
     """The example of docs/file-format.md, which may never change."""
     written = write_file(
-        FileHeader(28, 300, 1, CONTEXT_MIXING, MODEL), [Stage(codes_crc(np.array([[5, 6]]), 0), b"\xab")], "a.png"
+        FileHeader((28, 300), 1, MIXING, MODEL), [Stage(codes_crc(np.array([[5, 6]]), 0), b"\xab")], "a.png"
     )
     golden = "96767111 0001020304050607 01 1c ac02 01 433130fa 02 05 612e706e67 01 05 d7975e16 ab"
     assert written == bytes.fromhex(golden)
@@ -109,10 +114,10 @@ def test_a_bundle_is_not_a_file():
 
 def test_the_model_is_checked():
     written = read_file(write_codes(np.ones((1, 4), int)))
-    check_model(written.header.kind, MODEL)
+    check_model(written.header.kind, MODEL, 0)
     with pytest.raises(WrongModel, match="0001020304050607"):
-        check_model(written.header.kind, bytes(8))
-    check_model(read_file(write_codes(np.ones((1, 4), int), model_id=None)).header.kind, bytes(8))
+        check_model(written.header.kind, bytes(8), 0)
+    check_model(read_file(write_codes(np.ones((1, 4), int), model_id=None)).header.kind, bytes(8), 0)
 
 
 def test_every_changed_bit_of_a_header_is_found():
@@ -138,7 +143,7 @@ def test_sizes_have_bounds(numbers):
     with pytest.raises(OutOfBounds):
         read_file(header_of(numbers) + STAGE)
     with pytest.raises(OutOfBounds):
-        write_file(FileHeader(*numbers, 0, MODEL), [Stage(0, b"")] * numbers[2])
+        write_file(FileHeader(numbers[:2], numbers[2], 0, MODEL), [Stage(0, b"")] * numbers[2])
 
 
 def test_numbers_have_one_spelling():
@@ -180,14 +185,14 @@ def test_names_that_are_not_safe_are_absent(body):
         name = "\udcff"
     assert not usable_name(name)
     with pytest.raises(ValueError, match="name"):
-        write_file(FileHeader(1, 1, 1, 0, None), [Stage(0, b"")], name)
+        write_file(FileHeader((1, 1), 1, 0, None), [Stage(0, b"")], name)
 
 
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="stages"):
-        write_file(FileHeader(1, 1, 2, 0, None), [Stage(0, b"")])
+        write_file(FileHeader((1, 1), 2, 0, None), [Stage(0, b"")])
     with pytest.raises(ValueError, match="8 bytes"):
-        write_file(FileHeader(1, 1, 1, 0, b"abc"), [Stage(0, b"")])
+        write_file(FileHeader((1, 1), 1, 0, b"abc"), [Stage(0, b"")])
     for code in (-1, 2**32):
         with pytest.raises(ValueError, match="codes"):
             codes_crc(np.array([code]), 0)
@@ -242,21 +247,21 @@ def test_a_whole_stage_of_another_file_of_the_same_model_is_refused(place):
     found = decoded(mixed[place].payload, 16)
     assert (found == others[place]).all(), "the splice itself is not damaged"
     with pytest.raises(CorruptCodes, match=f"stage {max(place, 1) + 1} is corrupt"):
-        read_codes(write_file(FileHeader(28, 28, 3, 0, MODEL), mixed), 16)
+        read_codes(write_file(FileHeader((28, 28), 3, 0, MODEL), mixed), 16)
 
 
 def test_stages_that_change_places_are_found():
     codes = np.random.default_rng(0).integers(0, 1024, (2, 16))
     stages = read_file(write_codes(codes)).stages
     with pytest.raises(CorruptCodes):
-        read_codes(write_file(FileHeader(28, 28, 2, 0, MODEL), stages[::-1]), 16)
+        read_codes(write_file(FileHeader((28, 28), 2, 0, MODEL), stages[::-1]), 16)
 
 
 def test_a_description_accounts_for_every_byte():
-    data = write_file(FileHeader(28, 28, 2, 0, MODEL), [Stage(0, b"abc"), Stage(1, b"")], "a.png")
+    data = write_file(FileHeader((28, 28), 2, 0, MODEL), [Stage(0, b"abc"), Stage(1, b"")], "a.png")
     found = describe(data)
     assert found.profile == "file" and found.parts == (("header", 20), ("name", 7), ("stage 1", 9), ("stage 2", 6))
-    assert found.size == len(data) and found.bpp == 8 * len(data) / 784 and not found.truncated
+    assert found.size == len(data) and found.bits_per_position == 8 * len(data) / 784 and not found.truncated
     cut = describe(io.BytesIO(data[:-1]))
     assert cut.truncated and cut.parts[-1] == ("cut off", 5) and cut.size == len(data) - 1
     assert describe(data + section(6, b"")).parts[-1] == ("section 6, not known", 2)

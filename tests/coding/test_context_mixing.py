@@ -12,30 +12,31 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save
+from vqkit.training.pixels import PixelTwin
 
 from tests.coding import second_decoder as second
 from tests.coding.second_mixing import Mixing
 from vqkit.coding import (
-    CONTEXT_MIXING,
-    IMAGE,
-    PIXELS,
+    CODES,
+    MIXING,
+    VALUES,
     Block,
     BundleHeader,
-    ContextMixing,
+    Extents,
     FileHeader,
+    MixingCoder,
     NewerVersion,
-    PixelNetwork,
-    Sizes,
     Stage,
+    ValueNetwork,
     codes_crc,
     read_file,
     stage_crcs,
     write_bundle,
     write_file,
 )
-from vqkit.coding.pixel_network import LIMIT, SQUASH, STRETCH, Layers, inputs, neighbours, num_inputs
-from vqkit.coding.rangecoder import Encoder
-from vqkit.training.pixels import PixelTwin
+from vqkit.coding.logistic import LIMIT, SQUASH, STRETCH
+from vqkit.coding.rangecoder import RangeEncoder
+from vqkit.coding.values.network import ChannelNetwork, inputs, neighbours, num_inputs
 
 MODEL = bytes(range(8))
 
@@ -52,9 +53,9 @@ def random_network(planes=1, hidden=12, sides=(5, 7), seed=0):
     def large(*shape):
         return rng.integers(-(1 << 17), 1 << 17, shape).astype(np.int32)
 
-    return PixelNetwork(
+    return ValueNetwork(
         [
-            Layers(
+            ChannelNetwork(
                 small(num_inputs(plane), hidden), large(sides[0], hidden), large(sides[1], hidden),
                 small(hidden, hidden), large(hidden), small(hidden, hidden), large(hidden),
                 small(hidden, 12), large(12),
@@ -77,7 +78,7 @@ SHAPES = [(1, 1, 1), (1, 1, 9), (3, 9, 1), (2, 5, 4), (4, 3, 3)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("trained", [False, True])
 def test_pixels_come_back(shape, trained):
-    coder = ContextMixing((256,) * shape[0], random_network(shape[0]) if trained else None)
+    coder = MixingCoder((256,) * shape[0], random_network(shape[0]) if trained else None)
     images = np.stack([smooth(shape), np.random.default_rng(1).integers(0, 256, shape), np.full(shape, 255)])
     payloads = coder.encode(images)
     assert np.array_equal(coder.decode(payloads, shape[1:]), images)
@@ -90,7 +91,7 @@ def test_codes_of_any_codebook_come_back_and_so_do_the_first_stages(sizes, grid)
     rng = np.random.default_rng(0)
     codes = np.stack([rng.integers(0, size, (2, *grid)) for size in sizes], 1)
     codes[:, :, 0, 0] = np.array(sizes) - 1
-    coder = ContextMixing(sizes)
+    coder = MixingCoder(sizes)
     payloads = coder.encode(codes)
     assert np.array_equal(coder.decode(payloads, grid), codes)
     first = [item[:1] for item in payloads]
@@ -99,7 +100,7 @@ def test_codes_of_any_codebook_come_back_and_so_do_the_first_stages(sizes, grid)
 
 def test_any_bytes_decode_to_codes_that_exist():
     rng, sizes = np.random.default_rng(0), (5, 1, 300)
-    found = ContextMixing(sizes).decode([[rng.bytes(40) for _ in sizes] for _ in range(4)], (6, 6))
+    found = MixingCoder(sizes).decode([[rng.bytes(40) for _ in sizes] for _ in range(4)], (6, 6))
     assert all(0 <= found[:, stage].min() and found[:, stage].max() < size for stage, size in enumerate(sizes))
 
 
@@ -109,7 +110,7 @@ def test_what_repeats_becomes_cheap():
     row = rng.integers(0, 512, 16)
     rows = np.stack([np.roll(row, shift) for shift in range(32)])[None, None]
     noise = rng.integers(0, 512, (1, 1, 32, 16))
-    sizes = [len(ContextMixing((512,)).encode(codes)[0][0]) for codes in (rows, noise)]
+    sizes = [len(MixingCoder((512,)).encode(codes)[0][0]) for codes in (rows, noise)]
     assert sizes[0] < 0.4 * rows.size * 9 / 8 and sizes[1] < 1.08 * noise.size * 9 / 8
 
 
@@ -119,7 +120,7 @@ def test_a_photograph_without_a_network_is_smaller_than_its_png(photo):
     png = io.BytesIO()
     picture.save(png, "PNG", optimize=True)
     pixels = np.array(picture, np.int64)[None, None]
-    assert len(ContextMixing((256,)).encode(pixels)[0][0]) < len(png.getvalue())
+    assert len(MixingCoder((256,)).encode(pixels)[0][0]) < len(png.getvalue())
 
 
 def test_squash_is_the_logistic_function_and_stretch_its_inverse():
@@ -153,7 +154,7 @@ def test_the_twin_says_what_the_integers_cost(plane):
     given = [torch.from_numpy(array) for array in (*inputs(values, plane), places, places, levels)]
     with torch.no_grad():
         expected = twin(*given).numpy() / math.log(2)
-    network = PixelNetwork([PixelTwin(0, (6, 6)).integers()] * plane + [twin.integers()])
+    network = ValueNetwork([PixelTwin(0, (6, 6)).integers()] * plane + [twin.integers()])
     below = network.distribution(values, plane, places, places, (6, 6))
     bits = 24 - np.log2(below[np.arange(200), levels + 1] - below[np.arange(200), levels])
     likely = expected < 10
@@ -184,30 +185,30 @@ def broken(name, change):
 )
 def test_broken_networks_are_refused(tensors):
     with pytest.raises(ValueError):
-        PixelNetwork.from_tensors(tensors)
+        ValueNetwork.from_tensors(tensors)
 
 
 def test_networks_are_read_as_they_were_written():
     network = random_network(2)
     images = smooth((2, 6, 5))[None]
-    again = PixelNetwork.from_tensors(network.tensors())
-    assert ContextMixing((256,) * 2, again).encode(images) == ContextMixing((256,) * 2, network).encode(images)
+    again = ValueNetwork.from_tensors(network.tensors())
+    assert MixingCoder((256,) * 2, again).encode(images) == MixingCoder((256,) * 2, network).encode(images)
 
 
 # ----------------------------------------------------------------------------------------------- the second decoder
 
 
-def one_file(coder, codes, modality, size, model_id=MODEL):
+def one_file(coder, codes, holds, size, model_id=MODEL):
     payloads = coder.encode(codes[None])[0]
     stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes), payloads, strict=True)]
-    return write_file(FileHeader(*size, len(stages), CONTEXT_MIXING, model_id, modality), stages)
+    return write_file(FileHeader(size, len(stages), MIXING, model_id, holds=holds), stages)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:-1])
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_second_decoder_reads_files_of_pixels(shape, trained):
     network = random_network(shape[0]) if trained else None
-    data = one_file(ContextMixing((256,) * shape[0], network), smooth(shape), PIXELS, shape[1:])
+    data = one_file(MixingCoder((256,) * shape[0], network), smooth(shape), VALUES, shape[1:])
     tensors = save(network.tensors()) if network else None
     found = second.decode_file(data, tensors, lambda *size: size, lambda *a: Mixing(*a, (256,) * shape[0]))
     assert np.array_equal(found, smooth(shape))
@@ -217,15 +218,15 @@ def test_the_second_decoder_reads_files_of_pixels(shape, trained):
 def test_the_second_decoder_reads_files_of_codes(sizes):
     rng = np.random.default_rng(0)
     codes = np.stack([rng.integers(0, size, (4, 5)) for size in sizes])
-    data = one_file(ContextMixing(sizes), codes, IMAGE, (32, 40), None)
+    data = one_file(MixingCoder(sizes), codes, CODES, (32, 40), None)
     found = second.decode_file(data, None, lambda *size: (4, 5), lambda *a: Mixing(*a, sizes))
     assert np.array_equal(found, codes)
 
 
 def test_the_second_decoder_reads_bundles_of_pixels():
     network, shapes = random_network(), [(1, 4, 5), (1, 4, 5), (1, 2, 3)]
-    coder, images = ContextMixing((256,), network), [smooth(shape, seed) for seed, shape in enumerate(shapes)]
-    header = BundleHeader(Sizes(shape[1:] for shape in shapes), 1, CONTEXT_MIXING, MODEL, 2, PIXELS)
+    coder, images = MixingCoder((256,), network), [smooth(shape, seed) for seed, shape in enumerate(shapes)]
+    header = BundleHeader(Extents(shape[1:] for shape in shapes), 1, MIXING, MODEL, 2, holds=VALUES)
     blocks = [
         Block(
             codes_crc(np.concatenate([image.ravel() for image in part]), number),
@@ -239,9 +240,9 @@ def test_the_second_decoder_reads_bundles_of_pixels():
 
 
 def test_pixels_under_the_integer_prior_are_not_known():
-    data = bytearray(one_file(ContextMixing((256,)), smooth((1, 2, 2)), PIXELS, (2, 2), None))
-    assert read_file(bytes(data)).header.modality == PIXELS
-    data[4] = PIXELS << 4
+    data = bytearray(one_file(MixingCoder((256,)), smooth((1, 2, 2)), VALUES, (2, 2), None))
+    assert read_file(bytes(data)).header.holds == VALUES
+    data[4] = VALUES << 4
     with pytest.raises(NewerVersion):
         read_file(bytes(data))
     with pytest.raises(second.Refused, match="NewerVersion"):
@@ -255,14 +256,14 @@ import sys
 if sys.argv[1] == "plain":
     sys.modules["numba"] = None
 from tests.coding.test_context_mixing import random_network, smooth
-from vqkit.coding import ContextMixing, mixing
+from vqkit.coding import MixingCoder, kernels
 import numpy as np
 images = smooth((2, 20, 20))[None]
-for coder in (ContextMixing((256, 256), random_network(2)), ContextMixing((256, 256))):
+for coder in (MixingCoder((256, 256), random_network(2)), MixingCoder((256, 256))):
     payloads = coder.encode(images)
     assert np.array_equal(coder.decode(payloads, (20, 20)), images)
     print(*(one.hex() for one in payloads[0]))
-print(mixing.COMPILED, file=sys.stderr)
+print(kernels.usable(), file=sys.stderr)
 """
 
 
@@ -279,14 +280,14 @@ def test_the_bytes_are_the_same_with_numba_and_without():
 
 def test_compiled_symbols_become_the_bytes_of_the_encoder():
     """So many that some carries run on over a byte of 255, which one in 256 of them does."""
-    compiled = pytest.importorskip("vqkit.coding.compiled_pixels")
+    compiled = pytest.importorskip("vqkit.coding.rangecoder_kernel")
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 1 << rng.integers(1, 17, 40_000))
     symbols = np.stack([rng.integers(0, (1 << 16) - sizes + 1), sizes], 1)
-    encoder, state, out = Encoder(), np.array([0, 1 << 32, 0]), np.zeros(2 * len(symbols), np.uint8)
+    encoder, state, out = RangeEncoder(), np.array([0, 1 << 32, 0]), np.zeros(2 * len(symbols), np.uint8)
     for start, size in symbols.tolist():
         encoder.encode(start, size)
     for part in symbols.reshape(40, -1):
         compiled.encode_symbols(part, state, out)
     low, width, count = state.tolist()
-    assert Encoder(low, width, out[:count].tobytes()).finish() == encoder.finish()
+    assert RangeEncoder(low, width, out[:count].tobytes()).finish() == encoder.finish()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.coding.files import MODEL, read_block, read_codes, write_codes, write_many
 from vqkit.coding import Bundle, FormatError, describe, read_file
-from vqkit.coding.framing import crc_bytes, varint
+from vqkit.coding.format.numbers import crc_bytes, varint
 
 MUTATIONS = 3000
 POSITIONS = 12

@@ -10,13 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqkit.coding import integer_prior
-from vqkit.coding.framing import CorruptCodes
-from vqkit.coding.integer_network import EXP2, MAX_FAN_IN, TOTAL, Layer, Network, frequencies, normalised
-from vqkit.coding.integer_prior import IntegerPrior, context_offsets
+from vqkit.coding import CorruptCodes, kernels
+from vqkit.coding.codes import transformer_coder
+from vqkit.coding.codes.transformer import (
+    EXP2,
+    MAX_FAN_IN,
+    TOTAL,
+    StageTransformer,
+    TransformerLayer,
+    frequencies,
+    normalised,
+)
+from vqkit.coding.codes.transformer_coder import TransformerCoder, context_offsets
 
 
-def random_prior(sizes=(40, 12), grid=(3, 4), length=6, channels=64, layers=2, seed=0) -> IntegerPrior:
+def random_prior(sizes=(40, 12), grid=(3, 4), length=6, channels=64, layers=2, seed=0) -> TransformerCoder:
     """Weights over their whole range, so that every clip and rounding takes place."""
     rng = np.random.default_rng(seed)
 
@@ -27,20 +35,20 @@ def random_prior(sizes=(40, 12), grid=(3, 4), length=6, channels=64, layers=2, s
         return rng.integers(-(1 << 16), 1 << 16, shape).astype(np.int32)
 
     def layer():
-        return Layer(
+        return TransformerLayer(
             bytes_of(channels, 3 * channels), bytes_of(channels, channels),
             bytes_of(channels, 48), bytes_of(48, channels),
         )  # fmt: skip
 
     stages = [
-        Network(
+        StageTransformer(
             np.array(context_offsets(number)), bytes_of(len(context_offsets(number)) * length, channels),
             biases(grid[0], channels), biases(grid[1], channels), tuple(layer() for _ in range(layers)),
             bytes_of(channels, size) // 16, biases(size) // 64,
         )
         for number, size in enumerate(sizes)
     ]  # fmt: skip
-    return IntegerPrior(grid, [bytes_of(size + 1, length) for size in sizes], stages)
+    return TransformerCoder(grid, [bytes_of(size + 1, length) for size in sizes], stages)
 
 
 def random_codes(count, sizes=(40, 12), grid=(3, 4), seed=1):
@@ -136,15 +144,16 @@ SCRIPT = """
 import hashlib
 import numpy as np
 from tests.coding.test_integer_prior import random_codes, random_prior
-from vqkit.coding import integer_prior
-tables, frequencies = hashlib.sha256(), integer_prior.frequencies
+from vqkit.coding import kernels
+from vqkit.coding.codes import transformer_coder
+tables, frequencies = hashlib.sha256(), transformer_coder.frequencies
 
 def noted(logits):
     found = frequencies(logits)
     tables.update(found.astype("<i8").tobytes())
     return found
 
-integer_prior.frequencies, integer_prior._compiled_prior = noted, lambda: None
+transformer_coder.frequencies, kernels.load = noted, lambda module: None
 codes, prior = random_codes(20, grid=(5, 5)), random_prior(length=32)
 payloads = prior.encode(codes)
 assert np.array_equal(prior.decode(payloads, (5, 5)), codes)
@@ -192,7 +201,7 @@ def test_compiled_and_not_the_same_bytes_come_of_codes_and_codes_of_any_bytes(se
     enough = 2 * math.prod(grid)  # 16 bits a code at most
     payloads = prior.encode(codes) + [[rng.bytes(enough + int(rng.integers(50))) for _ in sizes] for _ in range(2)]
     compiled = prior.decode(payloads, grid)
-    monkeypatch.setattr(integer_prior, "_compiled_prior", lambda: None)
+    monkeypatch.setattr(kernels, "load", lambda module: None)
     assert np.array_equal(compiled[:2], codes)
     assert np.array_equal(compiled, prior.decode(payloads, grid))
     assert prior.encode(codes) == payloads[:2]
@@ -210,9 +219,9 @@ def test_compiled_and_not_the_same_codes_are_chosen(monkeypatch):
         chosen = before[:, 0].reshape(len(before), -1)[:, slots, None, None]
         return np.take_along_axis(second[items, slots], chosen, 2)[:, :, 0]
 
-    monkeypatch.setattr(integer_prior, "MAX_COSTS", 200)
+    monkeypatch.setattr(transformer_coder, "MAX_COSTS", 200)
     compiled = prior.assign(distances, 3, grid, 2, 0.1)
-    monkeypatch.setattr(integer_prior, "_compiled_prior", lambda: None)
+    monkeypatch.setattr(kernels, "load", lambda module: None)
     assert np.array_equal(compiled, prior.assign(distances, 3, grid, 2, 0.1))
     assert not np.array_equal(compiled, prior.assign(distances, 3, grid, 2, 0.0))
 
@@ -220,7 +229,7 @@ def test_compiled_and_not_the_same_codes_are_chosen(monkeypatch):
 def test_a_prior_comes_back_from_its_tensors_and_broken_ones_are_refused():
     prior, codes = random_prior(), random_codes(4)
     tensors = prior.tensors()
-    assert IntegerPrior.from_tensors(tensors).encode(codes) == prior.encode(codes)
+    assert TransformerCoder.from_tensors(tensors).encode(codes) == prior.encode(codes)
     behind = tensors["1.context"].copy()
     behind[0] = 0, 0, 1
     for name, value in {
@@ -236,7 +245,7 @@ def test_a_prior_comes_back_from_its_tensors_and_broken_ones_are_refused():
         "more": np.zeros(1, np.int8),
     }.items():
         with pytest.raises(ValueError):
-            IntegerPrior.from_tensors({**tensors, name: value})
+            TransformerCoder.from_tensors({**tensors, name: value})
     for name in tensors:
         with pytest.raises(ValueError):
-            IntegerPrior.from_tensors({key: value for key, value in tensors.items() if key != name})
+            TransformerCoder.from_tensors({key: value for key, value in tensors.items() if key != name})

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqkit.coding.framing import CorruptCodes
-from vqkit.coding.rangecoder import TOTAL, BatchDecoder, Decoder, Encoder, encode_batch
+from vqkit.coding import CorruptCodes
+from vqkit.coding.rangecoder import TOTAL, BatchRangeDecoder, RangeDecoder, RangeEncoder, encode_batch
 
 
 @st.composite
@@ -21,7 +21,7 @@ def symbols(draw):
 
 
 def encode(intervals):
-    encoder = Encoder()
+    encoder = RangeEncoder()
     for start, frequency in intervals:
         encoder.encode(start, frequency)
     return encoder.finish()
@@ -29,7 +29,7 @@ def encode(intervals):
 
 def holds(data, intervals):
     """Whether a string decodes to these symbols."""
-    decoder = Decoder(data)
+    decoder = RangeDecoder(data)
     for start, frequency in intervals:
         if not start <= decoder.target() < start + frequency:
             return False
@@ -63,7 +63,7 @@ def test_lockstep_gives_the_same_bytes_and_symbols(count, length, data):
     starts, frequencies = np.array(flat, np.int64).reshape(count, length, 2).transpose(2, 0, 1)
     strings = encode_batch(starts, frequencies)
     assert strings == [encode(flat[row * length : (row + 1) * length]) for row in range(count)]
-    decoder = BatchDecoder(strings)
+    decoder = BatchRangeDecoder(strings)
     for start, frequency in zip(starts.T, frequencies.T, strict=True):
         targets = decoder.targets()
         assert targets.dtype == np.int64
@@ -117,7 +117,7 @@ def test_any_bytes_decode_to_some_symbols_until_they_end(strings, seed):
     """No target is out of bounds, both decoders agree, and no string holds more symbols than its bytes can."""
     frequencies = np.random.default_rng(seed).multinomial(TOTAL - 50, np.full(50, 1 / 50)) + 1
     ends = np.cumsum(frequencies)
-    batch, single = BatchDecoder(strings), [Decoder(one) for one in strings]
+    batch, single = BatchRangeDecoder(strings), [RangeDecoder(one) for one in strings]
     for number in range(60):
         targets = batch.targets()
         assert targets.tolist() == [decoder.target() for decoder in single]
@@ -143,10 +143,10 @@ def test_any_bytes_decode_to_some_symbols_until_they_end(strings, seed):
 def test_what_is_no_interval_is_refused(interval):
     start, frequency = (np.array([[number]]) for number in interval)
     for call in (
-        lambda: Encoder().encode(*interval),
-        lambda: Decoder(b"a").advance(*interval),
+        lambda: RangeEncoder().encode(*interval),
+        lambda: RangeDecoder(b"a").advance(*interval),
         lambda: encode_batch(start, frequency),
-        lambda: BatchDecoder([b"a"]).advance(start[0], frequency[0]),
+        lambda: BatchRangeDecoder([b"a"]).advance(start[0], frequency[0]),
     ):
         with pytest.raises(ValueError, match="no interval"):
             call()
@@ -155,9 +155,9 @@ def test_what_is_no_interval_is_refused(interval):
 def test_a_symbol_without_the_target_is_refused():
     for interval in ((0, 100), (60_000, 100)):
         with pytest.raises(ValueError, match="target"):
-            Decoder(b"\x80").advance(*interval)
+            RangeDecoder(b"\x80").advance(*interval)
         with pytest.raises(ValueError, match="target"):
-            BatchDecoder([b"\x80"]).advance(*np.array([interval]).T)
+            BatchRangeDecoder([b"\x80"]).advance(*np.array([interval]).T)
 
 
 def test_golden_bytes():

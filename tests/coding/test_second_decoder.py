@@ -13,37 +13,45 @@ from tests.coding.second_mixing import Mixing
 from tests.coding.test_integer_prior import random_codes, random_prior
 from vqkit.coding import (
     BUNDLE,
-    INTEGER_PRIOR,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     Block,
     Bundle,
     BundleHeader,
-    ContextMixing,
     CorruptHeader,
+    Extents,
     FileHeader,
     FormatError,
-    IntegerPrior,
-    PixelNetwork,
-    Sizes,
+    MixingCoder,
+    OutOfBounds,
     Stage,
+    TransformerCoder,
+    ValueNetwork,
+    WrongModel,
     check_block,
+    check_model,
     check_stages,
     codes_crc,
+    describe,
     profile_of,
     read_file,
     stage_crcs,
     write_bundle,
     write_file,
 )
+from vqkit.coding.format.numbers import varint
+from vqkit.coding.format.sections import section
 
 GOLDEN = Path(__file__).parent / "golden"
-MIXED = ["mixed-codes", "pixels", "pixels-untrained"]
+MIXED = ["mixed-codes", "pixels", "pixels-untrained", "sequence-values", "volume-values"]
 NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - set(MIXED))
 MODEL = bytes(range(8))
 BOTH_FIT = {"NewerVersion", "WrongProfile"}  # a bare stream with a wrong bit becomes a bundle of an unknown coder
 
 
-def grid_of(height, width):
-    return -(-height // 8), -(-width // 8)
+def grid_of(*extent):
+    return tuple(-(-length // 8) for length in extent)
 
 
 def coder_bytes(prior):
@@ -55,13 +63,13 @@ def one_file(prior, codes, model_id=MODEL, name=None):
     payloads = prior.encode(codes[None])[0]
     stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
     height, width = codes.shape[1] * 8 - 5, codes.shape[2] * 8
-    return write_file(FileHeader(height, width, len(stages), INTEGER_PRIOR, model_id), stages, name)
+    return write_file(FileHeader((height, width), len(stages), TRANSFORMER, model_id), stages, name)
 
 
 def one_bundle(prior, items, block_size, names=None):
     """A bundle of codes, each (Q, h, w)."""
-    sizes = Sizes([(codes.shape[1] * 8, codes.shape[2] * 8 - 7) for codes in items])
-    header = BundleHeader(sizes, len(prior.stages), INTEGER_PRIOR, MODEL, block_size)
+    sizes = Extents([(codes.shape[1] * 8, codes.shape[2] * 8 - 7) for codes in items])
+    header = BundleHeader(sizes, len(prior.stages), TRANSFORMER, MODEL, block_size)
     blocks = []
     for number in range(header.num_blocks):
         part = [items[item] for item in header.items(number)]
@@ -73,7 +81,7 @@ def one_bundle(prior, items, block_size, names=None):
 
 def checked_header(header, prior):
     """What the format leaves to those who know the model."""
-    if header.coder != INTEGER_PRIOR:
+    if header.coder != TRANSFORMER:
         raise NotImplementedError
     if header.num_codebooks > len(prior.stages):
         raise CorruptHeader("more stages than the model has")
@@ -85,7 +93,7 @@ def first_bundle(data, prior):
     checked_header(bundle.header, prior)
     for number in range(bundle.whole_blocks):
         block, items = bundle.block(number), bundle.header.items(number)
-        sizes = [bundle.header.sizes[item] for item in items]
+        sizes = [bundle.header.extents[item] for item in items]
         part = [
             prior.decode([payloads], grid_of(*size))[0] for payloads, size in zip(block.payloads, sizes, strict=True)
         ]
@@ -98,7 +106,7 @@ def first_file(data, prior):
     """As `first_bundle`, of one image."""
     file = read_file(data)
     checked_header(file.header, prior)
-    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(file.header.height, file.header.width))[0]
+    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(*file.header.extent))[0]
     check_stages(codes, [stage.crc for stage in file.stages])
     return [codes], file.truncated
 
@@ -179,7 +187,7 @@ def test_grids_with_more_codes_than_attention_sees():
 
 def test_a_file_of_the_first_stages_of_a_model():
     prior, codes = random_prior(), random_codes(1)[0]
-    first = IntegerPrior(prior.grid, prior.vectors[:1], prior.stages[:1])
+    first = TransformerCoder(prior.grid, prior.vectors[:1], prior.stages[:1])
     found, truncated = agreed(one_file(first, codes[:1]), prior, coder_bytes(prior))
     assert np.array_equal(found[0], codes[:1]) and not truncated
     assert agreed(one_file(prior, codes), first, coder_bytes(first))[0] == "CorruptHeader"
@@ -290,7 +298,7 @@ def test_golden_files_are_still_written_and_read(name):
     script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
     golden = script.GOLDEN[name]
     coder = (GOLDEN / f"{golden.coder}.safetensors").read_bytes()
-    prior = IntegerPrior.from_tensors(load(coder))
+    prior = TransformerCoder.from_tensors(load(coder))
     assert script.make_file(name, prior, codes) == data
     found, truncated = agreed(data, prior, coder, bundle=golden.items > 0)
     assert truncated == (golden.lost > 0)
@@ -302,13 +310,114 @@ def test_golden_files_are_still_written_and_read(name):
 def test_golden_files_of_context_mixing_are_still_written_and_read(name):
     """With the network of the golden folder: that of the script is made of random numbers, which NumPy may change."""
     script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
-    sizes, tensors = script.MIXED_FILES[name], (GOLDEN / f"{script.NETWORK}.safetensors").read_bytes()
-    network = PixelNetwork.from_tensors(load(tensors)) if name == "pixels" else None
-    file, coder = read_file(data), ContextMixing(sizes, network)
+    golden, tensors = script.MIXED_FILES[name], (GOLDEN / f"{script.NETWORK}.safetensors").read_bytes()
+    network = ValueNetwork.from_tensors(load(tensors)) if golden.has_network else None
+    file, coder = read_file(data), MixingCoder(golden.num_codes, network)
+    assert (file.header.extent, file.header.signal) == (golden.extent, golden.signal)
     payloads = [stage.payload for stage in file.stages]
     assert np.array_equal(coder.decode([payloads], codes.shape[2:]), codes)
     assert coder.encode(codes.astype(np.int64)) == [payloads]
     found = second.decode_file(
-        data, tensors if network else None, lambda *size: codes.shape[2:], lambda *given: Mixing(*given, sizes)
+        data,
+        tensors if network else None,
+        lambda *size: codes.shape[2:],
+        lambda *given: Mixing(*given, golden.num_codes),
     )
     assert np.array_equal(found, codes[0])
+
+
+# ------------------------------------------------------------------------------- other signals than images
+
+EXTENTS = [(1, (9,)), (2, (3, 5)), (3, (2, 3, 4)), (7, (2, 1, 3, 2)), (4, (1, 1, 1))]
+
+
+@pytest.mark.parametrize(("signal", "grid"), EXTENTS)
+def test_files_and_bundles_of_any_number_of_dimensions(signal, grid):
+    """Both decoders, of files and bundles; the bytes of stages are those of rows and columns by hand."""
+    prior = random_prior()
+    codes = random_codes(3, grid=grid)
+    payloads = prior.encode(codes)
+    rows = codes.reshape(3, 2, -1, grid[-1])
+    assert prior.encode(rows) == payloads
+    assert np.array_equal(prior.decode(payloads, grid), codes)
+    extent = tuple(8 * side - 5 for side in grid)
+    stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
+    header = FileHeader(extent, 2, TRANSFORMER, MODEL, signal)
+    data = write_file(header, stages)
+    assert read_file(data).header == header
+    found, _ = agreed(data, prior, coder_bytes(prior))
+    assert np.array_equal(found[0], codes[0])
+    several = BundleHeader(Extents([extent] * 3), 2, TRANSFORMER, MODEL, 2, signal)
+    blocks = [
+        Block(codes_crc(codes[:2], 0), tuple(map(tuple, payloads[:2]))),
+        Block(codes_crc(codes[2:], 1), (tuple(payloads[2]),)),
+    ]
+    data = write_bundle(several, blocks)
+    found, _ = agreed(data, prior, coder_bytes(prior), bundle=True)
+    assert same(found, list(codes))
+    assert describe(data).positions == 3 * np.prod(extent)
+
+
+@pytest.mark.parametrize(("signal", "grid"), EXTENTS)
+def test_context_mixing_of_any_number_of_dimensions(signal, grid):
+    codes = random_codes(2, grid=grid)
+    coder = MixingCoder((40, 12))
+    payloads = coder.encode(codes)
+    assert coder.encode(codes.reshape(2, 2, -1, grid[-1])) == payloads
+    assert np.array_equal(coder.decode(payloads, grid), codes)
+    stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
+    data = write_file(FileHeader(grid, 2, MIXING, MODEL, signal, VALUES), stages)
+    found = second.decode_file(data, None, lambda *extent: extent, lambda *given: Mixing(*given, (40, 12)))
+    assert np.array_equal(found, codes[0])
+
+
+def start_of(signal, numbers):
+    """A bare stream of that signal with these numbers behind its beginning, and a stage."""
+    written = b"\x96vq\x10" + bytes([2 * signal << 4]) + b"".join(map(varint, numbers))
+    return written + section(1, bytes(4) + b"abc")
+
+
+OUTSIDE = [
+    (0, (1 << 20 | 1, 1, 1)),
+    (0, (1 << 14, 1 << 15, 1)),
+    (1, (0, 5, 1)),
+    (1, (5, 1, 1, 1, 1, 1, 1)),
+    (1, (1, (1 << 28) + 1, 1)),
+    (1, (1, 0, 1)),
+    (2, (4, 1 << 7, 1 << 7, 1 << 7, 1 << 8, 1)),
+    (2, (3, 1 << 27, 1 << 27, 1 << 27, 1)),
+]
+
+
+@pytest.mark.parametrize(("signal", "numbers"), OUTSIDE)
+def test_extents_have_bounds_in_both_decoders(signal, numbers):
+    data = start_of(signal, numbers)
+    with pytest.raises(OutOfBounds):
+        read_file(data)
+    with pytest.raises(second.Refused, match="OutOfBounds"):
+        second.read_file(data)
+
+
+def test_the_largest_extents_are_read():
+    assert read_file(start_of(1, (1, 1 << 28, 1))).header.extent == (1 << 28,)
+    assert read_file(start_of(5, (4, 1, 1 << 14, 1, 1 << 14, 1))).header.extent == (1, 1 << 14, 1, 1 << 14)
+
+
+@pytest.mark.parametrize(("signal", "extent"), [(0, (5,)), (0, (1, 1, 1)), (1, ()), (3, (1,) * 5)])
+def test_an_extent_that_its_signal_cannot_have_is_refused(signal, extent):
+    with pytest.raises(ValueError, match="extents"):
+        write_file(FileHeader(extent, 1, TRANSFORMER, MODEL, signal), [Stage(0, b"")])
+    with pytest.raises(ValueError, match="extents"):
+        write_bundle(BundleHeader(Extents([extent]), 1, TRANSFORMER, MODEL, 1, signal), [Block(0, ((b"",),))])
+
+
+def test_extents_of_one_bundle_have_as_many_axes():
+    with pytest.raises(ValueError, match="axes"):
+        Extents([(3, 4), (3,)])
+
+
+def test_another_signal_is_not_of_this_model():
+    file = read_file(write_file(FileHeader((5,), 1, MIXING, MODEL, 3), [Stage(0, b"")]))
+    check_model(file.header.kind, MODEL, 3)
+    with pytest.raises(WrongModel, match="signal 3"):
+        check_model(file.header.kind, MODEL, 1)

@@ -1,12 +1,14 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from vqkit import config
+from vqkit import cli, config
+from vqkit.config.quantizers import QUANTIZERS
 from vqkit.errors import VqkitError
-from vqkit.settings import Config
+from vqkit.settings import Config, PriorConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +18,16 @@ def make_recipes():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_shipped_priors_are_up_to_date():
+    for name in config.recipe_names(PriorConfig):
+        assert config.recipe_text(name, PriorConfig) == make_recipes().prior_text(name)
+
+
+def test_there_is_a_file_for_every_recipe_that_is_described_and_no_other():
+    assert sorted(make_recipes().RECIPES) == config.recipe_names(Config)
+    assert sorted(make_recipes().PRIORS) == config.recipe_names(PriorConfig)
 
 
 @pytest.mark.parametrize("name", config.recipe_names(Config))
@@ -30,7 +42,8 @@ def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
 
 def test_dump_is_read_back_unchanged(tmp_path):
     settings = config.load(
-        "images", ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"],
+        "images",
+        ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"],
         Config,
     )
     file = tmp_path / "mine.yaml"
@@ -84,6 +97,66 @@ def test_yaml_reads_exponents_without_a_point_as_text_but_we_read_numbers():
 def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
     settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"], Config)
     assert settings.model.quantizer == config.FSQConfig(levels=(4, 4))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_kind_of_an_inner_section_does_not_get_lost_whatever_the_order(order):
+    overrides = ["model.quantizer.kind=product", "model.quantizer.group.kind=residual",
+                 "model.quantizer.group.stage.kind=fsq", "model.quantizer.group.stage.levels=[4,4]"]  # fmt: skip
+    found = config.load("images", overrides[::order], Config).model.quantizer
+    assert found == config.ProductConfig(group=config.ResidualConfig(stage=config.FSQConfig(levels=(4, 4))))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "missing"),
+    [
+        (["model.network={width: 8}"], "model.network.kind is missing: set it too, to one of conv, patch, mlp"),
+        (["model.quantizer={bits: 3}"], "model.quantizer.kind is missing: set it too, to one of none, vq, simvq"),
+        (["model.quantizer.kind=residual", "model.quantizer.stage.estimator=rotation"],
+         "model.quantizer.stage.kind is missing: set it too, to one of vq, simvq, fsq"),
+        (["model.quantizer.kind=product", "model.quantizer.group.code_dim=3"],
+         "model.quantizer.group.kind is missing: set it too, to one of vq, simvq, fsq, lfq, bsq"),
+        (["model.quantizer.kind=hierarchical", "model.quantizer.bottom.code_dim=3"],
+         "model.quantizer.bottom.kind is missing"),
+        (["model.quantizer={kind: hierarchical, top: {kind: hierarchical, top: {kind: residual, stage: {bits: 3}}}}"],
+         "model.quantizer.top.top.stage.kind is missing: set it too, to one of vq, simvq"),
+    ],
+)  # fmt: skip
+def test_a_missing_kind_is_named_at_any_depth(overrides, missing):
+    with pytest.raises(VqkitError, match=re.escape(missing)):
+        config.load("images", overrides, Config)
+
+
+def test_keys_of_deep_sections_are_suggested():
+    tree = "{kind: hierarchical, top: {kind: hierarchical, top: {kind: residual, stage: {kind: fsq, levls: [3]}}}}"
+    expected = "unknown key 'levls', did you mean 'levels'? in model.quantizer.top.top.stage"
+    with pytest.raises(VqkitError, match=re.escape(expected)):
+        config.load("images", [f"model.quantizer={tree}"], Config)
+
+
+def test_settings_that_contradict_one_another_are_said_without_the_whole_section():
+    with pytest.raises(VqkitError) as caught:
+        config.load("images", ["model.quantizer.neighbourhood=3", "model.quantizer.update=gradient"], Config)
+    assert str(caught.value).endswith("model.quantizer: a neighbourhood works on moving averages: set update=ema")
+
+
+def test_recipes_are_few():
+    assert len(config.recipe_names(Config)) + len(config.recipe_names(PriorConfig)) <= 12
+
+
+def test_listed_quantizers_can_be_typed_as_they_are_listed(capsys):
+    """Every override of `vqkit recipes --quantizers` is accepted, and sets what is the default."""
+    assert cli.main(["recipes", "--quantizers"]) == 0
+    listed = capsys.readouterr().out.split("\nType settings")[0]
+    found = {}
+    for block in listed.strip().split("\n\n"):
+        words = re.findall(r"^ {2,4}(\S+?=(?:[\[{].*?[\]}]|\S+))(?: |$)", block, re.MULTILINE)
+        kind = words[0].removeprefix("model.quantizer.kind=")
+        assert block.startswith(f"{kind}: ")
+        overrides = [words[0], *(f"model.quantizer.{word}" for word in words[1:])]
+        found[kind] = config.load("emoji", overrides, Config).model.quantizer
+        assert len(words) == len(type(found[kind]).model_fields)
+    assert found == {section.model_fields["kind"].default: section() for section in QUANTIZERS}
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [1"])

@@ -17,8 +17,8 @@ from vqkit.coding import (
     Bundle,
     BundleHeader,
     CorruptCodes,
+    Extents,
     FormatError,
-    Sizes,
     WrongModel,
     codes_crc,
     describe,
@@ -82,7 +82,7 @@ def test_files_and_bundles_from_the_command_line(run_folder, artifact, pictures,
     capsys.readouterr()
     assert cli.main(["inspect", "all.vq"]) == 0
     shown = capsys.readouterr().out
-    pixels = describe((tmp_path / "all.vq").read_bytes()).pixels
+    pixels = describe((tmp_path / "all.vq").read_bytes()).positions
     bpp = 8 * (tmp_path / "all.vq").stat().st_size / pixels
     assert artifact.coding_id.hex() in shown and f"{bpp:.4f}" in shown
 
@@ -296,7 +296,7 @@ def test_names_that_are_too_long_for_a_file_are_replaced_by_numbers(artifact, pi
     """The format allows 1,024 bytes, file systems 255."""
     codec = artifact.codec()
     coded = _coded(artifact, codec, [np.array(Image.open(pictures / "a.png"))] * 3)
-    header = BundleHeader(Sizes([coded[0].size] * 3), codec.num_stages, codec.coder, codec.model_id)
+    header = BundleHeader(Extents([coded[0].size] * 3), codec.num_stages, codec.coder, codec.model_id)
     crc = codes_crc(np.stack([one.codes for one in coded]), 0)
     names = ["ü" * 400 + ".png", "x" * 250 + ".png", "ok.png"]
     data = write_bundle(header, [Block(crc, tuple(one.payloads for one in coded))], names)

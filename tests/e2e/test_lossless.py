@@ -9,8 +9,7 @@ from PIL import Image
 import vqkit
 from vqkit import cli
 from vqkit.apps.compress import decode, verify
-from vqkit.coding import CONTEXT_MIXING, PIXELS, FormatError, Truncated, WrongModel, read_file
-from vqkit.coding.framing import OutOfBounds
+from vqkit.coding import MIXING, VALUES, FormatError, OutOfBounds, Truncated, WrongModel, read_file
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_what_was_fitted_to_emoji_makes_emoji_smaller(artifact, pictures):
 def test_damage_and_files_that_are_cut_off_are_refused(artifact, pictures, tmp_path):
     data = artifact.compress(pictures["strip"], lossless=True)
     header = read_file(data).header
-    assert (header.modality, header.coder, header.num_codebooks) == (PIXELS, CONTEXT_MIXING, 3)
+    assert (header.holds, header.coder, header.num_codebooks) == (VALUES, MIXING, 3)
     with pytest.warns(UserWarning), pytest.raises(Truncated):
         artifact.decompress(data[:-1])
     for place in range(12, len(data)):
@@ -102,7 +101,7 @@ def test_a_model_without_a_coder_compresses_by_context_mixing(artifact, run_fold
     bare.save(tmp_path / "bare")
     loaded = vqkit.load(tmp_path / "bare")
     data = loaded.compress(pictures["emoji"])
-    assert read_file(data).header.coder == CONTEXT_MIXING
+    assert read_file(data).header.coder == MIXING
     codes = [one.codes for one in decode(loaded, data)]
     assert np.array_equal(codes[0], artifact.encode(pictures["emoji"])[0])
     assert np.array_equal(artifact.decompress(data), loaded.decompress(data)), "a coder changes nothing for such files"

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import vqkit
-from vqkit.coding import IntegerPrior
-from vqkit.coding.integer_network import frequencies
-from vqkit.coding.integer_prior import _Surroundings
-from vqkit.coding.pixel_network import MAX_SIDE
+from vqkit.coding import TransformerCoder
+from vqkit.coding.codes.transformer import frequencies
+from vqkit.coding.values.network import MAX_SIDE
 from vqkit.errors import VqkitError
 from vqkit.pipelines.coders import train_coder
 from vqkit.training.progress import Silent
@@ -35,15 +34,14 @@ def random_codes(count: int, sizes=SIZES, grid=GRID) -> torch.Tensor:
     return torch.stack([torch.randint(size, (count, *grid)) for size in sizes], 1)
 
 
-def bits_of(prior: IntegerPrior, codes: np.ndarray) -> np.ndarray:
+def bits_of(prior: TransformerCoder, codes: np.ndarray) -> np.ndarray:
     """What each code costs, slot after slot."""
     found = np.zeros(codes.shape)
-    height, width = codes.shape[2:]
     for stage in range(codes.shape[1]):
-        padded, memory = _Surroundings(prior, codes, stage), prior.stages[stage].memory(len(codes), height * width)
-        for slot, (y, x) in enumerate(np.ndindex(height, width)):
-            table = prior._frequencies(stage, padded, np.array([slot]), memory)[:, 0]
-            found[:, stage, y, x] = 16 - np.log2(table[np.arange(len(codes)), codes[:, stage, y, x]])
+        flat = codes[:, stage].reshape(len(codes), -1, 1)
+        for items, slots, table in prior.tables(codes, stage):
+            chosen = np.take_along_axis(table, flat[items, slots], 2)
+            found[:, stage].reshape(len(codes), -1)[items, slots] = 16 - np.log2(chosen[..., 0])
     return found
 
 
@@ -72,7 +70,7 @@ def test_the_cost_of_a_file_is_what_training_minimised():
 def test_any_number_of_stages_stays_within_what_a_file_may_hold(stages):
     prior = CoderNetwork([8] * stages, (2, 2), 32).integers()
     codes = np.random.default_rng(0).integers(0, 8, (2, stages, 2, 2))
-    again = IntegerPrior.from_tensors(prior.tensors())
+    again = TransformerCoder.from_tensors(prior.tensors())
     assert np.array_equal(again.decode(prior.encode(codes), (2, 2)), codes)
 
 

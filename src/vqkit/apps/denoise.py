@@ -91,8 +91,8 @@ def calibrated(model: Model, values: Tensor) -> int:
 
     Values of a lattice are replaced by the mean of their neighbours, and the noisy ones there compared with what the
     model says: with noise that is independent from position to position this error is, up to a constant, the error to
-    the clean item (Batson and Royer 2019, arXiv 1901.11365). Fewer than all stages must be better by CONFIDENCE standard
-    errors: small items have few positions to hide, and their differences are mostly chance.
+    the clean item (Batson and Royer 2019, arXiv 1901.11365). Fewer than all stages must be better by CONFIDENCE
+    standard errors: small items have few positions to hide, and their differences are mostly chance.
     """
     most = num_levels(model)
     if most == 1:

@@ -41,9 +41,9 @@ class Evaluation:
 
     metrics: those of the signal (psnr first; means over items), usage (share of codes hit), perplexity, entropy_bits,
     code_entropy (its share of log2 K), bits_per_image (of an item), the signal's rate, images (items), split; those of
-    codes are None where there are none to count. code_counts: (K,) int64 for each codebook, or None. psnr_per_item: (N,).
-    gallery: spread evenly over the split. denoised: of a denoiser, noisy items in place of the originals; its PSNR is to
-    the clean ones.
+    codes are None where there are none to count. code_counts: (K,) int64 for each codebook, or None.
+    psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items in place of
+    the originals; its PSNR is to the clean ones.
     """
 
     metrics: dict[str, Any]
@@ -59,9 +59,10 @@ class Evaluation:
 class Likelihoods:
     """An upper bound of -log2 p(item), nothing left out, for every item of a split: (N,) float64 each.
 
-    bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the codes; code_bits: of
-    the codes under their prior, None for a model without codes, which has kl_bits instead: KL(q(z|x) || p(z)). metrics:
-    the means of these, split, images (items), and prior: uniform, learned (of the codes) or normal (of z).
+    bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the codes;
+    code_bits: of the codes under their prior, None for a model without codes, which has kl_bits instead:
+    KL(q(z|x) || p(z)). metrics: the means of these, split, images (items), and prior: uniform, learned (of the
+    codes) or normal (of z).
     """
 
     metrics: dict[str, Any]
@@ -146,10 +147,10 @@ def likelihood(
     """Bits that a model needs for the items of a split (train, validation, test or all), the values exact.
 
     With codes: -log2 p(codes) - log2 p(item | codes), where p(codes) is the model's learned prior or else uniform; as
-    codes are a function of the item, that is an upper bound of -log2 p(item) = -log2 sum_c p(c) p(item | c). Without, for
-    variational models, the evidence lower bound with its sign turned (Kingma & Welling 2014, arXiv 1312.6114, equation
-    3): KL in closed form, and the values given one draw of z ~ q(z|x) from a generator of `seed`.
-    Errors: VqkitError for models that give items no probability, and when the split is empty.
+    codes are a function of the item, that is an upper bound of -log2 p(item) = -log2 sum_c p(c) p(item | c).
+    Without, for variational models, the evidence lower bound with its sign turned (Kingma & Welling 2014, arXiv
+    1312.6114, equation 3): KL in closed form, and the values given one draw of z ~ q(z|x) from a generator of
+    `seed`. Errors: VqkitError for models that give items no probability, and when the split is empty.
     """
     _check_has_likelihood(model)
     network = model.network

@@ -28,11 +28,11 @@ NUM_COUNTED = 1 << 18
 class PriorEvaluation:
     """Figures of one split.
 
-    metrics: bits_per_code and bits_per_image (what the codes of an item cost under the prior conditioned on its class or
-    caption), label_bits (what the class costs, uniformly; None for captions), bits_per_code_untold (unconditional),
-    order0_bits (per code under the frequencies of training codes: the best that a prior without context does), and
-    saving_vs_order0, of the cheaper of conditional with its class paid for, and unconditional. bits_per_image: (N,)
-    float64, conditional.
+    metrics: bits_per_code and bits_per_image (what the codes of an item cost under the prior conditioned on its
+    class or caption), label_bits (what the class costs, uniformly; None for captions), bits_per_code_untold
+    (unconditional), order0_bits (per code under the frequencies of training codes: the best that a prior
+    without context does), and saving_vs_order0, of the cheaper of conditional with its class paid for, and
+    unconditional. bits_per_image: (N,) float64, conditional.
     """
 
     metrics: dict[str, Any]

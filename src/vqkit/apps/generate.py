@@ -18,7 +18,8 @@ MAX_FRAMES = 48
 @dataclass(frozen=True)
 class Generated:
     """values: (N, C, *extent). codes: (N, Q, *grid). bits: (N,) float64, what the codes cost under the prior, given
-    their conditions. frames: items as far as they were drawn, first to last, (N, C, *extent) each; empty unless asked for.
+    their conditions. frames: items as far as they were drawn, first to last, (N, C, *extent) each; empty unless
+    asked for.
     """
 
     values: Tensor

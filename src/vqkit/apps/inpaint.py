@@ -46,9 +46,9 @@ def inpaint(
 
     Round one draws all codes that what is hidden has an influence on: those that overlap it, and those that change when
     other values are put there. Round two encodes the item that came out, in which the codes beside the hole are right
-    now, and draws those of the hole again. Values that are further than `blend` from the mask are the item's own, to the
-    bit; in between the two are mixed.
-    Errors: VqkitError without a prior, for a mask of another size, an empty one, and what `generate` refuses.
+    now, and draws those of the hole again. Values that are further than `blend` from the mask are the item's
+    own, to the bit; in between the two are mixed. Errors: VqkitError without a prior, for a mask of another
+    size, an empty one, and what `generate` refuses.
     """
     prior = model.wanted_prior()
     _check(model, values, mask)

@@ -66,7 +66,7 @@ def prune(
     tolerance: int = 1,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Pruned:
-    """Take out the codes that no training or validation item uses, and of near duplicates as many as reconstructions allow.
+    """Take out the codes that no training or validation item uses, and near duplicates as reconstructions allow.
 
     Of two duplicates the less used goes, and its places fall to the nearest code that is left. As many go, the
     nearest first, as leave every value of NUM_COMPARED training items within `tolerance` levels of what it was.
@@ -83,7 +83,8 @@ def prune(
     merged, kept, proof = _most_merges(attempt, len(order), lambda share: progress(0.6 + 0.3 * share))
     if len(kept) == len(counts):
         raise VqkitError(
-            f"nothing to prune: every code is used, and reconstructions show every merge of two by more than {tolerance} "
+            "nothing to prune: every code is used, and reconstructions show every merge of two "
+            f"by more than {tolerance} "
             "levels; a larger --tolerance allows more"
         )
     smaller = with_codes(model, kept)
@@ -121,7 +122,8 @@ def _most_merges(
     kept, proof = attempt(0)
     if proof.beyond:
         raise VqkitError(
-            f"without its dead codes alone a reconstruction changes by {proof.largest} levels; a larger --tolerance allows it"
+            f"without its dead codes alone a reconstruction changes by {proof.largest} levels; "
+            "a larger --tolerance allows it"
         )
     fits, too_many = 0, most + 1
     while too_many - fits > 1:
@@ -141,7 +143,8 @@ def with_codes(model: Model, kept: Tensor) -> Model:
     quantizer = artifact.config.model.quantizer
     changes = {"codebook_size": len(kept)}
     if isinstance(quantizer, VQConfig):
-        changes |= {"neighbourhood": 0}  # what is left is no map of rows and columns any more
+        # What is left is no map of rows and columns any more.
+        changes |= {"neighbourhood": 0, "neighbourhood_steps": VQConfig().neighbourhood_steps}
     model_config = artifact.config.model.model_copy(update={"quantizer": quantizer.model_copy(update=changes)})
     config = artifact.config.model_copy(update={"model": model_config})
     network = build_model(config, artifact.shape, artifact.normalisation)

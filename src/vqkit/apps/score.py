@@ -22,8 +22,9 @@ class Score(Generic[KeyT]):
 
     bits: of all codes under the prior. bits_per_dim: per value of the item, the codes alone. percentile: share of the
     held-out items of training that cost less, None where the prior does not know; near 1 is an anomaly. held_out: how
-    many these are, where the prior knows. values: (C, *extent), what was scored. surprise: (*grid) float64, bits of each
-    position. covered: extent of all positions together: more than the item has if it is no multiple of the model's tiles.
+    many these are, where the prior knows. values: (C, *extent), what was scored. surprise: (*grid) float64,
+    bits of each position. covered: extent of all positions together: more than the item has if it is no
+    multiple of the model's tiles.
     """
 
     key: KeyT

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..coding import (
-    CONTEXT_MIXING,
-    IMAGE,
-    INTEGER_PRIOR,
+    CODES,
     LEVELS,
-    PIXELS,
-    ContextMixing,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     CorruptHeader,
     FileHeader,
-    IntegerPrior,
+    MixingCoder,
     OutOfBounds,
-    PixelNetwork,
     Stage,
+    TransformerCoder,
     Truncated,
+    ValueNetwork,
     VqFile,
     check_model,
     check_stages,
@@ -41,15 +41,16 @@ MAX_CODEBOOK = 1 << 32
 
 @dataclass(frozen=True)
 class Codec:
-    """One kind of file. modality, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
+    """One kind of file. signal, holds, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
 
-    num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded. grid_of: extent of an item
-    -> grid of its codes. weight: of a bit when codes are chosen, see operating_points.
+    num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded. grid_of: extent of an
+    item -> grid of its codes. weight: of a bit when codes are chosen, see operating_points.
     """
 
-    modality: int
+    signal: int
+    holds: int
     coder: int
-    engine: IntegerPrior | ContextMixing
+    engine: TransformerCoder | MixingCoder
     model_id: bytes
     num_stages: int
     has_prefixes: bool
@@ -59,7 +60,7 @@ class Codec:
     @property
     def holds_values(self) -> bool:
         """Whether files hold the values themselves."""
-        return self.modality == PIXELS
+        return self.holds == VALUES
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """Grid of the codes of an item of that extent. OutOfBounds for more codes than are coded at once."""
@@ -81,13 +82,14 @@ class Codec:
     def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], extent: Sequence[int], name: str | None) -> bytes:
         """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each stage."""
         stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
-        return write_file(FileHeader(*extent, len(stages), self.coder, self.model_id, self.modality), stages, name)
+        header = FileHeader(tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds)
+        return write_file(header, stages, name)
 
     def codes_of(self, file: VqFile) -> np.ndarray:
         """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off. Errors: FormatError."""
         header = file.header
-        check_model(header.kind, self.model_id)
-        grid = self.grid((header.height, header.width))
+        check_model(header.kind, self.model_id, self.signal)
+        grid = self.grid(header.extent)
         if header.model_id is None and math.prod(grid) * header.num_codebooks > MAX_BARE:
             raise OutOfBounds(f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum")
         self.check_stages(header.num_codebooks)
@@ -98,22 +100,25 @@ class Codec:
         return self.padded(found[None])[0]
 
 
-def pixel_codec(channels: int, network: PixelNetwork | None, content_id: str) -> Codec:
+def value_codec(signal: int, channels: int, network: ValueNetwork | None, content_id: str) -> Codec:
     """Of lossless files of a model with so many channels."""
-    mixing = ContextMixing((LEVELS,) * channels, network)
+    mixing = MixingCoder((LEVELS,) * channels, network)
     name = model_id(content_id, network.tensors() if network else {})
-    return Codec(PIXELS, CONTEXT_MIXING, mixing, name, channels, has_prefixes=False, grid_of=lambda size: size)
+    return Codec(signal, VALUES, MIXING, mixing, name, channels, has_prefixes=False, grid_of=tuple)
 
 
 def code_codec(
+    signal: int,
     sizes: tuple[int, ...],
-    engine: IntegerPrior | ContextMixing | None,
+    engine: TransformerCoder | MixingCoder | None,
     content_id: str,
     has_prefixes: bool,
     grid_of: Callable[[Sequence[int]], tuple[int, ...]],
 ) -> Codec:
-    """Of files of codes of a model with codebooks of such sizes; see Codec. VqkitError without an engine, and for a
-    codebook of more codes than the format has numbers for."""
+    """Of files of codes of a model with codebooks of such sizes; see Codec.
+
+    VqkitError without an engine, and for a codebook of more codes than the format has numbers for.
+    """
     if max(sizes) > MAX_CODEBOOK:
         raise VqkitError(
             f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for 2^32; "
@@ -121,9 +126,9 @@ def code_codec(
         )
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
-    coder, tensors = (INTEGER_PRIOR, engine.tensors()) if isinstance(engine, IntegerPrior) else (CONTEXT_MIXING, {})
+    coder, tensors = (TRANSFORMER, engine.tensors()) if isinstance(engine, TransformerCoder) else (MIXING, {})
     name = model_id(content_id, tensors)
-    return Codec(IMAGE, coder, engine, name, len(sizes), has_prefixes, grid_of)
+    return Codec(signal, CODES, coder, engine, name, len(sizes), has_prefixes, grid_of)
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..coding import IntegerPrior, PixelNetwork, describe, opened
+from ..coding import TransformerCoder, ValueNetwork, describe, opened
 from ..errors import VqkitError
 from ..files import write_whole
 from .codec import model_id
@@ -31,7 +31,7 @@ LOSSLESS_FILE = "lossless.safetensors"
 # Bytes of a coder's file that are read at most.
 MAX_BYTES = 1 << 28
 _KEYS = frozenset({"content_id", "coding_id"})
-CoderT = TypeVar("CoderT", IntegerPrior, PixelNetwork)
+CoderT = TypeVar("CoderT", TransformerCoder, ValueNetwork)
 
 
 def save_coders(artifact: Artifact, folder: Path) -> None:
@@ -89,14 +89,14 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
             )
             return None
 
-    def of_codes(path: Path, owner: str) -> IntegerPrior:
-        coder = _load(path, owner, IntegerPrior.from_tensors)
+    def of_codes(path: Path, owner: str) -> TransformerCoder:
+        coder = _load(path, owner, TransformerCoder.from_tensors)
         if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
             raise VqkitError(f"{path} was fitted to another model")
         return coder
 
-    def of_values(path: Path, owner: str) -> PixelNetwork:
-        return _load(path, owner, PixelNetwork.from_tensors)
+    def of_values(path: Path, owner: str) -> ValueNetwork:
+        return _load(path, owner, ValueNetwork.from_tensors)
 
     code_path = folder / CODER_FILE
     value_path = folder / LOSSLESS_FILE

@@ -14,22 +14,22 @@ from torch import Tensor
 
 from ..coding import (
     BUNDLE,
-    CONTEXT_MIXING,
-    IMAGE,
-    INTEGER_PRIOR,
-    PIXELS,
+    CODES,
+    MIXING,
+    TRANSFORMER,
+    VALUES,
     Block,
     Bundle,
     BundleHeader,
-    ContextMixing,
     CorruptSection,
+    Extents,
     FileHeader,
     FormatError,
-    IntegerPrior,
+    MixingCoder,
     OutOfBounds,
-    PixelNetwork,
-    Sizes,
+    TransformerCoder,
     Truncated,
+    ValueNetwork,
     check_block,
     check_model,
     codes_crc,
@@ -38,7 +38,7 @@ from ..coding import (
     write_bundle,
 )
 from ..errors import VqkitError
-from .codec import MAX_DECODED, Codec, code_codec, pixel_codec
+from .codec import MAX_DECODED, Codec, code_codec, value_codec
 from .operating_points import assign, no_rate
 from .tokenizer import Tokenizer
 
@@ -52,8 +52,8 @@ MAX_SAID = 20
 class Coded:
     """One item as it is written.
 
-    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent), uint32. payloads: the coder's
-    bytes of each stage.
+    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent), uint32. payloads:
+    the coder's bytes of each stage.
     """
 
     extent: tuple[int, ...]
@@ -95,25 +95,25 @@ class Compressor:
         VqkitError without a codebook, for values that lossless files do not hold, and for a rate that is not there.
         """
         has_coder = self.artifact.coders.codes is not None and not lossless
-        found = self._codec(PIXELS if lossless else IMAGE, INTEGER_PRIOR if has_coder else CONTEXT_MIXING)
+        found = self._codec(VALUES if lossless else CODES, TRANSFORMER if has_coder else MIXING)
         if rate is None:
             return found
         if lossless:
             raise VqkitError("lossless files have no rate")
         rates = self.artifact.coders.rates
         point = rates.get(rate)
-        if point is None or not isinstance(found.engine, IntegerPrior):
+        if point is None or not isinstance(found.engine, TransformerCoder):
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
         engine = found.engine.first(point.num_stages)
         return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is read, by the coder that wrote it. VqkitError when it needs one and there is none."""
-        wanted = (header.modality, header.coder, header.model_id)
+        wanted = (header.holds, header.coder, header.model_id)
         for one in self._older:
-            if (one.modality, one.coder, one.model_id) == wanted:
+            if (one.holds, one.coder, one.model_id) == wanted:
                 return one
-        return self._codec(header.modality, header.coder)
+        return self._codec(header.holds, header.coder)
 
     @property
     def model_id(self) -> bytes:
@@ -124,33 +124,40 @@ class Compressor:
     def _older(self) -> list[Codec]:
         found = []
         for network in self.artifact.coders.older:
-            if isinstance(network, PixelNetwork):
-                found.append(self._new_codec(PIXELS, CONTEXT_MIXING, network))
+            if isinstance(network, ValueNetwork):
+                found.append(self._new_codec(VALUES, MIXING, network))
             else:
-                found.append(self._new_codec(IMAGE, INTEGER_PRIOR, network))
+                found.append(self._new_codec(CODES, TRANSFORMER, network))
         return found
 
     def _codec(self, holds: int, coder: int) -> Codec:
         if (holds, coder) not in self._codecs:
             coders = self.artifact.coders
-            network = coders.values if holds == PIXELS else coders.codes
+            network = coders.values if holds == VALUES else coders.codes
             self._codecs[holds, coder] = self._new_codec(holds, coder, network)
         return self._codecs[holds, coder]
 
-    def _new_codec(self, holds: int, coder: int, network: IntegerPrior | PixelNetwork | None) -> Codec:
+    def _new_codec(self, holds: int, coder: int, network: TransformerCoder | ValueNetwork | None) -> Codec:
         artifact = self.artifact
         quantizer = artifact.network.quantizer
-        if holds == PIXELS:
+        if holds == VALUES:
             if artifact.normalisation.levels is None:
                 raise VqkitError(f"the values of {artifact.signal.an_item} have no lossless files yet")
-            assert network is None or isinstance(network, PixelNetwork)
-            return pixel_codec(artifact.shape.channels, network, artifact.content_id)
+            assert network is None or isinstance(network, ValueNetwork)
+            return value_codec(artifact.signal.number, artifact.shape.channels, network, artifact.content_id)
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
         is_residual = artifact.config.model.quantizer.kind == "residual"
-        engine = network if coder == INTEGER_PRIOR else ContextMixing(quantizer.codebook_sizes)
-        assert not isinstance(engine, PixelNetwork)
-        return code_codec(quantizer.codebook_sizes, engine, artifact.content_id, is_residual, artifact.network.grid)
+        engine = network if coder == TRANSFORMER else MixingCoder(quantizer.codebook_sizes)
+        assert not isinstance(engine, ValueNetwork)
+        return code_codec(
+            artifact.signal.number,
+            quantizer.codebook_sizes,
+            engine,
+            artifact.content_id,
+            is_residual,
+            artifact.network.grid,
+        )
 
     # ---------------------------------------------------------------------------------------------------- writing
 
@@ -159,7 +166,7 @@ class Compressor:
         """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the values; int64."""
         if codec.holds_values:
             return values.numpy().astype(np.int64)
-        if codec.weight and isinstance(codec.engine, IntegerPrior):
+        if codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
             return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
@@ -183,9 +190,11 @@ class Compressor:
 
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
         """Many items in one file, each to be had without the others."""
-        extents = Sizes(item.extent for item in items)
+        extents = Extents(item.extent for item in items)
         together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
-        header = BundleHeader(extents, codec.num_stages, codec.coder, codec.model_id, together, codec.modality)
+        header = BundleHeader(
+            extents, codec.num_stages, codec.coder, codec.model_id, together, codec.signal, codec.holds
+        )
         blocks = []
         for number in range(header.num_blocks):
             inside = [items[item] for item in header.items(number)]
@@ -222,7 +231,9 @@ class Compressor:
                 lost.append(number)
                 continue
             yield [
-                Decoded(codec, codes, bundle.header.sizes[item], names[item] if names else None, bundle.truncated, item)
+                Decoded(
+                    codec, codes, bundle.header.extents[item], names[item] if names else None, bundle.truncated, item
+                )
                 for item, codes in zip(bundle.header.items(number), found, strict=True)
             ]
         _check_complete(bundle, lost, why)
@@ -245,7 +256,7 @@ class Compressor:
         found = bundle.item(number)
         # A block has one check sum for all of its items.
         codes = _decode_block(codec, bundle, found.block)[found.place]
-        return Decoded(codec, codes, bundle.header.sizes[number], names[number] if names else None, False, number)
+        return Decoded(codec, codes, bundle.header.extents[number], names[number] if names else None, False, number)
 
     def decode(self, items: Sequence[Decoded], *, exact: bool = True) -> list[Tensor]:
         """Decoded items as values (C, *extent); those of one extent go through the decoder together."""
@@ -269,20 +280,20 @@ class Compressor:
     def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
         file = read_file(stream)
         codec = self.codec_of(file.header)
-        extent = (file.header.height, file.header.width)
         is_coarser = len(file.stages) < file.header.num_codebooks
-        return Decoded(codec, codec.codes_of(file), extent, file.name, file.truncated, is_coarser=is_coarser)
+        codes = codec.codes_of(file)
+        return Decoded(codec, codes, file.header.extent, file.name, file.truncated, is_coarser=is_coarser)
 
     def _opened_bundle(self, stream: bytes | BinaryIO) -> tuple[Bundle, Codec]:
         bundle = Bundle(stream)
         codec = self.codec_of(bundle.header)
-        check_model(bundle.header.kind, codec.model_id)
+        check_model(bundle.header.kind, codec.model_id, codec.signal)
         codec.check_stages(bundle.header.num_codebooks)
         return bundle, codec
 
 
 def _number_of(bundle: Bundle, names: Sequence[str] | None, item: str) -> int:
-    count = len(bundle.header.sizes)
+    count = len(bundle.header.extents)
     if item.isdecimal() and len(item) <= len(str(count)) and int(item) < count:
         return int(item)
     if names and item in names:
@@ -300,7 +311,7 @@ def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
 
 def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -> None:
     """Raise the error of the first lost block, with the items of all of them; Truncated if only the end is missing."""
-    missing = len(bundle.header.sizes) - bundle.header.items(bundle.whole_blocks).start
+    missing = len(bundle.header.extents) - bundle.header.items(bundle.whole_blocks).start
     cut = f"the bundle is cut off: its last {missing} items are lost" if missing > 0 else ""
     if why is None:
         if cut:
@@ -322,7 +333,7 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
     """Codes (Q, *grid) of the items of a block, checked."""
     block = bundle.block(number)
     items = bundle.header.items(number)
-    grids = [codec.grid(bundle.header.sizes[item]) for item in items]
+    grids = [codec.grid(bundle.header.extents[item]) for item in items]
     if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
         raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
     found: list[np.ndarray] = [np.zeros(0)] * len(items)

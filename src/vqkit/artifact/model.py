@@ -30,7 +30,7 @@ class Model:
     """An artifact on a device.
 
     Images come as a path, a PIL image, a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C), a floating-point one
-    (B, C, H, W) in [0, 1], or as a list of any of these, in any mode (converted to the model's channels) and of any size.
+    (B, C, H, W) in [0, 1], or as a list of any of these, of any size and in any mode, which is converted.
 
     artifact: the record. tokenizer: values <-> codes. compressor: files. prior: on the same device, None without one.
     """
@@ -83,7 +83,7 @@ class Model:
         return self.compressor.write(values[0], name, lossless=lossless, rate=rate)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
-        """A .vq file -> its item, of an image uint8 (H, W, C). Of one that was cut off, a coarser one and a UserWarning.
+        """A .vq file -> its item, of an image uint8 (H, W, C); of one that was cut off, a coarser one and a warning.
 
         source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.FormatError, a VqkitError, for
         whatever is not what `compress` wrote with this model.

@@ -1,8 +1,8 @@
 """How small files shall be: the points between few bits and a good reconstruction that a model offers.
 
 A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the integer prior
-against what it does to the reconstruction: argmin distance + weight * bits, the entropy-constrained vector quantisation of
-Chou et al. 1989, with the quantizer's own choice where the weight is 0.
+against what it does to the reconstruction: argmin distance + weight * bits, the entropy-constrained vector
+quantisation of Chou et al. 1989, with the quantizer's own choice where the weight is 0.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import IntegerPrior
-from ..coding.integer_prior import MAX_CODES
+from ..coding import TransformerCoder
+from ..coding.codes.transformer_coder import MAX_CODES
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck, Quantizer
 
@@ -41,7 +41,7 @@ class Rate:
 
     @classmethod
     def read(cls, point: Mapping[str, Any]) -> Rate:
-        """Of the header of a coder's file, which anyone may have written. TypeError, ValueError for what is no point."""
+        """From the header of a coder's file, which anyone may have written. TypeError or ValueError for no point."""
         found = cls(**point)
         numbers = (found.weight, found.bits, found.psnr)
         is_whole = isinstance(found.num_stages, int) and found.num_stages >= 1
@@ -51,7 +51,9 @@ class Rate:
 
 
 @torch.autocast("cpu", enabled=False)
-def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stages: int, weight: float) -> np.ndarray:
+def assign(
+    quantizer: Bottleneck, coder: TransformerCoder, latents: Tensor, num_stages: int, weight: float
+) -> np.ndarray:
     """Latents (B, D, *grid) -> codes (B, num_stages, *grid) int64.
 
     VqkitError for families whose codes are not chosen one after the other: product and hierarchical ones.
@@ -65,7 +67,7 @@ def assign(quantizer: Bottleneck, coder: IntegerPrior, latents: Tensor, num_stag
     @torch.no_grad()  # which is a thread's own
     def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
         rows = tokens[items, slots]
-        chosen = torch.from_numpy(before.reshape(*before.shape[:2], positions)[:, :, slots]).transpose(1, 2)
+        chosen = torch.from_numpy(before[:, :, slots]).transpose(1, 2)
         far = quantizer.distances(rows.flatten(0, 1), chosen.flatten(0, 1))
         return far.view(*rows.shape[:2], -1).numpy()
 
@@ -87,7 +89,7 @@ def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer
 @torch.no_grad()
 def measure(
     quantizer: Bottleneck,
-    coder: IntegerPrior,
+    coder: TransformerCoder,
     latents: Tensor,
     psnr_of: Callable[[np.ndarray], float],
     prefixes: bool,
@@ -131,7 +133,7 @@ def offered(points: Sequence[Rate]) -> dict[str, Rate]:
     full = max(points, key=lambda point: (point.num_stages, -point.weight))
     best = [point for point in points if not any(_beats(other, point) for other in points) and point.bits < full.bits]
     best = sorted(best, key=lambda point: point.bits)
-    found = {}
+    found: dict[str, Rate] = {}
     if best:
         low, high = np.log(best[0].bits), np.log(full.bits)
         for place, name in enumerate(NAMES[:-1]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..coding import IntegerPrior, PixelNetwork
+from ..coding import TransformerCoder, ValueNetwork
 from ..data.normalisation import Normalisation
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
@@ -28,9 +28,9 @@ class Coders:
     those that these replaced, whose files are still read. rates: points between few bits and a good reconstruction.
     """
 
-    codes: IntegerPrior | None = None
-    values: PixelNetwork | None = None
-    older: tuple[IntegerPrior | PixelNetwork, ...] = ()
+    codes: TransformerCoder | None = None
+    values: ValueNetwork | None = None
+    older: tuple[TransformerCoder | ValueNetwork, ...] = ()
     rates: Mapping[str, Rate] = field(default_factory=dict)
 
 

@@ -6,8 +6,8 @@ prior.safetensors   a prior over the codes, if one was trained; its settings and
 coder.safetensors, lossless.safetensors   see coder_files
 metrics.json        figures of training and evaluation, for people
 
-Nothing in the folder is trusted: sizes are bounded before memory is taken, pickle is never read, and every bit of what the
-program uses is held against a sum.
+Nothing in the folder is trusted: sizes are bounded before memory is taken, pickle is never read, and every bit
+of what the program uses is held against a sum.
 """
 
 from __future__ import annotations

@@ -123,9 +123,9 @@ def _singles(options: argparse.Namespace, model: Model, codec: Codec, items: arg
         count = math.prod(coded.extent)
         positions += count
         size += len(data)
-        say(
-            f"{source} -> {path}: {len(data)} bytes, {8 * len(data) / count:.3f} bits per position, {_quality(options, found.psnr)}"
-        )
+        rate = 8 * len(data) / count
+        quality = _quality(options, found.psnr)
+        say(f"{source} -> {path}: {len(data)} bytes, {rate:.3f} bits per position, {quality}")
     return positions, size
 
 
@@ -134,7 +134,7 @@ def _bundle(options: argparse.Namespace, model: Model, codec: Codec, items: argu
     from ..apps.compress import compress
 
     coded = []
-    names = []
+    names: list[str] = []
     for source, found in compress(model, codec, items):
         names.append(_stored_name(source) or f"{len(names)}{model.signal.suffix}")
         coded.append(found.coded)
@@ -186,7 +186,7 @@ def _decompress(options: argparse.Namespace) -> int:
 
 
 def _decompress_file(options: argparse.Namespace, source: Path, model: Model) -> int:
-    """Write the items of a file; how many of them are not what they were. VqkitError, of a bundle behind the whole ones."""
+    """Write the items of a file; how many are not what they were. VqkitError, of a bundle behind the whole ones."""
     from ..coding import opened
     from ..files import free_name
 
@@ -266,16 +266,16 @@ def _inspect(options: argparse.Namespace) -> int:
     rows: list[tuple[str, object]] = [
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
-        ("coder", ("integer prior", "context mixing")[header.coder]),
-        ("holds", ("codes", "values: lossless")[header.modality]),
+        ("coder", ("transformer", "context mixing")[header.coder]),
+        ("holds", ("codes", "values: lossless")[header.holds]),
         ("codebooks", header.num_codebooks),
     ]
     if isinstance(header, BundleHeader):
-        rows += [("items", len(header.sizes)), ("blocks", header.num_blocks)]
+        rows += [("items", len(header.extents)), ("blocks", header.num_blocks)]
     else:
-        rows += [("extent", "x".join(map(str, (header.height, header.width))))]
+        rows += [("extent", "x".join(map(str, header.extent)))]
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
-    rows += [("bytes", found.size), ("bits per position", f"{found.bpp:.4f}")]
+    rows += [("bytes", found.size), ("bits per position", f"{found.bits_per_position:.4f}")]
     if found.truncated:
         rows.append(("state", "cut off"))
     width = max(len(name) for name, _ in rows)

@@ -50,7 +50,7 @@ def _denoise(options: argparse.Namespace) -> int:
     from ..report.sheets import contact_sheet
 
     model = arguments.load_model(options.artifact, options.device)
-    if not model.config.data.noise.sigma:
+    if not model.signal.removes_noise(model.config.data):
         warn("this model never saw noise in training, and may keep it: --recipe denoise trains one")
     items = arguments.Items(model, options.files)
     rows: list[Tensor] = []

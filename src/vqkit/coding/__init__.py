@@ -1,89 +1,22 @@
-"""Codes <-> bytes: range coder and files. Integers only, so that every machine reads what another wrote."""
+"""Codes and values <-> bytes: entropy coders and the .vq format.
 
-from .bundle import Block, Bundle, BundleHeader, Item, Sizes, write_bundle
-from .container import FileHeader, Stage, VqFile, read_file, write_file
-from .context_mixing import ContextMixing
-from .describe import Description, describe
-from .framing import (
-    BARE,
-    BUNDLE,
-    CONTEXT_MIXING,
-    FILE,
-    IMAGE,
-    INTEGER_PRIOR,
-    PIXELS,
-    CorruptCodes,
-    CorruptHeader,
-    CorruptSection,
-    FormatError,
-    NewerVersion,
-    NotVq,
-    OutOfBounds,
-    TrailingBytes,
-    Truncated,
-    UnknownSection,
-    WrongModel,
-    WrongProfile,
-    check_block,
-    check_model,
-    check_stages,
-    codes_crc,
-    opened,
-    profile_of,
-    stage_crcs,
-    usable_name,
-)
-from .integer_prior import IntegerPrior
-from .pixel_network import LEVELS, PixelNetwork
-from .rangecoder import BatchDecoder, Decoder, Encoder, encode_batch
+All of it is integers, so that every machine reads what another wrote.
+"""
+
+from .codes import MixingCoder, TransformerCoder
+from .format import *  # noqa: F403
+from .format import __all__ as _format
+from .rangecoder import BatchRangeDecoder, RangeDecoder, RangeEncoder, encode_batch
+from .values import LEVELS, ValueNetwork
 
 __all__ = [
-    "BARE",
-    "BUNDLE",
-    "CONTEXT_MIXING",
-    "FILE",
-    "IMAGE",
-    "INTEGER_PRIOR",
     "LEVELS",
-    "PIXELS",
-    "BatchDecoder",
-    "Block",
-    "Bundle",
-    "BundleHeader",
-    "ContextMixing",
-    "CorruptCodes",
-    "CorruptHeader",
-    "CorruptSection",
-    "Decoder",
-    "Description",
-    "Encoder",
-    "FileHeader",
-    "FormatError",
-    "IntegerPrior",
-    "Item",
-    "NewerVersion",
-    "NotVq",
-    "OutOfBounds",
-    "PixelNetwork",
-    "Sizes",
-    "Stage",
-    "TrailingBytes",
-    "Truncated",
-    "UnknownSection",
-    "VqFile",
-    "WrongModel",
-    "WrongProfile",
-    "check_block",
-    "check_model",
-    "check_stages",
-    "codes_crc",
-    "describe",
+    "BatchRangeDecoder",
+    "MixingCoder",
+    "RangeDecoder",
+    "RangeEncoder",
+    "TransformerCoder",
+    "ValueNetwork",
     "encode_batch",
-    "opened",
-    "profile_of",
-    "stage_crcs",
-    "read_file",
-    "usable_name",
-    "write_bundle",
-    "write_file",
+    *_format,
 ]

@@ -1,14 +1,17 @@
-"""Range coder: symbols with 16-bit frequencies <-> bytes, as few as hold them, one stream or many in lockstep.
+"""Range coder: symbols with 16-bit frequencies <-> bytes, as few as hold them.
 
-Range coding after Martin (1979), with a 32-bit range that is cut into exact shares (product first, then shift), so that
-nothing is lost to rounding on average. The scalar `Encoder` and `Decoder` are normative (docs/file-format.md); the
-lockstep versions give the same bytes and symbols. Shapes: N streams, L symbols.
+Range coding after Martin (1979), with a 32-bit range that is cut into exact shares (product first,
+then shift), so that nothing is lost to rounding on average. `RangeEncoder` and `RangeDecoder` are
+normative (docs/file-format.md); `encode_batch` and `BatchRangeDecoder` take many streams in
+lockstep and give the same bytes and symbols. Shapes: N streams, L symbols.
 
-A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs nothing and changes
-nothing: streams of different lengths are filled up with it. Most byte strings decode to some symbols: damage is found
-by the check sums of the container. A decoder stops only where the string has ended. That bounds the information in a
-string and not the number of its symbols: those that are nearly sure cost next to nothing, thousands of them no byte,
-so that whoever decodes must bound their number first.
+A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs
+nothing and changes nothing: streams of different lengths are filled up with it.
+
+Most byte strings decode to some symbols: damage is found by the check sums of the file. A decoder
+stops only where the string has ended. That bounds the information in a string but not the number of
+its symbols: thousands that are nearly certain may take no byte at all, so that whoever decodes must
+bound their number first.
 """
 
 from __future__ import annotations
@@ -17,24 +20,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .framing import CorruptCodes
+from .format.errors import CorruptCodes
 
 BITS = 16
+# Sum of the frequencies of all symbols.
 TOTAL = 1 << BITS
-"""sum of the frequencies of all symbols"""
+# Zeros past the end of a string that its decoder reads at most, in bytes.
 BEHIND = 4
-"""bytes behind the end of a string, all zeros, that its decoder reads at most"""
 
-_WHOLE = 1 << 32  # the range at the start, one more than 32 bits hold: no code value lies outside of it
-_SMALLEST = 1 << 24  # below this the range is widened by a byte
+# The range at the start, one more than 32 bits hold, so that no code value lies outside of it.
+_WHOLE = 1 << 32
+# Below this the range is widened by a byte.
+_SMALLEST = 1 << 24
 _KEEP = _WHOLE - 1
 
 
-class Encoder:
-    """One stream, symbol by symbol, from the beginning or from where compiled code has come."""
+class RangeEncoder:
+    """One stream, symbol by symbol, from the beginning or from where a kernel has come."""
 
     def __init__(self, low: int = 0, width: int = _WHOLE, data: bytes = b"") -> None:
-        self._low = low  # lower end of the interval, relative to the bytes that are out
+        # Lower end of the interval, relative to the bytes that are out.
+        self._low = low
         self._range = width
         self._bytes = bytearray(data)
 
@@ -50,15 +56,21 @@ class Encoder:
             self._range <<= 8
 
     def finish(self) -> bytes:
-        """The string that decodes, BEHIND zeros past its end, to the symbols. The encoder is then of no more use."""
+        """The string that decodes, BEHIND zeros past its end, to the symbols.
+
+        The encoder is then of no more use.
+        """
         end = -(-self._low // _WHOLE) * _WHOLE
-        if end >= self._low + self._range:  # then one byte more is needed, and enough: the range spans its step
+        # Then one byte more is needed, and is enough: the range spans its step.
+        if end >= self._low + self._range:
             end = -(-self._low // _SMALLEST) * _SMALLEST
         self._put(end >> 24)
         return bytes(self._bytes).removesuffix(b"\0")
 
     def _put(self, digit: int) -> None:
-        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the number is below 1."""
+        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the
+        number is below 1.
+        """
         if digit > 0xFF:
             last = len(self._bytes) - 1
             while self._bytes[last] == 0xFF:
@@ -68,8 +80,10 @@ class Encoder:
         self._bytes.append(digit & 0xFF)
 
 
-class Decoder:
-    """One stream, symbol by symbol: ask for `target`, find the symbol whose interval holds it, `advance`."""
+class RangeDecoder:
+    """One stream, symbol by symbol: ask for `target`, find the symbol whose interval holds it,
+    `advance`.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -82,8 +96,11 @@ class Decoder:
         return (((self._value + 1) << BITS) - 1) // self._range
 
     def advance(self, start: int, frequency: int) -> None:
-        """Step over a symbol. ValueError if it is no interval of [0, TOTAL) that holds the target; CorruptCodes behind
-        the end of the string."""
+        """Step over a symbol.
+
+        ValueError if it is no interval of [0, TOTAL) that holds the target; CorruptCodes behind the
+        end of the string.
+        """
         _check_symbol(start, frequency)
         first = (self._range * start) >> BITS
         width = ((self._range * (start + frequency)) >> BITS) - first
@@ -110,41 +127,55 @@ def _check_symbol(start: int, frequency: int) -> None:
         raise ValueError(f"start {start} and frequency {frequency} are no interval of [0, {TOTAL})")
 
 
-# ------------------------------------------------------------------------------------------------------ in lockstep
+# ------------------------------------------------------------------------------------- in lockstep
 
+# What stays of `low` when 0, 1 or 2 bytes leave it; a carry waits until its byte leaves.
 _LEFT = np.array([(1 << 40) - 1, (1 << 24) - 1, (1 << 16) - 1], np.uint64)
-"""what stays of `low` when 0, 1 or 2 bytes leave it; a carry waits until its byte leaves"""
 
 
 def encode_batch(starts: np.ndarray, frequencies: np.ndarray) -> list[bytes]:
-    """Symbols (N, L), integers -> N strings, each what `Encoder` gives. ValueError as there. 26 bytes a symbol."""
+    """Symbols (N, L), integers -> N strings, each what `RangeEncoder` gives.
+
+    ValueError as there. It takes 26 bytes of memory a symbol.
+    """
     starts, frequencies = _intervals(starts.T, frequencies.T)  # (L, N)
     length, count = starts.shape
-    digits = np.zeros((2 * length + 2, count), np.uint16)  # above 255: with the carry into the digit before
-    lengths, streams = np.zeros(count, np.int64), np.arange(count)
-    low, width = np.zeros(count, np.uint64), np.full(count, _WHOLE, np.uint64)
+    # A digit above 255 holds the carry into the digit before it.
+    digits = np.zeros((2 * length + 2, count), np.uint16)
+    lengths = np.zeros(count, np.int64)
+    streams = np.arange(count)
+    low = np.zeros(count, np.uint64)
+    width = np.full(count, _WHOLE, np.uint64)
     for start, frequency in zip(starts, frequencies, strict=True):
         first, width = _share(width, start, frequency)
         low += first
-        # Two digits are written and as many of them count as bytes leave: the next symbol writes over the others.
+        # Two digits are written, of which as many count as bytes leave; the next symbol writes over
+        # the others.
         digits[lengths, streams] = low >> 24
         digits[lengths + 1, streams] = low >> 16 & 0xFF
         leaving = _missing_bytes(width)
         lengths += leaving.view(np.int64)
         low = (low & _LEFT[leaving]) << (leaving << 3)
         width <<= leaving << 3
-    digits[lengths, streams] = np.where(_up(low, _WHOLE) < low + width, _up(low, _WHOLE), _up(low, _SMALLEST)) >> 24
+    short = _rounded_up(low, _WHOLE)
+    end = np.where(short < low + width, short, _rounded_up(low, _SMALLEST))
+    digits[lengths, streams] = end >> 24
     return _strings(digits, lengths + 1)
 
 
-class BatchDecoder:
-    """N streams, one symbol of each at a time; each gives what `Decoder` gives. Memory: 6 bytes a byte of data."""
+class BatchRangeDecoder:
+    """N streams, one symbol of each at a time; each gives what `RangeDecoder` gives.
+
+    It takes 6 bytes of memory a byte of data.
+    """
 
     def __init__(self, data: Sequence[bytes]) -> None:
         lengths = np.array([len(one) + 2 for one in data], np.int64)
         padded = np.frombuffer(b"".join(one + b"\0\0" for one in data) + b"\0", np.uint8)
-        self._pairs = padded[:-1].astype(np.uint16) << 8 | padded[1:]  # each byte with the one after it
-        self._ends = np.cumsum(lengths) - 2  # where a stream has two zeros: nothing is read past them
+        # Each byte with the one after it.
+        self._pairs = padded[:-1].astype(np.uint16) << 8 | padded[1:]
+        # Where a stream has two zeros, past which nothing is read.
+        self._ends = np.cumsum(lengths) - 2
         self._positions = self._ends + 2 - lengths
         self._range = np.full(len(data), _WHOLE, np.uint64)
         self._value = self._next_pair() << 16
@@ -157,10 +188,14 @@ class BatchDecoder:
         return ((((self._value + 1) << BITS) - 1) // self._range).view(np.int64)
 
     def advance(self, starts: np.ndarray, frequencies: np.ndarray) -> None:
-        """Step over a symbol (N,) of each stream. Errors as in `Decoder`; the streams are then of no use."""
+        """Step over a symbol (N,) of each stream.
+
+        Errors as in `RangeDecoder`; the streams are then of no use.
+        """
         first, width = _share(self._range, *_intervals(starts, frequencies))
         value = self._value - first
-        if (value >= width).any():  # below `first` it wraps round to more than any range
+        # A value below `first` wraps round to more than any range.
+        if (value >= width).any():
             raise ValueError("a target is not in the interval of its symbol")
         missing = _missing_bytes(width)
         shift = missing << 3
@@ -176,8 +211,10 @@ class BatchDecoder:
 
 def _intervals(starts: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     start, frequency = (np.ascontiguousarray(x, np.uint64) for x in (starts, frequencies))
-    # A negative number became a huge one. TOTAL - frequency wraps only for a frequency that the first test refuses.
-    if start.shape != frequency.shape or not ((frequency - 1 < TOTAL) & (start <= TOTAL - frequency)).all():
+    # A negative number became a huge one. TOTAL - frequency wraps only for a frequency that the
+    # first test refuses.
+    inside = (frequency - 1 < TOTAL) & (start <= TOTAL - frequency)
+    if start.shape != frequency.shape or not inside.all():
         raise ValueError(f"some start and frequency are no interval of [0, {TOTAL})")
     return start, frequency
 
@@ -189,13 +226,17 @@ def _share(width: np.ndarray, start: np.ndarray, frequency: np.ndarray) -> tuple
 
 
 def _missing_bytes(width: np.ndarray) -> np.ndarray:
-    """By how many bytes a range is too small: 0, 1 or 2, as a symbol leaves at least _SMALLEST >> BITS of it."""
+    """By how many bytes a range is too small.
+
+    0, 1 or 2, as a symbol leaves at least _SMALLEST >> BITS of it.
+    """
     return (width < _SMALLEST).astype(np.uint64) + (width < _SMALLEST >> 8)
 
 
-def _up(low: np.ndarray, step: int) -> np.ndarray:
+def _rounded_up(low: np.ndarray, step: int) -> np.ndarray:
     """The next multiple of a power of two."""
-    return (low + (step - 1)) >> (step.bit_length() - 1) << (step.bit_length() - 1)
+    bits = step.bit_length() - 1
+    return (low + (step - 1)) >> bits << bits
 
 
 def _strings(digits: np.ndarray, lengths: np.ndarray) -> list[bytes]:

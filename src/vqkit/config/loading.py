@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from ..errors import VqkitError
 from .base import Root, Section
 
+# Settings that say which section is meant where there are several.
+TAGS = ("kind", "signal")
 RootT = TypeVar("RootT", bound=Root)
 # Folder of recipes -> the command that takes them.
 _COMMANDS = {"recipes": "train", "recipes/prior": "train-prior"}
@@ -83,7 +85,7 @@ def from_tree(tree: Mapping[str, Any], where: str, root: type[RootT]) -> RootT:
 def with_overrides(config: RootT, overrides: Iterable[str]) -> RootT:
     """Settings with overrides written `train.lr=1e-3`. Errors as `load`."""
     tree = config.model_dump(mode="json")
-    for override in sorted(overrides, key=lambda text: ".kind=" not in text):
+    for override in sorted(overrides, key=_rank_of_override):
         _apply_override(tree, override)
     return from_tree(tree, "settings", type(config))
 
@@ -96,7 +98,7 @@ def dump(config: Section) -> str:
 def _rank_of_override(override: str) -> tuple[bool, int]:
     """Kinds before all else, as each resets its section, and the kind of a section before those inside."""
     key = override.partition("=")[0]
-    is_kind = key.endswith(".kind")
+    is_kind = key.rpartition(".")[2] in TAGS
     return not is_kind, key.count(".") if is_kind else 0
 
 
@@ -125,7 +127,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         tree = value_or_section
         if not isinstance(tree, dict):
             raise VqkitError(f"unknown key '{key}': '{parent}' is a value, not a section")
-    if last == "kind" and tree.get("kind") != value:
+    if last in TAGS and tree.get(last) != value:
         tree.clear()
     tree[last] = value
 
@@ -152,7 +154,8 @@ def _sections_at(root: type[Section], location: Iterable[str]) -> tuple[list[str
 
 def _kind(section: type[Section]) -> str | None:
     """The name by which a section is told from others in its place."""
-    return section.model_fields["kind"].default if "kind" in section.model_fields else None
+    tags = [section.model_fields[tag].default for tag in TAGS if tag in section.model_fields]
+    return tags[0] if tags else None
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

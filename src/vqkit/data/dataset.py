@@ -53,7 +53,7 @@ class Dataset(Protocol):
         """
 
     def validation(self, size: int, seed: int) -> Iterator[Batch]:
-        """The validation split once, as training is measured on it: not changed, but for noise that is to be removed."""
+        """The validation split once, as training is measured on it: unchanged, but for noise that is to go."""
 
     def split(self, name: str, size: int) -> Iterator[Batch]:
         """All items of a split once, in its order, as they are."""

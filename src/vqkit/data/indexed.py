@@ -1,4 +1,4 @@
-"""Sets whose items have numbers: batches in an order that is a pure function of seed and step, from memory or streamed."""
+"""Sets whose items have numbers: batches in an order that seed and step alone decide, from memory or streamed."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class IndexedDataset(ABC):
         return []
 
     def augmented(self, values: Tensor, size: int, generator: torch.Generator, rows: slice) -> Tensor:
-        """Items changed at random. They are the `rows` of a batch of `size`, for all of which numbers are drawn, so that
-        several ranks together see what one would."""
+        """Items changed at random. They are the `rows` of a batch of `size`, for all of which numbers are drawn, so
+        that several ranks together see what one would."""
         return values
 
     def noisy(self, values: Tensor, names: Sequence[tuple[Any, ...]]) -> Tensor | None:

@@ -62,11 +62,11 @@ class Autoencoder(nn.Module):
     """x (B, C, *extent) -> encoder -> z -> transform -> quantizer -> inverse transform -> decoder -> reconstruction.
 
     With `config.variational` the encoder gives a mean and a variance, and training draws z from them; evaluation takes
-    the mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output, to the bit.
-    Values are standardised float32. Any extent will do: x is padded to whole tiles by repeating its edge, and cropped
-    back. `shape` is that of training, which only some networks depend on; `std` and `mean` (C,) are what standardised
-    the values; only `losses.distortion: logistic_mixture` needs the mean. ValueError for settings that contradict one
-    another.
+    the mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output,
+    to the bit. Values are standardised float32. Any extent will do: x is padded to whole tiles by repeating its
+    edge, and cropped back. `shape` is that of training, which only some networks depend on; `std` and `mean`
+    (C,) are what standardised the values; only `losses.distortion: logistic_mixture` needs the mean. ValueError
+    for settings that contradict one another.
     """
 
     def __init__(

@@ -73,8 +73,10 @@ def _depthwise(x: Tensor, layer: Convolution) -> Tensor:
     assert layer.bias is not None
     found = layer.bias.expand(x.shape).clone()
     for offset in itertools.product(range(3), repeat=len(grid)):
-        window = (slice(None), *(slice(start, start + side) for start, side in zip(offset, grid, strict=True)))
-        found = found.addcmul(padded[window], weight[(slice(None), *offset)])
+        inside = [slice(start, start + side) for start, side in zip(offset, grid, strict=True)]
+        window: tuple[slice, ...] = (slice(None), *inside)
+        tap: tuple[slice | int, ...] = (slice(None), *offset)
+        found = found.addcmul(padded[window], weight[tap])
     return found
 
 

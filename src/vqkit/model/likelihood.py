@@ -22,7 +22,8 @@ class Likelihood(nn.Module):
     mse, l1, huber (delta 1), log_mse (the mean over items of the log of their mse); logistic: the discretised logistic
     of `discretised_logistic_nll` with one learned scale a channel; or `logistic_mixture`: see `LogisticMixture`, the
     only one that asks the decoder for more than one output per channel. Both logistics are in nats per value. `std` and
-    `mean` (C,) are what standardised the values in [0, 1]. dims: of the extent. ValueError for a mixture without `mean`.
+    `mean` (C,) are what standardised the values in [0, 1]. dims: of the extent. ValueError for a mixture
+    without `mean`.
     """
 
     bin_width: Tensor
@@ -153,7 +154,7 @@ class LogisticMixture(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """Decoder output (B, C * 3 M, *extent), standardised values (B, C, *extent) -> nats of every value (B, C, *extent)."""
+        """Decoder output (B, C * 3 M, *extent), standardised values (B, C, *extent) -> nats of every value."""
         log_shares, means, log_scales = self._parts(decoder_output)
         target = target.unsqueeze(2)
         inverse, half = torch.exp(-log_scales), 0.5 * self.bin_width

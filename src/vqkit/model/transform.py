@@ -107,7 +107,10 @@ class LinearTransform(Transform):
 
 
 def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) -> Transform:
-    """The map of a config, over grids of `dims` dimensions; this `match` is the registry. ValueError when none or linear are to change the width."""
+    """The map of a config, over grids of `dims` dimensions; this `match` is the registry.
+
+    ValueError when none or linear are to change the width.
+    """
     latent_dim = config.latent_dim or quantizer_dim
     if config.kind in ("none", "linear") and latent_dim != quantizer_dim:
         raise ValueError(

@@ -19,13 +19,13 @@ from ..artifact.model import Model
 from ..artifact.operating_points import Rate, measure, offered
 from ..artifact.record import Artifact
 from ..artifact.store import load_artifact, save_metrics
-from ..coding import IntegerPrior
+from ..coding import TransformerCoder
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.code_coder import CodeCoderTask, CoderNetwork
-from ..training.tasks.value_coder import ValueCoderTask, ValueNetwork
+from ..training.tasks.value_coder import ValueCoderTask, ValueTwin
 from .plan import Part, Plan
 from .session import locked
 
@@ -101,7 +101,7 @@ def fit_coders(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
 
 def _fit_codes(
     model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
-) -> tuple[IntegerPrior | None, dict[str, float]]:
+) -> tuple[TransformerCoder | None, dict[str, float]]:
     why_not = CodeCoderTask.why_not(model.tokenizer)
     stage = plan.stage(CODES)
     if why_not:
@@ -127,7 +127,7 @@ def _fit_values(model: Model, data: Dataset, steps: int, folder: Path, plan: Pla
     task = ValueCoderTask(model.tokenizer, data, steps)
     work = folder / "lossless"
     finished = _finished(fit(task, work, stage, plan.deadline(VALUES)), work)
-    assert isinstance(finished.model, ValueNetwork)
+    assert isinstance(finished.model, ValueTwin)
     return finished.model.integers(), {"lossless_bits_per_value": _best(finished, "bits_per_value")}
 
 

@@ -15,7 +15,7 @@ REPORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a command. share: of the time that is there, and of the bar. seconds: that it needs beside its share."""
+    """One part of a command. share: of the time and of the bar. seconds: what it needs beside its share."""
 
     name: str
     share: float
@@ -62,7 +62,7 @@ class Plan:
         return "\n".join(["plan:", *lines])
 
     def deadline(self, name: str) -> float | None:
-        """When a part must end, of time.monotonic(), so that those behind it have their shares; None without a limit."""
+        """When a part must end, by time.monotonic(), so that those behind it have theirs; None without a limit."""
         if self.end is None:
             return None
         left = self.end - time.monotonic()

@@ -59,10 +59,10 @@ def train_prior(
 ) -> Model | None:
     """Train a prior on the codes of `source` and add prior.safetensors to the folder `artifact`.
 
-    recipe: a name ('vqkit recipes' lists them) or a YAML file; None = the one named like the built-in set, else 'prior'.
-    overrides: 'network.width=128' and the like. resume: go on from the checkpoint in artifact/prior. minutes, display,
-    started: as in `train`. Returns the model with its prior; None on ranks other than the first.
-    Errors: VqkitError for whatever a user can mend; TrainingDiverged.
+    recipe: a name ('vqkit recipes' lists them) or a YAML file; None = the one named like the built-in set, else
+    'prior'. overrides: 'network.width=128' and the like. resume: go on from the checkpoint in artifact/prior.
+    minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other than the
+    first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
     started = time.monotonic() if started is None else started
     folder = Path(artifact)

@@ -29,8 +29,8 @@ _PRIMES = (2, 3, 5, 7)
 class Layout:
     """Places of all codes of an item.
 
-    grid: sides of the grid of codes. codebook_sizes: K of each of the Q places. groups: for each place its codebook; places with one
-    codebook (hierarchical grids, shared stages) share embeddings and predictions.
+    grid: sides of the grid of codes. codebook_sizes: K of each of the Q places. groups: for each place its
+    codebook; places with one codebook (hierarchical grids, shared stages) share embeddings and predictions.
     Errors: VqkitError when a transformer cannot hold them.
     """
 

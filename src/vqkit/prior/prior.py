@@ -37,7 +37,7 @@ Watch = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Items that are drawn at once: codes and known (B, Q, *grid), uniforms (the same), what they are conditioned on."""
+    """Items that are drawn at once: codes, known and uniforms (B, Q, *grid), and what they are conditioned on."""
 
     codes: Tensor
     known: Tensor
@@ -49,9 +49,9 @@ class Chunk:
 class Drawing:
     """What is drawn and how.
 
-    classes or prompts: conditions of the items in turn; nothing = unconditional. steps: None draws code after code in the canonical
-    order, a number all codes in that many steps, scattered over the item. seed: item i is a pure function of it, of i
-    and of the other settings, whatever the number of items and threads.
+    classes or prompts: conditions of the items in turn; nothing = unconditional. steps: None draws code after
+    code in the canonical order, a number all codes in that many steps, scattered over the item. seed: item i is
+    a pure function of it, of i and of the other settings, whatever the number of items and threads.
     """
 
     classes: Sequence[str] = ()
@@ -65,7 +65,8 @@ class Drawing:
 class Prior:
     """A trained prior of an artifact.
 
-    classes: names of the classes that it can be conditioned on, in the order of their numbers. metrics: figures of its training.
+    classes: names of the classes that it can be conditioned on, in the order of their numbers. metrics: figures
+    of its training.
     """
 
     config: PriorConfig
@@ -199,7 +200,7 @@ class Prior:
         codes, known = chunk.codes.clone(), chunk.known.clone()
         for window in windows(codes.shape[2:], self.layout.grid):
             for items in _alike(known[(slice(None), slice(None), *window)]):
-                inside = (items, slice(None), *window)
+                inside: tuple[Tensor | slice, ...] = (items, slice(None), *window)
                 shown = _whole(codes, known, inside, watch) if watch else None
                 part = Chunk(codes[inside], known[inside], chunk.uniforms[inside], chunk.condition[items])
                 codes[inside] = self._complete_window(part, drawing, shown)

@@ -78,7 +78,7 @@ class Signal(ABC):
 
     @abstractmethod
     def read(self, path: Path, data: Mapping[str, Any], settings: Any, *, exact: bool = False) -> Tensor:
-        """One file at its own extent, (C, *extent). exact: refuse what would lose anything. VqkitError naming the file."""
+        """One file at its own extent, (C, *extent). exact: refuse what would lose anything. VqkitError naming it."""
 
     @abstractmethod
     def read_fitted(self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape) -> Tensor:
@@ -119,6 +119,10 @@ class Signal(ABC):
     def evaluation_measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """As `measures`, with those that are too slow for training."""
         return self.measures(values, original, mask)
+
+    def removes_noise(self, settings: Any) -> bool:
+        """Whether a model is trained with noise on what it sees, and without on what it shall make of that."""
+        return False
 
     def noise_levels(self, settings: Any, values: Tensor) -> dict[str, Tensor]:
         """Items with noise of rising strength, by its name, for a model that was trained to remove noise; else none."""

@@ -1,4 +1,4 @@
-"""The loop that every fit runs through: batches in, averaged weights out; resumable to the bit, stoppable at any time."""
+"""The loop of every fit: batches in, averaged weights out; resumable to the bit, stoppable at any time."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Task(ABC):
         """Factor on the peak learning rates at a share of training in [0, 1]."""
         return cosine_schedule(progress, self.settings.warmup, self.settings.final_lr)
 
-    def begin_step(self, model: nn.Module, progress: float) -> None:
+    def begin_step(self, model: nn.Module, progress: float) -> None:  # noqa: B027
         """Called with the bare model before every step, for what changes with the time."""
 
     def is_worse(self, loss: float, best: float) -> bool:

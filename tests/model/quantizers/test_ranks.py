@@ -38,8 +38,9 @@ def run(kind: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(Path(__file__).parents[2]))
-    command = [sys.executable, "-m", "tests.model.test_ranks", str(folder)]
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=path)
+    command = [sys.executable, "-m", "tests.model.quantizers.test_ranks", str(folder)]
     children = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
     assert [child.wait(timeout=120) for child in children] == [0, 0]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]

@@ -12,8 +12,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from vqkit.signals.image import bundled
 from vqkit.errors import VqkitError
+from vqkit.signals.image import bundled
 from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.source import open_images
 

@@ -56,7 +56,7 @@ class Sequences(IndexedDataset):
 
 class SequenceSignal(Signal):
     name = "sequence"
-    number = 15
+    number = 7
     item = "sequence"
     suffix = ".seq"
     default_recipe = "sequences"

@@ -17,9 +17,9 @@ from .files import MODES, Target, convert, load_image
 def to_values(given: Any, target: Target) -> list[Tensor]:
     """Images in any form -> values (C, H, W) each, uint8, or float in [0, 255] for floating-point images.
 
-    Forms: a path; a PIL image; a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C); a floating-point one (B, C, H,
-    W) in [0, 1]; a list of any of these. ValueError or VqkitError in one sentence for all others, and with target.exact
-    for images that lose anything, as far as one that is loaded still tells.
+    Forms: a path; a PIL image; a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C); a floating-point one
+    (B, C, H, W) in [0, 1]; a list of any of these. ValueError or VqkitError in one sentence for all others, and
+    with target.exact for images that lose anything, as far as one that is loaded still tells.
     """
     if isinstance(given, str | Path):
         pixels = load_image(given, target.channels, target.background, target.value_range, exact=target.exact)
@@ -74,8 +74,9 @@ def to_array(values: Tensor) -> np.ndarray:
 
 def as_tensor(given: np.ndarray | Tensor) -> Tensor:
     """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied first."""
-    read_only = isinstance(given, np.ndarray) and not given.flags.writeable
-    return torch.as_tensor(given.copy() if read_only else given)
+    if isinstance(given, np.ndarray) and not given.flags.writeable:
+        return torch.from_numpy(given.copy())
+    return torch.as_tensor(given)
 
 
 def _from_tensor(values: Tensor, target: Target) -> list[Tensor]:

@@ -123,8 +123,11 @@ class ImageSignal(Signal):
     def evaluation_measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
 
+    def removes_noise(self, settings: DataConfig) -> bool:
+        return settings.noise.sigma > 0
+
     def noise_levels(self, settings: DataConfig, values: Tensor) -> dict[str, Tensor]:
-        if not settings.noise.sigma:
+        if not self.removes_noise(settings):
             return {}
         generator = torch.Generator().manual_seed(0)
         return {

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from ...artifact.tokenizer import Tokenizer
-from ...coding.integer_network import (
+from ...coding.codes.transformer import (
     BIAS_LIMIT,
     HEAD,
     LAST_BITS,
@@ -25,10 +25,18 @@ from ...coding.integer_network import (
     VALUE_BITS,
     WEIGHT_BITS,
     WINDOW,
-    Layer,
-    Network,
+    StageTransformer,
+    TransformerLayer,
 )
-from ...coding.integer_prior import MAX_CODES, MAX_POSITIONS, MAX_STAGES, REACH, IntegerPrior, context_offsets
+from ...coding.codes.transformer_coder import (
+    MAX_CODES,
+    MAX_POSITIONS,
+    MAX_STAGES,
+    REACH,
+    TransformerCoder,
+    context_offsets,
+)
+from ...coding.grids import rows_and_columns
 from ...config.sections import TrainConfig
 from ...data.dataset import Dataset
 from ...data.indexed import Order
@@ -55,7 +63,8 @@ ROUNDED_SHARE = 0.4
 MAX_KEPT = 1 << 24
 NUM_VALIDATED = 1024
 NUM_VALIDATIONS = 12
-# Validation passes in a row that are worse than the best by that factor end the fit; gains of the last steps are smaller.
+# Validation passes in a row that are worse than the best by that factor end the fit; gains of the last steps
+# are smaller.
 PATIENCE = 3
 WORSE = 1.05
 # Times that the training codes are seen at most, and steps that this leaves of those that were asked for.
@@ -80,7 +89,7 @@ class _Round(torch.autograd.Function):
 
 
 class _Layer(nn.Module):
-    """Attention and two linear maps, without biases; see coding.integer_network.Layer."""
+    """Attention and two linear maps, without biases; see coding.codes.transformer.TransformerLayer."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -91,7 +100,7 @@ class _Layer(nn.Module):
 
 
 class _Stage(nn.Module):
-    """The network of one stage; see coding.integer_network.Network."""
+    """The network of one stage; see coding.codes.transformer.StageTransformer."""
 
     def __init__(self, stage: int, size: int, length: int, grid: tuple[int, int], channels: int) -> None:
         super().__init__()
@@ -173,7 +182,7 @@ class CoderNetwork(nn.Module):
         return self._small(mixed.transpose(1, 2).reshape(batch, count, channels // 3).float())
 
     @torch.no_grad()
-    def integers(self) -> IntegerPrior:
+    def integers(self) -> TransformerCoder:
         """The same network in whole numbers."""
 
         def weights(x: Tensor, bits: int = WEIGHT_BITS) -> np.ndarray:
@@ -183,18 +192,18 @@ class CoderNetwork(nn.Module):
             return torch.floor(x.double() * 2.0**bits + 0.5).clamp(-BIAS_LIMIT, BIAS_LIMIT).numpy().astype(np.int32)
 
         stages = [
-            Network(
+            StageTransformer(
                 np.array(stage.context).reshape(-1, 3),
                 weights(stage.first),
                 added(stage.rows),
                 added(stage.columns),
-                tuple(Layer(*map(weights, (one.qkv, one.out, one.up, one.down))) for one in stage.layers),
+                tuple(TransformerLayer(*map(weights, (one.qkv, one.out, one.up, one.down))) for one in stage.layers),
                 weights(stage.last, LAST_BITS),
                 added(stage.last_bias, VALUE_BITS + LAST_BITS),
             )
             for stage in cast(list[Any], list(self.stages))
         ]
-        return IntegerPrior(self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages)
+        return TransformerCoder(self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages)
 
 
 def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -357,7 +366,7 @@ def _codes(tokenizer: Tokenizer, data: Dataset, split: str, limit: int) -> Tenso
     if parts:
         return torch.cat(parts)
     grid = tokenizer.grid(tokenizer.shape.extent)
-    return torch.zeros(0, tokenizer.num_codebooks, math.prod(grid[:-1]), grid[-1], dtype=torch.int16)
+    return torch.zeros(0, tokenizer.num_codebooks, *rows_and_columns(grid), dtype=torch.int16)
 
 
 def _network(quantizer: Bottleneck, codes: Tensor, seed: int) -> CoderNetwork:

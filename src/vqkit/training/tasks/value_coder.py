@@ -1,7 +1,7 @@
 """Fits the network that lossless files start from: a float twin of it, whose weights are rounded at the end.
 
-Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of a signal). The extent
-of an item is seen as rows and columns.
+Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of a signal).
+The extent of an item is seen as rows and columns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
 from ...artifact.tokenizer import Tokenizer
-from ...coding.pixel_network import (
+from ...coding.grids import rows_and_columns
+from ...coding.values.network import (
     ARRAYS,
     BIAS_LIMIT,
     HIDDEN_BITS,
@@ -28,8 +29,8 @@ from ...coding.pixel_network import (
     MOST,
     REACH,
     WEIGHT_BITS,
-    Layers,
-    PixelNetwork,
+    ChannelNetwork,
+    ValueNetwork,
     inputs,
     neighbours,
     num_inputs,
@@ -54,7 +55,7 @@ MAX_KEPT = 1 << 27
 NUM_VALIDATED = 256
 
 
-class PlaneTwin(nn.Module):
+class ChannelTwin(nn.Module):
     """One plane. forward: inputs (n, 2 C + 1) and anchors (n, M) as integers make them, rows and columns (n,), levels
     (n,) -> nats (n,) that each value costs."""
 
@@ -87,7 +88,7 @@ class PlaneTwin(nn.Module):
         return -torch.log(likely * (1 - 1 / LEVELS) + 2.0**-16)
 
     @torch.no_grad()
-    def integers(self) -> Layers:
+    def integers(self) -> ChannelNetwork:
         """The network of integers that computes nearly the same."""
 
         def whole(name: str, kind: type) -> np.ndarray:
@@ -96,26 +97,26 @@ class PlaneTwin(nn.Module):
             scaled = getattr(self, name).double() * 2.0 ** (WEIGHT_BITS + bits)
             return scaled.round().clamp(-limit, limit).numpy().astype(kind)
 
-        return Layers(**{name: whole(name, kind) for name, kind in ARRAYS.items()})
+        return ChannelNetwork(**{name: whole(name, kind) for name, kind in ARRAYS.items()})
 
 
-class ValueNetwork(nn.Module):
+class ValueTwin(nn.Module):
     """The twins of all planes. forward: inputs of values for each plane -> nats (n,) of each plane."""
 
     def __init__(self, num_planes: int, size: tuple[int, int]) -> None:
         super().__init__()
-        self.planes = nn.ModuleList(PlaneTwin(plane, size) for plane in range(num_planes))
+        self.planes = nn.ModuleList(ChannelTwin(plane, size) for plane in range(num_planes))
 
     def forward(self, planes: list[PlaneInputs]) -> list[Tensor]:
         return [twin(*given) for twin, given in zip(self.planes, planes, strict=True)]
 
-    def integers(self) -> PixelNetwork:
+    def integers(self) -> ValueNetwork:
         """The network of integers that computes nearly the same."""
-        return PixelNetwork([cast(PlaneTwin, twin).integers() for twin in self.planes])
+        return ValueNetwork([cast(ChannelTwin, twin).integers() for twin in self.planes])
 
 
 class PlaneInputs(NamedTuple):
-    """What `PlaneTwin` takes, of n values."""
+    """What `ChannelTwin` takes, of n values."""
 
     values: Tensor
     anchors: Tensor
@@ -144,7 +145,7 @@ class ValueCoderTask(Task):
         shape = tokenizer.shape
         self.seed = artifact.config.seed
         self.num_planes = shape.channels
-        self.size = _rows_and_columns(shape.extent)
+        self.size = rows_and_columns(shape.extent)
         self.kept = _Items(data, "train", MAX_KEPT)
         held_out = _Items(data, "validation", NUM_VALIDATED * shape.num_values)
         self.held_out = held_out if len(held_out) else self.kept
@@ -171,17 +172,17 @@ class ValueCoderTask(Task):
         """Why the values of a tokenizer cannot be held by this coder; empty where they can."""
         if tokenizer.artifact.normalisation.levels != LEVELS - 1:
             return "its values are no numbers of 8 bits"
-        if max(_rows_and_columns(tokenizer.shape.extent)) > MAX_SIDE:
+        if max(rows_and_columns(tokenizer.shape.extent)) > MAX_SIDE:
             return f"a side is above {MAX_SIDE}"
         return ""
 
     def config(self) -> dict[str, Any]:
         return {"steps": self.settings.steps}
 
-    def build(self) -> ValueNetwork:
+    def build(self) -> ValueTwin:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return ValueNetwork(self.num_planes, self.size)
+            return ValueTwin(self.num_planes, self.size)
 
     def title(self, model: nn.Module) -> str:
         return f"the coder of lossless files: values of {len(self.kept)} items"
@@ -234,7 +235,7 @@ class _Items:
         parts: list[Tensor] = []
         size = 0
         for batch in data.split(split, 256):
-            values = batch.values.reshape(*batch.values.shape[:2], *_rows_and_columns(batch.values.shape[2:]))
+            values = batch.values.reshape(*batch.values.shape[:2], *rows_and_columns(batch.values.shape[2:]))
             parts.append(functional.pad(values, (REACH,) * 4))
             size += values.numel()
             if size >= limit:
@@ -252,8 +253,3 @@ class _Items:
         flat = self.padded.view(-1)
         given, anchors = inputs(flat[start[:, None] + offsets].numpy().astype(np.int32), plane)
         return PlaneInputs(torch.from_numpy(given), torch.from_numpy(anchors), rows, columns, flat[start])
-
-
-def _rows_and_columns(extent: tuple[int, ...] | torch.Size) -> tuple[int, int]:
-    """An extent as files of values see it: all sides but the last make the rows."""
-    return math.prod(extent[:-1]), extent[-1]

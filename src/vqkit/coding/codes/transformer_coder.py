@@ -1,0 +1,448 @@
+"""Coder 0: codes to bytes and back, with the frequencies of an integer-only transformer for each
+stage.
+
+Shapes: N items, Q stages (codebooks), n slots, C context codes of a slot, E the length of a code's
+vector, K codes of a stage. Slots are coded in row-major order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..grids import rows_and_columns
+from ..rangecoder import BatchRangeDecoder, check_position, encode_batch
+from .transformer import (
+    BIAS_LIMIT,
+    HEAD,
+    MAX_FAN_IN,
+    MAX_LAYERS,
+    STRIDE,
+    Array,
+    Ints,
+    KeyValueCache,
+    StageTransformer,
+    TransformerLayer,
+    frequencies,
+)
+
+# Rows and columns that a context code is away at most.
+REACH = 3
+MAX_STAGES = 64
+MAX_CODES = 1 << 14
+MAX_POSITIONS = 1 << 20
+# Distances of slots to codes that are in memory at once for one item.
+MAX_COSTS = 1 << 18
+# Frequencies that are in memory at once; more, if one item needs them.
+MAX_FREQUENCIES = 1 << 20
+
+# Items and slots, and the codes (N, q, n) of the stages before of these items -> (N, S, K) what
+# codes of the slots cost beside their bits.
+Distances = Callable[[slice, Ints, slice], Array]
+
+
+@dataclass(frozen=True)
+class TransformerCoder:
+    """An entropy coder of codes.
+
+    grid: rows and columns of the grid of training, to which positions of another grid are scaled.
+    vectors: for each stage (K + 1, E) int8, one for each code; the last is for what is not there.
+    stages: their transformers, in coding order.
+    """
+
+    grid: tuple[int, int]
+    vectors: list[Array]
+    stages: list[StageTransformer]
+
+    def first(self, num_stages: int) -> TransformerCoder:
+        """The same with the first stages alone, which need no other."""
+        return TransformerCoder(self.grid, self.vectors[:num_stages], self.stages[:num_stages])
+
+    # ----------------------------------------------------------------------------- codes and bytes
+
+    def encode(self, codes: Ints) -> list[list[bytes]]:
+        """Codes (N, Q, *grid) of the first stages -> the bytes of every item and stage.
+
+        ValueError for codes out of range.
+        """
+        codes = codes.reshape(*codes.shape[:2], *rows_and_columns(codes.shape[2:]))
+        num_slots = codes.shape[2] * codes.shape[3]
+        payloads: list[list[bytes]] = [[] for _ in codes]
+        for number, stage in enumerate(self.stages[: codes.shape[1]]):
+            wanted = codes[:, number].reshape(len(codes), num_slots)
+            num_codes = stage.last.shape[1]
+            if wanted.size and not 0 <= wanted.min() <= wanted.max() < num_codes:
+                raise ValueError(f"codes of stage {number} must lie in [0, {num_codes})")
+            intervals = self._intervals(codes, number, wanted)
+            for item, payload in enumerate(encode_batch(*intervals)):
+                payloads[item].append(payload)
+        return payloads
+
+    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
+        """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid).
+
+        With numba, items are decoded one by one in as many threads as there are cores, sooner and
+        with the same codes; without, side by side. Wrong bytes give wrong codes, as the check sums
+        of the file tell, or CorruptCodes where they end too soon. ValueError for items with
+        different numbers of stages, or more than there are.
+        """
+        given = len(payloads[0]) if payloads else 0
+        if any(len(item) != given for item in payloads) or given > len(self.stages):
+            raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
+        codes = np.zeros((len(payloads), given, *rows_and_columns(grid)), dtype=np.int64)
+        kernel = _kernel()
+        if kernel:
+
+            def decode_item(item: int) -> None:
+                for number, data in enumerate(payloads[item]):
+                    _Walk(kernel, self, codes[item : item + 1], number).decode(data)
+
+            _in_threads(decode_item, len(payloads))
+        else:
+            for number in range(given):
+                self._decode_stage(codes, number, [item[number] for item in payloads])
+        return codes.reshape(len(payloads), given, *grid)
+
+    def assign(self, distances: Distances, count: int, grid: Sequence[int], num_stages: int, weight: float) -> Ints:
+        """Codes (N, num_stages, *grid) of N items, each the one with the least distance + weight *
+        bits.
+
+        One after the other in the order of coding, so that a choice pays for itself alone (Chou et
+        al. 1989, entropy-constrained vector quantisation).
+        """
+        codes = np.zeros((count, num_stages, *rows_and_columns(grid)), dtype=np.int64)
+        flat = codes.reshape(count, num_stages, math.prod(grid))
+        kernel = _kernel()
+        if kernel:
+
+            def choose_item(item: int) -> None:
+                one = slice(item, item + 1)
+                for number in range(num_stages):
+
+                    def costs(slots: slice, before: Ints = flat[one, :number]) -> Array:
+                        return distances(one, before, slots)[0]
+
+                    _Walk(kernel, self, codes[one], number).choose(costs, weight)
+
+            _in_threads(choose_item, count)
+        else:
+            for number in range(num_stages):
+
+                def choose(slot: int, table: Ints, before: Ints = flat[:, :number]) -> Ints:
+                    costs = distances(slice(0, count), before, slice(slot, slot + 1))[:, 0]
+                    return (costs - weight * np.log2(table)).argmin(1)
+
+                self._fill(codes, number, choose)
+        return codes.reshape(count, num_stages, *grid)
+
+    @cached_property
+    def _flattened(self) -> list[Any]:
+        """The transformer of every stage as its kernel takes it."""
+        kernel = _kernel()
+        return [kernel.flattened(stage) for stage in self.stages]
+
+    def _intervals(self, codes: Ints, number: int, wanted: Ints) -> tuple[Ints, Ints]:
+        """Intervals of the codes of a stage, wanted (N, n): starts and frequencies, (N, n) each."""
+        starts = np.zeros_like(wanted)
+        sizes = np.zeros_like(wanted)
+        kernel = _kernel()
+        if kernel:
+
+            def weigh(item: int) -> None:
+                walk = _Walk(kernel, self, codes[item : item + 1], number)
+                walk.weigh(starts[item], sizes[item])
+
+            _in_threads(weigh, len(codes))
+            return starts, sizes
+        for items, slots, table in self.tables(codes, number):
+            chosen = wanted[items, slots, None]
+            sizes[items, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
+            ends = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0]
+            starts[items, slots] = ends - sizes[items, slots]
+        return starts, sizes
+
+    def tables(self, codes: Ints, stage: int) -> Iterator[tuple[slice, slice, Ints]]:
+        """Frequencies of all codes (N, Q, *grid) of a stage where those before are known, with
+        NumPy.
+
+        Part by part, so that memory stays within MAX_FREQUENCIES: items, slots, and their (N, S,
+        K).
+        """
+        codes = codes.reshape(*codes.shape[:2], *rows_and_columns(codes.shape[2:]))
+        num_slots = codes.shape[2] * codes.shape[3]
+        stride = min(num_slots, STRIDE)
+        num_codes = self.stages[stage].last.shape[1]
+        together = max(1, MAX_FREQUENCIES // max(1, stride * num_codes))
+        for items in _parts(len(codes), together):
+            around = _Surroundings(self, codes[items], stage)
+            caches = self.stages[stage].caches(items.stop - items.start, num_slots)
+            for slots in _parts(num_slots, stride):
+                numbers = np.arange(slots.start, slots.stop)
+                yield items, slots, self._frequencies(stage, around, numbers, caches)
+
+    def _decode_stage(self, codes: Ints, number: int, payloads: Sequence[bytes]) -> None:
+        """Set a stage of codes (N, Q, rows, columns) of all items side by side."""
+        decoder = BatchRangeDecoder(payloads)
+
+        def choose(slot: int, table: Ints) -> Ints:
+            return _decode_symbols(decoder, table)
+
+        self._fill(codes, number, choose)
+
+    def _fill(self, codes: Ints, number: int, choose: Callable[[int, Ints], Ints]) -> None:
+        """Set a stage of codes (N, Q, rows, columns), slot by slot.
+
+        To what `choose` makes of the slot's number and frequencies (N, K).
+        """
+        around = _Surroundings(self, codes, number)
+        rows, columns = codes.shape[2:]
+        caches = self.stages[number].caches(len(codes), rows * columns)
+        for slot, (y, x) in enumerate(np.ndindex(rows, columns)):
+            table = self._frequencies(number, around, np.array([slot]), caches)[:, 0]
+            chosen = choose(slot, table)
+            codes[:, number, y, x] = chosen
+            around.set(y, x, chosen)
+
+    def _frequencies(self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]) -> Ints:
+        """Frequencies (N, S, K) of the next slots (S,) of all items."""
+        rows, columns = around.grid
+        y, x = np.divmod(slots, columns)
+        positions = (y * self.grid[0] // rows, x * self.grid[1] // columns)
+        logits = self.stages[number].logits(around.vectors(y, x), *positions, caches)
+        found = frequencies(logits.reshape(-1, logits.shape[2]))
+        return found.reshape(logits.shape).astype(np.int64)
+
+    # ------------------------------------------------------------------------------------- tensors
+
+    def tensors(self) -> dict[str, Array]:
+        """Everything, by name, for a file; `from_tensors` takes it back."""
+        found: dict[str, Array] = {"grid": np.array(self.grid, dtype=np.int32)}
+        for number, stage in enumerate(self.stages):
+            found[f"{number}.vectors"] = self.vectors[number]
+            found[f"{number}.context"] = stage.context.astype(np.int8)
+            for name in ("first", "rows", "columns"):
+                found[f"{number}.{name}"] = getattr(stage, name)
+            for depth, layer in enumerate(stage.layers):
+                found |= {f"{number}.{depth}.{name}": value for name, value in vars(layer).items()}
+            for name in ("last", "last_bias"):
+                found[f"{number}.{name}"] = getattr(stage, name)
+        return found
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Array]) -> TransformerCoder:
+        """ValueError for what breaks a bound that exactness or memory rests on."""
+        rows, columns = (int(side) for side in _checked(tensors, "grid", np.int32, (2,)))
+        if not 1 <= rows * columns <= MAX_POSITIONS or rows < 1:
+            raise ValueError(f"a grid of {rows} x {columns} is out of bounds")
+        vectors: list[Array] = []
+        stages: list[StageTransformer] = []
+        while f"{len(stages)}.vectors" in tensors and len(stages) < MAX_STAGES:
+            length = vectors[0].shape[1] if vectors else -1
+            name = f"{len(stages)}.vectors"
+            vectors.append(_checked(tensors, name, np.int8, (-1, length)))
+            stages.append(_read_stage(tensors, len(stages), (rows, columns), vectors[-1].shape))
+        if len(tensors) != 1 + sum(7 + 4 * len(stage.layers) for stage in stages) or not stages:
+            raise ValueError("there are tensors that no stage has")
+        return cls((rows, columns), vectors, stages)
+
+
+def context_offsets(stage: int) -> list[tuple[int, int, int]]:
+    """Context of a slot of a stage: stages, rows and columns further.
+
+    The nearest codes of its own stage before it, the stage below around it, and all others at its
+    place. Attention sees the rest.
+    """
+    own = [(0, down, right) for down in (-1, 0) for right in (-1, 0, 1) if (down, right) < (0, 0)]
+    below = [(-1, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)] if stage else []
+    return own + below + [(-back, 0, 0) for back in range(2, min(stage, 8) + 1)]
+
+
+# ------------------------------------------------------------------------------------ slots of an item
+
+
+class _Surroundings:
+    """Codes of stages 0 .. number with a border of codes that are not there, as rows of one table.
+
+    The table has the vectors of all these stages, so that one look-up gives those of all context
+    codes of a slot, which lie at fixed distances from it in the flat codes of an item.
+    """
+
+    def __init__(self, coder: TransformerCoder, codes: Ints, number: int) -> None:
+        self.grid = rows, columns = codes.shape[2:]
+        self.table = np.concatenate(coder.vectors[: number + 1]).astype(np.float32)
+        sizes = [len(table) for table in coder.vectors[: number + 1]]
+        # Row of the stage's code 0.
+        self.first = sum(sizes[:-1])
+        border = ((0, 0), (REACH, REACH), (REACH, REACH))
+        stages = [
+            np.pad(codes[:, stage], border, constant_values=size - 1) + sum(sizes[:stage])
+            for stage, size in enumerate(sizes)
+        ]
+        self._padded = np.stack(stages, 1)
+        self.flat = self._padded.reshape(len(codes), -1)
+        self._width = columns + 2 * REACH
+        area = (rows + 2 * REACH) * self._width
+        self._start = number * area
+        self.distances = coder.stages[number].context @ np.array([area, self._width, 1])
+
+    def slots(self, y: Ints, x: Ints) -> Ints:
+        """Where slots (S,) of the last stage are in the flat codes of an item."""
+        return self._start + (y + REACH) * self._width + x + REACH
+
+    def vectors(self, y: Ints, x: Ints) -> Array:
+        """Of the context codes of slots (S,), (N, S, C * E) float32."""
+        rows = self.flat[:, self.slots(y, x)[:, None] + self.distances]
+        return self.table[rows].reshape(*rows.shape[:2], -1)
+
+    def codes(self) -> Ints:
+        """Codes (N, rows, columns) of the last stage."""
+        return self._padded[:, -1, REACH:-REACH, REACH:-REACH] - self.first
+
+    def set(self, y: int, x: int, codes: Ints) -> None:
+        """Codes (N,) of the last stage that are known from now on."""
+        self._padded[:, -1, y + REACH, x + REACH] = self.first + codes
+
+
+def _kernel() -> Any:
+    """The walk over the slots of one item compiled, None without numba."""
+    return kernels.load("codes.transformer_kernel")
+
+
+class _Walk:
+    """One stage of one item, of codes (1, Q, rows, columns), slot by slot in compiled code."""
+
+    def __init__(self, kernel: Any, coder: TransformerCoder, codes: Ints, number: int) -> None:
+        around = _Surroundings(coder, codes, number)
+        stage = coder.stages[number]
+        rows, columns = around.grid
+        y, x = np.divmod(np.arange(rows * columns), columns)
+        self._kernel = kernel
+        self._around = around
+        self._wanted = codes[0, number]
+        self._num_codes = len(stage.last_bias)
+        self._slots = kernel.Slots(
+            rows=around.flat[0],
+            places=around.slots(y, x),
+            distances=around.distances,
+            vectors=around.table,
+            y=y * coder.grid[0] // rows,
+            x=x * coder.grid[1] // columns,
+            first_row=around.first,
+        )
+        self._weights = coder._flattened[number]
+        length = around.table.shape[1]
+        self._workspace = kernel.workspace(stage, length, len(y))
+
+    def decode(self, data: bytes) -> None:
+        """Set the codes. CorruptCodes where the bytes end too soon."""
+        state = (self._slots, self._weights, self._workspace)
+        position = self._kernel.decode_slots(*state, data)
+        check_position(position, len(data))
+        self._wanted[:] = self._around.codes()[0]
+
+    def choose(self, costs: Callable[[slice], Array], weight: float) -> None:
+        """Set the codes to those with the least costs (S, K) of slots + weight * bits."""
+        state = (self._slots, self._weights, self._workspace)
+        together = max(1, MAX_COSTS // self._num_codes)
+        for slots in _parts(len(self._slots.places), together):
+            of_slots = costs(slots).astype(np.float64)
+            self._kernel.choose_slots(*state, slots.start, of_slots, weight)
+        self._wanted[:] = self._around.codes()[0]
+
+    def weigh(self, starts: Ints, sizes: Ints) -> None:
+        """Set starts and frequencies (n,) of the codes."""
+        state = (self._slots, self._weights, self._workspace)
+        self._kernel.weigh_slots(*state, starts, sizes)
+
+
+def _decode_symbols(decoder: BatchRangeDecoder, table: Ints) -> Ints:
+    """The next code of every string, of frequencies (N, K)."""
+    ends = table.cumsum(1)
+    items = np.arange(len(table))
+    chosen = (ends <= decoder.targets()[:, None]).sum(1)
+    sizes = table[items, chosen]
+    decoder.advance(ends[items, chosen] - sizes, sizes)
+    return chosen
+
+
+def _in_threads(work: Callable[[int], None], count: int) -> None:
+    """work(0) .. work(count - 1), which spend their time in compiled code without the lock."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    with ThreadPoolExecutor(max(1, min(count, cores))) as pool:
+        list(pool.map(work, range(count)))
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+# ------------------------------------------------------------------------------------ checked tensors
+
+
+def _read_stage(
+    tensors: Mapping[str, Array], number: int, grid: tuple[int, int], vectors: tuple[int, ...]
+) -> StageTransformer:
+    num_codes = vectors[0] - 1
+    length = vectors[1]
+    context = _checked(tensors, f"{number}.context", np.int8, (-1, 3)).astype(np.int64)
+    for offset in context.tolist():
+        if not _is_decoded_before(number, *offset):
+            raise ValueError(f"stage {number} looks at codes that are not decoded yet")
+    first = _checked(tensors, f"{number}.first", np.int8, (len(context) * length, -1))
+    channels = first.shape[1]
+    fits = 2 <= num_codes <= MAX_CODES and max(first.shape) <= MAX_FAN_IN
+    if not fits or not first.size or channels % HEAD:
+        raise ValueError(f"the sizes of stage {number} are out of bounds")
+    layers: list[TransformerLayer] = []
+    while f"{number}.{len(layers)}.qkv" in tensors and len(layers) < MAX_LAYERS:
+        layers.append(_read_layer(tensors, f"{number}.{len(layers)}", channels))
+    return StageTransformer(
+        context,
+        first,
+        _checked(tensors, f"{number}.rows", np.int32, (grid[0], channels)),
+        _checked(tensors, f"{number}.columns", np.int32, (grid[1], channels)),
+        tuple(layers),
+        _checked(tensors, f"{number}.last", np.int8, (channels, num_codes)),
+        _checked(tensors, f"{number}.last_bias", np.int32, (num_codes,)),
+    )
+
+
+def _is_decoded_before(number: int, back: int, down: int, right: int) -> bool:
+    near = abs(down) <= REACH and abs(right) <= REACH
+    return near and -number <= back <= 0 and (back, down, right) < (0, 0, 0)
+
+
+def _read_layer(tensors: Mapping[str, Array], name: str, channels: int) -> TransformerLayer:
+    up = _checked(tensors, f"{name}.up", np.int8, (channels, -1))
+    hidden = up.shape[1]
+    if not 1 <= hidden <= MAX_FAN_IN:
+        raise ValueError(f"{name} has {hidden} hidden channels")
+    return TransformerLayer(
+        _checked(tensors, f"{name}.qkv", np.int8, (channels, 3 * channels)),
+        _checked(tensors, f"{name}.out", np.int8, (channels, channels)),
+        up,
+        _checked(tensors, f"{name}.down", np.int8, (hidden, channels)),
+    )
+
+
+def _checked(tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
+    """A tensor of that type and shape, -1 for any length, int32 within BIAS_LIMIT, int8 above -128."""
+    if name not in tensors:
+        raise ValueError(f"tensor {name} is missing")
+    found = tensors[name]
+    fits = found.ndim == len(shape) and all(wanted in (-1, got) for wanted, got in zip(shape, found.shape, strict=True))
+    if found.dtype != dtype or not fits:
+        raise ValueError(f"tensor {name} is {found.dtype} {found.shape}")
+    limit = 127 if dtype is np.int8 else BIAS_LIMIT
+    if found.size and not -limit <= int(found.min()) <= int(found.max()) <= limit:
+        raise ValueError(f"tensor {name} holds numbers beyond {limit}")
+    return found
