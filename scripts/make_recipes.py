@@ -175,9 +175,7 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
     ),
     "emoji": (
         "emoji by their captions: few images, so they are shifted and mirrored, and the network drops channels",
-        PriorConfig(
-            augment=AugmentConfig(shift=1, flip=True), network=PriorNetworkConfig(dropout=0.1), train=PRIOR_TRAIN
-        ),
+        PriorConfig(augment={"shift": 1, "flip": True}, network=PriorNetworkConfig(dropout=0.1), train=PRIOR_TRAIN),
     ),
 }
 
