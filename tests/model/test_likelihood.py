@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from vqkit.config import LossConfig, NoneConfig, VQConfig
-from vqkit.model.autoencoder import Autoencoder
 from vqkit.model.likelihood import Likelihood, LogisticMixture
 from vqkit.settings import ModelConfig
 from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+
+from ..untrained import autoencoder
 
 STD, MEAN = (0.35, 0.2), (0.28, 0.6)
 NETWORKS = {
@@ -151,7 +152,7 @@ def test_distances_have_no_nats_and_a_mixture_needs_the_mean():
 def build(network, quantizer, mixtures=5):
     torch.manual_seed(0)
     losses = LossConfig(distortion="logistic_mixture", num_mixtures=mixtures)
-    return Autoencoder(ModelConfig(network=network, quantizer=quantizer), (2, 16, 16), losses, STD, MEAN)
+    return autoencoder(ModelConfig(network=network, quantizer=quantizer), (16, 16), 2, losses, STD, MEAN)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -89,7 +89,7 @@ def test_large_codebooks_in_parts_give_the_same_likelihood_and_gradient(monkeypa
     whole.sum().backward()
     gradient = net.head.weight.grad.clone()
     net.zero_grad()
-    monkeypatch.setattr("vqkit.model.prior.network.MAX_LOGITS", 20)
+    monkeypatch.setattr("vqkit.prior.network.MAX_LOGITS", 20)
     parts = net(codes, order)
     parts.sum().backward()
     assert torch.allclose(whole, parts, atol=1e-12) and torch.allclose(gradient, net.head.weight.grad, atol=1e-12)
