@@ -1,4 +1,4 @@
-"""Images in pieces: to the code and to the pixel what they are as a whole, in memory that does not grow."""
+"""Images in parts: to the code and to the pixel what they are as a whole, in memory that does not grow."""
 
 import copy
 import subprocess
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.apps.test_denoise import PATCH, RESIDUAL, STAGE, in_small_pieces, picture, untrained
 from vqkit.data.normalisation import Normalisation
-from vqkit.model.tiling import by_pieces
+from vqkit.model import tiling
+from vqkit.model.tiling import by_parts
+
+from ..untrained import PATCH, RESIDUAL, STAGE, untrained
 
 BITS = {"kind": "bsq", "bits": 8}  # signs: codes of untrained models that differ from place to place
 CONV = {"kind": "conv", "width": 16, "num_downsamplings": 2}
@@ -24,48 +26,60 @@ KINDS = [
 ]
 
 
+def image(height=50, width=70, channels=3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def in_small_parts(monkeypatch) -> None:
+    monkeypatch.setattr(tiling, "PART_POSITIONS", 16 * 16)
+    monkeypatch.setattr(tiling, "NUM_MARGINS", 0)
+
+
 @pytest.mark.parametrize(("network", "quantizer", "more"), KINDS)
-def test_pieces_in_float64_are_the_whole_exactly(network, quantizer, more, monkeypatch):
-    artifact = untrained(network, quantizer, **more)
-    model = copy.deepcopy(artifact.model)
-    model.encoder.double()
-    model.transform.double()
-    in_small_pieces(monkeypatch)
-    sides = [16 * side for side in model.tile]
-    x = artifact.standardise(torch.from_numpy(picture(*sides)).permute(2, 0, 1)[None]).double()
-    codes = by_pieces(model, model.encode, x, model.tile, model.tile_grid)
-    assert torch.equal(codes, model.encode(x)) and len(codes.unique()) > 8
-    whole = artifact._exact.decode(codes)
+def test_parts_in_float64_are_the_whole_exactly(network, quantizer, more, monkeypatch):
+    model = untrained(network, quantizer, **more)
+    tokenizer, network = model.tokenizer, copy.deepcopy(model.network)
+    network.encoder.double()
+    network.transform.double()
+    in_small_parts(monkeypatch)
+    sides = [16 * side for side in network.tile]
+    x = tokenizer.standardise(torch.from_numpy(image(*sides)).permute(2, 0, 1)[None]).double()
+    codes = by_parts(network, network.encode, x, network.tile, network.tile_grid)
+    assert torch.equal(codes, network.encode(x)) and len(codes.unique()) > 8
+    exact = copy.deepcopy(model.network).double()
     calls = []
 
     def shown(part):
         calls.append(part)
-        return artifact._exact.decode(part)
+        return exact.decode(part)
 
-    found = by_pieces(model, shown, codes, model.tile_grid, model.tile)
-    assert len(calls) > 1 and torch.allclose(found, whole, rtol=0, atol=1e-6)
+    found = by_parts(network, shown, codes, network.tile_grid, network.tile)
+    assert len(calls) > 1 and torch.allclose(found, exact.decode(codes), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("network", "quantizer", "more"), KINDS)
-def test_an_artifact_makes_of_large_pictures_what_it_makes_of_them_as_a_whole(network, quantizer, more, monkeypatch):
-    artifact, image = untrained(network, quantizer, **more), picture(75, 183)
-    codes, floats = artifact.encode(image), torch.from_numpy(image).permute(2, 0, 1)[None] / 255
-    shown = [artifact.decode(codes, (75, 183), exact=exact) for exact in (False, True)]
-    in_small_pieces(monkeypatch)
-    share = 0.999 if artifact.model.quantizer.is_discrete else 0  # a latent's bits may all change
-    assert (artifact.encode(image) == codes).float().mean() >= share
-    assert (artifact.encode(floats) == codes).float().mean() >= share
-    assert np.abs(artifact.decode(codes, (75, 183)).astype(int) - shown[0]).max() <= 1
-    assert np.array_equal(artifact.decode(codes, (75, 183), exact=True), shown[1])
-    if artifact.model.quantizer.is_discrete:
-        found = artifact.decompress(artifact.compress(image))
-        assert (found == artifact.decode(artifact.encode(image), (75, 183), exact=True)).all()
+def test_a_model_makes_of_large_images_what_it_makes_of_them_as_a_whole(network, quantizer, more, monkeypatch):
+    model, pixels = untrained(network, quantizer, **more), image(75, 183)
+    decode = model.tokenizer.decode
+    codes, floats = model.encode(pixels), torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    whole, whole_exact = (decode(codes, (75, 183), exact=exact) for exact in (False, True))
+    in_small_parts(monkeypatch)
+    is_discrete = model.network.quantizer.is_discrete
+    share = 0.999 if is_discrete else 0  # a latent's bits may all change
+    assert (model.encode(pixels) == codes).float().mean() >= share
+    assert (model.encode(floats) == codes).float().mean() >= share
+    assert (decode(codes, (75, 183)).int() - whole.int()).abs().max() <= 1
+    assert torch.equal(decode(codes, (75, 183), exact=True), whole_exact)
+    if is_discrete:
+        found = model.decompress(model.compress(pixels))
+        expected = decode(model.encode(pixels), (75, 183), exact=True)[0].permute(1, 2, 0)
+        assert np.array_equal(found, expected.numpy())
 
 
 def test_codes_of_no_whole_tiles_are_refused_in_words():
-    artifact = untrained({"kind": "mlp", "widths": [32], "grid": [4, 4]}, STAGE)
-    with pytest.raises(ValueError, match="multiples of 4 and 4"):
-        artifact.decode(torch.zeros((1, 1, 5, 4), dtype=torch.long))
+    model = untrained({"kind": "mlp", "widths": [32], "grid": [4, 4]}, STAGE)
+    with pytest.raises(ValueError, match=r"multiple of \(4, 4\)"):
+        model.decode(torch.zeros((1, 1, 5, 4), dtype=torch.long))
 
 
 def test_images_stay_as_they_are_when_they_are_standardised():
@@ -76,11 +90,12 @@ def test_images_stay_as_they_are_when_they_are_standardised():
 
 MEASURED = """
 import resource, numpy, torch
-from tests.apps.test_denoise import PATCH, STAGE, untrained
+from tests.untrained import PATCH, STAGE, untrained
 torch.set_num_threads(1)
-artifact, peaks = untrained({**PATCH, "width": 32}, STAGE), []
+model, peaks = untrained({**PATCH, "width": 32}, STAGE), []
 for side in (384, 768):
-    artifact.decode(artifact.encode(numpy.zeros((side, side, 3), numpy.uint8)), exact=True)
+    codes = model.encode(numpy.zeros((side, side, 3), numpy.uint8))
+    model.tokenizer.decode(codes, exact=True)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 print(peaks[1] - peaks[0])
 """
