@@ -12,18 +12,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 import vqkit
 from vqkit import config
 from vqkit.config import FSQConfig, LFQConfig, ResidualConfig, TrainConfig, VQConfig
 from vqkit.metrics import code_figures
 from vqkit.model.quantizers import build_quantizer
+from vqkit.settings import Config
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
 from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
-from ..conftest import TINY
-from .test_training import start, wait_for
+from .runs import ALONE, assert_same_weights, start, wait_for
 
 WINDOW = SLICE * SLICES
 WEIGHTS = {"reconstruction": 1.0, "commitment": 0.25}
@@ -88,9 +87,9 @@ def test_commitment_ratio_by_hand_and_padding_is_not_counted():
 
 
 def test_off_is_understood_as_yaml_reads_it_and_survives_a_dump():
-    settings = config.load("emoji", ["train.guard=off"])
+    settings = config.load("emoji", ["train.guard=off"], Config)
     assert settings.train.guard == "off"
-    assert config.from_tree(yaml.safe_load(config.dump(settings))) == settings
+    assert config.from_tree(yaml.safe_load(config.dump(settings)), "settings", Config) == settings
 
 
 def test_the_window_slides():
@@ -327,7 +326,7 @@ def test_a_codebook_outside_of_the_optimiser_stops_the_run(collapse, guard):
 def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
     """Killed between the first remedy and the recovery: window, thresholds and alarm come from the checkpoint."""
     settings = [
-        *TINY,
+        *ALONE,
         "train.steps=100",
         "train.log_every=20",
         "model.quantizer.update=gradient",
@@ -348,8 +347,7 @@ def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
     kept = load_checkpoint(find_checkpoint(broken))[1]
     assert kept["guard"]["remedies"]["parts"] == {"0": [0.1, 0]} and kept["step"] < 100
     assert vqkit.train("emoji", broken, resume=True) is not None
-    expected, found = load_file(whole / "model.safetensors"), load_file(broken / "model.safetensors")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_same_weights(whole / "model.safetensors", broken / "model.safetensors")
     assert events(whole) == events(broken) and "action" in str(events(whole))
 
 
