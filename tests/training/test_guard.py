@@ -1,12 +1,9 @@
 """The guard against collapse: its figures by hand, its remedies one by one, and real trainings made to collapse."""
 
-import importlib
 import json
 import math
 import signal
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,9 +19,12 @@ from vqkit.settings import Config
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
 from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
+from ..benchmarks import benchmark
 from .runs import ALONE, assert_same_weights, start, wait_for
 
 WINDOW = SLICE * SLICES
+# The benchmark, which knows how to make codebooks collapse.
+collapse = benchmark("collapse")
 WEIGHTS = {"reconstruction": 1.0, "commitment": 0.25}
 
 
@@ -296,17 +296,8 @@ def test_state_goes_through_json_and_back_to_the_bit():
 # ---------------------------------------------------------------------------------------------------- real trainings
 
 
-@pytest.fixture
-def collapse(monkeypatch):
-    """The benchmark, which knows how to make codebooks collapse."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    yield importlib.import_module("collapse")
-    for name in ("collapse", "_common"):
-        sys.modules.pop(name, None)
-
-
 @pytest.mark.parametrize("index", range(4))
-def test_a_codebook_that_collapses_is_detected_and_cured(collapse, index):
+def test_a_codebook_that_collapses_is_detected_and_cured(index):
     case = collapse.CASES[index]
     case = replace(case, codebook_size=min(case.codebook_size, 4096))  # the benchmark has the huge one, and more steps
     # Codes that began far from every token stay there until the guard revives them: as many steps as the benchmark has.
@@ -318,7 +309,7 @@ def test_a_codebook_that_collapses_is_detected_and_cured(collapse, index):
 
 
 @pytest.mark.parametrize("guard", ["warn", "act"])
-def test_a_codebook_outside_of_the_optimiser_stops_the_run(collapse, guard):
+def test_a_codebook_outside_of_the_optimiser_stops_the_run(guard):
     outcome = collapse.run(collapse.CASES[4], guard, 200, seed=0)
     assert outcome.detected <= 200 and "not in the optimiser" in outcome.said[0]
 

@@ -49,6 +49,8 @@ def of_two_ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_learn_what_one_process_learns(kind, of_two_ranks):
     expected = run(kind, 0, 1)
+    first, second = (found[kind] for found in of_two_ranks)
+    assert all(torch.equal(value, second[name]) for name, value in first.items()), "ranks hold one codebook"
     for found in of_two_ranks:
         for name, value in expected.items():
             torch.testing.assert_close(found[kind][name], value, rtol=1e-4, atol=1e-5, msg=f"{kind}: {name}")
