@@ -77,10 +77,11 @@ def subjects() -> Iterator[dict]:
 
 def changes(tree: dict) -> Iterator[tuple[str, dict]]:
     """Every setting of the tree at any depth, and the tree with another value for it."""
-    from vqkit.config import Config, from_tree
+    from vqkit.config import from_tree
     from vqkit.config.base import Section
+    from vqkit.settings import Config
 
-    section = from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer
+    section = from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer
 
     def walk(section: Section, tree: dict, path: str) -> Iterator[tuple[str, dict]]:
         for name, field in type(section).model_fields.items():
@@ -115,11 +116,12 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
 
     from vqkit.config import from_tree
     from vqkit.errors import VqkitError
-    from vqkit.model import build_quantizer
+    from vqkit.model.quantizers import build_quantizer
+    from vqkit.settings import Config
 
     torch.manual_seed(seed)
     try:
-        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}).model.quantizer)
+        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer)
         side = 8 * quantizer.grid_multiple // 2
         latents = torch.randn(4, 64, side, side, generator=torch.Generator().manual_seed(seed))
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,16 @@ def _one_thread_per_test_process() -> None:
 @pytest.fixture(scope="session")
 def emoji() -> ImageData:
     return open_images("emoji", DataConfig(), seed=0)
+
+
+@pytest.fixture(scope="session")
+def few_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An array of 40 emoji of 16x16 pixels, for runs whose figures do not matter."""
+    values = emoji.read(emoji.splits["train"][:40]).values
+    small = torch.nn.functional.avg_pool2d(values.float(), 2).round().to(torch.uint8)
+    path = tmp_path_factory.mktemp("few") / "few.npy"
+    np.save(path, small.permute(0, 2, 3, 1).numpy())
+    return path
 
 
 @pytest.fixture(scope="session")

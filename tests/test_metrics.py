@@ -20,7 +20,7 @@ def test_to_pixels_rounds_and_clamps():
 
 
 def test_ssim_is_that_of_scikit_image_on_real_pictures(emoji):
-    images = emoji.read(emoji.splits["test"][:4])
+    images = emoji.read(emoji.splits["test"][:4]).values
     blurred = torch.nn.functional.avg_pool2d(images.float(), 3, 1, 1, count_include_pad=False).round().to(torch.uint8)
     found = metrics.ssim(blurred, images)
     for index in range(4):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vqkit.rates import NAMES, Rate, offered
+from vqkit.run import _weighs_bits
 
 from tests.apps.test_denoise import STAGE, untrained
 from tests.coding.test_integer_prior import random_prior
@@ -13,8 +15,6 @@ from vqkit.coding import describe
 from vqkit.config import load
 from vqkit.errors import VqkitError
 from vqkit.metrics import picture_psnr
-from vqkit.rates import NAMES, Rate, offered
-from vqkit.run import _weighs_bits
 
 
 def test_a_code_is_chosen_by_distance_and_bits():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from skimage.data import camera
+from vqkit.rates import WEIGHTS, assign
 
 from tests.coding.test_integer_prior import random_prior
 from vqkit.apps import denoise as app
@@ -15,7 +16,6 @@ from vqkit.artifact import Artifact
 from vqkit.config import from_tree
 from vqkit.errors import VqkitError
 from vqkit.model import Autoencoder, pieces
-from vqkit.rates import WEIGHTS, assign
 
 STAGE = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
 RESIDUAL = {"kind": "residual", "num_stages": 4, "stage": STAGE}

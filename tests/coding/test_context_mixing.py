@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save
+from vqkit.training.pixels import PixelTwin
 
 from tests.coding import second_decoder as second
 from tests.coding.second_mixing import Mixing
@@ -36,7 +37,6 @@ from vqkit.coding import (
 from vqkit.coding.logistic import LIMIT, SQUASH, STRETCH
 from vqkit.coding.rangecoder import RangeEncoder
 from vqkit.coding.values.network import ChannelNetwork, inputs, neighbours, num_inputs
-from vqkit.training.pixels import PixelTwin
 
 MODEL = bytes(range(8))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from itertools import islice
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vqkit.config import AugmentConfig, DataConfig
-from vqkit.data import ImageData, open_images, split_batches, training_batches
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import AugmentConfig, DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 AUGMENT = AugmentConfig(shift=2, flip=True, crop=0.8, colour=0.2)
 MEMORY = DataConfig(augment=AUGMENT)
@@ -28,11 +29,26 @@ def streamed(folder: Path) -> ImageData:
     return open_images(folder, STREAM, seed=0)
 
 
+def changed(data: ImageData, config: DataConfig) -> ImageData:
+    """The same images under other settings of augmentation and workers."""
+    data = copy.copy(data)
+    data.settings = config
+    data.num_workers = config.num_workers
+    return data
+
+
 def take(
-    data: ImageData, count: int, config: DataConfig = MEMORY, size: int = 64, **options: int
+    data: ImageData, count: int, config: DataConfig = MEMORY, size: int = 64, step: int = 0, seed: int = 5, **ranks: int
 ) -> list[torch.Tensor]:
-    batches = training_batches(data, config, size, **{"seed": 5, **options})
-    return [images for _, images in islice(batches, count)]
+    batches = changed(data, config).train(step, size, seed, **ranks)
+    return [batch.values for batch in islice(batches, count)]
+
+
+def split_batches(data: ImageData, name: str, size: int, workers: int = 0) -> list[tuple[np.ndarray, torch.Tensor]]:
+    """Numbers and values of the batches of a split."""
+    reader = copy.copy(data)
+    reader.num_workers = workers
+    return [(batch.ids, batch.values) for batch in reader.split(name, size)]
 
 
 def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
@@ -49,12 +65,12 @@ def test_order_is_a_function_of_seed_and_step(data: ImageData) -> None:
 
 @pytest.mark.parametrize("start", [1, 3, 5, 6, 50])  # 360 images: the first epoch ends inside step 5
 def test_resuming_continues_the_same_order(data: ImageData, start: int) -> None:
-    assert same(take(data, start + 3)[start:], take(data, 3, start_step=start))
+    assert same(take(data, start + 3)[start:], take(data, 3, step=start))
 
 
 def test_every_image_once_per_epoch(data: ImageData) -> None:
     plain = torch.cat(take(data, 90, DataConfig(), size=8))  # 720 images: two epochs
-    train = {image.numpy().tobytes() for image in data.read(data.splits["train"])}
+    train = {image.numpy().tobytes() for image in data.read(data.splits["train"]).values}
     epochs = [[image.numpy().tobytes() for image in plain[start : start + 360]] for start in (0, 360)]
     assert set(epochs[0]) == set(epochs[1]) == train and len(train) == 360 and epochs[0] != epochs[1]
 
@@ -67,10 +83,10 @@ def test_batches_larger_than_the_set(data: ImageData) -> None:
 @pytest.mark.parametrize("config", [MEMORY, STREAM])
 def test_two_ranks_see_what_one_would(data: ImageData, streamed: ImageData, config: DataConfig) -> None:
     chosen = data if config is MEMORY else streamed
-    ranks = [take(chosen, 4, config, start_step=3, rank=rank, world_size=2) for rank in range(2)]
-    assert same([torch.cat(parts) for parts in zip(*ranks, strict=True)], take(data, 4, start_step=3))
+    ranks = [take(chosen, 4, config, step=3, rank=rank, ranks=2) for rank in range(2)]
+    assert same([torch.cat(parts) for parts in zip(*ranks, strict=True)], take(data, 4, step=3))
     with pytest.raises(VqkitError, match="multiple of the 3 processes"):
-        take(data, 1, world_size=3)
+        take(data, 1, ranks=3)
 
 
 @pytest.mark.parametrize("config", [STREAM, WORKERS])
@@ -79,21 +95,21 @@ def test_streaming_equals_memory_bit_for_bit(data: ImageData, streamed: ImageDat
     assert all(np.array_equal(data.splits[name], streamed.splits[name]) for name in data.splits)
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    assert same(take(data, 7, start_step=2), take(streamed, 7, config, start_step=2))
+    assert same(take(data, 7, step=2), take(streamed, 7, config, step=2))
     for workers in (0, config.num_workers):
-        pairs = list(split_batches(streamed, "validation", 7, workers))
+        pairs = split_batches(streamed, "validation", 7, workers)
         assert [len(indices) for indices, _ in pairs] == [7, 7, 6]
         assert np.array_equal(np.concatenate([indices for indices, _ in pairs]), data.splits["validation"])
-        assert torch.equal(torch.cat([images for _, images in pairs]), data.read(data.splits["validation"]))
+        assert torch.equal(torch.cat([images for _, images in pairs]), data.read(data.splits["validation"]).values)
     assert torch.equal(torch.get_rng_state(), before)  # the global generator belongs to the caller
 
 
 def test_split_batches_from_memory(data: ImageData) -> None:
-    pairs = list(split_batches(data, "test", 12))
+    pairs = split_batches(data, "test", 12)
     assert [images.shape[0] for _, images in pairs] == [12, 8]
-    assert torch.equal(pairs[1][1], data.read(data.splits["test"][12:]))
+    assert torch.equal(pairs[1][1], data.read(data.splits["test"][12:]).values)
     empty = open_images("digits", DataConfig(validation=0), seed=0)
-    assert list(split_batches(empty, "validation", 12)) == []
+    assert split_batches(empty, "validation", 12) == []
 
 
 def whole_folder(pictures: np.ndarray, folder: Path) -> None:

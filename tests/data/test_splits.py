@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
 from vqkit.data.splits import NEAR_BITS, SPLITS, digest, near, pack, split, tie
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 CONFIG = DataConfig(validation=0.1, test=0.2)
 
 
 def pictures_of(data: ImageData, name: str) -> list[bytes]:
     """Contents of a split, in its order."""
-    return [image.numpy().tobytes() for image in data.read(data.splits[name])]
+    return [image.numpy().tobytes() for image in data.read(data.splits[name]).values]
 
 
 def test_splits_are_disjoint_complete_and_pure(folder: Path) -> None:

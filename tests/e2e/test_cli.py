@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vqkit.apps.reconstruct import reconstruct
 
 from vqkit import cli
-from vqkit.apps.reconstruct import reconstruct
 from vqkit.artifact import Artifact
 from vqkit.data import load_picture
 

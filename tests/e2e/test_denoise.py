@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from PIL import Image
+from vqkit.training.images import AutoencoderTask
 
 import vqkit
 from vqkit import cli
 from vqkit.apps.denoise import denoise
 from vqkit.config import load
 from vqkit.data import load_picture, open_images
-from vqkit.training.images import AutoencoderTask
 
 SMALL = ["data.image_size=[16,16]", "model.network.width=16", "train.steps=20", "train.max_minutes=null"]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from vqkit.model.prior import Drawing
 
 import vqkit
 from vqkit import cli
@@ -21,7 +22,6 @@ from vqkit.apps.inpaint import blend_weights, inpaint, outpaint
 from vqkit.apps.interpolate import interpolate
 from vqkit.apps.variations import variations
 from vqkit.errors import VqkitError
-from vqkit.model.prior import Drawing
 
 COMMAND = [sys.executable, "-m", "vqkit"]
 SMALL = ["network.width=32", "network.num_blocks=2", "network.num_heads=2", "train.steps=40", "train.batch_size=32",

@@ -3,19 +3,14 @@ import copy
 import pytest
 import torch
 
-from vqkit.config import (
-    ConvConfig,
-    FSQConfig,
-    LossConfig,
-    MLPConfig,
-    ModelConfig,
-    NoneConfig,
-    PatchConfig,
-    VQConfig,
-)
-from vqkit.model import Autoencoder
-from vqkit.model.blocks import DepthwiseResidual, tile, untile
+from vqkit.config import FSQConfig, LossConfig, NoneConfig, VQConfig
+from vqkit.model.blocks import DepthwiseResidual
 from vqkit.model.likelihood import Likelihood, discretised_logistic_nll
+from vqkit.model.tiling import tile, untile
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+
+from ..untrained import autoencoder
 
 NETWORKS = {
     "conv": ConvConfig(width=32, num_blocks=1),
@@ -37,7 +32,7 @@ def network(request):
 def build(network, quantizer, channels=3, distortion="mse"):
     torch.manual_seed(0)
     config = ModelConfig(network=network, quantizer=quantizer)
-    return Autoencoder(config, (channels, 16, 16), LossConfig(distortion=distortion), (0.3,) * channels)
+    return autoencoder(config, (16, 16), channels, LossConfig(distortion=distortion))
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
@@ -70,7 +65,7 @@ def test_any_channel_count(network, channels):
 @pytest.mark.parametrize("kind", QUANTIZERS)
 def test_one_batch_of_real_pictures_is_learnt_by_heart(network, kind, emoji):
     model = build(network, QUANTIZERS[kind])
-    pixels = emoji.read(emoji.splits["train"][:8])[:, :, 8:24, 8:24]
+    pixels = emoji.read(emoji.splits["train"][:8]).values[:, :, 8:24, 8:24]
     x = (pixels.float() / 255 - 0.7) / 0.3
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
@@ -87,17 +82,17 @@ def test_one_batch_of_real_pictures_is_learnt_by_heart(network, kind, emoji):
 
 
 def test_bits_per_image_by_hand():
-    assert build(NETWORKS["patch"], VQConfig(codebook_size=512)).bits_per_image((28, 28)) == 7 * 7 * 9
-    assert build(NETWORKS["conv"], VQConfig(codebook_size=512)).bits_per_image((29, 28)) == 8 * 7 * 9
-    assert build(NETWORKS["mlp"], VQConfig(codebook_size=256)).bits_per_image((16, 17)) == 2 * 16 * 8
-    assert build(NETWORKS["patch"], NoneConfig(code_dim=4)).bits_per_image((8, 8)) == 4 * 4 * 32
+    assert build(NETWORKS["patch"], VQConfig(codebook_size=512)).num_bits((28, 28)) == 7 * 7 * 9
+    assert build(NETWORKS["conv"], VQConfig(codebook_size=512)).num_bits((29, 28)) == 8 * 7 * 9
+    assert build(NETWORKS["mlp"], VQConfig(codebook_size=256)).num_bits((16, 17)) == 2 * 16 * 8
+    assert build(NETWORKS["patch"], NoneConfig(code_dim=4)).num_bits((8, 8)) == 4 * 4 * 32
 
 
 def test_tiles_are_cut_row_by_row_and_put_back():
     x = torch.arange(2 * 3 * 6 * 8).reshape(2, 3, 6, 8)
-    tiles = tile(x, 3, 4)
+    tiles = tile(x, (3, 4))
     assert torch.equal(tiles[1], x[0, :, :3, 4:]) and torch.equal(tiles[2], x[0, :, 3:, :4])
-    assert torch.equal(untile(tiles, 2, 2), x)
+    assert torch.equal(untile(tiles, (2, 2)), x)
 
 
 # -------------------------------------------------------------------------------------------------------- likelihood

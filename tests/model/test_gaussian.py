@@ -5,8 +5,12 @@ import math
 import pytest
 import torch
 
-from vqkit.config import LossConfig, ModelConfig, NoneConfig, PatchConfig
-from vqkit.model import Autoencoder, gaussian
+from vqkit.config import LossConfig, NoneConfig
+from vqkit.model import gaussian
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import PatchConfig
+
+from ..untrained import autoencoder
 
 NETWORK = PatchConfig(width=16, encoder_blocks=1, decoder_blocks=1)
 
@@ -18,7 +22,7 @@ def generator(seed=0):
 def build(**losses):
     torch.manual_seed(0)
     config = ModelConfig(network=NETWORK, quantizer=NoneConfig(code_dim=6), variational=True)
-    return Autoencoder(config, (3, 16, 16), LossConfig(**losses), (0.3,) * 3)
+    return autoencoder(config, losses=LossConfig(**losses))
 
 
 def test_kl_is_that_of_torch_distributions():
@@ -73,8 +77,6 @@ def test_kl_is_weighed_per_value_of_the_image():
 
 def test_without_weight_there_is_no_variance():
     model = build(kl=0.0)
-    plain = Autoencoder(
-        ModelConfig(network=NETWORK, quantizer=NoneConfig(code_dim=6)), (3, 16, 16), LossConfig(), (0.3,) * 3
-    )
+    plain = autoencoder(ModelConfig(network=NETWORK, quantizer=NoneConfig(code_dim=6)))
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
     assert "kl" not in model(torch.randn(2, 3, 16, 16)).terms

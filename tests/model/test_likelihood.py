@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 
-from vqkit.config import ConvConfig, LossConfig, MLPConfig, ModelConfig, NoneConfig, PatchConfig, VQConfig
-from vqkit.model import Autoencoder
+from vqkit.config import LossConfig, NoneConfig, VQConfig
 from vqkit.model.likelihood import Likelihood, LogisticMixture
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+
+from ..untrained import autoencoder
 
 STD, MEAN = (0.35, 0.2), (0.28, 0.6)
 NETWORKS = {
@@ -149,7 +152,7 @@ def test_distances_have_no_nats_and_a_mixture_needs_the_mean():
 def build(network, quantizer, mixtures=5):
     torch.manual_seed(0)
     losses = LossConfig(distortion="logistic_mixture", num_mixtures=mixtures)
-    return Autoencoder(ModelConfig(network=network, quantizer=quantizer), (2, 16, 16), losses, STD, MEAN)
+    return autoencoder(ModelConfig(network=network, quantizer=quantizer), (16, 16), 2, losses, STD, MEAN)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -171,7 +174,7 @@ def test_every_network_gives_images_and_nats(name, size):
 def test_one_batch_of_real_pictures_is_learnt_by_heart(name, emoji):
     """From step one on: nats fall below those of the pixels' own histogram, and the mean is a good picture."""
     model = build(NETWORKS[name], NoneConfig(code_dim=8))
-    values = emoji.read(emoji.splits["train"][:8])[:, :2, 8:24, 8:24]
+    values = emoji.read(emoji.splits["train"][:8]).values[:, :2, 8:24, 8:24]
     x = pixels(values.float())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     curve = []

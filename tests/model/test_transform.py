@@ -7,20 +7,14 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from vqkit.config import (
-    ConvConfig,
-    FSQConfig,
-    LossConfig,
-    MLPConfig,
-    ModelConfig,
-    PatchConfig,
-    TransformConfig,
-    VQConfig,
-)
-from vqkit.model import Autoencoder
+from vqkit.config import FSQConfig, LossConfig, TransformConfig, VQConfig
 from vqkit.model.normality import Moments, PriorNetwork, SlicedWasserstein, build_normality, wasserstein_to_normal
 from vqkit.model.quantizers.base import to_tokens
 from vqkit.model.transform import build_transform
+from vqkit.settings import ModelConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+
+from ..untrained import autoencoder
 
 KINDS = {
     "none": TransformConfig(),
@@ -41,7 +35,7 @@ def build(transform, network=None, losses=None, variational=False, quantizer=Non
     network = network or PatchConfig(width=16, encoder_blocks=1, decoder_blocks=1)
     quantizer = quantizer or VQConfig(codebook_size=32, code_dim=8)
     config = ModelConfig(network=network, quantizer=quantizer, transform=transform, variational=variational)
-    return Autoencoder(config, (3, 16, 16), losses or LossConfig(), (0.3,) * 3)
+    return autoencoder(config, losses=losses)
 
 
 def train(model, steps, data=None):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vqkit.report import PriorSummary, Ranked, RunSummary
+from vqkit.report.summary import PriorSummary, Ranked, RunSummary
 
 EVIL = '"><img src=x onerror=alert(1)>|`*.png'
 

@@ -4,7 +4,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from vqkit.report import Ranked, add_prior_to_card, write_card
+from vqkit.report.card import add_prior_to_card, write_card
+from vqkit.report.summary import Ranked
 
 from .summaries import EVIL, summary
 

@@ -4,8 +4,8 @@ import os
 import numpy as np
 import pytest
 
-from vqkit.report import Ranked, write_report
-from vqkit.report.page import render
+from vqkit.report.page import render, write_report
+from vqkit.report.summary import Ranked
 from vqkit.report.tables import Row, headline
 
 from .pages import Page, assert_escaped, assert_sound

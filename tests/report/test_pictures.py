@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from vqkit.report import comparison_sheet
-from vqkit.report.pictures import CODE_COLOUR, DEAD_COLOUR, code_map
+from vqkit.report.pictures import CODE_COLOUR, DEAD_COLOUR, code_map, comparison_sheet
 
 from .summaries import images
 

@@ -3,8 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from vqkit.report import write_prior_report
-from vqkit.report.prior_page import MAX_PAIRS, render_prior
+from vqkit.report.prior_page import MAX_PAIRS, render_prior, write_prior_report
 
 from .pages import Page, assert_escaped, assert_sound
 from .summaries import EVIL, images, prior_summary

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from vqkit.report import animation, contact_sheet, write_prior_pictures
+from vqkit.report.sheets import animation, contact_sheet, write_prior_pictures
 
 from .summaries import prior_summary
 
@@ -68,7 +68,7 @@ def test_animation_of_nothing_is_refused():
 
 
 def test_colours_that_stay_do_not_flicker(emoji):
-    images = emoji.read(emoji.splits["train"][:32]).permute(0, 2, 3, 1).contiguous().numpy()
+    images = emoji.read(emoji.splits["train"][:32]).values.permute(0, 2, 3, 1).contiguous().numpy()
     # 16 emoji stay, in two full rows of six and a third; behind them others fade into noise of all colours
     noise = np.random.default_rng(0).integers(0, 256, (6, 16, 32, 32, 3), dtype=np.uint8)
     read = film([np.concatenate([images[:16], images[16:] // 6 * step + noise[step] // 6]) for step in range(6)])
@@ -77,7 +77,7 @@ def test_colours_that_stay_do_not_flicker(emoji):
 
 
 def test_colours_of_the_last_frame_are_those_of_the_sheet(emoji):
-    images = emoji.read(emoji.splits["train"][:64]).permute(0, 2, 3, 1).contiguous().numpy()
+    images = emoji.read(emoji.splits["train"][:64]).values.permute(0, 2, 3, 1).contiguous().numpy()
     last = film([images // 8 * step for step in range(8)] + [images])[-1]
     apart = np.abs(last - np.asarray(contact_sheet(images)))
     # one palette for each frame: mean 3.0, 99 of 100 below 27

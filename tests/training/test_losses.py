@@ -1,7 +1,6 @@
 """Loss weights over time, and the sum that they make."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +10,11 @@ import vqkit
 from vqkit import config
 from vqkit.config import LossConfig, WeightConfig
 from vqkit.errors import VqkitError
-from vqkit.model import Output
+from vqkit.model.autoencoder import Output
+from vqkit.settings import Config
 from vqkit.training.losses import changing_weights, loss_weights, peak_weights, scheduled, total_loss
 
-from ..conftest import TINY
-
-
-def rows(folder: Path, split: str) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in lines if row.get("split") == split]
+from .runs import ALONE, rows, without_codebook
 
 
 @pytest.mark.parametrize(
@@ -55,18 +50,20 @@ def test_the_total_is_the_weighted_sum():
 
 
 def test_a_weight_is_a_number_or_a_mapping_and_is_written_as_it_was_read(tmp_path):
-    settings = config.load("vae", ["losses.kl={peak: 0.1, schedule: cyclic, share: 0.3}", "losses.transform=1e-2"])
+    settings = config.load(
+        "vae", ["losses.kl={peak: 0.1, schedule: cyclic, share: 0.3}", "losses.transform=1e-2"], Config
+    )
     assert settings.losses.kl == WeightConfig(peak=0.1, schedule="cyclic", share=0.3)
     assert settings.losses.transform == WeightConfig(peak=0.01)
     text = config.dump(settings)
     assert "  transform: 0.01\n" in text and "    schedule: cyclic" in text and "# beta: weight of KL" in text
     (tmp_path / "mine.yaml").write_text(text)
-    assert config.load(tmp_path / "mine.yaml") == settings
-    assert config.from_tree(json.loads(json.dumps(settings.model_dump(mode="json")))) == settings
+    assert config.load(tmp_path / "mine.yaml", (), Config) == settings
+    assert config.from_tree(json.loads(json.dumps(settings.model_dump(mode="json"))), "settings", Config) == settings
 
 
 def test_part_of_a_weight_can_be_overridden():
-    settings = config.load("vae", ["losses.kl=4", "losses.kl.schedule=warmup"])
+    settings = config.load("vae", ["losses.kl=4", "losses.kl.schedule=warmup"], Config)
     assert settings.losses.kl == WeightConfig(peak=4.0, schedule="warmup")
 
 
@@ -83,7 +80,7 @@ def test_part_of_a_weight_can_be_overridden():
 )
 def test_mistakes_in_weights_are_named(override, message):
     with pytest.raises(VqkitError) as caught:
-        config.load("vae", [override])
+        config.load("vae", [override], Config)
     assert message in str(caught.value)
 
 
@@ -94,13 +91,13 @@ SCHEDULED = ["losses.kl={peak: 0.01, schedule: cyclic, cycles: 2}", "losses.tran
 
 
 def test_a_run_follows_its_schedules_and_the_report_draws_them(tmp_path):
-    artifact = vqkit.train("emoji", tmp_path / "run", overrides=[*TINY, *VARIATIONAL, *SCHEDULED])
+    model = vqkit.train("emoji", tmp_path / "run", overrides=[*ALONE, *VARIATIONAL, *SCHEDULED])
     train, validation = rows(tmp_path / "run", "train"), rows(tmp_path / "run", "validation")
     expected = [0.1 * 9 / 20, 0.1 * 19 / 20, 0.1, 0.1]  # a row is of the step before it, which had done one less
     assert [row["weight/transform"] for row in train] == pytest.approx(expected)
     assert [row["weight/kl"] for row in train] == pytest.approx([0.009, 0.01, 0.009, 0.01])
     assert not any(key in row for row in train for key in ("weight/commitment", "weight/reconstruction"))
-    weights = peak_weights(artifact.config.losses)
+    weights = peak_weights(model.config.losses)
     for row, now in [(validation[-1], {})] + [
         (row, {"kl": row["weight/kl"], "transform": row["weight/transform"]}) for row in train
     ]:
@@ -119,21 +116,21 @@ def test_a_run_with_constant_weights_has_no_panel_of_weights(run_folder):
 @pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
 @pytest.mark.parametrize("distance", ["sliced_wasserstein", "prior_network"])
 def test_every_map_trains_and_is_loaded_again(kind, distance, tmp_path, emoji):
-    overrides = [*TINY, "train.steps=3", "model.variational=true", f"model.transform.kind={kind}"]
+    overrides = [*ALONE, "train.steps=3", "model.variational=true", f"model.transform.kind={kind}"]
     overrides += ["losses.transform=0.1", f"losses.transform_distance={distance}"]
-    artifact, loaded = vqkit.train("emoji", tmp_path / "run", overrides=overrides), vqkit.load(tmp_path / "run")
-    images = emoji.read(emoji.splits["test"][:4]).permute(0, 2, 3, 1).numpy()
-    assert torch.equal(loaded.encode(images), artifact.encode(images))
-    assert np.array_equal(loaded.reconstruct(images), artifact.reconstruct(images))
-    assert np.array_equal(loaded.sample(3, seed=1), artifact.sample(3, seed=1))
+    model, loaded = vqkit.train("emoji", tmp_path / "run", overrides=overrides), vqkit.load(tmp_path / "run")
+    images = emoji.read(emoji.splits["test"][:4]).values.permute(0, 2, 3, 1).numpy()
+    assert torch.equal(loaded.encode(images), model.encode(images))
+    assert np.array_equal(loaded.reconstruct(images), model.reconstruct(images))
+    assert np.array_equal(loaded.sample(3, seed=1), model.sample(3, seed=1))
     assert loaded.sample(3).shape == (3, 32, 32, 3) and loaded.sample(3).dtype == np.uint8
 
 
 def test_reduced_to_nothing_a_run_is_that_of_plain_vq_to_the_bit(tmp_path, run_folder):
-    settings = [*TINY, "train.steps=20", "losses.transform_distance=prior_network"]
+    settings = [*ALONE, "train.steps=20", "losses.transform_distance=prior_network"]
     settings += ["model.variational=true", "losses.kl=0", "losses.transform=0", "model.transform.kind=none"]
     reduced = vqkit.train("emoji", tmp_path / "reduced", overrides=settings)
-    plain = vqkit.train("emoji", tmp_path / "plain", overrides=[*TINY, "train.steps=20"])
+    plain = vqkit.train("emoji", tmp_path / "plain", overrides=[*ALONE, "train.steps=20"])
     assert reduced.content_id == plain.content_id
     one, two = (rows(tmp_path / name, "train") for name in ("plain", "reduced"))
     assert [row["loss"] for row in one] == [row["loss"] for row in two]
@@ -141,12 +138,12 @@ def test_reduced_to_nothing_a_run_is_that_of_plain_vq_to_the_bit(tmp_path, run_f
 
 def test_settings_that_contradict_one_another_are_one_sentence(tmp_path):
     with pytest.raises(VqkitError, match="do not go together: model.transform.kind=linear keeps the width"):
-        overrides = [*TINY, "model.transform.kind=linear", "model.transform.latent_dim=5"]
+        overrides = [*ALONE, "model.transform.kind=linear", "model.transform.latent_dim=5"]
         vqkit.train("emoji", tmp_path / "run", overrides=overrides)
 
 
 def test_a_vae_samples_from_the_prior_of_its_latents(tmp_path):
-    overrides = [*(s for s in TINY if "codebook" not in s), "model.quantizer.kind=none", "model.variational=true"]
-    artifact = vqkit.train("emoji", tmp_path / "run", overrides=overrides)
-    assert artifact.sample(2).shape == (2, 32, 32, 3)
-    assert not np.array_equal(artifact.sample(2, seed=0), artifact.sample(2, seed=1))
+    overrides = [*without_codebook(ALONE), "model.quantizer.kind=none", "model.variational=true"]
+    model = vqkit.train("emoji", tmp_path / "run", overrides=overrides)
+    assert model.sample(2).shape == (2, 32, 32, 3)
+    assert not np.array_equal(model.sample(2, seed=0), model.sample(2, seed=1))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vqkit.config import NoiseConfig
-from vqkit.data.noise import add_noise, gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
+from vqkit.signals.image.config import NoiseConfig
+from vqkit.signals.image.noise import add_noise, gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
 
 
 def flat(level: int, channels: int = 1) -> torch.Tensor:

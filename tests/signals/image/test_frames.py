@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
 
 COUNT = 5
 
@@ -52,7 +52,7 @@ def test_all_frames_in_one_split(pictures: np.ndarray, tmp_path: Path, kind: str
     assert [sum(split in splits for splits in homes(data).values()) for split in data.splits] == [6, 3, 3]
     assert f"{12 * COUNT} images lie in 12 files" in " ".join(data.notes)
     if memory > 1:
-        read = data.read(range(len(data))).permute(0, 2, 3, 1).numpy().astype(int)
+        read = data.read(range(len(data))).values.permute(0, 2, 3, 1).numpy().astype(int)
         error = np.abs(read - pictures[: 12 * COUNT].astype(int)).mean()
         # A GIF has 256 colours.
         assert error == 0 if kind != "gif" else error < 3
@@ -85,11 +85,11 @@ def test_frames_of_one_file_and_of_parquet(pictures: np.ndarray, tmp_path: Path)
     every = open_images(tmp_path / "x.tiff", DataConfig(image_size=(8, 8), frames="all"), seed=0)
     place = list(every.names).index("x.tiff:3:8,16")
     assert len(every) == 16 * COUNT
-    assert np.array_equal(every.read([place])[0].permute(1, 2, 0).numpy(), pictures[3, 8:16, 16:24])
+    assert np.array_equal(every.read([place]).values[0].permute(1, 2, 0).numpy(), pictures[3, 8:16, 16:24])
     contents = [stack(pictures[COUNT * number : COUNT * (number + 1)], "tiff") for number in range(6)]
     pyarrow.parquet.write_table(pyarrow.table({"image": contents}), tmp_path / "x.parquet")
     data = open_images(tmp_path / "x.parquet", DataConfig(frames="all", validation=0.2, test=0.2), seed=0)
-    assert np.array_equal(data.read(range(30)).permute(0, 2, 3, 1).numpy(), pictures[:30])
+    assert np.array_equal(data.read(range(30)).values.permute(0, 2, 3, 1).numpy(), pictures[:30])
 
 
 def test_pages_of_other_modes_and_sizes(pictures: np.ndarray, tmp_path: Path) -> None:

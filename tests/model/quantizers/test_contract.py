@@ -22,8 +22,7 @@ from vqkit.config import (
     VQConfig,
 )
 from vqkit.config.quantizers import FAMILIES, num_codebooks
-from vqkit.model import build_quantizer
-from vqkit.model.quantizers import PADDING
+from vqkit.model.quantizers import PADDING, build_quantizer
 from vqkit.model.quantizers.continuous import bits_float, float_bits
 
 KINDS = {

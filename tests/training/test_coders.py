@@ -11,10 +11,10 @@ from vqkit.coding import TransformerCoder
 from vqkit.coding.codes.transformer import frequencies
 from vqkit.coding.values.network import MAX_SIDE
 from vqkit.errors import VqkitError
-from vqkit.run import train_coder
-from vqkit.training.coder import LOOKS, MIN_STEPS, CoderNetwork, fit_coder
-from vqkit.training.pixels import fit_pixels
+from vqkit.pipelines.coders import train_coder
 from vqkit.training.progress import Silent
+from vqkit.training.tasks.code_coder import LOOKS, MIN_STEPS, CoderNetwork, fit_coder
+from vqkit.training.tasks.value_coder import fit_pixels
 
 from ..conftest import TINY
 

@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vqkit.config import AugmentConfig
-from vqkit.data import ImageData
-from vqkit.data.augment import apply, augment, draw, move, random_crop, recolour
+from vqkit.signals.image.augment import apply, augment, draw, move, random_crop, recolour
+from vqkit.signals.image.config import AugmentConfig
+from vqkit.signals.image.source import ImageData
 
 ALL = AugmentConfig(shift=3, flip=True, crop=0.7, colour=0.3)
 
 
 @pytest.fixture(scope="module")
 def images(emoji: ImageData) -> torch.Tensor:  # (16, 3, 32, 32)
-    return emoji.read(emoji.splits["train"][:16])
+    return emoji.read(emoji.splits["train"][:16]).values
 
 
 def seeded(seed: int = 0) -> torch.Generator:

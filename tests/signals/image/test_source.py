@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, Normalisation, open_images, sample_sheet
+from vqkit.cli.models import _sample_sheet
+from vqkit.data.normalisation import Normalisation
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.signal import IMAGE
+from vqkit.signals.image.source import ImageData, open_images
 
 
 def save_all(pictures: np.ndarray, folder: Path) -> None:
@@ -29,7 +32,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def everything(data: ImageData) -> np.ndarray:  # (N, H, W, C)
-    return data.read(range(len(data))).permute(0, 2, 3, 1).numpy()
+    return data.read(range(len(data))).values.permute(0, 2, 3, 1).numpy()
 
 
 # -------------------------------------------------------------------------------------------------- files, folders
@@ -39,14 +42,14 @@ def test_sizes_have_the_width_first(tmp_path: Path) -> None:
     for index in range(20):
         Image.new("RGB", (40 + index % 2, 24), (index, 0, 0)).save(tmp_path / f"{index}.png")
     data = open_images(tmp_path, DataConfig(image_size=(24, 40), test=0.1, validation=0.1), seed=0)
-    assert data.sizes == {"40x24": 10, "41x24": 10} and data.size == (24, 40)
+    assert data.sizes == {"40x24": 10, "41x24": 10} and data.shape.extent == (24, 40)
     with pytest.raises(VqkitError, match=r"different sizes \(width x height: 40x24, 41x24\)"):
         open_images(tmp_path, DataConfig(image_size=None), seed=0)
 
 
 def test_folder_is_read_recursively(folder: Path, pictures: np.ndarray) -> None:
     (data := open_images(folder, DataConfig(), seed=0)).read([0])
-    assert len(data) == 400 and data.kind == "folder" and data.size == (32, 32) and data.channels == 3
+    assert len(data) == 400 and data.kind == "folder" and data.shape.extent == (32, 32) and data.shape.channels == 3
     assert data.names[0] == "a/000.png" and data.names[-1] == "b/399.png" and data.in_memory
     assert data.modes == {"RGB": 400} and data.sizes == {"32x32": 400} and data.bad == []
     assert np.array_equal(everything(data), np.concatenate([pictures[::2], pictures[1::2]]))
@@ -73,7 +76,7 @@ def test_patches_at_full_resolution(photos: Path, tmp_path: Path) -> None:
         (tmp_path / "ab"[number % 2] / f"{name}.png").write_bytes((photos / f"{name}.png").read_bytes())
     config = DataConfig(fit="patches", image_size=(100, 200), channels=3, validation=0.25, test=0.25)
     data = open_images(tmp_path, config, seed=0)
-    assert len(data) == 10 + 12 + 10 + 6 and data.in_memory and data.size == (100, 200)
+    assert len(data) == 10 + 12 + 10 + 6 and data.in_memory and data.shape.extent == (100, 200)
     image = np.asarray(Image.open(photos / "coffee.png"))
     index = list(data.names).index("b/coffee.png:200,400")
     assert np.array_equal(everything(data)[index], image[200:300, 400:600]) and data.groups[index] == "b"
@@ -82,7 +85,7 @@ def test_patches_at_full_resolution(photos: Path, tmp_path: Path) -> None:
     few = open_images(tmp_path, config.model_copy(update={"max_memory_mb": 1}), seed=0)
     assert len(few) == 4 * ((1 << 20) // 60_000 // 4) and set(few.names) < set(data.names)
     large = open_images(tmp_path, config.model_copy(update={"image_size": (600, 600)}), seed=0)
-    assert len(large) == 4 and large.size == (600, 600)  # each scaled to one
+    assert len(large) == 4 and large.shape.extent == (600, 600)  # each scaled to one
 
 
 def test_description_is_json(folder: Path) -> None:
@@ -94,17 +97,19 @@ def test_description_is_json(folder: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_every_number_of_channels(folder: Path, channels: int) -> None:
     data = open_images(folder, DataConfig(channels=channels), seed=0)
-    assert data.read([3, 4]).shape == (2, channels, 32, 32) and len(data.normalisation.mean) == channels
+    assert data.read([3, 4]).values.shape == (2, channels, 32, 32) and len(data.normalisation.mean) == channels
     if channels in (2, 4):  # opaque everywhere: a constant channel must not divide by zero
-        assert data.normalisation.std[-1] == 1 and bool((data.read([0])[:, -1] == 255).all())
-    assert sample_sheet(data, 9).size == (3 * 33 + 1, 3 * 33 + 1)
+        assert data.normalisation.std[-1] == 1 and bool((data.read([0]).values[:, -1] == 255).all())
+    with Image.open(io.BytesIO(_sample_sheet(IMAGE, data))) as sheet:
+        first = np.asarray(sheet.convert("RGB"))
+    assert min(first.shape[:2]) > 8 * 32 and first.std() > 10, "a square of 64 images"
 
 
 def test_grey_is_chosen_when_most_are_grey(pictures: np.ndarray, tmp_path: Path) -> None:
     save_all(pictures[:8], tmp_path)
     for number in range(5):
         Image.open(tmp_path / f"{number:03}.png").convert("LA").save(tmp_path / f"{number:03}.png")
-    assert open_images(tmp_path, DataConfig(), seed=0).channels == 1
+    assert open_images(tmp_path, DataConfig(), seed=0).shape.channels == 1
 
 
 def test_mixed_sizes_need_a_size(photos: Path, tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_mixed_sizes_need_a_size(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(VqkitError, match=r"set data.image_size=\[64, 64\]"):
         open_images(tmp_path, DataConfig(), seed=0)
     data = open_images(tmp_path, DataConfig(image_size=(48, 64)), seed=0)
-    assert data.read([0, 1, 2]).shape == (3, 3, 48, 64) and data.sizes == {"512x512": 2, "600x400": 1}
+    assert data.read([0, 1, 2]).values.shape == (3, 3, 48, 64) and data.sizes == {"512x512": 2, "600x400": 1}
     assert data.modes == {"RGB": 2, "L": 1}
 
 
@@ -134,7 +139,7 @@ def test_one_picture_becomes_patches(photos: Path) -> None:
     photo = np.asarray(Image.open(photos / "astronaut.png").convert("RGB"))
     assert len(data) == 256 and data.kind == "picture" and data.sizes == {"512x512": 1}
     assert data.names[17] == "astronaut.png:32,32" and np.array_equal(everything(data)[17], photo[32:64, 32:64])
-    assert open_images(photos / "camera.png", DataConfig(image_size=(64, 128)), seed=0).channels == 1
+    assert open_images(photos / "camera.png", DataConfig(image_size=(64, 128)), seed=0).shape.channels == 1
     with pytest.raises(VqkitError, match="too few for one patch"):
         open_images(photos / "astronaut.png", DataConfig(image_size=(1024, 1024)), seed=0)
 
@@ -191,7 +196,7 @@ def test_too_few_images(pictures: np.ndarray, tmp_path: Path) -> None:
 
 def test_train_has_mean_0_and_deviation_1(folder: Path) -> None:
     data = open_images(folder, DataConfig(validation=0.3), seed=0)
-    images = data.read(data.splits["train"])
+    images = data.read(data.splits["train"]).values
     standardised = data.normalisation.apply(images)
     assert standardised.dtype == torch.float32
     assert torch.allclose(standardised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
@@ -247,18 +252,18 @@ def test_parquet_without_pictures(tmp_path: Path) -> None:
 
 
 def test_emoji(emoji: ImageData) -> None:
-    assert len(emoji) > 3000 and emoji.size == (32, 32) and emoji.channels == 3
+    assert len(emoji) > 3000 and emoji.shape.extent == (32, 32) and emoji.shape.channels == 3
     assert emoji.captions is not None and emoji.groups is not None
     grapes = emoji.captions.index("grapes")
     assert emoji.names[grapes] == "1f347" and emoji.groups[grapes] == "food-drink"
-    red, green, blue = emoji.read([grapes])[0, :, 14:22, 10:20].float().mean((1, 2)).tolist()
+    red, green, blue = emoji.read([grapes]).values[0, :, 14:22, 10:20].float().mean((1, 2)).tolist()
     assert red > green and blue > green  # the picture under the name is the right one: purple
-    assert bool((emoji.read([grapes])[0, :, 0, 0] == 255).all())  # transparent corners are white
+    assert bool((emoji.read([grapes]).values[0, :, 0, 0] == 255).all())  # transparent corners are white
 
 
 def test_digits() -> None:
     data = open_images("digits", DataConfig(), seed=0)
-    assert len(data) == 1797 and data.size == (8, 8) and data.channels == 1
+    assert len(data) == 1797 and data.shape.extent == (8, 8) and data.shape.channels == 1
     assert data.groups is not None and data.groups[:3] == ["0", "1", "2"]
     assert int(everything(data).max()) == 255
 

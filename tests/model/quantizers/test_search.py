@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqkit.config import ResidualConfig, VQConfig
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
 from vqkit.model.quantizers.base import squared_distances
 from vqkit.model.quantizers.search import SCORES_PER_CHUNK, kmeans, nearest
 
-from ..benchmarks import benchmark
+from ...benchmarks import benchmark
 
 correctness = benchmark("correctness")
 
@@ -39,7 +39,7 @@ def test_nearest_is_brute_force_across_chunks():
 PEAK = """
 import torch
 from vqkit.config import VQConfig
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
 torch.set_num_threads(1)
 quantizer = build_quantizer(VQConfig(codebook_size=65536, code_dim=16, kmeans_iterations=0))
 latents = torch.randn(1, 16, 64, 64, requires_grad=True)

@@ -8,8 +8,9 @@ import yaml
 from vqkit import cli, config
 from vqkit.config.quantizers import QUANTIZERS
 from vqkit.errors import VqkitError
+from vqkit.settings import Config, PriorConfig
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def make_recipes():
@@ -20,20 +21,20 @@ def make_recipes():
 
 
 def test_shipped_priors_are_up_to_date():
-    for name in config.recipe_names(config.PriorConfig):
-        assert config.recipe_text(name, config.PriorConfig) == make_recipes().prior_text(name)
+    for name in config.recipe_names(PriorConfig):
+        assert config.recipe_text(name, PriorConfig) == make_recipes().prior_text(name)
 
 
 def test_there_is_a_file_for_every_recipe_that_is_described_and_no_other():
-    assert sorted(make_recipes().RECIPES) == config.recipe_names()
-    assert sorted(make_recipes().PRIORS) == config.recipe_names(config.PriorConfig)
+    assert sorted(make_recipes().RECIPES) == config.recipe_names(Config)
+    assert sorted(make_recipes().PRIORS) == config.recipe_names(PriorConfig)
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", config.recipe_names(Config))
 def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
-    assert config.recipe_text(name) == make_recipes().text(name)
-    settings = config.load(name)
-    assert yaml.safe_load(config.recipe_text(name)) == settings.model_dump(mode="json")
+    assert config.recipe_text(name, Config) == make_recipes().text(name)
+    settings = config.load(name, (), Config)
+    assert yaml.safe_load(config.recipe_text(name, Config)) == settings.model_dump(mode="json")
     for line in config.dump(settings).splitlines():
         explained = "#" in line or line.endswith(":") or line.strip().startswith("kind:")
         assert explained or "#" in config.dump(settings).split(line)[0].rstrip().rsplit("\n", 1)[-1], line
@@ -41,11 +42,13 @@ def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
 
 def test_dump_is_read_back_unchanged(tmp_path):
     settings = config.load(
-        "images", ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"]
+        "images",
+        ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"],
+        Config,
     )
     file = tmp_path / "mine.yaml"
     file.write_text(config.dump(settings))
-    assert config.load(file) == settings
+    assert config.load(file, (), Config) == settings
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_dump_is_read_back_unchanged(tmp_path):
 )
 def test_mistakes_are_named_with_a_remedy(override, message):
     with pytest.raises(VqkitError) as caught:
-        config.load("images", [override])
+        config.load("images", [override], Config)
     assert message in str(caught.value)
 
 
@@ -76,23 +79,23 @@ def test_hierarchies_are_bounded_before_they_are_built(depth):
     for _ in range(depth):
         tree = {"kind": "hierarchical", "grid_dims": 3, "top": tree}
     with pytest.raises(VqkitError, match="at most 4096 codes") as caught:
-        config.from_tree({"model": {"quantizer": tree}})
+        config.from_tree({"model": {"quantizer": tree}}, "settings", Config)
     assert len(str(caught.value)) < 1000
 
 
 def test_every_mistake_is_named_at_once():
     with pytest.raises(VqkitError) as caught:
-        config.load("images", ["train.lrr=1", "train.steps=0"])
+        config.load("images", ["train.lrr=1", "train.steps=0"], Config)
     assert "lrr" in str(caught.value) and "train.steps" in str(caught.value)
 
 
 def test_yaml_reads_exponents_without_a_point_as_text_but_we_read_numbers():
     assert yaml.safe_load("1e-3") == "1e-3"
-    assert config.load("images", ["train.lr=1e-3"]).train.lr == 0.001
+    assert config.load("images", ["train.lr=1e-3"], Config).train.lr == 0.001
 
 
 def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
-    settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"])
+    settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"], Config)
     assert settings.model.quantizer == config.FSQConfig(levels=(4, 4))
 
 
@@ -100,7 +103,7 @@ def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
 def test_the_kind_of_an_inner_section_does_not_get_lost_whatever_the_order(order):
     overrides = ["model.quantizer.kind=product", "model.quantizer.group.kind=residual",
                  "model.quantizer.group.stage.kind=fsq", "model.quantizer.group.stage.levels=[4,4]"]  # fmt: skip
-    found = config.load("images", overrides[::order]).model.quantizer
+    found = config.load("images", overrides[::order], Config).model.quantizer
     assert found == config.ProductConfig(group=config.ResidualConfig(stage=config.FSQConfig(levels=(4, 4))))
 
 
@@ -121,24 +124,24 @@ def test_the_kind_of_an_inner_section_does_not_get_lost_whatever_the_order(order
 )  # fmt: skip
 def test_a_missing_kind_is_named_at_any_depth(overrides, missing):
     with pytest.raises(VqkitError, match=re.escape(missing)):
-        config.load("images", overrides)
+        config.load("images", overrides, Config)
 
 
 def test_keys_of_deep_sections_are_suggested():
     tree = "{kind: hierarchical, top: {kind: hierarchical, top: {kind: residual, stage: {kind: fsq, levls: [3]}}}}"
     expected = "unknown key 'levls', did you mean 'levels'? in model.quantizer.top.top.stage"
     with pytest.raises(VqkitError, match=re.escape(expected)):
-        config.load("images", [f"model.quantizer={tree}"])
+        config.load("images", [f"model.quantizer={tree}"], Config)
 
 
 def test_settings_that_contradict_one_another_are_said_without_the_whole_section():
     with pytest.raises(VqkitError) as caught:
-        config.load("images", ["model.quantizer.neighbourhood=3", "model.quantizer.update=gradient"])
+        config.load("images", ["model.quantizer.neighbourhood=3", "model.quantizer.update=gradient"], Config)
     assert str(caught.value).endswith("model.quantizer: a neighbourhood works on moving averages: set update=ema")
 
 
 def test_recipes_are_few():
-    assert len(config.recipe_names()) + len(config.recipe_names(config.PriorConfig)) <= 12
+    assert len(config.recipe_names(Config)) + len(config.recipe_names(PriorConfig)) <= 12
 
 
 def test_listed_quantizers_can_be_typed_as_they_are_listed(capsys):
@@ -151,7 +154,7 @@ def test_listed_quantizers_can_be_typed_as_they_are_listed(capsys):
         kind = words[0].removeprefix("model.quantizer.kind=")
         assert block.startswith(f"{kind}: ")
         overrides = [words[0], *(f"model.quantizer.{word}" for word in words[1:])]
-        found[kind] = config.load("emoji", overrides).model.quantizer
+        found[kind] = config.load("emoji", overrides, Config).model.quantizer
         assert len(words) == len(type(found[kind]).model_fields)
     assert found == {section.model_fields["kind"].default: section() for section in QUANTIZERS}
 
@@ -161,14 +164,14 @@ def test_a_file_that_is_no_recipe(tmp_path, text):
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(VqkitError, match="broken.yaml"):
-        config.load(file)
+        config.load(file, (), Config)
 
 
 def test_unknown_recipe_suggests_one():
     with pytest.raises(VqkitError, match="did you mean 'emoji'"):
-        config.load("emojis")
+        config.load("emojis", (), Config)
 
 
 def test_a_recipe_of_another_verb_is_said_to_be_one():
     with pytest.raises(VqkitError, match="recipe 'prior' is one of 'vqkit train-prior'"):
-        config.load("prior")
+        config.load("prior", (), Config)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqkit.config import DataConfig
-from vqkit.data import open_images
-from vqkit.data.arrays import arranged, layout_of
 from vqkit.errors import VqkitError
+from vqkit.signals.image.arrays import arranged, layout_of
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 
 KEEP_ALL = {"validation": 0.0, "test": 0.0}
 
@@ -34,7 +34,7 @@ def test_clear_shapes_are_read_and_said(tmp_path: Path, shape: tuple[int, ...], 
     data = open_images(path, DataConfig(**KEEP_ALL), seed=0)
     images = values if "C" in layout else values[..., None]
     expected = images.transpose(0, 3, 1, 2) if layout != "NCHW" else images
-    assert np.array_equal(data.read(range(len(data))).numpy(), expected)
+    assert np.array_equal(data.read(range(len(data))).values.numpy(), expected)
     assert f"is read as {layout}" in data.notes[0] and f"of {expected.shape[3]}x{expected.shape[2]} " in data.notes[0]
 
 
@@ -58,8 +58,8 @@ def test_ambiguous_shapes_ask(tmp_path: Path, shape: tuple[int, ...], choices: s
     for layout in choices:
         size = dict(zip(layout, shape, strict=True))
         data = open_images(tmp_path / "x.npy", DataConfig(layout=layout, **KEEP_ALL), seed=0)  # type: ignore[arg-type]
-        assert len(data) == size.get("N", 1) and data.size == (size["H"], size["W"])
-        assert data.channels == min(3, size.get("C", 1))  # alpha is left out unless it is wanted
+        assert len(data) == size.get("N", 1) and data.shape.extent == (size["H"], size["W"])
+        assert data.shape.channels == min(3, size.get("C", 1))  # alpha is left out unless it is wanted
 
 
 def test_arranged_by_index() -> None:

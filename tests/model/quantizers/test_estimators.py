@@ -6,8 +6,7 @@ import torch
 
 from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, VQConfig
 from vqkit.config.quantizers import FAMILIES
-from vqkit.model import build_quantizer
-from vqkit.model.quantizers import estimators
+from vqkit.model.quantizers import build_quantizer, estimators
 from vqkit.model.quantizers.hierarchical import fold, unfold
 from vqkit.model.quantizers.search import SCORES_PER_CHUNK, nearest
 from vqkit.model.quantizers.vq import map_rows

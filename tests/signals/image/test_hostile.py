@@ -17,9 +17,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from vqkit.config import DataConfig
-from vqkit.data import bad_files, load_picture, open_images, picture_paths
 from vqkit.errors import VqkitError
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.files import image_paths, load_image
+from vqkit.signals.image.source import bad_files, open_images
 
 # Memory that reading a small file may take, in bytes, beside that of the libraries.
 ALLOWED = 300 << 20
@@ -66,7 +67,7 @@ def test_sources_that_are_no_files(tmp_path: Path, name: str, kind: str) -> None
         open_images(path, DataConfig(), seed=0)
     if kind != "empty":
         with pytest.raises(VqkitError, match="cannot read .*not a regular file"):
-            load_picture(path)
+            load_image(path)
 
 
 def test_an_idx_pipe_in_a_folder(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_an_idx_pipe_in_a_folder(tmp_path: Path) -> None:
 def test_folders_called_like_images_are_searched_not_read(pictures: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     Image.fromarray(pictures[0]).save(tmp_path / "a.png" / "b.png")
-    assert list(picture_paths([tmp_path])) == [tmp_path / "a.png" / "b.png"]
+    assert list(image_paths([tmp_path])) == [tmp_path / "a.png" / "b.png"]
 
 
 def test_truncated_jpegs_are_found_however_they_are_read(photos: Path, tmp_path: Path) -> None:
@@ -150,8 +151,8 @@ READ = """
 import re, resource, sys
 from pathlib import Path
 import pyarrow.parquet
-from vqkit.config import DataConfig
-from vqkit.data import open_images
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 from vqkit.errors import VqkitError
 taken = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 resource.setrlimit(resource.RLIMIT_DATA, (taken + int(sys.argv[3]),) * 2)
@@ -209,4 +210,4 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
             file.write(start)
             file.truncate(1 << 40)
         with pytest.raises(VqkitError, match="more than 512 MiB"):
-            load_picture(tmp_path / name)
+            load_image(tmp_path / name)

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqkit.config import DataConfig, load
-from vqkit.data import ImageData, ValueRange, bad_files, open_images
-from vqkit.data.images import survey_file
-from vqkit.data.ranges import Extent
+from vqkit.config import load
 from vqkit.errors import VqkitError
+from vqkit.settings import Config
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.files import survey_file
+from vqkit.signals.image.ranges import Extent, ValueRange
+from vqkit.signals.image.source import ImageData, bad_files, open_images
 
 TYPES = {"u2": np.uint16, "i4": np.int32, "f4": np.float32}
 
 
 def levels(data: ImageData) -> dict[str, np.ndarray]:
     """Name -> grey levels (H, W)."""
-    return {name: image[0].numpy() for name, image in zip(data.names, data.read(range(len(data))), strict=True)}
+    return {name: image[0].numpy() for name, image in zip(data.names, data.read(range(len(data))).values, strict=True)}
 
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -63,7 +65,7 @@ def test_arrays_share_one_scale(sensor: np.ndarray, tmp_path: Path, kind: type, 
     np.save(path, sensor.astype(kind)) if layout == "npy" else np.savez_compressed(path, sensor.astype(kind))
     data = open_images(path, DataConfig(), seed=0)
     assert data.describe()["value_range"] == [0, 4095]
-    assert np.array_equal(data.read(range(20))[:, 0].numpy(), scaled(sensor, 0, 4095))
+    assert np.array_equal(data.read(range(20)).values[:, 0].numpy(), scaled(sensor, 0, 4095))
 
 
 def test_patches_share_one_scale(sensor: np.ndarray, tmp_path: Path) -> None:
@@ -109,13 +111,13 @@ def test_8_bit_images_among_others_stay_as_they_are(sensor: np.ndarray, tmp_path
 
 def test_the_range_can_be_set(sensor: np.ndarray, tmp_path: Path) -> None:
     write(tmp_path, sensor, np.float32, "tif")
-    config = load("images", ["data.value_range=[1000, 3000]", "data.image_size=[16, 16]"]).data
+    config = load("images", ["data.value_range=[1000, 3000]", "data.image_size=[16, 16]"], Config).data
     data = open_images(tmp_path, config, seed=0)
     assert data.describe()["value_range"] == [1000, 3000] and "as set" in data.range_in_words()[0]
     assert np.array_equal(levels(data)["15.tif"], scaled(sensor[15], 1000, 3000))
     for wrong in ("[3, 3]", "[4, 1]", "[0, .inf]", "[.nan, 1]", "[0]"):
         with pytest.raises(VqkitError, match="value_range"):
-            load("images", [f"data.value_range={wrong}"])
+            load("images", [f"data.value_range={wrong}"], Config)
 
 
 def test_a_trained_model_brings_its_own_range(sensor: np.ndarray, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vqkit.config import BSQConfig, GaussianCodebookConfig, LFQConfig, SimVQConfig
-from vqkit.model import build_quantizer
-from vqkit.model.quantizers import lookup_free, simvq
+from vqkit.model.quantizers import build_quantizer, lookup_free, simvq
 
 SIGNS = {"lfq": LFQConfig, "bsq": BSQConfig}
 

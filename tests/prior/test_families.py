@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
-from vqkit.config import LossConfig, ModelConfig, PatchConfig, PriorConfig, PriorNetworkConfig
-from vqkit.model import Autoencoder
-from vqkit.model.prior import Drawing, Prior, build_prior_network, code_vectors
+from vqkit.config import PriorNetworkConfig
+from vqkit.prior.prior import Drawing, Prior, build_prior_network, code_vectors
+from vqkit.settings import ModelConfig, PriorConfig
+from vqkit.signals.image.config import PatchConfig
 
-from .test_quantizers import KINDS
+from ..model.quantizers.test_contract import KINDS
+from ..untrained import autoencoder
 
 SIZE = (16, 24)
 PATCH = PatchConfig(patch_size=4, width=16, encoder_blocks=1, decoder_blocks=1)
@@ -20,9 +22,9 @@ DISCRETE = [kind for kind in KINDS if kind != "none"]
 @pytest.mark.parametrize("kind", DISCRETE)
 def test_codes_of_every_quantizer_are_scored_drawn_and_decoded(kind, order):
     torch.manual_seed(0)
-    model = Autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), (3, *SIZE), LossConfig(), (0.3,) * 3).eval()
+    model = autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), SIZE).eval()
     config = PriorConfig(network=PriorNetworkConfig(width=16, num_heads=2, num_blocks=1, order=order))
-    network = build_prior_network(config, model, SIZE, 0, False).eval()
+    network = build_prior_network(config, model, 0, False).eval()
     network.start_from(code_vectors(model), torch.Generator().manual_seed(0))
     prior = Prior(config, network)
     codes = model.encode(torch.randn(2, 3, *SIZE))
@@ -40,8 +42,8 @@ def test_codes_of_every_quantizer_are_scored_drawn_and_decoded(kind, order):
 @pytest.mark.parametrize("kind", ["hierarchical", "hierarchical-3"])
 def test_the_coarse_grid_comes_before_the_fine_one(kind):
     """In both orders of an image: what a fine code is predicted from holds the coarse code at its position."""
-    model = Autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), (3, *SIZE), LossConfig(), (0.3,) * 3)
-    layout = build_prior_network(PriorConfig(), model, SIZE, 0, False).layout
+    model = autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), SIZE)
+    layout = build_prior_network(PriorConfig(), model, 0, False).layout
     top = [place for place, size in enumerate(layout.codebook_sizes) if size == 8]
     assert top == [0], "the top grid has a code of each position"
     for order in (layout.canonical[0], layout.scattered):

@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from vqkit.config import DataConfig
-from vqkit.data import bundled, open_images
 from vqkit.errors import VqkitError
+from vqkit.signals.image import bundled
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,11 @@ def write_mnist(folder: Path, digits: np.ndarray, suffix: str = ".gz") -> None:
 def test_idx_folder_keeps_the_ready_made_test_set(digits: np.ndarray, tmp_path: Path, suffix: str) -> None:
     write_mnist(tmp_path, digits, suffix)
     data = open_images(tmp_path, DataConfig(validation=0.1), seed=0)
-    assert data.kind == "idx" and data.channels == 1 and len(data) == 260
+    assert data.kind == "idx" and data.shape.channels == 1 and len(data) == 260
     assert data.splits["test"].tolist() == list(range(200, 260))
     assert len(data.splits["validation"]) == 20 and data.splits["validation"].max() < 200
     assert sorted([*data.splits["train"], *data.splits["validation"]]) == list(range(200))
-    assert np.array_equal(data.read(range(260))[:, 0].numpy(), digits[:260])
+    assert np.array_equal(data.read(range(260)).values[:, 0].numpy(), digits[:260])
     assert data.groups is not None and data.groups[201] == "1"
 
 
@@ -102,7 +103,7 @@ def test_npy_and_npz(pictures: np.ndarray, tmp_path: Path, kind: str, suffix: st
     array = pictures[:40, :, :, 0] if kind == "grey" else pictures[:40]
     stored = (array / 255).astype(kind) if kind.startswith("float") else array
     data = open_images(save(tmp_path / f"x{suffix}", stored), DataConfig(), seed=0)
-    read = data.read(range(40)).permute(0, 2, 3, 1).numpy()
+    read = data.read(range(40)).values.permute(0, 2, 3, 1).numpy()
     assert np.array_equal(read, array[..., None] if kind == "grey" else array)
     assert data.kind == suffix[1:] and data.names[5] == f"x{suffix}:5"
 
@@ -163,8 +164,8 @@ def test_arrays_larger_than_memory_are_mapped(pictures: np.ndarray, tmp_path: Pa
     path = save(tmp_path / f"x{suffix}", pictures)
     streamed = open_images(path, DataConfig(max_memory_mb=1), seed=0)
     assert not streamed.in_memory and len(pickle.dumps(streamed)) < 100_000  # what a spawned worker would be sent
-    assert torch.equal(pickle.loads(pickle.dumps(streamed)).read([7]), streamed.read([7]))
-    assert np.array_equal(streamed.read(range(400)).permute(0, 2, 3, 1).numpy(), pictures)
+    assert torch.equal(pickle.loads(pickle.dumps(streamed)).read([7]).values, streamed.read([7]).values)
+    assert np.array_equal(streamed.read(range(400)).values.permute(0, 2, 3, 1).numpy(), pictures)
     assert streamed.normalisation == open_images(path, DataConfig(), seed=0).normalisation
 
 
@@ -172,5 +173,5 @@ def test_arrays_larger_than_memory_are_mapped(pictures: np.ndarray, tmp_path: Pa
 def test_arrays_are_fitted_like_pictures(pictures: np.ndarray, folder: Path, tmp_path: Path, channels: int) -> None:
     config = DataConfig(image_size=(16, 24), channels=channels)
     path = save(tmp_path / "x.npy", np.concatenate([pictures[::2], pictures[1::2]]))
-    from_array = open_images(path, config, seed=0).read(range(400))
-    assert np.array_equal(from_array.numpy(), open_images(folder, config, seed=0).read(range(400)).numpy())
+    from_array = open_images(path, config, seed=0).read(range(400)).values
+    assert np.array_equal(from_array.numpy(), open_images(folder, config, seed=0).read(range(400)).values.numpy())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, SimVQConfig, VQConfig
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
 
 KINDS = {
     "vq": VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5),
@@ -38,9 +38,9 @@ def run(kind: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=path)
-    command = [sys.executable, "-m", "tests.model.test_ranks", str(folder)]
+    command = [sys.executable, "-m", "tests.model.quantizers.test_ranks", str(folder)]
     children = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
     assert [child.wait(timeout=120) for child in children] == [0, 0]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -49,6 +49,8 @@ def of_two_ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_learn_what_one_process_learns(kind, of_two_ranks):
     expected = run(kind, 0, 1)
+    first, second = (found[kind] for found in of_two_ranks)
+    assert all(torch.equal(value, second[name]) for name, value in first.items()), "ranks hold one codebook"
     for found in of_two_ranks:
         for name, value in expected.items():
             torch.testing.assert_close(found[kind][name], value, rtol=1e-4, atol=1e-5, msg=f"{kind}: {name}")

@@ -1,31 +1,30 @@
 """The guard against collapse: its figures by hand, its remedies one by one, and real trainings made to collapse."""
 
-import importlib
 import json
 import math
 import signal
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 import vqkit
 from vqkit import config
 from vqkit.config import FSQConfig, LFQConfig, ResidualConfig, TrainConfig, VQConfig
 from vqkit.metrics import code_figures
-from vqkit.model import build_quantizer
+from vqkit.model.quantizers import build_quantizer
+from vqkit.settings import Config
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
-from vqkit.training.health import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
+from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
-from ..conftest import TINY
-from .test_training import start, wait_for
+from ..benchmarks import benchmark
+from .runs import ALONE, assert_same_weights, start, wait_for
 
 WINDOW = SLICE * SLICES
+# The benchmark, which knows how to make codebooks collapse.
+collapse = benchmark("collapse")
 WEIGHTS = {"reconstruction": 1.0, "commitment": 0.25}
 
 
@@ -88,9 +87,9 @@ def test_commitment_ratio_by_hand_and_padding_is_not_counted():
 
 
 def test_off_is_understood_as_yaml_reads_it_and_survives_a_dump():
-    settings = config.load("emoji", ["train.guard=off"])
+    settings = config.load("emoji", ["train.guard=off"], Config)
     assert settings.train.guard == "off"
-    assert config.from_tree(yaml.safe_load(config.dump(settings))) == settings
+    assert config.from_tree(yaml.safe_load(config.dump(settings)), "settings", Config) == settings
 
 
 def test_the_window_slides():
@@ -297,17 +296,8 @@ def test_state_goes_through_json_and_back_to_the_bit():
 # ---------------------------------------------------------------------------------------------------- real trainings
 
 
-@pytest.fixture
-def collapse(monkeypatch):
-    """The benchmark, which knows how to make codebooks collapse."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    yield importlib.import_module("collapse")
-    for name in ("collapse", "_common"):
-        sys.modules.pop(name, None)
-
-
 @pytest.mark.parametrize("index", range(4))
-def test_a_codebook_that_collapses_is_detected_and_cured(collapse, index):
+def test_a_codebook_that_collapses_is_detected_and_cured(index):
     case = collapse.CASES[index]
     case = replace(case, codebook_size=min(case.codebook_size, 4096))  # the benchmark has the huge one, and more steps
     # Codes that began far from every token stay there until the guard revives them: as many steps as the benchmark has.
@@ -319,7 +309,7 @@ def test_a_codebook_that_collapses_is_detected_and_cured(collapse, index):
 
 
 @pytest.mark.parametrize("guard", ["warn", "act"])
-def test_a_codebook_outside_of_the_optimiser_stops_the_run(collapse, guard):
+def test_a_codebook_outside_of_the_optimiser_stops_the_run(guard):
     outcome = collapse.run(collapse.CASES[4], guard, 200, seed=0)
     assert outcome.detected <= 200 and "not in the optimiser" in outcome.said[0]
 
@@ -327,7 +317,7 @@ def test_a_codebook_outside_of_the_optimiser_stops_the_run(collapse, guard):
 def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
     """Killed between the first remedy and the recovery: window, thresholds and alarm come from the checkpoint."""
     settings = [
-        *TINY,
+        *ALONE,
         "train.steps=100",
         "train.log_every=20",
         "model.quantizer.update=gradient",
@@ -348,8 +338,7 @@ def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
     kept = load_checkpoint(find_checkpoint(broken))[1]
     assert kept["guard"]["remedies"]["parts"] == {"0": [0.1, 0]} and kept["step"] < 100
     assert vqkit.train("emoji", broken, resume=True) is not None
-    expected, found = load_file(whole / "model.safetensors"), load_file(broken / "model.safetensors")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_same_weights(whole / "model.safetensors", broken / "model.safetensors")
     assert events(whole) == events(broken) and "action" in str(events(whole))
 
 

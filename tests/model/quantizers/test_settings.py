@@ -4,7 +4,7 @@ import pytest
 
 from vqkit.config import GaussianCodebookConfig, ProductConfig, ResidualConfig, VQConfig
 
-from ..benchmarks import benchmark
+from ...benchmarks import benchmark
 
 correctness = benchmark("correctness")
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from vqkit.config import PriorConfig, PriorNetworkConfig
+from vqkit.config import PriorNetworkConfig
 from vqkit.errors import VqkitError
-from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling, caption_bytes, halton_order
-from vqkit.model.prior.layout import cosine, share_out
-from vqkit.model.prior.network import rms_norm, squared_relu
-from vqkit.model.prior.prior import following, windows
-from vqkit.model.prior.sampling import Start, Walk, distribution, draw, pick
+from vqkit.prior.layout import Layout, cosine, halton_order, share_out
+from vqkit.prior.network import Condition, PriorNetwork, rms_norm, squared_relu
+from vqkit.prior.prior import Drawing, Prior, caption_bytes, following, windows
+from vqkit.prior.sampling import Sampling, Start, Walk, distribution, draw, pick
+from vqkit.settings import PriorConfig
 
 TINY = PriorNetworkConfig(width=16, num_heads=2, num_blocks=2, caption_bytes=8)
 
@@ -89,7 +89,7 @@ def test_large_codebooks_in_parts_give_the_same_likelihood_and_gradient(monkeypa
     whole.sum().backward()
     gradient = net.head.weight.grad.clone()
     net.zero_grad()
-    monkeypatch.setattr("vqkit.model.prior.network.MAX_LOGITS", 20)
+    monkeypatch.setattr("vqkit.prior.network.MAX_LOGITS", 20)
     parts = net(codes, order)
     parts.sum().backward()
     assert torch.allclose(whole, parts, atol=1e-12) and torch.allclose(gradient, net.head.weight.grad, atol=1e-12)

@@ -1,0 +1,53 @@
+"""Small runs, their logs, and child processes that are stopped on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ..conftest import TINY
+
+# A run of an autoencoder alone: the coders of files, which take most of the time, have tests of their own.
+ALONE = [*TINY, "coder.steps=0"]
+COMMAND = [sys.executable, "-m", "vqkit"]
+
+
+def without_codebook(settings: list[str]) -> list[str]:
+    """Settings for quantizers that have no codebook_size."""
+    return [setting for setting in settings if "codebook_size" not in setting]
+
+
+def rows(folder: Path, split: str) -> list[dict]:
+    """What a run logged of a split."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in lines if row.get("split") == split]
+
+
+def assert_same_weights(one: Path, two: Path) -> None:
+    """Two safetensors files hold the same tensors, to the bit."""
+    expected, found = load_file(one), load_file(two)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def start(arguments, **kwargs):
+    """A command in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def wait_for(condition, process, seconds=60):
+    """Wait until a process has done something; it must not end before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        os.sched_yield()
