@@ -11,7 +11,7 @@ import torch
 
 from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...model.network import Model
+from ...artifact.model import Model
 from .atlas import Book, books, place_names
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .field import ReceptiveField, receptive_field

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...metrics import code_counts, entropy_bits, perplexity
-from ...model.network import Model
+from ...artifact.model import Model
 from ...model.quantizers.vq import map_rows
 from .field import ReceptiveField
 from .sample import Sample, decoded, shrunk

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import VqkitError
-from ...model.network import Model
+from ...artifact.model import Model
 from .atlas import Book
 from .sample import BATCH_SIZE, Sample, decoded, shrunk
 

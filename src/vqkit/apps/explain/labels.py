@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...model.network import Model
+from ...artifact.model import Model
 from .atlas import Book
 from .sample import Sample
 

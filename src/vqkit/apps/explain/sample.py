@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data.dataset import Dataset
-from ...model.network import Model
+from ...artifact.model import Model
 
 BATCH_SIZE = 128
 # Bytes of pixels, and of codes, that are held at once.
