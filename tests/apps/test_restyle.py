@@ -264,14 +264,15 @@ def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
         bank = torch.stack([described(one, y, x, other) for one, other in pairs for y, x in grid])
         chosen = [int((bank - described(latents, y, x, found)).square().sum(1).argmin()) for y, x in grid]
         found = became.flatten(2).permute(0, 2, 1).flatten(0, 1)[chosen].T.reshape(latents.shape)
-    expected = model.decode(model.network.quantizer.encode(torch.lerp(latents, found, 0.5)[None]), (32, 32))[0]
+    codes = model.network.quantizer.encode(torch.lerp(latents, found, 0.5)[None])
+    expected = model.tokenizer.decode(codes, (32, 32))[0]
     assert torch.equal(restyle_by_pairs(model, [content], before, after, alpha=0.5)[0], expected)
 
 
 def test_what_is_no_pair_is_refused(model, pictures):
     for before, after, message in [
         ([], [], "no pairs"),
-        (pictures[1:3], pictures[1:2], "2 pictures before and 1 after"),
+        (pictures[1:3], pictures[1:2], "2 images before and 1 after"),
         ([pictures[1], pictures[2][:, :16]], pictures[1:3], "pair 2"),
     ]:
         with pytest.raises(VqkitError, match=message):

@@ -85,7 +85,7 @@ def from_tree(tree: Mapping[str, Any], where: str, root: type[RootT]) -> RootT:
 def with_overrides(config: RootT, overrides: Iterable[str]) -> RootT:
     """Settings with overrides written `train.lr=1e-3`. Errors as `load`."""
     tree = config.model_dump(mode="json")
-    for override in sorted(overrides, key=lambda text: ".kind=" not in text):
+    for override in sorted(overrides, key=_rank_of_override):
         _apply_override(tree, override)
     return from_tree(tree, "settings", type(config))
 
