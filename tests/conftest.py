@@ -108,11 +108,16 @@ def model(run_folder: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def residual(shared: Shared) -> Model:
-    """A model of three stages, with a coder and rates."""
+def residual_folder(shared: Shared) -> Path:
+    """A run of a model of three stages, with a coder and rates. Tests must not write there."""
     tiny = [setting for setting in TINY if "quantizer" not in setting]
     settings = [*RESIDUAL, *tiny, "train.steps=10", "coder.steps=5"]
-    return vqkit.load(shared("residual", lambda folder: vqkit.train("emoji", folder, "emoji", settings)), "cpu")
+    return shared("residual", lambda folder: vqkit.train("emoji", folder, "emoji", settings))
+
+
+@pytest.fixture(scope="session")
+def residual(residual_folder: Path) -> Model:
+    return vqkit.load(residual_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

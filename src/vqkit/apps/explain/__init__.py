@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...artifact.model import Model
 from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...artifact.model import Model
 from .atlas import Book, books, place_names
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .field import ReceptiveField, receptive_field

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...metrics import code_counts, entropy_bits, perplexity
 from ...artifact.model import Model
+from ...metrics import code_counts, entropy_bits, perplexity
 from ...model.quantizers.vq import map_rows
 from .field import ReceptiveField
 from .sample import Sample, decoded, shrunk

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import VqkitError
 from ...artifact.model import Model
+from ...errors import VqkitError
 from .atlas import Book
 from .sample import BATCH_SIZE, Sample, decoded, shrunk
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...artifact.model import Model
 from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...artifact.model import Model
 from .atlas import Book
 from .sample import Sample
 
