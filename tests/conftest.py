@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,25 @@ def emoji() -> ImageData:
     return open_images("emoji", DataConfig(), seed=0)
 
 
+# Overrides that make the prior's recipe a matter of seconds.
+TINY_PRIOR = [
+    "network.width=32",
+    "network.num_blocks=2",
+    "network.num_heads=2",
+    "train.steps=40",
+    "train.batch_size=32",
+    "train.validate_every=20",
+    "train.checkpoint_every=10",
+    "train.log_every=10",
+    "train.max_minutes=null",
+    "train.patience=0",
+    "condition=class",
+]
+
+# Makes a folder under the name that it is given, and gives its path.
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
 def few_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An array of 40 emoji of 16x16 pixels, for runs whose figures do not matter."""
@@ -63,16 +85,66 @@ def few_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """What takes long to make is made once for all test processes of a run; the first that asks makes it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / "shared" / name
+        folder.parent.mkdir(exist_ok=True)
+        finished = folder.with_name(f"{name}-is-finished")
+        with open(folder.with_name(f"{name}-lock"), "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not finished.exists():
+                # What a process left that failed.
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                finished.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def run_folder(shared: Shared) -> Path:
     """A finished run on the emoji, as `vqkit train` leaves it. Tests must not write there."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    vqkit.train("emoji", folder, overrides=TINY)
-    return folder
+    return shared("tiny", lambda folder: vqkit.train("emoji", folder, overrides=TINY))
 
 
 @pytest.fixture(scope="session")
 def model(run_folder: Path) -> Model:
     return vqkit.load(run_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def residual_folder(shared: Shared) -> Path:
+    """A run of a model of three stages, with a coder and rates. Tests must not write there."""
+    tiny = [setting for setting in TINY if "quantizer" not in setting]
+    settings = [*RESIDUAL, *tiny, "train.steps=10", "coder.steps=5"]
+    return shared("residual", lambda folder: vqkit.train("emoji", folder, "emoji", settings))
+
+
+@pytest.fixture(scope="session")
+def residual(residual_folder: Path) -> Model:
+    return vqkit.load(residual_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def prior_folder(shared: Shared, run_folder: Path) -> Path:
+    """The finished run with a prior conditioned on classes. Tests must not write there."""
+
+    def train(folder: Path) -> None:
+        shutil.copytree(run_folder, folder)
+        vqkit.train_prior(folder, "emoji", "prior", TINY_PRIOR)
+
+    return shared("prior", train)
+
+
+@pytest.fixture(scope="session")
+def prior_model(prior_folder: Path) -> Model:
+    return vqkit.load(prior_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

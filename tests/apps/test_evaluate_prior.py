@@ -6,20 +6,29 @@ import pytest
 import torch
 from PIL import Image
 
-from vqkit.apps.evaluate_prior import nearest_images, nearness, without_context
-from vqkit.config import DataConfig
-from vqkit.data import open_images
+from vqkit.apps.evaluate_prior import nearest_items, nearness, without_context
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
 
 SIDE = 8
 
 
-def blurred(images):
+def blurred(values):
     """What a weak decoder gives: the mean of each image, everywhere."""
-    return np.broadcast_to(images.mean((1, 2, 3), keepdims=True), images.shape).round().astype(np.uint8)
+    return values.double().mean((1, 2, 3), keepdim=True).round().byte().expand_as(values)
+
+
+BLURRING = SimpleNamespace(tokenizer=SimpleNamespace(reconstruct=blurred))
 
 
 def noise(count, seed):
+    """Grey images (count, H, W, C)."""
     return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 1), dtype=np.uint8)
+
+
+def values(pixels):
+    """(N, H, W, C) -> (N, C, H, W)"""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 @pytest.fixture
@@ -32,7 +41,7 @@ def data(tmp_path):
 
 def test_decoded_pictures_of_unseen_images_are_not_taken_for_copies(data):
     """Of their own kind about 1 % come so near; images as they are stay so far away that all would be copies."""
-    found = nearness(SimpleNamespace(reconstruct=blurred), data, blurred(noise(300, 1)))
+    found = nearness(BLURRING, data, blurred(values(noise(300, 1))))
     assert len(found.reconstructed_distances) == len(found.held_out_distances) == len(data.splits["validation"]) > 80
     assert np.mean(found.distances < np.quantile(found.reconstructed_distances, 0.01)) < 0.05
     assert np.mean(found.distances < np.quantile(found.held_out_distances, 0.01)) > 0.95
@@ -55,21 +64,21 @@ def test_a_few_pictures_are_not_cheap_because_they_use_few_codes():
     assert without_context(known, small, (256,)) == pytest.approx(8, abs=0.15)
 
 
-def test_distances_of_held_out_images_are_of_the_artifacts_reconstructions(artifact, emoji):
-    held_out = emoji.read(emoji.splits["validation"]).permute(0, 2, 3, 1).contiguous().numpy()
-    found = nearness(artifact, emoji, held_out[:3])
-    assert np.array_equal(found.held_out_distances, nearest_images(emoji, held_out)[1])
+def test_distances_of_held_out_images_are_of_the_models_reconstructions(model, emoji):
+    held_out = emoji.read(emoji.splits["validation"]).values
+    found = nearness(model, emoji, held_out[:3])
+    assert np.array_equal(found.held_out_distances, nearest_items(emoji, held_out)[1])
     assert np.array_equal(found.distances, found.held_out_distances[:3])
-    expected = nearest_images(emoji, artifact.reconstruct(held_out))[1]
+    expected = nearest_items(emoji, model.tokenizer.reconstruct(held_out))[1]
     assert np.array_equal(found.reconstructed_distances, expected)
-    assert found.nearest.shape == (3, 32, 32, 3)
+    assert found.nearest.shape == (3, 3, 32, 32)
 
 
 def test_without_held_out_images_there_is_no_yardstick(tmp_path):
     np.save(tmp_path / "noise.npy", noise(20, 0))
     settings = DataConfig(image_size=(SIDE, SIDE), channels=1, validation=0.0, test=0.0)
     data = open_images(tmp_path / "noise.npy", settings, seed=0)
-    found = nearness(SimpleNamespace(reconstruct=blurred), data, noise(2, 0))
+    found = nearness(BLURRING, data, values(noise(2, 0)))
     assert not len(found.reconstructed_distances) and not len(found.held_out_distances)
     assert found.distances.tolist() == [0, 0]
 
@@ -81,5 +90,5 @@ def test_a_held_out_file_that_broke_while_it_was_streamed_is_left_out(tmp_path):
     data = open_images(tmp_path, DataConfig(max_memory_mb=1, validation=0.3, test=0.0), seed=0)
     assert not data.in_memory
     (tmp_path / data.names[data.splits["validation"][0]]).write_bytes(b"broken")
-    found = nearness(SimpleNamespace(reconstruct=blurred), data, np.zeros((1, 128, 128, 3), np.uint8))
+    found = nearness(BLURRING, data, torch.zeros(1, 3, 128, 128, dtype=torch.uint8))
     assert len(found.held_out_distances) == len(data.splits["validation"]) - 1

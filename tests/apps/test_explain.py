@@ -23,41 +23,47 @@ from vqkit.apps.explain.labels import (
     probe,
 )
 from vqkit.apps.explain.sample import Sample, gather, shrunk
-from vqkit.artifact import Artifact
+from vqkit.artifact.build import build_model
+from vqkit.artifact.model import Model
+from vqkit.artifact.record import Artifact
 from vqkit.config import from_tree
-from vqkit.data import ImageData
+from vqkit.data.normalisation import Normalisation
 from vqkit.errors import VqkitError
-from vqkit.model import Autoencoder
+from vqkit.settings import Config
+from vqkit.shapes import Shape
+from vqkit.signals.image.source import ImageData
 
 GENERATOR = np.random.default_rng
 PATCH = {"kind": "patch", "patch_size": 4, "width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
 VQ = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
 
 
-def build(network, quantizer, shape=(1, 32, 32), seed=0) -> Artifact:
+def build(network, quantizer, shape=(1, 32, 32), seed=0) -> Model:
     """An untrained model with random weights everywhere: some layers start at zero, which hides what they would see."""
     torch.manual_seed(seed)
-    config = from_tree({"model": {"network": network, "quantizer": quantizer}}, "test")
-    model = Autoencoder(config.model, shape, config.losses, [0.3] * shape[0], [0.5] * shape[0]).eval()
+    config = from_tree({"model": {"network": network, "quantizer": quantizer}}, "test", Config)
+    channels, *extent = shape
+    normalisation = Normalisation((0.5,) * channels, (0.3,) * channels)
+    made = build_model(config, Shape(channels, tuple(extent)), normalisation).eval()
     with torch.no_grad():
-        for value in model.parameters():
+        for value in made.parameters():
             value.copy_(torch.randn_like(value) / math.sqrt(max(value[0].numel(), 1)) if value.dim() > 1 else value)
-    data = {"channels": shape[0], "size": list(shape[1:]), "name": "test"}
-    return Artifact(config, model, data | {"normalisation": {"mean": [0.5] * shape[0], "std": [0.3] * shape[0]}})
+    data = {"channels": channels, "size": extent, "name": "test", "normalisation": normalisation.to_dict()}
+    return Model(Artifact(config, made, data), "cpu")
 
 
 def noise(count: int, shape=(1, 32, 32), seed=0) -> torch.Tensor:
     return torch.randint(0, 256, (count, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def encoded(artifact: Artifact, images: torch.Tensor) -> Sample:
-    codes = artifact.model.encode(artifact.standardise(images)).detach()
+def encoded(model: Model, images: torch.Tensor) -> Sample:
+    codes = model.network.encode(model.tokenizer.standardise(images)).detach()
     return Sample(np.arange(len(images)), images, codes)
 
 
-def measured(artifact: Artifact, side: int, count: int = 4):
-    x = artifact.standardise(noise(count, (1, side, side)))
-    return receptive_field(artifact.model, x, torch.Generator().manual_seed(0))
+def measured(model: Model, side: int, count: int = 4):
+    x = model.tokenizer.standardise(noise(count, (1, side, side)))
+    return receptive_field(model.network, x, torch.Generator().manual_seed(0))
 
 
 # ---------------------------------------------------------------------------------------------------- receptive field
@@ -79,8 +85,8 @@ def test_the_receptive_field_is_what_layers_add_up_to(network, expected):
 
 
 def test_the_field_of_a_fully_connected_tile_is_the_tile():
-    artifact = build({"kind": "mlp", "widths": [32], "grid": [4, 4]}, VQ, (1, 16, 16))
-    field = measured(artifact, 48)  # three tiles of 16 pixels a side
+    model = build({"kind": "mlp", "widths": [32], "grid": [4, 4]}, VQ, (1, 16, 16))
+    field = measured(model, 48)  # three tiles of 16 pixels a side
     assert field.extent == (16, 16) and field.cell == (4, 4)
 
 
@@ -97,10 +103,10 @@ def test_the_effective_field_holds_its_share_and_one_pixel_less_does_not():
 
 def test_a_linear_encoder_has_the_energy_of_its_weights():
     """One stride-2 layer without a nonlinearity in its way: the energy of a pixel is the sum of its squared weights."""
-    artifact = build({"kind": "conv", "num_downsamplings": 1, "width": 8, "num_blocks": 1}, VQ)
+    model = build({"kind": "conv", "num_downsamplings": 1, "width": 8, "num_blocks": 1}, VQ)
     layer = torch.nn.Conv2d(1, 8, 4, 2, 1)
-    artifact.model.encoder = layer
-    field = measured(artifact, 32, 100)
+    model.network.encoder = layer
+    field = measured(model, 32, 100)
     expected = layer.weight.detach().square().sum((0, 1)).double().numpy()
     found = field.energy[2 * field.row - 1 : 2 * field.row + 3, 2 * field.column - 1 : 2 * field.column + 3]
     assert found.sum() == pytest.approx(1)
@@ -112,11 +118,11 @@ def test_a_linear_encoder_has_the_energy_of_its_weights():
 
 
 def test_means_and_positions_are_those_of_a_plain_loop():
-    artifact = build(PATCH, VQ, (3, 16, 16))
-    sample = encoded(artifact, noise(20, (3, 16, 16)))
-    x = artifact.standardise(sample.images)
-    field = receptive_field(artifact.model, x, torch.Generator().manual_seed(0))
-    book = books(artifact, sample, field)[0]
+    model = build(PATCH, VQ, (3, 16, 16))
+    sample = encoded(model, noise(20, (3, 16, 16)))
+    x = model.tokenizer.standardise(sample.images)
+    field = receptive_field(model.network, x, torch.Generator().manual_seed(0))
+    book = books(model, sample, field)[0]
     patches: dict[int, list[np.ndarray]] = {}
     places = np.zeros((16, 4, 4), int)
     margin = field.margin
@@ -137,27 +143,27 @@ def test_means_and_positions_are_those_of_a_plain_loop():
 
 def test_typical_patches_are_the_nearest_and_of_different_images():
     """Constant images of known brightness, all of one code: nearest to the mean brightness, one patch of each."""
-    artifact = build(PATCH, VQ)
+    model = build(PATCH, VQ)
     images = torch.tensor([10, 100, 104, 110, 200]).byte()[:, None, None, None].expand(5, 1, 32, 32).contiguous()
     sample = Sample(np.arange(5), images, torch.zeros(5, 1, 8, 8, dtype=torch.long))
-    field = measured(artifact, 32)
-    book = books(artifact, sample, field)[0]
+    field = measured(model, 32)
+    book = books(model, sample, field)[0]
     assert int(book.means[0].mean().round()) == 105 and book.num_typical[0] == 5
     assert [int(patch.mean()) for patch in book.typical[0][:5]] == [104, 100, 110, 10, 200], "the mean is 104.8"
 
 
 def test_later_residual_stages_show_what_the_earlier_left_over():
-    artifact = build(PATCH, {"kind": "residual", "num_stages": 2, "stage": VQ})
-    sample = encoded(artifact, noise(8))
-    found = books(artifact, sample, measured(artifact, 32))
+    model = build(PATCH, {"kind": "residual", "num_stages": 2, "stage": VQ})
+    sample = encoded(model, noise(8))
+    found = books(model, sample, measured(model, 32))
     assert [book.name for book in found] == ["stage 1", "stage 2"]
     first = sample.codes.clone()
     first[:, 1] = -1
-    left = sample.images.float() - torch.from_numpy(artifact.decode(first)).permute(0, 3, 1, 2).float()
+    left = sample.images.float() - model.tokenizer.decode(first).float()
     code = int(found[1].codes[0])
     where = sample.codes[:, 1] == code
     middles = left.reshape(8, 8, 4, 8, 4).permute(0, 1, 3, 2, 4)[where].mean(0)  # the cells themselves
-    margin = measured(artifact, 32).margin
+    margin = measured(model, 32).margin
     shown = found[1].means[0][margin : margin + 4, margin : margin + 4, 0].astype(float)
     expected = (128 + found[1].gain * middles).round().clamp(0, 255).numpy()
     assert found[0].gain == 0 and np.abs(shown - expected).max() <= 1
@@ -216,64 +222,67 @@ def test_codes_that_mark_a_label_are_found_and_no_others():
 
 
 def test_the_probe_reads_what_is_there_and_guesses_where_nothing_is():
-    artifact = build(PATCH, VQ)
+    model = build(PATCH, VQ)
     labels = [str(index % 2) for index in range(600)]
     images = noise(600)
     images[1::2, :, 8:16, 8:16] = 255
-    whole = encoded(artifact, images)
+    whole = encoded(model, images)
     cuts = slice(0, 300), slice(300, 400), slice(400, 600)
     parts = [Sample(whole.indices[cut], whole.images[cut], whole.codes[cut]) for cut in cuts]
-    found = probe(artifact, parts, labels)
+    found = probe(model, parts, labels)
     assert min(found.accuracy.values()) > 0.9 and found.majority == 0.5
-    pixels = [artifact.standardise(part.images).flatten(1).double().numpy() for part in parts]
+    pixels = [model.tokenizer.standardise(part.images).flatten(1).double().numpy() for part in parts]
     told = [np.array(labels)[part.indices].astype(int) for part in parts]
     scale = ((pixels[0] - pixels[0].mean(0)) ** 2).sum(1).mean()  # of a strength of one
     guesses = [Ridge(alpha=strength * scale).fit(pixels[0], told[0]).predict for strength in PENALTIES]
     scores = [[((guess(x) > 0.5) == truth).mean() for x, truth in zip(pixels, told, strict=True)] for guess in guesses]
     assert found.accuracy["pixels"] == pytest.approx(max(scores, key=lambda score: score[1])[2])
     shuffled = [labels[int(index)] for index in GENERATOR(0).permutation(600)]
-    blind = probe(artifact, parts, shuffled)
+    blind = probe(model, parts, shuffled)
     assert max(abs(value - 0.5) for value in blind.accuracy.values()) < 3 * 0.0354
     empty = Sample(whole.indices[:0], whole.images[:0], whole.codes[:0])
-    assert probe(artifact, [parts[0], empty, parts[2]], labels) is None
+    assert probe(model, [parts[0], empty, parts[2]], labels) is None
 
 
 # ------------------------------------------------------------------------------------------------------------ changes
 
 
 def test_a_swap_changes_what_it_says_and_nothing_far_away():
-    artifact = build(PATCH, VQ)
-    sample = encoded(artifact, noise(6))
-    book = books(artifact, sample, measured(artifact, 32))[0]
+    model = build(PATCH, VQ)
+    sample = encoded(model, noise(6))
+    book = books(model, sample, measured(model, 32))[0]
     code, other = int(book.codes[0]), int(book.codes[1])
-    found = swaps(artifact, sample, book, [(code, other)], sample)[0]
+    found = swaps(model, sample, book, [(code, other)], sample)[0]
     row, column = found.place
     assert (found.code, found.other) == (code, other)
     assert int(sample.codes[found.image, 0, row, column]) == code and found.places[row, column]
     by_hand = sample.codes[found.image : found.image + 1].clone()
     by_hand[0, 0, row, column] = other
-    before, after = (artifact.decode(codes)[0].astype(float) for codes in (sample.codes[[found.image]], by_hand))
+    before, after = (
+        model.tokenizer.decode(codes)[0].permute(1, 2, 0).numpy().astype(float)
+        for codes in (sample.codes[[found.image]], by_hand)
+    )
     assert (found.pictures[0] == before).all() and (found.pictures[1] == after).all()
     assert found.here == pytest.approx(np.sqrt(((after - before) ** 2).mean()), rel=1e-5)
     moved = np.abs(after - before).max(2)
     moved[max(0, 4 * row - 4) : 4 * row + 8, max(0, 4 * column - 4) : 4 * column + 8] = 0
     assert moved.max() == 0, "one block of the decoder reaches one cell further"
     with pytest.raises(VqkitError, match="0 to 15"):
-        swaps(artifact, sample, book, [(0, 16)], sample)
-    training = encoded(artifact, noise(6))
+        swaps(model, sample, book, [(0, 16)], sample)
+    training = encoded(model, noise(6))
     sample.codes[sample.codes == code] = other
-    found = swaps(artifact, sample, book, [(code, other)], training)[0]
+    found = swaps(model, sample, book, [(code, other)], training)[0]
     assert int(training.codes[found.image, 0, found.place[0], found.place[1]]) == code
     with pytest.raises(VqkitError, match="occurs in none"):
-        swaps(artifact, sample, book, [(code, other)], sample)
+        swaps(model, sample, book, [(code, other)], sample)
 
 
 # -------------------------------------------------------------------------------------------------------------- whole
 
 
-def test_everything_together_on_a_trained_model(artifact, emoji):
+def test_everything_together_on_a_trained_model(model, emoji):
     shares = []
-    found = explain(artifact, emoji, num=300, progress=shares.append)
+    found = explain(model, emoji, num=300, progress=shares.append)
     assert found.metrics["images"] == 300 and found.metrics["examples"] == 149 and found.metrics["split"] == "test"
     assert shares == sorted(shares) and shares[-1] <= 1
     book = found.books[0]
@@ -282,17 +291,17 @@ def test_everything_together_on_a_trained_model(artifact, emoji):
     assert found.labels.information.bits.shape == (1, 8, 8)
     assert found.importance.shape == (8, 8) and found.importance.min() > 0
     assert found.peel is None and found.surprise is None
-    first, second = explain(artifact, emoji, num=40), explain(artifact, emoji, num=40)
+    first, second = explain(model, emoji, num=40), explain(model, emoji, num=40)
     assert (first.labels.information.p_values == second.labels.information.p_values).all()
     assert (first.field.energy == second.field.energy).all()
 
 
 def test_stages_are_peeled_one_by_one(emoji):
-    artifact = build(PATCH, {"kind": "residual", "num_stages": 3, "stage": VQ}, (3, 32, 32))
-    found = explain(artifact, emoji, num=64).peel
+    model = build(PATCH, {"kind": "residual", "num_stages": 3, "stage": VQ}, (3, 32, 32))
+    found = explain(model, emoji, num=64).peel
     assert found.stages == [1, 2, 3] and found.bits == [4.0 * 64 * stage for stage in (1, 2, 3)]
-    last = gather(artifact, emoji, "test", 64)
-    assert (found.pictures[-1] == artifact.decode(last.codes[:12])).all()
+    last = gather(model, emoji, "test", 64)
+    assert (found.pictures[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()).all()
     assert (found.originals == last.images[:12].permute(0, 2, 3, 1).numpy()).all()
 
 
@@ -300,17 +309,17 @@ def test_stages_are_peeled_one_by_one(emoji):
     ("column", "message"),
     [("colour", "no label column 'colour' .it has: group, caption"), ("caption", "different values")],
 )
-def test_labels_that_are_missing_or_no_classes_are_refused(column, message, artifact, emoji):
+def test_labels_that_are_missing_or_no_classes_are_refused(column, message, model, emoji):
     with pytest.raises(VqkitError, match=message):
-        explain(artifact, emoji, label_column=column)
+        explain(model, emoji, label_column=column)
 
 
-def test_without_labels_there_is_a_page_without_them(artifact, emoji):
+def test_without_labels_there_is_a_page_without_them(model, emoji):
     bare = ImageData.__new__(ImageData)
     bare.__dict__ = {**emoji.__dict__, "groups": None, "captions": None}
     with pytest.raises(VqkitError, match="it has: none"):
         find_column(bare, "group")
-    found = explain(artifact, bare, num=64)
+    found = explain(model, bare, num=64)
     assert found.labels is None and found.probe is None and "label_bits" not in found.metrics
 
 

@@ -7,49 +7,55 @@ from scipy.optimize import linear_sum_assignment
 
 from vqkit.apps import restyle as app
 from vqkit.apps.restyle import METHODS, balanced_nearest, restyle, restyle_by_pairs, shrunk_covariance
-from vqkit.artifact import Artifact
+from vqkit.artifact.build import build_model
+from vqkit.artifact.model import Model
+from vqkit.artifact.record import Artifact
+from vqkit.artifact.tokenizer import Tokenizer
 from vqkit.config import from_tree
+from vqkit.data.normalisation import Normalisation
 from vqkit.errors import VqkitError
-from vqkit.model import Autoencoder
+from vqkit.settings import Config
+from vqkit.shapes import Shape
 
 
-def untrained(quantizer, channels=3) -> Artifact:
+def untrained(quantizer, channels=3) -> Model:
     """A model with random weights, whose latents are about as large as its codes."""
     torch.manual_seed(0)
-    config = from_tree({"model": {"network": {"kind": "patch", "width": 16}, "quantizer": quantizer}}, "test")
-    shape = (channels, 32, 32)
-    model = Autoencoder(config.model, shape, config.losses, [0.3] * channels, [0.5] * channels).eval()
-    head = model.encoder.head[1]
+    tree = {"model": {"network": {"kind": "patch", "width": 16}, "quantizer": quantizer}}
+    config = from_tree(tree, "test", Config)
+    normalisation = Normalisation((0.5,) * channels, (0.3,) * channels)
+    network = build_model(config, Shape(channels, (32, 32)), normalisation).eval()
+    head = network.encoder.head[1]
     with torch.no_grad():  # latents of random squares: mean 0 and deviation 1 in every channel, as codes have
-        latents = model.latents(torch.randn(8, channels, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3))
+        latents = network.latents(torch.randn(8, channels, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3))
         deviation, mean = torch.std_mean(latents, (0, 2, 3))
         head.weight /= deviation[:, None]
         head.bias.sub_(mean).div_(deviation)
-    scale = {"mean": [0.5] * channels, "std": [0.3] * channels}
-    return Artifact(config, model, {"channels": channels, "size": [32, 32], "normalisation": scale})
+    data = {"channels": channels, "size": [32, 32], "normalisation": normalisation.to_dict()}
+    return Model(Artifact(config, network, data), "cpu")
 
 
 @pytest.fixture(scope="module")
-def model() -> Artifact:
+def model() -> Model:
     return untrained({"kind": "vq", "codebook_size": 256, "code_dim": 8})
 
 
 @pytest.fixture(scope="module")
-def pictures(emoji):
-    return emoji.read(emoji.splits["test"][4:8]).permute(0, 2, 3, 1).contiguous().numpy()
+def pictures(emoji) -> torch.Tensor:
+    """Values (4, C, H, W)."""
+    return emoji.read(emoji.splits["test"][4:8]).values
 
 
-def latents_of(model: Artifact, image: np.ndarray) -> torch.Tensor:
-    with torch.no_grad():
-        return model.model.latents(model.standardise(torch.from_numpy(image)[None].permute(0, 3, 1, 2)))
+def latents_of(model: Model, image: torch.Tensor) -> torch.Tensor:
+    return model.tokenizer.latents_alone(image[None])
 
 
-def result_codes(model: Artifact, monkeypatch, *arguments, **options) -> torch.Tensor:
+def result_codes(model: Model, monkeypatch, *arguments, **options) -> torch.Tensor:
     """Codes that restyle decodes."""
     seen = []
-    plain = Artifact.decode
+    plain = Tokenizer.decode
     monkeypatch.setattr(
-        Artifact, "decode", lambda self, codes, *a, **o: seen.append(codes) or plain(self, codes, *a, **o)
+        Tokenizer, "decode", lambda self, codes, *a, **o: seen.append(codes) or plain(self, codes, *a, **o)
     )
     restyle(model, *arguments, **options)
     return seen[0]
@@ -58,14 +64,15 @@ def result_codes(model: Artifact, monkeypatch, *arguments, **options) -> torch.T
 @pytest.mark.parametrize("method", METHODS)
 def test_alpha_zero_is_the_plain_reconstruction(model, pictures, method):
     found = restyle(model, pictures[0], pictures[1:3], method=method, alpha=0.0, weights=[3, 1])
-    assert np.array_equal(found, model.reconstruct(pictures[0]))
-    assert not np.array_equal(found, restyle(model, pictures[0], pictures[1:2], method=method, alpha=1.0))
+    assert torch.equal(found, model.tokenizer.reconstruct(pictures[:1])[0])
+    assert not torch.equal(found, restyle(model, pictures[0], pictures[1:2], method=method, alpha=1.0))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_content_keeps_its_size_whatever_the_style_has(model, pictures, method):
-    content, style = pictures[0][:21, :30], np.tile(pictures[1], (1, 2, 1))
-    assert restyle(model, content, [style], method=method).shape == (21, 30, 3)
+    content = pictures[0][:, :21, :30]
+    style = pictures[1].repeat(1, 1, 2)
+    assert restyle(model, content, [style], method=method).shape == (3, 21, 30)
 
 
 def test_adain_gives_the_styles_moments_and_wct_its_shrunk_covariance(model, pictures):
@@ -133,7 +140,7 @@ def test_chunks_do_not_change_the_balance(monkeypatch):
 def test_codes_takes_nothing_but_codes_of_the_style(kind, pictures, monkeypatch):
     model = untrained(kind)
     found = result_codes(model, monkeypatch, pictures[0], [pictures[1]], method="codes", alpha=1.0)
-    of_style = {tuple(code) for code in model.encode(pictures[1])[0].flatten(1).T.tolist()}
+    of_style = {tuple(code) for code in model.tokenizer.encode(pictures[1:2])[0].flatten(1).T.tolist()}
     assert {tuple(code) for code in found[0].flatten(1).T.tolist()} <= of_style
     assert len(found.unique()) > 1
 
@@ -142,7 +149,7 @@ def test_residual_models_keep_the_coarse_stages_of_the_content(pictures):
     model = untrained({"kind": "residual", "num_stages": 4})
     content, style = (latents_of(model, image) for image in pictures[:2])
     target = METHODS["codes"](model, content, style)
-    quantizer = model.model.quantizer
+    quantizer = model.network.quantizer
 
     def coarse(latents):
         codes = quantizer.encode(latents)
@@ -174,11 +181,11 @@ def test_patches_against_brute_force(model, pictures):
 def test_weights_are_shares_of_the_styles(model, pictures):
     content, first, second = pictures[:3]
     alone = restyle(model, content, [first], alpha=1.0)
-    assert np.array_equal(restyle(model, content, [first, second], alpha=1.0, weights=[5, 0]), alone)
-    assert np.array_equal(restyle(model, content, [second, first], alpha=1.0, weights=[0, 2]), alone)
+    assert torch.equal(restyle(model, content, [first, second], alpha=1.0, weights=[5, 0]), alone)
+    assert torch.equal(restyle(model, content, [second, first], alpha=1.0, weights=[0, 2]), alone)
     mixed = restyle(model, content, [first, second], alpha=1.0)
-    assert np.array_equal(restyle(model, content, [first, second], alpha=1.0, weights=[4, 4]), mixed)
-    assert not np.array_equal(mixed, alone)
+    assert torch.equal(restyle(model, content, [first, second], alpha=1.0, weights=[4, 4]), mixed)
+    assert not torch.equal(mixed, alone)
 
 
 @pytest.mark.parametrize(
@@ -199,16 +206,16 @@ def test_numbers_without_sense_are_refused(model, pictures, options, message):
 
 
 def test_pictures_that_cannot_be_used_are_refused(model, pictures):
-    plain = np.full((32, 32, 3), (200, 30, 30), np.uint8)
+    plain = torch.tensor([200, 30, 30], dtype=torch.uint8)[:, None, None].expand(3, 32, 32)
     with pytest.raises(VqkitError, match="style 2 is of one colour"):
         restyle(model, pictures[0], [pictures[1], plain])
     assert restyle(model, plain, [pictures[1]]).shape == plain.shape, "a plain content is one"
-    side = model.model.tile[0]
+    side = model.network.tile[0]
     expected = f"the content has 32x{side - 1} pixels .width x height.; the model needs {side}x{side}"
     with pytest.raises(VqkitError, match=expected):
-        restyle(model, pictures[0][: side - 1], [pictures[1]])
+        restyle(model, pictures[0][:, : side - 1], [pictures[1]])
     with pytest.raises(VqkitError, match="the style has latents of 8x2 .width x height.; patches need 3x3"):
-        restyle(model, pictures[0], [pictures[1][: 2 * side]], method="patches")
+        restyle(model, pictures[0], [pictures[1][:, : 2 * side]], method="patches")
     with pytest.raises(VqkitError, match="there is no style"):
         restyle(model, pictures[0], [])
 
@@ -216,9 +223,9 @@ def test_pictures_that_cannot_be_used_are_refused(model, pictures):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels(channels):
     model = untrained({"kind": "vq"}, channels=channels)
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, channels), np.uint8)
+    images = torch.randint(0, 256, (2, channels, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
     for method in METHODS:
-        assert restyle(model, images[0], images[1:], method=method).shape == (32, 32, channels)
+        assert restyle(model, images[0], images[1:], method=method).shape == (channels, 32, 32)
 
 
 def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures):
@@ -226,10 +233,10 @@ def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures
     before, after = [pictures[1], pictures[0]], [pictures[2], pictures[3]]
     found = restyle_by_pairs(model, [pictures[0], pictures[1]], before, after, alpha=1.0)
     for result, other in zip(found, (pictures[3], pictures[2]), strict=True):
-        assert np.array_equal(result, model.reconstruct(other[None])[0])
+        assert torch.equal(result, model.tokenizer.reconstruct(other[None])[0])
     assert restyle_by_pairs(model, [], before, after) == []
     plain = restyle_by_pairs(model, [pictures[0]], before, after, alpha=0.0)[0]
-    assert np.array_equal(plain, model.reconstruct(pictures[:1])[0])
+    assert torch.equal(plain, model.tokenizer.reconstruct(pictures[:1])[0])
 
 
 def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
@@ -257,15 +264,16 @@ def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
         bank = torch.stack([described(one, y, x, other) for one, other in pairs for y, x in grid])
         chosen = [int((bank - described(latents, y, x, found)).square().sum(1).argmin()) for y, x in grid]
         found = became.flatten(2).permute(0, 2, 1).flatten(0, 1)[chosen].T.reshape(latents.shape)
-    expected = model.decode(model.model.quantizer.encode(torch.lerp(latents, found, 0.5)[None]), (32, 32))[0]
-    assert np.array_equal(restyle_by_pairs(model, [content], before, after, alpha=0.5)[0], expected)
+    codes = model.network.quantizer.encode(torch.lerp(latents, found, 0.5)[None])
+    expected = model.tokenizer.decode(codes, (32, 32))[0]
+    assert torch.equal(restyle_by_pairs(model, [content], before, after, alpha=0.5)[0], expected)
 
 
 def test_what_is_no_pair_is_refused(model, pictures):
     for before, after, message in [
         ([], [], "no pairs"),
-        (pictures[1:3], pictures[1:2], "2 pictures before and 1 after"),
-        ([pictures[1], pictures[2][:16]], pictures[1:3], "pair 2"),
+        (pictures[1:3], pictures[1:2], "2 images before and 1 after"),
+        ([pictures[1], pictures[2][:, :16]], pictures[1:3], "pair 2"),
     ]:
         with pytest.raises(VqkitError, match=message):
             restyle_by_pairs(model, [pictures[0]], list(before), list(after))

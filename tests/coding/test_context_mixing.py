@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save
-from vqkit.training.pixels import PixelTwin
 
 from tests.coding import second_decoder as second
 from tests.coding.second_mixing import Mixing
@@ -37,6 +36,7 @@ from vqkit.coding import (
 from vqkit.coding.logistic import LIMIT, SQUASH, STRETCH
 from vqkit.coding.rangecoder import RangeEncoder
 from vqkit.coding.values.network import ChannelNetwork, inputs, neighbours, num_inputs
+from vqkit.training.tasks.value_coder import ChannelTwin
 
 MODEL = bytes(range(8))
 
@@ -146,7 +146,7 @@ def test_the_distribution_rises_from_0_to_all_and_gives_every_level_a_share(plan
 def test_the_twin_says_what_the_integers_cost(plane):
     """Bits by the twin, in floating point, and by the integers' distribution."""
     torch.manual_seed(0)
-    twin, rng = PixelTwin(plane, (6, 6)), np.random.default_rng(0)
+    twin, rng = ChannelTwin(plane, (6, 6)), np.random.default_rng(0)
     for parameter in twin.parameters():
         torch.nn.init.normal_(parameter, std=0.15)
     values = (rng.integers(0, 200, (200, 1)) + rng.integers(0, 40, (200, len(neighbours(plane))))).clip(20)
@@ -154,7 +154,7 @@ def test_the_twin_says_what_the_integers_cost(plane):
     given = [torch.from_numpy(array) for array in (*inputs(values, plane), places, places, levels)]
     with torch.no_grad():
         expected = twin(*given).numpy() / math.log(2)
-    network = ValueNetwork([PixelTwin(0, (6, 6)).integers()] * plane + [twin.integers()])
+    network = ValueNetwork([ChannelTwin(0, (6, 6)).integers()] * plane + [twin.integers()])
     below = network.distribution(values, plane, places, places, (6, 6))
     bits = 24 - np.log2(below[np.arange(200), levels + 1] - below[np.arange(200), levels])
     likely = expected < 10

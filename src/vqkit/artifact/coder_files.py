@@ -107,7 +107,7 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
         codes=current,
         values=values.pop(value_path, None),
         older=tuple(one for one in [*codes.values(), *values.values()] if one is not None),
-        rates={} if current is None else _rates(code_path),
+        rates={} if current is None else _rates(code_path, len(sizes)),
     )
     return coders, tuple(problems)
 
@@ -143,12 +143,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
 
 
-def _rates(path: Path) -> dict[str, Rate]:
+def _rates(path: Path, num_stages: int) -> dict[str, Rate]:
+    """What a coder's file says; nothing where that makes no sense, as a coder is of use without."""
     try:
         tree: Any = json.loads(_read(path)[1].get("rates", "{}"))
-        return {str(name): Rate.read(point) for name, point in tree.items()}
-    except (AttributeError, TypeError, ValueError):
+        rates = {str(name): Rate.read(point) for name, point in tree.items()}
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return {}
+    return rates if all(rate.num_stages <= num_stages for rate in rates.values()) else {}
 
 
 def find_artifact(source: Path, folders: Sequence[Path] = (Path(),)) -> Path:

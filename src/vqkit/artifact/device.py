@@ -13,7 +13,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise VqkitError(f"device '{name}' is none of auto, cpu, cuda, cuda:N and mps") from error
     if device.type == "cuda":
         count = torch.cuda.device_count()

@@ -16,6 +16,7 @@ from ..coding import opened
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
 from ..model.blocks import num_parameters
+from ..printable import one_line
 from ..prior.prior import Prior
 from ..settings import Config
 from ..shapes import Shape
@@ -158,11 +159,11 @@ class Model:
     # ------------------------------------------------------------------------------------------------ how it looks
 
     def __repr__(self) -> str:
-        return "\n".join(["vqkit.Model", *(f"  {name:<12}{text}" for name, text in self._facts())])
+        return "\n".join(["vqkit.Model", *(f"  {name:<11}{one_line(text)}" for name, text in self._facts())])
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(one_line(text))}</td></tr>"
             for name, text in self._facts()
         )
         return f"<table><caption>vqkit.Model</caption>{rows}</table>"

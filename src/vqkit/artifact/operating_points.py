@@ -44,8 +44,9 @@ class Rate:
         """From the header of a coder's file, which anyone may have written. TypeError or ValueError for no point."""
         found = cls(**point)
         numbers = (found.weight, found.bits, found.psnr)
-        is_whole = isinstance(found.num_stages, int) and found.num_stages >= 1
-        if not is_whole or not all(math.isfinite(float(number)) for number in numbers) or found.weight < 0:
+        is_whole = type(found.num_stages) is int and found.num_stages >= 1
+        are_numbers = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        if not is_whole or not are_numbers or found.weight < 0:
             raise ValueError(f"{dict(point)} is no point between few bits and a good reconstruction")
         return found
 

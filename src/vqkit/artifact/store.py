@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from .. import __version__
 from ..config.loading import from_tree
-from ..data.normalisation import Normalisation
+from ..data.normalisation import BYTE, Normalisation
 from ..errors import VqkitError
 from ..files import write_text, write_whole
 from ..prior.prior import Prior, build_prior_network
@@ -47,6 +47,9 @@ PRIOR_FILE = "prior.safetensors"
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Deviation = Annotated[float, Field(allow_inf_nan=False, gt=1e-12, le=1e6)]
+Levels = Annotated[StrictInt, Field(ge=1, le=1 << 32)]
+# Values of an item of the training extent.
+MAX_VALUES = 1 << 30
 
 
 class _Normalisation(BaseModel):
@@ -54,6 +57,7 @@ class _Normalisation(BaseModel):
 
     mean: Annotated[list[Finite], Field(min_length=1, max_length=1024)]
     std: Annotated[list[Deviation], Field(min_length=1, max_length=1024)]
+    levels: Levels | None = BYTE
 
 
 class _Data(BaseModel):
@@ -65,6 +69,16 @@ class _Data(BaseModel):
     channels: Annotated[StrictInt, Field(ge=1, le=1024)]
     size: Annotated[list[Annotated[StrictInt, Field(ge=1, le=1 << 24)]], Field(min_length=1, max_length=4)]
     normalisation: _Normalisation
+
+    @model_validator(mode="after")
+    def _check_together(self) -> _Data:
+        if self.channels * math.prod(self.size) > MAX_VALUES:
+            raise ValueError(f"size {self.size} is of more than {MAX_VALUES} values")
+        constants = {len(self.normalisation.mean), len(self.normalisation.std)}
+        if constants != {self.channels}:
+            found = " and ".join(map(str, sorted(constants)))
+            raise ValueError(f"there are {self.channels} channels, but the normalisation is of {found}")
+        return self
 
 
 class _Config(BaseModel):
@@ -112,18 +126,11 @@ def load_artifact(folder: str | Path) -> Artifact:
     tree = read_json(folder / CONFIG_FILE)
     if tree.get("format") != "vqkit":
         raise VqkitError(f"{folder} is not a vqkit artifact: {CONFIG_FILE} does not say so")
-    version = tree.get("format_version")
-    if isinstance(version, bool) or version != FORMAT_VERSION:
-        raise VqkitError(f"{folder} has format version {version!r}; this vqkit reads {FORMAT_VERSION}")
+    _check_version(tree.get("format_version"), folder)
     checked = _checked(tree, folder / CONFIG_FILE)
     config = from_tree(tree["config"], str(folder / CONFIG_FILE), Config)
     shape = Shape(checked.data.channels, tuple(checked.data.size))
     normalisation = Normalisation.from_dict(tree["data"]["normalisation"])
-    if len(normalisation.std) != shape.channels:
-        raise VqkitError(
-            f"cannot read {folder / CONFIG_FILE}: {shape.channels} channels, but the normalisation is of "
-            f"{len(normalisation.std)}"
-        )
     path = folder / MODEL_FILE
     network, file = filled(path, lambda: build_model(config, shape, normalisation), frozenset({"config"}))
     if _tree_of(file.metadata["config"]) != tree:
@@ -160,6 +167,8 @@ def filled(path: Path, build: Callable[[], ModuleT], keys: frozenset[str]) -> tu
     try:
         with torch.device("meta"):
             expected = {name: (value.dtype, tuple(value.shape)) for name, value in build().state_dict().items()}
+    except VqkitError as error:
+        raise VqkitError(f"cannot read {path}: {error}") from error
     except (RuntimeError, OverflowError, TypeError) as error:
         raise VqkitError(f"cannot read {path}: its settings describe a network that cannot be built") from error
     num_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
@@ -184,13 +193,19 @@ def _check_size(path: Path, num_bytes: int) -> None:
         raise VqkitError(f"{path} does not fit its settings: {num_bytes} bytes of weights are needed, it has {there}")
 
 
+def _check_version(version: object, path: Path) -> None:
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise VqkitError(f"{path} has format version {version!r}; this vqkit reads {FORMAT_VERSION}")
+
+
 def _checked(tree: dict[str, Any], path: Path) -> _Config:
     try:
         return _Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise VqkitError(f"cannot read {path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+        raise VqkitError(f"cannot read {path}: {where}: {message[0].lower()}{message[1:]}") from error
 
 
 def _tree_of(text: str) -> Any:
@@ -223,8 +238,7 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
     try:
         # The settings of the network decide how large the file may be, and they are in its header.
         header = json.loads(read_header(path)["prior"])
-        if header["format_version"] != FORMAT_VERSION:
-            raise VqkitError(f"{path} has format version {header['format_version']}; this vqkit reads {FORMAT_VERSION}")
+        _check_version(header["format_version"], path)
         if header["content_id"] != artifact.content_id:
             raise VqkitError(f"{path} was trained on the codes of another model; delete it and run vqkit train-prior")
         config = from_tree(header["config"], str(path), PriorConfig)

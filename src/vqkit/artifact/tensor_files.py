@@ -73,9 +73,17 @@ def read_tensors(path: Path, max_bytes: int, keys: frozenset[str]) -> TensorFile
     if SUM in metadata and metadata[SUM] != file_sum(tensors, metadata):
         raise VqkitError(f"{path} is damaged: it does not fit its own sum")
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
+        if not _is_finite(value):
             raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")
     return file
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point():
+        return True
+    # Floats of 8 bits can be asked for little; nothing is written in them.
+    wide = value.float() if value.dtype.itemsize == 1 else value
+    return bool(wide.isfinite().all())
 
 
 def read_header(path: Path) -> dict[str, str]:

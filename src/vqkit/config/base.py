@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
     """A frozen group of settings; unknown keys are errors and attribute docstrings describe the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_no_switches(cls, tree: Any) -> Any:
+        """Python counts true as 1, which nobody means by it."""
+        for name, value in tree.items() if isinstance(tree, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and bool not in (field.annotation, *get_args(field.annotation)):
+                raise ValueError(f"{name} takes another value than {str(value).lower()}")
+        return tree
 
 
 class Root(Section):

@@ -61,7 +61,7 @@ class Normalisation:
                 std=tuple(float(x) for x in tree["std"]),
                 levels=None if levels is None else int(levels),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise VqkitError("normalisation must hold two lists of numbers, mean and std") from error
         if len(made.mean) != len(made.std) or not made.mean or min(made.std) <= 0:
             raise VqkitError("normalisation must hold as many means as positive deviations, one per channel")

@@ -25,6 +25,8 @@ def to_values(given: Any, target: Target) -> list[Tensor]:
         pixels = load_image(given, target.channels, target.background, target.value_range, exact=target.exact)
         return [channels_first(pixels)]
     if isinstance(given, Image.Image):
+        if not (given.width and given.height):
+            raise ValueError(f"there are no pixels in an image of {given.width}x{given.height} (width x height)")
         return [channels_first(convert(given, target))]
     if isinstance(given, list | tuple):
         found = [values for one in given for values in to_values(one, target)]

@@ -115,6 +115,8 @@ class ImageSignal(Signal):
     def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
         if not isinstance(config, ConvConfig | PatchConfig | MLPConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for images")
+        if len(shape.extent) != 2:
+            raise VqkitError(f"the size of images is a height and a width, not {list(shape.extent)}")
         return build_backbone(config, shape, widths)
 
     def measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
