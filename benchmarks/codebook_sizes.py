@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _common import Claim, machine, options, report
-from _runs import in_parallel
-from families import STEPS, run
+from bench.claims import Claim, machine, options, report
+from bench.quantizer_contenders import STEPS, run
+from bench.short_runs import in_parallel
 
 SWEEP = (8, 10, 12, 14, 16)
 SWEPT = ("vq", "simvq", "fsq", "lfq", "peer vq", "peer fsq")

@@ -24,13 +24,15 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 import vqkit
-from vqkit.training import images, state
-from vqkit.training.health import BrokenCodebook, reachable_usage
+from vqkit.training import task
+from vqkit.training.guard import BrokenCodebook, reachable_usage
+from vqkit.training.tasks import autoencoder
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "collapse.png"
+# The emoji recipe in seconds.
 SMALL = [
     "train.optimizer=adamw",
     "train.batch_size=32",
@@ -41,15 +43,14 @@ SMALL = [
     "model.network.encoder_blocks=1",
     "model.network.decoder_blocks=1",
 ]
-"""the emoji recipe in seconds"""
+# Nothing that helps a codebook on its own.
 BARE = ["model.quantizer.kmeans_iterations=0", "model.quantizer.revive_threshold=0"]
-"""nothing that helps a codebook on its own"""
 
 
 @contextmanager
 def scattered_codes() -> Iterator[None]:
     """Codes begin a thousand times too far out: the innermost one wins everything."""
-    build = images.build_model
+    build = autoencoder.build_model
 
     def scattered(*arguments: Any) -> Any:
         model = build(*arguments)
@@ -57,14 +58,14 @@ def scattered_codes() -> Iterator[None]:
             model.quantizer.codebook.mul_(1000.0)
         return model
 
-    with patch.object(images, "build_model", scattered):
+    with patch.object(autoencoder, "build_model", scattered):
         yield
 
 
 @contextmanager
 def without_codebook() -> Iterator[None]:
     """The optimiser is not given the codebook."""
-    build = state.build_optimizers
+    build = task.build_optimizers
 
     def incomplete(model: Any, settings: Any) -> Any:
         optimizers = build(model, settings)
@@ -73,7 +74,7 @@ def without_codebook() -> Iterator[None]:
                 group["params"] = [value for value in group["params"] if value is not model.quantizer.codebook]
         return optimizers
 
-    with patch.object(state, "build_optimizers", incomplete):
+    with patch.object(task, "build_optimizers", incomplete):
         yield
 
 
@@ -119,17 +120,19 @@ def run(case: Case, guard: str, steps: int, seed: int) -> Outcome:
     settings += [f"model.quantizer.codebook_size={case.codebook_size}", *case.overrides]
     with tempfile.TemporaryDirectory() as folder, case.sabotage():
         try:
-            artifact = vqkit.train("emoji", Path(folder) / "run", overrides=settings)
+            model = vqkit.train("emoji", Path(folder) / "run", overrides=settings)
         except BrokenCodebook as error:
-            artifact, said, detected = None, [f"error: {error}"], int(re.findall(r"step (\d+)", str(error))[0])
+            model = None
+            said = [f"error: {error}"]
+            detected = int(re.findall(r"step (\d+)", str(error))[0])
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    if artifact is None:
+    if model is None:
         return Outcome(detected, math.nan, math.nan, said, rows)
     events = [row for row in rows if row.get("level") in ("warning", "action", "recovered")]
     last = [row for row in rows if row.get("split") == "validation"][-1]
-    tokens = artifact.data["splits"]["validation"] * math.prod(artifact.model.grid(artifact.size))
-    usage = last["usage"] / reachable_usage(tokens, artifact.model.quantizer.codebook_size)
+    tokens = model.data["splits"]["validation"] * math.prod(model.network.grid(model.shape.extent))
+    usage = last["usage"] / reachable_usage(tokens, model.network.quantizer.codebook_size)
     said = [f"step {event['step']}: {event['level']}: {event['message']}" for event in events]
     return Outcome(events[0]["step"] if events else None, usage, last["psnr"], said, rows)
 

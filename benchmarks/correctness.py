@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 STEPS = 3
 # Another value for settings whose type suggests none, or whose double acts only after many steps.
@@ -77,8 +77,9 @@ def subjects() -> Iterator[dict]:
 
 def changes(tree: dict) -> Iterator[tuple[str, dict]]:
     """Every setting of the tree at any depth, and the tree with another value for it."""
-    from vqkit.config import Config, from_tree
+    from vqkit.config import from_tree
     from vqkit.config.base import Section
+    from vqkit.settings import Config
 
     section = from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer
 
@@ -115,11 +116,12 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
 
     from vqkit.config import from_tree
     from vqkit.errors import VqkitError
-    from vqkit.model import build_quantizer
+    from vqkit.model.quantizers import build_quantizer
+    from vqkit.settings import Config
 
     torch.manual_seed(seed)
     try:
-        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}).model.quantizer)
+        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer)
         side = 8 * quantizer.grid_multiple // 2
         latents = torch.randn(4, 64, side, side, generator=torch.Generator().manual_seed(seed))
         found = []

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 KINDS = {
     "none": ["model.quantizer.kind=none", "model.quantizer.code_dim=16"],

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 
 def train(seed: int, minutes: float, folder: Path) -> dict:

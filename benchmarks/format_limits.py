@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 MODEL = bytes(8)
 Work = Callable[[], object]

@@ -12,7 +12,7 @@ import sys
 import time
 from statistics import median
 
-from _common import Claim, options, report
+from bench.claims import Claim, options, report
 
 
 def seconds(command: list[str], times: int) -> list[float]:
