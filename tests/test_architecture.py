@@ -16,27 +16,29 @@ ALLOWED = {
     for part, allowed in {
         "errors": "",
         "files": "",
-        "config": "errors",
-        "data": "config errors files",
-        "model": "config errors",
         "metrics": "",
+        "printable": "",
+        "shapes": "",
+        "config": "errors",
+        "settings": "config signals",
         "coding": "errors",
-        "untrusted": "errors",
-        "codec": "coding errors files",
-        "artifact": "codec coding config data errors files forms metrics model rates untrusted",
-        "forms": "data",
-        "rates": "coding errors model",
-        "reading": "artifact codec coding errors",
-        "training": "artifact coding config data errors files metrics model",
-        "apps": "artifact codec coding config data errors files metrics model rates reading untrusted",
-        "report": "errors files",
-        "run": "apps artifact config data errors files metrics rates report training",
-        "run_prior": "apps artifact config data errors files model report training",
-        "cli": "apps artifact coding config data errors files model report run run_prior training",
+        "data": "errors shapes",
+        "model": "config errors settings shapes",
+        "prior": "config errors model settings",
+        "signals": "config data errors files model settings shapes",
+        "artifact": "coding config data errors files model prior settings shapes signals",
+        "training": "artifact coding config data errors files metrics model prior settings signals",
+        "apps": "artifact coding config data errors metrics model prior",
+        "report": "files printable",
+        "pipelines": "apps artifact coding config data errors files model prior report settings signals training",
+        "cli": "apps artifact coding config data errors files pipelines printable prior report settings signals "
+        "training",
         "__main__": "cli",
-        "__init__": "artifact coding config errors run run_prior",
+        "__init__": "artifact coding errors pipelines settings",
     }.items()
 }
+# Parts that are the same for every kind of signal. What is of images lies in signals/image, what draws in report.
+OF_ANY_SIGNAL = ("apps", "artifact", "cli", "coding", "config", "data", "model", "pipelines", "prior", "training")
 
 
 def imported(file: Path) -> set[str]:
@@ -61,6 +63,45 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 def test_import_arrows(file):
     part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert imported(file) - {part} <= ALLOWED[part]
+
+
+def of_any_signal() -> list[Path]:
+    files = [file for part in OF_ANY_SIGNAL for file in (PACKAGE / part).rglob("*.py")]
+    # The page on codes and their receptive fields is one of images, and refuses other signals.
+    return [file for file in files if file.parent.name != "explain"]
+
+
+def names_in(file: Path) -> set[str]:
+    """Every identifier of a file: variables, arguments, attributes, functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        for field in ("id", "arg", "attr", "name"):
+            if isinstance(getattr(node, field, None), str):
+                found.add(getattr(node, field))
+    return found
+
+
+@pytest.mark.parametrize("file", of_any_signal(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_what_serves_every_signal_knows_none(file):
+    assert "PIL" not in {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+    }
+    found = names_in(file)
+    assert not {"height", "image_size", "pixels", "rgb", "psnr_of_images"} & found
+    assert not {name for name in found if name.startswith("image_") and name != "image_dir"}
+
+
+def test_only_the_registry_and_the_settings_name_a_signal():
+    inside = {"registry.py", "__init__.py", "base.py"}
+    for file in FILES:
+        relative = file.relative_to(PACKAGE)
+        if relative.parts[0] == "signals" and (len(relative.parts) > 2 or relative.name not in inside):
+            continue
+        if "signals.image" in file.read_text() or "from .image" in file.read_text():
+            assert str(relative) in {"settings.py", "signals/registry.py"}
 
 
 def test_apps_do_not_import_each_other():

@@ -61,10 +61,23 @@ def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeyp
     assert names["pixels"].shape == names["again"].shape == names["images"].shape
 
 
-def test_the_pictures_and_files_it_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
-    tree = re.search(r"## Files\n\n(.*?)\n\n", README, re.DOTALL).group(1)
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/design.md", "docs/benchmarks.md"]
+)
+def test_what_documents_link_to_exists(name):
+    document = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+        assert target.startswith("https:") or (document.parent / target).exists(), target
+
+
+def test_the_layout_in_the_design_is_that_of_the_files():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    tree = re.search(r"## Layout\n(.*?)\n\n", design, re.DOTALL).group(1)
+    seen = 0
     for line in tree.splitlines():
-        name, indent = line.split()[0], len(line) - len(line.lstrip())
-        assert (ROOT / ("src/vqkit" if indent > 4 else "") / name).exists(), name
+        indent = len(line) - len(line.lstrip())
+        parent = {4: ".", 6: "src/vqkit", 8: "src/vqkit/signals"}.get(indent)
+        if parent is not None:
+            assert (ROOT / parent / line.split()[0]).exists(), line
+            seen += 1
+    assert seen > 20

@@ -72,15 +72,15 @@ class Likelihoods:
     kl_bits: np.ndarray | None = None
 
 
-def open_for(model: Model, source: str | Path, split: str) -> Any:
+def open_for(model: Model, source: str | Path, split: str, progress: Callable[[float], None] | None = None) -> Any:
     """The items of `source` as the model was trained to see them: its shape, normalisation and splits.
 
-    split: 'all' leaves everything in the training split.
+    split: 'all' leaves everything in the training split. progress: called with the share that is done.
     """
     settings = model.signal.settings_of(model.config.data, model.shape)
     if split == "all":
         settings = settings.model_copy(update={"validation": 0.0, "test": 0.0})
-    return model.signal.open(source, settings, model.config.seed, model.data)
+    return model.signal.open(source, settings, model.config.seed, model.data, progress=progress)
 
 
 @torch.no_grad()

@@ -158,7 +158,7 @@ class Model:
     # ------------------------------------------------------------------------------------------------ how it looks
 
     def __repr__(self) -> str:
-        return "\n".join(["vqkit.Model", *(f"  {name:<10}{text}" for name, text in self._facts())])
+        return "\n".join(["vqkit.Model", *(f"  {name:<12}{text}" for name, text in self._facts())])
 
     def _repr_html_(self) -> str:
         rows = "".join(

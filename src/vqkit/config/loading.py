@@ -159,7 +159,7 @@ def _kind(section: type[Section]) -> str | None:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f", did you mean '{close[0]}'?" if close else ""
 
 

@@ -28,7 +28,7 @@ from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
 from .coders import coder_parts, fit_coders
-from .plan import REPORT_SECONDS, Part, Plan
+from .plan import OPENING, REPORT_SECONDS, Part, Plan
 from .session import (
     REPORT_FILE,
     check_new,
@@ -73,15 +73,14 @@ def train(
         check_new(folder)
     config = decide_settings(Config, folder, chosen, overrides, resume=resume, asked=recipe is not None)
     signal = signal_of(config.data)
-    data = signal.open(source, config.data, config.seed)
-    with locked(folder, display):
-        if not resume:
-            check_new(folder)
-        write_recipe(folder, config)
-        if display and is_main():
-            for note in data.remarks():
-                display.message(note)
-        with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
+    with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
+        data = signal.open(source, config.data, config.seed, progress=plan.told(OPENING))
+        for note in data.remarks():
+            plan.display.message(note)
+        with locked(folder, display):
+            if not resume:
+                check_new(folder)
+            write_recipe(folder, config)
             task = AutoencoderTask(data, config, signal)
             finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
@@ -94,8 +93,8 @@ def train(
 
 def _parts(config: Config) -> list[Part]:
     steps = config.coder.steps
-    parts = [Part(TRAINING, 0.77, f"{config.train.steps} steps at most"), *coder_parts(steps)]
-    return [*parts, Part(REPORT, 0.04, seconds=REPORT_SECONDS)]
+    parts = [Part(OPENING, 0.02), Part(TRAINING, 0.75, f"{config.train.steps} steps at most")]
+    return [*parts, *coder_parts(steps), Part(REPORT, 0.04, seconds=REPORT_SECONDS)]
 
 
 def _finish(

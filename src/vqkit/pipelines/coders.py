@@ -26,7 +26,7 @@ from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.code_coder import CodeCoderTask, CoderNetwork
 from ..training.tasks.value_coder import ValueCoderTask, ValueTwin
-from .plan import Part, Plan
+from .plan import OPENING, Part, Plan
 from .session import locked
 
 CODES = "fit the coder of files"
@@ -62,8 +62,8 @@ def train_coder(
         coders = model.artifact.coders
         if not force and (coders.codes or coders.values):
             raise VqkitError(f"{folder} has a coder; add --force for a new one, which need not be better")
-        data = open_for(model, source, "train")
-        with Plan(coder_parts(steps), display, minutes, started) as plan:
+        with Plan([Part(OPENING, 0.02), *coder_parts(steps)], display, minutes, started) as plan:
+            data = open_for(model, source, "train", plan.told(OPENING))
             fitted = fit_coders(model, data, steps, folder, plan)
         if fitted is model.artifact:
             raise VqkitError("there is nothing to fit: no coder holds items and codes of this size")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..training.progress import Display, Silent
 
+OPENING = "open the data"
 # Seconds that importing, plotting and writing a report take, whatever is in it.
 REPORT_SECONDS = 10.0
 
@@ -80,6 +81,11 @@ class Plan:
         total = sum(part.share for part in self.parts)
         first = sum(part.share for part in self.parts[:index]) / total
         return _Stage(self.display, first, first + self.parts[index].share / total)
+
+    def told(self, name: str) -> Callable[[float], None]:
+        """What long work calls with the share of one part that is done."""
+        stage = self.stage(name)
+        return lambda share: stage.update(share, {})
 
     def _index(self, name: str) -> int:
         return next(index for index, part in enumerate(self.parts) if part.name == name)

@@ -33,7 +33,7 @@ from ..training.checkpoint import resumed_config
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
-from .plan import REPORT_SECONDS, Part, Plan
+from .plan import OPENING, REPORT_SECONDS, Part, Plan
 from .session import REPORT_FILE, choose_recipe, decide_settings, is_main, locked, write_recipe
 
 # Inside of the artifact: the log, checkpoints and pictures of the prior's training.
@@ -74,14 +74,15 @@ def train_prior(
             _check_new(folder, work)
         chosen = choose_recipe(PriorConfig, source, recipe, DEFAULT_RECIPE)
         config = decide_settings(PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None)
-        data = open_for(model, source, "train")
-        task = PriorTask(model.artifact, data, config)
-        write_recipe(work, config)
         parts = [
+            Part(OPENING, 0.02),
             Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
             Part(REPORT, 0.15, seconds=REPORT_SECONDS),
         ]
         with Plan(parts, display if is_main() else None, minutes, started) as plan:
+            data = open_for(model, source, "train", plan.told(OPENING))
+            task = PriorTask(model.artifact, data, config)
+            write_recipe(work, config)
             finished = fit(task, work, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
                 return None

@@ -23,10 +23,10 @@ from torch.utils.checkpoint import checkpoint
 from ..config.prior import PriorNetworkConfig
 from .layout import Layout
 
+# Logits that are in memory at once.
 MAX_LOGITS = 1 << 24
-"""logits in memory at once"""
+# Steps whose attention is trained as plain products on a CPU.
 MAX_DENSE = 512
-"""steps whose attention is trained as plain products on a CPU"""
 
 
 class _RMSNorm(torch.autograd.Function):

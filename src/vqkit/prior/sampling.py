@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .network import Cache, Condition, PriorNetwork, Steps
 
+# Sees codes (B, L) after each step, -1 where nothing is drawn yet.
 Watch = Callable[[Tensor], None]
-"""sees codes (B, L) after each step, -1 where nothing is drawn yet"""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from .templates import fill, picture_uri, shown_size, titled
 from .verdict import Finding, Verdict
 from .wording import count, number, share
 
+# A browser decodes only the sheets that it shows.
 CODES_PER_SHEET = 256
-"""a browser decodes only the sheets that it shows"""
 TOP_LABELS = 5
 MAX_PAIRS = 24
 MAX_MARKS = 8

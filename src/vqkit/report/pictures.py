@@ -8,10 +8,10 @@ import io
 import numpy as np
 from PIL import Image
 
+# Pixels between two pairs and around the sheet.
 GUTTER = 6
-"""pixels between two pairs and around the sheet"""
+# Pixels between an original and its reconstruction.
 SEAM = 2
-"""pixels between an original and its reconstruction"""
 CHECKER_SIDE = 8
 CHECKER_TONES = (255, 208)
 DEAD_COLOUR = (213, 94, 0)

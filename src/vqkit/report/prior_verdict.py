@@ -7,7 +7,18 @@ import math
 import numpy as np
 
 from .summary import PriorSummary
-from .verdict import Finding, Verdict, few_steps, joined, late_fall, series, train_longer, warned
+from .verdict import (
+    Finding,
+    Verdict,
+    few_steps,
+    if_healthy,
+    joined,
+    late_fall,
+    series,
+    too_few_images,
+    train_longer,
+    warned,
+)
 from .wording import count, finite, number, share
 
 KEY = "bits_per_code"
@@ -26,9 +37,11 @@ def judge_prior(summary: PriorSummary) -> Verdict:
     figures = _figures(summary)
     if findings:
         sentence = f"{joined(findings)}." + (f" Result: {figures}." if figures else "")
+        sentence += too_few_images(summary.metrics)
         return Verdict(False, "Look closer", sentence, findings, _next_steps(findings))
     parts = [part for part in (figures, _gap_words(summary), _copies_words(summary)) if part]
-    return Verdict(True, "Healthy", ("; ".join(parts) or "nothing to report") + ".", (), _next_steps(()))
+    sentence = ("; ".join(parts) or "nothing to report") + "."
+    return Verdict(True, *if_healthy(sentence, summary.metrics), (), _next_steps(()))
 
 
 def near_copies(summary: PriorSummary) -> np.ndarray:
@@ -133,8 +146,8 @@ def _memorised(summary: PriorSummary) -> Finding | None:
     near = near_copies(summary)
     if near.sum() < 2 or near.mean() <= MEMORISED:
         return None
-    text = f"{count(near.sum())} of {count(len(near))} samples ({share(near.mean())}) are nearer to a training image "
-    text += "than 99 % of reconstructed held-out images are; by chance it would be 1 %."
+    text = f"{count(near.sum())} of {count(len(near))} samples are nearer to a training image than all but one in a "
+    text += f"hundred reconstructed held-out images; by chance it would be {count(math.ceil(len(near) / 100))}."
     advice = "Look at the nearest pairs below. Plain pictures are near to everything; if these are copies, use more "
     advice += "data, augment.shift or augment.flip, network.dropout, or fewer steps, and do not publish them as new."
     return Finding("samples are close to copies of training images", text, advice)

@@ -14,8 +14,8 @@ from .pictures import data_uri, to_image
 from .wording import count
 
 MAX_EVENTS = 200
+# Bytes of uncompressed pixels, so that large images do not make a page that no browser opens.
 MAX_GALLERY_BYTES = 24_000_000
-"""of uncompressed pixels, so that large pictures do not make a page that no browser opens"""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ import numpy as np
 from .summary import RunSummary
 from .wording import finite
 
+# Images of a split that can show codes to be unused: codes of one image are alike, so that few images hold few
+# of them.
 ENOUGH_IMAGES = 100
-"""in a split that can show codes to be unused: codes of one picture are alike, so that few pictures hold few of them"""
+# Share of the codes that must be used.
 ENOUGH_USAGE = 0.90
+# The same with a bit rate in the choice of codes, which uses them unevenly by intention.
 RATED_USAGE = 0.50
-"""the same where codes weigh bits: these are used unevenly by intention"""
 EVALUATED, TRAINING = "in the evaluated split", "in the last steps of training"
 
 

@@ -17,7 +17,7 @@ from .wording import count, decibel, finite, number, share
 LOSS = "loss/reconstruction"
 STEEP_FALLS = 0.05, 0.25  # of the loss, over the last fifth and the last half; long runs with a cosine had up to 0.18
 FEW_STEPS = 200  # whose curve looks like that of any run with a cosine, so that it does not tell
-FEW_IMAGES = 20  # in a validation split that may be harder than training by chance
+FEW_IMAGES = 20  # in a split whose figures may be chance
 LARGE_GAP = 0.15  # of the training loss
 RISE = 0.05  # of the best validation loss
 
@@ -47,9 +47,26 @@ def judge(summary: RunSummary) -> Verdict:
     if findings:
         figures = _figures(summary.metrics)
         sentence = f"{joined(findings)}." + (f" Result: {figures}." if figures else "")
+        sentence += too_few_images(summary.metrics)
         return Verdict(False, "Look closer", sentence, findings, _next_steps(summary, findings))
     parts = [part for part in (_usage_words(summary), _figures(summary.metrics)) if part]
-    return Verdict(True, "Healthy", (", ".join(parts) or "nothing to report") + ".", (), _next_steps(summary, ()))
+    sentence = (", ".join(parts) or "nothing to report") + "."
+    return Verdict(True, *if_healthy(sentence, summary.metrics), (), _next_steps(summary, ()))
+
+
+def if_healthy(sentence: str, metrics: Mapping[str, Any]) -> tuple[str, str]:
+    """Word and sentence of a verdict without findings."""
+    doubt = too_few_images(metrics)
+    return "Probably healthy" if doubt else "Healthy", sentence + doubt
+
+
+def too_few_images(metrics: Mapping[str, Any]) -> str:
+    """A further sentence where the split that was measured is too small to judge by, else nothing."""
+    images = finite(metrics.get("images"))
+    if images is None or images >= FEW_IMAGES:
+        return ""
+    split = metrics.get("split", "evaluated")
+    return f" The {count(images)} {split} images are too few to judge by: others may give other figures."
 
 
 def joined(findings: Sequence[Finding]) -> str:

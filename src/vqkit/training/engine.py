@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,6 +19,9 @@ from torch.optim import Optimizer
 from ..config.sections import TrainConfig
 from ..errors import VqkitError
 from ..model.precision import use_bfloat16
+
+# The title of a run says devices and precision; Fabric would say them again on a line of its own.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class Engine:
@@ -44,8 +48,6 @@ class Engine:
             strategy=self._strategy(),
         )
         self.fabric.launch()
-        if torch.cuda.is_available():
-            torch.set_float32_matmul_precision("high")
 
     def _strategy(self) -> Any:
         if self.sharded:

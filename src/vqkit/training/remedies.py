@@ -8,16 +8,17 @@ from typing import Any
 from ..model.quantizers.base import Quantizer
 from ..model.quantizers.vq import VectorQuantizer
 
+# Remedies of each problem in the order in which they are tried.
 FITTING = {
     "collapsed": ("revival", "restart", "entropy", "learning rate", "commitment"),
     "falling": ("revival",),
     "runaway": ("commitment", "learning rate"),
 }
-"""remedies of each problem in the order in which they are tried"""
+# Times that one remedy is used in a run.
 MAX_USES = 3
-"""times that one remedy is used in a run"""
+# Share of the run after which only revival is left: after a restart the rest of the model needs time to
+# follow.
 LATE = 0.9
-"""share of the run after which only revival is left: after a restart the rest of the model needs time to follow"""
 
 
 class Remedies:

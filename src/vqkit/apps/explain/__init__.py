@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...artifact.model import Model
 from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...model.network import Model
 from .atlas import Book, books, place_names
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .field import ReceptiveField, receptive_field
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 NUM_IMAGES = 4096
+# Held-out images that are changed, peeled and scored.
 NUM_EXAMPLES = 512
-"""held-out images that are changed, peeled and scored"""
+# Images over which the receptive field is averaged.
 NUM_MEASURED = 32
-"""images over which the receptive field is averaged"""
+# The splits, in this order.
 PROBE_IMAGES = (2048, 1024, 2048)
-"""train, validation, test"""
 
 
 @dataclass(frozen=True)

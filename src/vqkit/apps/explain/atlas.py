@@ -9,25 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...artifact.model import Model
 from ...metrics import code_counts, entropy_bits, perplexity
-from ...model.network import Model
 from ...model.quantizers.vq import map_rows
 from .field import ReceptiveField
 from .sample import Sample, decoded, shrunk
 
+# Codes of all codebooks that have pictures, the most used ones.
 MAX_CODES = 16384
-"""codes of all codebooks that have pictures, the most used ones"""
+# Patches that are shown of a code.
 MAX_TYPICAL, MIN_TYPICAL = 8, 2
-"""patches of a code"""
+# Pixels of all patches, which bounds the size of the page.
 SHEET_PIXELS = 6_000_000
-"""pixels of all patches, which bounds the size of the page"""
+# Pixels along a side of a patch, and cells of a position map, at most.
 MAX_SIDE, MAX_MAP = 24, 16
-"""pixels of a patch, and cells of a position map, at most"""
+# Pixel values of patches that are held at once.
 BATCH_VALUES = 1 << 24
-"""pixel values of patches that are held at once"""
 NUM_NEIGHBOURS = 6
+# Codes that are nearer to one another than this share of the median distance to the nearest code count as duplicates.
 DUPLICATE = 0.1
-"""of the median distance to the nearest code: what is nearer counts as a duplicate"""
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...artifact.model import Model
 from ...errors import VqkitError
-from ...model.network import Model
 from .atlas import Book
 from .sample import BATCH_SIZE, Sample, decoded, shrunk
 
+# Codes that are swapped for one another, and how many of the most used they are chosen from.
 NUM_SWAPPED, NUM_COMMON = 8, 64
-"""codes that are swapped for one another, and how many of the most used they are chosen from"""
+# Pixels along a side of an image on the page.
 MAX_SIDE = 96
-"""pixels of a picture on the page"""
+# Images that are decoded to measure importance.
 MAX_DECODED = 4096
-"""images that are decoded to measure importance"""
 NUM_SHOWN = 12
 MAX_STAGES = 8
+# Codes that the prior is asked about.
 MAX_SCORED = 1 << 15
-"""codes that the prior is asked about"""
 
 
 @dataclass(frozen=True)

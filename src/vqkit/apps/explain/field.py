@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...model.autoencoder import Autoencoder
 
+# Random directions in the latents of a cell whose gradients are averaged.
 NUM_PROBES = 8
-"""random directions in the latents of a cell whose gradients are averaged"""
+# Share of the squared gradient that the effective field holds.
 SHARE = 0.95
-"""of the squared gradient that the effective field holds"""
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...artifact.model import Model
 from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...model.network import Model
 from .atlas import Book
 from .sample import Sample
 
 NUM_PERMUTATIONS = 199
 MAX_LABELS = 256
+# Ridge of the probe, in units of the mean square of the features; the eigenvalues add up to as many as there are
+# images.
 PENALTIES = 10.0 ** np.arange(-3, 3)
-"""of the probe, in units of the mean square of the features; the eigenvalues add up to as many as there are images"""
+# Significance level, after the correction for the number of tests.
 SIGNIFICANT = 0.01
-"""after the correction for the number of tests"""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...artifact.model import Model
 from ...data.dataset import Dataset
-from ...model.network import Model
 
 BATCH_SIZE = 128
 # Bytes of pixels, and of codes, that are held at once.

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .config import NoiseConfig
 
+# Level of blocks that are missing.
 GREY = 128
-"""of blocks that are missing"""
 
 
 def gaussian(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
@@ -72,6 +72,7 @@ class Kind(NamedTuple):
     strongest: float
 
 
+# What training sees beside Gaussian noise.
 OTHERS = {
     "poisson": Kind(poisson, 64.0, 4.0),
     "salt_and_pepper": Kind(salt_and_pepper, 0.01, 0.3),
@@ -79,7 +80,6 @@ OTHERS = {
     "jpeg": Kind(jpeg, 60.0, 8.0),
     "missing_blocks": Kind(missing_blocks, 0.08, 0.25),
 }
-"""what training sees beside Gaussian noise"""
 
 
 def add_noise(images: Tensor, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
