@@ -23,6 +23,8 @@ from bench.claims import Claim, kept, machine, options, report
 from bench.image_features import classify_features, lite0_features, train_feature_classifier
 from bench.image_sets import arrays
 
+PARSER = options(__doc__, work=True)
+
 SOURCE = "emoji"
 SAMPLES = 4
 
@@ -73,7 +75,7 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     minutes, samples, count = (0.1, 1, 1) if arguments.quick else (None, SAMPLES, 3)
     seeds = [arguments.seed + index for index in range(count)]
     rows = []

@@ -14,13 +14,15 @@ from bench.claims import Claim, machine, options, report
 from bench.quantizer_contenders import STEPS, run
 from bench.short_runs import in_parallel
 
+PARSER = options(__doc__)
+
 SWEEP = (8, 10, 12, 14, 16)
 SWEPT = ("vq", "simvq", "fsq", "lfq", "peer vq", "peer fsq")
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "codebook-sizes.png"
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps, sizes = (10, (8, 10)) if arguments.quick else (STEPS, SWEEP)
     jobs = [("fashion-mnist", name, bits, arguments.seed, steps)
             for bits in sizes for name in SWEPT if (name, bits) != ("peer vq", 16)]  # fmt: skip

@@ -31,6 +31,8 @@ import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.image_sets import arrays, open_set
 
+PARSER = options(__doc__, work=True)
+
 SOURCE = "fashion-mnist"
 THREADS = (1, 2)
 SINGLES, LOSSLESS = 20, 5
@@ -168,7 +170,7 @@ def alone(
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     count, rounds = (256, 3) if arguments.quick else (2560, 5)
     with tempfile.TemporaryDirectory() as temporary:
         model = (arguments.work or Path(temporary)) / f"{SOURCE}-{arguments.seed}"

@@ -31,6 +31,8 @@ from vqkit.training import task
 from vqkit.training.guard import BrokenCodebook, reachable_usage
 from vqkit.training.tasks import autoencoder
 
+PARSER = options(__doc__)
+
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "collapse.png"
 # The emoji recipe in seconds.
 SMALL = [
@@ -177,7 +179,7 @@ def draw(outcomes: dict[str, tuple[Outcome, ...]], file: Path) -> None:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps = 120 if arguments.quick else 200
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     references: dict[int, Outcome] = {}

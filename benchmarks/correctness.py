@@ -17,6 +17,8 @@ from typing import get_args
 import numpy as np
 from bench.claims import Claim, machine, options, report
 
+PARSER = options(__doc__)
+
 STEPS = 3
 # Another value for settings whose type suggests none, or whose double acts only after many steps.
 OTHERS = {
@@ -189,7 +191,7 @@ def search_cases(seed: int, quick: bool = False) -> Iterator[tuple[str, object, 
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     idle = settings_without_effect(arguments.seed)
     wrong = {name: wrong_codes(*case) for name, *case in search_cases(arguments.seed, arguments.quick)}
     for name in idle:

@@ -33,6 +33,8 @@ import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.image_sets import arrays, open_set, values_of
 
+PARSER = options(__doc__)
+
 DEADLINE = 10.0
 TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
         "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
@@ -300,7 +302,7 @@ def kibibytes(what: str) -> int:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     count = 5_000 if arguments.quick else 100_000
     began = time.perf_counter()
     outcomes, memory = run(count, arguments.seed)

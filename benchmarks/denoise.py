@@ -25,6 +25,8 @@ from bench.claims import Claim, kept, machine, options, report
 from bench.photographs import test_images, training_patches
 from bench.short_runs import in_parallel
 
+PARSER = options(__doc__, work=True)
+
 PHOTOGRAPHS = "photographs"
 SOURCES = {PHOTOGRAPHS: ["data.test=0", "coder.steps=0"], "fashion-mnist": ["data.image_size=null"], "emoji": []}
 MINUTES, IMAGES = 5.0, 128
@@ -258,7 +260,7 @@ def claims(found: dict[str, dict], fast: float, base: dict) -> list[Claim]:
 
 
 def main() -> None:
-    given = options(__doc__, work=True)
+    given = PARSER.parse_args()
     minutes, count = (QUICK_MINUTES, QUICK_IMAGES) if given.quick else (MINUTES, IMAGES)
     with tempfile.TemporaryDirectory() as scratch:
         work = given.work or Path(scratch)

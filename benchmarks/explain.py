@@ -24,6 +24,8 @@ from vqkit.settings import Config
 from vqkit.shapes import Shape
 from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
 
+PARSER = options(__doc__)
+
 
 def expected_side(config: Config, image_size: tuple[int, int]) -> int:
     """Of one cell of codes, in pixels."""
@@ -83,7 +85,7 @@ def strides(quick: bool) -> dict[str, Config]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     recipes = {name: load(name, [], Config) for name in recipe_names(Config)}
     variants = {name: load("emoji", overrides, Config) for name, overrides in VARIANTS.items()}
     rows = {}

@@ -15,9 +15,11 @@ from bench.claims import Claim, machine, options, report
 from bench.quantizer_contenders import PEERS, STEPS, families, run
 from bench.short_runs import in_parallel
 
+PARSER = options(__doc__)
+
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps, seeds, sources = (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     names = [*families(9, False), *(f"peer {name}" for name in PEERS)]
     jobs = [(source, name, 9, arguments.seed + index, steps)

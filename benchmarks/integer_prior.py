@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, kept, machine, options, report
 
+PARSER = options(__doc__, work=True)
+
 SEEDS = 3
 STEPS = 3000
 # Bits of a code of 512 without entropy coding.
@@ -75,7 +77,7 @@ def ideal(coder, codes: np.ndarray) -> float:
 
 
 def main() -> None:
-    args = options(__doc__, work=True)
+    args = PARSER.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         rows = [one(work, seed, args.quick) for seed in range(1 if args.quick else SEEDS)]

@@ -24,6 +24,8 @@ import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.image_sets import arrays, open_set
 
+PARSER = options(__doc__)
+
 SOURCE = "fashion-mnist"
 MINUTES = 8.0
 QUICK_MINUTES = 0.1
@@ -119,7 +121,7 @@ def classical(quick: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     claims = [
         Claim(f"bits_per_dim_{name}", value, "bits", "reported", "Pillow", CODERS[name.split("_")[0]])
         for name, value in classical(arguments.quick).items()

@@ -21,6 +21,8 @@ from bench.claims import Claim, machine, options, report
 from bench.image_sets import arrays
 from PIL import Image
 
+PARSER = options(__doc__)
+
 SEEDS = 3
 # Of the files, every so many-th is decoded.
 EVERY = 10
@@ -98,7 +100,7 @@ def measured(name: str, num: int, steps: int, seed: int) -> tuple[float, np.ndar
 
 
 def main() -> None:
-    chosen = options(__doc__)
+    chosen = PARSER.parse_args()
     claims = []
     for name, (num, steps) in SETS.items():
         num, steps = (100, 60) if chosen.quick else (num, steps)

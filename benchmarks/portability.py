@@ -30,6 +30,8 @@ import numpy as np
 from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import arrays, open_set
 
+PARSER = options(__doc__, work=True)
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
         "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
@@ -176,7 +178,7 @@ def decoded(python: Path, golden: Path, variables: dict[str, str], threads: int,
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
     codes = 10_000 if arguments.quick else CODES
     wide = "avx512f" in Path("/proc/cpuinfo").read_text()  # else the processor refuses what is forced on it

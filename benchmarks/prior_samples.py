@@ -19,6 +19,8 @@ from bench.image_sets import arrays
 from bench.short_runs import SHORT, fit_settings, in_parallel
 from PIL import Image
 
+PARSER = options(__doc__)
+
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 STEPS = 500
 MODELS = {
@@ -87,7 +89,7 @@ def save(rows: list[np.ndarray], file: Path, scale: int = 2) -> None:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps = 10 if arguments.quick else STEPS
     found = in_parallel(run, [(name, arguments.seed, steps) for name in MODELS])
     if not arguments.quick:

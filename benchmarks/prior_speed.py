@@ -26,6 +26,8 @@ from vqkit.prior.prior import Drawing, Prior
 from vqkit.prior.sampling import Sampling, Start, draw, pick
 from vqkit.settings import PriorConfig
 
+PARSER = options(__doc__)
+
 STEPS = 12
 
 
@@ -72,7 +74,7 @@ def speedups(network: PriorNetwork, rounds: int, side: int) -> dict[str, float]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     torch.manual_seed(arguments.seed)
     side, rounds = (8, 1) if arguments.quick else (16, 2)
     network = PriorNetwork(PriorNetworkConfig(), Layout((side, side), (512,), (0,))).double().eval()

@@ -30,6 +30,8 @@ from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import arrays, open_set, values_of
 from bench.short_runs import in_parallel
 
+PARSER = options(__doc__, work=True)
+
 SOURCE = "fashion-mnist"
 CORES = 2
 PRIOR_MINUTES = 10.0
@@ -191,7 +193,7 @@ def completed(model, judge, real: tuple[np.ndarray, np.ndarray], seed: int, coun
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     settings, count = (QUICK, 1) if arguments.quick else (FULL, 3)
     seeds = [arguments.seed + index for index in range(count)]
     with tempfile.TemporaryDirectory() as temporary:

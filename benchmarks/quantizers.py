@@ -26,6 +26,8 @@ from statistics import median
 
 from bench.claims import Claim, machine, options, report
 
+PARSER = options(__doc__)
+
 TOKENS = 4096
 SIZES = [(512, 64), (8192, 32), (16384, 8), (65536, 16), (262144, 32)]
 LIMIT = 20 << 30
@@ -143,7 +145,7 @@ def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     sizes = SIZES[:2] if arguments.quick else SIZES
     rows = {}
     for codes, width in sizes:

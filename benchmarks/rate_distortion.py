@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from bench.claims import Claim, add_options, kept, machine, report
+from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import arrays, values_of
 from PIL import Image
 
@@ -49,6 +49,8 @@ SETS = {
     "emoji": Set(144, 12, (18.0, 40.0), 32 * 32 / 8, ("data.image_size=[32,32]", "coder.steps=600"), ("<= -25", "-")),
     "photographs": Set(13, 1, (20.0, 36.0), np.inf, ("data.test=0", "coder.steps=600"), ("-", "-")),
 }
+PARSER = options(__doc__, work=True)
+PARSER.add_argument("--set", choices=list(SETS), default="fashion-mnist")
 MEASURES: dict[str, Callable[[np.ndarray], float]] = {
     "mean of PSNR": lambda mse: float(psnr(mse).mean()),
     "PSNR of mean": lambda mse: float(psnr(mse.mean())),
@@ -311,9 +313,7 @@ def images_of(model, name: str, work: Path, split: str, count: int) -> np.ndarra
 
 
 def main() -> None:
-    parser = add_options(__doc__, work=True)
-    parser.add_argument("--set", choices=list(SETS), default="fashion-mnist")
-    args = parser.parse_args()
+    args = PARSER.parse_args()
     wanted = SETS[args.set]
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)

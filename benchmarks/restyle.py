@@ -24,9 +24,12 @@ import numpy as np
 import torch
 from bench import style_measures
 from bench.artists import Artists, load
-from bench.claims import Claim, add_options, kept, machine, report
+from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import values_of
 from bench.short_runs import in_parallel
+
+PARSER = options(__doc__, work=True)
+PARSER.add_argument("--artists", type=Path, metavar="DIR")
 
 MINUTES, STEPS, QUICK_MINUTES, QUICK_STEPS = 5.0, (800, 1500), 0.1, (10, 10)
 ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
@@ -193,9 +196,7 @@ def job(work: tuple) -> dict:
 
 
 def main() -> None:
-    parser = add_options(__doc__, work=True)
-    parser.add_argument("--artists", type=Path, metavar="DIR")
-    given = parser.parse_args()
+    given = PARSER.parse_args()
     if not given.artists:
         print("nothing is measured without --artists DIR, which holds the images; see the first lines of this file")
         return

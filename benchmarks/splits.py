@@ -27,6 +27,8 @@ from PIL import Image, PngImagePlugin
 from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.source import ImageData, open_images
 
+PARSER = options(__doc__)
+
 SIDES = 96, 640
 SHARES = {"validation": 0.25, "test": 0.25}
 
@@ -145,7 +147,7 @@ def array_leaks(folder: Path, emoji: ImageData, seed: int) -> int:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     random = np.random.default_rng(arguments.seed)
     emoji = open_images("emoji", DataConfig(), arguments.seed)
     ways = {

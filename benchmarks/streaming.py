@@ -26,6 +26,8 @@ from PIL import Image
 from vqkit.signals.image.config import AugmentConfig, DataConfig
 from vqkit.signals.image.source import ImageData, open_images
 
+PARSER = options(__doc__)
+
 BATCH = 128
 SIDE = 32
 
@@ -82,7 +84,7 @@ def read_epoch(data: ImageData, seed: int) -> tuple[Memory, Memory, float]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     count = 5_000 if arguments.quick else 100_000
     config = DataConfig(max_memory_mb=1, num_workers=2, augment=AugmentConfig(shift=2, flip=True))
     with tempfile.TemporaryDirectory(prefix="vqkit-bench-") as name:

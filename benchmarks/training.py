@@ -44,6 +44,8 @@ from vqkit.training.loop import Run
 from vqkit.training.progress import Silent
 from vqkit.training.tasks.autoencoder import AutoencoderTask
 
+PARSER = options(__doc__)
+
 BATCH = 64
 PLAIN = ["train.optimizer=adamw", f"train.batch_size={BATCH}", "losses.distortion=mse", "train.lr=1e-3"]
 
@@ -269,7 +271,7 @@ def vqkit_run(minutes: float, seed: int, folder: Path) -> dict:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     epochs, count, windows, steps = (1, 2000, 3, 10) if arguments.quick else (5, 10**6, 15, 20)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,6 +19,8 @@ from bench.frechet import frechet
 from bench.image_sets import arrays
 from bench.short_runs import fit, in_parallel
 
+PARSER = options(__doc__)
+
 STEPS = 200
 VQ = ["kind=vq", "decay=0.98", "revive_threshold=0.1"]
 FSQ = ["kind=fsq"]
@@ -101,7 +103,7 @@ def flipped(model, images, generator) -> float:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps, seeds, sources = (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     jobs = [(source, name, arguments.seed + index, steps)
             for source in sources for name in CONTENDERS for index in range(seeds)]  # fmt: skip

@@ -13,17 +13,10 @@ from pathlib import Path
 
 from vqkit import config
 from vqkit.config import (
-    AugmentConfig,
     CoderConfig,
-    Config,
-    DataConfig,
     GaussianCodebookConfig,
     LossConfig,
-    ModelConfig,
-    NoiseConfig,
     NoneConfig,
-    PatchConfig,
-    PriorConfig,
     PriorNetworkConfig,
     ResidualConfig,
     TrainConfig,
@@ -31,6 +24,8 @@ from vqkit.config import (
     VQConfig,
     WeightConfig,
 )
+from vqkit.settings import Config, ModelConfig, PriorConfig
+from vqkit.signals.image.config import AugmentConfig, DataConfig, NoiseConfig, PatchConfig
 
 FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
 
@@ -180,9 +175,7 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
     ),
     "emoji": (
         "emoji by their captions: few images, so they are shifted and mirrored, and the network drops channels",
-        PriorConfig(
-            augment=AugmentConfig(shift=1, flip=True), network=PriorNetworkConfig(dropout=0.1), train=PRIOR_TRAIN
-        ),
+        PriorConfig(augment={"shift": 1, "flip": True}, network=PriorNetworkConfig(dropout=0.1), train=PRIOR_TRAIN),
     ),
 }
 
