@@ -3,10 +3,10 @@
     python benchmarks/captions.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
 Three seeds from --seed on (--quick: one, some seconds): `vqkit train emoji --recipe emoji`, `vqkit train-prior DIR
-emoji`. SAMPLES pictures are drawn for the caption of every test emoji, none of which was trained on. A classifier of
+emoji`. SAMPLES images are drawn for the caption of every test emoji, none of which was trained on. A classifier of
 EfficientNet-lite0 features, trained on the training emoji after they have been through the model and back, says to
 which of emoji's groups (smileys, animals, food, ...) each belongs. caption_group_agreement: share of samples whose
-group is that of their caption. caption_shuffled_agreement: the same for captions dealt out anew among the test emoji,
+group is that of their caption. caption_shuffled_agreement: the same for captions shuffled among the test emoji,
 beside the share at which two independent labels of these frequencies agree (`chance`).
 """
 
@@ -19,8 +19,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from _common import Claim, kept, machine, options, report
-from _features import classify_features, lite0_features, train_feature_classifier
+from bench.claims import Claim, kept, machine, options, report
+from bench.image_features import classify_features, lite0_features, train_feature_classifier
+from bench.image_sets import arrays
+
+PARSER = options(__doc__, work=True)
 
 SOURCE = "emoji"
 SAMPLES = 4
@@ -41,22 +44,21 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
     import vqkit
     from vqkit.apps.evaluate import open_for
     from vqkit.apps.generate import generate
-    from vqkit.model.prior import Drawing
+    from vqkit.prior.prior import Drawing
 
-    artifact = vqkit.load(folder)
-    data = open_for(artifact, SOURCE, "test")
+    model = vqkit.load(folder)
+    data = open_for(model, SOURCE, "test")
     names = sorted(set(data.groups))
     labels = np.array([names.index(group) for group in data.groups])
-    pictures = {
-        split: artifact.reconstruct(data.read(data.splits[split]).permute(0, 2, 3, 1).contiguous().numpy())
-        for split in ("train", "test")
-    }
-    model = train_feature_classifier(lite0_features(pictures["train"]), labels[data.splits["train"]], len(names), seed)
+    images = {split: model.reconstruct(arrays(data, data.splits[split])) for split in ("train", "test")}
+    classifier = train_feature_classifier(
+        lite0_features(images["train"]), labels[data.splits["train"]], len(names), seed
+    )
     test = np.asarray(data.splits["test"])
     wanted = np.repeat(labels[test], samples)
     prompts = [data.captions[index] for index in test for _ in range(samples)]
-    drawn = generate(artifact, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).images
-    found = classify_features(model, lite0_features(drawn))
+    drawn = model.signal.to_array(generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values)
+    found = classify_features(classifier, lite0_features(drawn))
     shuffled = np.repeat(labels[np.random.default_rng(seed).permutation(test)], samples)
     shares = [np.bincount(part, minlength=len(names)) / len(part) for part in (found, wanted)]
     return {
@@ -64,16 +66,16 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
         "shuffled": float((found == shuffled).mean()),
         "chance": float(shares[0] @ shares[1]),
         "accuracy_on_reconstructions": float(
-            (classify_features(model, lite0_features(pictures["test"])) == labels[test]).mean()
+            (classify_features(classifier, lite0_features(images["test"])) == labels[test]).mean()
         ),
         "largest_group": float(shares[1].max()),
         "samples": len(prompts),
-        "prior": artifact.wanted_prior().metrics,
+        "prior": model.wanted_prior().metrics,
     }
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     minutes, samples, count = (0.1, 1, 1) if arguments.quick else (None, SAMPLES, 3)
     seeds = [arguments.seed + index for index in range(count)]
     rows = []

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _common import Claim, machine, options, report
-from _runs import in_parallel
-from families import STEPS, run
+from bench.claims import Claim, machine, options, report
+from bench.quantizer_contenders import STEPS, run
+from bench.short_runs import in_parallel
+
+PARSER = options(__doc__)
 
 SWEEP = (8, 10, 12, 14, 16)
 SWEPT = ("vq", "simvq", "fsq", "lfq", "peer vq", "peer fsq")
@@ -20,7 +22,7 @@ FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "codebook-sizes.png"
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps, sizes = (10, (8, 10)) if arguments.quick else (STEPS, SWEEP)
     jobs = [("fashion-mnist", name, bits, arguments.seed, steps)
             for bits in sizes for name in SWEPT if (name, bits) != ("peer vq", 16)]  # fmt: skip

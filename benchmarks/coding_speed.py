@@ -8,7 +8,7 @@ makes it, and `vqkit train-coder` its coder (--quick: both in some seconds; how 
 torch and NumPy alike), medians of 5 rounds (--quick: 3), the claims at two threads.
 
 decode_images_per_s: bytes of a bundle in memory to pixels, with all checks; decode_codes_images_per_s: to codes.
-decode_single_ms, encode_single_ms: `Artifact.decompress` and `compress` of one image, after some that warm up.
+decode_single_ms, encode_single_ms: `Model.decompress` and `compress` of one image, after some that warm up.
 encode_images_per_s: what `vqkit compress --bundle` does after its start, from PNG files to a file. Overheads: bytes
 beside those of the coder, without names: of a file, and of a bundle for each image. numba_*_speedup: how many times as
 fast single images are with numba as where it is not installed, to and from codes and lossless files, on one thread.
@@ -28,7 +28,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import arrays, open_set
+
+PARSER = options(__doc__, work=True)
 
 SOURCE = "fashion-mnist"
 THREADS = (1, 2)
@@ -58,62 +61,76 @@ def seconds(work: Callable[[], object], rounds: int, count: int) -> dict[str, fl
     return {"clock": median(clock) / count, "processor": median(processor) / count}
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     from PIL import Image
 
-    from vqkit.config import DataConfig
-    from vqkit.data import open_images
-
-    data = open_images(SOURCE, DataConfig(), 0)
-    for number, image in enumerate(data.read(data.splits["test"][:count])[:, 0].numpy()):
-        Image.fromarray(image).save(folder / f"{number:05}.png")
+    data = open_set(SOURCE)
+    for number, image in enumerate(arrays(data, data.splits["test"][:count])):
+        Image.fromarray(image[..., 0]).save(folder / f"{number:05}.png")
 
 
-def measure(folder: Path, pictures_folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+def measure(folder: Path, images_folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds by what was done, and bytes of overhead."""
     from PIL import Image
 
     import vqkit
-    from vqkit.apps.compress import compress, decode, pictures
 
-    artifact, target = vqkit.load(folder), pictures_folder.parent / "all.vq"
-    files = sorted(pictures_folder.iterdir())
+    model = vqkit.load(folder)
+    compressor = model.compressor
+    target = images_folder.parent / "all.vq"
+    files = sorted(images_folder.iterdir())
     images = [np.asarray(Image.open(file)) for file in files[:SINGLES]]
-    everything = {"target": target, "bundle": True, "force": True}
-    encode = seconds(lambda: list(compress(artifact, [pictures_folder], **everything)), rounds, len(files))
+    encode = seconds(lambda: write_bundle(model, files, target), rounds, len(files))
     data = target.read_bytes()
-    singles = [artifact.compress(image) for image in images]
-    for one, (_, shown) in zip(singles, pictures(artifact, data), strict=False):
-        assert np.array_equal(artifact.decompress(one), shown)
+    singles = [model.compress(image) for image in images]
+    for one, decoded in zip(singles, compressor.read(data), strict=False):
+        assert np.array_equal(model.decompress(one), model.signal.to_array(compressor.decode([decoded])[0][None])[0])
     return {
         "encode_bundle": encode,
-        "decode_bundle": seconds(lambda: list(pictures(artifact, data)), rounds, len(files)),
-        "decode_bundle_codes": seconds(lambda: list(decode(artifact, data)), rounds, len(files)),
-        "decode_single": seconds(lambda: [artifact.decompress(one) for one in singles], rounds, SINGLES),
-        "encode_single": seconds(lambda: [artifact.compress(image) for image in images], rounds, SINGLES),
+        "decode_bundle": seconds(lambda: decode_bundle(model, data), rounds, len(files)),
+        "decode_bundle_codes": seconds(lambda: list(compressor.read(data)), rounds, len(files)),
+        "decode_single": seconds(lambda: [model.decompress(one) for one in singles], rounds, SINGLES),
+        "encode_single": seconds(lambda: [model.compress(image) for image in images], rounds, SINGLES),
         "bytes": overheads(singles[0], data),
     }
 
 
-def measure_coders(folder: Path, pictures_folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+def write_bundle(model, files: list[Path], target: Path) -> None:
+    """What `vqkit compress --bundle` does after its start."""
+    from vqkit.apps.compress import compress
+
+    codec = model.compressor.codec()
+    items = ((file.name, model.signal.read(file, model.data, model.config.data)) for file in files)
+    found = list(compress(model, codec, items))
+    coded = [one.coded for _, one in found]
+    target.write_bytes(model.compressor.write_bundle(coded, codec, [name for name, _ in found]))
+
+
+def decode_bundle(model, data: bytes) -> list:
+    """All images of a bundle, block by block."""
+    compressor = model.compressor
+    return [values for block in compressor.read_blocks(data) for values in compressor.decode(block)]
+
+
+def measure_coders(folder: Path, images_folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds of the coders alone, for one image at a time."""
     from PIL import Image
 
     import vqkit
 
-    artifact = vqkit.load(folder)
-    images = [np.asarray(Image.open(file)) for file in sorted(pictures_folder.iterdir())[:LOSSLESS]]
-    codes = artifact.encode(np.stack(images)[..., None]).numpy()
-    strings, exact = artifact.coder.encode(codes), [artifact.compress(image, lossless=True) for image in images]
+    model = vqkit.load(folder)
+    coder = model.artifact.coders.codes
+    images = [np.asarray(Image.open(file)) for file in sorted(images_folder.iterdir())[:LOSSLESS]]
+    codes = model.encode(np.stack(images)[..., None]).numpy()
+    strings = coder.encode(codes)
+    exact = [model.compress(image, lossless=True) for image in images]
     for one, image in zip(exact, images, strict=True):
-        assert np.array_equal(artifact.decompress(one).squeeze(), image)
+        assert np.array_equal(model.decompress(one).squeeze(), image)
     return {
-        "codes_decode": seconds(
-            lambda: [artifact.coder.decode([one], codes.shape[2:]) for one in strings], rounds, LOSSLESS
-        ),
-        "lossless_decode": seconds(lambda: [artifact.decompress(one) for one in exact], rounds, LOSSLESS),
+        "codes_decode": seconds(lambda: [coder.decode([one], codes.shape[2:]) for one in strings], rounds, LOSSLESS),
+        "lossless_decode": seconds(lambda: [model.decompress(one) for one in exact], rounds, LOSSLESS),
         "lossless_encode": seconds(
-            lambda: [artifact.compress(image, lossless=True) for image in images], rounds, LOSSLESS
+            lambda: [model.compress(image, lossless=True) for image in images], rounds, LOSSLESS
         ),
     }
 
@@ -153,14 +170,14 @@ def alone(
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     count, rounds = (256, 3) if arguments.quick else (2560, 5)
     with tempfile.TemporaryDirectory() as temporary:
         model = (arguments.work or Path(temporary)) / f"{SOURCE}-{arguments.seed}"
         prepared(model, arguments.seed, arguments.quick)
-        folder = Path(temporary) / "pictures"
+        folder = Path(temporary) / "images"
         folder.mkdir()
-        write_pictures(folder, count)
+        write_images(folder, count)
         rows = {threads: alone(threads, measure, model, folder, rounds) for threads in THREADS}
         fast = alone(1, measure_coders, model, folder, rounds)
         slow = alone(1, measure_coders, model, folder, 1, first=without_numba)

@@ -24,14 +24,17 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 import vqkit
 from vqkit.training import task
 from vqkit.training.guard import BrokenCodebook, reachable_usage
 from vqkit.training.tasks import autoencoder
 
+PARSER = options(__doc__)
+
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "collapse.png"
+# The emoji recipe in seconds.
 SMALL = [
     "train.optimizer=adamw",
     "train.batch_size=32",
@@ -42,9 +45,8 @@ SMALL = [
     "model.network.encoder_blocks=1",
     "model.network.decoder_blocks=1",
 ]
-"""the emoji recipe in seconds"""
+# Nothing that helps a codebook on its own.
 BARE = ["model.quantizer.kmeans_iterations=0", "model.quantizer.revive_threshold=0"]
-"""nothing that helps a codebook on its own"""
 
 
 @contextmanager
@@ -122,7 +124,9 @@ def run(case: Case, guard: str, steps: int, seed: int) -> Outcome:
         try:
             model = vqkit.train("emoji", Path(folder) / "run", overrides=settings)
         except BrokenCodebook as error:
-            model, said, detected = None, [f"error: {error}"], int(re.findall(r"step (\d+)", str(error))[0])
+            model = None
+            said = [f"error: {error}"]
+            detected = int(re.findall(r"step (\d+)", str(error))[0])
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     if model is None:
@@ -175,7 +179,7 @@ def draw(outcomes: dict[str, tuple[Outcome, ...]], file: Path) -> None:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps = 120 if arguments.quick else 200
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     references: dict[int, Outcome] = {}

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+
+PARSER = options(__doc__)
 
 STEPS = 3
 # Another value for settings whose type suggests none, or whose double acts only after many steps.
@@ -81,7 +83,7 @@ def changes(tree: dict) -> Iterator[tuple[str, dict]]:
     from vqkit.config.base import Section
     from vqkit.settings import Config
 
-    section = from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer
+    section = from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer
 
     def walk(section: Section, tree: dict, path: str) -> Iterator[tuple[str, dict]]:
         for name, field in type(section).model_fields.items():
@@ -121,7 +123,7 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
 
     torch.manual_seed(seed)
     try:
-        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer)
+        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer)
         side = 8 * quantizer.grid_multiple // 2
         latents = torch.randn(4, 64, side, side, generator=torch.Generator().manual_seed(seed))
         found = []
@@ -189,7 +191,7 @@ def search_cases(seed: int, quick: bool = False) -> Iterator[tuple[str, object, 
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     idle = settings_without_effect(arguments.seed)
     wrong = {name: wrong_codes(*case) for name, *case in search_cases(arguments.seed, arguments.quick)}
     for name in idle:

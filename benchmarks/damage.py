@@ -3,7 +3,7 @@
     python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
 
 100,000 mutations (--quick: 5,000) of ten kinds of files, of codes, of a rate and of values, single, bare and
-bundles, through the whole decoder: `apps.compress.decode`, and `describe`, which `vqkit inspect` shows. Two models that
+bundles, through the whole decoder: `Compressor.read`, and `describe`, which `vqkit inspect` shows. Two models that
 were trained for a moment on the built-in emoji make them, one with a codebook, one with three residual stages; images
 are 12x16 pixels, so that a mutation takes some milliseconds. A mutation is a pure function of the seed and its number.
 
@@ -30,7 +30,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import arrays, open_set, values_of
+
+PARSER = options(__doc__)
 
 DEADLINE = 10.0
 TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
@@ -50,10 +53,10 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """One kind of file. artifact: reads it; files: two of it, with codes (items, Q, h, w) each; foreign: a file of the
+    """One kind of file. model: reads it; files: two of it, with codes (items, Q, h, w) each; foreign: a file of the
     same kind that another model wrote; cuts: where the sections or blocks of the first file begin and end."""
 
-    artifact: object
+    model: object
     files: tuple[bytes, bytes]
     codes: tuple[np.ndarray, np.ndarray]
     foreign: bytes
@@ -66,11 +69,8 @@ class Subject:
 def subjects(folder: Path, seed: int) -> dict[str, Subject]:
     """Models are trained by processes of their own, so that the memory of this one is that of reading."""
     import vqkit
-    from vqkit.config import DataConfig
-    from vqkit.data import open_images
 
-    data = open_images("emoji", DataConfig(), seed)
-    pictures = data.read(range(12)).permute(0, 2, 3, 1).numpy()[:, : SIZE[0], 8 : 8 + SIZE[1]].copy()
+    images = arrays(open_set("emoji", seed), range(12))[:, : SIZE[0], 8 : 8 + SIZE[1]].copy()
     found = {}
     for name, more in MODELS.items():
         first, second = folder / name, folder / f"{name}-other"
@@ -78,19 +78,18 @@ def subjects(folder: Path, seed: int) -> dict[str, Subject]:
         shutil.copytree(first, second, ignore=shutil.ignore_patterns("coder.safetensors", "lossless.safetensors"))
         vqkit_run("train-coder", str(second), "emoji", "--steps", "2")
         both = vqkit.load(first), vqkit.load(second)
-        name = "file" if recipe == "emoji" else "residual file"
-        found[name] = subject(*both, pictures, Form())
-        found[f"bare {name}"] = subject(*both, pictures, Form(bare=True))
-        if recipe == "emoji":
-            found["bundle"] = subject(*both, pictures, Form(bundle=True))
-            found["lossless file"] = subject(*both, pictures, Form(lossless=True))
-            found["bare lossless file"] = subject(*both, pictures, Form(lossless=True, bare=True))
-            found["lossless bundle"] = subject(*both, pictures, Form(lossless=True, bundle=True))
+        found[name] = subject(*both, images, Form())
+        found[f"bare {name}"] = subject(*both, images, Form(bare=True))
+        if name == "file":
+            found["bundle"] = subject(*both, images, Form(bundle=True))
+            found["lossless file"] = subject(*both, images, Form(lossless=True))
+            found["bare lossless file"] = subject(*both, images, Form(lossless=True, bare=True))
+            found["lossless bundle"] = subject(*both, images, Form(lossless=True, bundle=True))
         else:
-            rate = next(iter(both[0].rates))
+            rate = next(iter(both[0].artifact.coders.rates))
             assert rate != "full", "a model without lower rates"
-            found["file of a rate"] = subject(*both, pictures, Form(rate=rate))
-            found["bundle of a rate"] = subject(*both, pictures, Form(rate=rate, bundle=True))
+            found["file of a rate"] = subject(*both, images, Form(rate=rate))
+            found["bundle of a rate"] = subject(*both, images, Form(rate=rate, bundle=True))
     return found
 
 
@@ -102,7 +101,7 @@ def vqkit_run(*words: str) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """What is written of pictures: values or codes, at a rate or all of them; one file or a bundle; bare or not."""
+    """What is written of images: values or codes, at a rate or all of them; one file or a bundle; bare or not."""
 
     lossless: bool = False
     rate: str | None = None
@@ -110,26 +109,26 @@ class Form:
     bare: bool = False
 
 
-def subject(artifact, other, pictures: np.ndarray, form: Form) -> Subject:
-    halves = np.split(pictures, 2) if form.bundle else (pictures[:1], pictures[1:2])
-    first, second = (write(artifact, half, form) for half in halves)
+def subject(model, other, images: np.ndarray, form: Form) -> Subject:
+    halves = np.split(images, 2) if form.bundle else (images[:1], images[1:2])
+    first, second = (write(model, half, form) for half in halves)
     foreign = write(other, halves[0], replace(form, rate=None))
-    codec = artifact.codec(lossless=form.lossless, rate=form.rate)
-    codes = artifact.values(halves[0], codec), artifact.values(halves[1], codec)
-    return Subject(artifact, (first, second), codes, foreign, boundaries(first))
+    codec = model.compressor.codec(lossless=form.lossless, rate=form.rate)
+    codes = tuple(model.compressor.held(values_of(half), codec) for half in halves)
+    return Subject(model, (first, second), codes, foreign, boundaries(first))
 
 
-def write(artifact, pictures: np.ndarray, form: Form) -> bytes:
-    """A file of the first picture, or a bundle of all of them in blocks of two items, with names."""
+def write(model, images: np.ndarray, form: Form) -> bytes:
+    """A file of the first image, or a bundle of all of them in blocks of two items, with names."""
     from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle, write_file
 
     how = {"lossless": form.lossless, "rate": form.rate}
     if not form.bundle:
-        data = artifact.compress(pictures[0], "folder/picture.png", **how)
+        data = model.compress(images[0], "folder/image.png", **how)
         file = read_file(data)
         return write_file(replace(file.header, model_id=None), file.stages) if form.bare else data
-    codes = artifact.values(pictures, artifact.codec(**how))
-    files = [read_file(artifact.compress(picture, **how)) for picture in pictures]
+    codes = model.compressor.held(values_of(images), model.compressor.codec(**how))
+    files = [read_file(model.compress(image, **how)) for image in images]
     one = files[0].header
     extents = Extents([one.extent] * len(codes))
     header = BundleHeader(
@@ -226,14 +225,13 @@ MUTATIONS = (flipped, truncated, spliced, inserted, deleted, zeroed, emptied, fo
 
 def outcome(one: Subject, data: bytes) -> str:
     """Name of the error, or same, mixed, resized, silent, crashed, hung: see above."""
-    from vqkit.apps.compress import decode
     from vqkit.coding import FormatError, describe
 
     found, error = [], ""
     signal.setitimer(signal.ITIMER_VIRTUAL, DEADLINE)
     try:
         describe(data)
-        for decoded in decode(one.artifact, data):
+        for decoded in one.model.compressor.read(data):
             found.append(decoded)
     except FormatError as problem:
         error = type(problem).__name__
@@ -269,7 +267,7 @@ def judge(one: Subject, found: list, complete: bool) -> str:
         if not (of_first or of_second):
             return "silent"
         mixed |= not of_first
-        resized |= decoded.size != SIZE
+        resized |= decoded.extent != SIZE
     if resized:
         return "resized" if one.files[0][3] % 16 == 0 else "silent"  # the low bits are the profile: 0 is bare
     return "mixed" if mixed else "same"
@@ -304,7 +302,7 @@ def kibibytes(what: str) -> int:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     count = 5_000 if arguments.quick else 100_000
     began = time.perf_counter()
     outcomes, memory = run(count, arguments.seed)

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import Claim, kept, machine, options, report
-from _photographs import test_pictures, training_patches
-from _runs import in_parallel
+from bench.claims import Claim, kept, machine, options, report
+from bench.photographs import test_images, training_patches
+from bench.short_runs import in_parallel
+
+PARSER = options(__doc__, work=True)
 
 PHOTOGRAPHS = "photographs"
 SOURCES = {PHOTOGRAPHS: ["data.test=0", "coder.steps=0"], "fashion-mnist": ["data.image_size=null"], "emoji": []}
@@ -44,7 +46,7 @@ def correlated(image, sigma, generator):
 
 def cases() -> dict[str, tuple]:
     """Name -> what adds the noise, how much of it, and sigma where it is Gaussian."""
-    from vqkit.data.noise import gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
+    from vqkit.signals.image.noise import gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
 
     return {
         **{f"gaussian {sigma}": (gaussian, sigma, sigma) for sigma in SIGMAS},
@@ -73,18 +75,19 @@ def place(source: str, work: Path) -> str:
 
 def learn(job: tuple) -> dict:
     """Ours, then its twin, on one core; both stay in `work`."""
-    import _dncnn
+    from bench import dncnn
 
     import vqkit
-    from vqkit import config
+    from vqkit.config import load
+    from vqkit.settings import Config
 
     source, work, seed, minutes = job
     folder, overrides = work / f"{source}-{seed}", settings(source, minutes, seed)
     if not (folder / "metrics.json").exists():
         vqkit.train(place(source, work), folder, "denoise", overrides)
     seconds = vqkit.load(folder).metrics["training_seconds"]
-    read = config.load("denoise", overrides).data
-    model = _dncnn.train(place(source, work), read, seconds, seed, work / f"dncnn-{source}-{seed}.safetensors")
+    read = load("denoise", overrides, Config).data
+    model = dncnn.train(place(source, work), read, seconds, seed, work / f"dncnn-{source}-{seed}.safetensors")
     return {"seconds": seconds, "dncnn_parameters": sum(part.numel() for part in model.parameters())}
 
 
@@ -119,32 +122,40 @@ def classical(name: str, image: np.ndarray, sigma: float | None, weight: float) 
 
 def methods(source: str, work: Path, seed: int, minutes: float) -> dict:
     """Name -> function(image, sigma, weight of total variation)."""
-    import _dncnn
+    from bench import dncnn
 
     import vqkit
-    from vqkit import config
-    from vqkit.apps.denoise import denoise
+    from vqkit.config import load
+    from vqkit.settings import Config
 
-    artifact = vqkit.load(work / f"{source}-{seed}")
-    read = config.load("denoise", settings(source, minutes, seed)).data
-    twin = _dncnn.train(place(source, work), read, 0, seed, work / f"dncnn-{source}-{seed}.safetensors")
+    model = vqkit.load(work / f"{source}-{seed}")
+    read = load("denoise", settings(source, minutes, seed), Config).data
+    twin = dncnn.train(place(source, work), read, 0, seed, work / f"dncnn-{source}-{seed}.safetensors")
     found = {"noisy": lambda image, *_: image}
     found |= {name: partial(classical, name) for name in CLASSICAL}
-    found["dncnn"] = lambda image, *_: _dncnn.denoise(twin, image)
-    found["ours"] = lambda image, *_: denoise(artifact, image).pixels
-    found["ours, all levels"] = lambda image, *_: denoise(artifact, image, strength=0).pixels
-    found["ours, continuous"] = lambda image, *_: denoise(artifact, image, continuous=True).pixels
+    found["dncnn"] = lambda image, *_: dncnn.denoise(twin, image)
+    found["ours"] = lambda image, *_: denoised(model, image)
+    found["ours, all levels"] = lambda image, *_: denoised(model, image, strength=0)
+    found["ours, continuous"] = lambda image, *_: denoised(model, image, continuous=True)
     return found
 
 
-def pictures(source: str, work: Path, seed: int, split: str, count: int) -> torch.Tensor:
+def denoised(model, image: np.ndarray, **how) -> np.ndarray:
+    """uint8 (H, W, C) -> the same, by `vqkit denoise`."""
+    from vqkit.apps.denoise import denoise
+
+    found = denoise(model, torch.from_numpy(image).permute(2, 0, 1), **how)
+    return found.values.permute(1, 2, 0).contiguous().numpy()
+
+
+def images_of(source: str, work: Path, seed: int, split: str, count: int) -> torch.Tensor:
     import vqkit
     from vqkit.apps.evaluate import open_for
 
     if source == PHOTOGRAPHS and split == "test":
-        return test_pictures()[:count]
+        return test_images()[:count]
     data = open_for(vqkit.load(work / f"{source}-{seed}"), place(source, work), split)
-    return data.read(data.splits[split][:count])
+    return data.read(data.splits[split][:count]).values
 
 
 def noisy(images: torch.Tensor, add, amount: float) -> list[np.ndarray]:
@@ -153,7 +164,7 @@ def noisy(images: torch.Tensor, add, amount: float) -> list[np.ndarray]:
 
 
 def scores(found: list[np.ndarray], clean: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    from vqkit.metrics import psnr, ssim
+    from vqkit.signals.image.measures import psnr, ssim
 
     pixels = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
     return psnr(pixels, clean).numpy(), ssim(pixels, clean).numpy()
@@ -168,14 +179,14 @@ def row(job: tuple) -> dict:
 def measured(source: str, work: Path, seed: int, minutes: float, count: int, name: str) -> dict:
     """One kind of noise on one set: PSNR of every image, mean SSIM and seconds an image of every method."""
     add, amount, sigma = cases()[name]
-    held_out = pictures(source, work, seed, "validation", count // 4)
+    held_out = images_of(source, work, seed, "validation", count // 4)
     trial = noisy(held_out, add, amount)
 
     def gain(weight: float) -> float:
         return scores([classical("total variation", image, sigma, weight) for image in trial], held_out)[0].mean()
 
     weight = max(WEIGHTS, key=gain)
-    clean = pictures(source, work, seed, "test", count)
+    clean = images_of(source, work, seed, "test", count)
     images, rows = noisy(clean, add, amount), {}
     for method, run in methods(source, work, seed, minutes).items():
         run(images[0], sigma, weight)
@@ -192,14 +203,14 @@ def speedup(work: Path, seed: int) -> float:
     from skimage import data, transform
 
     import vqkit
-    from vqkit.apps.denoise import denoise
 
     torch.set_num_threads(1)
     pixels = (255 * transform.resize(data.camera(), (SPEED_SIDE, SPEED_SIDE), anti_aliasing=True)).astype(np.uint8)
     image = noisy(torch.from_numpy(pixels)[None, None], cases()["gaussian 25"][0], 25)[0]
-    artifact, times = vqkit.load(work / f"fashion-mnist-{seed}"), {}
+    model = vqkit.load(work / f"fashion-mnist-{seed}")
+    times = {}
     for name, run in {
-        "ours": lambda: denoise(artifact, image),
+        "ours": lambda: denoised(model, image),
         "bm3d": lambda: classical("bm3d", image, 25, 0),
     }.items():
         run()
@@ -249,7 +260,7 @@ def claims(found: dict[str, dict], fast: float, base: dict) -> list[Claim]:
 
 
 def main() -> None:
-    given = options(__doc__, work=True)
+    given = PARSER.parse_args()
     minutes, count = (QUICK_MINUTES, QUICK_IMAGES) if given.quick else (MINUTES, IMAGES)
     with tempfile.TemporaryDirectory() as scratch:
         work = given.work or Path(scratch)

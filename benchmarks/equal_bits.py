@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+
+PARSER = options(__doc__)
 
 KINDS = {
     "none": ["model.quantizer.kind=none", "model.quantizer.code_dim=16"],
@@ -25,7 +27,7 @@ KINDS = {
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps, seeds = (40, 1) if arguments.quick else (800, 3)
     claims = []
     for kind, overrides in KINDS.items():

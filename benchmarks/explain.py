@@ -14,11 +14,17 @@ from __future__ import annotations
 import math
 
 import torch
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
 from vqkit.apps.explain import receptive_field
-from vqkit.config import Config, ConvConfig, HierarchicalConfig, MLPConfig, PatchConfig, load, recipe_names
-from vqkit.model import Autoencoder
+from vqkit.artifact.build import build_model
+from vqkit.config import HierarchicalConfig, load, recipe_names
+from vqkit.data.normalisation import Normalisation
+from vqkit.settings import Config
+from vqkit.shapes import Shape
+from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+
+PARSER = options(__doc__)
 
 
 def expected_side(config: Config, image_size: tuple[int, int]) -> int:
@@ -48,7 +54,7 @@ def _multiple(quantizer: object) -> int:
 def measured_sides(config: Config, image_size: tuple[int, int], seed: int) -> tuple[int, int]:
     """Of the same, by gradients, on random images large enough that no edge cuts the field off."""
     torch.manual_seed(seed)
-    model = Autoencoder(config.model, (1, *image_size), config.losses, [1.0], [0.0]).eval()
+    model = build_model(config, Shape(1, tuple(image_size)), Normalisation((0.0,), (1.0,))).eval()
     with torch.no_grad():
         for value in model.parameters():  # some layers start at zero
             value.copy_(torch.randn_like(value) / math.sqrt(value[0].numel()) if value.dim() > 1 else value)
@@ -69,7 +75,7 @@ VARIANTS = {
 
 
 def strides(quick: bool) -> dict[str, Config]:
-    base = load("emoji", VARIANTS["conv"])
+    base = load("emoji", VARIANTS["conv"], Config)
     found = {}
     for downsamplings in range(1, 4 if quick else 5):
         network = base.model.network.model_copy(update={"num_downsamplings": downsamplings, "width": 16})
@@ -79,9 +85,9 @@ def strides(quick: bool) -> dict[str, Config]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
-    recipes = {name: load(name, []) for name in recipe_names(Config)}
-    variants = {name: load("emoji", overrides) for name, overrides in VARIANTS.items()}
+    arguments = PARSER.parse_args()
+    recipes = {name: load(name, [], Config) for name in recipe_names(Config)}
+    variants = {name: load("emoji", overrides, Config) for name, overrides in VARIANTS.items()}
     rows = {}
     for name, config in (recipes | variants | strides(arguments.quick)).items():
         image_size = config.data.image_size or (28, 28)

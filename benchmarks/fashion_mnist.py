@@ -16,7 +16,9 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+
+PARSER = options(__doc__)
 
 
 def train(seed: int, minutes: float, folder: Path) -> dict:
@@ -28,7 +30,7 @@ def train(seed: int, minutes: float, folder: Path) -> dict:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     minutes, seeds = (0.5, 1) if arguments.quick else (8, 3)
     with tempfile.TemporaryDirectory() as folder:
         runs = [train(arguments.seed + index, minutes, Path(folder)) for index in range(seeds)]

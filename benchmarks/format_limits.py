@@ -17,7 +17,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+
+PARSER = options(__doc__)
 
 MODEL = bytes(8)
 Work = Callable[[], object]
@@ -148,7 +150,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--case"]:
         print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
         return
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     rows = {}
     for name in CASES:
         command = [sys.executable, __file__, "--case", name, "16" if arguments.quick else "1"]

@@ -12,7 +12,9 @@ import sys
 import time
 from statistics import median
 
-from _common import Claim, options, report
+from bench.claims import Claim, options, report
+
+PARSER = options(__doc__)
 
 
 def seconds(command: list[str], times: int) -> list[float]:
@@ -26,7 +28,7 @@ def seconds(command: list[str], times: int) -> list[float]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     times = 5 if arguments.quick else 20
     shown = seconds([sys.executable, "-m", "vqkit", "--help"], times)
     imported = seconds([sys.executable, "-c", "import vqkit"], times)

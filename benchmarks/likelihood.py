@@ -21,7 +21,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import arrays, open_set
+
+PARSER = options(__doc__)
 
 SOURCE = "fashion-mnist"
 MINUTES = 8.0
@@ -41,9 +44,9 @@ def model(name: str, overrides: list[str], minutes: float, seed: int, folder: Pa
     import vqkit
 
     settings = [*overrides, f"train.max_minutes={minutes}", f"seed={seed}", "coder.steps=0"]
-    artifact = vqkit.train(SOURCE, folder, name, settings)
-    assert artifact is not None
-    return {"step": artifact.metrics["step"], "psnr": artifact.metrics["psnr"], **bound(folder)}
+    trained = vqkit.train(SOURCE, folder, name, settings)
+    assert trained is not None
+    return {"step": trained.metrics["step"], "psnr": trained.metrics["psnr"], **bound(folder)}
 
 
 def learn_prior(folder: Path) -> None:
@@ -58,8 +61,8 @@ def bound(folder: Path) -> dict:
     import vqkit
     from vqkit.apps.evaluate import likelihood, open_for
 
-    artifact = vqkit.load(folder)
-    found = likelihood(artifact, open_for(artifact, SOURCE, "test")).metrics
+    model = vqkit.load(folder)
+    found = likelihood(model, open_for(model, SOURCE, "test")).metrics
     print({key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}, flush=True)
     return found
 
@@ -77,22 +80,22 @@ def models(arguments, folder: Path) -> dict[str, list[dict]]:
     return {name: found for name, found in rows.items() if found}
 
 
-def num_bytes(pictures: Iterable[np.ndarray], settings: dict) -> int:
-    """Bytes of one file for each picture (H, W) uint8; every file is read back and compared."""
+def num_bytes(images: Iterable[np.ndarray], settings: dict) -> int:
+    """Bytes of one file for each image (H, W) uint8; every file is read back and compared."""
     from PIL import Image
 
     total = 0
-    for picture in pictures:
+    for image in images:
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, **settings)
+        Image.fromarray(image).save(file, **settings)
         total += len(file.getvalue())
-        with Image.open(file) as image:
-            assert np.array_equal(np.asarray(image.convert("L")), picture), settings
+        with Image.open(file) as found:
+            assert np.array_equal(np.asarray(found.convert("L")), image), settings
     return total
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images (N, H, W) beside and below one another as a picture that is about square; those of a last, short row are
+    """Images (N, H, W) beside and below one another as an image that is about square; those of a last, short row are
     left out."""
     columns = math.isqrt(len(images))
     rows = len(images) // columns
@@ -104,24 +107,21 @@ def classical(quick: bool) -> dict[str, float]:
     """Bits per pixel of every coder: one file an image, a hundred images in a file, all of them in one."""
     from PIL import features
 
-    from vqkit.config import DataConfig
-    from vqkit.data import open_images
-
-    data = open_images(SOURCE, DataConfig(), 0)
-    images = data.read(data.splits["test"][: QUICK_IMAGES if quick else None])[:, 0].numpy()
+    data = open_set(SOURCE)
+    images = arrays(data, data.splits["test"][: QUICK_IMAGES if quick else None])[..., 0]
     found = {}
     for name, settings in CODERS.items():
         if name == "jpeg2000" and not features.check("jpg_2000"):
             continue
         hundreds = [sheet(images[start : start + 100]) for start in range(0, len(images), 100)]
-        for layout, pictures in (("", images), ("_sheets_of_100", hundreds), ("_sheet", [sheet(images)])):
-            pixels = sum(picture.size for picture in pictures)
-            found[name + layout] = 8 * num_bytes(pictures, settings) / pixels
+        for layout, files in (("", images), ("_sheets_of_100", hundreds), ("_sheet", [sheet(images)])):
+            pixels = sum(image.size for image in files)
+            found[name + layout] = 8 * num_bytes(files, settings) / pixels
     return found
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     claims = [
         Claim(f"bits_per_dim_{name}", value, "bits", "reported", "Pillow", CODERS[name.split("_")[0]])
         for name, value in classical(arguments.quick).items()

@@ -17,12 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import arrays
 from PIL import Image
 
-SEEDS, EVERY = 3, 10
+PARSER = options(__doc__)
+
+SEEDS = 3
+# Of the files, every so many-th is decoded.
+EVERY = 10
+# Test images, and steps of the coder.
 SETS = {"fashion-mnist": (2_000, 600), "emoji": (149, 600)}
-"""test images, and steps of the coder"""
 
 
 def pillow(kind: str, **how: object) -> Callable[[np.ndarray], bytes]:
@@ -62,27 +67,32 @@ def bits(sizes: list[int], images: np.ndarray) -> float:
 def measured(name: str, num: int, steps: int, seed: int) -> tuple[float, np.ndarray, dict]:
     """Bits a value of our files, the images, and seconds that fitting, writing and reading took."""
     import vqkit
-    from vqkit.data import open_images
-    from vqkit.training import fit_pixels
+    from vqkit.apps.evaluate import open_for
+    from vqkit.artifact.model import Model
+    from vqkit.artifact.record import Coders
+    from vqkit.training.loop import fit
+    from vqkit.training.tasks.value_coder import ValueCoderTask
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         overrides = [f"seed={seed}", "train.steps=1", "coder.steps=0"]
-        artifact = vqkit.train(name, work / "model", recipe=name, overrides=overrides)
-        data = open_images(name, artifact.config.data, seed)
+        model = vqkit.train(name, work / "model", recipe=name, overrides=overrides)
+        data = open_for(model, name, "train")
         began = time.perf_counter()
-        found = fit_pixels(artifact, data, steps)
-        assert found is not None
-        artifact = replace(artifact, lossless=found[0])
+        finished = fit(ValueCoderTask(model.tokenizer, data, steps), work / "lossless")
+        assert finished is not None
+        model = Model(replace(model.artifact, coders=Coders(values=finished.model.integers())))
         fitted = time.perf_counter() - began
-        images = data.read(data.splits["test"][:num]).permute(0, 2, 3, 1).numpy()
-        sizes, began = [], time.perf_counter()
+        images = arrays(data, data.splits["test"][:num])
+        sizes = []
+        began = time.perf_counter()
         for number, image in enumerate(images):
-            (work / f"{number}.vq").write_bytes(artifact.compress(image, lossless=True))
+            (work / f"{number}.vq").write_bytes(model.compress(image, lossless=True))
             sizes.append(os.path.getsize(work / f"{number}.vq"))
-        written, began = time.perf_counter() - began, time.perf_counter()
+        written = time.perf_counter() - began
+        began = time.perf_counter()
         checked = range(0, len(images), EVERY)
-        wrong = sum(not np.array_equal(artifact.decompress(work / f"{n}.vq"), images[n]) for n in checked)
+        wrong = sum(not np.array_equal(model.decompress(work / f"{n}.vq"), images[n]) for n in checked)
         read = time.perf_counter() - began
     assert not wrong, f"{wrong} images are not what they were"
     seconds = {"fit": fitted, "write_ms": 1e3 * written / len(images), "read_ms": 1e3 * read / len(checked)}
@@ -90,7 +100,7 @@ def measured(name: str, num: int, steps: int, seed: int) -> tuple[float, np.ndar
 
 
 def main() -> None:
-    chosen = options(__doc__)
+    chosen = PARSER.parse_args()
     claims = []
     for name, (num, steps) in SETS.items():
         num, steps = (100, 60) if chosen.quick else (num, steps)

@@ -4,7 +4,7 @@
 
 Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers of stages, are
 trained for a moment on the built-in emoji, each with its coder. Each writes fifteen golden files: ten of single
-pictures of random sizes, five bundles; 10^6 codes in all (--quick: two models, 3 x 10^4 codes). They are decoded
+images of random sizes, five bundles; 10^6 codes in all (--quick: two models, 3 x 10^4 codes). They are decoded
 and written anew by processes that have NumPy and `vqkit.coding` alone, under every combination of: the processor's own
 instructions, AVX-512, AVX2, SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's
 libraries, although none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
@@ -27,7 +27,10 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, kept, machine, options, report
+from bench.claims import Claim, kept, machine, options, report
+from bench.image_sets import arrays, open_set
+
+PARSER = options(__doc__, work=True)
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
@@ -59,8 +62,10 @@ MODELS = {
         f"{KIND}bottom.codebook_size=16",
     ],
 }
-SINGLES, BUNDLES, CODES = 10, 5, 72_000
-"""of each model; codes of its bundles"""
+# Files of each model, and codes of its bundles.
+SINGLES = 10
+BUNDLES = 5
+CODES = 72_000
 
 WIDE = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4"
 INSTRUCTIONS = {
@@ -73,8 +78,8 @@ INSTRUCTIONS = {
     "SSE3": {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
              "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
 }  # fmt: skip
+# Threads; items that are decoded together; of which only every so many-th.
 RUNS = ((1, 64, 1), (1, 1, 200), (2, 64, 20), (2, 1, 200))
-"""threads; items that are decoded together; of which only every so many-th"""
 
 
 # --------------------------------------------------------------------------------------------------------- golden files
@@ -85,37 +90,41 @@ def write_golden(folder: Path, models: dict[str, list[str]], codes: int, seed: i
     import vqkit
 
     files = {}
-    for model, overrides in models.items():
+    for name, overrides in models.items():
         with tempfile.TemporaryDirectory() as temporary:
-            artifact = vqkit.train("emoji", temporary, "emoji", [*TINY, *overrides, f"seed={seed}"])
-        assert artifact is not None and artifact.coder is not None
+            model = vqkit.train("emoji", Path(temporary) / "run", "emoji", [*TINY, *overrides, f"seed={seed}"])
+        assert model is not None and model.artifact.coders.codes is not None
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / f"{model}-coder.npz", **artifact.coder.tensors())
-        files[model] = write_files(folder, model, artifact, codes, np.random.default_rng(seed))
+        np.savez(folder / f"{name}-coder.npz", **model.artifact.coders.codes.tensors())
+        files[name] = write_files(folder, name, model, codes, np.random.default_rng(seed))
     return files
 
 
-def write_files(folder: Path, model: str, artifact, codes: int, rng: np.random.Generator) -> list[dict]:
-    sheet, written, expected = mosaic(artifact.config.seed), [], {}
+def write_files(folder: Path, kind: str, model, codes: int, rng: np.random.Generator) -> list[dict]:
+    sheet = mosaic(model.config.seed)
+    written = []
+    expected = {}
     for number in range(SINGLES + BUNDLES):
         count, limit = (1, 128) if number < SINGLES else (codes // BUNDLES, 32)
         height, width = rng.integers(limit // 4, limit + 1, 2).tolist()
-        count = -(-count // artifact.encode(sheet[:height, :width])[0].numel())
-        pictures = np.stack([cut(sheet, height, width, rng) for _ in range(count)])
-        found, name = artifact.encode(pictures).numpy(), f"{model}-{number:02}.vq"
-        data = artifact.compress(pictures[0]) if number < SINGLES else bundle(artifact, pictures, found)
+        count = -(-count // model.encode(sheet[:height, :width])[0].numel())
+        images = np.stack([cut(sheet, height, width, rng) for _ in range(count)])
+        found = model.encode(images).numpy()
+        name = f"{kind}-{number:02}.vq"
+        data = model.compress(images[0]) if number < SINGLES else bundle(model, images, found)
         (folder / name).write_bytes(data)
         written.append({"name": name, "grids": [list(found.shape[2:])] * count})
         expected[name] = found.astype(np.uint16)
-    np.savez_compressed(folder / f"{model}-codes.npz", **expected)
+    np.savez_compressed(folder / f"{kind}-codes.npz", **expected)
     return written
 
 
-def bundle(artifact, pictures: np.ndarray, codes: np.ndarray) -> bytes:
+def bundle(model, images: np.ndarray, codes: np.ndarray) -> bytes:
     from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle
 
-    one, payloads = read_file(artifact.compress(pictures[0])).header, artifact.coder.encode(codes)
-    sizes = Extents([pictures.shape[1:3]] * len(codes))
+    one = read_file(model.compress(images[0])).header
+    payloads = model.artifact.coders.codes.encode(codes)
+    sizes = Extents([images.shape[1:3]] * len(codes))
     header = BundleHeader(sizes, one.num_codebooks, one.coder, one.model_id)
     spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
     blocks = [
@@ -126,10 +135,7 @@ def bundle(artifact, pictures: np.ndarray, codes: np.ndarray) -> bytes:
 
 def mosaic(seed: int) -> np.ndarray:  # (384, 384, 3)
     """144 emoji side by side."""
-    from vqkit.config import DataConfig
-    from vqkit.data import open_images
-
-    images = open_images("emoji", DataConfig(), seed).read(range(144)).permute(0, 2, 3, 1).numpy()
+    images = arrays(open_set("emoji", seed), range(144))
     return images.reshape(12, 12, 32, 32, 3).swapaxes(1, 2).reshape(384, 384, 3)
 
 
@@ -152,7 +158,7 @@ def pythons(work: Path) -> dict[str, Path]:
 
 
 def decoded(python: Path, golden: Path, variables: dict[str, str], threads: int, batch: int, share: int) -> dict:
-    """What benchmarks/_coding.py says under these settings, and nothing that this process happens to have set."""
+    """What bench/golden_decoder.py says under these settings, and nothing that this process happens to have set."""
     blas = ("OPENBLAS_", "OMP_", "MKL_", "NPY_", "ATEN_", "ONEDNN_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(blas)}
     environment |= {"PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": str(threads), **variables}
@@ -160,7 +166,7 @@ def decoded(python: Path, golden: Path, variables: dict[str, str], threads: int,
         str(python),
         "-W",
         "ignore",
-        str(ROOT / "benchmarks" / "_coding.py"),
+        str(ROOT / "benchmarks" / "bench" / "golden_decoder.py"),
         str(golden),
         str(batch),
         str(share),
@@ -172,7 +178,7 @@ def decoded(python: Path, golden: Path, variables: dict[str, str], threads: int,
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
     codes = 10_000 if arguments.quick else CODES
     wide = "avx512f" in Path("/proc/cpuinfo").read_text()  # else the processor refuses what is forced on it

@@ -1,4 +1,4 @@
-"""Pictures: what uniform random codes decode to, and the classic fully connected model.
+"""Images: what uniform random codes decode to, and the classic fully connected model.
 
     python benchmarks/prior_samples.py [--quick] [--seed 0] [--json FILE]
 
@@ -13,10 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, machine, options, report
-from _runs import SHORT, in_parallel
+from bench.claims import Claim, machine, options, report
+from bench.frechet import frechet
+from bench.image_sets import arrays
+from bench.short_runs import SHORT, fit_settings, in_parallel
 from PIL import Image
-from variational import frechet
+
+PARSER = options(__doc__)
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 STEPS = 500
@@ -33,30 +36,21 @@ MODELS = {
 
 
 def run(job: tuple[str, int, int]) -> dict:
-    """Train one model; its samples, or originals over reconstructions, as rows of 16 pictures, uint8."""
+    """Train one model; its samples, or originals over reconstructions, as rows of 16 images, uint8."""
     name, seed, steps = job
-    import tempfile
-
-    from vqkit import config
-    from vqkit.data import open_images
-    from vqkit.training import train
+    from vqkit.config import load
+    from vqkit.settings import Config
 
     mlp = name == "variational-mlp"
     if mlp:
         settings = variational_mlp(seed, steps)
     else:
-        settings = config.load("fashion-mnist", [*SHORT, *MODELS[name], f"train.steps={steps}", f"seed={seed}"])
-    data = open_images("fashion-mnist", settings.data, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(data, settings, Path(folder))
-    assert result is not None
-    originals = data.read(data.splits["test"][:2000]).permute(0, 2, 3, 1).numpy()
+        settings = load("fashion-mnist", [*SHORT, *MODELS[name], f"train.steps={steps}", f"seed={seed}"], Config)
+    model, _, data = fit_settings("fashion-mnist", settings)
+    originals = arrays(data, data.splits["test"][:2000])
     if mlp:
-        return {
-            "name": name,
-            "rows": [originals[:16], result.artifact.reconstruct(np.ascontiguousarray(originals[:16]))],
-        }
-    samples = result.artifact.sample(len(originals), seed)
+        return {"name": name, "rows": [originals[:16], model.reconstruct(originals[:16])]}
+    samples = model.sample(len(originals), seed)
     return {"name": name, "rows": [samples[:16]], "distance": frechet(samples, originals)}
 
 
@@ -66,14 +60,15 @@ def variational_mlp(seed: int, steps: int):
     One position holds the whole image. A single code for it would be 9 bits, so its 128 channels are cut into 16
     groups of 8 with 256 codes each: 128 bits an image.
     """
-    from vqkit import config
+    from vqkit import config, settings
+    from vqkit.signals.image.config import MLPConfig
 
     group = config.VQConfig(codebook_size=256, code_dim=8)
-    return config.Config(
+    return settings.Config(
         seed=seed,
-        data=config.DataConfig(image_size=(28, 28), channels=1),
-        model=config.ModelConfig(
-            network=config.MLPConfig(widths=(512,), grid=(1, 1)),
+        data=settings.DataConfig(image_size=(28, 28), channels=1),
+        model=settings.ModelConfig(
+            network=MLPConfig(widths=(512,), grid=(1, 1)),
             quantizer=config.ProductConfig(num_groups=16, group=group),
             variational=True,
             transform=config.TransformConfig(kind="mlp", latent_dim=100, width=128),
@@ -87,14 +82,14 @@ def variational_mlp(seed: int, steps: int):
 
 
 def save(rows: list[np.ndarray], file: Path, scale: int = 2) -> None:
-    """Rows of pictures (n, H, W, 1) as one PNG."""
+    """Rows of images (n, H, W, 1) as one PNG."""
     sheet = np.concatenate([np.concatenate(list(row[..., 0]), 1) for row in rows], 0)
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.kron(sheet, np.ones((scale, scale), np.uint8))).save(file, optimize=True)
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps = 10 if arguments.quick else STEPS
     found = in_parallel(run, [(name, arguments.seed, steps) for name in MODELS])
     if not arguments.quick:

@@ -17,12 +17,16 @@ import time
 from collections.abc import Callable
 
 import torch
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
 
-from vqkit import config
-from vqkit.config import PriorConfig, PriorNetworkConfig
-from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling
-from vqkit.model.prior.sampling import Start, draw, pick
+from vqkit.config import PriorNetworkConfig, load
+from vqkit.prior.layout import Layout
+from vqkit.prior.network import Condition, PriorNetwork
+from vqkit.prior.prior import Drawing, Prior
+from vqkit.prior.sampling import Sampling, Start, draw, pick
+from vqkit.settings import PriorConfig
+
+PARSER = options(__doc__)
 
 STEPS = 12
 
@@ -70,12 +74,12 @@ def speedups(network: PriorNetwork, rounds: int, side: int) -> dict[str, float]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     torch.manual_seed(arguments.seed)
     side, rounds = (8, 1) if arguments.quick else (16, 2)
     network = PriorNetwork(PriorNetworkConfig(), Layout((side, side), (512,), (0,))).double().eval()
     found = speedups(network, rounds, side)
-    settings = config.load("fashion-mnist", [], PriorConfig)
+    settings = load("fashion-mnist", [], PriorConfig)
     small = Prior(settings, PriorNetwork(settings.network, Layout((7, 7), (512,), (0,)), 10).eval())
     small.sample(1)
     sampling = statistics.median(seconds(lambda: small.sample(64, Drawing())) for _ in range(rounds))

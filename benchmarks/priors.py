@@ -8,7 +8,7 @@ the 10,000 test images, which chose nothing.
 
 prior_saving_vs_order0: share of the bits of test codes under their frequencies in training that the prior saves, its
 class paid for. prior_vs_pixelcnn_bits: bits a code of a Gated PixelCNN after as much processor time (two cores for ten
-minutes, all on one), its best look at the validation split, less those of the prior. kid_lite0_*: see _features.py;
+minutes, all on one), its best validation pass, less those of the prior. kid_lite0_*: see bench/image_features.py;
 10,000 samples, a thousand of each class, the reconstructions of the test images, real training images, and samples of
 pythae (first seed only) after as much processor time as both of our trainings took. class_agreement: samples that a
 classifier of real training images takes for the class that they were drawn for. inpaint_class_kept: test images with
@@ -26,8 +26,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from _common import Claim, kept, machine, options, report
-from _runs import in_parallel
+from bench.claims import Claim, kept, machine, options, report
+from bench.image_sets import arrays, open_set, values_of
+from bench.short_runs import in_parallel
+
+PARSER = options(__doc__, work=True)
 
 SOURCE = "fashion-mnist"
 CORES = 2
@@ -51,28 +54,22 @@ def train(folder: Path, seed: int, minutes: float, quick: bool) -> None:
 
 
 @cache
-def images() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Pictures (N, 28, 28, 1) uint8 and numbers of their classes (N,), by split."""
-    from vqkit.config import DataConfig
-    from vqkit.data import open_images
-
-    data = open_images(SOURCE, DataConfig(), 0)
+def labelled_images() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images (N, 28, 28, 1) uint8 and numbers of their classes (N,), by split."""
+    data = open_set(SOURCE)
     numbers = {name: number for number, name in enumerate(sorted(set(data.groups)))}
     labels = np.array([numbers[name] for name in data.groups])
-    return {
-        split: (data.read(rows).permute(0, 2, 3, 1).contiguous().numpy(), labels[np.asarray(rows)])
-        for split, rows in data.splits.items()
-    }
+    return {split: (arrays(data, rows), labels[np.asarray(rows)]) for split, rows in data.splits.items()}
 
 
-def distance(pictures: np.ndarray, work: Path, count: int) -> float:
+def distance(images: np.ndarray, work: Path, count: int) -> float:
     """KID-lite0 to `count` test images, whose features are kept in `work`."""
-    from _features import kid, lite0_features
+    from bench.image_features import kid, lite0_features
 
     file = work / f"test-features-{count}.npy"
     if not file.exists():
-        np.save(file, lite0_features(images()["test"][0][:count]))
-    return kid(lite0_features(pictures), np.load(file))
+        np.save(file, lite0_features(labelled_images()["test"][0][:count]))
+    return kid(lite0_features(images), np.load(file))
 
 
 # --------------------------------------------------------------------------------------------------------------- peers
@@ -88,17 +85,17 @@ def peer(job: tuple[str, Path, int, int, float]) -> dict:
 def pixelcnn(_: str, work: Path, seed: int, count: int, seconds: float) -> dict:
     """Bits a code of the test split, class paid for."""
     import torch
-    from _pixelcnn import bits, train_pixelcnn
+    from bench.pixelcnn import bits, train_pixelcnn
 
     import vqkit
 
-    artifact = vqkit.load(work / f"{SOURCE}-{seed}")
+    tokenizer = vqkit.load(work / f"{SOURCE}-{seed}")
     parts = {}
-    for split, (pictures, labels) in images().items():
-        pictures = pictures[: None if count == FULL["samples"] else count]
-        codes = torch.cat([artifact.encode(part)[:, 0] for part in np.array_split(pictures, -(-len(pictures) // 500))])
+    for split, (images, labels) in labelled_images().items():
+        images = images[: None if count == FULL["samples"] else count]
+        codes = torch.cat([tokenizer.encode(part)[:, 0] for part in np.array_split(images, -(-len(images) // 500))])
         parts[split] = codes, torch.from_numpy(labels[: len(codes)])
-    size = artifact.model.quantizer.codebook_size
+    size = tokenizer.network.quantizer.codebook_size
     validation = parts["validation"][0][:1024], parts["validation"][1][:1024]
     model = train_pixelcnn(*parts["train"], size, seconds, seed, 10, validation=validation, **PIXELCNN)
     found = float(bits(model, *parts["test"]).mean() + np.log2(10)) / parts["test"][0][0].numel()
@@ -107,11 +104,11 @@ def pixelcnn(_: str, work: Path, seed: int, count: int, seconds: float) -> dict:
 
 def pythae(name: str, work: Path, seed: int, count: int, seconds: float) -> dict:
     """KID-lite0 of samples."""
-    import _pythae_peers
+    from bench import pythae_models
 
-    draw = {"pythae_vqvae": _pythae_peers.pythae_vqvae_samples, "pythae_vae": _pythae_peers.pythae_vae_samples}[name]
+    draw = {"pythae_vqvae": pythae_models.pythae_vqvae_samples, "pythae_vae": pythae_models.pythae_vae_samples}[name]
     times: dict[str, float] = {}
-    train, validation = (images()[split][0][..., 0] for split in ("train", "validation"))
+    train, validation = (labelled_images()[split][0][..., 0] for split in ("train", "validation"))
     samples = draw(train, validation, seconds, count, seed, times=times)
     np.savez_compressed(work / f"{name}-{seed}.npz", samples=samples[:64])
     return {"kid": distance(samples, work, count), "seconds": seconds, **times}
@@ -138,69 +135,72 @@ def peers(work: Path, seeds: list[int], settings: dict) -> dict[str, list[dict]]
 @cache
 def classifier(seconds: float):
     """Of real training images, and its accuracy on the test images."""
-    from _features import classify, train_classifier
+    from bench.image_features import classify, train_classifier
 
-    model = train_classifier(*images()["train"], 10, seconds, 0)
-    pictures, labels = images()["test"]
-    return model, float((classify(model, pictures) == labels).mean())
+    model = train_classifier(*labelled_images()["train"], 10, seconds, 0)
+    images, labels = labelled_images()["test"]
+    return model, float((classify(model, images) == labels).mean())
 
 
 def quality(work: Path, seed: int, settings: dict) -> dict:
     """What one seed's prior draws and completes, beside reconstructions and real images."""
-    from _features import classify
+    from bench.image_features import classify
 
     import vqkit
     from vqkit.apps.generate import generate
-    from vqkit.model.prior import Drawing
+    from vqkit.prior.prior import Drawing
 
-    artifact, count = vqkit.load(work / f"{SOURCE}-{seed}"), settings["samples"]
-    model, accuracy = classifier(settings["classifier"])
-    classes = artifact.wanted_prior().classes
-    samples = generate(artifact, count, drawing=Drawing(classes, seed=seed)).images
-    real = images()
+    model = vqkit.load(work / f"{SOURCE}-{seed}")
+    count = settings["samples"]
+    judge, accuracy = classifier(settings["classifier"])
+    classes = model.wanted_prior().classes
+    samples = model.signal.to_array(generate(model, count, drawing=Drawing(classes, seed=seed)).values)
+    real = labelled_images()
     found = {
         "kid_samples": distance(samples, work, count),
-        "kid_reconstructions": distance(artifact.reconstruct(real["test"][0][:count]), work, count),
+        "kid_reconstructions": distance(model.reconstruct(real["test"][0][:count]), work, count),
         "kid_real": distance(real["train"][0][:count], work, count),
-        "class_agreement": float((classify(model, samples) == np.arange(count) % len(classes)).mean()),
+        "class_agreement": float((classify(judge, samples) == np.arange(count) % len(classes)).mean()),
         "classifier_accuracy": accuracy,
     }
-    return found | completed(artifact, model, real["test"], seed, settings["inpainted"])
+    return found | completed(model, judge, real["test"], seed, settings["inpainted"])
 
 
-def completed(artifact, model, real: tuple[np.ndarray, np.ndarray], seed: int, count: int) -> dict:
+def completed(model, judge, real: tuple[np.ndarray, np.ndarray], seed: int, count: int) -> dict:
     """Class of test images whose lower half was drawn anew, and pixels of the upper half that changed."""
-    from _features import classify
+    import torch
+    from bench.image_features import classify
 
     from vqkit.apps.inpaint import inpaint
-    from vqkit.model.prior import Drawing
+    from vqkit.prior.prior import Drawing
 
-    pictures, labels = (part[:count] for part in real)
-    mask = np.zeros(pictures.shape[1:3], dtype=bool)
+    images, labels = (part[:count] for part in real)
+    mask = np.zeros(images.shape[1:3], dtype=bool)
     mask[mask.shape[0] // 2 :] = True
+    hidden = torch.from_numpy(mask)
     drawn = np.concatenate(
         [
-            inpaint(artifact, picture, mask, drawing=Drawing(seed=seed + index), blend=0).images
-            for index, picture in enumerate(pictures)
+            model.signal.to_array(inpaint(model, one, hidden, drawing=Drawing(seed=seed + index), blend=0).values)
+            for index, one in enumerate(values_of(images))
         ]
     )
-    blank = np.where(mask[..., None], np.uint8(0), pictures)
+    blank = np.where(mask[..., None], np.uint8(0), images)
     return {
-        "class_kept": float((classify(model, drawn) == labels).mean()),
-        "class_of_half": float((classify(model, blank) == labels).mean()),
-        "known_pixels_changed": int((drawn != pictures)[:, ~mask].sum()),
+        "class_kept": float((classify(judge, drawn) == labels).mean()),
+        "class_of_half": float((classify(judge, blank) == labels).mean()),
+        "known_pixels_changed": int((drawn != images)[:, ~mask].sum()),
     }
 
 
 def main() -> None:
-    arguments = options(__doc__, work=True)
+    arguments = PARSER.parse_args()
     settings, count = (QUICK, 1) if arguments.quick else (FULL, 3)
     seeds = [arguments.seed + index for index in range(count)]
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         for seed in seeds:
             train(work / f"{SOURCE}-{seed}", seed, settings["minutes"], arguments.quick)
-        distance(images()["test"][0][: settings["samples"]], work, settings["samples"])
+        distance(labelled_images()["test"][0][: settings["samples"]], work, settings["samples"])
         beside = peers(work, seeds, settings)
         rows = [kept(work / f"quality-{seed}.json", lambda seed=seed: quality(work, seed, settings)) for seed in seeds]
         report(claims(work, seeds, rows, beside), arguments.json)

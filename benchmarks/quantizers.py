@@ -24,7 +24,9 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+
+PARSER = options(__doc__)
 
 TOKENS = 4096
 SIZES = [(512, 64), (8192, 32), (16384, 8), (65536, 16), (262144, 32)]
@@ -59,7 +61,7 @@ def call(what: str, codes: int, width: int, seed: int) -> Callable[[], object]:
 
 def _ours(name: str, codes: int, width: int):
     from vqkit import config
-    from vqkit.model import build_quantizer
+    from vqkit.model.quantizers import build_quantizer
 
     bits = codes.bit_length() - 1
     return build_quantizer(
@@ -143,7 +145,7 @@ def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     sizes = SIZES[:2] if arguments.quick else SIZES
     rows = {}
     for codes, width in sizes:

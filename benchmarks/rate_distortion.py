@@ -16,11 +16,12 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, add_options, kept, machine, report
+from bench.claims import Claim, kept, machine, options, report
+from bench.image_sets import arrays, values_of
 from PIL import Image
 
 RESAMPLES = 500
@@ -48,6 +49,8 @@ SETS = {
     "emoji": Set(144, 12, (18.0, 40.0), 32 * 32 / 8, ("data.image_size=[32,32]", "coder.steps=600"), ("<= -25", "-")),
     "photographs": Set(13, 1, (20.0, 36.0), np.inf, ("data.test=0", "coder.steps=600"), ("-", "-")),
 }
+PARSER = options(__doc__, work=True)
+PARSER.add_argument("--set", choices=list(SETS), default="fashion-mnist")
 MEASURES: dict[str, Callable[[np.ndarray], float]] = {
     "mean of PSNR": lambda mse: float(psnr(mse).mean()),
     "PSNR of mean": lambda mse: float(psnr(mse.mean())),
@@ -85,7 +88,7 @@ def codecs() -> dict[str, tuple[Callable[[np.ndarray, int], bytes], range]]:
     return found | {"jpeg_xl": (jpeg_xl, range(10, 240, 23))}
 
 
-def pictures(data: bytes, grey: bool) -> np.ndarray:
+def decoded(data: bytes, grey: bool) -> np.ndarray:
     """A file of Pillow or imagecodecs as uint8 values, grey (H, W) where `grey`, else (H, W, 3)."""
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("L" if grey else "RGB"))
@@ -123,9 +126,9 @@ def theirs(images: np.ndarray, columns: int) -> dict[str, list[dict]]:
     for name, (encode, qualities) in codecs().items():
         for quality in qualities:
             data = encode(mosaic(images, columns), quality)
-            together = errors(cut(pictures(data, grey), *images.shape[1:3]), images)
+            together = errors(cut(decoded(data, grey), *images.shape[1:3]), images)
             files = [encode(image, quality) for image in some]
-            alone = errors(np.stack([pictures(one, grey) for one in files]), some)
+            alone = errors(np.stack([decoded(one, grey) for one in files]), some)
             found.setdefault(name, []).append(
                 {"quality": quality, "mosaic_bytes": len(data) / len(images), "mosaic_mse": together.tolist(),
                  "file_bytes": float(np.mean([len(one) for one in files])), "file_mse": alone.tolist()}
@@ -136,21 +139,22 @@ def theirs(images: np.ndarray, columns: int) -> dict[str, list[dict]]:
 # ---------------------------------------------------------------------------------------------------------------- ours
 
 
-def ours(artifact, images: np.ndarray, validation: np.ndarray) -> list[dict]:
+def ours(model, images: np.ndarray, validation: np.ndarray) -> list[dict]:
     """The hull of validation images, on test images: bytes in a bundle and in files of their own."""
-    found = [point(artifact, validation, *where, files=1) for where in places(artifact, validation)]
+    found = [point(model, validation, *where, files=1) for where in places(model, validation)]
     best = hull(found)
-    return [point(artifact, images, one["num_stages"], one["weight"]) for one in best]
+    return [point(model, images, one["num_stages"], one["weight"]) for one in best]
 
 
-def places(artifact, images: np.ndarray) -> list[tuple[int, float]]:
+def places(model, images: np.ndarray) -> list[tuple[int, float]]:
     """Numbers of stages and weights of a bit, as squared distances of tokens."""
     import torch
 
-    quantizer, found = artifact.model.quantizer, []
-    pixels = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2)
+    quantizer = model.network.quantizer
+    found = []
+    values = values_of(images.reshape(*images.shape[:3], -1))
     with torch.no_grad():
-        tokens = quantizer.tokens(artifact.model.latents(artifact.standardise(pixels)))
+        tokens = quantizer.tokens(model.network.latents(model.tokenizer.standardise(values)))
         codes = quantizer.assign(tokens)
         for depth in range(1, quantizer.num_codebooks + 1):
             left = quantizer.distances(tokens, codes[:, : depth - 1]).gather(1, codes[:, depth - 1 : depth])
@@ -164,7 +168,7 @@ def hull(points: list[dict]) -> list[dict]:
     places = [(one["bundle_bytes"], MEASURES["mean of PSNR"](np.array(one["mse"]))) for one in points]
     for size, level, index in sorted((*place, index) for index, place in enumerate(places)):
         if found and level <= found[-1][1]:
-            continue  # more bytes for no better picture
+            continue  # more bytes for no better image
         while len(found) > 1 and slope(found[-2], found[-1]) <= slope(found[-2], (size, level)):
             found.pop()
         found.append((size, level, index))
@@ -175,27 +179,38 @@ def slope(one: tuple, other: tuple) -> float:
     return (other[1] - one[1]) / (other[0] - one[0])
 
 
-def point(artifact, images: np.ndarray, num_stages: int, weight: float, files: int = FILES) -> dict:
-    from dataclasses import replace
+def point(model, images: np.ndarray, num_stages: int, weight: float, files: int = FILES) -> dict:
+    from vqkit.apps.compress import compress
 
-    from vqkit.apps.compress import compress, pictures
-
-    rates = {
-        **artifact.metrics["rates"],
-        "here": {"num_stages": num_stages, "weight": weight, "bits": 0.0, "psnr": 0.0},
+    model = with_rate(model, num_stages, weight)
+    compressor = model.compressor
+    codec = compressor.codec(rate="here")
+    values = values_of(images.reshape(*images.shape[:3], -1))
+    names = [f"{number:05}.png" for number in range(len(images))]
+    coded = [one.coded for _, one in compress(model, codec, zip(names, values, strict=True))]
+    bundle = compressor.write_bundle(coded, codec, names)
+    blocks = [compressor.decode(block) for block in compressor.read_blocks(bundle)]
+    shown = np.stack(
+        [model.signal.to_array(one[None])[0].reshape(images.shape[1:]) for block in blocks for one in block]
+    )
+    sizes = [len(model.compress(image, rate="here")) for image in images[:files]]
+    return {
+        "num_stages": num_stages,
+        "weight": weight,
+        "bundle_bytes": len(bundle) / len(images),
+        "file_bytes": float(np.mean(sizes)),
+        "mse": errors(shown, images).tolist(),
     }
-    model = replace(artifact, metrics={**artifact.metrics, "rates": rates})
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number, image in enumerate(images):
-            Image.fromarray(image).save(folder / f"{number:05}.png")
-        target = folder / "all.vq"
-        list(compress(model, sorted(folder.glob("*.png")), target=target, bundle=True, rate="here"))
-        with target.open("rb") as stream:
-            shown = np.stack([pixels.reshape(images.shape[1:]) for _, pixels in pictures(model, stream)])
-        sizes = [len(model.compress(image, rate="here")) for image in images[:files]]
-        return {"num_stages": num_stages, "weight": weight, "bundle_bytes": target.stat().st_size / len(images),
-                "file_bytes": float(np.mean(sizes)), "mse": errors(shown, images).tolist()}  # fmt: skip
+
+
+def with_rate(model, num_stages: int, weight: float):
+    """The model with one more point between few bits and good images, named `here`."""
+    from vqkit.artifact.model import Model
+    from vqkit.artifact.operating_points import Rate
+
+    coders = model.artifact.coders
+    rates = {**coders.rates, "here": Rate(num_stages, weight, 0.0, 0.0)}
+    return Model(replace(model.artifact, coders=replace(coders, rates=rates)), model.device)
 
 
 # -------------------------------------------------------------------------------------------------------------- curves
@@ -269,7 +284,7 @@ def break_even(mine: list[dict], curve: list[dict], model_bytes: int, decibels: 
 
 def place(name: str, work: Path) -> str:
     """What `open_images` reads."""
-    from _photographs import training_patches
+    from bench.photographs import training_patches
 
     return str(training_patches(work / f"{name}.npy")) if name == "photographs" else name
 
@@ -284,33 +299,31 @@ def trained(name: str, work: Path, seed: int, quick: bool):
     return vqkit.load(folder)
 
 
-def pictures_of(artifact, name: str, work: Path, split: str, count: int) -> np.ndarray:
-    """The first pictures of a split, uint8 (N, H, W[, 3])."""
-    from _photographs import test_pictures
+def images_of(model, name: str, work: Path, split: str, count: int) -> np.ndarray:
+    """The first images of a split, uint8 (N, H, W[, 3])."""
+    from bench.photographs import test_images
 
     from vqkit.apps.evaluate import open_for
 
     if name == "photographs" and split == "test":
-        return test_pictures()[:count, 0].numpy()
-    data = open_for(artifact, place(name, work), split)
-    found = data.read(data.splits[split][:count]).permute(0, 2, 3, 1).numpy()
+        return test_images()[:count, 0].numpy()
+    data = open_for(model, place(name, work), split)
+    found = arrays(data, data.splits[split][:count])
     return found[..., 0] if found.shape[3] == 1 else found
 
 
 def main() -> None:
-    parser = add_options(__doc__, work=True)
-    parser.add_argument("--set", choices=list(SETS), default="fashion-mnist")
-    args = parser.parse_args()
+    args = PARSER.parse_args()
     wanted = SETS[args.set]
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        artifact = trained(args.set, work, args.seed, args.quick)
+        model = trained(args.set, work, args.seed, args.quick)
         count = min(wanted.images, 8 * wanted.columns) if args.quick else wanted.images
-        images = pictures_of(artifact, args.set, work, "test", count)
-        validation = pictures_of(artifact, args.set, work, "validation", VALIDATED)
+        images = images_of(model, args.set, work, "test", count)
+        validation = images_of(model, args.set, work, "validation", VALIDATED)
         name = f"{args.set}-{count}-{args.seed}"
-        mine = kept(work / f"ours-{name}.json", lambda: {"points": ours(artifact, images, validation)})["points"]
+        mine = kept(work / f"ours-{name}.json", lambda: {"points": ours(model, images, validation)})["points"]
         peers = kept(work / f"theirs-{name}.json", lambda: theirs(images, wanted.columns))
         folder = work / f"{args.set}-rates-{args.seed}"
         model_bytes = sum(os.path.getsize(folder / f"{part}.safetensors") for part in ("model", "coder"))

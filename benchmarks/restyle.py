@@ -4,10 +4,10 @@
 
 DIR holds twitter/ and google/, the npm packages emoji-datasource-twitter and -google 16.0.0 (`npm pack`, unpacked).
 Three seeds from --seed on (--quick: one): a residual tokenizer of the training emoji of both artists, MINUTES on one
-core, and classifiers of artist and group, trained on these pictures and their reconstructions. Every second test emoji
+core, and classifiers of artist and group, trained on these images and their reconstructions. Every second test emoji
 is restyled in both directions: by pairs (all training emoji by both artists), and by adain, wct, codes and patches with
-the STYLES training pictures of the other artist that are nearest in latents. Baselines in pixels: AdaIN and histograms
-of the same pictures. End points: the reconstruction; the nearest style picture itself; the other artist's drawing.
+the STYLES training images of the other artist that are nearest in latents. Baselines in pixels: AdaIN and histograms
+of the same images. End points: the reconstruction; the nearest style image itself; the other artist's drawing.
 Style: share taken for the other artist's. Group: share whose group is recognised, of contents whose group was. The
 alpha of the claims is the one of ALPHAS with the largest lesser share on validation emoji.
 """
@@ -20,12 +20,16 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-import _artists
-import _styles
 import numpy as np
 import torch
-from _common import Claim, add_options, kept, machine, report
-from _runs import in_parallel
+from bench import style_measures
+from bench.artists import Artists, load
+from bench.claims import Claim, kept, machine, options, report
+from bench.image_sets import values_of
+from bench.short_runs import in_parallel
+
+PARSER = options(__doc__, work=True)
+PARSER.add_argument("--artists", type=Path, metavar="DIR")
 
 MINUTES, STEPS, QUICK_MINUTES, QUICK_STEPS = 5.0, (800, 1500), 0.1, (10, 10)
 ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
@@ -51,26 +55,26 @@ class Judge:
         rows = []
         for number, found in enumerate(results):
             content, truth = self.contents[number], self.contents[1 - number]
-            known = _styles.classified(self.group, content) == self.groups
-            kept_groups = _styles.classified(self.group, found) == self.groups
+            known = style_measures.classified(self.group, content) == self.groups
+            kept_groups = style_measures.classified(self.group, found) == self.groups
             rows.append(
                 {
-                    "style": float((_styles.classified(self.artist, found) == 1 - number).mean()),
+                    "style": float((style_measures.classified(self.artist, found) == 1 - number).mean()),
                     "group": float(kept_groups[known].mean()),
-                    "edges": _styles.edge_agreement(found, content),
-                    "ssim": _styles.luminance_ssim(found, content),
-                    **_styles.style_distances(found, truth),
+                    "edges": style_measures.edge_agreement(found, content),
+                    "ssim": style_measures.luminance_ssim(found, content),
+                    **style_measures.style_distances(found, truth),
                     "to truth": float(np.sqrt(((found.astype(float) - truth) ** 2).mean((1, 2, 3))).mean()),
                 }
             )
         return {name: mean(row[name] for row in rows) for name in rows[0]}
 
 
-def learn(folder: Path, artists: _artists.Artists, seed: int, quick: bool):
+def learn(folder: Path, both: Artists, seed: int, quick: bool):
     """Tokenizer and classifiers of a seed."""
     import vqkit
 
-    train = artists.pictures[:, artists.splits["train"]]
+    train = both.images[:, both.splits["train"]]
     if not (folder / "model" / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "train.npy", train.reshape(-1, *train.shape[2:]))
@@ -81,37 +85,39 @@ def learn(folder: Path, artists: _artists.Artists, seed: int, quick: bool):
             "emoji",
             [*MODEL, f"train.max_minutes={minutes}", f"seed={seed}"],
         )
-    artifact = vqkit.load(folder / "model")
-    seen = np.concatenate([train, np.stack([artifact.reconstruct(one) for one in train])], 1)
-    labels = np.tile(artists.groups[artists.splits["train"]], 4)
+    model = vqkit.load(folder / "model")
+    seen = np.concatenate([train, np.stack([model.reconstruct(one) for one in train])], 1)
+    labels = np.tile(both.groups[both.splits["train"]], 4)
     steps = QUICK_STEPS if quick else STEPS
     flat = seen.reshape(-1, *seen.shape[2:])
-    artist = _styles.train_classifier(flat, np.repeat([0, 1], seen.shape[1]), steps[0], seed)
-    return artifact, artist, _styles.train_classifier(flat, labels, steps[1], seed)
+    artist = style_measures.train_classifier(flat, np.repeat([0, 1], seen.shape[1]), steps[0], seed)
+    return model, artist, style_measures.train_classifier(flat, labels, steps[1], seed)
 
 
-def by_pairs(artifact, artists: _artists.Artists, contents: np.ndarray, alphas: tuple[float, ...]) -> dict:
+def by_pairs(model, both: Artists, contents: np.ndarray, alphas: tuple[float, ...]) -> dict:
     """Results (2, n, H, W, 3) for each alpha."""
     from vqkit.apps.restyle import blended, pair_targets
 
-    train = artists.pictures[:, artists.splits["train"]]
+    train = both.images[:, both.splits["train"]]
     found: dict[float, list] = {alpha: [] for alpha in alphas}
     for number, given in enumerate(contents):
-        targets = pair_targets(artifact, list(given), list(train[number]), list(train[1 - number]))
+        wanted = list(values_of(given))
+        targets = pair_targets(model, wanted, list(values_of(train[number])), list(values_of(train[1 - number])))
         for alpha, rows in found.items():
-            rows.append([blended(artifact, *pair, alpha, one) for pair, one in zip(targets, given, strict=True)])
+            made = [blended(model, *pair, alpha, one) for pair, one in zip(targets, wanted, strict=True)]
+            rows.append(model.signal.to_array(torch.stack(made)))
     return {alpha: np.array(rows) for alpha, rows in found.items()}
 
 
-def nearest_styles(artifact, artists: _artists.Artists, contents: np.ndarray) -> np.ndarray:
-    """(2, n, STYLES, H, W, 3): training pictures of the other artist, nearest in latents first."""
+def nearest_styles(model, both: Artists, contents: np.ndarray) -> np.ndarray:
+    """(2, n, STYLES, H, W, 3): training images of the other artist, nearest in latents first."""
 
-    def latents(pictures: np.ndarray) -> torch.Tensor:
+    def latents(images: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
-            given = artifact.standardise(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-            return torch.cat([artifact.model.latents(part).flatten(1) for part in given.split(256)])
+            given = model.tokenizer.standardise(values_of(images))
+            return torch.cat([model.network.latents(part).flatten(1) for part in given.split(256)])
 
-    train = artists.pictures[:, artists.splits["train"]]
+    train = both.images[:, both.splits["train"]]
     found = []
     for number, one in enumerate(contents):
         order = torch.cdist(latents(one), latents(train[1 - number])).argsort(1)[:, :STYLES]
@@ -131,25 +137,24 @@ def baseline(name: str, content: np.ndarray, styles: np.ndarray, alpha: float) -
     return (plain + alpha * (target - plain)).round().clip(0, 255).astype(np.uint8)
 
 
-def frontier(
-    artifact, artists: _artists.Artists, contents: np.ndarray, alphas: tuple[float, ...]
-) -> dict[str, np.ndarray]:
+def frontier(model, both: Artists, contents: np.ndarray, alphas: tuple[float, ...]) -> dict[str, np.ndarray]:
     """Results of every method and alpha, and the end points."""
     from vqkit.apps.restyle import restyle
 
-    styles = nearest_styles(artifact, artists, contents)
+    styles = nearest_styles(model, both, contents)
     found = {
-        "identity": np.stack([artifact.reconstruct(one) for one in contents]),
+        "identity": np.stack([model.reconstruct(one) for one in contents]),
         "style copy": styles[:, :, 0],
-        "truth": np.stack([artifact.reconstruct(one) for one in contents[::-1]]),
+        "truth": np.stack([model.reconstruct(one) for one in contents[::-1]]),
     }
 
     def in_latents(method: str, content: np.ndarray, given: np.ndarray, alpha: float) -> np.ndarray:
-        return restyle(artifact, content, list(given), method=method, alpha=alpha)
+        made = restyle(model, values_of(content[None])[0], list(values_of(given)), method=method, alpha=alpha)
+        return model.signal.to_array(made[None])[0]
 
     ways = {method: partial(in_latents, method) for method in METHODS}
     ways |= {name: partial(baseline, name) for name in ("pixel adain", "pixel histogram")}
-    found |= {f"pairs {alpha}": rows for alpha, rows in by_pairs(artifact, artists, contents, alphas).items()}
+    found |= {f"pairs {alpha}": rows for alpha, rows in by_pairs(model, both, contents, alphas).items()}
     for alpha in alphas:
         for name, way in ways.items():
             rows = [
@@ -161,17 +166,15 @@ def frontier(
 
 def measured(place: Path, folder: Path, seed: int, quick: bool) -> dict:
     """All rows of one seed on test emoji, and the alpha that validation emoji choose."""
-    artists = _artists.load(place)
-    artists.splits["train"] = artists.splits["train"][: 100 if quick else None]
-    artifact, artist, group = learn(folder, artists, seed, quick)
-    splits = {name: artists.splits[name][: 16 if quick else None : 2] for name in ("val", "test")}
-    judges = {
-        name: Judge(artist, group, artists.pictures[:, split], artists.groups[split]) for name, split in splits.items()
-    }
-    on_val = by_pairs(artifact, artists, judges["val"].contents, ALPHAS)
+    both = load(place)
+    both.splits["train"] = both.splits["train"][: 100 if quick else None]
+    model, artist, group = learn(folder, both, seed, quick)
+    splits = {name: both.splits[name][: 16 if quick else None : 2] for name in ("val", "test")}
+    judges = {name: Judge(artist, group, both.images[:, split], both.groups[split]) for name, split in splits.items()}
+    on_val = by_pairs(model, both, judges["val"].contents, ALPHAS)
     shares = {alpha: judges["val"].measure(found) for alpha, found in on_val.items()}
     best = max(shares, key=lambda alpha: min(shares[alpha]["style"], shares[alpha]["group"]))
-    results = frontier(artifact, artists, judges["test"].contents, tuple(sorted({*ALPHAS[:: 4 if quick else 1], best})))
+    results = frontier(model, both, judges["test"].contents, tuple(sorted({*ALPHAS[:: 4 if quick else 1], best})))
     show(folder / "pairs.png", judges["test"].contents, results[f"pairs {best}"])
     rows = {name: judges["test"].measure(found) for name, found in results.items()}
     return {"alpha": best, "rows": rows, "claimed": rows[f"pairs {best}"]}
@@ -182,9 +185,9 @@ def show(file: Path, contents: np.ndarray, results: np.ndarray) -> None:
     from PIL import Image
 
     blocks = [np.stack([contents[n], results[n], contents[1 - n]])[:, :SHOWN] for n in (0, 1)]
-    sheet = np.concatenate(blocks).transpose(0, 2, 1, 3, 4)  # rows, height, pictures, width, channels
-    picture = Image.fromarray(sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, 3))
-    picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(file)
+    sheet = np.concatenate(blocks).transpose(0, 2, 1, 3, 4)  # rows, height, images, width, channels
+    image = Image.fromarray(sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, 3))
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(file)
 
 
 def job(work: tuple) -> dict:
@@ -193,11 +196,9 @@ def job(work: tuple) -> dict:
 
 
 def main() -> None:
-    parser = add_options(__doc__, work=True)
-    parser.add_argument("--artists", type=Path, metavar="DIR")
-    given = parser.parse_args()
+    given = PARSER.parse_args()
     if not given.artists:
-        print("nothing is measured without --artists DIR, which holds the pictures; see the first lines of this file")
+        print("nothing is measured without --artists DIR, which holds the images; see the first lines of this file")
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)

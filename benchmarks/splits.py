@@ -20,11 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import arrays
 from PIL import Image, PngImagePlugin
 
-from vqkit.config import DataConfig
-from vqkit.data import ImageData, open_images
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import ImageData, open_images
+
+PARSER = options(__doc__)
 
 SIDES = 96, 640
 SHARES = {"validation": 0.25, "test": 0.25}
@@ -97,7 +100,7 @@ PAIRS: dict[str, Callable[[Image.Image], tuple[tuple[bytes, str], tuple[bytes, s
 
 def drawn(emoji: ImageData, side: int, random: np.random.Generator) -> Image.Image:
     """A crop of an emoji, with noise in its levels, so that no two are equal; white and black occur."""
-    pixels = emoji.read([int(random.integers(len(emoji)))])[0].permute(1, 2, 0).numpy()
+    pixels = arrays(emoji, [int(random.integers(len(emoji)))])[0]
     left, top = random.uniform(0, 8, 2)
     box = (left, top, left + 24, top + 24)
     scaled = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box))
@@ -136,7 +139,7 @@ def leaks(data: ImageData, pairs: dict[str, str]) -> dict[str, int]:
 
 def array_leaks(folder: Path, emoji: ImageData, seed: int) -> int:
     """Pairs of equal images in an array that lie in two splits."""
-    images = np.unique(emoji.read(range(400)).permute(0, 2, 3, 1).numpy(), axis=0)
+    images = np.unique(arrays(emoji, range(400)), axis=0)
     np.save(folder / "twice.npy", np.concatenate([images, images[::-1]]))
     data = open_images(folder / "twice.npy", DataConfig(**SHARES), seed)
     home = {index: split for split, indices in data.splits.items() for index in indices.tolist()}
@@ -144,7 +147,7 @@ def array_leaks(folder: Path, emoji: ImageData, seed: int) -> int:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     random = np.random.default_rng(arguments.seed)
     emoji = open_images("emoji", DataConfig(), arguments.seed)
     ways = {

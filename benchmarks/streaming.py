@@ -19,24 +19,27 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import arrays
 from PIL import Image
 
-from vqkit.config import AugmentConfig, DataConfig
-from vqkit.data import ImageData, open_images, training_batches
+from vqkit.signals.image.config import AugmentConfig, DataConfig
+from vqkit.signals.image.source import ImageData, open_images
+
+PARSER = options(__doc__)
 
 BATCH = 128
 SIDE = 32
 
 
-def write_pictures(folder: Path, count: int, seed: int) -> None:
+def write_images(folder: Path, count: int, seed: int) -> None:
     """Crops of emoji that were scaled up to 48x48; every second one as JPEG."""
     emoji = open_images("emoji", DataConfig(), seed)
     random = np.random.default_rng(seed)
     for number in range(count):
         if number % 1000 == 0:
             (folder / f"{number // 1000:03}").mkdir()
-        pixels = emoji.read([int(random.integers(len(emoji)))])[0].permute(1, 2, 0).numpy()
+        pixels = arrays(emoji, [int(random.integers(len(emoji)))])[0]
         left, top = random.uniform(0, 8, 2)
         box = (left, top, left + random.uniform(16, 24), top + random.uniform(16, 24))
         image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
@@ -67,10 +70,10 @@ def private_kib(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
-def read_epoch(data: ImageData, config: DataConfig, seed: int) -> tuple[Memory, Memory, float]:
+def read_epoch(data: ImageData, seed: int) -> tuple[Memory, Memory, float]:
     """Memory at 10 % and at 100 % of one epoch, and images per second."""
     steps = -(-len(data.splits["train"]) // BATCH)
-    batches = training_batches(data, config, BATCH, seed)
+    batches = data.train(0, BATCH, seed)
     began = time.perf_counter()
     for step in range(steps):
         next(batches)
@@ -81,16 +84,16 @@ def read_epoch(data: ImageData, config: DataConfig, seed: int) -> tuple[Memory, 
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     count = 5_000 if arguments.quick else 100_000
     config = DataConfig(max_memory_mb=1, num_workers=2, augment=AugmentConfig(shift=2, flip=True))
     with tempfile.TemporaryDirectory(prefix="vqkit-bench-") as name:
-        write_pictures(Path(name), count, arguments.seed)
+        write_images(Path(name), count, arguments.seed)
         before, began = memory(), time.perf_counter()
         data = open_images(name, config, arguments.seed)
         opening, opened = time.perf_counter() - began, memory()
         assert not data.in_memory and len(data) == count
-        early, late, speed = read_epoch(data, config, arguments.seed)
+        early, late, speed = read_epoch(data, arguments.seed)
     growth = {kind: 100 * (getattr(late, kind) / getattr(early, kind) - 1) for kind in ("resident", "private")}
     settings = {"files": count, "batch": BATCH, "workers": config.num_workers, "side": SIDE, "seed": arguments.seed}
     for kind in ("resident", "private"):

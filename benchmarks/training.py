@@ -6,10 +6,12 @@ One process and one data set (Fashion-MNIST), in turn:
 (a) pythae's VQVAE with its ResNets for MNIST (144 bits: 4x4 codes of 9 bits) and its own trainer, EMA codebook, Adam
     1e-3, batches of 100, as its documentation has it; then vqkit at the same 144 bits (patches of 7 pixels) with a
     tenth and a fifth of that time: which share is enough for pythae's PSNR on the test images.
-(b) a plain float32 loop over the network of recipe fashion-mnist as a tutorial has it: the default memory
-    layout, a one-hot quantizer, DataLoader, AdamW; against vqkit with AdamW at the same batch size.
-(c) the same network, layout, precision and optimiser in a bare loop without any trainer, for what the trainer adds.
-Speeds of (b) and (c) are medians of alternating windows, so that both see the machine in the same mood.
+(b) a plain loop over the network of recipe fashion-mnist as a tutorial has it: the default memory layout, a one-hot
+    quantizer, DataLoader, AdamW; against vqkit with AdamW at the same batch size.
+(c) the same network, layout and optimiser in a bare loop without any trainer, for what the trainer adds.
+(b) and (c) have a row for each precision that the processor computes quickly: float32, and bfloat16 where it has
+instructions for it. All loops of a row compute in the same precision. Speeds are medians of alternating windows, so
+that every loop sees the machine in the same mood.
 """
 
 from __future__ import annotations
@@ -24,17 +26,25 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from _common import Claim, machine, options, report
+from bench.claims import Claim, machine, options, report
+from bench.image_sets import open_set
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from vqkit import config, metrics
-from vqkit.data import ImageData, open_images
+from vqkit.artifact.build import build_model
+from vqkit.config import load
+from vqkit.model.precision import use_bfloat16
+from vqkit.settings import Config
+from vqkit.signals.image.measures import psnr
+from vqkit.signals.image.source import ImageData
+from vqkit.signals.registry import signal_of
 from vqkit.training.engine import Engine
-from vqkit.training.images import AutoencoderTask, build_model
+from vqkit.training.loop import Run
 from vqkit.training.progress import Silent
-from vqkit.training.trainer import Run
+from vqkit.training.tasks.autoencoder import AutoencoderTask
+
+PARSER = options(__doc__)
 
 BATCH = 64
 PLAIN = ["train.optimizer=adamw", f"train.batch_size={BATCH}", "losses.distortion=mse", "train.lr=1e-3"]
@@ -87,7 +97,7 @@ class PlainQuantizer(nn.Module):
 
 
 class PlainAutoencoder(nn.Module):
-    def __init__(self, settings: config.Config) -> None:
+    def __init__(self, settings: Config) -> None:
         super().__init__()
         network, quantizer = settings.model.network, settings.model.quantizer
         width, pixels, hidden = network.width, network.patch_size**2, network.expansion * network.width
@@ -111,16 +121,22 @@ class PlainAutoencoder(nn.Module):
         return F.pixel_shuffle(self.decoder(quantized), self.patch), loss
 
 
-def plain_steps(data: ImageData, settings: config.Config):
+def autocast(precision: str) -> torch.autocast:
+    """What a loop computes under: nothing for float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def plain_steps(data: ImageData, settings: Config, precision: str):
     """Yields once per step of the plain loop."""
-    images = data.normalisation.apply(data.read(data.splits["train"]))
+    images = data.normalisation.apply(data.read(data.splits["train"]).values)
     model = PlainAutoencoder(settings)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     loader = DataLoader(TensorDataset(images), BATCH, shuffle=True, drop_last=True)
     while True:
         for (x,) in loader:
-            reconstruction, commitment = model(x)
-            loss = F.mse_loss(reconstruction, x) + 0.25 * commitment
+            with autocast(precision):
+                reconstruction, commitment = model(x)
+                loss = F.mse_loss(reconstruction, x) + 0.25 * commitment
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -130,16 +146,17 @@ def plain_steps(data: ImageData, settings: config.Config):
 # ------------------------------------------------------------------------------------------- (c) bare loop and trainer
 
 
-def bare_steps(data: ImageData, settings: config.Config):
+def bare_steps(data: ImageData, settings: Config, precision: str):
     """Our model, layout and optimiser with nothing around them."""
-    images = data.read(data.splits["train"])
-    model = build_model(data, settings).to(memory_format=torch.channels_last)
+    images = data.read(data.splits["train"]).values
+    model = build_model(settings, data.shape, data.normalisation).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
     generator = torch.Generator()
     while True:
         for indices in torch.randperm(len(images)).split(BATCH)[:-1]:
             x = data.normalisation.apply(images[indices]).contiguous(memory_format=torch.channels_last)
-            terms = model(x, generator).terms
+            with autocast(precision):
+                terms = model(x, generator).terms
             loss = terms["reconstruction"] + 0.25 * terms["commitment"]
             loss.backward()
             optimizer.step()
@@ -147,16 +164,15 @@ def bare_steps(data: ImageData, settings: config.Config):
             yield loss.item()
 
 
-def trainer_steps(data: ImageData, settings: config.Config, folder: Path):
-    """The steps of vqkit's trainer as `vqkit train` takes them, logging included."""
-    task = AutoencoderTask(data, settings)
-    run = Run(task, folder, Engine(settings.train), Silent())
-    batches = task.batches(0, 0, 1)
-    while True:
-        row, output, images = run._step(next(batches), 0.5)
-        run.state.step += 1
+def trainer_steps(data: ImageData, settings: Config, folder: Path):
+    """The steps of vqkit's loop as `vqkit train` takes them, logging included."""
+    task = AutoencoderTask(data, settings, signal_of(settings.data))
+    run = Run(task, folder, Engine(settings.train), Silent(), None)
+    for batch in task.batches(0, 0, 1):
+        row, output = run.step(batch, 0.5)
+        run.watch(row, 0.5)
         if run.state.step % settings.train.log_every == 0:
-            run._log_train({**row, "images_per_second": 0.0}, output, images, 0.5)
+            run.log_step(row, output, batch, 0.5)
         yield row["loss"]
 
 
@@ -173,6 +189,30 @@ def speeds(loops: dict, windows: int, steps: int) -> dict[str, list[float]]:
                 next(loop)
             found[name].append(steps * BATCH / (time.perf_counter() - begin))
     return found
+
+
+def precisions() -> list[str]:
+    """What this processor computes quickly: float32, and bfloat16 where it has instructions for it."""
+    return ["float32", "bfloat16"] if use_bfloat16("auto") else ["float32"]
+
+
+def measured_at(precision: str, seed: int, windows: int, steps: int, folder: Path) -> dict:
+    """Rows of one precision, which all three loops compute in. overhead: of the trainer over the bare loop."""
+    settings = load("fashion-mnist", [*PLAIN, f"train.precision={precision}", f"seed={seed}"], Config)
+    data = open_set("fashion-mnist", seed, settings.data)
+    loops = {
+        "plain": plain_steps(data, settings, precision),
+        "bare": bare_steps(data, settings, precision),
+        "vqkit": trainer_steps(data, settings, folder / precision),
+    }
+    rates = speeds(loops, windows, steps)
+    pairs = zip(rates["bare"], rates["vqkit"], strict=True)
+    return {
+        "precision": precision,
+        "images_per_s": {name: median(values) for name, values in rates.items()},
+        "ratio": median(ours / plain for ours, plain in zip(rates["vqkit"], rates["plain"], strict=True)),
+        "overhead": median(bare / ours - 1 for bare, ours in pairs),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------- (a) pythae
@@ -192,8 +232,8 @@ def pythae_main(epochs: int, count: int, seed: int, folder: Path) -> None:
     from pythae.trainers import BaseTrainerConfig
 
     torch.manual_seed(seed)
-    data = open_images("fashion-mnist", config.load("fashion-mnist").data, seed)
-    images = {name: data.read(data.splits[name][:count]).float() / 255 for name in ("train", "validation")}
+    data = open_set("fashion-mnist", seed, load("fashion-mnist", [], Config).data)
+    images = {name: data.read(data.splits[name][:count]).values.float() / 255 for name in ("train", "validation")}
     settings = VQVAEConfig(input_dim=(1, 28, 28), latent_dim=16, num_embeddings=512, use_ema=True, decay=0.99)
     model = VQVAE(settings, encoder=Encoder_ResNet_VQVAE_MNIST(settings), decoder=Decoder_ResNet_VQVAE_MNIST(settings))
     trainer = BaseTrainerConfig(
@@ -213,8 +253,9 @@ def pythae_main(epochs: int, count: int, seed: int, folder: Path) -> None:
     model.eval()
     found = []
     with torch.no_grad():
-        for part in data.read(data.splits["test"]).split(500):
-            found.append(metrics.psnr(metrics.to_pixels(model({"data": part.float() / 255}).recon_x), part))
+        for part in data.read(data.splits["test"]).values.split(500):
+            shown = model({"data": part.float() / 255}).recon_x
+            found.append(psnr((255 * shown).round().clamp(0, 255).to(torch.uint8), part))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result = {"psnr": float(torch.cat(found).mean()), "seconds": seconds, "peak_memory_mb": peak}
     (folder / "pythae.json").write_text(json.dumps(result))
@@ -230,9 +271,8 @@ def vqkit_run(minutes: float, seed: int, folder: Path) -> dict:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     epochs, count, windows, steps = (1, 2000, 3, 10) if arguments.quick else (5, 10**6, 15, 20)
-    settings = config.load("fashion-mnist", [*PLAIN, f"seed={arguments.seed}"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peer = pythae_run(epochs, count, arguments.seed, folder)
@@ -241,39 +281,38 @@ def main() -> None:
             shares[share] = vqkit_run(share * peer["seconds"] / 60, arguments.seed, folder)
             if shares[share]["psnr"] >= peer["psnr"]:
                 break
-        data = open_images("fashion-mnist", settings.data, settings.seed)
-        loops = {
-            "plain": plain_steps(data, settings),
-            "bare": bare_steps(data, settings),
-            "vqkit": trainer_steps(data, settings, folder),
-        }
-        rates = speeds(loops, windows, steps)
-    speed = {name: median(values) for name, values in rates.items()}
-    overhead = median(bare / ours - 1 for bare, ours in zip(rates["bare"], rates["vqkit"], strict=True))
-    ratio = median(ours / plain for ours, plain in zip(rates["vqkit"], rates["plain"], strict=True))
+        rows = [measured_at(one, arguments.seed, windows, steps, folder) for one in precisions()]
     reached = shares[share]["psnr"] >= peer["psnr"]
     used = shares[share]["training_seconds"] / peer["seconds"]
-    shared = {**machine(), "seed": arguments.seed, "batch_size": BATCH, "images_per_s": speed, "precision": "float32"}
-    pythae = {
-        "epochs": epochs,
-        **peer,
-        "vqkit": {
-            str(key): {k: run[k] for k in ("psnr", "training_seconds", "peak_memory_mb")} for key, run in shares.items()
-        },
-    }
-    claims = [
-        Claim("images_per_s_vs_plain_pytorch", ratio, "x", ">= 2", "plain PyTorch loop", shared),
-        Claim("trainer_overhead", 100 * overhead, "%", "<= 5", "bare loop", shared),
-        Claim(
-            "time_to_pythae_quality_ratio",
-            used if reached else float("inf"),
-            "share",
-            "<= 0.2",
-            "pythae 0.1.2",
-            {**shared, **pythae},
-        ),
-    ]
-    report(claims, arguments.json)
+    shared = {**machine(), "seed": arguments.seed, "batch_size": BATCH}
+    keys = ("psnr", "training_seconds", "peak_memory_mb")
+    vqkit = {str(key): {key: run[key] for key in keys} for key, run in shares.items()}
+    print(f"{shared['cpu']}: {', '.join(row['precision'] for row in rows)}")
+    report(
+        [
+            *speed_claims(rows, shared),
+            time_claim(used if reached else float("inf"), {**shared, "epochs": epochs, **peer, "vqkit": vqkit}),
+        ],
+        arguments.json,
+    )
+
+
+def speed_claims(rows: list[dict], shared: dict) -> list[Claim]:
+    """Of each precision, and under the plain names that of the precision which `vqkit train` chooses here."""
+    claims = []
+    for row in rows:
+        settings = {**shared, **row}
+        suffixes = [f"_{row['precision']}", *([""] if row is rows[-1] else [])]
+        for suffix in suffixes:
+            name = f"images_per_s_vs_plain_pytorch{suffix}"
+            claims.append(Claim(name, row["ratio"], "x", ">= 2.2", "plain PyTorch loop", settings))
+            name = f"trainer_overhead{suffix}"
+            claims.append(Claim(name, 100 * row["overhead"], "%", "<= 5", "bare loop", settings))
+    return claims
+
+
+def time_claim(share: float, settings: dict) -> Claim:
+    return Claim("time_to_pythae_quality_ratio", share, "share", "<= 0.2", "pythae 0.1.2", settings)
 
 
 if __name__ == "__main__":

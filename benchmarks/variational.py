@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from statistics import mean, stdev
 
-import numpy as np
-from _common import Claim, machine, options, report
-from _runs import fit, in_parallel
+from bench.claims import Claim, machine, options, report
+from bench.frechet import frechet
+from bench.image_sets import arrays
+from bench.short_runs import fit, in_parallel
+
+PARSER = options(__doc__)
 
 STEPS = 200
 VQ = ["kind=vq", "decay=0.98", "revive_threshold=0.1"]
@@ -53,73 +56,54 @@ CONTENDERS: dict[str, list[str]] = {
 
 def run(job: tuple[str, str, int, int]) -> dict:
     """Train one contender; all its figures on the test images."""
-    source, name, seed, steps = job
     import torch
 
     from vqkit.apps.evaluate import evaluate
 
-    result, data = fit(source, CONTENDERS[name], seed, steps)
-    artifact = result.artifact
-    found = evaluate(artifact, data).metrics
+    source, name, seed, steps = job
+    model, _, data = fit(source, CONTENDERS[name], seed, steps)
+    found = evaluate(model, data).metrics
     chosen = data.splits["test"][:2000]
-    test, train = data.read(chosen), data.read(data.splits["train"][: len(chosen)])
+    test = data.read(chosen).values
+    train = data.read(data.splits["train"][: len(chosen)]).values
     noise = torch.Generator().manual_seed(seed)
     noisy = (test + 25.5 * torch.randn(test.shape, generator=noise)).round().clamp(0, 255).to(torch.uint8)
-    clean = decibel(artifact, test, test)
+    clean = decibel(model, test, test)
     row = {
         "source": source, "name": name, "seed": seed, "psnr": found["psnr"], "usage": found["usage"],
         "entropy": found["code_entropy"], "bits": found["bits_per_image"],
-        "gap": decibel(artifact, train, train) - clean,
-        "noise_loss": clean - decibel(artifact, noisy, test),
-        "flip_loss": None if found["usage"] is None else clean - flipped(artifact, test, noise),
-        "sample_distance": frechet(artifact.sample(len(chosen), seed), test.permute(0, 2, 3, 1).numpy()),
+        "gap": decibel(model, train, train) - clean,
+        "noise_loss": clean - decibel(model, noisy, test),
+        "flip_loss": None if found["usage"] is None else clean - flipped(model, test, noise),
+        "sample_distance": frechet(model.sample(len(chosen), seed), arrays(data, chosen)),
     }  # fmt: skip
     print(" ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()), flush=True)
     return row
 
 
-def decibel(artifact, images, targets) -> float:
+def decibel(model, images, targets) -> float:
     """Mean PSNR of reconstructions of `images` against `targets`, uint8 (B, C, H, W)."""
-    import torch
+    from vqkit.signals.image.measures import psnr
 
-    from vqkit.metrics import psnr
-
-    pixels = artifact.decode(artifact.encode(images.permute(0, 2, 3, 1).contiguous()), tuple(images.shape[2:]))
-    return float(psnr(torch.from_numpy(pixels).permute(0, 3, 1, 2), targets).mean())
+    return float(psnr(model.tokenizer.reconstruct(images), targets).mean())
 
 
-def flipped(artifact, images, generator) -> float:
+def flipped(model, images, generator) -> float:
     """PSNR with one code in a hundred replaced by a uniform random one."""
     import torch
 
-    from vqkit.metrics import psnr
+    from vqkit.signals.image.measures import psnr
 
-    codes = artifact.encode(images.permute(0, 2, 3, 1).contiguous())
+    codes = model.tokenizer.encode(images)
     hit = torch.rand(codes.shape, generator=generator) < 0.01
     codes = torch.where(
-        hit, torch.randint(artifact.model.quantizer.codebook_size, codes.shape, generator=generator), codes
+        hit, torch.randint(model.network.quantizer.codebook_size, codes.shape, generator=generator), codes
     )
-    pixels = torch.from_numpy(artifact.decode(codes, tuple(images.shape[2:]))).permute(0, 3, 1, 2)
-    return float(psnr(pixels, images).mean())
-
-
-def frechet(first: np.ndarray, second: np.ndarray, components: int = 64) -> float:
-    """Frechet distance of two sets of images (N, H, W, C) in the principal components of the second."""
-    from scipy.linalg import sqrtm
-
-    flat = [images.reshape(len(images), -1) / 255.0 for images in (first, second)]
-    axes = np.linalg.svd(flat[1] - flat[1].mean(0), full_matrices=False)[2][:components]
-    (mean_a, cov_a), (mean_b, cov_b) = (_moments(x @ axes.T) for x in flat)
-    root = sqrtm(cov_a @ cov_b)
-    return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a + cov_b - 2 * root.real))
-
-
-def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return x.mean(0), np.cov(x, rowvar=False)
+    return float(psnr(model.tokenizer.decode(codes, images.shape[2:]), images).mean())
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = PARSER.parse_args()
     steps, seeds, sources = (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     jobs = [(source, name, arguments.seed + index, steps)
             for source in sources for name in CONTENDERS for index in range(seeds)]  # fmt: skip

@@ -1,6 +1,6 @@
 """Decodes golden files with nothing but NumPy and `vqkit.coding`: one setting of benchmarks/portability.py.
 
-    python benchmarks/_coding.py FOLDER BATCH SHARE
+    python benchmarks/bench/golden_decoder.py FOLDER BATCH SHARE
 
 FOLDER has manifest.json and, for each model, the numbers of its coder and the codes that were written. BATCH items go
 together, of every SHARE-th item of each model. Prints JSON: codes that were decoded; how many of them, and how many

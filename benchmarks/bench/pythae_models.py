@@ -77,10 +77,11 @@ def pythae_vae_samples(
     that has the smaller KID-lite0 to 500 validation images. `times` receives seconds (model, prior, sampling) and the
     KID of both (kid_normal, kid_mixture). The mixture and the choice come on top of `seconds`.
     """
-    from _features import kid, lite0_features
     from pythae.models import VAE, VAEConfig
     from pythae.models.nn.benchmarks.mnist import Decoder_ResNet_AE_MNIST, Encoder_ResNet_VAE_MNIST
     from pythae.samplers import GaussianMixtureSampler, NormalSampler
+
+    from bench.image_features import kid, lite0_features
 
     begin, times = time.process_time(), {} if times is None else times
     images, look = _prepared(train), _prepared(validation)[:LOOK]

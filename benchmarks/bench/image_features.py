@@ -1,4 +1,4 @@
-"""How good generated pictures are: ImageNet features and their kernel distance, and classifiers of the real pictures.
+"""How good generated images are: ImageNet features and their kernel distance, and classifiers of the real images.
 
 Figures made here are named KID-lite0: the kernel distance of Binkowski et al. 2018 (arXiv 1801.01401) in features of
 EfficientNet-lite0 at 96 pixels. They are no FID and cannot be compared with figures of Inception features.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 SIZE = 96
-"""pixels that lite0 sees: it was trained with 224, which has five times as many to compute for small pictures"""
+"""pixels that lite0 sees: it was trained with 224, which has five times as many to compute for small images"""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -88,7 +88,7 @@ def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class PixelClassifier(nn.Module):
-    """Small convolutional network: pictures (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+    """Small convolutional network: images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
 
     def __init__(self, channels: int, num_classes: int, width: int = 32) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def _unit(channels: int, width: int) -> nn.Sequential:
 def train_classifier(
     images: np.ndarray | Tensor, labels: np.ndarray | Tensor, num_classes: int, seconds: float, seed: int
 ) -> PixelClassifier:
-    """A classifier of real training pictures (N, H, W, C) uint8 with labels (N,), after `seconds` of wall clock.
+    """A classifier of real training images (N, H, W, C) uint8 with labels (N,), after `seconds` of wall clock.
 
     Shifts by up to 1 pixel and flips; AdamW on a one-cycle rate (Smith and Topin 2019, arXiv 1708.07120) whose
     position is the share of the time; label smoothing 0.05. bf16 where the processor has it.

@@ -24,12 +24,7 @@ class Claim:
     settings: dict
 
 
-def options(description: str | None, work: bool = False) -> argparse.Namespace:
-    """What the command line says, see `add_options`."""
-    return add_options(description, work).parse_args()
-
-
-def add_options(description: str | None, work: bool = False) -> argparse.ArgumentParser:
+def options(description: str | None, work: bool = False) -> argparse.ArgumentParser:
     """A parser of --quick, --seed and --json; with `work` also --work."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute, coarser")

@@ -32,7 +32,7 @@ class Peer(Quantizer):
         return self.quantize(tokens).codes
 
     def lookup(self, codes: Tensor) -> Tensor:
-        return torch.zeros(len(codes), self.code_dim)  # for the report's pictures, which the benchmark does not look at
+        return torch.zeros(len(codes), self.code_dim)  # for the report's images, which the benchmark does not look at
 
 
 def build_peer(name: str, bits: int) -> Peer:

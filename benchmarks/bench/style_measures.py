@@ -1,6 +1,6 @@
 """How much of a content is kept and how much of a style is gained, without downloaded networks.
 
-Shapes: N pictures, uint8 (N, H, W, 3); float (N, 3, H, W) in [0, 1] inside.
+Shapes: N images, uint8 (N, H, W, 3); float (N, 3, H, W) in [0, 1] inside.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ LEVELS = 3
 LUMINANCE = 0.299, 0.587, 0.114
 
 
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+def to_tensor(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def luminance(pictures: Tensor) -> Tensor:
-    return (pictures * torch.tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
+def luminance(images: Tensor) -> Tensor:
+    return (images * torch.tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- content
@@ -31,17 +31,17 @@ def edge_agreement(results: np.ndarray, contents: np.ndarray) -> float:
     kernel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
     kernels = torch.stack([kernel, kernel.T])[:, None]
 
-    def edges(pictures: np.ndarray) -> Tensor:
-        size = F.conv2d(luminance(to_tensor(pictures)), kernels).square().sum(1).sqrt().flatten(1)
+    def edges(images: np.ndarray) -> Tensor:
+        size = F.conv2d(luminance(to_tensor(images)), kernels).square().sum(1).sqrt().flatten(1)
         return F.normalize(size - size.mean(1, keepdim=True), dim=1)
 
     return float((edges(results) * edges(contents)).sum(1).mean())
 
 
 def luminance_ssim(results: np.ndarray, contents: np.ndarray) -> float:
-    from vqkit.metrics import ssim
+    from vqkit.signals.image.measures import ssim
 
-    grey = [(luminance(to_tensor(pictures)) * 255).round().to(torch.uint8) for pictures in (results, contents)]
+    grey = [(luminance(to_tensor(images)) * 255).round().to(torch.uint8) for images in (results, contents)]
     return float(ssim(*grey).mean())
 
 
@@ -57,18 +57,18 @@ def sliced_wasserstein(one: Tensor, other: Tensor) -> float:
     return float((first - second).abs().mean())
 
 
-def random_features(pictures: np.ndarray) -> Tensor:
+def random_features(images: np.ndarray) -> Tensor:
     """Tokens (n, 64) of two convolutions with seeded random weights, which no model here has seen."""
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(32, 3, 5, 5, generator=generator) / 75**0.5
     second = torch.randn(64, 32, 3, 3, generator=generator) / 288**0.5
-    found = F.relu(F.conv2d(to_tensor(pictures) - 0.5, first, padding=2))
+    found = F.relu(F.conv2d(to_tensor(images) - 0.5, first, padding=2))
     return F.relu(F.conv2d(F.avg_pool2d(found, 2), second, padding=1)).permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def laplacian_patches(pictures: np.ndarray) -> list[Tensor]:
+def laplacian_patches(images: np.ndarray) -> list[Tensor]:
     """Of each level of a Laplacian pyramid, patches of 3x3 as tokens (n, 27)."""
-    here, found = to_tensor(pictures), []
+    here, found = to_tensor(images), []
     for _ in range(LEVELS):
         smaller = F.avg_pool2d(here, 2)
         band = here - F.interpolate(smaller, scale_factor=2, mode="bilinear")
@@ -78,9 +78,9 @@ def laplacian_patches(pictures: np.ndarray) -> list[Tensor]:
 
 
 def style_distances(results: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """Of all results together from all pictures of the wanted style."""
+    """Of all results together from all images of the wanted style."""
     bands = zip(laplacian_patches(results), laplacian_patches(wanted), strict=True)
-    colours = [to_tensor(pictures).permute(0, 2, 3, 1).flatten(0, 2) for pictures in (results, wanted)]
+    colours = [to_tensor(images).permute(0, 2, 3, 1).flatten(0, 2) for images in (results, wanted)]
     return {
         "features": sliced_wasserstein(random_features(results), random_features(wanted)),
         "laplacian": float(np.mean([sliced_wasserstein(*pair) for pair in bands])),
@@ -101,10 +101,10 @@ def classifier(classes: int) -> nn.Sequential:
     )
 
 
-def train_classifier(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> nn.Sequential:
+def train_classifier(images: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> nn.Sequential:
     """AdamW, one cycle, shifts of up to two pixels."""
     torch.manual_seed(seed)
-    given, wanted = to_tensor(pictures), torch.from_numpy(np.ascontiguousarray(labels))
+    given, wanted = to_tensor(images), torch.from_numpy(np.ascontiguousarray(labels))
     model = classifier(int(wanted.max()) + 1)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(steps, 2))
@@ -120,5 +120,5 @@ def train_classifier(pictures: np.ndarray, labels: np.ndarray, steps: int, seed:
 
 
 @torch.no_grad()
-def classified(model: nn.Module, pictures: np.ndarray) -> np.ndarray:
-    return torch.cat([model(part).argmax(1) for part in to_tensor(pictures).split(256)]).numpy()
+def classified(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    return torch.cat([model(part).argmax(1) for part in to_tensor(images).split(256)]).numpy()

@@ -12,12 +12,12 @@ from PIL import Image
 
 PACKAGES = {"mate-backgrounds": "mate/nature/*.jpg", "ukui-wallpapers": "*.*"}
 PATCH = 32
-SCALES = 2, 4
-"""by which the wallpapers are made smaller: at full size they are blurred, or show their compression"""
+# By which the wallpapers are made smaller: at full size they are blurred, or show their compression.
+SCALES = (2, 4)
+# Deviation in levels; patches with less are sky and wall, most of what there is, and teach little.
 FLATTEST = 4.0
-"""deviation in levels; patches with less are sky and wall, most of what there is, and teach little"""
+# Patches of one image and scale.
 MOST = 2000
-"""patches of one picture and scale"""
 TESTS = ("astronaut brick camera cat clock coffee coins grass gravel moon page rocket text").split()
 SIDE = 256
 
@@ -49,7 +49,7 @@ def _patches(path: Path, scale: int, random: np.random.Generator) -> np.ndarray:
     return cut[random.permutation(len(cut))[:MOST]]
 
 
-def test_pictures() -> torch.Tensor:
+def test_images() -> torch.Tensor:
     """uint8 (13, 1, 256, 256): the short side of each made 256, and its middle."""
     from skimage import data
 

@@ -1,6 +1,6 @@
 """The same emoji by two artists, from the npm packages emoji-datasource-twitter and emoji-datasource-google 16.0.0.
 
-They are no part of this project (the pictures have licences of their own: CC BY 4.0 and Apache 2.0): `npm pack` gets
+They are no part of this project (the images have licences of their own: CC BY 4.0 and Apache 2.0): `npm pack` gets
 them, and the folder that both were unpacked in, twitter/ and google/, is what `load` reads.
 """
 
@@ -15,16 +15,16 @@ from PIL import Image
 
 ARTISTS = "twitter", "google"
 SIDE = 32
-SHARES = 0.7, 0.85
-"""ends of the training and the validation split; the rest is for the figures"""
+# Ends of the training and the validation split; the rest is for the figures.
+SHARES = (0.7, 0.85)
 SPLIT_SEED = 16
 
 
 @dataclass(frozen=True)
 class Artists:
-    """pictures uint8 (2, N, 32, 32, 3): emoji n by both; groups (N,) of `names`; splits: name -> numbers of emoji."""
+    """images uint8 (2, N, 32, 32, 3): emoji n by both; groups (N,) of `names`; splits: name -> numbers of emoji."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     groups: np.ndarray
     names: list[str]
     splits: dict[str, np.ndarray]
@@ -36,16 +36,16 @@ def load(folder: Path) -> Artists:
     entries = [entry for entry in table if entry["category"] != "Component"]
     files = [[folder / artist / "img" / artist / "64" / entry["image"] for artist in ARTISTS] for entry in entries]
     there = [number for number, pair in enumerate(files) if all(file.exists() for file in pair)]
-    pictures = np.stack([[_picture(files[number][artist]) for number in there] for artist in range(len(ARTISTS))])
+    images = np.stack([[_image(files[number][artist]) for number in there] for artist in range(len(ARTISTS))])
     categories = [entries[number]["category"] for number in there]
     names = sorted(set(categories))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(there))
     ends = [round(share * len(order)) for share in SHARES]
     splits = dict(zip(("train", "val", "test"), np.split(order, ends), strict=True))
-    return Artists(pictures, np.array([names.index(category) for category in categories]), names, splits)
+    return Artists(images, np.array([names.index(category) for category in categories]), names, splits)
 
 
-def _picture(file: Path) -> np.ndarray:
+def _image(file: Path) -> np.ndarray:
     """Over white, averaged down."""
     with Image.open(file) as found:
         drawn = found.convert("RGBA")

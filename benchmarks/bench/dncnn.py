@@ -12,9 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DEPTH, WIDTH = 9, 64
-"""of 0.26 M parameters, as many as the recipe denoise has; the paper's blind one has 20 layers of 64"""
-LR, BATCH = 1e-3, 32
+from bench.image_sets import open_set
+
+# 0.26 M parameters, as many as the recipe denoise has; the paper's blind one has 20 layers of 64.
+DEPTH = 9
+WIDTH = 64
+LR = 1e-3
+BATCH = 32
 
 
 def network(channels: int) -> nn.Sequential:
@@ -26,24 +30,23 @@ def network(channels: int) -> nn.Sequential:
 
 def train(source: str, settings, seconds: float, seed: int, file: Path) -> nn.Module:
     """The network of `file`; if it is not there, trained for this much processor time on the batches that ours sees."""
-    from vqkit.data import add_noise, derive_seed, open_images, training_batches
-
-    data = open_images(source, settings, seed)
+    data = open_set(source, seed, settings)
     torch.manual_seed(seed)
-    model = network(data.channels)
+    model = network(data.shape.channels)
     if file.exists():
         model.load_state_dict(load_file(file))
         return model.eval()
     optimizer = torch.optim.Adam(model.parameters(), LR)
     start = time.process_time()
-    for step, (_, images) in enumerate(training_batches(data, settings, BATCH, seed)):
+    for batch in data.train(0, BATCH, seed):
         progress = (time.process_time() - start) / seconds
         if progress >= 1:
             break
         for group in optimizer.param_groups:
             group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * progress))
-        noisy = add_noise(images, settings.noise, [derive_seed("noise", seed, step, row) for row in range(len(images))])
-        x, clean = (part.float().div(255).contiguous(memory_format=torch.channels_last) for part in (noisy, images))
+        assert batch.target is not None
+        x = _scaled(batch.values)
+        clean = _scaled(batch.target)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = model(x)
         loss = F.mse_loss(x - predicted.float(), clean)
@@ -52,6 +55,11 @@ def train(source: str, settings, seconds: float, seed: int, file: Path) -> nn.Mo
         optimizer.step()
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
     return model.eval()
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """Values from 0 to 255 as numbers from 0 to 1, in the memory layout that convolutions are fastest in."""
+    return values.float().div(255).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""What the scripts of benchmarks/ share: claims, image sets, short runs, peers, and measures of images."""
