@@ -83,7 +83,7 @@ def changes(tree: dict) -> Iterator[tuple[str, dict]]:
     from vqkit.config.base import Section
     from vqkit.settings import Config
 
-    section = from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer
+    section = from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer
 
     def walk(section: Section, tree: dict, path: str) -> Iterator[tuple[str, dict]]:
         for name, field in type(section).model_fields.items():
@@ -123,7 +123,7 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
 
     torch.manual_seed(seed)
     try:
-        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, root=Config).model.quantizer)
+        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer)
         side = 8 * quantizer.grid_multiple // 2
         latents = torch.randn(4, 64, side, side, generator=torch.Generator().manual_seed(seed))
         found = []
