@@ -26,7 +26,7 @@ ALLOWED = {
         "model": "config errors settings shapes",
         "prior": "config errors model settings",
         "signals": "config data errors files model settings shapes",
-        "artifact": "coding config data errors files model prior settings shapes signals",
+        "artifact": "coding config data errors files model printable prior settings shapes signals",
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
         "report": "files printable",

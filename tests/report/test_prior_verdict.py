@@ -106,8 +106,8 @@ def test_memorised_samples():
     distances = np.array([50.0, 3.0, 51.0, 2.0, 52.0, 1.0, 53.0, 54.0, 55.0])
     verdict = judge_prior(prior_summary(distances=distances))
     assert verdict.sentence.startswith("samples are close to copies of training images.")
-    text = "3 of 9 samples (33 %) are nearer to a training image than 99 % of reconstructed held-out images are; "
-    assert verdict.findings[0].text.startswith(text)
+    text = "3 of 9 samples are nearer to a training image than all but one in a hundred reconstructed held-out images"
+    assert verdict.findings[0].text == f"{text}; by chance it would be 1."
 
 
 @pytest.mark.parametrize(("num", "near", "healthy"), [(64, 3, True), (64, 4, False), (9, 1, True), (9, 2, False)])
@@ -164,3 +164,11 @@ def test_nothing_measured_is_nothing_to_blame():
     verdict = judge_prior(prior_summary(metrics={}, history=(), events=(), distances=none,
                                         reconstructed_distances=none, held_out_distances=none))  # fmt: skip
     assert verdict.healthy and verdict.sentence == "nothing to report."
+
+
+def test_too_few_images_to_judge_by_are_said():
+    figures = {**prior_summary().metrics, "split": "test"}
+    for images, word in ((19, "Probably healthy"), (20, "Healthy")):
+        verdict = judge_prior(prior_summary(metrics={**figures, "images": images}))
+        assert verdict.word == word
+        assert ("The 19 test images are too few to judge by" in verdict.sentence) == (images == 19)
