@@ -49,6 +49,8 @@ coder: {steps: 10}
 # All in one process: what takes long is to start one.
 USE = """
 import contextlib, io, json, sys
+# Kernels would be compiled again for this copy, which takes longer than all the rest.
+sys.modules["numba"] = None
 import numpy as np
 import vqkit
 from vqkit import cli
