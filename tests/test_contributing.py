@@ -58,29 +58,25 @@ def test_it_touches_at_most_three_files():
 
 
 def test_the_new_family_keeps_the_contract(patched_root):
-    chosen = ["tests/model/test_quantizers.py", "tests/model/test_settings.py", "tests/model/test_estimators.py"]
+    chosen = [f"tests/model/quantizers/test_{name}.py" for name in ("contract", "settings", "estimators")]
     told = run(patched_root, "-m", "pytest", "-o", "addopts=", "-k", "ternary", *chosen)
     assert int(re.search(r"(\d+) passed", told)[1]) > 50
 
 
 TRAINING = """
 import sys
-from pathlib import Path
-from vqkit import config
-from vqkit.data import open_images
-from vqkit.training import train
+import vqkit
 more = ["train.steps=20", "train.batch_size=16", "coder.steps=0", "model.network.width=16", "train.log_every=1"]
-settings = config.load("emoji", ["model.quantizer.kind=ternary", *more])
-data = open_images("digits", settings.data, 0)
-artifact = train(data, settings, Path(sys.argv[1])).artifact
-print(artifact.model.quantizer.codebook_sizes)
+more += ["data.image_size=null"]
+model = vqkit.train("digits", sys.argv[1], "emoji", ["model.quantizer.kind=ternary", *more])
+print(model.network.quantizer.codebook_sizes)
 """
 
 
 def test_it_is_listed_and_trained(patched_root, tmp_path):
     told = run(patched_root, "-m", "vqkit", "recipes", "--quantizers")
     assert "model.quantizer.kind=ternary\n    num_channels=6 " in told
-    assert run(patched_root, "-c", TRAINING, str(tmp_path)).splitlines()[-1] == "(729,)"
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert run(patched_root, "-c", TRAINING, str(tmp_path / "run")).splitlines()[-1] == "(729,)"
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line["loss"] for line in lines if line.get("split") == "train"]
     assert losses[-1] < losses[0]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vqkit
 from vqkit import cli
-from vqkit.artifact import Artifact
+from vqkit.cli.arguments import read_item
 from vqkit.cli.priors import _classes
 from vqkit.errors import VqkitError
 
@@ -68,11 +69,11 @@ def test_how_images_are_read_is_printed(tmp_path: Path, capsys) -> None:
     sheet = tmp_path / "sheet.png"
     write_noise(tmp_path / "deep", 30, 4095, np.uint16)
     text = printed(capsys, "data", tmp_path / "deep", "data.image_size=[32,32]", "--sheet", sheet)
-    assert "value range    0 to 4095" in text and "data.value_range=[low, high]" in text
+    assert "value_range    0 to 4095" in text and "data.value_range=[low, high]" in text
     text = printed(
         capsys, "data", tmp_path / "deep", "data.image_size=[32,32]", "data.value_range=[0, 2000]", "--sheet", sheet
     )
-    assert "value range    0 to 2000" in text and "as set" in text
+    assert "value_range    0 to 2000" in text and "as set" in text
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (40, 3, 20, 24), dtype=np.uint8))
     text = printed(capsys, "data", tmp_path / "x.npy", "data.image_size=null", "--sheet", sheet)
     assert "shape (40, 3, 20, 24) is read as NCHW, 40 images of 24x20 pixels" in text
@@ -90,16 +91,14 @@ def test_a_model_keeps_the_range_that_it_was_trained_with(tmp_path: Path, capsys
     text = printed(capsys, "train", folder, "--out", out, *TINY, "coder.steps=0", "data.image_size=[32,32]")
     assert "values from 0 to 4095 become black to white" in text
     assert json.loads((out / "config.json").read_text())["data"]["value_range"] == [0, 4095]
-    artifact = Artifact.load(out)
+    model = vqkit.load(out)
     # A dark file alone is as dark as it was among the others.
     dark = np.full((32, 32), 1024, np.uint16)
     Image.fromarray(dark).save(tmp_path / "dark.png")
-    from vqkit.cli.arguments import picture
-
-    assert (picture(artifact, str(tmp_path / "dark.png")) == 64).all()
+    assert (read_item(model, tmp_path / "dark.png") == 64).all()
     with Image.open(tmp_path / "dark.png") as image:
         eight_bits = Image.fromarray(np.full((32, 32), 64, np.uint8))
-        assert artifact.encode(image).equal(artifact.encode(eight_bits))
+        assert model.encode(image).equal(model.encode(eight_bits))
     Image.fromarray(np.full((32, 32), 60000, np.uint16)).save(tmp_path / "other.png")
     text = printed(capsys, "reconstruct", out, tmp_path / "other.png", "--out", tmp_path / "back", code=1)
     assert "100% of them lie outside of the range 0 to 4095" in text
@@ -122,7 +121,11 @@ def test_a_model_keeps_the_range_that_it_was_trained_with(tmp_path: Path, capsys
     ],
 )
 def test_classes_of_any_name(given: str | None, names: list[str]) -> None:
-    assert _classes(Namespace(classes=given)) == names
+    assert _classes(Namespace(classes=given if given is None else [given])) == names
+
+
+def test_several_options_are_several_names() -> None:
+    assert _classes(Namespace(classes=["cat,dog", '"red, small"'])) == ["cat", "dog", "red, small"]
 
 
 def test_every_name_can_be_quoted() -> None:
@@ -130,10 +133,10 @@ def test_every_name_can_be_quoted() -> None:
     for _ in range(200):
         names = ["".join(random.choice(list("a\", \n'é"), size=random.integers(1, 6))) for _ in range(3)]
         given = ",".join('"' + name.replace('"', '""') + '"' for name in names)
-        assert _classes(Namespace(classes=given)) == names
+        assert _classes(Namespace(classes=[given])) == names
 
 
 def test_an_open_quote_is_an_error() -> None:
     for given in ('"red, small', 'blue,"red'):
         with pytest.raises(VqkitError, match="ends with one"):
-            _classes(Namespace(classes=given))
+            _classes(Namespace(classes=[given]))

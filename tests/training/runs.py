@@ -12,6 +12,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from vqkit.artifact.model import Model
+from vqkit.artifact.record import Artifact
+from vqkit.settings import Config
+from vqkit.signals.image.signal import IMAGE
+from vqkit.signals.image.source import ImageData
+from vqkit.training.loop import fit
+from vqkit.training.tasks.autoencoder import AutoencoderTask
+
 from ..conftest import TINY
 
 # A run of an autoencoder alone: the coders of files, which take most of the time, have tests of their own.
@@ -51,3 +59,9 @@ def wait_for(condition, process, seconds=60):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         os.sched_yield()
+
+
+def fitted(data: ImageData, config: Config, folder: Path) -> Model:
+    """A model that is trained and no more: without coders, figures and a report."""
+    finished = fit(AutoencoderTask(data, config, IMAGE), folder)
+    return Model(Artifact(config, finished.model, data.describe()), "cpu")

@@ -12,9 +12,10 @@ from vqkit.coding.codes.transformer import frequencies
 from vqkit.coding.values.network import MAX_SIDE
 from vqkit.errors import VqkitError
 from vqkit.pipelines.coders import train_coder
+from vqkit.training.loop import fit
 from vqkit.training.progress import Silent
-from vqkit.training.tasks.code_coder import LOOKS, MIN_STEPS, CoderNetwork, fit_coder
-from vqkit.training.tasks.value_coder import fit_pixels
+from vqkit.training.tasks.code_coder import MIN_STEPS, NUM_VALIDATIONS, CodeCoderTask, CoderNetwork
+from vqkit.training.tasks.value_coder import ValueCoderTask
 
 from ..conftest import TINY
 
@@ -84,16 +85,17 @@ def test_training_on_sides_that_no_network_of_pixels_holds_leaves_a_model_that_l
     np.save(tmp_path / "tall.npy", np.random.default_rng(0).integers(0, 256, (20, MAX_SIDE + 4, 8, 3), np.uint8))
     settings = [*TINY, "train.steps=2", "train.batch_size=2", "data.image_size=null"]
     vqkit.train(tmp_path / "tall.npy", tmp_path / "run", "emoji", settings)
-    artifact = vqkit.load(tmp_path / "run")
-    assert artifact.coder is not None and artifact.lossless is None
+    model = vqkit.load(tmp_path / "run")
+    assert model.artifact.coders.codes is not None and model.artifact.coders.values is None
     image = np.zeros((16, 8, 3), np.uint8)
-    assert np.array_equal(artifact.decompress(artifact.compress(image, lossless=True)), image)
+    assert np.array_equal(model.decompress(model.compress(image, lossless=True)), image)
 
 
 @pytest.mark.parametrize("bound", ["MAX_CODES", "MAX_STAGES", "MAX_POSITIONS"])
-def test_no_coder_is_fitted_that_could_not_be_read(bound, artifact, emoji, monkeypatch):
-    monkeypatch.setattr(f"vqkit.training.coder.{bound}", 0)
-    assert fit_coder(artifact, emoji, 1) is None
+def test_no_coder_is_fitted_that_could_not_be_read(bound, model, monkeypatch):
+    assert CodeCoderTask.why_not(model.tokenizer) == ""
+    monkeypatch.setattr(f"vqkit.training.tasks.code_coder.{bound}", 0)
+    assert "more than 0" in CodeCoderTask.why_not(model.tokenizer)
 
 
 class Steps(Silent):
@@ -102,28 +104,32 @@ class Steps(Silent):
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def update(self, share, row):
+    def update(self, progress, row):
         self.seen.append(row["step"])
 
 
 def of_few(emoji, count: int):
     few = copy.copy(emoji)
-    few.splits = emoji.splits | {"train": emoji.splits["train"][:count]}
+    few.splits = emoji.splits | {name: emoji.splits[name][:count] for name in ("train", "validation")}
     return few
 
 
-def test_a_fit_that_learns_its_images_by_heart_ends(artifact, emoji):
+def test_a_fit_that_overfits_ends(model, emoji, tmp_path, monkeypatch):
+    monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 11)
     steps, few = Steps(), of_few(emoji, 20)
-    network, _ = fit_coder(artifact, few, 10 * MIN_STEPS, steps)
-    assert MIN_STEPS / LOOKS < steps.seen[-1] < MIN_STEPS, "before its steps, which are few for so few codes"
-    again = fit_coder(artifact, few, MIN_STEPS)[0].tensors()
-    assert all(np.array_equal(values, again[name]) for name, values in network.tensors().items())
+    finished = fit(CodeCoderTask(model.tokenizer, few, 10 * MIN_STEPS), tmp_path / "one", steps)
+    assert MIN_STEPS / NUM_VALIDATIONS < steps.seen[-1] < MIN_STEPS, "before its steps, few for so few codes"
+    assert finished.figures["stopped_by"] == "plateau"
+    again = fit(CodeCoderTask(model.tokenizer, few, MIN_STEPS), tmp_path / "two").model.integers().tensors()
+    found = finished.model.integers().tensors()
+    assert all(np.array_equal(values, again[name]) for name, values in found.items())
 
 
-def test_few_pixels_are_not_gone_over_without_end(artifact, emoji):
+def test_few_values_are_not_gone_over_without_end(model, emoji, tmp_path):
     steps = Steps()
-    fit_pixels(artifact, of_few(emoji, 2), 200, steps)  # 800 steps a plane
-    assert max(steps.seen) == 200, "looked at each 100 of 300"
+    task = ValueCoderTask(model.tokenizer, of_few(emoji, 2), 200)  # 800 steps a plane
+    fit(task, tmp_path, steps)
+    assert task.settings.steps == max(steps.seen) == 300
 
 
 @pytest.mark.parametrize("steps", [0, -1])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from ..artifact.model import Model
     from ..prior.prior import Drawing
+
+# Up to the next comma: a name in double quotes, or one that does not begin with a quote, without blanks around it.
+_CLASS_NAME = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>(?:[^",\s][^,]*?)?))\s*(?:,|\Z)', re.DOTALL)
 
 
 def _train_prior_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,14 +134,23 @@ def _drawing(options: argparse.Namespace) -> Drawing:
 
 
 def _classes(options: argparse.Namespace) -> list[str]:
-    """Names of classes: several options, or several names in one, with commas between them as in a line of CSV."""
-    given = vars(options).get("classes") or []
-    try:
-        rows = list(csv.reader(given, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        hint = "a name in double quotes ends with one, as in '\"red, small\",blue'"
-        raise VqkitError(f"--class={' --class='.join(given)}: {hint}") from error
-    return [name for row in rows for name in row if name.strip()]
+    """Names of classes: several options, or several names in one, with commas between them.
+
+    In double quotes, which may be doubled inside, a name is taken as it is. VqkitError for a quote that is not closed.
+    """
+    return [name for given in vars(options).get("classes") or [] for name in _class_names(given)]
+
+
+def _class_names(given: str) -> Iterator[str]:
+    start = 0
+    while start < len(given):
+        part = _CLASS_NAME.match(given, start)
+        if part is None:
+            raise VqkitError(f"--class={given}: a name in double quotes ends with one, as in '\"red, small\",blue'")
+        name = part["plain"] if part["quoted"] is None else part["quoted"].replace('""', '"')
+        if name:
+            yield name
+        start = part.end()
 
 
 def _prior_model(options: argparse.Namespace) -> Model:

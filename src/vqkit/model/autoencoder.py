@@ -111,17 +111,18 @@ class Autoencoder(nn.Module):
     ) -> Output:
         """x and what it shall become (default: the same), both (B, C, *extent).
 
-        mask: (B, *extent) bool, True where a position is real; others have no part in codes and terms. parts: the
-        networks go through the batch in so many parts and are computed again backwards, which saves memory; the
+        mask: (B, *extent) bool, True where a position is real; others have no part in codes and terms, whatever x
+        and target hold there. parts: the networks go through the batch in so many parts and are computed again backwards, which saves memory; the
         bottleneck always sees the whole batch, so that the result is that of one part.
         """
+        wanted = x if target is None else target
+        x = _without_padding(x, mask)
         mean, log_var = self.posterior(x, parts)
         z = gaussian.sample(mean, log_var, generator) if log_var is not None and self.training else mean
         latents = self.transform(z)
         grid_mask = None if mask is None else self.grid_mask(mask)
         result = self.quantizer(latents, generator, grid_mask)
         decoded = self._decoded(result.quantized, x.shape[2:], parts)
-        wanted = x if target is None else target
         terms = {"reconstruction": self.likelihood(decoded, wanted, mask), **result.terms}
         if log_var is not None:
             # Nats per item; reconstruction is a mean over values, and so must be its counterpart.
@@ -136,7 +137,9 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) as in `forward`."""
-        return self.quantizer.encode(self.latents(x), None if mask is None else self.grid_mask(mask))
+        return self.quantizer.encode(
+            self.latents(_without_padding(x, mask)), None if mask is None else self.grid_mask(mask)
+        )
 
     def decode(self, codes: Tensor, extent: Sequence[int] | None = None) -> Tensor:
         """Codes (B, Q, *grid) -> standardised (B, C, *extent), whole tiles when extent is None."""
@@ -221,6 +224,11 @@ def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
 def _missing(extent: Sequence[int], tile: Sequence[int]) -> list[int]:
     """What is missing of whole tiles along each dimension, the last one first, as `F.pad` wants it."""
     return [-side % step for side, step in zip(reversed(extent), reversed(tile), strict=True)]
+
+
+def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x (B, C, *extent) with zeros where the mask (B, *extent) is False: networks look around, and would spread a NaN."""
+    return x if mask is None else x.where(mask[:, None], 0.0)
 
 
 def _values_per_item(x: Tensor, mask: Tensor | None) -> Tensor | int:

@@ -93,9 +93,8 @@ class Likelihood(nn.Module):
         """The term over real values alone: what is selected away has no gradient, whatever it holds."""
         mask = mask[:, None]
         counts = mask.expand_as(target).flatten(1).sum(1)
-        if not self.is_likelihood:
-            decoder_output = decoder_output.where(mask, 0.0)
-            target = target.where(mask, 0.0)
+        decoder_output = decoder_output.where(mask, 0.0)
+        target = target.where(mask, 0.0)
         match self.kind:
             case "mse" | "log_mse":
                 values = F.mse_loss(decoder_output, target, reduction="none")

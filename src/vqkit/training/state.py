@@ -78,6 +78,7 @@ class State:
             "average": self.average.average,
             "best": self.best,
             "guard": guard[0],
+            "random": self._random_states(),
             "optimizer": {
                 f"{index}.{key}": value
                 for index, (parameter, state) in enumerate(self._optimizer_states())
@@ -114,6 +115,9 @@ class State:
         if self.guard:
             kept = {name.removeprefix("guard."): value for name, value in tensors.items() if name.startswith("guard.")}
             self.guard.restore(kept, counters["guard"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and self.engine.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.engine.device)
         for index, (parameter, state) in enumerate(self._optimizer_states()):
             prefix = f"optimizer.{index}."
             for name in (name for name in tensors if name.startswith(prefix)):
@@ -121,6 +125,13 @@ class State:
                 own = torch.zeros_like(parameter if value.shape == parameter.shape else value)
                 copy_full(own, value)
                 state[parameter][name.removeprefix(prefix)] = own
+
+    def _random_states(self) -> dict[str, Tensor]:
+        """The global generators, which dropout draws from; alike on all ranks."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.engine.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.engine.device)
+        return states
 
     def _optimizer_states(self) -> Iterator[tuple[nn.Parameter, Any]]:
         """Every parameter with the state of the optimiser that it belongs to, always in the same order."""

@@ -295,3 +295,24 @@ def test_dynamo_traces_the_forward_without_a_break(config, training):
     result = torch.compile(quantizer, fullgraph=True, backend="aot_eager")(latents)  # raises at a break
     if expected is not None:
         assert torch.equal(result.codes, expected.codes) and torch.equal(result.quantized, expected.quantized)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("estimator", ["straight_through", "rotation", "gumbel"])
+def test_gradients_are_those_of_the_codes_that_were_compared_though_dead_ones_are_replaced(distance, estimator):
+    """Codes without tokens jump between forward and backward; what was used has the gradient that it has without."""
+    settings = {"codebook_size": 16, "code_dim": 4, "update": "gradient", "kmeans_iterations": 0}
+    gradients = []
+    for threshold in (0.0, 0.5):
+        torch.manual_seed(0)
+        config = VQConfig(**settings, distance=distance, estimator=estimator, revive_threshold=threshold)
+        quantizer = build_quantizer(config).train()
+        with torch.no_grad():
+            quantizer.ema_count.fill_(1.0)
+        before = quantizer.codebook.detach().clone()
+        latents = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(1))
+        result = quantizer(latents, torch.Generator().manual_seed(2))
+        (result.loss + result.quantized.square().mean()).backward()
+        gradients.append(quantizer.codebook.grad)
+    assert not torch.equal(before, quantizer.codebook), "codes were replaced"
+    assert torch.equal(*gradients) and bool(gradients[0].abs().sum() > 0)

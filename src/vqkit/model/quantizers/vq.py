@@ -81,7 +81,11 @@ class VectorQuantizer(Quantizer):
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         if self.training:
             self._set_once(tokens.detach(), generator)
-        codebook = self.codes()
+        codebook = self.codebook
+        if self.training and self.config.update == "gradient":
+            # Dead codes are replaced in place, before the gradients of this step are computed.
+            codebook = codebook.clone()
+        codebook = self.bound(codebook)
         if self.training and self.config.estimator == "gumbel":
             values, codes = gumbel(tokens, codebook, self.temperature, generator)
             picked = codebook.index_select(0, codes)
@@ -105,9 +109,7 @@ class VectorQuantizer(Quantizer):
 
     def codes(self) -> Tensor:
         """The codebook as it is compared and looked up (K, d)."""
-        if self.config.distance == "cosine":
-            return F.normalize(self.codebook, dim=1)
-        return self.codebook
+        return self.bound(self.codebook)
 
     def _costs(self) -> Tensor | float:
         """What the bits of each code add to its distance (K,)."""
