@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from vqkit.training.images import AutoencoderTask
 
 import vqkit
 from vqkit import cli
 from vqkit.apps.denoise import denoise
-from vqkit.config import load
-from vqkit.data import load_picture, open_images
+from vqkit.config.loading import load
+from vqkit.settings import Config
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.files import load_image
+from vqkit.signals.image.source import open_images
 
 SMALL = ["data.image_size=[16,16]", "model.network.width=16", "train.steps=20", "train.max_minutes=null"]
 
@@ -39,9 +42,11 @@ def test_a_folder_of_pictures(folder, noisy, tmp_path, capsys):
     assert cli.main(command) == 1  # c.png
     said = capsys.readouterr()
     assert "skipped: cannot read" in said.err and said.out.count("of 4 levels") == 2
-    expected = denoise(vqkit.load(folder), load_picture(noisy / "a.png")).pixels
-    assert np.array_equal(load_picture(out / "a.png"), expected)
-    assert load_picture(out / "b.png").shape == (1, 9, 3) and sheet.exists()
+    model = vqkit.load(folder)
+    (values,) = model.to_values(noisy / "a.png")
+    expected = denoise(model, values).values
+    assert np.array_equal(load_image(out / "a.png"), expected.permute(1, 2, 0))
+    assert load_image(out / "b.png").shape == (1, 9, 3) and sheet.exists()
     assert cli.main([*command, "--continuous"]) == 1
     assert {path.name for path in out.iterdir()} == {"a.png", "a-2.png", "b.png", "b-2.png"}
 
@@ -50,7 +55,7 @@ def test_mistakes_get_one_sentence(folder, noisy, tmp_path, capsys):
     wrong = []
     for options, message in [
         (["--levels", "9"], "this model has 4"),
-        (["--strength", "2"], "strength=2.0"),
+        (["--strength", "2"], "2 is not a number from 0 up to 1"),
         (["--sigma", "much"], "neither auto nor a number"),
     ]:
         status = cli.main(["denoise", str(folder), str(noisy / "a.png"), "--out", str(tmp_path / "o"), *options])
@@ -78,15 +83,17 @@ def test_report_and_card_show_noisy_pictures(folder):
 
 
 def test_noise_is_the_same_for_any_number_of_ranks_and_after_a_resume():
-    config = load("denoise", [*SMALL, "train.batch_size=8"])
-    task = AutoencoderTask(open_images("emoji", config.data, 0), config)
-    batches = task.batches(0, 0, 1)
+    config = load("denoise", [*SMALL, "train.batch_size=8"], Config)
+    assert isinstance(config.data, DataConfig)
+    data = open_images("emoji", config.data, 0)
+    batches = data.train(0, 8, seed=0)
     steps = [next(batches) for _ in range(3)]
-    resumed = next(task.batches(2, 0, 1))
-    ranks = [next(task.batches(2, rank, 2)) for rank in range(2)]
-    for part in range(2):
-        assert resumed[part].equal(steps[2][part])
-        assert np.array_equal(np.concatenate([rank[part] for rank in ranks]), steps[2][part])
-    assert not steps[0][0].equal(steps[0][1])
-    first, again = (next(iter(task.validation_batches())) for _ in range(2))
-    assert first[0].equal(again[0])
+    resumed = next(data.train(2, 8, seed=0))
+    ranks = [next(data.train(2, 8, seed=0, rank=rank, ranks=2)) for rank in range(2)]
+    for part in ("values", "target"):
+        whole = getattr(steps[2], part)
+        assert getattr(resumed, part).equal(whole)
+        assert torch.cat([getattr(rank, part) for rank in ranks]).equal(whole)
+    assert not steps[0].values.equal(steps[0].target)
+    first, again = (next(iter(data.validation(8, seed=0))) for _ in range(2))
+    assert first.values.equal(again.values)

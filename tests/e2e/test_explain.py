@@ -17,11 +17,18 @@ import torch
 
 import vqkit
 from vqkit import cli
+from vqkit.apps.evaluate import open_for
 from vqkit.apps.explain import explain
-from vqkit.config import load
-from vqkit.data import ImageData, open_images
-from vqkit.model import Autoencoder
+from vqkit.artifact.build import build_model
+from vqkit.artifact.model import Model
+from vqkit.artifact.record import Artifact, Coders
+from vqkit.artifact.store import save_artifact
+from vqkit.config.loading import load
+from vqkit.data.normalisation import Normalisation
 from vqkit.report.explain_page import render_explanation, write_explanation
+from vqkit.settings import Config
+from vqkit.shapes import Shape
+from vqkit.signals.image.source import ImageData
 
 from ..report.pages import assert_escaped, assert_sound
 
@@ -120,14 +127,9 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, run_folder) -> Path:
+def folder(prior_folder) -> Path:
     """The tiny model with a prior. Tests must not write there."""
-    copy = tmp_path_factory.mktemp("explain") / "model"
-    shutil.copytree(run_folder, copy)
-    network = ["network.width=16", "network.num_blocks=1", "network.num_heads=1", "condition=none"]
-    training = ["train.steps=2", "train.batch_size=8", "train.max_minutes=null"]
-    vqkit.train_prior(copy, "emoji", "prior", [*network, *training])
-    return copy
+    return prior_folder
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +142,9 @@ def page(tmp_path_factory, folder) -> Path:
 
 def swap_of(folder: Path) -> list[str]:
     """A code that test images have and that is none of the common ones, and another."""
-    artifact = vqkit.load(folder)
-    data = open_images("emoji", artifact.config.data, artifact.config.seed)
-    codes = artifact.encode(data.read(data.splits["test"]).permute(0, 2, 3, 1).contiguous().numpy())
+    model = vqkit.load(folder)
+    data = open_for(model, "emoji", "test")
+    codes = model.tokenizer.encode(data.read(data.splits["test"]).values)
     counts = np.bincount(codes.flatten(), minlength=64)
     return [str(code) for code in np.where(counts > 0, counts, 1 << 30).argsort()[:2]]
 
@@ -244,19 +246,17 @@ def test_the_browser_asked_for_nothing_and_nothing_failed(browser, page):
     assert set(outside) <= {page.as_uri(), "about:blank"} and browser.errors() == []
 
 
-def test_sixteen_thousand_codes_make_a_page_that_opens_and_scrolls(browser, artifact, emoji, tmp_path):
+def test_sixteen_thousand_codes_make_a_page_that_opens_and_scrolls(browser, model, emoji, tmp_path):
     """Every token of some images as a code of its own: the page stays small, and only what is seen is made."""
-    x = artifact.standardise(emoji.read(emoji.splits["train"][:256]))
-    tokens = artifact.model.latents(x).detach().movedim(1, -1).reshape(-1, 16)
-    quantizer = artifact.config.model.quantizer.model_copy(update={"codebook_size": 16384})
-    config = artifact.config.model_copy(
-        update={"model": artifact.config.model.model_copy(update={"quantizer": quantizer})}
-    )
-    pixels = artifact.normalisation
-    model = Autoencoder(config.model, (3, 32, 32), config.losses, pixels.std, pixels.mean).eval()
+    with torch.no_grad():
+        x = model.tokenizer.standardise(emoji.read(emoji.splits["train"][:256]).values)
+        tokens = model.network.latents(x).movedim(1, -1).reshape(-1, 16)
+    quantizer = model.config.model.quantizer.model_copy(update={"codebook_size": 16384})
+    config = model.config.model_copy(update={"model": model.config.model.model_copy(update={"quantizer": quantizer})})
+    network = build_model(config, model.shape, model.artifact.normalisation).eval()
     rows = {"quantizer.codebook": tokens, "quantizer.ema_sum": tokens, "quantizer.ema_count": torch.ones(16384)}
-    model.load_state_dict({**artifact.model.state_dict(), **rows})
-    vqkit.Artifact(config, model, artifact.data).save(tmp_path / "large")
+    network.load_state_dict({**model.artifact.network.state_dict(), **rows})
+    save_artifact(Artifact(config, network, model.data), tmp_path / "large")
     target = tmp_path / "large.html"
     assert cli.main(["explain", str(tmp_path / "large"), "emoji", "--out", str(target), "--num", "300"]) == 0
     assert target.stat().st_size < 15_000_000
@@ -278,12 +278,14 @@ def test_sixteen_thousand_codes_make_a_page_that_opens_and_scrolls(browser, arti
 )
 def test_pages_without_labels_and_with_several_codebooks_open(kind, quantizer, browser, emoji, tmp_path):
     torch.manual_seed(0)
-    config = load("emoji", [f"model.quantizer={quantizer}", "model.network.width=16", "losses.distortion=mse"])
-    model = Autoencoder(config.model, (3, 32, 32), config.losses, [0.3] * 3, [0.5] * 3).eval()
-    data = {"channels": 3, "size": [32, 32], "normalisation": {"mean": [0.5] * 3, "std": [0.3] * 3}, "name": "emoji"}
+    settings = [f"model.quantizer={quantizer}", "model.network.width=16", "losses.distortion=mse"]
+    config = load("emoji", settings, Config)
+    normalisation = Normalisation((0.5,) * 3, (0.3,) * 3)
+    network = build_model(config, Shape(3, (32, 32)), normalisation).eval()
+    data = {"channels": 3, "size": [32, 32], "normalisation": normalisation.to_dict(), "name": "emoji"}
     bare = ImageData.__new__(ImageData)
     bare.__dict__ = {**emoji.__dict__, "groups": None, "captions": None}
-    found = dataclasses.asdict(explain(vqkit.Artifact(config, model, data), bare, num=32))
+    found = dataclasses.asdict(explain(Model(Artifact(config, network, data), "cpu"), bare, num=32))
     write_explanation(found, tmp_path / "page.html", title=kind, command="-", settings="-")
     assert_sound((tmp_path / "page.html").read_text(encoding="utf-8"))
     failures = len(browser.errors())
@@ -295,12 +297,12 @@ def test_pages_without_labels_and_with_several_codebooks_open(kind, quantizer, b
     assert browser.run("Boolean($('labels'))") is False and browser.run("Boolean($('peel'))") is (kind == "residual")
 
 
-def test_names_are_escaped(folder, artifact, emoji, tmp_path):
+def test_names_are_escaped(model, emoji):
     evil = "</script><img src=x onerror=alert(1)>&amp;"
     data = ImageData.__new__(ImageData)
     groups = [evil if group == "flags" else group for group in emoji.groups]
     data.__dict__ = {**emoji.__dict__, "groups": groups}
-    found = dataclasses.asdict(explain(artifact, data, num=64))
+    found = dataclasses.asdict(explain(model, data, num=64))
     text = render_explanation(found, title=evil, command=evil, settings=evil)
     assert_sound(text)
     assert_escaped(text)
@@ -337,7 +339,7 @@ def test_prune_writes_a_new_model_and_says_what_to_run_again(folder, tmp_path, c
     assert f"vqkit train-coder {target} emoji" in printed and f"vqkit train-prior {target} emoji" in printed
     assert "training images, which decided" in printed and "test images, which did not" in printed
     small = vqkit.load(target)
-    assert small.model.quantizer.codebook_size < 64 and small.prior is None and small.coder is None
+    assert small.network.quantizer.codebook_size < 64 and small.prior is None and small.artifact.coders == Coders()
     assert small.metrics["proof"]["largest"] <= 120
     assert sorted((path.name, path.read_bytes()) for path in model.iterdir() if path.is_file()) == before
     assert cli.main(["prune", str(model), "--out", str(target), "--tolerance", "120"]) == 2

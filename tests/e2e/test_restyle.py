@@ -12,22 +12,21 @@ from vqkit.apps.restyle import METHODS, restyle, restyle_by_pairs
 def pictures(emoji, tmp_path_factory):
     """Three emoji as files: a.png, b.png, and c.png in grey and twice as wide."""
     folder = tmp_path_factory.mktemp("pictures")
-    images = emoji.read(emoji.splits["test"][4:7]).permute(0, 2, 3, 1).contiguous().numpy()
+    images = emoji.read(emoji.splits["test"][4:7]).values.permute(0, 2, 3, 1).contiguous().numpy()
     for name, image in zip("abc", images, strict=True):
         Image.fromarray(image).save(folder / f"{name}.png")
     Image.fromarray(images[2]).convert("L").resize((64, 32)).save(folder / "c.png")
     return folder
 
 
-def test_the_command_says_what_the_app_does_and_overwrites_nothing(pictures, run_folder, artifact, tmp_path, capsys):
+def test_the_command_says_what_the_app_does_and_overwrites_nothing(pictures, run_folder, model, tmp_path, capsys):
     content, style = str(pictures / "a.png"), str(pictures / "b.png")
     command = ["restyle", str(run_folder), "--content", content, "--style", style, "--method", "codes"]
     command += ["--alpha", "0.9", "--out", str(tmp_path / "out.png")]
     assert cli.main(command) == 0 and cli.main(command) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "out.png"), str(tmp_path / "out-2.png")]
-    expected = restyle(
-        artifact, np.asarray(Image.open(content)), [np.asarray(Image.open(style))], method="codes", alpha=0.9
-    )
+    values, other = model.to_values([content, style])
+    expected = restyle(model, values, [other], method="codes", alpha=0.9).permute(1, 2, 0)
     for name in ("out.png", "out-2.png"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / name)), expected)
 
@@ -48,8 +47,9 @@ def test_several_methods_and_styles_at_once_with_a_sheet(pictures, run_folder, t
         assert np.array_equal(tile, np.asarray(Image.open(path)))
 
 
-def test_pairs_are_matched_by_name(pictures, emoji, run_folder, artifact, tmp_path, capsys):
-    images = emoji.read(emoji.splits["train"][:6]).permute(0, 2, 3, 1).contiguous().numpy()
+def test_pairs_are_matched_by_name(pictures, emoji, run_folder, model, tmp_path, capsys):
+    values = emoji.read(emoji.splits["train"][:6]).values
+    images = values.permute(0, 2, 3, 1).contiguous().numpy()
     for folder, first in (("before", 0), ("after", 3)):
         (tmp_path / folder).mkdir()
         for number in range(3):
@@ -59,8 +59,8 @@ def test_pairs_are_matched_by_name(pictures, emoji, run_folder, artifact, tmp_pa
     command += ["--before", str(tmp_path / "before"), "--out", str(tmp_path / "out.png")]
     assert cli.main([*command, "--sheet", str(tmp_path / "sheet.png")]) == 0
     assert "content, pairs" in capsys.readouterr().out
-    expected = restyle_by_pairs(artifact, [np.asarray(Image.open(content))], list(images[:3]), list(images[3:]))
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected[0])
+    expected = restyle_by_pairs(model, model.to_values(content), list(values[:3]), list(values[3:]))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected[0].permute(1, 2, 0))
     assert cli.main([*command, "--method", "wct"]) == 2 and "--before" in capsys.readouterr().err
     (tmp_path / "before" / "1.png").rename(tmp_path / "before" / "x.png")
     assert cli.main(command) == 2 and "1.png has no partner" in capsys.readouterr().err

@@ -39,7 +39,12 @@ def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sigma(text: str) -> float | None:
-    return None if text == "auto" else _LEVELS(text)
+    if text == "auto":
+        return None
+    try:
+        return _LEVELS(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 up to 255") from error
 
 
 def _denoise(options: argparse.Namespace) -> int:
