@@ -24,7 +24,7 @@ from ..files import write_whole
 from .codec import model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
-from .tensor_files import read_json, read_tensors, reason, write_tensors
+from .tensor_files import TensorFile, read_json, read_tensors, reason, write_tensors
 
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
@@ -71,7 +71,7 @@ def coding_ids(folder: Path) -> list[str]:
 def coding_id_of(path: Path) -> str:
     """What names, in compressed files, the model with the coder of a file; empty where it cannot be read."""
     try:
-        return _read(path)[1].get("coding_id", "")
+        return _read(path).metadata.get("coding_id", "")
     except VqkitError:
         return ""
 
@@ -80,34 +80,37 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
     """The coders of a model with codebooks of such sizes, and a sentence for each file that cannot be used."""
     problems: list[str] = []
 
-    def loaded(path: Path, read: Callable[[Path, str], CoderT]) -> CoderT | None:
+    def loaded(path: Path, read: Callable[[Path], CoderT]) -> CoderT | None:
         try:
-            return read(path, content_id)
+            return read(path)
         except VqkitError as error:
             problems.append(
                 f"{error}; without it, files that it wrote are not read: delete it and run vqkit train-coder"
             )
             return None
 
-    def of_codes(path: Path, owner: str) -> TransformerCoder:
-        coder = _load(path, owner, TransformerCoder.from_tensors)
+    rates: dict[Path, dict[str, Rate]] = {}
+
+    def of_codes(path: Path) -> TransformerCoder:
+        file = _checked(path, content_id)
+        coder = _made(path, file, TransformerCoder.from_tensors)
         if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
             raise VqkitError(f"{path} was fitted to another model")
+        rates[path] = _rates(file)
         return coder
 
-    def of_values(path: Path, owner: str) -> ValueNetwork:
-        return _load(path, owner, ValueNetwork.from_tensors)
+    def of_values(path: Path) -> ValueNetwork:
+        return _made(path, _checked(path, content_id), ValueNetwork.from_tensors)
 
     code_path = folder / CODER_FILE
     value_path = folder / LOSSLESS_FILE
     codes = {path: loaded(path, of_codes) for path in _paths(code_path)}
     values = {path: loaded(path, of_values) for path in _paths(value_path)}
-    current = codes.pop(code_path, None)
     coders = Coders(
-        codes=current,
+        codes=codes.pop(code_path, None),
         values=values.pop(value_path, None),
         older=tuple(one for one in [*codes.values(), *values.values()] if one is not None),
-        rates={} if current is None else _rates(code_path),
+        rates=rates.get(code_path, {}),
     )
     return coders, tuple(problems)
 
@@ -118,34 +121,47 @@ def _paths(path: Path) -> list[Path]:
     return [*present, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]
 
 
-def _load(path: Path, content_id: str, from_tensors: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
-    tensors, metadata = _read(path)
-    if metadata["content_id"] != content_id:
+def _checked(path: Path, content_id: str) -> TensorFile:
+    """The file of a coder of this model. VqkitError for another model's, and for what is not what its name says."""
+    file = _read(path)
+    if file.metadata["content_id"] != content_id:
         raise VqkitError(f"{path} was fitted to another model")
-    if metadata["coding_id"] != model_id(content_id, tensors).hex():
+    check_id(path, file)
+    return file
+
+
+def check_id(path: Path, file: TensorFile) -> None:
+    """VqkitError for numbers that are not those that the coder's name stands for."""
+    coding_id = file.metadata["coding_id"]
+    if coding_id != model_id(file.metadata["content_id"], _arrays(path, file)).hex():
         raise VqkitError(f"{path} is damaged: its numbers are not those that its name stands for")
+    if path.stem not in (Path(CODER_FILE).stem, Path(LOSSLESS_FILE).stem) and not path.stem.endswith(f"-{coding_id}"):
+        raise VqkitError(f"{path} was replaced: it holds the coder {coding_id}")
+
+
+def _made(path: Path, file: TensorFile, from_tensors: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
     try:
-        return from_tensors(tensors)
+        return from_tensors(_arrays(path, file))
     except ValueError as error:
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    keys = _KEYS | {"rates"} if path.stem.split("-")[0] == Path(CODER_FILE).stem else _KEYS
+def _read(path: Path) -> TensorFile:
+    # Coders of before rates lay beside them have none, and those of values never do.
+    holds_codes = path.stem.split("-")[0] == Path(CODER_FILE).stem
+    return read_tensors(path, MAX_BYTES, _KEYS, frozenset({"rates"}) if holds_codes else frozenset())
+
+
+def _arrays(path: Path, file: TensorFile) -> dict[str, np.ndarray]:
     try:
-        file = read_tensors(path, MAX_BYTES, keys)
-    except VqkitError:
-        # Coders of before rates lay beside them have none.
-        file = read_tensors(path, MAX_BYTES, _KEYS)
-    try:
-        return {name: value.numpy() for name, value in file.tensors.items()}, file.metadata
+        return {name: value.numpy() for name, value in file.tensors.items()}
     except TypeError as error:
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
 
 
-def _rates(path: Path) -> dict[str, Rate]:
+def _rates(file: TensorFile) -> dict[str, Rate]:
     try:
-        tree: Any = json.loads(_read(path)[1].get("rates", "{}"))
+        tree: Any = json.loads(file.metadata.get("rates", "{}"))
         return {str(name): Rate.read(point) for name, point in tree.items()}
     except (AttributeError, TypeError, ValueError):
         return {}

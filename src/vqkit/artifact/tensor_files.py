@@ -55,8 +55,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise VqkitError(f"cannot write {path}: {reason(error)}") from error
 
 
-def read_tensors(path: Path, max_bytes: int, keys: frozenset[str]) -> TensorFile:
-    """Read a file of at most max_bytes of tensors, whose metadata have these keys and no others.
+def read_tensors(
+    path: Path, max_bytes: int, keys: frozenset[str], optional: frozenset[str] = frozenset()
+) -> TensorFile:
+    """Read a file of at most max_bytes of tensors, whose metadata have these keys, and no others that are not optional.
 
     Files of before sums were written have none, and pass without one. VqkitError for what is damaged, too large, or
     not finite.
@@ -67,15 +69,20 @@ def read_tensors(path: Path, max_bytes: int, keys: frozenset[str]) -> TensorFile
         tensors = load(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
-    if not keys <= metadata.keys() <= keys | {SUM}:
+    if not keys <= metadata.keys() <= keys | optional | {SUM}:
         raise VqkitError(f"{path} is damaged: its header is not what vqkit wrote")
     file = TensorFile(tensors, metadata)
-    if SUM in metadata and metadata[SUM] != file_sum(tensors, metadata):
+    check(path, file)
+    return file
+
+
+def check(path: Path, file: TensorFile) -> None:
+    """VqkitError for tensors that are not those that the file's own sum is of, or hold values that are not finite."""
+    if SUM in file.metadata and file.metadata[SUM] != file_sum(file.tensors, file.metadata):
         raise VqkitError(f"{path} is damaged: it does not fit its own sum")
-    for name, value in tensors.items():
+    for name, value in file.tensors.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")
-    return file
 
 
 def read_header(path: Path) -> dict[str, str]:
