@@ -4,11 +4,11 @@
 
 A small set of images and tiny models. One after another, `vqkit train`, `train-coder`, `train-prior`, `compress
 --bundle` and `prune` run in a process that gets SIGKILL at a moment drawn uniformly from the time that the command
-takes when nothing stops it, 40 times each (--quick: 2). Then the next command runs: the same one again, with --resume where a
-checkpoint waits. A kill is survived if every artifact and bundle that was there before still loads and gives the same
-images, if the next command ends well or, where a run was killed before its first checkpoint, says in one sentence what
-to do, if what it leaves is whole, and if no temporary file is left. Commands run in forks of a process that has
-imported everything, so that moments of work are hit and not those of importing.
+takes when nothing stops it, 40 times each (--quick: 2). Then the next command runs: the same one again, with --resume
+where a checkpoint waits. A kill is survived if every artifact and bundle that was there before still loads and gives
+the same images, if the next command ends well or, where a run was killed before its first checkpoint, says in one
+sentence what to do, if what it leaves is whole, and if no temporary file is left. Commands run in forks of a process
+that has imported everything, so that moments of work are hit and not those of importing.
 
 Claim kills_survived; the table is in docs/reliability.md.
 """

@@ -24,7 +24,7 @@ from ..files import write_whole
 from .codec import model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
-from .tensor_files import TensorFile, read_json, read_tensors, reason, write_tensors
+from .tensor_files import TensorFile, read_header, read_json, read_tensors, reason, write_tensors
 
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
@@ -53,6 +53,8 @@ def _save(path: Path, content_id: str, tensors: Mapping[str, np.ndarray], more: 
             _keep(path, path.with_stem(f"{path.stem}-{older}"))
     metadata = {"content_id": content_id, "coding_id": coding_id, **more}
     write_tensors(path, {name: torch.from_numpy(value) for name, value in tensors.items()}, metadata)
+    # It is the present one again.
+    path.with_stem(f"{path.stem}-{coding_id}").unlink(missing_ok=True)
 
 
 def _keep(path: Path, target: Path) -> None:
@@ -104,6 +106,7 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
 
     code_path = folder / CODER_FILE
     value_path = folder / LOSSLESS_FILE
+    problems += _restored(code_path) + _restored(value_path)
     codes = {path: loaded(path, of_codes) for path in _paths(code_path)}
     values = {path: loaded(path, of_values) for path in _paths(value_path)}
     coders = Coders(
@@ -119,6 +122,20 @@ def _paths(path: Path) -> list[Path]:
     """The coder's file, if it is there, and those of coders that it replaced."""
     present = [path] if path.exists() else []
     return [*present, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]
+
+
+def _restored(path: Path) -> list[str]:
+    """A sentence where a coder that was replaced lies in the place of the one that replaced it."""
+    try:
+        kept = path.with_stem(f"{path.stem}-{read_header(path)['coding_id']}")
+        if not kept.exists():
+            return []
+    except (VqkitError, KeyError, OSError, ValueError):
+        # Missing, or damaged, which is said where it is read.
+        return []
+    return [
+        f"{path} is a copy of {kept.name}: the coder that replaced it is gone; delete {kept.name} if that was meant"
+    ]
 
 
 def _checked(path: Path, content_id: str) -> TensorFile:
