@@ -22,6 +22,8 @@ MAX_JSON = 4 << 20
 # Bytes of the header of a safetensors file: names, shapes and metadata.
 MAX_HEADER = 8 << 20
 SUM = "sha256"
+# What vqkit writes. Of others PyTorch cannot tell in all cases whether they are finite.
+DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,12 @@ def read_tensors(
 
 
 def check(path: Path, file: TensorFile) -> None:
-    """VqkitError for tensors that are not those that the file's own sum is of, or hold values that are not finite."""
+    """VqkitError for tensors that are not those that the file's own sum is of, or are of no kind that vqkit writes."""
     if SUM in file.metadata and file.metadata[SUM] != file_sum(file.tensors, file.metadata):
         raise VqkitError(f"{path} is damaged: it does not fit its own sum")
     for name, value in file.tensors.items():
+        if value.dtype not in DTYPES:
+            raise VqkitError(f"{path} is damaged: tensor {name} holds {value.dtype}, which vqkit never writes")
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")
 
