@@ -32,7 +32,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick --json runs/bench/$$(basename $$script .py).json || exit 1; done
+	$(BIN)/python benchmarks/bench/debian_packages.py runs/data
+	for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; \
+		VQKIT_DATA=runs/data $(BIN)/python $$script --quick --json runs/bench/$$(basename $$script .py).json || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) runs build src/*.egg-info

@@ -1,4 +1,4 @@
-"""Claims settings_without_effect, search_wrong_codes: settings that do nothing, and codes that are not the nearest.
+"""Claims settings_without_effect, search_wrong_codes, accumulate_difference: settings, nearest codes, parts of a batch.
 
     python benchmarks/correctness.py [--quick] [--seed 0] [--json FILE]
 
@@ -7,6 +7,9 @@ in turn. It has an effect if codes, loss, gradients or state differ after three 
 what is left is counted. Search: codes of `nearest` against all distances in float64, with means of 0 to 1e5 and
 deviation 0.1, clusters, cosine codebooks included. A code is wrong where its distance exceeds the smallest by more than
 8 roundings of float32, relative to the squared distances of token and code from the middle of the codebook.
+Accumulate: of every subject a small autoencoder takes one training step on a batch of 10, as a whole and in 3 and 4
+parts of unequal size. accumulate_difference is the largest difference of a loss, a gradient or a state, relative to the
+largest value of its tensor.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from bench.claims import Claim, machine, options, report
 PARSER = options(__doc__)
 
 STEPS = 3
+# Images of a batch, and parts of it for accumulation: neither divides it.
+BATCH = 10
+PARTS = (3, 4)
 # Another value for settings whose type suggests none, or whose double acts only after many steps.
 OTHERS = {
     "levels": (5, 3),
@@ -190,17 +196,74 @@ def search_cases(seed: int, quick: bool = False) -> Iterator[tuple[str, object, 
                 yield f"{codes}x{width} cosine at {mean:g}", F.normalize(tokens, dim=1), F.normalize(codebook, dim=1)
 
 
+# --------------------------------------------------------------------------------------------------------- accumulation
+
+
+def step(tree: dict, parts: int, seed: int) -> dict[str, np.ndarray] | None:
+    """Losses, gradients and state after one step with `train.accumulate=parts`; None where settings are refused."""
+    import torch
+
+    from vqkit.artifact.build import build_model
+    from vqkit.config import from_tree
+    from vqkit.data.normalisation import Normalisation
+    from vqkit.errors import VqkitError
+    from vqkit.settings import Config
+    from vqkit.shapes import Shape
+
+    network = {"kind": "patch", "width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
+    config = from_tree({"model": {"quantizer": tree, "network": network}}, "settings", Config)
+    torch.manual_seed(seed)
+    try:
+        model = build_model(config, Shape(3, (16, 16)), Normalisation((0.0,) * 3, (1.0,) * 3))
+    except VqkitError:
+        return None
+    x = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    terms = model(x, torch.Generator().manual_seed(seed), parts=parts).terms
+    torch.stack(list(terms.values())).sum().backward()
+    found = {f"loss {name}": term.detach() for name, term in terms.items()}
+    found |= {f"gradient {name}": one.grad for name, one in model.named_parameters() if one.grad is not None}
+    found |= {f"state {name}": one for name, one in model.state_dict().items()}
+    return {name: np.asarray(value.detach().double()) for name, value in found.items()}
+
+
+def accumulate_differences(seed: int, quick: bool = False) -> dict[str, float]:
+    """The largest relative difference of each subject, by its settings."""
+    found = {}
+    for tree in subjects():
+        whole = step(tree, 1, seed)
+        if whole is None:
+            continue
+        differences = [0.0]
+        for parts in (4,) if quick else PARTS:
+            divided = step(tree, parts, seed)
+            assert divided is not None and divided.keys() == whole.keys()
+            differences += [_difference(value, divided[name]) for name, value in whole.items()]
+        found[str(tree)] = max(differences)
+    return found
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    if not one.size:
+        return 0.0
+    return float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-3))
+
+
 def main() -> None:
     arguments = PARSER.parse_args()
     idle = settings_without_effect(arguments.seed)
     wrong = {name: wrong_codes(*case) for name, *case in search_cases(arguments.seed, arguments.quick)}
     for name in idle:
         print(f"without effect: {name}")
+    parts = accumulate_differences(arguments.seed, arguments.quick)
+    worst = max(parts, key=parts.__getitem__)
+    print(f"accumulation differs most for {worst}: {parts[worst]:.2e}")
     settings = machine()
+    accumulated = settings | {"subjects": parts}
     report(
         [
             Claim("settings_without_effect", len(idle), "settings", "== 0", None, settings | {"settings": idle}),
             Claim("search_wrong_codes", sum(wrong.values()), "codes", "== 0", "float64", settings | {"cases": wrong}),
+            Claim("accumulate_difference", parts[worst], "relative", "<= 1e-6", "one batch", accumulated),
         ],
         arguments.json,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+
+from bench.debian_packages import unpacked
 
 PACKAGES = {"mate-backgrounds": "mate/nature/*.jpg", "ukui-wallpapers": "*.*"}
 PATCH = 32
@@ -26,13 +26,11 @@ def training_patches(file: Path) -> Path:
     """`file`, uint8 (N, 32, 32), made from the packages if it is not there; nothing is installed."""
     if file.exists():
         return file
-    found, random = [], np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, check=True, capture_output=True)
-        for package, pattern in PACKAGES.items():
-            (deb,) = Path(folder).glob(f"{package}_*.deb")
-            subprocess.run(["dpkg-deb", "-x", deb, f"{folder}/{package}"], check=True)
-            for path in sorted((Path(folder) / package / "usr/share/backgrounds").glob(pattern)):
+    found = []
+    random = np.random.default_rng(0)
+    for package, pattern in PACKAGES.items():
+        with unpacked(package) as folder:
+            for path in sorted((folder / "usr/share/backgrounds").glob(pattern)):
                 if path.suffix in (".jpg", ".png") and not path.is_symlink():
                     found += [_patches(path, scale, random) for scale in SCALES]
     np.save(file, np.concatenate(found))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
+import shutil
 import stat
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +24,13 @@ _KINDS = (
 )
 
 
+# Names of what is being written tell by whom: a folder may be shared by machines, and numbers of processes are not.
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_TEMPORARY = re.compile(rf"^\..+\.{_HOST}\.(\d+)\.tmp$")
+# Folders that this process has tidied up already.
+_tidied: set[Path] = set()
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to disk, and give it its name. Makes the folder.
 
@@ -27,7 +38,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     what it was before and nothing is left over. Errors: those of `write` and of the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         mode = _create(temporary)
         write(temporary)
@@ -40,6 +51,54 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary folder beside `path`, which is missing or empty, and give it its name.
+
+    Errors: those of `write` and of the disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        write(temporary)
+        if path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine were writing in a folder; what living ones write stays."""
+    for path in list(folder.glob(".*.tmp")):
+        matched = _TEMPORARY.match(path.name)
+        if not matched or _is_alive(int(matched.group(1))):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that only this process uses; the first time, leftovers beside it are removed."""
+    folder = path.parent.resolve()
+    if folder not in _tidied:
+        _tidied.add(folder)
+        remove_leftovers(folder)
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def _create(path: Path) -> int:

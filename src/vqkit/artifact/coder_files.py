@@ -24,7 +24,7 @@ from ..files import write_whole
 from .codec import model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
-from .tensor_files import read_json, read_tensors, reason, write_tensors
+from .tensor_files import TensorFile, read_header, read_json, read_tensors, reason, write_tensors
 
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
@@ -53,6 +53,8 @@ def _save(path: Path, content_id: str, tensors: Mapping[str, np.ndarray], more: 
             _keep(path, path.with_stem(f"{path.stem}-{older}"))
     metadata = {"content_id": content_id, "coding_id": coding_id, **more}
     write_tensors(path, {name: torch.from_numpy(value) for name, value in tensors.items()}, metadata)
+    # It is the present one again.
+    path.with_stem(f"{path.stem}-{coding_id}").unlink(missing_ok=True)
 
 
 def _keep(path: Path, target: Path) -> None:
@@ -71,7 +73,7 @@ def coding_ids(folder: Path) -> list[str]:
 def coding_id_of(path: Path) -> str:
     """What names, in compressed files, the model with the coder of a file; empty where it cannot be read."""
     try:
-        return _read(path)[1].get("coding_id", "")
+        return _read(path).metadata.get("coding_id", "")
     except VqkitError:
         return ""
 
@@ -80,34 +82,38 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
     """The coders of a model with codebooks of such sizes, and a sentence for each file that cannot be used."""
     problems: list[str] = []
 
-    def loaded(path: Path, read: Callable[[Path, str], CoderT]) -> CoderT | None:
+    def loaded(path: Path, read: Callable[[Path], CoderT]) -> CoderT | None:
         try:
-            return read(path, content_id)
+            return read(path)
         except VqkitError as error:
             problems.append(
                 f"{error}; without it, files that it wrote are not read: delete it and run vqkit train-coder"
             )
             return None
 
-    def of_codes(path: Path, owner: str) -> TransformerCoder:
-        coder = _load(path, owner, TransformerCoder.from_tensors)
+    rates: dict[Path, dict[str, Rate]] = {}
+
+    def of_codes(path: Path) -> TransformerCoder:
+        file = _checked(path, content_id)
+        coder = _made(path, file, TransformerCoder.from_tensors)
         if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
             raise VqkitError(f"{path} was fitted to another model")
+        rates[path] = _rates(file, len(sizes))
         return coder
 
-    def of_values(path: Path, owner: str) -> ValueNetwork:
-        return _load(path, owner, ValueNetwork.from_tensors)
+    def of_values(path: Path) -> ValueNetwork:
+        return _made(path, _checked(path, content_id), ValueNetwork.from_tensors)
 
     code_path = folder / CODER_FILE
     value_path = folder / LOSSLESS_FILE
+    problems += _restored(code_path) + _restored(value_path)
     codes = {path: loaded(path, of_codes) for path in _paths(code_path)}
     values = {path: loaded(path, of_values) for path in _paths(value_path)}
-    current = codes.pop(code_path, None)
     coders = Coders(
-        codes=current,
+        codes=codes.pop(code_path, None),
         values=values.pop(value_path, None),
         older=tuple(one for one in [*codes.values(), *values.values()] if one is not None),
-        rates={} if current is None else _rates(code_path, len(sizes)),
+        rates=rates.get(code_path, {}),
     )
     return coders, tuple(problems)
 
@@ -118,35 +124,62 @@ def _paths(path: Path) -> list[Path]:
     return [*present, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]
 
 
-def _load(path: Path, content_id: str, from_tensors: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
-    tensors, metadata = _read(path)
-    if metadata["content_id"] != content_id:
-        raise VqkitError(f"{path} was fitted to another model")
-    if metadata["coding_id"] != model_id(content_id, tensors).hex():
-        raise VqkitError(f"{path} is damaged: its numbers are not those that its name stands for")
+def _restored(path: Path) -> list[str]:
+    """A sentence where a coder that was replaced lies in the place of the one that replaced it."""
     try:
-        return from_tensors(tensors)
+        kept = path.with_stem(f"{path.stem}-{read_header(path)['coding_id']}")
+        if not kept.exists():
+            return []
+    except (VqkitError, KeyError, OSError, ValueError):
+        # Missing, or damaged, which is said where it is read.
+        return []
+    return [
+        f"{path} is a copy of {kept.name}: the coder that replaced it is gone; delete {kept.name} if that was meant"
+    ]
+
+
+def _checked(path: Path, content_id: str) -> TensorFile:
+    """The file of a coder of this model. VqkitError for another model's, and for what is not what its name says."""
+    file = _read(path)
+    if file.metadata["content_id"] != content_id:
+        raise VqkitError(f"{path} was fitted to another model")
+    check_id(path, file)
+    return file
+
+
+def check_id(path: Path, file: TensorFile) -> None:
+    """VqkitError for numbers that are not those that the coder's name stands for."""
+    coding_id = file.metadata["coding_id"]
+    if coding_id != model_id(file.metadata["content_id"], _arrays(path, file)).hex():
+        raise VqkitError(f"{path} is damaged: its numbers are not those that its name stands for")
+    if path.stem not in (Path(CODER_FILE).stem, Path(LOSSLESS_FILE).stem) and not path.stem.endswith(f"-{coding_id}"):
+        raise VqkitError(f"{path} was replaced: it holds the coder {coding_id}")
+
+
+def _made(path: Path, file: TensorFile, from_tensors: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
+    try:
+        return from_tensors(_arrays(path, file))
     except ValueError as error:
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    keys = _KEYS | {"rates"} if path.stem.split("-")[0] == Path(CODER_FILE).stem else _KEYS
+def _read(path: Path) -> TensorFile:
+    # Coders of before rates lay beside them have none, and those of values never do.
+    holds_codes = path.stem.split("-")[0] == Path(CODER_FILE).stem
+    return read_tensors(path, MAX_BYTES, _KEYS, frozenset({"rates"}) if holds_codes else frozenset())
+
+
+def _arrays(path: Path, file: TensorFile) -> dict[str, np.ndarray]:
     try:
-        file = read_tensors(path, MAX_BYTES, keys)
-    except VqkitError:
-        # Coders of before rates lay beside them have none.
-        file = read_tensors(path, MAX_BYTES, _KEYS)
-    try:
-        return {name: value.numpy() for name, value in file.tensors.items()}, file.metadata
+        return {name: value.numpy() for name, value in file.tensors.items()}
     except TypeError as error:
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
 
 
-def _rates(path: Path, num_stages: int) -> dict[str, Rate]:
+def _rates(file: TensorFile, num_stages: int) -> dict[str, Rate]:
     """What a coder's file says; nothing where that makes no sense, as a coder is of use without."""
     try:
-        tree: Any = json.loads(_read(path)[1].get("rates", "{}"))
+        tree: Any = json.loads(file.metadata.get("rates", "{}"))
         rates = {str(name): Rate.read(point) for name, point in tree.items()}
     except (AttributeError, TypeError, ValueError, RecursionError):
         return {}

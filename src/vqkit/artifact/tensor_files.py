@@ -22,6 +22,8 @@ MAX_JSON = 4 << 20
 # Bytes of the header of a safetensors file: names, shapes and metadata.
 MAX_HEADER = 8 << 20
 SUM = "sha256"
+# What vqkit writes. Of others PyTorch cannot tell in all cases whether they are finite.
+DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise VqkitError(f"cannot write {path}: {reason(error)}") from error
 
 
-def read_tensors(path: Path, max_bytes: int, keys: frozenset[str]) -> TensorFile:
-    """Read a file of at most max_bytes of tensors, whose metadata have these keys and no others.
+def read_tensors(
+    path: Path, max_bytes: int, keys: frozenset[str], optional: frozenset[str] = frozenset()
+) -> TensorFile:
+    """Read a file of at most max_bytes of tensors, whose metadata have these keys, and no others that are not optional.
 
     Files of before sums were written have none, and pass without one. VqkitError for what is damaged, too large, or
     not finite.
@@ -67,23 +71,22 @@ def read_tensors(path: Path, max_bytes: int, keys: frozenset[str]) -> TensorFile
         tensors = load(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
-    if not keys <= metadata.keys() <= keys | {SUM}:
+    if not keys <= metadata.keys() <= keys | optional | {SUM}:
         raise VqkitError(f"{path} is damaged: its header is not what vqkit wrote")
     file = TensorFile(tensors, metadata)
-    if SUM in metadata and metadata[SUM] != file_sum(tensors, metadata):
-        raise VqkitError(f"{path} is damaged: it does not fit its own sum")
-    for name, value in tensors.items():
-        if not _is_finite(value):
-            raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")
+    check(path, file)
     return file
 
 
-def _is_finite(value: Tensor) -> bool:
-    if not value.is_floating_point():
-        return True
-    # Floats of 8 bits can be asked for little; nothing is written in them.
-    wide = value.float() if value.dtype.itemsize == 1 else value
-    return bool(wide.isfinite().all())
+def check(path: Path, file: TensorFile) -> None:
+    """VqkitError for tensors that are not those that the file's own sum is of, or are of no kind that vqkit writes."""
+    if SUM in file.metadata and file.metadata[SUM] != file_sum(file.tensors, file.metadata):
+        raise VqkitError(f"{path} is damaged: it does not fit its own sum")
+    for name, value in file.tensors.items():
+        if value.dtype not in DTYPES:
+            raise VqkitError(f"{path} is damaged: tensor {name} holds {value.dtype}, which vqkit never writes")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")
 
 
 def read_header(path: Path) -> dict[str, str]:

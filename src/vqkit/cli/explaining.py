@@ -77,7 +77,7 @@ def _prune(options: argparse.Namespace) -> int:
     from ..apps.prune import prune
     from ..artifact.store import save_artifact
     from ..errors import VqkitError
-    from ..pipelines.session import locked
+    from ..files import write_folder
 
     model = arguments.load_model(options.artifact, options.device)
     target = _new_folder(options)
@@ -88,8 +88,10 @@ def _prune(options: argparse.Namespace) -> int:
         raise VqkitError(f"{error}; say where the training data are with --data DATA") from error
     with progress_bar("pruning") as progress:
         found = prune(model, data, tolerance=options.tolerance, progress=progress)
-    with locked(target):
-        save_artifact(found.artifact, target)
+    try:
+        write_folder(target, lambda folder: save_artifact(found.artifact, folder))
+    except OSError as error:
+        raise VqkitError(f"cannot write the artifact to {target}: {error.strerror or error}") from error
     before = model.network.quantizer.codebook_size
     say(f"{before} codes -> {len(found.kept)}: {found.dead} dead, {found.merged} merged into near duplicates")
     for name, seen in (("training items, which decided", found.proof), ("test items, which did not", found.held_out)):

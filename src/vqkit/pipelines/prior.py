@@ -98,7 +98,7 @@ def _check_new(folder: Path, work: Path) -> None:
         return
     if resumed_config(work) is not None:
         raise VqkitError(f"{work} holds a run that stopped; add --resume to go on with it, or delete the folder")
-    if (folder / PRIOR_FILE).exists() or work.exists():
+    if (folder / PRIOR_FILE).exists() or (work / REPORT_FILE).exists():
         raise VqkitError(f"{folder} has a prior already; to train another, move {PRIOR_FILE} and {FOLDER}/ away first")
 
 

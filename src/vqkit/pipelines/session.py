@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import TypeVar
 from ..config.base import Root
 from ..config.loading import dump, from_tree, load, recipe_names, with_overrides
 from ..errors import VqkitError
-from ..files import write_text
+from ..files import remove_leftovers, write_text
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from ..training.checkpoint import resumed_config
 from ..training.progress import Display
@@ -26,7 +25,6 @@ LOCK_FILE = ".vqkit-lock"
 RECIPE_FILE = "recipe.yaml"
 # The last file that a run writes.
 REPORT_FILE = "report.html"
-_TEMPORARY = re.compile(r"^\..+\.(\d+)\.tmp$")
 
 RootT = TypeVar("RootT", bound=Root)
 
@@ -101,7 +99,7 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
         before = os.pread(handle, 4096, 0)
         if before and display:
             display.message(f"took over the lock of {_owner(before)}, which ended without notice")
-        _remove_temporaries(folder)
+        _remove_leftovers(folder)
         words = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(handle, 0)
@@ -113,7 +111,7 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """VqkitError when another process is writing to the folder; nothing is made or changed."""
+    """VqkitError when another process is writing to the folder; removes only what a killed one was writing."""
     path = folder / LOCK_FILE
     if not is_main() or not path.exists():
         return
@@ -122,6 +120,7 @@ def check_unlocked(folder: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise _taken(folder, file.read(4096)) from error
+        _remove_leftovers(folder)
 
 
 def _acquire(path: Path, folder: Path) -> int:
@@ -157,22 +156,10 @@ def _owner(content: bytes) -> str:
         return "another process"
 
 
-def _remove_temporaries(folder: Path) -> None:
-    """Files that killed processes were writing; those of living ones stay."""
-    for path in folder.rglob(".*.tmp"):
-        matched = _TEMPORARY.match(path.name)
-        if matched and not _is_alive(int(matched.group(1))):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
+def _remove_leftovers(folder: Path) -> None:
+    """What killed processes were writing in the folder and those inside of it."""
+    for inside in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        remove_leftovers(inside)
 
 
 def _difference(one: Root, other: Root) -> str:

@@ -221,7 +221,8 @@ class Run:
     def end(self) -> None:
         """The last validation pass, and a checkpoint: measuring and fitting, which come now, may be stopped too."""
         state = self.state
-        if state.validated_at != state.step:
+        # Of a run without time for a single step, too: what is made of it is the untrained model.
+        if state.validated_at != state.step or not state.step:
             self.validate()
         state.elapsed = time.monotonic() - self.started
         state.save(self.folder)
