@@ -112,8 +112,9 @@ class Autoencoder(nn.Module):
         """x and what it shall become (default: the same), both (B, C, *extent).
 
         mask: (B, *extent) bool, True where a position is real; others have no part in codes and terms, whatever x
-        and target hold there. parts: the networks go through the batch in so many parts and are computed again backwards, which saves memory; the
-        bottleneck always sees the whole batch, so that the result is that of one part.
+        and target hold there. parts: the networks go through the batch in so many parts and are computed again
+        backwards, which saves memory; the bottleneck always sees the whole batch, so that the result is that of one
+        part.
         """
         wanted = x if target is None else target
         x = _without_padding(x, mask)
@@ -227,7 +228,7 @@ def _missing(extent: Sequence[int], tile: Sequence[int]) -> list[int]:
 
 
 def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, *extent) with zeros where the mask (B, *extent) is False: networks look around, and would spread a NaN."""
+    """x (B, C, *extent) with zeros where the mask (B, *extent) is False; networks, which look around, see no others."""
     return x if mask is None else x.where(mask[:, None], 0.0)
 
 
