@@ -150,7 +150,7 @@ def test_an_autoencoder_runs_where_there_is_no_data(kind):
 @pytest.mark.parametrize("network", [ConvConfig(width=16), MLPConfig(widths=(16,), grid=(4, 4))])
 @pytest.mark.parametrize("distortion", ["log_mse", "logistic", "logistic_mixture"])
 def test_every_network_and_distortion_runs_where_there_is_no_data(network, distortion):
-    losses = LossConfig(distortion=distortion, transform=0.1)
+    losses = LossConfig(distortion=distortion, transform=0.1, transform_distance="moments")
     model = (
         autoencoder(ModelConfig(network=network, variational=True), losses=losses, mean=(0.5,) * 3).eval().to("meta")
     )
