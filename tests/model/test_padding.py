@@ -1,4 +1,4 @@
-"""What stands at padded positions changes nothing: neither losses nor codes nor gradients."""
+"""What stands at padded positions changes neither losses nor codes nor gradients, in one dimension and in two."""
 
 import math
 

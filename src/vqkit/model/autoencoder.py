@@ -228,7 +228,7 @@ def _missing(extent: Sequence[int], tile: Sequence[int]) -> list[int]:
 
 
 def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, *extent) with zeros where the mask (B, *extent) is False, as networks would spread a NaN."""
+    """x (B, C, *extent) with zeros where the mask (B, *extent) is False; networks, which look around, see no others."""
     return x if mask is None else x.where(mask[:, None], 0.0)
 
 

@@ -261,7 +261,8 @@ def code_vectors(model: Autoencoder) -> list[Tensor]:
     parts, found = model.quantizer.parts(), []
     for places in model.quantizer.places():
         part = parts[places[0]]
-        found.append(part.lookup(torch.arange(part.codebook_size)[:, None]).detach())
+        every = torch.arange(part.codebook_size, device=next(model.parameters()).device)
+        found.append(part.lookup(every[:, None]).detach())
     return found
 
 

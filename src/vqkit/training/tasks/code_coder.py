@@ -214,7 +214,8 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
         F.pad(x, (0, 0, 0, chunks * WINDOW - count)).unflatten(2, (chunks, WINDOW)) for x in (query, key, value)
     )
     key, value = (torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], 3) for x in (key, value))
-    age = torch.arange(WINDOW)[:, None] + WINDOW - torch.arange(2 * WINDOW)
+    ages = torch.arange(2 * WINDOW, device=query.device)
+    age = ages[:WINDOW, None] + WINDOW - ages
     seen = ((age >= 0) & (age < WINDOW)).expand(chunks, -1, -1).clone()
     seen[0, :, :WINDOW] = False
     mixed = attend(query, key, value, seen, scale)
