@@ -427,5 +427,7 @@ def test_a_coder_of_another_model_is_refused(run_folder, residual, tmp_path):
     assert np.array_equal(model.decompress(model.compress(image)), model.decode(model.encode(image), exact=True)[0])
     for path in (tmp_path / "copy").glob("coder*.safetensors"):
         path.unlink()
+    for path in (tmp_path / "copy").glob("lossless*.safetensors"):
+        path.unlink()
     with pytest.raises(VqkitError, match="train-coder"):
         vqkit.load(tmp_path / "copy").compress(image, rate="full")

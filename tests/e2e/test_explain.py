@@ -32,7 +32,7 @@ from vqkit.signals.image.source import ImageData
 
 from ..report.pages import assert_escaped, assert_sound
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
 class Browser:
