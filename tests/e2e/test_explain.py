@@ -32,7 +32,7 @@ from vqkit.signals.image.source import ImageData
 
 from ..report.pages import assert_escaped, assert_sound
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
 class Browser:
@@ -315,9 +315,9 @@ def test_names_are_escaped(model, emoji):
         (["explain", "{folder}", "emoji", "--label-column", "colour"], "no label column 'colour'"),
         (["explain", "{folder}", "emoji", "--label-column", "caption"], "different values"),
         (["explain", "{folder}", "nowhere"], "no file or folder 'nowhere'"),
-        (["explain", "{folder}", "emoji", "--num", "0"], "at least one image"),
+        (["explain", "{folder}", "emoji", "--num", "0"], "a whole number from 1"),
         (["explain", "{folder}", "emoji", "--num", "16", "--swap", "0", "64"], "0 to 63"),
-        (["prune", "{folder}", "--tolerance", "-1"], "0 to 255"),
+        (["prune", "{folder}", "--tolerance", "-1"], "a whole number from 0 up to 255"),
         (["prune", "{folder}", "--data", "nowhere"], "with --data DATA"),
     ],
 )
@@ -337,7 +337,7 @@ def test_prune_writes_a_new_model_and_says_what_to_run_again(folder, tmp_path, c
     printed = capsys.readouterr().out
     target = tmp_path / "model-pruned"
     assert f"vqkit train-coder {target} emoji" in printed and f"vqkit train-prior {target} emoji" in printed
-    assert "training images, which decided" in printed and "test images, which did not" in printed
+    assert "training items, which decided" in printed and "test items, which did not" in printed
     small = vqkit.load(target)
     assert small.network.quantizer.codebook_size < 64 and small.prior is None and small.artifact.coders == Coders()
     assert small.metrics["proof"]["largest"] <= 120

@@ -178,7 +178,7 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
         assert film.n_frames == 5
     assert cli.main(["score", str(folder), first, second, str(tmp_path / "no.png"), "--maps", str(tmp_path / "m")]) == 1
     printed = capsys.readouterr()
-    held_out = f"of the {len(emoji.splits['test'])} held-out images of training"
+    held_out = f"of the {len(emoji.splits['test'])} held-out items of training"
     assert held_out in printed.out
     assert "0.png" in printed.out and "no such file" in printed.err and (tmp_path / "m" / "0.png").exists()
 
@@ -193,14 +193,14 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
         (["generate", "{folder}", "--top-p", "0"], "--top-p"),
         (["inpaint", "{folder}", "{picture}", "--mask", "{mask}"], "the mask has 9x5 pixels (width x height)"),
         (["outpaint", "{folder}", "{picture}", "--expand", "0"], "a whole number from 1"),
-        (["variations", "{folder}", "{picture}", "--strength", "2"], "between 0"),
+        (["variations", "{folder}", "{picture}", "--strength", "2"], "a number from 0 up to 1"),
         (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
         (["generate", "{folder}", "--class", "flags", "--cfg-interval", "0.8,0.2"], "must rise"),
         (["generate", "{folder}", "--class", "flags", "--cfg-ramp", "linear"], "give --cfg"),
         (["generate", "{folder}", "--cfg", "3"], "give --class or --prompt"),
         (
             ["outpaint", "{folder}", "{picture}", "--expand", "4", "--blend", "-1"],
-            "--blend: -1 is not a whole number from 0",
+            "-1 is not a whole number from 0",
         ),
     ],
 )

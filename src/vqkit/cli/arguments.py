@@ -145,7 +145,8 @@ class Items:
                 values = self._read(path)
             except VqkitError as error:
                 self.failed += 1
-                warn(f"vqkit: skipped: {error}")
+                named = str(path) in str(error)
+                warn(f"vqkit: skipped: {error}" if named else f"vqkit: skipped: {path}: {error}")
                 continue
             yield path, values
 

@@ -107,8 +107,8 @@ def _interval(text: str) -> tuple[float, float]:
     """Two shares, the second above the first."""
     try:
         first, last = (arguments.SHARE(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} must be two numbers such as 0.2,0.8") from error
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} must be two numbers from 0 to 1, such as 0.2,0.8") from error
     if not first < last:
         raise argparse.ArgumentTypeError(f"{text} must rise, from 0 at least to 1 at most")
     return first, last

@@ -24,7 +24,7 @@ from ..prior.network import PriorNetwork
 from ..prior.prior import Drawing, Prior
 from ..report.card import add_prior_to_card
 from ..report.prior_page import write_prior_report
-from ..report.prior_verdict import derived_figures
+from ..report.prior_verdict import derived_figures, judge_prior
 from ..report.sheets import write_prior_pictures
 from ..report.summary import PriorSummary
 from ..settings import PriorConfig
@@ -116,7 +116,10 @@ def _finish(
     write_prior_pictures(summary, work)
     write_prior_report(summary, work / REPORT_FILE)
     figures = figures | derived_figures(summary)
-    trained = replace(trained, prior=replace(prior, metrics={**figures, "bits_quantiles": quantiles}))
+    verdict = judge_prior(summary)
+    # Those who use the prior hear of it again.
+    warning = {} if verdict.healthy else {"warning": verdict.sentence}
+    trained = replace(trained, prior=replace(prior, metrics={**figures, **warning, "bits_quantiles": quantiles}))
     save_prior(trained, folder)
     add_prior_to_card(folder, figures)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
