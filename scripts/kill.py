@@ -15,7 +15,6 @@ Claim kills_survived; the table is in docs/reliability.md.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -215,7 +215,7 @@ def start(words: list[str], output: Path) -> int:
     if child:
         return child
     status = 70
-    with contextlib.suppress(BaseException):
+    try:
         os.setsid()
         handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(handle, 1)
@@ -225,6 +225,9 @@ def start(words: list[str], output: Path) -> int:
 
         status = command_line(words)
         sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     os._exit(status)
 
 
