@@ -38,11 +38,10 @@ def train(folder: Path, seed: int, minutes: float | None) -> None:
 
 def measure(folder: Path, seed: int, samples: int) -> dict:
     """Agreement of one seed; numbers in [0, 1]."""
-    from vqkit.model.prior import Drawing
-
     import vqkit
     from vqkit.apps.evaluate import open_for
     from vqkit.apps.generate import generate
+    from vqkit.model.prior import Drawing
 
     artifact = vqkit.load(folder)
     data = open_for(artifact, SOURCE, "test")

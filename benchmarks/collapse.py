@@ -25,10 +25,10 @@ from unittest.mock import patch
 
 import torch
 from _common import Claim, machine, options, report
-from vqkit.training.health import BrokenCodebook, reachable_usage
 
 import vqkit
 from vqkit.training import images, state
+from vqkit.training.health import BrokenCodebook, reachable_usage
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "collapse.png"
 SMALL = [

@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 import torch
 from _common import Claim, machine, options, report
-from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling
-from vqkit.model.prior.sampling import Start, draw, pick
 
 from vqkit import config
 from vqkit.config import PriorConfig, PriorNetworkConfig
+from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling
+from vqkit.model.prior.sampling import Start, draw, pick
 
 STEPS = 12
 

@@ -148,10 +148,10 @@ def classifier(seconds: float):
 def quality(work: Path, seed: int, settings: dict) -> dict:
     """What one seed's prior draws and completes, beside reconstructions and real images."""
     from _features import classify
-    from vqkit.model.prior import Drawing
 
     import vqkit
     from vqkit.apps.generate import generate
+    from vqkit.model.prior import Drawing
 
     artifact, count = vqkit.load(work / f"{SOURCE}-{seed}"), settings["samples"]
     model, accuracy = classifier(settings["classifier"])
@@ -171,9 +171,9 @@ def quality(work: Path, seed: int, settings: dict) -> dict:
 def completed(artifact, model, real: tuple[np.ndarray, np.ndarray], seed: int, count: int) -> dict:
     """Class of test images whose lower half was drawn anew, and pixels of the upper half that changed."""
     from _features import classify
-    from vqkit.model.prior import Drawing
 
     from vqkit.apps.inpaint import inpaint
+    from vqkit.model.prior import Drawing
 
     pictures, labels = (part[:count] for part in real)
     mask = np.zeros(pictures.shape[1:3], dtype=bool)

@@ -28,13 +28,13 @@ from _common import Claim, machine, options, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from vqkit.training.images import AutoencoderTask, build_model
-from vqkit.training.trainer import Run
 
 from vqkit import config, metrics
 from vqkit.data import ImageData, open_images
 from vqkit.training.engine import Engine
+from vqkit.training.images import AutoencoderTask, build_model
 from vqkit.training.progress import Silent
+from vqkit.training.trainer import Run
 
 BATCH = 64
 PLAIN = ["train.optimizer=adamw", f"train.batch_size={BATCH}", "losses.distortion=mse", "train.lr=1e-3"]

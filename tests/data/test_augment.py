@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from vqkit.data.augment import apply, augment, draw, move, random_crop, recolour
 
 from vqkit.config import AugmentConfig
 from vqkit.data import ImageData
+from vqkit.data.augment import apply, augment, draw, move, random_crop, recolour
 
 ALL = AugmentConfig(shift=3, flip=True, crop=0.7, colour=0.3)
 

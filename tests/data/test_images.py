@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vqkit.data.images import fit_picture, patches, survey_file
 
 from vqkit.data import ValueRange, load_picture
+from vqkit.data.images import fit_picture, patches, survey_file
 from vqkit.errors import VqkitError
 
 

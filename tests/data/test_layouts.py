@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vqkit.data.arrays import arranged, layout_of
 
 from vqkit.config import DataConfig
 from vqkit.data import open_images
+from vqkit.data.arrays import arranged, layout_of
 from vqkit.errors import VqkitError
 
 KEEP_ALL = {"validation": 0.0, "test": 0.0}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vqkit.data.noise import add_noise, gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
 
 from vqkit.config import NoiseConfig
+from vqkit.data.noise import add_noise, gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
 
 
 def flat(level: int, channels: int = 1) -> torch.Tensor:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vqkit.data.images import survey_file
-from vqkit.data.ranges import Extent
 
 from vqkit.config import DataConfig, load
 from vqkit.data import ImageData, ValueRange, bad_files, open_images
+from vqkit.data.images import survey_file
+from vqkit.data.ranges import Extent
 from vqkit.errors import VqkitError
 
 TYPES = {"u2": np.uint16, "i4": np.int32, "f4": np.float32}

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from vqkit.model.pieces import by_pieces
 
 from tests.apps.test_denoise import PATCH, RESIDUAL, STAGE, in_small_pieces, picture, untrained
 from vqkit.data import Normalisation
+from vqkit.model.pieces import by_pieces
 
 BITS = {"kind": "bsq", "bits": 8}  # signs: codes of untrained models that differ from place to place
 CONV = {"kind": "conv", "width": 16, "num_downsamplings": 2}

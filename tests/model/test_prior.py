@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+
+from vqkit.config import PriorConfig, PriorNetworkConfig
+from vqkit.errors import VqkitError
 from vqkit.model.prior import Condition, Drawing, Layout, Prior, PriorNetwork, Sampling, caption_bytes, halton_order
 from vqkit.model.prior.layout import cosine, share_out
 from vqkit.model.prior.network import rms_norm, squared_relu
 from vqkit.model.prior.prior import following, windows
 from vqkit.model.prior.sampling import Start, Walk, distribution, draw, pick
-
-from vqkit.config import PriorConfig, PriorNetworkConfig
-from vqkit.errors import VqkitError
 
 TINY = PriorNetworkConfig(width=16, num_heads=2, num_blocks=2, caption_bytes=8)
 

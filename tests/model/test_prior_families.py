@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from vqkit.model.prior import Drawing, Prior, build_prior_network, code_vectors
 
 from vqkit.config import LossConfig, ModelConfig, PatchConfig, PriorConfig, PriorNetworkConfig
 from vqkit.model import Autoencoder
+from vqkit.model.prior import Drawing, Prior, build_prior_network, code_vectors
 
 from .test_quantizers import KINDS
 

@@ -5,15 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from vqkit.run import train_coder
-from vqkit.training.coder import LOOKS, MIN_STEPS, CoderNetwork, fit_coder
-from vqkit.training.pixels import fit_pixels
 
 import vqkit
 from vqkit.coding import TransformerCoder
 from vqkit.coding.codes.transformer import frequencies
 from vqkit.coding.values.network import MAX_SIDE
 from vqkit.errors import VqkitError
+from vqkit.run import train_coder
+from vqkit.training.coder import LOOKS, MIN_STEPS, CoderNetwork, fit_coder
+from vqkit.training.pixels import fit_pixels
 from vqkit.training.progress import Silent
 
 from ..conftest import TINY

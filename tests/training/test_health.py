@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from vqkit.training.health import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
 import vqkit
 from vqkit import config
@@ -21,6 +20,7 @@ from vqkit.config import FSQConfig, LFQConfig, ResidualConfig, TrainConfig, VQCo
 from vqkit.metrics import code_figures
 from vqkit.model import build_quantizer
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
+from vqkit.training.health import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
 from ..conftest import TINY
 from .test_training import start, wait_for

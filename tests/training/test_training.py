@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from vqkit.training.health import check_finite
-from vqkit.training.images import build_model
-from vqkit.training.trainer import schedule
 
 import vqkit
 from vqkit import config
@@ -23,8 +20,11 @@ from vqkit.config import TrainConfig
 from vqkit.config.quantizers import QUANTIZERS
 from vqkit.errors import TrainingDiverged, VqkitError
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from vqkit.training.health import check_finite
+from vqkit.training.images import build_model
 from vqkit.training.losses import peak_weights
 from vqkit.training.optimizers import build_optimizers, orthogonalise
+from vqkit.training.trainer import schedule
 
 from ..conftest import TINY
 
