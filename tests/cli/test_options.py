@@ -118,7 +118,7 @@ def refused(parser, action, text):
     return False
 
 
-@pytest.mark.parametrize(("parser", "action"), numeric_options())
+@pytest.mark.parametrize(("parser", "action"), list(numeric_options()))
 def test_numbers_are_finite_and_in_range_or_refused(parser, action):
     assert action.type is not None, "a number without a type is never checked"
     for text in ("nan", "-nan", "inf", "-inf", "infinity", "1e999", "-1e999", "", "x", "0x10", "1,2,3", "9" * 5000):

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import VqkitError
+from ..printable import one_line
 from . import compression, denoising, explaining, models, priors, restyling
 from .printing import warn
 
@@ -76,12 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VqkitError as error:
         if debug:
             raise
-        warn(f"vqkit: {error}")
+        warn(f"vqkit: {one_line(error)}")
         return 130 if type(error).__name__ == "Interrupted" else 2
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        warn(f"vqkit: {error} (--debug shows where)")
+        warn(f"vqkit: {one_line(error)} (--debug shows where)")
         return 2
 
 

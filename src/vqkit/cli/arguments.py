@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import VqkitError
+from ..printable import one_line
 from .printing import warn
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def load_model(folder: str | Path, device: str = "auto") -> Model:
 
     model = Model(load_artifact(folder), device)
     for problem in model.artifact.problems:
-        warn(f"vqkit: {problem}")
+        warn(f"vqkit: {one_line(problem)}")
     return model
 
 
@@ -145,8 +146,8 @@ class Items:
                 values = self._read(path)
             except VqkitError as error:
                 self.failed += 1
-                named = str(path) in str(error)
-                warn(f"vqkit: skipped: {error}" if named else f"vqkit: skipped: {path}: {error}")
+                text = str(error) if str(path) in str(error) else f"{path}: {error}"
+                warn(f"vqkit: skipped: {one_line(text)}")
                 continue
             yield path, values
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import VqkitError
+from ..printable import one_line
 from . import arguments
 from .printing import Commands, progress_bar, say, warn, write_file
 
@@ -181,7 +182,7 @@ def _decompress(options: argparse.Namespace) -> int:
                 failed += _decompress_file(options, source, _model(options, source, models))
             except VqkitError as error:
                 failed += 1
-                warn(f"{source}: {error}")
+                warn(one_line(f"{source}: {error}"))
     return 1 if failed else 0
 
 

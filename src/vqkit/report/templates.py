@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..printable import printable
 from . import figures
 from .pictures import data_uri, to_image
 from .wording import count
@@ -51,8 +52,14 @@ def fill(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_without_controls,
     )
     return environment.get_template(name).render(values)
+
+
+def _without_controls(value: Any) -> Any:
+    """Text without what acts on terminals and editors; markup of our own as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _source(name: str) -> str:
