@@ -242,3 +242,16 @@ def test_captions_are_told_and_a_prior_without_any_is_refused(run_folder, tmp_pa
         shutil.rmtree(copy / "prior")
         (copy / "prior.safetensors").unlink()
         vqkit.train_prior(copy, tmp_path / "grey.npy", "prior", ["condition=caption"])
+
+
+@pytest.mark.parametrize("verb", ["generate", "variations", "score"])
+def test_the_warning_of_a_prior_is_repeated_behind_what_it_made(verb, folder, image, tmp_path, capsys):
+    Image.fromarray(image[0]).save(tmp_path / "image.png")
+    words = {
+        "generate": ["--num", "2", "--out", str(tmp_path / "x.png")],
+        "variations": [str(tmp_path / "image.png"), "--num", "2", "--out", str(tmp_path / "x.png")],
+        "score": [str(tmp_path / "image.png")],
+    }
+    assert cli.main([verb, str(folder), *words[verb]]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vqkit: this prior was not healthy when it was trained: it trained for 40 steps only")

@@ -12,6 +12,7 @@ import vqkit
 from tests.conftest import TINY
 from vqkit.config.loading import load
 from vqkit.errors import VqkitError
+from vqkit.files import _HOST
 from vqkit.pipelines.session import LOCK_FILE, check_unlocked, locked
 from vqkit.settings import Config
 from vqkit.training.progress import Silent
@@ -66,9 +67,9 @@ def test_a_second_run_is_refused_at_once_with_owner_and_time(holder, tmp_path):
 
 def test_the_lock_of_a_dead_process_is_taken_over_and_said(holder, tmp_path):
     folder = tmp_path / "run"
-    half = folder / f".model.safetensors.{holder.pid}.tmp"
+    half = folder / f".model.safetensors.{_HOST}.{holder.pid}.tmp"
     half.write_bytes(b"half")
-    alive = folder / f".model.safetensors.{os.getppid()}.tmp"
+    alive = folder / f".model.safetensors.{_HOST}.{os.getppid()}.tmp"
     alive.write_bytes(b"of another process")
     holder.send_signal(signal.SIGKILL)
     holder.wait()

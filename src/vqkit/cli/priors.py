@@ -153,13 +153,11 @@ def _class_names(given: str) -> Iterator[str]:
         start = part.end()
 
 
-def _prior_model(options: argparse.Namespace) -> Model:
-    """The model, which must have a prior; its own warning about it is said."""
-    model = arguments.load_model(options.artifact, options.device)
+def _repeat_warning(model: Model) -> None:
+    """What speaks against the prior, by the figures of its training; behind what it made."""
     warning = model.wanted_prior().metrics.get("warning")
     if warning:
         warn(f"vqkit: this prior was not healthy when it was trained: {warning}")
-    return model
 
 
 # --------------------------------------------------------------------------------------------------------- the verbs
@@ -176,7 +174,7 @@ def _generate(options: argparse.Namespace) -> int:
     from ..report.sheets import animation
 
     drawing = _drawing(options)
-    model = _prior_model(options)
+    model = arguments.load_model(options.artifact, options.device)
     with progress_bar("drawing") as progress:
         found = generate(model, options.num, drawing=drawing, frames=bool(options.gif), progress=progress)
     _write_items(options, model, found.values)
@@ -184,6 +182,7 @@ def _generate(options: argparse.Namespace) -> int:
         write_new(Path(options.gif), animation([model.signal.display(frame) for frame in found.frames]))
     bits = found.bits
     say(f"{'bits an item':<18} {plain(float(bits.mean()))} (between {bits.min():.0f} and {bits.max():.0f})")
+    _repeat_warning(model)
     return 0
 
 
@@ -202,11 +201,13 @@ def _blend_argument(parser: argparse.ArgumentParser, where: str) -> None:
 def _anew(options: argparse.Namespace, verb: str, make: Callable[..., Tensor]) -> int:
     """Write what `make(model, values, num=, drawing=, progress=)` makes of FILE."""
     drawing = _drawing(options)
-    model = _prior_model(options)
+    model = arguments.load_model(options.artifact, options.device)
+    model.wanted_prior()
     values = arguments.read_item(model, options.file)
     with progress_bar(verb) as progress:
         made = make(model, values, num=options.num, drawing=drawing, progress=progress)
     _write_items(options, model, made)
+    _repeat_warning(model)
     return 0
 
 
@@ -294,7 +295,8 @@ def _score(options: argparse.Namespace) -> int:
     from ..apps.score import score, surprise_map
     from ..report.pictures import png_bytes, to_image
 
-    model = _prior_model(options)
+    model = arguments.load_model(options.artifact, options.device)
+    model.wanted_prior()
 
     def read(path: Path) -> Tensor:
         return model.signal.read_fitted(path, model.data, model.config.data, model.shape)
@@ -316,6 +318,7 @@ def _score(options: argparse.Namespace) -> int:
     if found and found[0].percentile is not None:
         number = "" if found[0].held_out is None else f"{found[0].held_out} "
         say(f"unusual: share of the {number}held-out items of training that cost fewer bits")
+    _repeat_warning(model)
     return items.status
 
 

@@ -19,9 +19,16 @@ class Section(BaseModel):
         """Python counts true as 1, which nobody means by it."""
         for name, value in tree.items() if isinstance(tree, Mapping) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field and bool not in (field.annotation, *get_args(field.annotation)):
+            if isinstance(value, bool) and field and not _is_switch_or_words(field.annotation):
                 raise ValueError(f"{name} takes another value than {str(value).lower()}")
         return tree
+
+
+def _is_switch_or_words(annotation: Any) -> bool:
+    """Whether a field may be true or false: one of words may, as YAML reads `off` as false."""
+    members = get_args(annotation)
+    is_words = bool(members) and all(isinstance(member, str) for member in members)
+    return is_words or bool in (annotation, *members)
 
 
 class Root(Section):

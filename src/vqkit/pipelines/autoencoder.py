@@ -75,12 +75,13 @@ def train(
     signal = signal_of(config.data)
     with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
         data = signal.open(source, config.data, config.seed, progress=plan.told(OPENING))
-        for note in data.remarks():
-            plan.display.message(note)
         with locked(folder, display):
             if not resume:
                 check_new(folder)
             write_recipe(folder, config)
+            for note in data.remarks():
+                plan.display.message(note)
+            plan.announce()
             task = AutoencoderTask(data, config, signal)
             finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:

@@ -64,6 +64,7 @@ def train_coder(
             raise VqkitError(f"{folder} has a coder; add --force for a new one, which need not be better")
         with Plan([Part(OPENING, 0.02), *coder_parts(steps)], display, minutes, started) as plan:
             data = open_for(model, source, "train", plan.told(OPENING))
+            plan.announce()
             fitted = fit_coders(model, data, steps, folder, plan)
         if fitted is model.artifact:
             raise VqkitError("there is nothing to fit: no coder holds items and codes of this size")

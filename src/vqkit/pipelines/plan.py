@@ -44,9 +44,13 @@ class Plan:
             self.end = (time.monotonic() if started is None else started) + 60 * minutes
 
     def __enter__(self) -> Plan:
-        """Say what will be done, and start the bar."""
-        self.display.start(self.describe())
+        """Start the bar. What will be done is said by `announce`, once nothing stands against it."""
+        self.display.start("")
         return self
+
+    def announce(self) -> None:
+        """Say what will be done."""
+        self.display.message(self.describe())
 
     def __exit__(self, *exception: object) -> None:
         self.display.stop()

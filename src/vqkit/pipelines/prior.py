@@ -83,6 +83,7 @@ def train_prior(
             data = open_for(model, source, "train", plan.told(OPENING))
             task = PriorTask(model.artifact, data, config)
             write_recipe(work, config)
+            plan.announce()
             finished = fit(task, work, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
                 return None

@@ -70,7 +70,8 @@ class Bar:
     def start(self, title: str) -> None:
         self.bar.start()
         self.task = self.bar.add_task("vqkit", total=1.0, figures="")
-        self.message(title)
+        if title:
+            self.message(title)
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:
         if row:
@@ -95,11 +96,15 @@ class Lines:
     def start(self, title: str) -> None:
         self.started = time.monotonic()
         self.last = -PLAIN_SECONDS
-        self.message(title)
+        if title:
+            self.message(title)
 
     def update(self, progress: float, row: Mapping[str, Any]) -> None:
         seconds = time.monotonic() - self.started
         if seconds - self.last < PLAIN_SECONDS and progress < 1:
+            return
+        if not row and seconds < PLAIN_SECONDS and progress < 1:
+            # Without figures there is nothing to see yet.
             return
         self.last = seconds
         left = seconds / progress - seconds if progress > 0 else 0.0
