@@ -11,7 +11,7 @@ from PIL import Image
 from tests.untrained import untrained
 from vqkit import cli
 from vqkit.apps import inpaint, variations
-from vqkit.cli import arguments, priors
+from vqkit.cli import arguments
 from vqkit.errors import VqkitError
 
 VALUES = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
@@ -64,7 +64,7 @@ def anew(tmp_path, monkeypatch):
         mask.putpixel((place, place), 255)
     mask.save(tmp_path / "mask.png")
     model = untrained()
-    monkeypatch.setattr(priors, "_prior_model", lambda options: model)
+    monkeypatch.setattr(arguments, "load_model", lambda folder, device: model)
     monkeypatch.chdir(tmp_path)
 
     def run(module, name, result, *options):

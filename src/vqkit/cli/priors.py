@@ -155,7 +155,7 @@ def _class_names(given: str) -> Iterator[str]:
 
 def _repeat_warning(model: Model) -> None:
     """What speaks against the prior, by the figures of its training; behind what it made."""
-    warning = model.wanted_prior().metrics.get("warning")
+    warning = None if model.prior is None else model.prior.metrics.get("warning")
     if warning:
         warn(f"vqkit: this prior was not healthy when it was trained: {warning}")
 
@@ -202,7 +202,6 @@ def _anew(options: argparse.Namespace, verb: str, make: Callable[..., Tensor]) -
     """Write what `make(model, values, num=, drawing=, progress=)` makes of FILE."""
     drawing = _drawing(options)
     model = arguments.load_model(options.artifact, options.device)
-    model.wanted_prior()
     values = arguments.read_item(model, options.file)
     with progress_bar(verb) as progress:
         made = make(model, values, num=options.num, drawing=drawing, progress=progress)
@@ -296,7 +295,6 @@ def _score(options: argparse.Namespace) -> int:
     from ..report.pictures import png_bytes, to_image
 
     model = arguments.load_model(options.artifact, options.device)
-    model.wanted_prior()
 
     def read(path: Path) -> Tensor:
         return model.signal.read_fitted(path, model.data, model.config.data, model.shape)
