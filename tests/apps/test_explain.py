@@ -262,7 +262,7 @@ def test_a_swap_changes_what_it_says_and_nothing_far_away():
         model.tokenizer.decode(codes)[0].permute(1, 2, 0).numpy().astype(float)
         for codes in (sample.codes[[found.image]], by_hand)
     )
-    assert (found.pictures[0] == before).all() and (found.pictures[1] == after).all()
+    assert (found.shown[0] == before).all() and (found.shown[1] == after).all()
     assert found.here == pytest.approx(np.sqrt(((after - before) ** 2).mean()), rel=1e-5)
     moved = np.abs(after - before).max(2)
     moved[max(0, 4 * row - 4) : 4 * row + 8, max(0, 4 * column - 4) : 4 * column + 8] = 0
@@ -301,7 +301,7 @@ def test_stages_are_peeled_one_by_one(emoji):
     found = explain(model, emoji, num=64).peel
     assert found.stages == [1, 2, 3] and found.bits == [4.0 * 64 * stage for stage in (1, 2, 3)]
     last = gather(model, emoji, "test", 64)
-    assert (found.pictures[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()).all()
+    assert (found.shown[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()).all()
     assert (found.originals == last.images[:12].permute(0, 2, 3, 1).numpy()).all()
 
 

@@ -229,7 +229,7 @@ def test_other_numbers_of_channels(channels):
 
 
 def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures):
-    """The content is among the pictures before, so every latent finds itself, and alpha 1 is its picture after."""
+    """The content is among the images before, so every latent finds itself, and alpha 1 is its image after."""
     before, after = [pictures[1], pictures[0]], [pictures[2], pictures[3]]
     found = restyle_by_pairs(model, [pictures[0], pictures[1]], before, after, alpha=1.0)
     for result, other in zip(found, (pictures[3], pictures[2]), strict=True):
@@ -240,7 +240,7 @@ def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures
 
 
 def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
-    """Nearest by brute force over all latents of the pictures before, with ring and place; then two passes more."""
+    """Nearest by brute force over all latents of the images before, with ring and place; then two passes more."""
     before, after, content = list(pictures[1:3]), list(pictures[2:4]), pictures[0]
     known, became = (torch.cat([latents_of(model, one) for one in some]) for some in (before, after))
     scale = 1 / known.permute(0, 2, 3, 1).reshape(-1, known.shape[1]).std(0, correction=0).mean()

@@ -1,4 +1,4 @@
-"""Surprise maps: every position is red where it lies in the picture."""
+"""Surprise maps: every position is red where it lies in the image."""
 
 from typing import Any
 

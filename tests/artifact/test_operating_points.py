@@ -1,4 +1,4 @@
-"""Fewer bits for coarser pictures: codes are chosen as they cost, stages left out, and the files still decode."""
+"""Fewer bits for coarser images: codes are chosen as they cost, stages left out, and the files still decode."""
 
 import numpy as np
 import pytest

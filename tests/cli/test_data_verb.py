@@ -46,7 +46,7 @@ def test_all_bad_files_are_listed_with_reasons(half_bad: Path, tmp_path: Path, c
     assert "bad files      30" in text and "refused until" in text
     for number in range(30):
         line = next(line for line in text.splitlines() if f"{number:03}.png:" in line)
-        assert ("not a picture" in line) == bool(number % 2) and line.partition(":")[2].strip()
+        assert ("not an image" in line) == bool(number % 2) and line.partition(":")[2].strip()
 
 
 def test_they_are_listed_where_nothing_can_be_opened(half_bad: Path, tmp_path: Path, capsys) -> None:

@@ -66,7 +66,7 @@ def random_network(planes=1, hidden=12, sides=(5, 7), seed=0):
 
 
 def smooth(shape, seed=0):
-    """Pixels (planes, h, w) with edges and noise, as in pictures."""
+    """Pixels (planes, h, w) with edges and noise, as in images."""
     rng = np.random.default_rng(seed)
     values = np.cumsum(rng.integers(-9, 10, shape), axis=-1) + 40 * np.cumsum(rng.integers(0, 2, shape), axis=-2)
     return np.clip(values, 0, 255)

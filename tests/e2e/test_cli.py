@@ -1,4 +1,4 @@
-"""Every command through the real entry point on real pictures."""
+"""Every command through the real entry point on real images."""
 
 import io
 import json
@@ -25,8 +25,8 @@ def vqkit(*arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, photo) -> Path:
-    """A folder of crops of one photograph, in many formats and modes, with a broken file and one that is no picture."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A folder of crops of one photograph, in many formats and modes, with a broken file and one that is no image."""
+    folder = tmp_path_factory.mktemp("images")
     (folder / "sub").mkdir()
     with Image.open(photo) as image:
         image = image.convert("RGB")
@@ -44,7 +44,7 @@ def pictures(tmp_path_factory, photo) -> Path:
     exif[0x0112] = 6
     crop.save(folder / "sub" / "turned.jpg", exif=exif)
     (folder / "broken.png").write_bytes((folder / "000.png").read_bytes()[:60])
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 

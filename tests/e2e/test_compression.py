@@ -1,4 +1,4 @@
-"""Pictures through .vq files and back, by the real entry point and from Python, on the tiny emoji model."""
+"""Images through .vq files and back, by the real entry point and from Python, on the tiny emoji model."""
 
 import io
 import os
@@ -35,7 +35,7 @@ from vqkit.errors import VqkitError
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, emoji):
     """A folder of five emoji, one of them cut to another size, with a name beyond ASCII."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     images = emoji.read(emoji.splits["test"][:5]).values.permute(0, 2, 3, 1).numpy()
     for name, image in zip(("a", "b", "c", "Äpfel 🍎"), images, strict=False):
         Image.fromarray(image).save(folder / f"{name}.png")
@@ -130,7 +130,7 @@ def test_many_pictures_at_once_are_each_as_if_they_were_alone(model, emoji, tmp_
 
 
 def test_what_is_written_can_be_read_however_large_the_pictures(model, emoji, tmp_path, monkeypatch, capsys):
-    """No more than 200 codes at once: blocks of three pictures of 64, and a picture of 256 is refused, not written."""
+    """No more than 200 codes at once: blocks of three images of 64, and an image of 256 is refused, not written."""
     for module in (codecs, compressor):
         monkeypatch.setattr(module, "MAX_DECODED", 200)
     images = emoji.read(emoji.splits["test"][:7]).values.permute(0, 2, 3, 1).numpy()
@@ -248,7 +248,7 @@ def test_images_of_a_bundle_come_back_without_their_names_and_that_is_said(run_f
 
 @pytest.fixture
 def bundle(model, pictures, tmp_path, monkeypatch):
-    """The five pictures in blocks of two, two and one: bytes."""
+    """The five images in blocks of two, two and one: bytes."""
     monkeypatch.setattr(compressor, "BLOCK", 2)
     return bundled(model, pictures, tmp_path / "x.vq")
 
@@ -337,7 +337,7 @@ def test_what_is_wrong_is_said_and_fails(run_folder, model, residual, pictures, 
     damaged[22] ^= 1  # of the check sum: behind 20 bytes of header, tag and length
     bad = {
         "empty.vq": (b"", "empty"),
-        "picture.vq": ((pictures / "a.png").read_bytes(), "not a .vq file"),
+        "image.vq": ((pictures / "a.png").read_bytes(), "not a .vq file"),
         "damaged.vq": (bytes(damaged), "corrupt"),
         "cut.vq": (data[:-1], "cut off"),
         "more.vq": (data + b"\0", "no section"),

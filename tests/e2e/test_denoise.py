@@ -26,13 +26,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def noisy(tmp_path):
-    """A picture, one in grey that is wider and smaller than a tile, and one that is none."""
+    """An image, one in grey that is wider and smaller than a tile, and one that is none."""
     files = tmp_path / "noisy"
     files.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (33, 41, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(files / "a.png")
     Image.fromarray(pixels[:1, :9, 0]).save(files / "b.png")
-    (files / "c.png").write_bytes(b"no picture")
+    (files / "c.png").write_bytes(b"no image")
     return files
 
 

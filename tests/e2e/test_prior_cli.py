@@ -191,23 +191,23 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
         (["generate", "{folder}", "--steps", "65"], "65 steps are more than the 64 codes"),
         (["generate", "{plain}"], "no prior; train one first"),
         (["generate", "{folder}", "--top-p", "0"], "--top-p"),
-        (["inpaint", "{folder}", "{picture}", "--mask", "{mask}"], "the mask has 9x5 pixels (width x height)"),
-        (["outpaint", "{folder}", "{picture}", "--expand", "0"], "a whole number from 1"),
-        (["variations", "{folder}", "{picture}", "--strength", "2"], "a number from 0 up to 1"),
+        (["inpaint", "{folder}", "{image}", "--mask", "{mask}"], "the mask has 9x5 pixels (width x height)"),
+        (["outpaint", "{folder}", "{image}", "--expand", "0"], "a whole number from 1"),
+        (["variations", "{folder}", "{image}", "--strength", "2"], "a number from 0 up to 1"),
         (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
         (["generate", "{folder}", "--class", "flags", "--cfg-interval", "0.8,0.2"], "must rise"),
         (["generate", "{folder}", "--class", "flags", "--cfg-ramp", "linear"], "give --cfg"),
         (["generate", "{folder}", "--cfg", "3"], "give --class or --prompt"),
         (
-            ["outpaint", "{folder}", "{picture}", "--expand", "4", "--blend", "-1"],
+            ["outpaint", "{folder}", "{image}", "--expand", "4", "--blend", "-1"],
             "-1 is not a whole number from 0",
         ),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image, tmp_path, capsys):
-    Image.fromarray(image[0]).save(tmp_path / "picture.png")
+    Image.fromarray(image[0]).save(tmp_path / "image.png")
     Image.fromarray(np.full((5, 9), 255, np.uint8)).save(tmp_path / "mask.png")
-    names = {"folder": folder, "plain": run_folder, "picture": tmp_path / "picture.png", "mask": tmp_path / "mask.png"}
+    names = {"folder": folder, "plain": run_folder, "image": tmp_path / "image.png", "mask": tmp_path / "mask.png"}
     assert cli.main([word.format(**names) for word in arguments] + ["--out", str(tmp_path / "x.png")]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and message in errors[0], errors
@@ -215,8 +215,8 @@ def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image
 
 
 def test_files_are_scored_under_one_class(folder, image, tmp_path, capsys):
-    Image.fromarray(image[0]).save(tmp_path / "picture.png")
-    assert cli.main(["score", str(folder), str(tmp_path / "picture.png"), "--class", "flags,symbols"]) == 2
+    Image.fromarray(image[0]).save(tmp_path / "image.png")
+    assert cli.main(["score", str(folder), str(tmp_path / "image.png"), "--class", "flags,symbols"]) == 2
     assert "one class or prompt" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from vqkit.apps.restyle import METHODS, restyle, restyle_by_pairs
 @pytest.fixture(scope="module")
 def pictures(emoji, tmp_path_factory):
     """Three emoji as files: a.png, b.png, and c.png in grey and twice as wide."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     images = emoji.read(emoji.splits["test"][4:7]).values.permute(0, 2, 3, 1).contiguous().numpy()
     for name, image in zip("abc", images, strict=True):
         Image.fromarray(image).save(folder / f"{name}.png")

@@ -172,7 +172,7 @@ def test_every_network_gives_images_and_nats(name, size):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_batch_of_real_pictures_is_learnt_by_heart(name, emoji):
-    """From step one on: nats fall below those of the pixels' own histogram, and the mean is a good picture."""
+    """From step one on: nats fall below those of the pixels' own histogram, and the mean is a good image."""
     model = build(NETWORKS[name], NoneConfig(code_dim=8))
     values = emoji.read(emoji.splits["train"][:8]).values[:, :2, 8:24, 8:24]
     x = pixels(values.float())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from vqkit.report.sheets import animation, contact_sheet, write_prior_pictures
+from vqkit.report.sheets import animation, contact_sheet, write_prior_images
 
 from .summaries import prior_summary
 
@@ -94,7 +94,7 @@ def test_grey_animations_are_exact(channels):
 
 def test_pictures_of_a_prior(tmp_path):
     summary = prior_summary()
-    write_prior_pictures(summary, tmp_path)
+    write_prior_images(summary, tmp_path)
     names = {f"{name}.png" for name in ("samples", "scattered", "nearest", "bits")}
     assert {path.name for path in tmp_path.iterdir()} == names
     with Image.open(tmp_path / "scattered.png") as sheet:

@@ -55,7 +55,7 @@ def test_usage_limit(usage, healthy):
 
 
 def three_pictures(trained, **changes):
-    """Of 1024 codes, 71 in three alike pictures of 256 codes; `trained` are figures of the last training row."""
+    """Of 1024 codes, 71 in three alike images of 256 codes; `trained` are figures of the last training row."""
     counts = np.zeros((1, 1024), np.int64)
     counts[0, :71] = 10
     rows = [*history(), {"step": 1000, "split": "train", **trained}]
@@ -67,7 +67,7 @@ def test_few_pictures_do_not_show_that_codes_are_unused():
     verdict = judge(three_pictures({"usage": 1.0}))
     assert verdict.healthy and verdict.sentence.startswith("every code is used in training, ")
     untold = dataclasses.replace(three_pictures({}), history=())
-    assert judge(untold).sentence.startswith("test pictures too few to tell how many codes are used, ")
+    assert judge(untold).sentence.startswith("test images too few to tell how many codes are used, ")
 
 
 def test_collapse_is_told_by_training_where_pictures_are_few():
@@ -177,7 +177,7 @@ def test_reconstructions_like_the_average_picture():
     originals = summary().originals
     mean = np.broadcast_to(originals.mean(axis=0), originals.shape).astype(np.uint8)
     verdict = judge(summary(reconstructions=mean))
-    assert verdict.sentence.startswith("the reconstructions are no better than the average picture")
+    assert verdict.sentence.startswith("the reconstructions are no better than the average image")
 
 
 def test_not_a_number():

@@ -49,7 +49,7 @@ def generate(
 
 
 class _Film:
-    """Follows the drawing: reports progress, and keeps at most MAX_FRAMES pictures of it if they are wanted."""
+    """Follows the drawing: reports progress, and keeps at most MAX_FRAMES images of it if they are wanted."""
 
     def __init__(
         self, model: Model, num: int, steps: int, keep: bool, progress: Callable[[float], None] | None

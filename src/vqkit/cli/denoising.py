@@ -51,7 +51,7 @@ def _denoise(options: argparse.Namespace) -> int:
     import torch
 
     from ..apps.denoise import denoise, num_levels
-    from ..report.pictures import png_bytes
+    from ..report.images import png_bytes
     from ..report.sheets import contact_sheet
 
     model = arguments.load_model(options.artifact, options.device)

@@ -247,7 +247,7 @@ def _sample_sheet(signal: Any, data: Any) -> bytes:
 
     import torch
 
-    from ..report.pictures import png_bytes
+    from ..report.images import png_bytes
     from ..report.sheets import contact_sheet
 
     batches = list(islice(data.split("train", SHEET_ITEMS), 1))

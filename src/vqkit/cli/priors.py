@@ -292,7 +292,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     from ..apps.score import score, surprise_map
-    from ..report.pictures import png_bytes, to_image
+    from ..report.images import png_bytes, to_image
 
     model = arguments.load_model(options.artifact, options.device)
 
@@ -325,7 +325,7 @@ def _score(options: argparse.Namespace) -> int:
 
 def _write_items(options: argparse.Namespace, model: Model, values: Tensor, columns: int | None = None) -> None:
     """The items on one sheet, a single one as it is, and, if wanted, each in a file."""
-    from ..report.pictures import png_bytes
+    from ..report.images import png_bytes
     from ..report.sheets import contact_sheet
 
     if len(values) > 1:

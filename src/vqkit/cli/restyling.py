@@ -53,7 +53,7 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _restyle(options: argparse.Namespace) -> int:
-    from ..report.pictures import png_bytes
+    from ..report.images import png_bytes
     from ..report.sheets import contact_sheet
 
     model = arguments.load_model(options.artifact, options.device)

@@ -1,4 +1,4 @@
-"""A whole run of a prior: from a model and its files to prior.safetensors, figures and pictures."""
+"""A whole run of a prior: from a model and its files to prior.safetensors, figures and images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..prior.prior import Drawing, Prior
 from ..report.card import add_prior_to_card
 from ..report.prior_page import write_prior_report
 from ..report.prior_verdict import derived_figures, judge_prior
-from ..report.sheets import write_prior_pictures
+from ..report.sheets import write_prior_images
 from ..report.summary import PriorSummary
 from ..settings import PriorConfig
 from ..training.checkpoint import FOLDER as CHECKPOINTS
@@ -36,7 +36,7 @@ from ..training.tasks.prior import PriorTask
 from .plan import OPENING, REPORT_SECONDS, Part, Plan
 from .session import REPORT_FILE, choose_recipe, decide_settings, is_main, locked, write_recipe
 
-# Inside of the artifact: the log, checkpoints and pictures of the prior's training.
+# Inside of the artifact: the log, checkpoints and images of the prior's training.
 FOLDER = "prior"
 DEFAULT_RECIPE = "prior"
 NUM_SAMPLES = 64
@@ -114,7 +114,7 @@ def _finish(
     stage = plan.stage(REPORT)
     figures, quantiles = _measure(Model(trained, model.device), data, finished, stage)
     summary = _draw(Model(trained, model.device), data, finished, figures, command, stage)
-    write_prior_pictures(summary, work)
+    write_prior_images(summary, work)
     write_prior_report(summary, work / REPORT_FILE)
     figures = figures | derived_figures(summary)
     verdict = judge_prior(summary)

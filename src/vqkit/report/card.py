@@ -1,4 +1,4 @@
-"""Model card (README.md with Hugging Face metadata) and its pictures."""
+"""Model card (README.md with Hugging Face metadata) and its images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from ..files import write_bytes, write_text
 from . import figures
-from .pictures import comparison_sheet, png_bytes
+from .images import comparison_sheet, png_bytes
 from .summary import RunSummary
 from .tables import Row, bad_files, data_rows, metric_rows
 from .verdict import judge
@@ -27,15 +27,15 @@ PRIOR_FIGURES = ("bits_per_code", "bits_per_code_untold", "order0_bits", "saving
 
 
 def write_card(summary: RunSummary, folder: Path) -> None:
-    """Write README.md and samples/*.png into an artifact's folder; pictures first, so that no link is ever dead."""
+    """Write README.md and samples/*.png into an artifact's folder; images first, so that no link is ever dead."""
     folder = Path(folder)
-    pictures = _pictures(summary)
-    for name, content in pictures.items():
+    images = _images(summary)
+    for name, content in images.items():
         write_bytes(folder / "samples" / name, content)
-    write_text(folder / "README.md", card_text(summary, folder.resolve().name, list(pictures)))
+    write_text(folder / "README.md", card_text(summary, folder.resolve().name, list(images)))
 
 
-def _pictures(summary: RunSummary) -> dict[str, bytes]:
+def _images(summary: RunSummary) -> dict[str, bytes]:
     found: dict[str, bytes | None] = {}
     if len(summary.originals):
         sheet = comparison_sheet(summary.originals[:SHEET_IMAGES], summary.reconstructions[:SHEET_IMAGES])
@@ -51,27 +51,27 @@ def _pictures(summary: RunSummary) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if content}
 
 
-def card_text(summary: RunSummary, directory: str, pictures: Sequence[str]) -> str:
+def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str:
     """The Markdown of the card. `directory` is how the artifact is named in the commands."""
     verdict = judge(summary)
     blocks = [_header(), f"# {escaped(summary.title)}", f"**{verdict.word}:** {escaped(verdict.sentence)}"]
     blocks += [f"- {escaped(found.text)} {escaped(found.advice)}" for found in verdict.findings]
-    if "reconstructions.png" in pictures:
+    if "reconstructions.png" in images:
         blocks.append("![Originals above their reconstructions](samples/reconstructions.png)")
         blocks.append("Every original is above its reconstruction; none of them was trained on."
                       if summary.metrics.get("split") in ("validation", "test") else
                       "Every original is above its reconstruction.")  # fmt: skip
-    if "denoised.png" in pictures:
+    if "denoised.png" in images:
         blocks.append("![Noisy images above what the model makes of them](samples/denoised.png)")
         blocks.append("Noisy images, of 25 of 255 levels, above what the model makes of them.")
     blocks += ["## Figures", _table(("Figure", "Value", "Meaning"), metric_rows(summary.metrics))]
-    if "curves.png" in pictures:
+    if "curves.png" in images:
         blocks.append("![Loss, PSNR and usage over the steps](samples/curves.png)")
-    if "codes.png" in pictures:
+    if "codes.png" in images:
         blocks.append("![How often each code is used](samples/codes.png)")
     blocks += [
         "## Use",
-        _usage(directory, "denoised.png" in pictures),
+        _usage(directory, "denoised.png" in images),
         *_data(summary),
         *_limits(summary),
         "## Reproduce",

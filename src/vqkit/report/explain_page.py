@@ -11,9 +11,9 @@ import numpy as np
 
 from ..files import write_text
 from . import figures
-from .pictures import code_map, data_uri
+from .images import code_map, data_uri
 from .tables import Row
-from .templates import fill, picture_uri, shown_size, titled
+from .templates import fill, image_uri, shown_size, titled
 from .verdict import Finding, Verdict
 from .wording import count, number, share
 
@@ -77,10 +77,10 @@ def _verdict(metrics: Mapping[str, Any]) -> Verdict:
         findings.append(Finding("dead codes", text, "vqkit prune takes out those that no training image uses."))
     if pairs:
         text = f"{count(pairs)} pairs of codes are nearly the same vector."
-        findings.append(Finding("duplicates", text, "vqkit prune merges them as far as the pictures allow."))
+        findings.append(Finding("duplicates", text, "vqkit prune merges them as far as the images allow."))
     steps = (
         "vqkit explain DIR DATA --swap 12 34 adds a swap of two codes that you choose.",
-        "vqkit prune DIR takes out dead codes and merges duplicates, and measures that the pictures stay.",
+        "vqkit prune DIR takes out dead codes and merges duplicates, and measures that the images stay.",
     )
     return Verdict(not dead, "In short", told + ".", tuple(findings), steps)
 
@@ -166,11 +166,11 @@ def _probe_bars(probe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _peel_rows(peel: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = [{"name": "original", "note": "", "images": [picture_uri(image) for image in peel["originals"]]}]
+    rows = [{"name": "original", "note": "", "images": [image_uri(image) for image in peel["originals"]]}]
     for index, stages in enumerate(peel["stages"]):
         note = f"{peel['psnr'][index]:.2f} dB, {count(peel['bits'][index])} bits"
         name = "stage 1" if stages == 1 else f"stages 1 to {stages}"
-        rows.append({"name": name, "note": note, "images": [picture_uri(image) for image in peel["pictures"][index]]})
+        rows.append({"name": name, "note": note, "images": [image_uri(image) for image in peel["shown"][index]]})
     return rows
 
 
@@ -195,13 +195,13 @@ def _data(explanation: Mapping[str, Any]) -> Any:
         "books": [_book_data(book, labels, index) for index, book in enumerate(explanation["books"])],
         "labels": labels["names"] if labels else [],
         "core": _core(field, explanation["books"][0]["means"].shape[1:3]),
-        "mean": picture_uri(explanation["mean_image"]),
+        "mean": image_uri(explanation["mean_image"]),
         "heats": _heats(explanation),
         "swaps": _swap_data(explanation["swaps"]),
     }
     if surprise:
         tree["surprise"] = {
-            "pictures": [picture_uri(image) for image in surprise["pictures"]],
+            "shown": [image_uri(image) for image in surprise["shown"]],
             "bits": _rounded(surprise["bits"]),
         }
     text = json.dumps(tree, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
@@ -250,25 +250,25 @@ def _book_data(book: Mapping[str, Any], labels: Mapping[str, Any] | None, index:
 
 
 def _sheets(rows: np.ndarray, height: int) -> list[str]:
-    """Rows (S * height, W, C) of pixels as pictures of CODES_PER_SHEET codes each."""
+    """Rows (S * height, W, C) of pixels as images of CODES_PER_SHEET codes each."""
     step = CODES_PER_SHEET * height
-    return [picture_uri(rows[start : start + step]) for start in range(0, len(rows), step)]
+    return [image_uri(rows[start : start + step]) for start in range(0, len(rows), step)]
 
 
 def _swap_data(swaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for swap in swaps:
-        strip = np.concatenate(list(swap["pictures"]), 1)  # three pictures side by side
+        strip = np.concatenate(list(swap["shown"]), 1)  # three images side by side
         numbers = {name: swap[name] for name in ("code", "other", "place")}
         change = {name: round(swap[name], 2) for name in ("here", "everywhere")}
-        found.append(numbers | change | {"places": swap["places"].astype(int).tolist(), "strip": picture_uri(strip)})
+        found.append(numbers | change | {"places": swap["places"].astype(int).tolist(), "strip": image_uri(strip)})
     return found
 
 
 def _heats(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Maps over the mean image: importance for the picture, and what each place tells of the label."""
+    """Maps over the mean image: importance for the image, and what each place tells of the label."""
     heats = [
-        {"title": "For the picture", "unit": "levels", "values": _rounded(explanation["importance"]), "group": "output"}
+        {"title": "For the image", "unit": "levels", "values": _rounded(explanation["importance"]), "group": "output"}
     ]
     labels = explanation["labels"]
     if labels:

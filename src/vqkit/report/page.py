@@ -10,10 +10,10 @@ import numpy as np
 
 from ..files import write_text
 from . import figures
-from .pictures import code_map, data_uri
+from .images import code_map, data_uri
 from .summary import Ranked, RunSummary
 from .tables import bad_files, data_rows, headline, metric_rows, spread_rows
-from .templates import Pair, fill, kicker, num_shown, picture_uri, shown_size, titled, told_events
+from .templates import Pair, fill, image_uri, kicker, num_shown, shown_size, titled, told_events
 from .verdict import judge
 from .wording import decibel
 
@@ -68,7 +68,7 @@ def _pairs(
         name = str(names[index]) if index < len(names) else f"image {index + 1}"
         quality = decibel(psnr[index]) if index < len(psnr) else ""
         shows = f"{first} {name}", f"{second} {name}"
-        pairs.append(Pair(picture_uri(original), picture_uri(reconstruction), *shows, quality, name))
+        pairs.append(Pair(image_uri(original), image_uri(reconstruction), *shows, quality, name))
     return pairs
 
 

@@ -12,7 +12,7 @@ from . import figures
 from .prior_verdict import derived_figures, judge_prior, near_copies
 from .summary import PriorSummary
 from .tables import PRIOR_HEADLINE, headline, metric_rows
-from .templates import Pair, fill, kicker, num_shown, picture_uri, shown_size, titled, told_events
+from .templates import Pair, fill, image_uri, kicker, num_shown, shown_size, titled, told_events
 from .wording import finite
 
 MIN_SHOWN, MAX_PAIRS = 24, 48
@@ -60,12 +60,12 @@ def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
     steps = f"{summary.num_steps} step" + ("" if summary.num_steps == 1 else "s")
     found = [
         ("samples", "Samples", "Drawn code by code.", summary.samples),
-        ("scattered", f"In {steps}", "Many codes at a time, scattered over the picture.", summary.scattered),
+        ("scattered", f"In {steps}", "Many codes at a time, scattered over the image.", summary.scattered),
     ]
     grids = []
     for name, title, lead, images in found:
         kept = images[: num_shown(images, MIN_SHOWN)]
-        shown = [(picture_uri(image), _label(summary, index)) for index, image in enumerate(kept)]
+        shown = [(image_uri(image), _label(summary, index)) for index, image in enumerate(kept)]
         if len(shown) < len(images):
             lead += f" {len(shown)} of {len(images)} are shown."
         grids.append({"name": name, "title": title, "lead": lead, "images": shown})
@@ -82,7 +82,7 @@ def _pairs(summary: PriorSummary) -> list[Pair]:
     pairs = []
     for index in order:
         label, distance = _label(summary, index), f"{float(summary.distances[index]):.1f}"
-        uris = picture_uri(summary.samples[index]), picture_uri(summary.nearest[index])
+        uris = image_uri(summary.samples[index]), image_uri(summary.nearest[index])
         shows = f"sample of {label}" if label else "sample", "nearest training image"
         pairs.append(Pair(*uris, *shows, distance, label, bool(copies[index])))
     return pairs

@@ -47,7 +47,7 @@ def judge_prior(summary: PriorSummary) -> Verdict:
 def near_copies(summary: PriorSummary) -> np.ndarray:
     """Which of the samples are nearer to a training image than 99 % of reconstructed held-out images are: bool (N,).
 
-    About 1 % are by chance. Reconstructed, because samples are decoded pictures too: these are smoother than images and
+    About 1 % are by chance. Reconstructed, because samples are decoded images too: these are smoother than images and
     as a rule nearer to everything, copied or not. All False without held-out images.
     """
     yardstick = np.sort(np.asarray(summary.reconstructed_distances, np.float64))
@@ -148,7 +148,7 @@ def _memorised(summary: PriorSummary) -> Finding | None:
         return None
     text = f"{count(near.sum())} of {count(len(near))} samples are nearer to a training image than all but one in a "
     text += f"hundred reconstructed held-out images; by chance it would be {count(math.ceil(len(near) / 100))}."
-    advice = "Look at the nearest pairs below. Plain pictures are near to everything; if these are copies, use more "
+    advice = "Look at the nearest pairs below. Plain images are near to everything; if these are copies, use more "
     advice += "data, augment.shift or augment.flip, network.dropout, or fewer steps, and do not publish them as new."
     return Finding("samples are close to copies of training images", text, advice)
 

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, sheets as an animation, and the pictures that a prior's training leaves."""
+"""Many images on one sheet, sheets as an animation, and the images that a prior's training leaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..files import write_bytes
 from . import figures
-from .pictures import comparison_sheet, png_bytes, to_image
+from .images import comparison_sheet, png_bytes, to_image
 from .summary import PriorSummary
 
 GAP = 2
@@ -23,7 +23,7 @@ PALETTE_PIXELS = 500_000
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image:
-    """One RGB picture of all images uint8 (N, H, W, C), row after row on grey, alpha over white.
+    """One RGB image of all images uint8 (N, H, W, C), row after row on grey, alpha over white.
 
     Pixels are repeated by the largest whole factor up to 8 with which the sheet is at most MAX_SIDE wide. Image
     (row, column) starts at GAP + row * (H * scale + GAP), the same across. ValueError without images.
@@ -71,8 +71,8 @@ def _in_one_palette(sheets: list[Image.Image]) -> list[Image.Image]:
     return [sheet.quantize(palette=palette, dither=Image.Dither.NONE) for sheet in sheets]
 
 
-def write_prior_pictures(summary: PriorSummary, folder: Path) -> None:
-    """Pictures of a trained prior: samples.png, scattered.png (drawn in a few steps), nearest.png (each sample above
+def write_prior_images(summary: PriorSummary, folder: Path) -> None:
+    """Images of a trained prior: samples.png, scattered.png (drawn in a few steps), nearest.png (each sample above
     the training image nearest to it), bits.png (bits a code, training against validation)."""
     named = {"bits_per_code": "in order", "bits_per_code_any_order": "in random orders"}
     curves = figures.over_steps(summary.history, named)

@@ -1,4 +1,4 @@
-"""What the pages share: templates that fill in, drawings that are titled, sizes at which pictures are shown."""
+"""What the pages share: templates that fill in, drawings that are titled, sizes at which images are shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..printable import printable
 from . import figures
-from .pictures import data_uri, to_image
+from .images import data_uri, to_image
 from .wording import count
 
 MAX_EVENTS = 200
@@ -21,7 +21,7 @@ MAX_GALLERY_BYTES = 24_000_000
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures side by side, as URIs with what they show; under them a figure and a name, or nothing ("")."""
+    """Two images side by side, as URIs with what they show; under them a figure and a name, or nothing ("")."""
 
     first: str
     second: str
@@ -32,7 +32,7 @@ class Pair:
     is_copy: bool = False
 
 
-def picture_uri(pixels: np.ndarray) -> str:
+def image_uri(pixels: np.ndarray) -> str:
     """uint8 (H, W, C) as the source of an <img>."""
     return data_uri(to_image(pixels))
 
@@ -79,7 +79,7 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def shown_size(height: int, width: int, channels: int) -> dict[str, Any]:
-    """Width of one picture on a wide screen in CSS pixels: a whole multiple of its own if it is small."""
+    """Width of one image on a wide screen in CSS pixels: a whole multiple of its own if it is small."""
     side = max(height, width)
     scale = max(1, round(96 / side)) * min(1.0, 300 / side)
     wide, ratio = round(width * scale), f"{width} / {height}"

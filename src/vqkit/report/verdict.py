@@ -120,9 +120,9 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
     baseline = float(np.square(originals - originals.mean(axis=0)).mean())
     if error < 0.98 * baseline or baseline == 0:
         return None
-    text = "The reconstructions are no closer to the originals than the average picture is: the codes carry nothing."
+    text = "The reconstructions are no closer to the originals than the average image is: the codes carry nothing."
     advice = "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data are as you think."
-    return Finding("the reconstructions are no better than the average picture", text, advice)
+    return Finding("the reconstructions are no better than the average image", text, advice)
 
 
 def _falling(summary: RunSummary) -> Finding | None:
@@ -281,7 +281,7 @@ def _usage_words(summary: RunSummary) -> str:
     if not has_codes(summary):
         return "no codes to count"
     if usage is None:
-        return f"{summary.metrics.get('split', 'evaluated')} pictures too few to tell how many codes are used"
+        return f"{summary.metrics.get('split', 'evaluated')} images too few to tell how many codes are used"
     return _share_words(usage) + ("" if usage.where == EVALUATED else " in training")
 
 
@@ -312,10 +312,10 @@ def _next_steps(summary: RunSummary, findings: Sequence[Finding]) -> tuple[str, 
     steps = [found.advice for found in findings if found.advice]
     if not findings:
         if has_codes(summary):
-            steps.append("For better pictures at more bits: a larger codebook, a smaller patch_size, or more levels.")
+            steps.append("For better images at more bits: a larger codebook, a smaller patch_size, or more levels.")
         else:
             steps.append("For codes and real compression, choose model.quantizer.kind=vq or fsq.")
-        steps.append("For better pictures at the same bits: more train.steps, or a larger width.")
+        steps.append("For better images at the same bits: more train.steps, or a larger width.")
     if len(summary.worst.names):
         steps.append("Look at the worst images: what they share is what the model or its training data lack.")
     return tuple(steps)

@@ -76,7 +76,7 @@ def png16(kind: int, values: int) -> bytes:
 
 
 def palette(*colours: tuple[int, ...]) -> Image.Image:
-    """A palette picture of as many pixels as colours."""
+    """A palette image of as many pixels as colours."""
     image = Image.new("P", (len(colours), 1))
     image.putpalette([value for colour in colours for value in colour])
     image.putdata(range(len(colours)))
@@ -219,9 +219,9 @@ def test_grey_with_alpha_and_grey_with_a_transparent_value() -> None:
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(astronaut: Image.Image, orientation: int, kind: str) -> None:
-    """All eight ways of storing an upright picture give the upright picture, and the probed size agrees."""
+    """All eight ways of storing an upright image give the upright image, and the probed size agrees."""
     upright = astronaut.crop((0, 0, 64, 40))
-    undo = [None, None, 0, 3, 1, 5, 2, 6, 4][orientation]  # Image.Transpose that stores the upright picture turned
+    undo = [None, None, 0, 3, 1, 5, 2, 6, 4][orientation]  # Image.Transpose that stores the upright image turned
     stored = upright if undo is None else upright.transpose(undo)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -244,15 +244,15 @@ def test_errors_name_the_file(tmp_path: Path, astronaut: Image.Image) -> None:
     broken.write_bytes(encoded(astronaut, "png")[:2000])
     with pytest.raises(VqkitError, match="broken.png"):
         load_image(broken)
-    with pytest.raises(VqkitError, match="not a picture"):
+    with pytest.raises(VqkitError, match="not an image"):
         load_image(b"hello")
 
 
 def test_documents_under_the_name_of_a_picture_are_not_run(tmp_path: Path, astronaut: Image.Image) -> None:
-    (tmp_path / "picture.png").write_bytes(encoded(astronaut.resize((8, 8)), "eps"))
-    with pytest.raises(VqkitError, match="picture.png: not a picture"):
-        load_image(tmp_path / "picture.png")
-    with pytest.raises(Image.UnidentifiedImageError), (tmp_path / "picture.png").open("rb") as file:
+    (tmp_path / "image.png").write_bytes(encoded(astronaut.resize((8, 8)), "eps"))
+    with pytest.raises(VqkitError, match="image.png: not an image"):
+        load_image(tmp_path / "image.png")
+    with pytest.raises(Image.UnidentifiedImageError), (tmp_path / "image.png").open("rb") as file:
         survey_file(file)
 
 

@@ -73,7 +73,7 @@ def test_sources_that_are_no_files(tmp_path: Path, name: str, kind: str) -> None
 def test_an_idx_pipe_in_a_folder(tmp_path: Path) -> None:
     """It is not taken for a set of images, and does not hang."""
     os.mkfifo(tmp_path / "train-images-idx3-ubyte")
-    with pytest.raises(VqkitError, match="holds no pictures"):
+    with pytest.raises(VqkitError, match="holds no images"):
         open_images(tmp_path, DataConfig(), seed=0)
 
 

@@ -70,7 +70,7 @@ def test_folders_right_below_are_classes(folder: Path, pictures: np.ndarray, tmp
 
 
 def test_patches_at_full_resolution(photos: Path, tmp_path: Path) -> None:
-    """Those of one picture stay together, none is scaled, and a bound on memory is one on patches."""
+    """Those of one image stay together, none is scaled, and a bound on memory is one on patches."""
     for number, name in enumerate(("astronaut", "coffee", "camera", "chelsea")):
         (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
         (tmp_path / "ab"[number % 2] / f"{name}.png").write_bytes((photos / f"{name}.png").read_bytes())
@@ -137,7 +137,7 @@ def test_large_jpeg_is_shrunk_like_a_png(photos: Path, tmp_path: Path) -> None:
 def test_one_picture_becomes_patches(photos: Path) -> None:
     data = open_images(photos / "astronaut.png", DataConfig(), seed=0)
     photo = np.asarray(Image.open(photos / "astronaut.png").convert("RGB"))
-    assert len(data) == 256 and data.kind == "picture" and data.sizes == {"512x512": 1}
+    assert len(data) == 256 and data.kind == "image" and data.sizes == {"512x512": 1}
     assert data.names[17] == "astronaut.png:32,32" and np.array_equal(everything(data)[17], photo[32:64, 32:64])
     assert open_images(photos / "camera.png", DataConfig(image_size=(64, 128)), seed=0).shape.channels == 1
     with pytest.raises(VqkitError, match="too few for one patch"):
@@ -149,10 +149,10 @@ def test_one_picture_becomes_patches(photos: Path) -> None:
 
 def test_bad_files_are_counted(folder: Path, pictures: np.ndarray, tmp_path: Path) -> None:
     save_all(pictures[:97], tmp_path)
-    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "text.jpg").write_text("this is no image")
     (tmp_path / "cut.png").write_bytes(png(pictures[99])[:-60])  # the header is fine, the pixels end early
     (tmp_path / "empty.gif").touch()
-    (tmp_path / "notes.txt").write_text("not called a picture, so not counted")
+    (tmp_path / "notes.txt").write_text("not called an image, so not counted")
     data = open_images(tmp_path, DataConfig(), seed=0)
     assert len(data) == 97 and {bad.name for bad in data.bad} == {"text.jpg", "cut.png", "empty.gif"}
     assert all(bad.reason for bad in data.bad) and np.array_equal(everything(data), pictures[:97])
@@ -167,7 +167,7 @@ def test_many_bad_files_stop(pictures: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_empty_missing_constant(tmp_path: Path) -> None:
-    with pytest.raises(VqkitError, match="holds no pictures"):
+    with pytest.raises(VqkitError, match="holds no images"):
         open_images(tmp_path, DataConfig(), seed=0)
     with pytest.raises(VqkitError, match="no file or folder.*emoji, fashion-mnist, digits"):
         open_images(tmp_path / "emojis", DataConfig(), seed=0)
@@ -241,7 +241,7 @@ def test_parquet(pictures: np.ndarray, tmp_path: Path, layout: str) -> None:
 
 def test_parquet_without_pictures(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(VqkitError, match="no column of pictures"):
+    with pytest.raises(VqkitError, match="no column of images"):
         open_images(tmp_path, DataConfig(), seed=0)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but nothing else")
     with pytest.raises(VqkitError, match="cannot read .*a.parquet"):
@@ -257,7 +257,7 @@ def test_emoji(emoji: ImageData) -> None:
     grapes = emoji.captions.index("grapes")
     assert emoji.names[grapes] == "1f347" and emoji.groups[grapes] == "food-drink"
     red, green, blue = emoji.read([grapes]).values[0, :, 14:22, 10:20].float().mean((1, 2)).tolist()
-    assert red > green and blue > green  # the picture under the name is the right one: purple
+    assert red > green and blue > green  # the image under the name is the right one: purple
     assert bool((emoji.read([grapes]).values[0, :, 0, 0] == 255).all())  # transparent corners are white
 
 

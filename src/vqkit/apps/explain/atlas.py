@@ -15,7 +15,7 @@ from ...model.quantizers.vq import map_rows
 from .field import ReceptiveField
 from .sample import Sample, decoded, shrunk
 
-# Codes of all codebooks that have pictures, the most used ones.
+# Codes of all codebooks that have images, the most used ones.
 MAX_CODES = 16384
 # Patches that are shown of a code.
 MAX_TYPICAL, MIN_TYPICAL = 8, 2

@@ -31,7 +31,7 @@ class Swap:
     """Code `code` replaced by `other` in one real image, at the first place of the first codebook.
 
     image: row of the sample, or of the training images. place: (row, column) of the one that is swapped. places: (h, w)
-    bool, all of them. here and everywhere: root mean square of the change in levels, over the whole picture. pictures:
+    bool, all of them. here and everywhere: root mean square of the change in levels, over the whole image. shown:
     uint8 (3, H, W, C), as it was, swapped here, swapped everywhere.
     """
 
@@ -42,32 +42,32 @@ class Swap:
     places: np.ndarray
     here: float
     everywhere: float
-    pictures: np.ndarray
+    shown: np.ndarray
 
 
 @dataclass(frozen=True)
 class Peel:
     """A residual model decoded from its first stages: counts of stages, PSNR in dB and bits of an image (T,) each.
 
-    originals: uint8 (n, H, W, C). pictures: uint8 (T, n, H, W, C).
+    originals: uint8 (n, H, W, C). shown: uint8 (T, n, H, W, C).
     """
 
     stages: list[int]
     psnr: list[float]
     bits: list[float]
     originals: np.ndarray
-    pictures: np.ndarray
+    shown: np.ndarray
 
 
 @dataclass(frozen=True)
 class Surprise:
     """Images and what their codes cost under the prior, the least likely first.
 
-    pictures: uint8 (n, H, W, C). bits: (n, h, w) float64, over all codes of a position. ranks: (n,) among `images`,
+    shown: uint8 (n, H, W, C). bits: (n, h, w) float64, over all codes of a position. ranks: (n,) among `images`,
     1 for the least likely. names: (n,).
     """
 
-    pictures: np.ndarray
+    shown: np.ndarray
     bits: np.ndarray
     ranks: list[int]
     names: list[str]
@@ -121,10 +121,10 @@ def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
     here[rows[nearest], columns[nearest]] = True
     variants = sample.codes[image].repeat(3, 1, 1, 1)
     variants[1, 0][here], variants[2, 0][places] = other, other
-    pictures = decoded(model, variants)
-    here_only, everywhere = (pictures[1:].float() - pictures[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
+    values = decoded(model, variants)
+    here_only, everywhere = (values[1:].float() - values[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
     place = int(rows[nearest]), int(columns[nearest])
-    shown = shrunk(pictures, MAX_SIDE)
+    shown = shrunk(values, MAX_SIDE)
     return Swap(code, other, image, place, places.numpy(), here_only, everywhere, shown)
 
 
@@ -133,7 +133,7 @@ def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
 
 @torch.no_grad()
 def importance(model: Model, sample: Sample, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
-    """(h, w) float64: how far a picture changes when the codes of a position are another image's.
+    """(h, w) float64: how far an image changes when the codes of a position are another image's.
 
     Root mean square over images and values, in levels.
     """
@@ -162,7 +162,9 @@ def peel(model: Model, sample: Sample) -> Peel | None:
         return None
     counts = sorted({round(count) for count in np.linspace(1, total, min(total, MAX_STAGES))})
     cells = sample.codes[0, 0].numel()
-    order, figures, pictures = torch.arange(total)[:, None, None], list[float](), list[np.ndarray]()
+    order = torch.arange(total)[:, None, None]
+    figures: list[float] = []
+    shown: list[np.ndarray] = []
     for count in counts:
         codes = sample.codes.where(order < count, -1)
         values = [
@@ -170,10 +172,10 @@ def peel(model: Model, sample: Sample) -> Peel | None:
             for part in _parts(len(codes))
         ]
         figures.append(float(torch.cat(values).double().mean()))
-        pictures.append(shrunk(decoded(model, codes[:NUM_SHOWN]), MAX_SIDE))
+        shown.append(shrunk(decoded(model, codes[:NUM_SHOWN]), MAX_SIDE))
     sizes = np.log2(quantizer.codebook_sizes)
     bits = [float(sizes[:count].sum()) * cells for count in counts]
-    return Peel(counts, figures, bits, shrunk(sample.images[:NUM_SHOWN], MAX_SIDE), np.stack(pictures))
+    return Peel(counts, figures, bits, shrunk(sample.images[:NUM_SHOWN], MAX_SIDE), np.stack(shown))
 
 
 def _parts(total: int) -> list[slice]:
@@ -195,5 +197,5 @@ def surprise(model: Model, sample: Sample, names: Sequence[str]) -> Surprise | N
     kept = torch.cat([order[:half], order[half:][-half:]])
     ranks = torch.cat([torch.arange(len(order))[:half], torch.arange(len(order))[half:][-half:]]) + 1
     labels = [names[int(sample.indices[int(image)])] for image in kept]
-    pictures: Tensor = sample.images[kept]
-    return Surprise(shrunk(pictures, MAX_SIDE), bits[kept].numpy(), ranks.tolist(), labels, len(order))
+    shown: Tensor = sample.images[kept]
+    return Surprise(shrunk(shown, MAX_SIDE), bits[kept].numpy(), ranks.tolist(), labels, len(order))

@@ -1,1 +1,1 @@
-"""Images: still pictures of one to four channels of 8 bits."""
+"""Images: still images of one to four channels of 8 bits."""

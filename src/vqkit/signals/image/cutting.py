@@ -61,7 +61,7 @@ def cut_up(
             contents.append(part.content)
             looks.append(part.look)
     if not names:
-        raise VqkitError(f"none of the pictures can be read ({bad[0].name}: {bad[0].reason})")
+        raise VqkitError(f"none of the images can be read ({bad[0].name}: {bad[0].reason})")
     cut_items = array_items(found[: len(names)], items.kind, PackedStrings(names), "patches")
     whole = replace(items.kept(good), digests=pack(contents))
     fixed_test = None if items.fixed_test is None else np.isin(np.array(good)[owners], items.fixed_test).nonzero()[0]

@@ -37,7 +37,7 @@ _LARGE = 1 << 18
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _NAMES = {
     "1": "1-bit",
-    "P": "a picture with a palette",
+    "P": "an image with a palette",
     "L": "8-bit grey",
     "LA": "8-bit grey with alpha",
     "RGB": "8-bit RGB",
@@ -147,7 +147,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def image_paths(files: Iterable[str | Path]) -> Iterator[Path]:
-    """The files as they are named, and all pictures below those that are folders, sorted."""
+    """The files as they are named, and all images below those that are folders, sorted."""
     for name in map(Path, files):
         if name.is_dir():
             found = (path for path in sorted(name.rglob("*")) if path.suffix.lower() in image_suffixes())
@@ -226,9 +226,9 @@ def _header(image: ImageFile.ImageFile) -> Header:
 
 
 def reason(error: BaseException) -> str:
-    """One line that says why a picture cannot be used."""
+    """One line that says why an image cannot be used."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture in any format that Pillow reads by itself"
+        return "not an image in any format that Pillow reads by itself"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
@@ -254,7 +254,7 @@ def load_image(
     Errors: VqkitError naming the file if it is missing, broken, no regular file, or if its values lie outside the
     range (see `ValueRange`); with `exact` also if a value is lost in any of these conversions.
     """
-    name = str(file) if isinstance(file, str | Path) else "picture"
+    name = str(file) if isinstance(file, str | Path) else "image"
     try:
         with pillow_warnings():
             return decode(file, Target(None, channels, background, exact=exact, value_range=value_range))
@@ -340,10 +340,10 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
-    """The picture at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes,
+    """The image at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes,
     'patches' cuts the middle and only scales what is too small.
 
-    Scaling is antialiased (Lanczos) and weights colours by alpha where the picture has any.
+    Scaling is antialiased (Lanczos) and weights colours by alpha where the image has any.
     """
     height, width = size
     if (image.height, image.width) == size:
@@ -377,7 +377,7 @@ def _is_wide(mode: str) -> bool:
 
 
 def is_grey(mode: str) -> bool:
-    """Whether pictures of this Pillow mode have no colour, alpha aside."""
+    """Whether images of this Pillow mode have no colour, alpha aside."""
     return mode in _GREY_MODES or mode.startswith("I;16")
 
 
@@ -420,7 +420,7 @@ def _to_channels(
 
 
 def _is_all_there(image: Image.Image, converted: Image.Image) -> bool:
-    """Whether a picture looks the same, to the level, after it was converted: an opaque one needs no alpha, say."""
+    """Whether an image looks the same, to the level, after it was converted: an opaque one needs no alpha, say."""
     if image.mode not in _COMPARABLE:
         return False
     before, after = (np.asarray(one.convert("RGBA")) for one in (image, converted))  # transparent colours, too

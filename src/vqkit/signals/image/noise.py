@@ -1,7 +1,7 @@
 """Noise on uint8 images (C, H, W): what a denoiser is trained against, and measured with.
 
 Every function takes the image, how strong, and the generator of all that is random in it, and gives a new image. Values
-are rounded and cut to 0 to 255, as every picture file does.
+are rounded and cut to 0 to 255, as every image file does.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def scan_folder(folder: Path, how: Reading) -> Items:
     """
     names = image_files(folder, image_suffixes())
     if not names:
-        raise VqkitError(f"{folder} holds no pictures (looked for .png, .jpg and every other format that Pillow reads)")
+        raise VqkitError(f"{folder} holds no images (looked for .png, .jpg and every other format that Pillow reads)")
     survey = _Survey()
     files = []
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
@@ -139,9 +139,9 @@ def scan_folder(folder: Path, how: Reading) -> Items:
 
 
 def folder_classes(names: list[str]) -> list[str] | None:
-    """Of pictures 'folder/.../file' their first folder, if that looks like a class.
+    """Of images 'folder/.../file' their first folder, if that looks like a class.
 
-    None where a picture lies beside the folders, for one folder alone, and for folders of fewer than two pictures each
+    None where an image lies beside the folders, for one folder alone, and for folders of fewer than two images each
     on average.
     """
     first = [name.split("/", 1)[0] for name in names if "/" in name]
@@ -222,7 +222,7 @@ def _column_bytes(group: Any, column: str) -> int:
 
 
 def _image_column(path: Path, schema: Any) -> tuple[str, bool]:
-    """Name of the first column of pictures, one called 'image' before others, and whether it is a struct."""
+    """Name of the first column of images, one called 'image' before others, and whether it is a struct."""
     found = []
     for column in schema:
         kind = str(column.type)
@@ -231,5 +231,5 @@ def _image_column(path: Path, schema: Any) -> tuple[str, bool]:
         elif kind.startswith("struct<") and any(str(part.name) == "bytes" for part in column.type):
             found.append((column.name, True))
     if not found:
-        raise VqkitError(f"{path} has no column of pictures: it must be binary or a struct with 'bytes' inside")
+        raise VqkitError(f"{path} has no column of images: it must be binary or a struct with 'bytes' inside")
     return min(found, key=lambda item: item[0] != "image")

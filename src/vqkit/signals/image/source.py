@@ -347,7 +347,7 @@ def _read_image(path: Path, how: Reading) -> Items:
             f"{path} has {width}x{height} pixels (width x height), too few for one patch of {size[1]}x{size[0]}; "
             "set data.image_size=[height, width]"
         )
-    items = array_items(cut, "picture", PackedStrings(f"{path.name}:{place}" for place in places), str(path))
+    items = array_items(cut, "image", PackedStrings(f"{path.name}:{place}" for place in places), str(path))
     items.modes = dict(Counter(each.mode for each in survey.headers))
     items.sizes = dict(Counter(each.size for each in survey.headers))
     items.value_range = value_range
@@ -373,7 +373,7 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if channels is None:
         grey = sum(count for mode, count in items.modes.items() if is_grey(mode))
         channels = 1 if 2 * grey > sum(items.modes.values()) else 3
-    size = config.image_size or (_PATCH_SIZE if items.kind == "picture" else None)
+    size = config.image_size or (_PATCH_SIZE if items.kind == "image" else None)
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])

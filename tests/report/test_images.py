@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vqkit.report.pictures import CODE_COLOUR, DEAD_COLOUR, code_map, comparison_sheet
+from vqkit.report.images import CODE_COLOUR, DEAD_COLOUR, code_map, comparison_sheet
 
 from .summaries import images
 

@@ -1,4 +1,4 @@
-"""Pictures as Pillow images and PNG bytes: single images, comparison sheets, code maps."""
+"""Images as Pillow images and PNG bytes: single images, comparison sheets, code maps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def comparison_sheet(
     columns: int = 8,
     scale: int | None = None,
 ) -> Image.Image:
-    """One RGB picture with every original above its reconstruction, row after row, on white.
+    """One RGB image with every original above its reconstruction, row after row, on white.
 
     Pixels are repeated `scale` times (default: until the longer side has 96); alpha is shown over a checkerboard.
     The pair (row, column) starts at x = GUTTER + column * (W * scale + GUTTER),
@@ -72,9 +72,9 @@ def _upscaled(pixels: np.ndarray, scale: int) -> Image.Image:
 
 
 def code_map(counts: np.ndarray) -> Image.Image:
-    """RGBA picture with one pixel per code in the order of the codebook: denser = used more, orange = never used.
+    """RGBA image with one pixel per code in the order of the codebook: denser = used more, orange = never used.
 
-    counts: int64 (K,). Unused cells of the last row are transparent, so the picture works on light and dark pages.
+    counts: int64 (K,). Unused cells of the last row are transparent, so the image works on light and dark pages.
     """
     size = len(counts)
     columns = int(2 ** np.ceil(np.log2(np.sqrt(size * 2)))) if size > 2 else size
