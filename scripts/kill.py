@@ -221,6 +221,10 @@ def start(words: list[str], output: Path) -> int:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         sys.argv = ["vqkit", *words]
+        import torch
+
+        # A fork makes PyTorch's pool of threads again when it first asks for it, which two threads at once must not.
+        torch.set_num_threads(1)
         from vqkit.cli import main as command_line
 
         status = command_line(words)

@@ -28,7 +28,7 @@ class PackedStrings(Sequence[str]):
     """A list of strings in two arrays."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        encoded = [text.encode("utf-8", "surrogateescape") for text in strings]
+        encoded = [text.encode("utf-8", "surrogatepass") for text in strings]
         self._ends = np.cumsum([0] + [len(text) for text in encoded], dtype=np.int64)
         self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
 
@@ -43,7 +43,7 @@ class PackedStrings(Sequence[str]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]
-        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode("utf-8", "surrogateescape")
+        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode("utf-8", "surrogatepass")
 
 
 class NumberedNames(Sequence[str]):
