@@ -1,13 +1,13 @@
 """The README's commands, as written, on crops of a photograph (only made short)."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from vqkit import cli
 
 from .conftest import TINY
 
@@ -42,19 +42,16 @@ def folder(tmp_path_factory, photo) -> Path:
 
 
 def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     commands = [line.split(" #")[0].split() for block in blocks("sh") for line in block.splitlines() if line]
     assert len(commands) >= 8
     for command in commands:
         assert command[0] == "vqkit"
         extra = {"train": SHORT, "train-prior": SHORT_PRIOR}.get(command[1], [])
-        done = subprocess.run(
-            [sys.executable, "-m", *command, *extra], cwd=folder, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, (command, done.stderr)
+        assert cli.main([*command[1:], *extra]) == 0, command
     assert (folder / "runs" / "photos" / "report.html").exists()
     assert (folder / "figures.json").exists() and (folder / "out" / "cat.png").exists()
 
-    monkeypatch.chdir(folder)
     with Image.open("photos/cat.png") as image:
         names = {"images": np.asarray(image.convert("RGB"))[None]}
     exec(blocks("python")[0], names)
