@@ -352,10 +352,11 @@ def _signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # What is ignored stays so: nohup ignores SIGHUP for the programs that it starts.
-    numbers = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)
+    # nohup ignores it for the programs that it starts, and so shall it be.
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield event
