@@ -78,3 +78,16 @@ def test_prior_section_spares_what_lies_between_broken_markers(tmp_path):
 def test_no_card_no_section(tmp_path):
     add_prior_to_card(tmp_path, METRICS)
     assert not list(tmp_path.iterdir())
+
+
+def test_hostile_names_are_harmless_in_the_card(tmp_path):
+    hostile = "a\x1b[31m<script>alert(1)</script>\u202e|`b`\udc80"
+    bad = [{"name": hostile, "reason": hostile}]
+    data = {**summary().data, "name": hostile, "bad": bad}
+    found = summary(title=hostile, command=f"vqkit train {hostile}", data=data)
+    write_card(found, tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert not set("\x1b\u202e\udc80") & set(card)
+    # Inside of a fence tags are text; everywhere else they are escaped.
+    outside = re.sub(r"(`{3,})[a-z]*\n.*?\n\1", "", card, flags=re.DOTALL)
+    assert "<script" not in outside and "&lt;script" in outside

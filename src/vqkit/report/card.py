@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..files import write_bytes, write_text
+from ..printable import one_line, printable
 from . import figures
 from .images import comparison_sheet, png_bytes
 from .summary import RunSummary
@@ -82,7 +83,7 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
 
 def escaped(text: str) -> str:
     """One line of text that Markdown and HTML show as it is."""
-    text = html.escape(" ".join(str(text).split()), quote=False)
+    text = html.escape(one_line(" ".join(str(text).split())), quote=False)
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", text)
 
 
@@ -105,11 +106,11 @@ def _table(heads: Sequence[str], rows: Sequence[Row]) -> str:
 
 def _fenced(language: str, text: str) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    return f"{fence}{language}\n{text.strip()}\n{fence}"
+    return f"{fence}{language}\n{printable(text.strip())}\n{fence}"
 
 
 def _usage(directory: str, denoises: bool) -> str:
-    python = f"import vqkit\n\nartifact = vqkit.load({directory!r})"
+    python = f"import vqkit\n\nmodel = vqkit.load({directory!r})\ncodes = model.encode(images)"
     shell = f"vqkit reconstruct {shlex.quote(directory)} FILES... --out reconstructed"
     shell += f"\nvqkit denoise {shlex.quote(directory)} FILES... --out denoised" if denoises else ""
     return f"{_fenced('sh', shell)}\n\n{_fenced('python', python)}"
