@@ -27,7 +27,7 @@ def test_header_links_and_commands(tmp_path):
         with Image.open(folder / link) as picture:
             assert min(picture.size) > 100
     assert "vqkit reconstruct 'my model' FILES... --out reconstructed" in body
-    assert "artifact = vqkit.load('my model')" in body
+    assert "model = vqkit.load('my model')" in body
     assert "| PSNR | 26.4 dB |" in body and "vqkit train images --out run" in body
     assert sorted(entry.name for entry in folder.iterdir()) == ["README.md", "samples"]
 
