@@ -122,7 +122,10 @@ class Run:
         if self.max_seconds is not None and not state.stopped_by:
             # The last validation pass belongs to the budget, with something to spare.
             budget = max(self.max_seconds - 1.2 * state.validation_seconds, 1e-9)
-            progress = max(progress, state.elapsed / budget)
+            spent = state.elapsed / budget
+            # How long the first batch took must not decide the learning rate of the first step.
+            if state.step or spent >= 1:
+                progress = max(progress, spent)
         stopping = stop.is_set()
         if self.engine.world_size > 1:
             mine = [progress if self.engine.is_main else 0.0, float(stopping)]
