@@ -77,10 +77,11 @@ def test_the_same_files_are_written_again(old, recorded):
 
 def test_the_prior_costs_and_draws_what_it_did(old, recorded):
     prior = old.wanted_prior()
-    bits = prior.bits(torch.from_numpy(recorded["codes"].astype(np.int64)))
-    # Recorded by a processor that multiplied in bfloat16; beside it what the old version says in float32.
-    assert bits.tolist() == pytest.approx(EXPECTED["prior_bits"], rel=3e-4)
-    assert bits.tolist() == pytest.approx([353.59670, 529.37069, 546.62281, 490.01612, 564.61504], abs=1e-3)
+    codes = torch.from_numpy(recorded["codes"].astype(np.int64))
+    conditional = prior.bits(codes, prior.condition(len(codes), prompts=["cat"]))
+    assert conditional.tolist() == pytest.approx(EXPECTED["prior_bits"], abs=1e-3)
+    unconditional = [353.59670, 529.37069, 546.62281, 490.01612, 564.61504]
+    assert prior.bits(codes).tolist() == pytest.approx(unconditional, abs=1e-3)
     drawn = prior.sample(3, Drawing(prompts=["red heart"], seed=5))
     assert np.array_equal(drawn, recorded["drawn"])
 
