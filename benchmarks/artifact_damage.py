@@ -1,18 +1,21 @@
-"""Claims artifact_damage, artifact_damage_crashed, artifact_check_cost: artifacts whose files were damaged or replaced.
+"""Claims artifact_damage, artifact_damage_crashed, artifact_check_cost: artifacts whose files were
+damaged or replaced.
 
     python benchmarks/artifact_damage.py [--quick] [--seed 0] [--json FILE]
 
-Two models with a prior, coders and a coder that was replaced are trained for a moment on the built-in emoji. 2,000
-times (--quick: 200) one file of the first is damaged in one of KINDS' ways: bits anywhere; the dtype of a tensor;
-values of a tensor that become NaN, infinite, random or those of another tensor; sizes of files and tensors, tensors
-that are missing or too many; files in the place of others; settings and the data section of config.json. Damage is a
-pure function of the seed and its number.
+Two models with a prior, coders and a coder that was replaced are trained for a moment on the
+built-in emoji. 2,000 times (--quick: 200) one file of the first is damaged in one of KINDS' ways:
+bits anywhere; the dtype of a tensor; values of a tensor that become NaN, infinite, random or those
+of another tensor; sizes of files and tensors, tensors that are missing or too many; files in the
+place of others; settings and the data section of config.json. Damage is a pure function of the seed
+and its number.
 
-artifact_damage counts artifacts that load without an error and without a word in `Artifact.problems`, although a
-tensor, a setting or a figure that the program uses is another one. Where all of those are equal the changed bytes meant
-nothing; their number is reported. artifact_damage_crashed: loads that end in anything but a VqkitError.
-artifact_check_cost: processor time of loading with all checks over that without sums, content id and search for values
-that are not finite, medians of alternating loads.
+artifact_damage counts artifacts that load without an error and without a word in
+`Artifact.problems`, although a tensor, a setting or a figure that the program uses is another one.
+Where all of those are equal the changed bytes meant nothing; their number is reported.
+artifact_damage_crashed: loads that end in anything but a VqkitError.
+artifact_check_cost: processor time of loading with all checks over that without sums, content id
+and search for values that are not finite, medians of alternating loads.
 """
 
 from __future__ import annotations
@@ -37,7 +40,13 @@ from safetensors.torch import save_file
 
 PARSER = options(__doc__)
 
-FILES = ("model.safetensors", "prior.safetensors", "coder.safetensors", "lossless.safetensors", "config.json")
+FILES = (
+    "model.safetensors",
+    "prior.safetensors",
+    "coder.safetensors",
+    "lossless.safetensors",
+    "config.json",
+)
 TENSOR_FILES = FILES[:-1]
 DTYPES = (
     torch.int8,
@@ -51,10 +60,29 @@ DTYPES = (
     torch.complex64,
 )
 # What settings are replaced by: other numbers, numbers that are none, and other kinds of values.
-VALUES = (0, 1, -1, 2, 7, 1 << 40, 0.5, 1e400, -1e300, float("nan"), True, None, "", "other", [], {}, [1, 1], [0, 0])
+VALUES = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    1 << 40,
+    0.5,
+    1e400,
+    -1e300,
+    float("nan"),
+    True,
+    None,
+    "",
+    "other",
+    [],
+    {},
+    [1, 1],
+    [0, 0],
+)
 
 
-# -------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 class Tensors:
@@ -71,7 +99,11 @@ class Tensors:
         return names[int(rng.integers(len(names)))]
 
     def write(self) -> None:
-        save_file({name: value.contiguous() for name, value in self.values.items()}, self.path, self.metadata)
+        save_file(
+            {name: value.contiguous() for name, value in self.values.items()},
+            self.path,
+            self.metadata,
+        )
 
 
 def tensors_of(folder: Path, rng: np.random.Generator) -> Tensors:
@@ -112,9 +144,16 @@ def values(folder: Path, other: Path, rng: np.random.Generator) -> None:
     value = file.values[name].clone()
     flat = value.view(-1)
     place = slice(None) if rng.integers(2) else slice(int(rng.integers(len(flat))), None)
-    ways = [lambda: flat[place].flip(0), lambda: torch.zeros_like(flat[place]), lambda: flat[place] + 1]
+    ways = [
+        lambda: flat[place].flip(0),
+        lambda: torch.zeros_like(flat[place]),
+        lambda: flat[place] + 1,
+    ]
     if value.is_floating_point():
-        ways += [lambda made=made: torch.full_like(flat[place], made) for made in (np.nan, np.inf, -np.inf)]
+        ways += [
+            lambda made=made: torch.full_like(flat[place], made)
+            for made in (np.nan, np.inf, -np.inf)
+        ]
         ways += [lambda: torch.randn(flat[place].shape).to(value.dtype)]
     flat[place] = ways[int(rng.integers(len(ways)))]()
     file.values[name] = value
@@ -139,7 +178,9 @@ def sizes(folder: Path, other: Path, rng: np.random.Generator) -> None:
     if choice < 2:
         path = folder / FILES[int(rng.integers(len(FILES)))]
         content = path.read_bytes()
-        path.write_bytes(content[: int(rng.integers(len(content)))] if choice else content + rng.bytes(8))
+        path.write_bytes(
+            content[: int(rng.integers(len(content)))] if choice else content + rng.bytes(8)
+        )
         return
     file = tensors_of(folder, rng)
     name = file.any_name(rng)
@@ -193,7 +234,7 @@ Damage = Callable[[Path, Path, np.random.Generator], None]
 KINDS: tuple[Damage, ...] = (bits, header_bits, dtypes, values, exchanged, sizes, swapped, settings)
 
 
-# ------------------------------------------------------------------------------------------------------------- outcomes
+# ----------------------------------------------------------------------------------------- outcomes
 
 
 def meaning(artifact) -> dict[str, object]:
@@ -208,12 +249,22 @@ def meaning(artifact) -> dict[str, object]:
     found |= {f"model {name}": value for name, value in artifact.network.state_dict().items()}
     for kind, coder in {"codes": coders.codes, "values": coders.values}.items():
         tensors = {} if coder is None else coder.tensors()
-        found |= {f"{kind} {name}": torch.from_numpy(np.asarray(value)) for name, value in tensors.items()}
+        found |= {
+            f"{kind} {name}": torch.from_numpy(np.asarray(value)) for name, value in tensors.items()
+        }
     for number, coder in enumerate(coders.older):
-        found |= {f"older {number} {name}": torch.from_numpy(value) for name, value in coder.tensors().items()}
+        found |= {
+            f"older {number} {name}": torch.from_numpy(value)
+            for name, value in coder.tensors().items()
+        }
     prior = artifact.prior
     if prior is not None:
-        found["prior"] = (prior.config.model_dump(), prior.classes, prior.has_captions, prior.metrics)
+        found["prior"] = (
+            prior.config.model_dump(),
+            prior.classes,
+            prior.has_captions,
+            prior.metrics,
+        )
         found |= {f"prior {name}": value for name, value in prior.network.state_dict().items()}
     return found
 
@@ -248,14 +299,22 @@ def damaged(folder: Path, other: Path, work: Path, count: int, seed: int) -> dic
     from vqkit.artifact.store import load_artifact
 
     whole = load_artifact(folder)
-    assert not whole.problems and whole.prior and whole.coders.codes and whole.coders.values and whole.coders.older
+    assert (
+        not whole.problems
+        and whole.prior
+        and whole.coders.codes
+        and whole.coders.values
+        and whole.coders.older
+    )
     wanted = meaning(whole)
     assert same(wanted, meaning(load_artifact(folder)))
     outcomes: dict[str, Counter] = {kind.__name__: Counter() for kind in KINDS}
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
         copy = work / "damaged"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("report.html", "samples", "prior"))
+        shutil.copytree(
+            folder, copy, ignore=shutil.ignore_patterns("report.html", "samples", "prior")
+        )
         kind(copy, other, np.random.default_rng([seed, number]))
         found = outcome(copy, wanted)
         if found.startswith(("crashed", "silent")):
@@ -275,9 +334,17 @@ def check_cost(folder: Path, rounds: int) -> tuple[float, dict]:
         for name in times:
             with ExitStack() as stack:
                 if name == "without":
-                    stack.enter_context(patch.object(record.Artifact, "content_id", PropertyMock(return_value=known)))
-                    stack.enter_context(patch.object(tensor_files, "check", lambda path, file: None))
-                    stack.enter_context(patch.object(coder_files, "check_id", lambda path, file: None))
+                    stack.enter_context(
+                        patch.object(
+                            record.Artifact, "content_id", PropertyMock(return_value=known)
+                        )
+                    )
+                    stack.enter_context(
+                        patch.object(tensor_files, "check", lambda path, file: None)
+                    )
+                    stack.enter_context(
+                        patch.object(coder_files, "check_id", lambda path, file: None)
+                    )
                 began = time.process_time()
                 store.load_artifact(folder)
                 times[name].append(time.process_time() - began)
@@ -290,11 +357,16 @@ def main() -> None:
     count = 200 if arguments.quick else 2000
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        folders = [train_tiny(work / f"model-{seed}", seed) for seed in (arguments.seed, arguments.seed + 1)]
+        folders = [
+            train_tiny(work / f"model-{seed}", seed)
+            for seed in (arguments.seed, arguments.seed + 1)
+        ]
         outcomes = damaged(folders[0], folders[1], work, count, arguments.seed)
         ratio, seconds = check_cost(folders[0], 5 if arguments.quick else 31)
     for name, counts in outcomes.items():
-        print(f"{name:<12} {', '.join(f'{found} {number}' for found, number in counts.most_common())}")
+        print(
+            f"{name:<12} {', '.join(f'{found} {number}' for found, number in counts.most_common())}"
+        )
     total = sum(outcomes.values(), Counter())
     where = {**machine(), "seed": arguments.seed, "damaged": count, "load_seconds": seconds}
     where["outcomes"] = {name: dict(counts) for name, counts in outcomes.items()}

@@ -1,9 +1,11 @@
-"""Claim budget_overrun: `vqkit train photos --minutes N` takes N minutes, coders and report included.
+"""Claim budget_overrun: `vqkit train photos --minutes N` takes N minutes, coders and report
+included.
 
     python benchmarks/budget.py [--quick] [--seed 0] [--minutes 4] [--json FILE]
 
-`photos` are 15 photographs that scikit-image and scikit-learn bring, at their own sizes, cut into patches
-(data.fit=patches). Wall time of the whole process over N minutes, as a share above 1; --quick: N = 1.
+`photos` are 15 photographs that scikit-image and scikit-learn bring, at their own sizes, cut into
+patches (data.fit=patches). Wall time of the whole process over N minutes, as a share above 1;
+--quick: N = 1.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def write_photographs(folder: Path) -> None:
 
     images = {name: np.asarray(getattr(data, name)()) for name in FROM_SKIMAGE}
     found = load_sample_images()
-    images |= {Path(name).stem: image for name, image in zip(found.filenames, found.images, strict=True)}
+    images |= {
+        Path(name).stem: image for name, image in zip(found.filenames, found.images, strict=True)
+    }
     folder.mkdir()
     for name, image in images.items():
         Image.fromarray(image).convert("RGB").save(folder / f"{name}.png")
@@ -56,7 +60,9 @@ def measured(folder: Path, minutes: float, seed: int) -> dict:
     command = [sys.executable, "-m", "vqkit", "train", str(folder / "photos"), "--out", str(out)]
     began = time.perf_counter()
     settings = ["data.fit=patches", f"seed={seed}"]
-    done = subprocess.run([*command, "--minutes", str(minutes), *settings], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--minutes", str(minutes), *settings], capture_output=True, text=True
+    )
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -1,13 +1,15 @@
-"""Claims caption_group_agreement, caption_shuffled_agreement: does a prior draw what an emoji's caption says?
+"""Claims caption_group_agreement, caption_shuffled_agreement: does a prior draw what an emoji's
+caption says?
 
     python benchmarks/captions.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
-Three seeds from --seed on (--quick: one, some seconds): `vqkit train emoji --recipe emoji`, `vqkit train-prior DIR
-emoji`. SAMPLES images are drawn for the caption of every test emoji, none of which was trained on. A classifier of
-EfficientNet-lite0 features, trained on the training emoji after they have been through the model and back, says to
-which of emoji's groups (smileys, animals, food, ...) each belongs. caption_group_agreement: share of samples whose
-group is that of their caption. caption_shuffled_agreement: the same for captions shuffled among the test emoji,
-beside the share at which two independent labels of these frequencies agree (`chance`).
+Three seeds from --seed on (--quick: one, some seconds): `vqkit train emoji --recipe emoji`, `vqkit
+train-prior DIR emoji`. SAMPLES images are drawn for the caption of every test emoji, none of which
+was trained on. A classifier of EfficientNet-lite0 features, trained on the training emoji after
+they have been through the model and back, says to which of emoji's groups (smileys, animals, food,
+...) each belongs. caption_group_agreement: share of samples whose group is that of their caption.
+caption_shuffled_agreement: the same for captions shuffled among the test emoji, beside the share at
+which two independent labels of these frequencies agree (`chance`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def train(folder: Path, seed: int, minutes: float | None) -> None:
     vqkit, more = [sys.executable, "-m", "vqkit"], [f"seed={seed}"]
     more += [] if minutes is None else [f"train.max_minutes={minutes}"]
     if not (folder / "model.safetensors").exists():
-        subprocess.run([*vqkit, "train", SOURCE, "--recipe", SOURCE, "--out", str(folder), *more], check=True)
+        subprocess.run(
+            [*vqkit, "train", SOURCE, "--recipe", SOURCE, "--out", str(folder), *more], check=True
+        )
     if not (folder / "prior.safetensors").exists():
         subprocess.run([*vqkit, "train-prior", str(folder), SOURCE, *more], check=True)
 
@@ -50,14 +54,18 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
     data = open_for(model, SOURCE, "test")
     names = sorted(set(data.groups))
     labels = np.array([names.index(group) for group in data.groups])
-    images = {split: model.reconstruct(arrays(data, data.splits[split])) for split in ("train", "test")}
+    images = {
+        split: model.reconstruct(arrays(data, data.splits[split])) for split in ("train", "test")
+    }
     classifier = train_feature_classifier(
         lite0_features(images["train"]), labels[data.splits["train"]], len(names), seed
     )
     test = np.asarray(data.splits["test"])
     wanted = np.repeat(labels[test], samples)
     prompts = [data.captions[index] for index in test for _ in range(samples)]
-    drawn = model.signal.to_array(generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values)
+    drawn = model.signal.to_array(
+        generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values
+    )
     found = classify_features(classifier, lite0_features(drawn))
     shuffled = np.repeat(labels[np.random.default_rng(seed).permutation(test)], samples)
     shares = [np.bincount(part, minlength=len(names)) / len(part) for part in (found, wanted)]
@@ -84,7 +92,11 @@ def main() -> None:
         for seed in seeds:
             folder = work / f"{SOURCE}-{seed}"
             train(folder, seed, minutes)
-            rows.append(kept(work / f"captions-{seed}.json", lambda s=seed, f=folder: measure(f, s, samples)))
+            rows.append(
+                kept(
+                    work / f"captions-{seed}.json", lambda s=seed, f=folder: measure(f, s, samples)
+                )
+            )
     found = []
     for name, key, goal in (
         ("caption_group_agreement", "agreement", "above shuffled"),
@@ -92,7 +104,9 @@ def main() -> None:
     ):
         values = [100 * row[key] for row in rows]
         spread = stdev(values) if len(values) > 1 else None
-        found.append(Claim(name, mean(values), "%", goal, None, {**machine(), "stdev": spread, "rows": rows}))
+        found.append(
+            Claim(name, mean(values), "%", goal, None, {**machine(), "stdev": spread, "rows": rows})
+        )
     report(found, arguments.json)
 
 

@@ -1,9 +1,11 @@
-"""Claims family_*_16384: quality and usage from 2^8 to 2^16 codes, drawn to docs/figures/codebook-sizes.png.
+"""Claims family_*_16384: quality and usage from 2^8 to 2^16 codes, drawn to
+docs/figures/codebook-sizes.png.
 
     python benchmarks/codebook_sizes.py [--quick] [--seed 0] [--json FILE]
 
-Fashion-MNIST, 7x7 positions, 200 steps of 48 images, one seed, network, trainer and peers of benchmarks/families.py.
-The peer's vq stops at 2^14: its step takes seconds above. Usage is over the 10,000 test images: 490,000 codes.
+Fashion-MNIST, 7x7 positions, 200 steps of 48 images, one seed, network, trainer and peers of
+benchmarks/families.py. The peer's vq stops at 2^14: its step takes seconds above. Usage is over the
+10,000 test images: 490,000 codes.
 """
 
 from __future__ import annotations
@@ -33,10 +35,24 @@ def main() -> None:
     for row in (row for row in rows if row["bits"] == 14):
         key = row["name"].replace(" ", "_").replace("-", "_")
         claims.append(
-            Claim(f"family_psnr_{key}_16384", row["psnr"], "dB", "reported", "vector-quantize-pytorch", settings)
+            Claim(
+                f"family_psnr_{key}_16384",
+                row["psnr"],
+                "dB",
+                "reported",
+                "vector-quantize-pytorch",
+                settings,
+            )
         )
         claims.append(
-            Claim(f"family_usage_{key}_16384", 100 * row["usage"], "%", ">= 90", "vector-quantize-pytorch", {})
+            Claim(
+                f"family_usage_{key}_16384",
+                100 * row["usage"],
+                "%",
+                ">= 90",
+                "vector-quantize-pytorch",
+                {},
+            )
         )
     report(claims, arguments.json)
 
@@ -46,18 +62,29 @@ def draw(rows: list[dict]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, key, label in zip(figure.subplots(1, 2), ("psnr", "usage"), ("PSNR, dB", "usage, %"), strict=True):
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("psnr", "usage"), ("PSNR, dB", "usage, %"), strict=True
+    ):
         for name in SWEPT:
             points = sorted((row["bits"], row[key] * (100 if key == "usage" else 1)) for row in rows
                             if row["name"] == name and row["bits"] in SWEEP)  # fmt: skip
             colour = f"C{SWEPT.index(name.removeprefix('peer '))}"
             axes.plot(
-                *zip(*points, strict=True), "o--" if name.startswith("peer") else "o-", color=colour, label=name, ms=3
+                *zip(*points, strict=True),
+                "o--" if name.startswith("peer") else "o-",
+                color=colour,
+                label=name,
+                ms=3,
             )
         axes.set_xlabel("bits a code (log2 K)")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside right center",
+        frameon=False,
+        fontsize=8,
+    )
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURE, dpi=144)
 

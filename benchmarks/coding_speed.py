@@ -1,17 +1,22 @@
-"""Claims decode_images_per_s ... bundle_overhead_bytes: how fast .vq files are, and what they cost beside their codes.
+"""Claims decode_images_per_s ... bundle_overhead_bytes: how fast .vq files are, and what they cost
+beside their codes.
 
     python benchmarks/coding_speed.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
-The model is DIR/fashion-mnist-SEED, as benchmarks/priors.py leaves it; if it is missing, `vqkit train fashion-mnist`
-makes it, and `vqkit train-coder` its coder (--quick: both in some seconds; how long does not change what is measured).
-2,560 test images (--quick: 256) of 28x28 pixels, 49 codes each. One process for each number of threads (1 and 2, of
-torch and NumPy alike), medians of 5 rounds (--quick: 3), the claims at two threads.
+The model is DIR/fashion-mnist-SEED, as benchmarks/priors.py leaves it; if it is missing, `vqkit
+train fashion-mnist` makes it, and `vqkit train-coder` its coder (--quick: both in some seconds; how
+long does not change what is measured). 2,560 test images (--quick: 256) of 28x28 pixels, 49 codes
+each. One process for each number of threads (1 and 2, of torch and NumPy alike), medians of 5
+rounds (--quick: 3), the claims at two threads.
 
-decode_images_per_s: bytes of a bundle in memory to pixels, with all checks; decode_codes_images_per_s: to codes.
-decode_single_ms, encode_single_ms: `Model.decompress` and `compress` of one image, after some that warm up.
-encode_images_per_s: what `vqkit compress --bundle` does after its start, from PNG files to a file. Overheads: bytes
-beside those of the coder, without names: of a file, and of a bundle for each image. numba_*_speedup: how many times as
-fast single images are with numba as where it is not installed, to and from codes and lossless files, on one thread.
+decode_images_per_s: bytes of a bundle in memory to pixels, with all checks;
+decode_codes_images_per_s: to codes.
+decode_single_ms, encode_single_ms: `Model.decompress` and `compress` of one image, after some that
+warm up.
+encode_images_per_s: what `vqkit compress --bundle` does after its start, from PNG files to a file.
+Overheads: bytes beside those of the coder, without names: of a file, and of a bundle for each
+image. numba_*_speedup: how many times as fast single images are with numba as where it is not
+installed, to and from codes and lossless files, on one thread.
 """
 
 from __future__ import annotations
@@ -43,7 +48,16 @@ def prepared(folder: Path, seed: int, quick: bool) -> None:
     vqkit = [sys.executable, "-m", "vqkit"]
     if not (folder / "model.safetensors").exists():
         short = ["train.steps=20", "coder.steps=5"] if quick else []
-        command = ["train", SOURCE, "--recipe", SOURCE, "--out", str(folder), f"seed={seed}", *short]
+        command = [
+            "train",
+            SOURCE,
+            "--recipe",
+            SOURCE,
+            "--out",
+            str(folder),
+            f"seed={seed}",
+            *short,
+        ]
         subprocess.run([*vqkit, *command], check=True)
     if not (folder / "coder.safetensors").exists():
         steps = ["--steps", "5"] if quick else []
@@ -51,7 +65,9 @@ def prepared(folder: Path, seed: int, quick: bool) -> None:
 
 
 def seconds(work: Callable[[], object], rounds: int, count: int) -> dict[str, float]:
-    """Median seconds for each of `count` images: by the clock, and of the processor, all threads together."""
+    """Median seconds for each of `count` images: by the clock, and of the processor, all threads
+    together.
+    """
     clock, processor = [], []
     for _ in range(rounds):
         began = time.perf_counter(), time.process_time()
@@ -84,13 +100,19 @@ def measure(folder: Path, images_folder: Path, rounds: int) -> dict[str, dict[st
     data = target.read_bytes()
     singles = [model.compress(image) for image in images]
     for one, decoded in zip(singles, compressor.read(data), strict=False):
-        assert np.array_equal(model.decompress(one), model.signal.to_array(compressor.decode([decoded])[0][None])[0])
+        assert np.array_equal(
+            model.decompress(one), model.signal.to_array(compressor.decode([decoded])[0][None])[0]
+        )
     return {
         "encode_bundle": encode,
         "decode_bundle": seconds(lambda: decode_bundle(model, data), rounds, len(files)),
         "decode_bundle_codes": seconds(lambda: list(compressor.read(data)), rounds, len(files)),
-        "decode_single": seconds(lambda: [model.decompress(one) for one in singles], rounds, SINGLES),
-        "encode_single": seconds(lambda: [model.compress(image) for image in images], rounds, SINGLES),
+        "decode_single": seconds(
+            lambda: [model.decompress(one) for one in singles], rounds, SINGLES
+        ),
+        "encode_single": seconds(
+            lambda: [model.compress(image) for image in images], rounds, SINGLES
+        ),
         "bytes": overheads(singles[0], data),
     }
 
@@ -127,8 +149,12 @@ def measure_coders(folder: Path, images_folder: Path, rounds: int) -> dict[str, 
     for one, image in zip(exact, images, strict=True):
         assert np.array_equal(model.decompress(one).squeeze(), image)
     return {
-        "codes_decode": seconds(lambda: [coder.decode([one], codes.shape[2:]) for one in strings], rounds, LOSSLESS),
-        "lossless_decode": seconds(lambda: [model.decompress(one) for one in exact], rounds, LOSSLESS),
+        "codes_decode": seconds(
+            lambda: [coder.decode([one], codes.shape[2:]) for one in strings], rounds, LOSSLESS
+        ),
+        "lossless_decode": seconds(
+            lambda: [model.decompress(one) for one in exact], rounds, LOSSLESS
+        ),
         "lossless_encode": seconds(
             lambda: [model.compress(image, lossless=True) for image in images], rounds, LOSSLESS
         ),
@@ -161,7 +187,10 @@ def overheads(file: bytes, bundle: bytes) -> dict[str, float]:
 
 
 def alone(
-    threads: int, work: Callable[..., dict], *arguments: object, first: Callable[[], None] | None = None
+    threads: int,
+    work: Callable[..., dict],
+    *arguments: object,
+    first: Callable[[], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """work(*arguments) in a process of its own, as BLAS counts its threads when it is loaded."""
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -187,17 +216,31 @@ def main() -> None:
     extra = rows[max(THREADS)]["bytes"]
     claims = [
         Claim("decode_images_per_s", 1 / clock["decode_bundle"], "images/s", ">= 500", None, where),
-        Claim("decode_codes_images_per_s", 1 / clock["decode_bundle_codes"], "images/s", "reported", None, where),
+        Claim(
+            "decode_codes_images_per_s",
+            1 / clock["decode_bundle_codes"],
+            "images/s",
+            "reported",
+            None,
+            where,
+        ),
         Claim("decode_single_ms", 1000 * clock["decode_single"], "ms", "<= 15", None, where),
-        Claim("encode_images_per_s", 1 / clock["encode_bundle"], "images/s", "reported", None, where),
+        Claim(
+            "encode_images_per_s", 1 / clock["encode_bundle"], "images/s", "reported", None, where
+        ),
         Claim("encode_single_ms", 1000 * clock["encode_single"], "ms", "reported", None, where),
         Claim("file_overhead_bytes", extra["file_overhead"], "bytes", "<= 26", None, where),
         Claim("bundle_overhead_bytes", extra["bundle_overhead"], "bytes", "<= 2", None, where),
     ]
     for name, row in fast.items():
         ratio = slow[name]["processor"] / row["processor"]
-        claims.append(Claim(f"numba_{name}_speedup", ratio, "times", ">= 5", "Python and NumPy", where))
-        print(f"{name}: {1000 * row['clock']:.1f} ms with numba, {1000 * slow[name]['clock']:.1f} ms without")
+        claims.append(
+            Claim(f"numba_{name}_speedup", ratio, "times", ">= 5", "Python and NumPy", where)
+        )
+        print(
+            f"{name}: {1000 * row['clock']:.1f} ms with numba, {1000 * slow[name]['clock']:.1f} ms "
+            "without"
+        )
     report(claims, arguments.json)
     for threads, row in rows.items():
         print(f"{threads} thread(s): {row}")

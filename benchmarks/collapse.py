@@ -2,11 +2,12 @@
 
     python benchmarks/collapse.py [--quick] [--seed 0] [--json FILE]
 
-Five settings that collapse, on the built-in emoji, each trained with train.guard=warn (before) and train.guard=act
-(after). Detected = an event or an error within 200 steps. Cured = at the end the validation split uses three times as
-many codes as with warn, and at least 0.9 of what a healthy run uses: the recipe's own settings with a codebook of that
-size (a large one cannot be used up by a small split, of which much is background). A codebook outside of the optimiser
-is an error under either setting: detected, and not for the guard to cure. Claims: collapse_detected, collapse_cured.
+Five settings that collapse, on the built-in emoji, each trained with train.guard=warn (before) and
+train.guard=act (after). Detected = an event or an error within 200 steps. Cured = at the end the
+validation split uses three times as many codes as with warn, and at least 0.9 of what a healthy run
+uses: the recipe's own settings with a codebook of that size (a large one cannot be used up by a
+small split, of which much is background). A codebook outside of the optimiser is an error under
+either setting: detected, and not for the guard to cure. Claims: collapse_detected, collapse_cured.
 Without --quick the curves are drawn in docs/figures/collapse.png.
 """
 
@@ -73,7 +74,9 @@ def without_codebook() -> Iterator[None]:
         optimizers = build(model, settings)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["params"] = [value for value in group["params"] if value is not model.quantizer.codebook]
+                group["params"] = [
+                    value for value in group["params"] if value is not model.quantizer.codebook
+                ]
         return optimizers
 
     with patch.object(task, "build_optimizers", incomplete):
@@ -87,7 +90,9 @@ def nothing() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Case:
-    """Settings that make a codebook of some size collapse, and what must be done to the run besides."""
+    """Settings that make a codebook of some size collapse, and what must be done to the run
+    besides.
+    """
 
     name: str
     overrides: list[str]
@@ -98,7 +103,10 @@ class Case:
 CASES = [
     Case("bad initialisation", BARE, sabotage=scattered_codes),
     Case("huge codebook", ["model.quantizer.revive_threshold=0"], codebook_size=16384),
-    Case("learning rate too high", ["model.quantizer.revive_threshold=0", "train.lr=0.1", "train.warmup=0"]),
+    Case(
+        "learning rate too high",
+        ["model.quantizer.revive_threshold=0", "train.lr=0.1", "train.warmup=0"],
+    ),
     Case("perplexity 1.0", [*BARE, "model.quantizer.update=gradient", "losses.commitment=10"]),
     Case("not in the optimiser", ["model.quantizer.update=gradient"], sabotage=without_codebook),
 ]
@@ -106,8 +114,10 @@ CASES = [
 
 @dataclass
 class Outcome:
-    """One run. detected: step of the first warning, remedy or error, None without any. usage: on the validation split
-    at the end, as a share of what uniform draws reach there; nan after an error, as is psnr (dB). rows: of the log."""
+    """One run. detected: step of the first warning, remedy or error, None without any. usage: on
+    the validation split at the end, as a share of what uniform draws reach there; nan after an
+    error, as is psnr (dB). rows: of the log.
+    """
 
     detected: int | None
     usage: float
@@ -118,7 +128,13 @@ class Outcome:
 
 def run(case: Case, guard: str, steps: int, seed: int) -> Outcome:
     """Train a case with a setting of the guard."""
-    settings = [*SMALL, f"train.steps={steps}", f"train.guard={guard}", f"seed={seed}", "coder.steps=0"]
+    settings = [
+        *SMALL,
+        f"train.steps={steps}",
+        f"train.guard={guard}",
+        f"seed={seed}",
+        "coder.steps=0",
+    ]
     settings += [f"model.quantizer.codebook_size={case.codebook_size}", *case.overrides]
     with tempfile.TemporaryDirectory() as folder, case.sabotage():
         try:
@@ -145,28 +161,43 @@ def healthy(case: Case, steps: int, seed: int) -> Outcome:
 
 
 def is_cured(before: Outcome, after: Outcome, reference: Outcome) -> bool:
-    """Nearly as many codes in use as in a healthy run, and three times as many as without remedies."""
+    """Nearly as many codes in use as in a healthy run, and three times as many as without
+    remedies.
+    """
     return after.usage >= 0.9 * reference.usage and after.usage >= 3 * before.usage
 
 
 def draw(outcomes: dict[str, tuple[Outcome, ...]], file: Path) -> None:
-    """Usage over the window of training, a panel for each case, warn against act, with a mark where the guard spoke."""
+    """Usage over the window of training, a panel for each case, warn against act, with a mark where
+    the guard spoke.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.0 * len(outcomes), 2.9), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(outcomes), sharey=True)
     for axes, (name, pair) in zip(panels, outcomes.items(), strict=True):
-        for outcome, label, colour in zip(pair[:2], ("warn", "act"), ("#d55e00", "#0072b2"), strict=True):
+        for outcome, label, colour in zip(
+            pair[:2], ("warn", "act"), ("#d55e00", "#0072b2"), strict=True
+        ):
             curve = [
                 (row["step"], 100 * row["usage"])
                 for row in outcome.rows
                 if row.get("split") == "train" and "usage" in row
             ]
-            axes.plot(*zip(*curve, strict=True), color=colour, linewidth=1.9, label=f"train.guard={label}")
+            axes.plot(
+                *zip(*curve, strict=True), color=colour, linewidth=1.9, label=f"train.guard={label}"
+            )
             if outcome.detected and label == "act":
                 axes.axvline(outcome.detected, color="#6b7078", linewidth=1, linestyle=(0, (3, 3)))
         if math.isnan(pair[0].usage):
-            axes.text(0.52, 0.5, "stopped with\nan error", transform=axes.transAxes, ha="right", fontsize=9)
+            axes.text(
+                0.52,
+                0.5,
+                "stopped with\nan error",
+                transform=axes.transAxes,
+                ha="right",
+                fontsize=9,
+            )
         axes.set_title(name, loc="left", fontsize=10.5, fontweight="bold")
         axes.set_xlabel("step")
         axes.set_xlim(0, 200)
@@ -183,7 +214,9 @@ def main() -> None:
     steps = 120 if arguments.quick else 200
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     references: dict[int, Outcome] = {}
-    print(f"{'':<24}{'detected':>9}{'usage warn':>12}{'act':>8}{'healthy':>9}{'PSNR warn':>11}{'act':>7}{'healthy':>9}")
+    print(
+        f"{'':<24}{'detected':>9}{'usage warn':>12}{'act':>8}{'healthy':>9}{'PSNR warn':>11}{'act':>7}{'healthy':>9}"
+    )
     for case in CASES:
         if case.codebook_size not in references:
             references[case.codebook_size] = healthy(case, steps, arguments.seed)
@@ -193,12 +226,24 @@ def main() -> None:
         figures += f"{before.psnr:>11.2f}{after.psnr:>7.2f}{best.psnr:>9.2f}"
         print(f"{case.name:<24}{before.detected or '-':>9}{figures}")
         print("".join(f"    {line}\n" for line in after.said), end="")
-    settings = {**machine(), "steps": steps, "seed": arguments.seed, "data": "emoji", "order": "warn, act, healthy"}
+    settings = {
+        **machine(),
+        "steps": steps,
+        "seed": arguments.seed,
+        "data": "emoji",
+        "order": "warn, act, healthy",
+    }
     settings["cases"] = {
-        name: {key: [getattr(outcome, key) for outcome in three] for key in ("detected", "usage", "psnr")}
+        name: {
+            key: [getattr(outcome, key) for outcome in three]
+            for key in ("detected", "usage", "psnr")
+        }
         for name, three in outcomes.items()
     }
-    detected = sum(all(one.detected and one.detected <= 200 for one in three[:2]) for three in outcomes.values())
+    detected = sum(
+        all(one.detected and one.detected <= 200 for one in three[:2])
+        for three in outcomes.values()
+    )
     cured = sum(is_cured(*three) for three in outcomes.values())
     if not arguments.quick:
         draw(outcomes, FIGURE)

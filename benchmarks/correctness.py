@@ -1,15 +1,18 @@
-"""Claims settings_without_effect, search_wrong_codes, accumulate_difference: settings, nearest codes, parts of a batch.
+"""Claims settings_without_effect, search_wrong_codes, accumulate_difference: settings, nearest
+codes, parts of a batch.
 
     python benchmarks/correctness.py [--quick] [--seed 0] [--json FILE]
 
-Settings: of every family, alone and inside of every composite, and of every composite itself, each setting is changed
-in turn. It has an effect if codes, loss, gradients or state differ after three training steps, or if it is refused;
-what is left is counted. Search: codes of `nearest` against all distances in float64, with means of 0 to 1e5 and
-deviation 0.1, clusters, cosine codebooks included. A code is wrong where its distance exceeds the smallest by more than
-8 roundings of float32, relative to the squared distances of token and code from the middle of the codebook.
-Accumulate: of every subject a small autoencoder takes one training step on a batch of 10, as a whole and in 3 and 4
-parts of unequal size. accumulate_difference is the largest difference of a loss, a gradient or a state, relative to the
-largest value of its tensor.
+Settings: of every family, alone and inside of every composite, and of every composite itself, each
+setting is changed in turn. It has an effect if codes, loss, gradients or state differ after three
+training steps, or if it is refused;
+what is left is counted. Search: codes of `nearest` against all distances in float64, with means of
+0 to 1e5 and deviation 0.1, clusters, cosine codebooks included. A code is wrong where its distance
+exceeds the smallest by more than 8 roundings of float32, relative to the squared distances of token
+and code from the middle of the codebook.
+Accumulate: of every subject a small autoencoder takes one training step on a batch of 10, as a
+whole and in 3 and 4 parts of unequal size. accumulate_difference is the largest difference of a
+loss, a gradient or a state, relative to the largest value of its tensor.
 """
 
 from __future__ import annotations
@@ -76,7 +79,11 @@ def subjects() -> Iterator[dict]:
         yield {"kind": "residual", "num_stages": 2, "stage": inner}
         yield {"kind": "product", "num_groups": 2, "group": inner}
         yield {"kind": "hierarchical", "latent_dim": 8, "top": inner, "bottom": inner}
-    row = {"kind": "residual", "num_stages": 2, "stage": {"kind": "vq", "codebook_size": 16, "code_dim": 8}}
+    row = {
+        "kind": "residual",
+        "num_stages": 2,
+        "stage": {"kind": "vq", "codebook_size": 16, "code_dim": 8},
+    }
     yield {**row, "num_stages": 1}
     yield {"kind": "product", "num_groups": 1, "group": {"kind": "vq", "codebook_size": 16}}
     yield {"kind": "product", "num_groups": 2, "group": row}
@@ -119,7 +126,9 @@ def _others(name: str, value: object, annotation: object) -> list[object]:
 
 
 def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
-    """Codes, losses, gradients and state after a few training steps; None where the settings are refused."""
+    """Codes, losses, gradients and state after a few training steps; None where the settings are
+    refused.
+    """
     import torch
 
     from vqkit.config import from_tree
@@ -129,7 +138,9 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
 
     torch.manual_seed(seed)
     try:
-        quantizer = build_quantizer(from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer)
+        quantizer = build_quantizer(
+            from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer
+        )
         side = 8 * quantizer.grid_multiple // 2
         latents = torch.randn(4, 64, side, side, generator=torch.Generator().manual_seed(seed))
         found = []
@@ -145,7 +156,9 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
 
 
 def settings_without_effect(seed: int = 0) -> list[str]:
-    """Settings that neither change the result nor are refused, with the quantizer that they belong to."""
+    """Settings that neither change the result nor are refused, with the quantizer that they belong
+    to.
+    """
     idle = []
     for tree in subjects():
         before = result(tree, seed)
@@ -162,11 +175,13 @@ def _same(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
     return len(before) == len(after) and all(map(np.array_equal, before, after))
 
 
-# ------------------------------------------------------------------------------------------------------------- search
+# ------------------------------------------------------------------------------------------- search
 
 
 def wrong_codes(tokens, codebook) -> int:
-    """Codes of `nearest` that are further away than the nearest in float64, ties of rounding left out."""
+    """Codes of `nearest` that are further away than the nearest in float64, ties of rounding left
+    out.
+    """
     from vqkit.model.quantizers.search import nearest
 
     found = nearest(tokens, codebook).numpy()
@@ -176,7 +191,9 @@ def wrong_codes(tokens, codebook) -> int:
     wrong = 0
     for token, code in zip(tokens, found, strict=True):
         distances = np.square(token - codebook).sum(1)
-        rounding = 8 * np.finfo(np.float32).eps * (np.square(token - middle).sum() + from_middle[code])
+        rounding = (
+            8 * np.finfo(np.float32).eps * (np.square(token - middle).sum() + from_middle[code])
+        )
         wrong += int(distances[code] - distances.min() > rounding)
     return wrong
 
@@ -193,14 +210,20 @@ def search_cases(seed: int, quick: bool = False) -> Iterator[tuple[str, object, 
             codebook = mean + 0.1 * torch.randn(codes, width, generator=source)
             yield f"{codes}x{width} at {mean:g}", tokens, codebook
             if mean:
-                yield f"{codes}x{width} cosine at {mean:g}", F.normalize(tokens, dim=1), F.normalize(codebook, dim=1)
+                yield (
+                    f"{codes}x{width} cosine at {mean:g}",
+                    F.normalize(tokens, dim=1),
+                    F.normalize(codebook, dim=1),
+                )
 
 
-# --------------------------------------------------------------------------------------------------------- accumulation
+# ------------------------------------------------------------------------------------- accumulation
 
 
 def step(tree: dict, parts: int, seed: int) -> dict[str, np.ndarray] | None:
-    """Losses, gradients and state after one step with `train.accumulate=parts`; None where settings are refused."""
+    """Losses, gradients and state after one step with `train.accumulate=parts`; None where settings
+    are refused.
+    """
     import torch
 
     from vqkit.artifact.build import build_model
@@ -221,7 +244,11 @@ def step(tree: dict, parts: int, seed: int) -> dict[str, np.ndarray] | None:
     terms = model(x, torch.Generator().manual_seed(seed), parts=parts).terms
     torch.stack(list(terms.values())).sum().backward()
     found = {f"loss {name}": term.detach() for name, term in terms.items()}
-    found |= {f"gradient {name}": one.grad for name, one in model.named_parameters() if one.grad is not None}
+    found |= {
+        f"gradient {name}": one.grad
+        for name, one in model.named_parameters()
+        if one.grad is not None
+    }
     found |= {f"state {name}": one for name, one in model.state_dict().items()}
     return {name: np.asarray(value.detach().double()) for name, value in found.items()}
 
@@ -251,7 +278,9 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
 def main() -> None:
     arguments = PARSER.parse_args()
     idle = settings_without_effect(arguments.seed)
-    wrong = {name: wrong_codes(*case) for name, *case in search_cases(arguments.seed, arguments.quick)}
+    wrong = {
+        name: wrong_codes(*case) for name, *case in search_cases(arguments.seed, arguments.quick)
+    }
     for name in idle:
         print(f"without effect: {name}")
     parts = accumulate_differences(arguments.seed, arguments.quick)
@@ -261,9 +290,30 @@ def main() -> None:
     accumulated = settings | {"subjects": parts}
     report(
         [
-            Claim("settings_without_effect", len(idle), "settings", "== 0", None, settings | {"settings": idle}),
-            Claim("search_wrong_codes", sum(wrong.values()), "codes", "== 0", "float64", settings | {"cases": wrong}),
-            Claim("accumulate_difference", parts[worst], "relative", "<= 1e-6", "one batch", accumulated),
+            Claim(
+                "settings_without_effect",
+                len(idle),
+                "settings",
+                "== 0",
+                None,
+                settings | {"settings": idle},
+            ),
+            Claim(
+                "search_wrong_codes",
+                sum(wrong.values()),
+                "codes",
+                "== 0",
+                "float64",
+                settings | {"cases": wrong},
+            ),
+            Claim(
+                "accumulate_difference",
+                parts[worst],
+                "relative",
+                "<= 1e-6",
+                "one batch",
+                accumulated,
+            ),
         ],
         arguments.json,
     )

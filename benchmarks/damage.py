@@ -1,19 +1,23 @@
-"""Claims mutations, mutations_silent, mutations_crashed, mutations_hung: what becomes of damaged .vq files.
+"""Claims mutations, mutations_silent, mutations_crashed, mutations_hung: what becomes of damaged
+.vq files.
 
     python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
 
-100,000 mutations (--quick: 5,000) of ten kinds of files, of codes, of a rate and of values, single, bare and
-bundles, through the whole decoder: `Compressor.read`, and `describe`, which `vqkit inspect` shows. Two models that
-were trained for a moment on the built-in emoji make them, one with a codebook, one with three residual stages; images
-are 12x16 pixels, so that a mutation takes some milliseconds. A mutation is a pure function of the seed and its number.
+100,000 mutations (--quick: 5,000) of ten kinds of files, of codes, of a rate and of values, single,
+bare and bundles, through the whole decoder: `Compressor.read`, and `describe`, which `vqkit
+inspect` shows. Two models that were trained for a moment on the built-in emoji make them, one with
+a codebook, one with three residual stages; images are 12x16 pixels, so that a mutation takes some
+milliseconds. A mutation is a pure function of the seed and its number.
 
-Every outcome is one of: a named error (a FormatError); `same`, the codes and size that were written, in files that were
-cut off their whole stages or blocks, and the decoder says so; `mixed`, images of the second file that was spliced in,
-whole, with all of their stages or, in a bundle, their block; `resized`, the right codes in a bare stream, of which the
-header has no check sum, with another size. What is none of them counts as silent. A name may be lost or another, as
-names have no check sum. Any other exception is a crash, and a mutation that takes more than DEADLINE seconds of
+Every outcome is one of: a named error (a FormatError); `same`, the codes and size that were
+written, in files that were cut off their whole stages or blocks, and the decoder says so; `mixed`,
+images of the second file that was spliced in, whole, with all of their stages or, in a bundle,
+their block; `resized`, the right codes in a bare stream, of which the header has no check sum, with
+another size. What is none of them counts as silent. A name may be lost or another, as names have no
+check sum. Any other exception is a crash, and a mutation that takes more than DEADLINE seconds of
 processor time hangs.
-mutations_memory: by how much resident memory was at its peak above what it was before the first mutation.
+mutations_memory: by how much resident memory was at its peak above what it was before the first
+mutation.
 """
 
 from __future__ import annotations
@@ -53,8 +57,10 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """One kind of file. model: reads it; files: two of it, with codes (items, Q, h, w) each; foreign: a file of the
-    same kind that another model wrote; cuts: where the sections or blocks of the first file begin and end."""
+    """One kind of file. model: reads it; files: two of it, with codes (items, Q, h, w) each;
+    foreign: a file of the same kind that another model wrote; cuts: where the sections or blocks of
+    the first file begin and end.
+    """
 
     model: object
     files: tuple[bytes, bytes]
@@ -63,19 +69,27 @@ class Subject:
     cuts: list[int]
 
 
-# ------------------------------------------------------------------------------------------------------------- subjects
+# ----------------------------------------------------------------------------------------- subjects
 
 
 def subjects(folder: Path, seed: int) -> dict[str, Subject]:
-    """Models are trained by processes of their own, so that the memory of this one is that of reading."""
+    """Models are trained by processes of their own, so that the memory of this one is that of
+    reading.
+    """
     import vqkit
 
     images = arrays(open_set("emoji", seed), range(12))[:, : SIZE[0], 8 : 8 + SIZE[1]].copy()
     found = {}
     for name, more in MODELS.items():
         first, second = folder / name, folder / f"{name}-other"
-        vqkit_run("train", "emoji", "--recipe", "emoji", "--out", str(first), *TINY, *more, f"seed={seed}")
-        shutil.copytree(first, second, ignore=shutil.ignore_patterns("coder.safetensors", "lossless.safetensors"))
+        vqkit_run(
+            "train", "emoji", "--recipe", "emoji", "--out", str(first), *TINY, *more, f"seed={seed}"
+        )
+        shutil.copytree(
+            first,
+            second,
+            ignore=shutil.ignore_patterns("coder.safetensors", "lossless.safetensors"),
+        )
         vqkit_run("train-coder", str(second), "emoji", "--steps", "2")
         both = vqkit.load(first), vqkit.load(second)
         found[name] = subject(*both, images, Form())
@@ -101,7 +115,9 @@ def vqkit_run(*words: str) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """What is written of images: values or codes, at a rate or all of them; one file or a bundle; bare or not."""
+    """What is written of images: values or codes, at a rate or all of them; one file or a bundle;
+    bare or not.
+    """
 
     lossless: bool = False
     rate: str | None = None
@@ -120,7 +136,15 @@ def subject(model, other, images: np.ndarray, form: Form) -> Subject:
 
 def write(model, images: np.ndarray, form: Form) -> bytes:
     """A file of the first image, or a bundle of all of them in blocks of two items, with names."""
-    from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle, write_file
+    from vqkit.coding import (
+        Block,
+        BundleHeader,
+        Extents,
+        codes_crc,
+        read_file,
+        write_bundle,
+        write_file,
+    )
 
     how = {"lossless": form.lossless, "rate": form.rate}
     if not form.bundle:
@@ -132,7 +156,13 @@ def write(model, images: np.ndarray, form: Form) -> bytes:
     one = files[0].header
     extents = Extents([one.extent] * len(codes))
     header = BundleHeader(
-        extents, one.num_codebooks, one.coder, one.model_id, block_size=2, signal=one.signal, holds=one.holds
+        extents,
+        one.num_codebooks,
+        one.coder,
+        one.model_id,
+        block_size=2,
+        signal=one.signal,
+        holds=one.holds,
     )
     payloads = [tuple(stage.payload for stage in file.stages) for file in files]
     blocks = []
@@ -148,12 +178,16 @@ def boundaries(data: bytes) -> list[int]:
 
     if profile_of(data) == BUNDLE:
         bundle = Bundle(data)
-        return [bundle.span(0)[0], *(bundle.span(number)[1] for number in range(bundle.whole_blocks)), len(data)]
+        return [
+            bundle.span(0)[0],
+            *(bundle.span(number)[1] for number in range(bundle.whole_blocks)),
+            len(data),
+        ]
     sections = read_layout(data).sections
     return [sections[0].start, *(one.end for one in sections)]
 
 
-# ------------------------------------------------------------------------------------------------------------ mutations
+# ---------------------------------------------------------------------------------------- mutations
 
 
 def flipped(one: Subject, rng: np.random.Generator) -> bytes:
@@ -168,10 +202,14 @@ def truncated(one: Subject, rng: np.random.Generator) -> bytes:
 
 
 def spliced(one: Subject, rng: np.random.Generator) -> bytes:
-    """A beginning of the first file and an end of the second; half of them meet where they should."""
+    """A beginning of the first file and an end of the second; half of them meet where they
+    should.
+    """
     first, second = one.files
     start = int(rng.integers(len(first) + 1))
-    return first[:start] + second[start if rng.integers(2) else int(rng.integers(len(second) + 1)) :]
+    return (
+        first[:start] + second[start if rng.integers(2) else int(rng.integers(len(second) + 1)) :]
+    )
 
 
 def inserted(one: Subject, rng: np.random.Generator) -> bytes:
@@ -197,7 +235,9 @@ def emptied(one: Subject, rng: np.random.Generator) -> bytes:
 
 def foreign(one: Subject, rng: np.random.Generator) -> bytes:
     """Another model's file, or an end of it behind our header."""
-    return one.foreign if rng.integers(2) else one.files[0][: one.cuts[0]] + one.foreign[one.cuts[0] :]
+    return (
+        one.foreign if rng.integers(2) else one.files[0][: one.cuts[0]] + one.foreign[one.cuts[0] :]
+    )
 
 
 def swapped(one: Subject, rng: np.random.Generator) -> bytes:
@@ -205,22 +245,37 @@ def swapped(one: Subject, rng: np.random.Generator) -> bytes:
     data, cuts = one.files[0], one.cuts
     parts = [data[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
     chosen = (
-        rng.integers(0, len(parts), rng.integers(0, len(parts) + 2)) if rng.integers(2) else rng.permutation(len(parts))
+        rng.integers(0, len(parts), rng.integers(0, len(parts) + 2))
+        if rng.integers(2)
+        else rng.permutation(len(parts))
     )
     return data[: cuts[0]] + b"".join(parts[place] for place in chosen.tolist())
 
 
 def exchanged(one: Subject, rng: np.random.Generator) -> bytes:
-    """Sections or blocks of the first file, some of them those of the second in the same place, whole."""
+    """Sections or blocks of the first file, some of them those of the second in the same place,
+    whole.
+    """
     both = [[data[start:end] for start, end in pairwise(boundaries(data))] for data in one.files]
     chosen = [parts[int(rng.integers(2))] for parts in zip(*both, strict=True)]
     return one.files[0][: one.cuts[0]] + b"".join(chosen)
 
 
-MUTATIONS = (flipped, truncated, spliced, inserted, deleted, zeroed, emptied, foreign, swapped, exchanged)
+MUTATIONS = (
+    flipped,
+    truncated,
+    spliced,
+    inserted,
+    deleted,
+    zeroed,
+    emptied,
+    foreign,
+    swapped,
+    exchanged,
+)
 
 
-# ------------------------------------------------------------------------------------------------------------- outcomes
+# ----------------------------------------------------------------------------------------- outcomes
 
 
 def outcome(one: Subject, data: bytes) -> str:
@@ -246,12 +301,15 @@ def outcome(one: Subject, data: bytes) -> str:
     judged = judge(one, found, complete=not error)
     if judged == "silent":
         print(f"silent: {data.hex()}")
-    # An error may come behind images that are right, as in a bundle that was cut off: they must be right all the same.
+    # An error may come behind images that are right, as in a bundle that was cut off: they must be
+    # right all the same.
     return judged if judged == "silent" or not error else error
 
 
 def judge(one: Subject, found: list, complete: bool) -> str:
-    """Images that were given against those that were written; complete: no error says that some are missing."""
+    """Images that were given against those that were written; complete: no error says that some are
+    missing.
+    """
     wholes, mixed, resized = one.codes, False, False
     numbers = [decoded.number for decoded in found]
     if numbers != sorted(set(numbers)) or (complete and numbers != list(range(len(wholes[0])))):
@@ -259,17 +317,22 @@ def judge(one: Subject, found: list, complete: bool) -> str:
     for decoded in found:
         if decoded.number >= len(wholes[0]):
             return "silent"
-        # Without stages that are marked as missing: they were cut off, or never in a file of that rate.
+        # Without stages that are marked as missing: they were cut off, or never in a file of that
+        # rate.
         given = decoded.codes[(decoded.codes >= 0).all((1, 2))]
         if len(given) == 0 or (len(given) < wholes[0].shape[1] and not decoded.truncated):
             return "silent"
-        of_first, of_second = (np.array_equal(given, whole[decoded.number, : len(given)]) for whole in wholes)
+        of_first, of_second = (
+            np.array_equal(given, whole[decoded.number, : len(given)]) for whole in wholes
+        )
         if not (of_first or of_second):
             return "silent"
         mixed |= not of_first
         resized |= decoded.extent != SIZE
     if resized:
-        return "resized" if one.files[0][3] % 16 == 0 else "silent"  # the low bits are the profile: 0 is bare
+        return (
+            "resized" if one.files[0][3] % 16 == 0 else "silent"
+        )  # the low bits are the profile: 0 is bare
     return "mixed" if mixed else "same"
 
 
@@ -291,7 +354,9 @@ def run(count: int, seed: int) -> tuple[dict[str, Counter], float]:
     for number in range(count):
         name, mutate = pairs[number % len(pairs)]
         data = mutate(kinds[name], np.random.default_rng([seed, number]))
-        outcomes.setdefault(f"{name}, {mutate.__name__}", Counter())[outcome(kinds[name], data)] += 1
+        outcomes.setdefault(f"{name}, {mutate.__name__}", Counter())[
+            outcome(kinds[name], data)
+        ] += 1
     return outcomes, (kibibytes("VmHWM") - before) * 1024 / 1e6
 
 
@@ -308,7 +373,12 @@ def main() -> None:
     outcomes, memory = run(count, arguments.seed)
     total = sum(outcomes.values(), Counter())
     crashed = sum(number for name, number in total.items() if name.startswith("crashed"))
-    where = {**machine(), "seed": arguments.seed, "seconds": time.perf_counter() - began, "outcomes": dict(total)}
+    where = {
+        **machine(),
+        "seed": arguments.seed,
+        "seconds": time.perf_counter() - began,
+        "outcomes": dict(total),
+    }
     where["by_kind"] = {name: dict(counts.most_common()) for name, counts in outcomes.items()}
     print("\n".join(f"{name:<20} {number}" for name, number in total.most_common()))
     claims = [

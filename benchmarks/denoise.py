@@ -1,14 +1,16 @@
-"""Claims denoise_*: noise taken out of test images, beside classical methods and a DnCNN of equal size and time.
+"""Claims denoise_*: noise taken out of test images, beside classical methods and a DnCNN of equal
+size and time.
 
     python benchmarks/denoise.py [--quick] [--seed 0] [--work DIR] [--json FILE]
 
-Recipe denoise on the training images of Fashion-MNIST and emoji, and on patches of wallpapers (tested on 13 photographs
-from elsewhere, Gaussian noise only), MINUTES on one core, and DnCNN for the same processor
-time on the same batches. Then every method gets the same noisy uint8 images of the test split, one at a time: PSNR and
-SSIM against the clean ones, seconds an image. Gaussian noise of three levels, the other kinds of training, and a level
-and a kind that training never saw. Total variation gets the best of its weights for every row, chosen on validation
-images; wavelets and NL-means estimate sigma from the image; BM3D is told it where there is one, else gets the estimate.
---quick: seconds of training, few images.
+Recipe denoise on the training images of Fashion-MNIST and emoji, and on patches of wallpapers
+(tested on 13 photographs from elsewhere, Gaussian noise only), MINUTES on one core, and DnCNN for
+the same processor time on the same batches. Then every method gets the same noisy uint8 images of
+the test split, one at a time: PSNR and SSIM against the clean ones, seconds an image. Gaussian
+noise of three levels, the other kinds of training, and a level and a kind that training never saw.
+Total variation gets the best of its weights for every row, chosen on validation images; wavelets
+and NL-means estimate sigma from the image; BM3D is told it where there is one, else gets the
+estimate. --quick: seconds of training, few images.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ from bench.short_runs import in_parallel
 PARSER = options(__doc__, work=True)
 
 PHOTOGRAPHS = "photographs"
-SOURCES = {PHOTOGRAPHS: ["data.test=0", "coder.steps=0"], "fashion-mnist": ["data.image_size=null"], "emoji": []}
+SOURCES = {
+    PHOTOGRAPHS: ["data.test=0", "coder.steps=0"],
+    "fashion-mnist": ["data.image_size=null"],
+    "emoji": [],
+}
 MINUTES, IMAGES = 5.0, 128
 QUICK_MINUTES, QUICK_IMAGES = 0.15, 4
 SIGMAS = 15, 25, 50
@@ -38,7 +44,9 @@ SPEED_SIDE = 256
 
 
 def correlated(image, sigma, generator):
-    """Normal noise of this deviation, each value the mean of 2x2 independent ones, scaled back: no kind of training."""
+    """Normal noise of this deviation, each value the mean of 2x2 independent ones, scaled back: no
+    kind of training.
+    """
     noise = torch.randn(len(image), image.shape[1] + 1, image.shape[2] + 1, generator=generator)
     noise = noise[:, 1:, 1:] + noise[:, :-1, 1:] + noise[:, 1:, :-1] + noise[:, :-1, :-1]
     return (image + sigma / 2 * noise).round().clamp(0, 255).to(torch.uint8)
@@ -46,7 +54,14 @@ def correlated(image, sigma, generator):
 
 def cases() -> dict[str, tuple]:
     """Name -> what adds the noise, how much of it, and sigma where it is Gaussian."""
-    from vqkit.signals.image.noise import gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
+    from vqkit.signals.image.noise import (
+        gaussian,
+        jpeg,
+        missing_blocks,
+        poisson,
+        salt_and_pepper,
+        speckle,
+    )
 
     return {
         **{f"gaussian {sigma}": (gaussian, sigma, sigma) for sigma in SIGMAS},
@@ -65,7 +80,13 @@ def kinds(source: str) -> list[str]:
 
 
 def settings(source: str, minutes: float, seed: int) -> list[str]:
-    return [f"train.max_minutes={minutes}", "train.steps=20000", "coder.steps=150", f"seed={seed}", *SOURCES[source]]
+    return [
+        f"train.max_minutes={minutes}",
+        "train.steps=20000",
+        "coder.steps=150",
+        f"seed={seed}",
+        *SOURCES[source],
+    ]
 
 
 def place(source: str, work: Path) -> str:
@@ -87,11 +108,16 @@ def learn(job: tuple) -> dict:
         vqkit.train(place(source, work), folder, "denoise", overrides)
     seconds = vqkit.load(folder).metrics["training_seconds"]
     read = load("denoise", overrides, Config).data
-    model = dncnn.train(place(source, work), read, seconds, seed, work / f"dncnn-{source}-{seed}.safetensors")
-    return {"seconds": seconds, "dncnn_parameters": sum(part.numel() for part in model.parameters())}
+    model = dncnn.train(
+        place(source, work), read, seconds, seed, work / f"dncnn-{source}-{seed}.safetensors"
+    )
+    return {
+        "seconds": seconds,
+        "dncnn_parameters": sum(part.numel() for part in model.parameters()),
+    }
 
 
-# ------------------------------------------------------------------------------------------------------- the methods
+# -------------------------------------------------------------------------------------- the methods
 
 
 def classical(name: str, image: np.ndarray, sigma: float | None, weight: float) -> np.ndarray:
@@ -109,7 +135,9 @@ def classical(name: str, image: np.ndarray, sigma: float | None, weight: float) 
     elif name == "wavelet":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # small images have fewer levels than it would like
-            found = skimage.denoise_wavelet(x, method="BayesShrink", rescale_sigma=True, channel_axis=-1)
+            found = skimage.denoise_wavelet(
+                x, method="BayesShrink", rescale_sigma=True, channel_axis=-1
+            )
     elif name == "nl-means":
         found = skimage.denoise_nl_means(
             x, h=0.8 * estimated, sigma=estimated, patch_size=5, patch_distance=6, channel_axis=-1
@@ -130,7 +158,9 @@ def methods(source: str, work: Path, seed: int, minutes: float) -> dict:
 
     model = vqkit.load(work / f"{source}-{seed}")
     read = load("denoise", settings(source, minutes, seed), Config).data
-    twin = dncnn.train(place(source, work), read, 0, seed, work / f"dncnn-{source}-{seed}.safetensors")
+    twin = dncnn.train(
+        place(source, work), read, 0, seed, work / f"dncnn-{source}-{seed}.safetensors"
+    )
     found = {"noisy": lambda image, *_: image}
     found |= {name: partial(classical, name) for name in CLASSICAL}
     found["dncnn"] = lambda image, *_: dncnn.denoise(twin, image)
@@ -177,13 +207,17 @@ def row(job: tuple) -> dict:
 
 
 def measured(source: str, work: Path, seed: int, minutes: float, count: int, name: str) -> dict:
-    """One kind of noise on one set: PSNR of every image, mean SSIM and seconds an image of every method."""
+    """One kind of noise on one set: PSNR of every image, mean SSIM and seconds an image of every
+    method.
+    """
     add, amount, sigma = cases()[name]
     held_out = images_of(source, work, seed, "validation", count // 4)
     trial = noisy(held_out, add, amount)
 
     def gain(weight: float) -> float:
-        return scores([classical("total variation", image, sigma, weight) for image in trial], held_out)[0].mean()
+        return scores(
+            [classical("total variation", image, sigma, weight) for image in trial], held_out
+        )[0].mean()
 
     weight = max(WEIGHTS, key=gain)
     clean = images_of(source, work, seed, "test", count)
@@ -194,18 +228,26 @@ def measured(source: str, work: Path, seed: int, minutes: float, count: int, nam
         found = [run(image, sigma, weight) for image in images]
         seconds = (time.perf_counter() - start) / len(images)
         distortion, similarity = scores(found, clean)
-        rows[method] = {"psnr": distortion.tolist(), "ssim": float(similarity.mean()), "seconds": seconds}
+        rows[method] = {
+            "psnr": distortion.tolist(),
+            "ssim": float(similarity.mean()),
+            "seconds": seconds,
+        }
     return rows
 
 
 def speedup(work: Path, seed: int) -> float:
-    """Seconds of BM3D over ours, both on one core, for a grey photograph of 256x256 with noise of 25."""
+    """Seconds of BM3D over ours, both on one core, for a grey photograph of 256x256 with noise of
+    25.
+    """
     from skimage import data, transform
 
     import vqkit
 
     torch.set_num_threads(1)
-    pixels = (255 * transform.resize(data.camera(), (SPEED_SIDE, SPEED_SIDE), anti_aliasing=True)).astype(np.uint8)
+    pixels = (
+        255 * transform.resize(data.camera(), (SPEED_SIDE, SPEED_SIDE), anti_aliasing=True)
+    ).astype(np.uint8)
     image = noisy(torch.from_numpy(pixels)[None, None], cases()["gaussian 25"][0], 25)[0]
     model = vqkit.load(work / f"fashion-mnist-{seed}")
     times = {}
@@ -220,7 +262,7 @@ def speedup(work: Path, seed: int) -> float:
     return times["bm3d"] / times["ours"]
 
 
-# ---------------------------------------------------------------------------------------------------------- the claims
+# --------------------------------------------------------------------------------------- the claims
 
 
 def interval(difference: np.ndarray) -> tuple[float, float]:
@@ -245,16 +287,36 @@ def claims(found: dict[str, dict], fast: float, base: dict) -> list[Claim]:
     out, against_twin = [], []
     for source, rows in found.items():
         for sigma in SIGMAS:
-            psnr = {method: np.array(figures["psnr"]) for method, figures in rows[f"gaussian {sigma}"].items()}
+            psnr = {
+                method: np.array(figures["psnr"])
+                for method, figures in rows[f"gaussian {sigma}"].items()
+            }
             best = max(CLASSICAL, key=lambda method: psnr[method].mean())
             low, high = interval(psnr["ours"] - psnr[best])
-            told = {**base, "interval": [low, high], "dncnn": float((psnr["ours"] - psnr["dncnn"]).mean())}
+            told = {
+                **base,
+                "interval": [low, high],
+                "dncnn": float((psnr["ours"] - psnr["dncnn"]).mean()),
+            }
             name = f"denoise_gain_vs_best_classical_db_{source}_{sigma}"
             gain = float((psnr["ours"] - psnr[best]).mean())
-            out.append(Claim(name, gain, "dB", "> 0" if sigma > 15 and source != PHOTOGRAPHS else "-", best, told))
+            out.append(
+                Claim(
+                    name,
+                    gain,
+                    "dB",
+                    "> 0" if sigma > 15 and source != PHOTOGRAPHS else "-",
+                    best,
+                    told,
+                )
+            )
             if source != PHOTOGRAPHS:
                 against_twin.append(told["dncnn"])
-    out.append(Claim("denoise_vs_dncnn_db", min(against_twin), "dB", ">= -0.3", "DnCNN, the worst row", base))
+    out.append(
+        Claim(
+            "denoise_vs_dncnn_db", min(against_twin), "dB", ">= -0.3", "DnCNN, the worst row", base
+        )
+    )
     out.append(Claim("denoise_vs_bm3d_speedup", fast, "times", ">= 20", "bm3d 4.0.3", base))
     return out
 
@@ -266,13 +328,23 @@ def main() -> None:
         work = given.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         trained = in_parallel(learn, [(source, work, given.seed, minutes) for source in SOURCES])
-        jobs = [(source, work, given.seed, minutes, count, name) for source in SOURCES for name in kinds(source)]
+        jobs = [
+            (source, work, given.seed, minutes, count, name)
+            for source in SOURCES
+            for name in kinds(source)
+        ]
         rows = dict(zip([(job[0], job[5]) for job in jobs], in_parallel(row, jobs), strict=True))
         found = {source: {name: rows[source, name] for name in kinds(source)} for source in SOURCES}
         fast = speedup(work, given.seed)
     for source in SOURCES:
         table(source, found[source])
-    base = {"seed": given.seed, "images": count, "minutes": minutes, "trained": trained, **machine()}
+    base = {
+        "seed": given.seed,
+        "images": count,
+        "minutes": minutes,
+        "trained": trained,
+        **machine(),
+    }
     report(claims(found, fast, base), given.json)
 
 

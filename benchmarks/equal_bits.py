@@ -1,9 +1,11 @@
-"""The equal-bits table: none (same width, no quantiser), vq and fsq in one network, one trainer, equal steps.
+"""The equal-bits table: none (same width, no quantiser), vq and fsq in one network, one trainer,
+equal steps.
 
     python benchmarks/equal_bits.py [--quick] [--seed 0] [--json FILE]
 
-Fashion-MNIST, 7x7 codes of 9 bits for vq and fsq (levels 8 8 8), three seeds from --seed on, a fixed number of steps
-(--quick: one seed, few steps). PSNR and SSIM of the 10,000 test images. Claims: equal_bits_psnr_<kind>.
+Fashion-MNIST, 7x7 codes of 9 bits for vq and fsq (levels 8 8 8), three seeds from --seed on, a
+fixed number of steps (--quick: one seed, few steps). PSNR and SSIM of the 10,000 test images.
+Claims: equal_bits_psnr_<kind>.
 """
 
 from __future__ import annotations
@@ -35,7 +37,15 @@ def main() -> None:
         for seed in range(arguments.seed, arguments.seed + seeds):
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "run"
-                command = [sys.executable, "-m", "vqkit", "train", "fashion-mnist", "--recipe", "fashion-mnist"]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "vqkit",
+                    "train",
+                    "fashion-mnist",
+                    "--recipe",
+                    "fashion-mnist",
+                ]
                 command += [
                     "--out",
                     str(out),
@@ -46,10 +56,22 @@ def main() -> None:
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
                 runs.append(json.loads((out / "metrics.json").read_text()))
         values = [run["psnr"] for run in runs]
-        names = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "training_seconds", "parameters")
+        names = (
+            "psnr",
+            "ssim",
+            "usage",
+            "perplexity",
+            "bits_per_image",
+            "training_seconds",
+            "parameters",
+        )
         settings = {**machine(), "steps": steps, "stdev": stdev(values) if seeds > 1 else None}
         settings |= {name: [run[name] for run in runs] for name in names}
-        claims.append(Claim(f"equal_bits_psnr_{kind}", mean(values), "dB", "reported", "none, vq, fsq", settings))
+        claims.append(
+            Claim(
+                f"equal_bits_psnr_{kind}", mean(values), "dB", "reported", "none, vq, fsq", settings
+            )
+        )
     report(claims, arguments.json)
 
 

@@ -1,12 +1,13 @@
-"""Claim receptive_field_error: the receptive field that `vqkit explain` measures is the one that the layers have.
+"""Claim receptive_field_error: the receptive field that `vqkit explain` measures is the one that
+the layers have.
 
     python benchmarks/explain.py [--quick] [--seed 0] [--json FILE]
 
-Every shipped recipe, and every stride from 2 to 16 of the convolutional network, with
-random weights in every layer. Measured: the box of the pixels with a gradient, from `apps.explain`. Expected: what
-kernels and strides add up to, worked out here from the settings alone: a layer of kernel k whose inputs lie j pixels
-apart adds (k - 1) j, and a stride s makes j into s j. The error is the largest difference of a side, in pixels.
---quick: strides up to 8.
+Every shipped recipe, and every stride from 2 to 16 of the convolutional network, with random
+weights in every layer. Measured: the box of the pixels with a gradient, from `apps.explain`.
+Expected: what kernels and strides add up to, worked out here from the settings alone: a layer of
+kernel k whose inputs lie j pixels apart adds (k - 1) j, and a stride s makes j into s j. The error
+is the largest difference of a side, in pixels. --quick: strides up to 8.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def measured_sides(config: Config, image_size: tuple[int, int], seed: int) -> tu
     model = build_model(config, Shape(1, tuple(image_size)), Normalisation((0.0,), (1.0,))).eval()
     with torch.no_grad():
         for value in model.parameters():  # some layers start at zero
-            value.copy_(torch.randn_like(value) / math.sqrt(value[0].numel()) if value.dim() > 1 else value)
+            value.copy_(
+                torch.randn_like(value) / math.sqrt(value[0].numel()) if value.dim() > 1 else value
+            )
     side = image_size[0]
     while side < 2 * expected_side(config, image_size):
         side += image_size[0]
@@ -70,7 +73,10 @@ VARIANTS = {
     "conv": ["model.network.kind=conv", "losses.distortion=mse"],
     "mlp": ["model.network.kind=mlp", "data.image_size=[28,28]", "losses.distortion=mse"],
     "hierarchical": ["model.quantizer.kind=hierarchical"],
-    "residual": ["model.quantizer.kind=residual", "model.quantizer.stage={kind: vq, codebook_size: 8}"],
+    "residual": [
+        "model.quantizer.kind=residual",
+        "model.quantizer.stage={kind: vq, codebook_size: 8}",
+    ],
 }
 
 
@@ -78,7 +84,9 @@ def strides(quick: bool) -> dict[str, Config]:
     base = load("emoji", VARIANTS["conv"], Config)
     found = {}
     for downsamplings in range(1, 4 if quick else 5):
-        network = base.model.network.model_copy(update={"num_downsamplings": downsamplings, "width": 16})
+        network = base.model.network.model_copy(
+            update={"num_downsamplings": downsamplings, "width": 16}
+        )
         model = base.model.model_copy(update={"network": network})
         found[f"conv, stride {2**downsamplings}"] = base.model_copy(update={"model": model})
     return found
@@ -98,7 +106,9 @@ def main() -> None:
         print(f"{name:<24} expected {expected:>4}  measured {measured[0]:>4} x {measured[1]}")
     worst = max(row["error"] for row in rows.values())
     settings = machine() | {"networks": rows}
-    claim = Claim("receptive_field_error", float(worst), "pixels", "== 0", "layer arithmetic", settings)
+    claim = Claim(
+        "receptive_field_error", float(worst), "pixels", "== 0", "layer arithmetic", settings
+    )
     report([claim], arguments.json)
 
 

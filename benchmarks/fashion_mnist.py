@@ -1,10 +1,12 @@
-"""Claims fmnist_psnr, fmnist_usage, fmnist_minutes: quality at 441 bits an image after eight minutes of training.
+"""Claims fmnist_psnr, fmnist_usage, fmnist_minutes: quality at 441 bits an image after eight
+minutes of training.
 
     python benchmarks/fashion_mnist.py [--quick] [--seed 0] [--json FILE]
 
 Trains with the command that users type, `vqkit train fashion-mnist --recipe fashion-mnist --out DIR
-train.max_minutes=8`, at three seeds from --seed on (--quick: one seed, half a minute). Figures are of the 10,000 test
-images, which are read once, after training; the recipe was chosen on a validation split.
+train.max_minutes=8`, at three seeds from --seed on (--quick: one seed, half a minute). Figures are
+of the 10,000 test images, which are read once, after training; the recipe was chosen on a
+validation split.
 """
 
 from __future__ import annotations
@@ -24,7 +26,17 @@ PARSER = options(__doc__)
 def train(seed: int, minutes: float, folder: Path) -> dict:
     """metrics.json of one run."""
     out = folder / str(seed)
-    command = [sys.executable, "-m", "vqkit", "train", "fashion-mnist", "--recipe", "fashion-mnist", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "vqkit",
+        "train",
+        "fashion-mnist",
+        "--recipe",
+        "fashion-mnist",
+        "--out",
+        str(out),
+    ]
     subprocess.run([*command, f"train.max_minutes={minutes}", f"seed={seed}"], check=True)
     return json.loads((out / "metrics.json").read_text())
 
@@ -46,7 +58,11 @@ def main() -> None:
         "images": runs[0]["images"],
         "split": runs[0]["split"],
     }
-    assert runs[0]["bits_per_image"] == 441 and runs[0]["images"] == 10000 and runs[0]["split"] == "test"
+    assert (
+        runs[0]["bits_per_image"] == 441
+        and runs[0]["images"] == 10000
+        and runs[0]["split"] == "test"
+    )
     minutes_used = max(run["training_seconds"] for run in runs) / 60
     claims = [
         Claim("fmnist_psnr", mean(values), "dB", ">= 26.5", None, settings),

@@ -2,9 +2,10 @@
 
     python benchmarks/format_limits.py [--quick] [--json FILE]
 
-Each file is crafted in memory, and read by a process of its own on one thread: seconds, and by how much its resident
-memory grows at its peak. `result` is what became of it: an error of the format, or `read`. The files are those that the
-format allows at most, or that claim what they have not got. --quick: sixteen times smaller claims.
+Each file is crafted in memory, and read by a process of its own on one thread: seconds, and by how
+much its resident memory grows at its peak. `result` is what became of it: an error of the format,
+or `read`. The files are those that the format allows at most, or that claim what they have not got.
+--quick: sixteen times smaller claims.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def claims_items(scale: int) -> tuple[bytes, Work]:
     from vqkit.coding.format.numbers import crc_bytes, varint
 
     count = (1 << 24) // scale
-    first = Kind(BUNDLE, MODEL, 0, 0, 1).written() + b"".join(map(varint, (64, count, 1, count, 1, 1)))
+    first = Kind(BUNDLE, MODEL, 0, 0, 1).written() + b"".join(
+        map(varint, (64, count, 1, count, 1, 1))
+    )
     data = first + crc_bytes(first)
     return data, lambda: Bundle(data)
 
@@ -85,13 +88,17 @@ def named(names: bytes, count: int) -> tuple[bytes, Work]:
     extents = Extents()
     extents.add(count, (1, 1))
     header = BundleHeader(extents, 1, 1, MODEL)
-    blocks = [Block(0, ((b"",),) * len(header.items(number))) for number in range(header.num_blocks)]
+    blocks = [
+        Block(0, ((b"",),) * len(header.items(number))) for number in range(header.num_blocks)
+    ]
     data = write_bundle(header, blocks) + section(NAMES, zlib.compress(names, 9))
     return data, lambda: Bundle(data).names()
 
 
 def long_names(scale: int) -> tuple[bytes, Work]:
-    """A bundle of 2^18 items with names of 1023 bytes, 2^28 together, the most that are unpacked."""
+    """A bundle of 2^18 items with names of 1023 bytes, 2^28 together, the most that are
+    unpacked.
+    """
     count = (1 << 18) // scale
     return named(b"\0".join([b"a" * 1023] * count), count)
 
@@ -137,7 +144,12 @@ def measure(name: str, scale: int) -> dict:
     except FormatError as error:
         result = type(error).__name__
     seconds = time.perf_counter() - began
-    return {"bytes": len(data), "seconds": seconds, "mib": resident("VmHWM") - before, "result": result}
+    return {
+        "bytes": len(data),
+        "seconds": seconds,
+        "mib": resident("VmHWM") - before,
+        "result": result,
+    }
 
 
 def resident(what: str) -> float:
@@ -157,11 +169,23 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rows[name] = json.loads(done.stdout)
         row = rows[name]
-        print(f"{name:<20} {row['bytes']:>9} bytes {row['seconds']:>8.2f} s {row['mib']:>7.0f} MiB  {row['result']}")
+        print(
+            f"{name:<20} {row['bytes']:>9} bytes {row['seconds']:>8.2f} s {row['mib']:>7.0f} MiB  "
+            f"{row['result']}"
+        )
     where = {**machine(), "rows": rows}
     claims = [
-        Claim("limit_seconds", max(row["seconds"] for row in rows.values()), "s", "reported", None, where),
-        Claim("limit_memory", max(row["mib"] for row in rows.values()), "MiB", "reported", None, where),
+        Claim(
+            "limit_seconds",
+            max(row["seconds"] for row in rows.values()),
+            "s",
+            "reported",
+            None,
+            where,
+        ),
+        Claim(
+            "limit_memory", max(row["mib"] for row in rows.values()), "MiB", "reported", None, where
+        ),
     ]
     report(claims, arguments.json)
 

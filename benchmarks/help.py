@@ -2,7 +2,8 @@
 
     python benchmarks/help.py [--quick] [--seed 0] [--json FILE]
 
-Median wall time of whole processes (20; --quick: 5), after one that warms the file cache; `import vqkit` beside it.
+Median wall time of whole processes (20; --quick: 5), after one that warms the file cache; `import
+vqkit` beside it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def main() -> None:
     imported = seconds([sys.executable, "-c", "import vqkit"], times)
     bare = seconds([sys.executable, "-c", "pass"], times)
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, vqkit.cli; print('torch' in sys.modules)"], capture_output=True, text=True
+        [sys.executable, "-c", "import sys, vqkit.cli; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
     )
     settings = {
         "times": times,

@@ -1,11 +1,13 @@
-"""Claims integer_prior_excess, saving_vs_fixed_length: what the integer-only transformer of files costs beside floats.
+"""Claims integer_prior_excess, saving_vs_fixed_length: what the integer-only transformer of files
+costs beside floats.
 
     python benchmarks/integer_prior.py [--quick] [--work DIR] [--json FILE]
 
-Fits the coder of tokenizers of Fashion-MNIST (49 codes, K = 512; three seeds) with 3000 steps, about 20 minutes of a
-core each, and measures bits a code of the 10,000 test images: by the bytes of payloads; by the frequencies of the
-integers; by the float twin, the same network without any rounding. --work is that of benchmarks/priors.py, whose
-tokenizers and whose float transformers, trained for 20 minutes of a core too and not told the class, are beside it.
+Fits the coder of tokenizers of Fashion-MNIST (49 codes, K = 512; three seeds) with 3000 steps,
+about 20 minutes of a core each, and measures bits a code of the 10,000 test images: by the bytes of
+payloads; by the frequencies of the integers; by the float twin, the same network without any
+rounding. --work is that of benchmarks/priors.py, whose tokenizers and whose float transformers,
+trained for 20 minutes of a core too and not told the class, are beside it.
 """
 
 from __future__ import annotations
@@ -87,13 +89,31 @@ def main() -> None:
     payload, integer, twin = (np.array([row[name] for row in rows]) for name in names)
     settings = {**machine(), "seeds": len(rows), "rows": rows}
     claims = [
-        Claim("integer_prior_excess", float(100 * (integer / twin - 1).mean()), "%", "<= 0.5", "float twin", settings),
-        Claim("saving_vs_fixed_length", float(100 * (1 - payload / FIXED).mean()), "%", ">= 50", None, settings),
+        Claim(
+            "integer_prior_excess",
+            float(100 * (integer / twin - 1).mean()),
+            "%",
+            "<= 0.5",
+            "float twin",
+            settings,
+        ),
+        Claim(
+            "saving_vs_fixed_length",
+            float(100 * (1 - payload / FIXED).mean()),
+            "%",
+            ">= 50",
+            None,
+            settings,
+        ),
     ]
     floats = [row["transformer_bits"] for row in rows if row["transformer_bits"]]
     if len(floats) == len(rows):
         excess = float(100 * (integer / np.array(floats) - 1).mean())
-        claims.append(Claim("integer_prior_vs_transformer", excess, "%", "<= 2", "float transformer", settings))
+        claims.append(
+            Claim(
+                "integer_prior_vs_transformer", excess, "%", "<= 2", "float transformer", settings
+            )
+        )
     report(claims, args.json)
 
 

@@ -1,14 +1,17 @@
-"""Claims bits_per_dim_*: bits that the 10,000 test images of Fashion-MNIST need, exact to the pixel, per pixel.
+"""Claims bits_per_dim_*: bits that the 10,000 test images of Fashion-MNIST need, exact to the
+pixel, per pixel.
 
     python benchmarks/likelihood.py [--quick] [--seed 0] [--json FILE]
 
-A VAE (recipe vae at 28x28, the negative evidence lower bound with one draw of z) and 7x7 codes of 9 bits (recipe
-likelihood: codes with uniform probabilities, and with those of a learned prior), each trained for MINUTES, three seeds
-from --seed on (--quick: one seed, some seconds each, no prior, classical coders on 200 images). Ours are upper bounds
-of -log2 p(image), for which no file is written: with codes an arithmetic coder comes within a few bytes of it, a VAE
-gets there only with bits-back coding; the weights, which both sides must have, are not counted. Theirs are bytes that
-Pillow writes, headers included: one file an image, and sheets of 100 and of all images, where headers no longer matter
-and a coder learns from many images at once. Settings of models and coders were chosen on a validation split.
+A VAE (recipe vae at 28x28, the negative evidence lower bound with one draw of z) and 7x7 codes of 9
+bits (recipe likelihood: codes with uniform probabilities, and with those of a learned prior), each
+trained for MINUTES, three seeds from --seed on (--quick: one seed, some seconds each, no prior,
+classical coders on 200 images). Ours are upper bounds of -log2 p(image), for which no file is
+written: with codes an arithmetic coder comes within a few bytes of it, a VAE gets there only with
+bits-back coding; the weights, which both sides must have, are not counted. Theirs are bytes that
+Pillow writes, headers included: one file an image, and sheets of 100 and of all images, where
+headers no longer matter and a coder learns from many images at once. Settings of models and coders
+were chosen on a validation split.
 """
 
 from __future__ import annotations
@@ -34,13 +37,16 @@ VAE = ["data.image_size=null", "data.augment.flip=false", "data.augment.shift=0"
 CODERS: dict[str, dict] = {
     "png": {"format": "PNG", "optimize": True, "compress_level": 9},
     "webp": {"format": "WEBP", "lossless": True, "quality": 100, "method": 6},
-    # lossless, without the boxes of a file, and without wavelets, which make these images longer (4.90 for 5.21 bits)
+    # lossless, without the boxes of a file, and without wavelets, which make these images longer
+    # (4.90 for 5.21 bits)
     "jpeg2000": {"format": "JPEG2000", "irreversible": False, "no_jp2": True, "num_resolutions": 1},
 }
 
 
 def model(name: str, overrides: list[str], minutes: float, seed: int, folder: Path) -> dict:
-    """Train a recipe for `minutes` and measure its bound on the test images; the folder keeps the artifact."""
+    """Train a recipe for `minutes` and measure its bound on the test images; the folder keeps the
+    artifact.
+    """
     import vqkit
 
     settings = [*overrides, f"train.max_minutes={minutes}", f"seed={seed}", "coder.steps=0"]
@@ -63,7 +69,13 @@ def bound(folder: Path) -> dict:
 
     model = vqkit.load(folder)
     found = likelihood(model, open_for(model, SOURCE, "test")).metrics
-    print({key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}, flush=True)
+    print(
+        {
+            key: round(value, 3) if isinstance(value, float) else value
+            for key, value in found.items()
+        },
+        flush=True,
+    )
     return found
 
 
@@ -95,8 +107,9 @@ def num_bytes(images: Iterable[np.ndarray], settings: dict) -> int:
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images (N, H, W) beside and below one another as an image that is about square; those of a last, short row are
-    left out."""
+    """Images (N, H, W) beside and below one another as an image that is about square; those of a
+    last, short row are left out.
+    """
     columns = math.isqrt(len(images))
     rows = len(images) // columns
     grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
@@ -104,7 +117,9 @@ def sheet(images: np.ndarray) -> np.ndarray:
 
 
 def classical(quick: bool) -> dict[str, float]:
-    """Bits per pixel of every coder: one file an image, a hundred images in a file, all of them in one."""
+    """Bits per pixel of every coder: one file an image, a hundred images in a file, all of them in
+    one.
+    """
     from PIL import features
 
     data = open_set(SOURCE)
@@ -114,7 +129,11 @@ def classical(quick: bool) -> dict[str, float]:
         if name == "jpeg2000" and not features.check("jpg_2000"):
             continue
         hundreds = [sheet(images[start : start + 100]) for start in range(0, len(images), 100)]
-        for layout, files in (("", images), ("_sheets_of_100", hundreds), ("_sheet", [sheet(images)])):
+        for layout, files in (
+            ("", images),
+            ("_sheets_of_100", hundreds),
+            ("_sheet", [sheet(images)]),
+        ):
             pixels = sum(image.size for image in files)
             found[name + layout] = 8 * num_bytes(files, settings) / pixels
     return found
@@ -123,7 +142,9 @@ def classical(quick: bool) -> dict[str, float]:
 def main() -> None:
     arguments = PARSER.parse_args()
     claims = [
-        Claim(f"bits_per_dim_{name}", value, "bits", "reported", "Pillow", CODERS[name.split("_")[0]])
+        Claim(
+            f"bits_per_dim_{name}", value, "bits", "reported", "Pillow", CODERS[name.split("_")[0]]
+        )
         for name, value in classical(arguments.quick).items()
     ]
     report(claims, None)
@@ -132,8 +153,22 @@ def main() -> None:
     minutes = QUICK_MINUTES if arguments.quick else MINUTES
     for name, found in rows.items():
         values = [row["bits_per_dim"] for row in found]
-        spread = {"stdev": stdev(values) if len(values) > 1 else None, "minutes": minutes, "rows": found, **machine()}
-        claims.append(Claim(f"bits_per_dim_{name}", mean(values), "bits", "reported", "png, webp, jpeg2000", spread))
+        spread = {
+            "stdev": stdev(values) if len(values) > 1 else None,
+            "minutes": minutes,
+            "rows": found,
+            **machine(),
+        }
+        claims.append(
+            Claim(
+                f"bits_per_dim_{name}",
+                mean(values),
+                "bits",
+                "reported",
+                "png, webp, jpeg2000",
+                spread,
+            )
+        )
     report(claims, arguments.json)
 
 

@@ -1,9 +1,11 @@
-"""Lossless files of test images, one file an image, beside the best that PNG, WebP and JPEG XL make of them.
+"""Lossless files of test images, one file an image, beside the best that PNG, WebP and JPEG XL make
+of them.
 
     python benchmarks/lossless.py [--json FILE]
 
-Trains a tokenizer for one step, as lossless files rest on none of its weights, and fits what is compressed with to the
-training images, at three seeds for Fashion-MNIST. Every tenth file is decoded and compared. Bytes are those on disk.
+Trains a tokenizer for one step, as lossless files rest on none of its weights, and fits what is
+compressed with to the training images, at three seeds for Fashion-MNIST. Every tenth file is
+decoded and compared. Bytes are those on disk.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ def peers() -> dict[str, Callable[[np.ndarray], bytes]]:
         return found
     return found | {
         "jpeg_xl_effort_9": lambda image: imagecodecs.jpegxl_encode(image, lossless=True, effort=9),
-        "jpeg_xl_effort_10": lambda image: imagecodecs.jpegxl_encode(image, lossless=True, effort=10),
+        "jpeg_xl_effort_10": lambda image: imagecodecs.jpegxl_encode(
+            image, lossless=True, effort=10
+        ),
         "jpeg_ls": imagecodecs.jpegls_encode,
     }
 
@@ -92,10 +96,16 @@ def measured(name: str, num: int, steps: int, seed: int) -> tuple[float, np.ndar
         written = time.perf_counter() - began
         began = time.perf_counter()
         checked = range(0, len(images), EVERY)
-        wrong = sum(not np.array_equal(model.decompress(work / f"{n}.vq"), images[n]) for n in checked)
+        wrong = sum(
+            not np.array_equal(model.decompress(work / f"{n}.vq"), images[n]) for n in checked
+        )
         read = time.perf_counter() - began
     assert not wrong, f"{wrong} images are not what they were"
-    seconds = {"fit": fitted, "write_ms": 1e3 * written / len(images), "read_ms": 1e3 * read / len(checked)}
+    seconds = {
+        "fit": fitted,
+        "write_ms": 1e3 * written / len(images),
+        "read_ms": 1e3 * read / len(checked),
+    }
     return bits(sizes, images), images, seconds
 
 
@@ -104,14 +114,19 @@ def main() -> None:
     claims = []
     for name, (num, steps) in SETS.items():
         num, steps = (100, 60) if chosen.quick else (num, steps)
-        seeds = range(chosen.seed, chosen.seed + (1 if chosen.quick or name != "fashion-mnist" else SEEDS))
+        seeds = range(
+            chosen.seed, chosen.seed + (1 if chosen.quick or name != "fashion-mnist" else SEEDS)
+        )
         ours = []
         for seed in seeds:
             value, images, seconds = measured(name, num, steps, seed)
             ours.append(value)
             print(f"{name}, seed {seed}: {value:.4f} bits, {seconds}", flush=True)
         shown = images[..., 0] if images.shape[3] == 1 else images
-        theirs = {peer: bits([len(encode(image)) for image in shown], images) for peer, encode in peers().items()}
+        theirs = {
+            peer: bits([len(encode(image)) for image in shown], images)
+            for peer, encode in peers().items()
+        }
         best = min(theirs, key=theirs.__getitem__)
         settings = {
             "images": len(images),
@@ -123,9 +138,12 @@ def main() -> None:
         }
         short = name.replace("fashion-mnist", "fmnist")
         goal = ">= 30" if short == "fmnist" else "-"
-        claims += [Claim(f"lossless_bits_{short}", float(np.mean(ours)), "bits/value", "-", None, settings)]
         claims += [
-            Claim(f"lossless_bits_{short}_{peer}", value, "bits/value", "-", peer, {}) for peer, value in theirs.items()
+            Claim(f"lossless_bits_{short}", float(np.mean(ours)), "bits/value", "-", None, settings)
+        ]
+        claims += [
+            Claim(f"lossless_bits_{short}_{peer}", value, "bits/value", "-", peer, {})
+            for peer, value in theirs.items()
         ]
         saving = 100 * (1 - float(np.mean(ours)) / theirs[best])
         claims += [Claim(f"lossless_saving_{short}", saving, "%", goal, best, settings | machine())]

@@ -1,18 +1,21 @@
-"""Claims portability_differences, portability_codes: .vq files give the same codes and bytes everywhere.
+"""Claims portability_differences, portability_codes: .vq files give the same codes and bytes
+everywhere.
 
     python benchmarks/portability.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
-Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers of stages, are
-trained for a moment on the built-in emoji, each with its coder. Each writes fifteen golden files: ten of single
-images of random sizes, five bundles; 10^6 codes in all (--quick: two models, 3 x 10^4 codes). They are decoded
-and written anew by processes that have NumPy and `vqkit.coding` alone, under every combination of: the processor's own
-instructions, AVX-512, AVX2, SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's
-libraries, although none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
-that is installed; 1 and 2 threads, batches of 64 and of 1. All items are decoded with one thread in batches of 64, a
-sample of them in the other ways (RUNS).
+Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers
+of stages, are trained for a moment on the built-in emoji, each with its coder. Each writes fifteen
+golden files: ten of single images of random sizes, five bundles; 10^6 codes in all (--quick: two
+models, 3 x 10^4 codes). They are decoded and written anew by processes that have NumPy and
+`vqkit.coding` alone, under every combination of: the processor's own instructions, AVX-512, AVX2,
+SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's libraries, although
+none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
+that is installed; 1 and 2 threads, batches of 64 and of 1. All items are decoded with one thread in
+batches of 64, a sample of them in the other ways (RUNS).
 
-portability_differences: codes that differ from those that were written, payloads that differ when they are written
-anew, and items whose frequencies (SHA-256 of all of them) differ from the first setting's, over all settings.
+portability_differences: codes that differ from those that were written, payloads that differ when
+they are written anew, and items whose frequencies (SHA-256 of all of them) differ from the first
+setting's, over all settings.
 """
 
 from __future__ import annotations
@@ -54,7 +57,11 @@ MODELS = {
     ],
     "residual-fsq": [f"{KIND}kind=residual", f"{KIND}num_stages=8", f"{KIND}stage.kind=fsq"],
     "product": [f"{KIND}kind=product", f"{KIND}num_groups=2"],
-    "hierarchical": [f"{KIND}kind=hierarchical", f"{KIND}bottom.kind=vq", f"{KIND}bottom.codebook_size=128"],
+    "hierarchical": [
+        f"{KIND}kind=hierarchical",
+        f"{KIND}bottom.kind=vq",
+        f"{KIND}bottom.codebook_size=128",
+    ],
     "three-grids": [
         f"{KIND}kind=hierarchical",
         f"{KIND}top.kind=hierarchical",
@@ -82,17 +89,21 @@ INSTRUCTIONS = {
 RUNS = ((1, 64, 1), (1, 1, 200), (2, 64, 20), (2, 1, 200))
 
 
-# --------------------------------------------------------------------------------------------------------- golden files
+# ------------------------------------------------------------------------------------- golden files
 
 
 def write_golden(folder: Path, models: dict[str, list[str]], codes: int, seed: int) -> dict:
-    """Golden files with manifest.json: of each model the files, and of each file the grids of its items."""
+    """Golden files with manifest.json: of each model the files, and of each file the grids of its
+    items.
+    """
     import vqkit
 
     files = {}
     for name, overrides in models.items():
         with tempfile.TemporaryDirectory() as temporary:
-            model = vqkit.train("emoji", Path(temporary) / "run", "emoji", [*TINY, *overrides, f"seed={seed}"])
+            model = vqkit.train(
+                "emoji", Path(temporary) / "run", "emoji", [*TINY, *overrides, f"seed={seed}"]
+            )
         assert model is not None and model.artifact.coders.codes is not None
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f"{name}-coder.npz", **model.artifact.coders.codes.tensors())
@@ -126,9 +137,12 @@ def bundle(model, images: np.ndarray, codes: np.ndarray) -> bytes:
     payloads = model.artifact.coders.codes.encode(codes)
     sizes = Extents([images.shape[1:3]] * len(codes))
     header = BundleHeader(sizes, one.num_codebooks, one.coder, one.model_id)
-    spans = [slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))]
+    spans = [
+        slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))
+    ]
     blocks = [
-        Block(codes_crc(codes[span], number), tuple(map(tuple, payloads[span]))) for number, span in enumerate(spans)
+        Block(codes_crc(codes[span], number), tuple(map(tuple, payloads[span])))
+        for number, span in enumerate(spans)
     ]
     return write_bundle(header, blocks)
 
@@ -140,15 +154,19 @@ def mosaic(seed: int) -> np.ndarray:  # (384, 384, 3)
 
 
 def cut(sheet: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    top, left = (int(rng.integers(sheet.shape[axis] - side + 1)) for axis, side in enumerate((height, width)))
+    top, left = (
+        int(rng.integers(sheet.shape[axis] - side + 1)) for axis, side in enumerate((height, width))
+    )
     return sheet[top : top + height, left : left + width].copy()
 
 
-# ------------------------------------------------------------------------------------------------------------- settings
+# ----------------------------------------------------------------------------------------- settings
 
 
 def pythons(work: Path) -> dict[str, Path]:
-    """Interpreters by NumPy: the one that runs this, and one that has NumPy 1.26.4 and nothing else."""
+    """Interpreters by NumPy: the one that runs this, and one that has NumPy 1.26.4 and nothing
+    else.
+    """
     old = work / "numpy-1.26"
     if not (old / "pyvenv.cfg").exists():
         venv.create(old, with_pip=True)
@@ -157,11 +175,19 @@ def pythons(work: Path) -> dict[str, Path]:
     return {"installed": Path(sys.executable), "1.26.4": old / "bin" / "python"}
 
 
-def decoded(python: Path, golden: Path, variables: dict[str, str], threads: int, batch: int, share: int) -> dict:
-    """What bench/golden_decoder.py says under these settings, and nothing that this process happens to have set."""
+def decoded(
+    python: Path, golden: Path, variables: dict[str, str], threads: int, batch: int, share: int
+) -> dict:
+    """What bench/golden_decoder.py says under these settings, and nothing that this process happens
+    to have set.
+    """
     blas = ("OPENBLAS_", "OMP_", "MKL_", "NPY_", "ATEN_", "ONEDNN_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(blas)}
-    environment |= {"PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": str(threads), **variables}
+    environment |= {
+        "PYTHONPATH": str(ROOT / "src"),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        **variables,
+    }
     command = [
         str(python),
         "-W",
@@ -181,25 +207,43 @@ def main() -> None:
     arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
     codes = 10_000 if arguments.quick else CODES
-    wide = "avx512f" in Path("/proc/cpuinfo").read_text()  # else the processor refuses what is forced on it
-    instructions = ["own", "SSE3"] if arguments.quick else [one for one in INSTRUCTIONS if wide or one != "AVX-512"]
+    wide = (
+        "avx512f" in Path("/proc/cpuinfo").read_text()
+    )  # else the processor refuses what is forced on it
+    instructions = (
+        ["own", "SSE3"]
+        if arguments.quick
+        else [one for one in INSTRUCTIONS if wide or one != "AVX-512"]
+    )
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         golden = work / "golden"
         kept(golden / "manifest.json", lambda: write_golden(golden, models, codes, arguments.seed))
         rows, tables = [], dict[str, str]()
-        for (numpy, python), name, (threads, batch, share) in product(pythons(work).items(), instructions, RUNS):
+        for (numpy, python), name, (threads, batch, share) in product(
+            pythons(work).items(), instructions, RUNS
+        ):
             row = {"python": numpy, "instructions": name, "threads": threads, "batch": batch}
             file = work / f"decoded-{numpy}-{name}-{threads}-{batch}.json"
-            found = kept(file, lambda: decoded(python, golden, INSTRUCTIONS[name], threads, batch, share))  # noqa: B023
+            found = kept(
+                file, lambda: decoded(python, golden, INSTRUCTIONS[name], threads, batch, share)
+            )  # noqa: B023
             these = dict(line.rsplit(" ", 1) for line in found.pop("tables"))
             tables = tables or these
             differing = sum(tables[item] != sum_ for item, sum_ in these.items())
             rows.append({**row, **found, "wrong_tables": differing})
             print(rows[-1], flush=True)
         files = len(list(golden.glob("*.vq")))
-    where = {**machine(), "seed": arguments.seed, "files": files, "models": list(models), "rows": rows}
-    wrong = sum(row[key] for row in rows for key in ("wrong_codes", "wrong_payloads", "wrong_tables"))
+    where = {
+        **machine(),
+        "seed": arguments.seed,
+        "files": files,
+        "models": list(models),
+        "rows": rows,
+    }
+    wrong = sum(
+        row[key] for row in rows for key in ("wrong_codes", "wrong_payloads", "wrong_tables")
+    )
     claims = [
         Claim("portability_differences", wrong, "", "0", None, where),
         Claim("portability_codes", rows[0]["codes"], "codes", ">= 1e6", None, where),

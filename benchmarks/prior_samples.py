@@ -2,10 +2,11 @@
 
     python benchmarks/prior_samples.py [--quick] [--seed 0] [--json FILE]
 
-Fashion-MNIST. docs/figures/prior-samples.png: 16 images of uniform random codes (normal latents for the VAE) from a
-VAE, vq, the Gaussian codebook, and the variational model; no prior was learned. docs/figures/variational-mlp.png:
-16 test images over their reconstructions by a fully connected variational model. Claims sample_distance_<name>: Frechet
-distance from 2,000 test images in 64 principal components of their pixels; smaller is better.
+Fashion-MNIST. docs/figures/prior-samples.png: 16 images of uniform random codes (normal latents for
+the VAE) from a VAE, vq, the Gaussian codebook, and the variational model; no prior was learned.
+docs/figures/variational-mlp.png: 16 test images over their reconstructions by a fully connected
+variational model. Claims sample_distance_<name>: Frechet distance from 2,000 test images in 64
+principal components of their pixels; smaller is better.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ MODELS = {
 
 
 def run(job: tuple[str, int, int]) -> dict:
-    """Train one model; its samples, or originals over reconstructions, as rows of 16 images, uint8."""
+    """Train one model; its samples, or originals over reconstructions, as rows of 16 images,
+    uint8.
+    """
     name, seed, steps = job
     from vqkit.config import load
     from vqkit.settings import Config
@@ -45,7 +48,9 @@ def run(job: tuple[str, int, int]) -> dict:
     if mlp:
         settings = variational_mlp(seed, steps)
     else:
-        settings = load("fashion-mnist", [*SHORT, *MODELS[name], f"train.steps={steps}", f"seed={seed}"], Config)
+        settings = load(
+            "fashion-mnist", [*SHORT, *MODELS[name], f"train.steps={steps}", f"seed={seed}"], Config
+        )
     model, _, data = fit_settings("fashion-mnist", settings)
     originals = arrays(data, data.splits["test"][:2000])
     if mlp:
@@ -57,8 +62,8 @@ def run(job: tuple[str, int, int]) -> dict:
 def variational_mlp(seed: int, steps: int):
     """784-512-100 (mean and variance), map to 128, 16 codes, 512, 784.
 
-    One position holds the whole image. A single code for it would be 9 bits, so its 128 channels are cut into 16
-    groups of 8 with 256 codes each: 128 bits an image.
+    One position holds the whole image. A single code for it would be 9 bits, so its 128 channels
+    are cut into 16 groups of 8 with 256 codes each: 128 bits an image.
     """
     from vqkit import config, settings
     from vqkit.signals.image.config import MLPConfig
@@ -96,7 +101,14 @@ def main() -> None:
         save([row for one in found[:-1] for row in one["rows"]], FIGURES / "prior-samples.png")
         save(found[-1]["rows"], FIGURES / "variational-mlp.png")
     claims = [
-        Claim(f"sample_distance_{one['name'].replace('-', '_')}", one["distance"], "", "reported", "vq, vae", machine())
+        Claim(
+            f"sample_distance_{one['name'].replace('-', '_')}",
+            one["distance"],
+            "",
+            "reported",
+            "vq, vae",
+            machine(),
+        )
         for one in found[:-1]
     ]
     report(claims, arguments.json)

@@ -2,12 +2,15 @@
 
     python benchmarks/prior_speed.py [--quick] [--seed 0] [--json FILE]
 
-Networks with random weights: how long drawing takes does not depend on them. Grid of 16x16 codes, 512 each, the
-default network (width 256, 6 blocks), float64 as in `vqkit generate`; medians of 2 rounds that alternate.
-kv_cache_speedup_256: codes a second with the cache over a loop that runs all earlier steps again for every code, 16
-images (as many as `vqkit generate` draws at once), and 1.
-masked_vs_causal_speedup_256: time of 256 steps of one code over that of 12 steps, for 1 image and for 16.
-seconds_64_samples: 64 images of 7x7 codes with the network of recipe prior/fashion-mnist, without decoding.
+Networks with random weights: how long drawing takes does not depend on them. Grid of 16x16 codes,
+512 each, the default network (width 256, 6 blocks), float64 as in `vqkit generate`; medians of 2
+rounds that alternate.
+kv_cache_speedup_256: codes a second with the cache over a loop that runs all earlier steps again
+for every code, 16 images (as many as `vqkit generate` draws at once), and 1.
+masked_vs_causal_speedup_256: time of 256 steps of one code over that of 12 steps, for 1 image and
+for 16.
+seconds_64_samples: 64 images of 7x7 codes with the network of recipe prior/fashion-mnist, without
+decoding.
 """
 
 from __future__ import annotations
@@ -64,7 +67,9 @@ def speedups(network: PriorNetwork, rounds: int, side: int) -> dict[str, float]:
         for count in (1, 16):
             one_by_one, few = begin(layout, count, raster), begin(layout, count, scattered)
             found = {
-                f"causal_{count}": seconds(lambda s=one_by_one: draw(network, s, [1] * side**2, Sampling())),
+                f"causal_{count}": seconds(
+                    lambda s=one_by_one: draw(network, s, [1] * side**2, Sampling())
+                ),
                 f"uncached_{count}": seconds(lambda s=one_by_one: uncached(network, s, side**2)),
                 f"masked_{count}": seconds(lambda s=few: draw(network, s, sizes, Sampling())),
             }
@@ -82,7 +87,9 @@ def main() -> None:
     settings = load("fashion-mnist", [], PriorConfig)
     small = Prior(settings, PriorNetwork(settings.network, Layout((7, 7), (512,), (0,)), 10).eval())
     small.sample(1)
-    sampling = statistics.median(seconds(lambda: small.sample(64, Drawing())) for _ in range(rounds))
+    sampling = statistics.median(
+        seconds(lambda: small.sample(64, Drawing())) for _ in range(rounds)
+    )
     where = {**machine(), **found}
     claims = [
         Claim("kv_cache_speedup_256", found["uncached_16"] / found["causal_16"], "x", ">= 8", "no cache", where),

@@ -1,18 +1,21 @@
-"""Claims prior_saving_vs_order0 ... inpaint_class_kept: what a prior over 49 codes of Fashion-MNIST is worth.
+"""Claims prior_saving_vs_order0 ... inpaint_class_kept: what a prior over 49 codes of Fashion-MNIST
+is worth.
 
     python benchmarks/priors.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
-Three seeds from --seed on (--quick: one, some seconds each). For each seed `vqkit train fashion-mnist --recipe
-fashion-mnist` and then `vqkit train-prior DIR fashion-mnist`, which takes ten minutes on two cores. All figures are of
-the 10,000 test images, which chose nothing.
+Three seeds from --seed on (--quick: one, some seconds each). For each seed `vqkit train
+fashion-mnist --recipe fashion-mnist` and then `vqkit train-prior DIR fashion-mnist`, which takes
+ten minutes on two cores. All figures are of the 10,000 test images, which chose nothing.
 
-prior_saving_vs_order0: share of the bits of test codes under their frequencies in training that the prior saves, its
-class paid for. prior_vs_pixelcnn_bits: bits a code of a Gated PixelCNN after as much processor time (two cores for ten
-minutes, all on one), its best validation pass, less those of the prior. kid_lite0_*: see bench/image_features.py;
-10,000 samples, a thousand of each class, the reconstructions of the test images, real training images, and samples of
-pythae (first seed only) after as much processor time as both of our trainings took. class_agreement: samples that a
-classifier of real training images takes for the class that they were drawn for. inpaint_class_kept: test images with
-their lower half drawn anew, without a class, that it takes for the class which they had.
+prior_saving_vs_order0: share of the bits of test codes under their frequencies in training that the
+prior saves, its class paid for. prior_vs_pixelcnn_bits: bits a code of a Gated PixelCNN after as
+much processor time (two cores for ten minutes, all on one), its best validation pass, less those of
+the prior. kid_lite0_*: see bench/image_features.py; 10,000 samples, a thousand of each class, the
+reconstructions of the test images, real training images, and samples of pythae (first seed only)
+after as much processor time as both of our trainings took. class_agreement: samples that a
+classifier of real training images takes for the class that they were drawn for. inpaint_class_kept:
+test images with their lower half drawn anew, without a class, that it takes for the class which
+they had.
 """
 
 from __future__ import annotations
@@ -46,10 +49,25 @@ def train(folder: Path, seed: int, minutes: float, quick: bool) -> None:
     vqkit = [sys.executable, "-m", "vqkit"]
     if not (folder / "model.safetensors").exists():
         short = [f"train.max_minutes={minutes}"] if quick else []
-        command = ["train", SOURCE, "--recipe", SOURCE, "--out", str(folder), f"seed={seed}", *short]
+        command = [
+            "train",
+            SOURCE,
+            "--recipe",
+            SOURCE,
+            "--out",
+            str(folder),
+            f"seed={seed}",
+            *short,
+        ]
         subprocess.run([*vqkit, *command], check=True)
     if not (folder / "prior.safetensors").exists():
-        command = ["train-prior", str(folder), SOURCE, f"train.max_minutes={minutes}", f"seed={seed}"]
+        command = [
+            "train-prior",
+            str(folder),
+            SOURCE,
+            f"train.max_minutes={minutes}",
+            f"seed={seed}",
+        ]
         subprocess.run([*vqkit, *command], check=True)
 
 
@@ -59,7 +77,9 @@ def labelled_images() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     data = open_set(SOURCE)
     numbers = {name: number for number, name in enumerate(sorted(set(data.groups)))}
     labels = np.array([numbers[name] for name in data.groups])
-    return {split: (arrays(data, rows), labels[np.asarray(rows)]) for split, rows in data.splits.items()}
+    return {
+        split: (arrays(data, rows), labels[np.asarray(rows)]) for split, rows in data.splits.items()
+    }
 
 
 def distance(images: np.ndarray, work: Path, count: int) -> float:
@@ -72,7 +92,7 @@ def distance(images: np.ndarray, work: Path, count: int) -> float:
     return kid(lite0_features(images), np.load(file))
 
 
-# --------------------------------------------------------------------------------------------------------------- peers
+# -------------------------------------------------------------------------------------------- peers
 
 
 def peer(job: tuple[str, Path, int, int, float]) -> dict:
@@ -93,20 +113,34 @@ def pixelcnn(_: str, work: Path, seed: int, count: int, seconds: float) -> dict:
     parts = {}
     for split, (images, labels) in labelled_images().items():
         images = images[: None if count == FULL["samples"] else count]
-        codes = torch.cat([tokenizer.encode(part)[:, 0] for part in np.array_split(images, -(-len(images) // 500))])
+        codes = torch.cat(
+            [
+                tokenizer.encode(part)[:, 0]
+                for part in np.array_split(images, -(-len(images) // 500))
+            ]
+        )
         parts[split] = codes, torch.from_numpy(labels[: len(codes)])
     size = tokenizer.network.quantizer.codebook_size
     validation = parts["validation"][0][:1024], parts["validation"][1][:1024]
-    model = train_pixelcnn(*parts["train"], size, seconds, seed, 10, validation=validation, **PIXELCNN)
+    model = train_pixelcnn(
+        *parts["train"], size, seconds, seed, 10, validation=validation, **PIXELCNN
+    )
     found = float(bits(model, *parts["test"]).mean() + np.log2(10)) / parts["test"][0][0].numel()
-    return {"bits_per_code": found, "seconds": seconds, "parameters": sum(p.numel() for p in model.parameters())}
+    return {
+        "bits_per_code": found,
+        "seconds": seconds,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
 
 
 def pythae(name: str, work: Path, seed: int, count: int, seconds: float) -> dict:
     """KID-lite0 of samples."""
     from bench import pythae_models
 
-    draw = {"pythae_vqvae": pythae_models.pythae_vqvae_samples, "pythae_vae": pythae_models.pythae_vae_samples}[name]
+    draw = {
+        "pythae_vqvae": pythae_models.pythae_vqvae_samples,
+        "pythae_vae": pythae_models.pythae_vae_samples,
+    }[name]
     times: dict[str, float] = {}
     train, validation = (labelled_images()[split][0][..., 0] for split in ("train", "validation"))
     samples = draw(train, validation, seconds, count, seed, times=times)
@@ -129,7 +163,7 @@ def peers(work: Path, seeds: list[int], settings: dict) -> dict[str, list[dict]]
     return rows
 
 
-# ---------------------------------------------------------------------------------------------------------------- ours
+# --------------------------------------------------------------------------------------------- ours
 
 
 @cache
@@ -154,20 +188,26 @@ def quality(work: Path, seed: int, settings: dict) -> dict:
     count = settings["samples"]
     judge, accuracy = classifier(settings["classifier"])
     classes = model.wanted_prior().classes
-    samples = model.signal.to_array(generate(model, count, drawing=Drawing(classes, seed=seed)).values)
+    samples = model.signal.to_array(
+        generate(model, count, drawing=Drawing(classes, seed=seed)).values
+    )
     real = labelled_images()
     found = {
         "kid_samples": distance(samples, work, count),
         "kid_reconstructions": distance(model.reconstruct(real["test"][0][:count]), work, count),
         "kid_real": distance(real["train"][0][:count], work, count),
-        "class_agreement": float((classify(judge, samples) == np.arange(count) % len(classes)).mean()),
+        "class_agreement": float(
+            (classify(judge, samples) == np.arange(count) % len(classes)).mean()
+        ),
         "classifier_accuracy": accuracy,
     }
     return found | completed(model, judge, real["test"], seed, settings["inpainted"])
 
 
 def completed(model, judge, real: tuple[np.ndarray, np.ndarray], seed: int, count: int) -> dict:
-    """Class of test images whose lower half was drawn anew, and pixels of the upper half that changed."""
+    """Class of test images whose lower half was drawn anew, and pixels of the upper half that
+    changed.
+    """
     import torch
     from bench.image_features import classify
 
@@ -180,7 +220,9 @@ def completed(model, judge, real: tuple[np.ndarray, np.ndarray], seed: int, coun
     hidden = torch.from_numpy(mask)
     drawn = np.concatenate(
         [
-            model.signal.to_array(inpaint(model, one, hidden, drawing=Drawing(seed=seed + index), blend=0).values)
+            model.signal.to_array(
+                inpaint(model, one, hidden, drawing=Drawing(seed=seed + index), blend=0).values
+            )
             for index, one in enumerate(values_of(images))
         ]
     )
@@ -202,22 +244,38 @@ def main() -> None:
             train(work / f"{SOURCE}-{seed}", seed, settings["minutes"], arguments.quick)
         distance(labelled_images()["test"][0][: settings["samples"]], work, settings["samples"])
         beside = peers(work, seeds, settings)
-        rows = [kept(work / f"quality-{seed}.json", lambda seed=seed: quality(work, seed, settings)) for seed in seeds]
+        rows = [
+            kept(work / f"quality-{seed}.json", lambda seed=seed: quality(work, seed, settings))
+            for seed in seeds
+        ]
         report(claims(work, seeds, rows, beside), arguments.json)
 
 
-def claims(work: Path, seeds: list[int], rows: list[dict], beside: dict[str, list[dict]]) -> list[Claim]:
+def claims(
+    work: Path, seeds: list[int], rows: list[dict], beside: dict[str, list[dict]]
+) -> list[Claim]:
     import vqkit
 
     priors = [vqkit.load(work / f"{SOURCE}-{seed}").wanted_prior().metrics for seed in seeds]
     ours = [(1 - figures["saving_vs_order0"]) * figures["order0_bits"] for figures in priors]
-    ahead = [row["bits_per_code"] - mine for row, mine in zip(beside["pixelcnn"], ours, strict=True)]
+    ahead = [
+        row["bits_per_code"] - mine for row, mine in zip(beside["pixelcnn"], ours, strict=True)
+    ]
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     where = {**machine(), "seeds": seeds, "cores_of_training": os.cpu_count()}
 
-    def claim(name: str, values: list[float], unit: str, goal: str, peer: str | None = None, **more) -> Claim:
+    def claim(
+        name: str, values: list[float], unit: str, goal: str, peer: str | None = None, **more
+    ) -> Claim:
         spread = stdev(values) if len(values) > 1 else None
-        return Claim(name, mean(values), unit, goal, peer, {**where, "values": values, "stdev": spread, **more})
+        return Claim(
+            name,
+            mean(values),
+            unit,
+            goal,
+            peer,
+            {**where, "values": values, "stdev": spread, **more},
+        )
 
     saving = [100 * figures["saving_vs_order0"] for figures in priors]
     found = [
@@ -234,7 +292,9 @@ def claims(work: Path, seeds: list[int], rows: list[dict], beside: dict[str, lis
     ]  # fmt: skip
     for name in ("pythae_vqvae", "pythae_vae"):
         kids = [row["kid"] for row in beside[name]]
-        found.append(claim(f"kid_lite0_{name}", kids, "", "above ours", "pythae", rows=beside[name]))
+        found.append(
+            claim(f"kid_lite0_{name}", kids, "", "above ours", "pythae", rows=beside[name])
+        )
     return found
 
 

@@ -1,16 +1,18 @@
-"""Claims search_*: time and memory of one quantizer step against vector-quantize-pytorch, from 512 to 262,144 codes.
+"""Claims search_*: time and memory of one quantizer step against vector-quantize-pytorch, from 512
+to 262,144 codes.
 
     python benchmarks/quantizers.py [--quick] [--seed 0] [--json FILE]
 
-N = 4096 tokens, K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two threads, float32, the same random
-latents. Train: forward, the quantizer's own loss, backward, and the EMA update, both with their defaults (vqkit: decay
-0.98, revival on; the peer: decay 0.8, rotation trick; k-means off in both, as it runs once). Eval: forward. In the
-same table the search alone: torch.cdist and argmin, a matrix product and argmin, faiss IndexFlatL2. Then lookup-free
-families at 2^18 codes and FSQ at 64,000.
+N = 4096 tokens, K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two threads, float32,
+the same random latents. Train: forward, the quantizer's own loss, backward, and the EMA update,
+both with their defaults (vqkit: decay 0.98, revival on; the peer: decay 0.8, rotation trick;
+k-means off in both, as it runs once). Eval: forward. In the same table the search alone:
+torch.cdist and argmin, a matrix product and argmin, faiss IndexFlatL2. Then lookup-free families at
+2^18 codes and FSQ at 64,000.
 
-Every cell is a process of its own. Time: the median of --repeat calls after one to warm up. Memory: growth of the peak
-resident set over what is resident before a call, with an allocator that gives large blocks back at once.
-A process may take 20 GiB; what needs more is written as out of memory.
+Every cell is a process of its own. Time: the median of --repeat calls after one to warm up. Memory:
+growth of the peak resident set over what is resident before a call, with an allocator that gives
+large blocks back at once. A process may take 20 GiB; what needs more is written as out of memory.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def call(what: str, codes: int, width: int, seed: int) -> Callable[[], object]:
 
     def step() -> None:
         result = module(latents)
-        values, loss = (result.quantized, result.loss) if name.startswith("vqkit") else (result[0], result[-1])
+        values, loss = (
+            (result.quantized, result.loss) if name.startswith("vqkit") else (result[0], result[-1])
+        )
         total = values.sum() + (loss.sum() if name != "peer-fsq" else 0.0)
         latents.grad = None
         total.backward()
@@ -66,7 +70,9 @@ def _ours(name: str, codes: int, width: int):
     bits = codes.bit_length() - 1
     return build_quantizer(
         {
-            "vqkit": lambda: config.VQConfig(codebook_size=codes, code_dim=width, kmeans_iterations=0),
+            "vqkit": lambda: config.VQConfig(
+                codebook_size=codes, code_dim=width, kmeans_iterations=0
+            ),
             "vqkit-lfq": lambda: config.LFQConfig(bits=bits),
             "vqkit-bsq": lambda: config.BSQConfig(bits=bits),
             "vqkit-fsq": lambda: config.FSQConfig(levels=(8, 8, 8, 5, 5, 5)),
@@ -81,7 +87,9 @@ def _theirs(name: str, codes: int, width: int):
         return peer.VectorQuantize(dim=width, codebook_size=codes, accept_image_fmap=True)
     if name == "peer-fsq":
         return peer.FSQ(levels=[8, 8, 8, 5, 5, 5])
-    return peer.LFQ(codebook_size=codes, dim=width, entropy_loss_weight=0.1, spherical=name == "peer-bsq")
+    return peer.LFQ(
+        codebook_size=codes, dim=width, entropy_loss_weight=0.1, spherical=name == "peer-bsq"
+    )
 
 
 def _search(name: str, tokens, codebook) -> Callable[[], object]:
@@ -98,7 +106,7 @@ def _search(name: str, tokens, codebook) -> Callable[[], object]:
     return lambda: index.search(tokens.numpy(), 1)
 
 
-# ----------------------------------------------------------------------------------------------------------- measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
 def _status(key: str) -> int:
@@ -127,19 +135,32 @@ def child(what: str, codes: int, width: int, seed: int, repeat: int, memory: boo
 
 
 def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
-    """Seconds and bytes of a contender, each from a process of its own; None where it did not run."""
+    """Seconds and bytes of a contender, each from a process of its own; None where it did not
+    run.
+    """
     found: dict = {"what": what, "codes": codes, "width": width, "seconds": None, "bytes": None}
     for memory in (False, True):
-        environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
-        command = [sys.executable, __file__, "--child", json.dumps([what, codes, width, seed, repeat, memory])]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment if memory else None)
+        environment = dict(
+            os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536"
+        )
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            json.dumps([what, codes, width, seed, repeat, memory]),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment if memory else None
+        )
         if done.returncode == 0:
             found |= json.loads(done.stdout.splitlines()[-1])
         else:
             found["error"] = (done.stderr.strip().splitlines() or ["killed"])[-1][:100]
             break
     time_text = "-" if found["seconds"] is None else f"{1e3 * found['seconds']:.1f} ms"
-    memory_text = found.get("error", "") if found["bytes"] is None else f"{found['bytes'] / 2**20:.1f} MiB"
+    memory_text = (
+        found.get("error", "") if found["bytes"] is None else f"{found['bytes'] / 2**20:.1f} MiB"
+    )
     print(f"{codes:>7} x {width:<3} {what:<16} {time_text:>12} {memory_text}", flush=True)
     return found
 
@@ -149,10 +170,22 @@ def main() -> None:
     sizes = SIZES[:2] if arguments.quick else SIZES
     rows = {}
     for codes, width in sizes:
-        for what in ("vqkit train", "peer train", "vqkit eval", "peer eval", "cdist", "matmul", "faiss"):
+        for what in (
+            "vqkit train",
+            "peer train",
+            "vqkit eval",
+            "peer eval",
+            "cdist",
+            "matmul",
+            "faiss",
+        ):
             repeat = 3 if arguments.quick or codes > 65536 else 5 if codes > 16384 else 15
             rows[what, codes] = measure(what, codes, width, arguments.seed, repeat)
-    binary = [(f"{side}-{kind} train", 1 << 18, 18) for kind in ("lfq", "bsq") for side in ("vqkit", "peer")]
+    binary = [
+        (f"{side}-{kind} train", 1 << 18, 18)
+        for kind in ("lfq", "bsq")
+        for side in ("vqkit", "peer")
+    ]
     scalar = [("vqkit-fsq train", 64000, 6), ("peer-fsq train", 64000, 6)]
     for what, codes, width in scalar if arguments.quick else binary + scalar:
         rows[what, codes] = measure(what, codes, width, arguments.seed, 3)
@@ -167,10 +200,14 @@ def _claims(rows: dict, sizes: list[tuple[int, int]], settings: dict) -> list[Cl
         ours, theirs = rows["vqkit train", codes], rows["peer train", codes]
         if codes in goals and ours["seconds"] and theirs["seconds"]:
             ratio = theirs["seconds"] / ours["seconds"]
-            claims.append(Claim(f"search_speedup_{codes}x{width}", ratio, "x", goals[codes], peer, settings))
+            claims.append(
+                Claim(f"search_speedup_{codes}x{width}", ratio, "x", goals[codes], peer, settings)
+            )
         if codes == 65536 and theirs["bytes"]:
             ratio = ours["bytes"] / theirs["bytes"]
-            claims.append(Claim("search_memory_ratio_65536x16", ratio, "of peer", "<= 0.05", peer, settings))
+            claims.append(
+                Claim("search_memory_ratio_65536x16", ratio, "of peer", "<= 0.05", peer, settings)
+            )
         if codes == 262144:
             name = "search_extra_bytes_262144x32"
             claims.append(Claim(name, ours["bytes"], "bytes", "<= 1e9", None, settings))

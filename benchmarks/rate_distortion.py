@@ -1,13 +1,17 @@
-"""Bytes against PSNR: .vq files of a residual model beside JPEG, WebP, AVIF, JPEG 2000 and JPEG XL on the same images.
+"""Bytes against PSNR: .vq files of a residual model beside JPEG, WebP, AVIF, JPEG 2000 and JPEG XL
+on the same images.
 
-    python benchmarks/rate_distortion.py [--set fashion-mnist|emoji|photographs] [--seed 0] [--work DIR] [--json FILE]
+    python benchmarks/rate_distortion.py [--set fashion-mnist|emoji|photographs] [--seed 0] [--work
+    DIR] [--json FILE]
 
-Trains recipe rates (four residual stages) and its coder on the training images of a set, or takes those of an earlier
-run in --work; photographs are learnt from patches of wallpapers and tested on 13 others of 256x256. Points of ours:
-those numbers of stages and weights of a bit that lie on the convex hull of bytes and PSNR of validation images. All
-curves are measured on test images, in three accountings: one file for each image; one file for all (ours: a bundle;
-theirs: the images as a mosaic); and that with the model's bytes shared out. Sizes are of files on disk. PSNR is the
-mean of each image's, as everywhere here; that of the mean squared error over all images is beside it.
+Trains recipe rates (four residual stages) and its coder on the training images of a set, or takes
+those of an earlier run in --work; photographs are learnt from patches of wallpapers and tested on
+13 others of 256x256. Points of ours: those numbers of stages and weights of a bit that lie on the
+convex hull of bytes and PSNR of validation images. All curves are measured on test images, in three
+accountings: one file for each image; one file for all (ours: a bundle;
+theirs: the images as a mosaic); and that with the model's bytes shared out. Sizes are of files on
+disk. PSNR is the mean of each image's, as everywhere here; that of the mean squared error over all
+images is beside it.
 """
 
 from __future__ import annotations
@@ -33,8 +37,9 @@ WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 
 @dataclass(frozen=True)
 class Set:
-    """images of the test in a mosaic of `columns`; dB between which curves are compared, as far as bytes stay below
-    `most` an image; settings of training; goals for mosaic and file."""
+    """images of the test in a mosaic of `columns`; dB between which curves are compared, as far as
+    bytes stay below `most` an image; settings of training; goals for mosaic and file.
+    """
 
     images: int
     columns: int
@@ -46,7 +51,14 @@ class Set:
 
 SETS = {
     "fashion-mnist": Set(1024, 32, (22.0, 30.0), np.inf, (), ("<= -50", "<= -75")),
-    "emoji": Set(144, 12, (18.0, 40.0), 32 * 32 / 8, ("data.image_size=[32,32]", "coder.steps=600"), ("<= -25", "-")),
+    "emoji": Set(
+        144,
+        12,
+        (18.0, 40.0),
+        32 * 32 / 8,
+        ("data.image_size=[32,32]", "coder.steps=600"),
+        ("<= -25", "-"),
+    ),
     "photographs": Set(13, 1, (20.0, 36.0), np.inf, ("data.test=0", "coder.steps=600"), ("-", "-")),
 }
 PARSER = options(__doc__, work=True)
@@ -63,8 +75,14 @@ def codecs() -> dict[str, tuple[Callable[[np.ndarray, int], bytes], range]]:
     def pillow(kind: str, **how: object) -> Callable[[np.ndarray, int], bytes]:
         def encode(image: np.ndarray, quality: int) -> bytes:
             buffer = io.BytesIO()
-            named = {"quality_mode": "dB", "quality_layers": [quality]} if kind == "JPEG2000" else {"quality": quality}
-            if kind == "AVIF" and image.ndim == 3:  # drawings lose more by coarse colours than they cost
+            named = (
+                {"quality_mode": "dB", "quality_layers": [quality]}
+                if kind == "JPEG2000"
+                else {"quality": quality}
+            )
+            if (
+                kind == "AVIF" and image.ndim == 3
+            ):  # drawings lose more by coarse colours than they cost
                 named["subsampling"] = "4:4:4"
             Image.fromarray(image).save(buffer, kind, **named, **how)
             return buffer.getvalue()
@@ -120,7 +138,9 @@ def cut(sheet: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def theirs(images: np.ndarray, columns: int) -> dict[str, list[dict]]:
-    """Curves of every codec: bytes an image in a mosaic and in files of their own, and errors of each image."""
+    """Curves of every codec: bytes an image in a mosaic and in files of their own, and errors of
+    each image.
+    """
     found: dict[str, list[dict]] = {}
     grey, some = images.ndim == 3, images[:FILES]
     for name, (encode, qualities) in codecs().items():
@@ -136,11 +156,13 @@ def theirs(images: np.ndarray, columns: int) -> dict[str, list[dict]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------- ours
+# --------------------------------------------------------------------------------------------- ours
 
 
 def ours(model, images: np.ndarray, validation: np.ndarray) -> list[dict]:
-    """The hull of validation images, on test images: bytes in a bundle and in files of their own."""
+    """The hull of validation images, on test images: bytes in a bundle and in files of their
+    own.
+    """
     found = [point(model, validation, *where, files=1) for where in places(model, validation)]
     best = hull(found)
     return [point(model, images, one["num_stages"], one["weight"]) for one in best]
@@ -157,15 +179,21 @@ def places(model, images: np.ndarray) -> list[tuple[int, float]]:
         tokens = quantizer.tokens(model.network.latents(model.tokenizer.standardise(values)))
         codes = quantizer.assign(tokens)
         for depth in range(1, quantizer.num_codebooks + 1):
-            left = quantizer.distances(tokens, codes[:, : depth - 1]).gather(1, codes[:, depth - 1 : depth])
+            left = quantizer.distances(tokens, codes[:, : depth - 1]).gather(
+                1, codes[:, depth - 1 : depth]
+            )
             found += [(depth, weight * float(left.mean())) for weight in WEIGHTS]
     return found
 
 
 def hull(points: list[dict]) -> list[dict]:
-    """Those from which no mixture of two others takes bytes without taking PSNR: the convex hull, by growing size."""
+    """Those from which no mixture of two others takes bytes without taking PSNR: the convex hull,
+    by growing size.
+    """
     found: list[tuple[float, float, int]] = []
-    places = [(one["bundle_bytes"], MEASURES["mean of PSNR"](np.array(one["mse"]))) for one in points]
+    places = [
+        (one["bundle_bytes"], MEASURES["mean of PSNR"](np.array(one["mse"]))) for one in points
+    ]
     for size, level, index in sorted((*place, index) for index, place in enumerate(places)):
         if found and level <= found[-1][1]:
             continue  # more bytes for no better image
@@ -191,7 +219,11 @@ def point(model, images: np.ndarray, num_stages: int, weight: float, files: int 
     bundle = compressor.write_bundle(coded, codec, names)
     blocks = [compressor.decode(block) for block in compressor.read_blocks(bundle)]
     shown = np.stack(
-        [model.signal.to_array(one[None])[0].reshape(images.shape[1:]) for block in blocks for one in block]
+        [
+            model.signal.to_array(one[None])[0].reshape(images.shape[1:])
+            for block in blocks
+            for one in block
+        ]
     )
     sizes = [len(model.compress(image, rate="here")) for image in images[:files]]
     return {
@@ -213,13 +245,16 @@ def with_rate(model, num_stages: int, weight: float):
     return Model(replace(model.artifact, coders=replace(coders, rates=rates)), model.device)
 
 
-# -------------------------------------------------------------------------------------------------------------- curves
+# ------------------------------------------------------------------------------------------- curves
 
 
 def bd_rate(
-    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], where: tuple[float, float]
+    ours: tuple[np.ndarray, np.ndarray],
+    theirs: tuple[np.ndarray, np.ndarray],
+    where: tuple[float, float],
 ) -> float:
-    """Mean difference of log bytes between two PSNR where both curves are, in %: (bytes, PSNR) each; NaN for nowhere.
+    """Mean difference of log bytes between two PSNR where both curves are, in %: (bytes, PSNR)
+    each; NaN for nowhere.
 
     Bjontegaard 2001 (VCEG-M33) with Akima's interpolation of log bytes over PSNR.
     """
@@ -240,15 +275,21 @@ def bd_rate(
 
 
 def mixtures(size: np.ndarray, decibels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A curve through points with what mixing images between two of them gives: bytes linear in PSNR, not less."""
+    """A curve through points with what mixing images between two of them gives: bytes linear in
+    PSNR, not less.
+    """
     order = np.argsort(decibels)
     levels = np.linspace(decibels.min(), decibels.max(), 300)
     return np.interp(levels, decibels[order], size[order]), levels
 
 
-def compared(mine: list[dict], peers: dict[str, list[dict]], kind: str, measure: str, wanted: Set) -> dict[str, dict]:
+def compared(
+    mine: list[dict], peers: dict[str, list[dict]], kind: str, measure: str, wanted: Set
+) -> dict[str, dict]:
     """BD-rate against every codec, with an interval of 95 % over images that are drawn anew."""
-    ours_bytes, their_bytes = ("bundle_bytes", "mosaic_bytes") if kind == "mosaic" else ("file_bytes", "file_bytes")
+    ours_bytes, their_bytes = (
+        ("bundle_bytes", "mosaic_bytes") if kind == "mosaic" else ("file_bytes", "file_bytes")
+    )
     most = wanted.most if kind == "mosaic" else np.inf
     rng, level = np.random.default_rng(0), MEASURES[measure]
     few = [one for one in mine if one[ours_bytes] <= most]
@@ -257,11 +298,16 @@ def compared(mine: list[dict], peers: dict[str, list[dict]], kind: str, measure:
         curve = [one for one in every if one[their_bytes] <= most]
         mse = np.array([one[f"{kind}_mse"] for one in curve])
         own = np.array([one["mse"] for one in few])[:, : mse.shape[1]]
-        sizes = np.array([one[ours_bytes] for one in few]), np.array([one[their_bytes] for one in curve])
+        sizes = (
+            np.array([one[ours_bytes] for one in few]),
+            np.array([one[their_bytes] for one in curve]),
+        )
 
         def rate(rows: np.ndarray, own=own, mse=mse, sizes=sizes) -> float:
             levels = (np.array([level(one[rows]) for one in errors]) for errors in (own, mse))
-            return bd_rate(mixtures(sizes[0], next(levels)), (sizes[1], next(levels)), wanted.decibels)
+            return bd_rate(
+                mixtures(sizes[0], next(levels)), (sizes[1], next(levels)), wanted.decibels
+            )
 
         everything = np.arange(mse.shape[1])
         drawn = [rate(rng.choice(everything, len(everything))) for _ in range(RESAMPLES)]
@@ -270,7 +316,9 @@ def compared(mine: list[dict], peers: dict[str, list[dict]], kind: str, measure:
     return found
 
 
-def break_even(mine: list[dict], curve: list[dict], model_bytes: int, decibels: float = 26.0) -> float:
+def break_even(
+    mine: list[dict], curve: list[dict], model_bytes: int, decibels: float = 26.0
+) -> float:
     """Images from which on a bundle with its model is smaller than a mosaic, at that PSNR."""
 
     def at(points: list[dict], size: str, mse: str) -> float:
@@ -295,7 +343,9 @@ def trained(name: str, work: Path, seed: int, quick: bool):
     folder = work / f"{name}-rates-{seed}"
     if not (folder / "config.json").exists():
         short = ["train.steps=300", "coder.steps=60"] if quick else ["train.max_minutes=6"]
-        vqkit.train(place(name, work), folder, "rates", [*short, *SETS[name].settings, f"seed={seed}"])
+        vqkit.train(
+            place(name, work), folder, "rates", [*short, *SETS[name].settings, f"seed={seed}"]
+        )
     return vqkit.load(folder)
 
 
@@ -323,10 +373,14 @@ def main() -> None:
         images = images_of(model, args.set, work, "test", count)
         validation = images_of(model, args.set, work, "validation", VALIDATED)
         name = f"{args.set}-{count}-{args.seed}"
-        mine = kept(work / f"ours-{name}.json", lambda: {"points": ours(model, images, validation)})["points"]
+        mine = kept(
+            work / f"ours-{name}.json", lambda: {"points": ours(model, images, validation)}
+        )["points"]
         peers = kept(work / f"theirs-{name}.json", lambda: theirs(images, wanted.columns))
         folder = work / f"{args.set}-rates-{args.seed}"
-        model_bytes = sum(os.path.getsize(folder / f"{part}.safetensors") for part in ("model", "coder"))
+        model_bytes = sum(
+            os.path.getsize(folder / f"{part}.safetensors") for part in ("model", "coder")
+        )
     show(mine, peers)
     report(claims(args, mine, peers, model_bytes), args.json)
 
@@ -334,16 +388,27 @@ def main() -> None:
 def claims(args, mine: list[dict], peers: dict[str, list[dict]], model_bytes: int) -> list[Claim]:
     found = []
     even = {name: break_even(mine, curve, model_bytes) for name, curve in peers.items()}
-    print("break-even images:", {name: round(value) if value < 1e12 else None for name, value in even.items()})
+    print(
+        "break-even images:",
+        {name: round(value) if value < 1e12 else None for name, value in even.items()},
+    )
     for kind, goal in zip(("mosaic", "file"), SETS[args.set].goals, strict=True):
-        rows = {measure: compared(mine, peers, kind, measure, SETS[args.set]) for measure in MEASURES}
+        rows = {
+            measure: compared(mine, peers, kind, measure, SETS[args.set]) for measure in MEASURES
+        }
         for measure, by_codec in rows.items():
             for name, row in by_codec.items():
                 interval = f"{row['bd_rate']:6.1f} % ({row['low']:.1f} .. {row['high']:.1f})"
                 print(f"{kind:<7} {measure} against {name:<9} {interval}")
         first = rows["mean of PSNR"]
         best = max(first, key=lambda name: np.nan_to_num(first[name]["bd_rate"], nan=-np.inf))
-        settings = {**machine(), "seed": args.seed, "rows": rows, "model_bytes": model_bytes, "break_even": even}
+        settings = {
+            **machine(),
+            "seed": args.seed,
+            "rows": rows,
+            "model_bytes": model_bytes,
+            "break_even": even,
+        }
         name = f"bd_rate_{kind}_{'fmnist' if args.set == 'fashion-mnist' else args.set}"
         found.append(Claim(name, first[best]["bd_rate"], "%", goal, best, settings))
     return found
@@ -351,7 +416,9 @@ def claims(args, mine: list[dict], peers: dict[str, list[dict]], model_bytes: in
 
 def show(mine: list[dict], peers: dict[str, list[dict]]) -> None:
     def levels(mse: list[float]) -> str:
-        return ", ".join(f"{level(np.array(mse)):.2f} dB ({name})" for name, level in MEASURES.items())
+        return ", ".join(
+            f"{level(np.array(mse)):.2f} dB ({name})" for name, level in MEASURES.items()
+        )
 
     for one in mine:
         print(f"ours stages {one['num_stages']} weight {one['weight']:.4f}: bundle {one['bundle_bytes']:6.1f} B, "

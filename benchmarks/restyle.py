@@ -2,14 +2,17 @@
 
     python benchmarks/restyle.py --artists DIR [--quick] [--seed 0] [--work DIR] [--json FILE]
 
-DIR holds twitter/ and google/, the npm packages emoji-datasource-twitter and -google 16.0.0 (`npm pack`, unpacked).
-Three seeds from --seed on (--quick: one): a residual tokenizer of the training emoji of both artists, MINUTES on one
-core, and classifiers of artist and group, trained on these images and their reconstructions. Every second test emoji
-is restyled in both directions: by pairs (all training emoji by both artists), and by adain, wct, codes and patches with
-the STYLES training images of the other artist that are nearest in latents. Baselines in pixels: AdaIN and histograms
-of the same images. End points: the reconstruction; the nearest style image itself; the other artist's drawing.
-Style: share taken for the other artist's. Group: share whose group is recognised, of contents whose group was. The
-alpha of the claims is the one of ALPHAS with the largest lesser share on validation emoji.
+DIR holds twitter/ and google/, the npm packages emoji-datasource-twitter and -google 16.0.0 (`npm
+pack`, unpacked). Three seeds from --seed on (--quick: one): a residual tokenizer of the training
+emoji of both artists, MINUTES on one core, and classifiers of artist and group, trained on these
+images and their reconstructions. Every second test emoji is restyled in both directions: by pairs
+(all training emoji by both artists), and by adain, wct, codes and patches with the STYLES training
+images of the other artist that are nearest in latents. Baselines in pixels: AdaIN and histograms of
+the same images. End points: the reconstruction; the nearest style image itself; the other artist's
+drawing.
+Style: share taken for the other artist's. Group: share whose group is recognised, of contents whose
+group was. The alpha of the claims is the one of ALPHAS with the largest lesser share on validation
+emoji.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ SHOWN = 14
 
 @dataclasses.dataclass
 class Judge:
-    """Classifiers of one seed, and the emoji of a split: contents and truths uint8 (2, n, H, W, 3), by artist."""
+    """Classifiers of one seed, and the emoji of a split: contents and truths uint8 (2, n, H, W, 3),
+    by artist.
+    """
 
     artist: torch.nn.Module
     group: torch.nn.Module
@@ -51,7 +56,9 @@ class Judge:
     groups: np.ndarray
 
     def measure(self, results: np.ndarray) -> dict[str, float]:
-        """Of results (2, n, H, W, 3), those of the first artist's contents first; means over both directions."""
+        """Of results (2, n, H, W, 3), those of the first artist's contents first; means over both
+        directions.
+        """
         rows = []
         for number, found in enumerate(results):
             content, truth = self.contents[number], self.contents[1 - number]
@@ -59,12 +66,16 @@ class Judge:
             kept_groups = style_measures.classified(self.group, found) == self.groups
             rows.append(
                 {
-                    "style": float((style_measures.classified(self.artist, found) == 1 - number).mean()),
+                    "style": float(
+                        (style_measures.classified(self.artist, found) == 1 - number).mean()
+                    ),
                     "group": float(kept_groups[known].mean()),
                     "edges": style_measures.edge_agreement(found, content),
                     "ssim": style_measures.luminance_ssim(found, content),
                     **style_measures.style_distances(found, truth),
-                    "to truth": float(np.sqrt(((found.astype(float) - truth) ** 2).mean((1, 2, 3))).mean()),
+                    "to truth": float(
+                        np.sqrt(((found.astype(float) - truth) ** 2).mean((1, 2, 3))).mean()
+                    ),
                 }
             )
         return {name: mean(row[name] for row in rows) for name in rows[0]}
@@ -102,9 +113,13 @@ def by_pairs(model, both: Artists, contents: np.ndarray, alphas: tuple[float, ..
     found: dict[float, list] = {alpha: [] for alpha in alphas}
     for number, given in enumerate(contents):
         wanted = list(values_of(given))
-        targets = pair_targets(model, wanted, list(values_of(train[number])), list(values_of(train[1 - number])))
+        targets = pair_targets(
+            model, wanted, list(values_of(train[number])), list(values_of(train[1 - number]))
+        )
         for alpha, rows in found.items():
-            made = [blended(model, *pair, alpha, one) for pair, one in zip(targets, wanted, strict=True)]
+            made = [
+                blended(model, *pair, alpha, one) for pair, one in zip(targets, wanted, strict=True)
+            ]
             rows.append(model.signal.to_array(torch.stack(made)))
     return {alpha: np.array(rows) for alpha, rows in found.items()}
 
@@ -131,13 +146,17 @@ def baseline(name: str, content: np.ndarray, styles: np.ndarray, alpha: float) -
 
     plain, pixels = content.astype(float), styles.reshape(-1, 1, 3).astype(float)
     if name == "pixel adain":
-        target = (plain - plain.mean((0, 1))) / plain.std((0, 1)).clip(1) * pixels.std((0, 1)) + pixels.mean((0, 1))
+        target = (plain - plain.mean((0, 1))) / plain.std((0, 1)).clip(1) * pixels.std(
+            (0, 1)
+        ) + pixels.mean((0, 1))
     else:
         target = match_histograms(content, styles.reshape(-1, content.shape[1], 3), channel_axis=2)
     return (plain + alpha * (target - plain)).round().clip(0, 255).astype(np.uint8)
 
 
-def frontier(model, both: Artists, contents: np.ndarray, alphas: tuple[float, ...]) -> dict[str, np.ndarray]:
+def frontier(
+    model, both: Artists, contents: np.ndarray, alphas: tuple[float, ...]
+) -> dict[str, np.ndarray]:
     """Results of every method and alpha, and the end points."""
     from vqkit.apps.restyle import restyle
 
@@ -149,16 +168,21 @@ def frontier(model, both: Artists, contents: np.ndarray, alphas: tuple[float, ..
     }
 
     def in_latents(method: str, content: np.ndarray, given: np.ndarray, alpha: float) -> np.ndarray:
-        made = restyle(model, values_of(content[None])[0], list(values_of(given)), method=method, alpha=alpha)
+        made = restyle(
+            model, values_of(content[None])[0], list(values_of(given)), method=method, alpha=alpha
+        )
         return model.signal.to_array(made[None])[0]
 
     ways = {method: partial(in_latents, method) for method in METHODS}
     ways |= {name: partial(baseline, name) for name in ("pixel adain", "pixel histogram")}
-    found |= {f"pairs {alpha}": rows for alpha, rows in by_pairs(model, both, contents, alphas).items()}
+    found |= {
+        f"pairs {alpha}": rows for alpha, rows in by_pairs(model, both, contents, alphas).items()
+    }
     for alpha in alphas:
         for name, way in ways.items():
             rows = [
-                [way(*pair, alpha) for pair in zip(*one, strict=True)] for one in zip(contents, styles, strict=True)
+                [way(*pair, alpha) for pair in zip(*one, strict=True)]
+                for one in zip(contents, styles, strict=True)
             ]
             found[f"{name} {alpha}"] = np.array(rows)
     return found
@@ -170,18 +194,25 @@ def measured(place: Path, folder: Path, seed: int, quick: bool) -> dict:
     both.splits["train"] = both.splits["train"][: 100 if quick else None]
     model, artist, group = learn(folder, both, seed, quick)
     splits = {name: both.splits[name][: 16 if quick else None : 2] for name in ("val", "test")}
-    judges = {name: Judge(artist, group, both.images[:, split], both.groups[split]) for name, split in splits.items()}
+    judges = {
+        name: Judge(artist, group, both.images[:, split], both.groups[split])
+        for name, split in splits.items()
+    }
     on_val = by_pairs(model, both, judges["val"].contents, ALPHAS)
     shares = {alpha: judges["val"].measure(found) for alpha, found in on_val.items()}
     best = max(shares, key=lambda alpha: min(shares[alpha]["style"], shares[alpha]["group"]))
-    results = frontier(model, both, judges["test"].contents, tuple(sorted({*ALPHAS[:: 4 if quick else 1], best})))
+    results = frontier(
+        model, both, judges["test"].contents, tuple(sorted({*ALPHAS[:: 4 if quick else 1], best}))
+    )
     show(folder / "pairs.png", judges["test"].contents, results[f"pairs {best}"])
     rows = {name: judges["test"].measure(found) for name, found in results.items()}
     return {"alpha": best, "rows": rows, "claimed": rows[f"pairs {best}"]}
 
 
 def show(file: Path, contents: np.ndarray, results: np.ndarray) -> None:
-    """The first emoji in both directions: content, result, and the other artist's own drawing below."""
+    """The first emoji in both directions: content, result, and the other artist's own drawing
+    below.
+    """
     from PIL import Image
 
     blocks = [np.stack([contents[n], results[n], contents[1 - n]])[:, :SHOWN] for n in (0, 1)]
@@ -198,21 +229,49 @@ def job(work: tuple) -> dict:
 def main() -> None:
     given = PARSER.parse_args()
     if not given.artists:
-        print("nothing is measured without --artists DIR, which holds the images; see the first lines of this file")
+        print(
+            "nothing is measured without --artists DIR, which holds the images; see the first "
+            "lines of this file"
+        )
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         seeds = range(given.seed, given.seed + (1 if given.quick else 3))
-        found = in_parallel(job, [(given.artists, work / f"restyle-{seed}", seed, given.quick) for seed in seeds])
+        found = in_parallel(
+            job, [(given.artists, work / f"restyle-{seed}", seed, given.quick) for seed in seeds]
+        )
     print_table(found)
-    setting = {"seeds": list(seeds), "minutes": MINUTES, "alphas": [one["alpha"] for one in found], **machine()}
+    setting = {
+        "seeds": list(seeds),
+        "minutes": MINUTES,
+        "alphas": [one["alpha"] for one in found],
+        **machine(),
+    }
     figures = [one["claimed"] for one in found]
-    ratio = mean(one["claimed"]["to truth"] / one["rows"]["pixel adain 1.0"]["to truth"] for one in found)
+    ratio = mean(
+        one["claimed"]["to truth"] / one["rows"]["pixel adain 1.0"]["to truth"] for one in found
+    )
     report(
         [
-            Claim("restyle_style_agreement", mean(one["style"] for one in figures), "share", ">= 0.8", None, setting),
-            Claim("restyle_group_kept", mean(one["group"] for one in figures), "share", ">= 0.8", None, setting),
-            Claim("restyle_pair_distance_vs_adain", ratio, "ratio", "< 1", "AdaIN in pixels", setting),
+            Claim(
+                "restyle_style_agreement",
+                mean(one["style"] for one in figures),
+                "share",
+                ">= 0.8",
+                None,
+                setting,
+            ),
+            Claim(
+                "restyle_group_kept",
+                mean(one["group"] for one in figures),
+                "share",
+                ">= 0.8",
+                None,
+                setting,
+            ),
+            Claim(
+                "restyle_pair_distance_vs_adain", ratio, "ratio", "< 1", "AdaIN in pixels", setting
+            ),
         ],
         given.json,
     )
@@ -224,10 +283,14 @@ def print_table(found: list[dict]) -> None:
     print(f"{'':<20}" + "".join(f"{name:>11}" for name in columns))
     for name in found[0]["rows"]:
         rows = [one["rows"][name] for one in found]
-        print(f"{name:<20}" + "".join(f"{mean(row[column] for row in rows):>11.3f}" for column in columns))
+        print(
+            f"{name:<20}"
+            + "".join(f"{mean(row[column] for row in rows):>11.3f}" for column in columns)
+        )
     for one in found:
         print(
-            f"{'pairs, alpha ' + str(one['alpha']):<20}" + "".join(f"{one['claimed'][name]:>11.3f}" for name in columns)
+            f"{'pairs, alpha ' + str(one['alpha']):<20}"
+            + "".join(f"{one['claimed'][name]:>11.3f}" for name in columns)
         )
 
 

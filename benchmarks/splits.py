@@ -2,13 +2,15 @@
 
     python benchmarks/splits.py [--quick] [--seed 0] [--json FILE]
 
-Writes images, crops of the built-in emoji scaled up, twice each: under another name, with other metadata, in another
-format or compression, with another orientation tag, as grey stored in three channels or in 16 bits, with an opaque
-alpha channel. 40 pairs of each kind (--quick: 10), half of them below, half above the size from which on JPEG files
-are told apart at an eighth of their size. The folder is opened in memory, streamed and in patches, with a quarter of
-the images for validation and a quarter for test: two images that nothing keeps together lie apart in 62 % of cases.
+Writes images, crops of the built-in emoji scaled up, twice each: under another name, with other
+metadata, in another format or compression, with another orientation tag, as grey stored in three
+channels or in 16 bits, with an opaque alpha channel. 40 pairs of each kind (--quick: 10), half of
+them below, half above the size from which on JPEG files are told apart at an eighth of their size.
+The folder is opened in memory, streamed and in patches, with a quarter of the images for validation
+and a quarter for test: two images that nothing keeps together lie apart in 62 % of cases.
 split_leaks counts over all of these; split_leaks_arrays over the same pixels twice in one .npy.
-split_open_share: seconds that opening the streamed folder takes, over those of decoding all of it once for training.
+split_open_share: seconds that opening the streamed folder takes, over those of decoding all of it
+once for training.
 """
 
 from __future__ import annotations
@@ -80,7 +82,10 @@ PAIRS: dict[str, Callable[[Image.Image], tuple[tuple[bytes, str], tuple[bytes, s
     "name": lambda image: ((png(image), "png"), (png(image), "png")),
     "suffix": lambda image: ((png(image), "png"), (png(image), "jpg")),
     "png text": lambda image: ((png(image), "png"), (with_text(image), "png")),
-    "png level": lambda image: ((png(image), "png"), (encoded(image, "png", compress_level=9), "png")),
+    "png level": lambda image: (
+        (png(image), "png"),
+        (encoded(image, "png", compress_level=9), "png"),
+    ),
     "jpeg comment": lambda image: ((jpeg(image), "jpg"), (with_segment(jpeg(image)), "jpg")),
     "jpeg as png": lambda image: ((jpeg(image), "jpg"), (png(decoded(jpeg(image))), "png")),
     "jpeg grey": lambda image: (
@@ -88,29 +93,49 @@ PAIRS: dict[str, Callable[[Image.Image], tuple[tuple[bytes, str], tuple[bytes, s
         (png(decoded(jpeg(image.convert("L"))).convert("RGB")), "png"),
     ),
     "bmp": lambda image: ((png(image), "png"), (encoded(image, "bmp"), "bmp")),
-    "tiff": lambda image: ((png(image), "png"), (encoded(image, "tiff", compression="tiff_lzw"), "tif")),
-    "webp": lambda image: ((png(image), "png"), (encoded(image, "webp", lossless=True, method=0), "webp")),
+    "tiff": lambda image: (
+        (png(image), "png"),
+        (encoded(image, "tiff", compression="tiff_lzw"), "tif"),
+    ),
+    "webp": lambda image: (
+        (png(image), "png"),
+        (encoded(image, "webp", lossless=True, method=0), "webp"),
+    ),
     "orientation": lambda image: ((png(image), "png"), (turned(image), "png")),
-    "palette": lambda image: ((png(image.quantize(200).convert("RGB")), "png"), (png(image.quantize(200)), "png")),
-    "grey in colour": lambda image: ((png(image.convert("L")), "png"), (png(image.convert("L").convert("RGB")), "png")),
+    "palette": lambda image: (
+        (png(image.quantize(200).convert("RGB")), "png"),
+        (png(image.quantize(200)), "png"),
+    ),
+    "grey in colour": lambda image: (
+        (png(image.convert("L")), "png"),
+        (png(image.convert("L").convert("RGB")), "png"),
+    ),
     "opaque alpha": lambda image: ((png(image), "png"), (png(image.convert("RGBA")), "png")),
     "16 bits": lambda image: ((png(image.convert("L")), "png"), (png(wide(image)), "png")),
 }
 
 
 def drawn(emoji: ImageData, side: int, random: np.random.Generator) -> Image.Image:
-    """A crop of an emoji, with noise in its levels, so that no two are equal; white and black occur."""
+    """A crop of an emoji, with noise in its levels, so that no two are equal; white and black
+    occur.
+    """
     pixels = arrays(emoji, [int(random.integers(len(emoji)))])[0]
     left, top = random.uniform(0, 8, 2)
     box = (left, top, left + 24, top + 24)
-    scaled = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box))
+    scaled = np.asarray(
+        Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box)
+    )
     noisy = np.clip(scaled.astype(int) + random.integers(-3, 4, scaled.shape), 0, 255)
     noisy[0, 0], noisy[0, 1] = 0, 255
     return Image.fromarray(noisy.astype(np.uint8))
 
 
-def write_pairs(folder: Path, count: int, emoji: ImageData, random: np.random.Generator) -> dict[str, str]:
-    """Files of all pairs in an order of their own; name of the first of each -> name of the second."""
+def write_pairs(
+    folder: Path, count: int, emoji: ImageData, random: np.random.Generator
+) -> dict[str, str]:
+    """Files of all pairs in an order of their own; name of the first of each -> name of the
+    second.
+    """
     pairs = {}
     for kind, make in PAIRS.items():
         for number in range(count):
@@ -174,7 +199,14 @@ def main() -> None:
         in_arrays = array_leaks(Path(name), emoji, arguments.seed)
     settings = {"pairs": len(pairs), "leaks": found, "seed": arguments.seed, **machine()}
     claims = [
-        Claim("split_leaks", sum(sum(kinds.values()) for kinds in found.values()), "pairs", "0", None, settings),
+        Claim(
+            "split_leaks",
+            sum(sum(kinds.values()) for kinds in found.values()),
+            "pairs",
+            "0",
+            None,
+            settings,
+        ),
         Claim("split_leaks_arrays", in_arrays, "pairs", "0", None, settings),
         Claim("split_open_share", share, "of a pass", "<= 2", None, settings),
     ]

@@ -1,13 +1,16 @@
-"""Claim stream_memory_growth: an epoch over 100,000 files takes no more memory at its end than near its beginning.
+"""Claim stream_memory_growth: an epoch over 100,000 files takes no more memory at its end than near
+its beginning.
 
     python benchmarks/streaming.py [--quick] [--seed 0] [--json FILE]
 
-Writes 100,000 small JPEG and PNG files (--quick: 5,000) into a temporary folder: crops of the built-in emoji at random
-places and scales. They are opened as a streamed set and read for one epoch with two workers. The memory of the parent
-and its workers is taken at 10 % and 100 % of the epoch, in two ways, and the larger growth is reported: resident memory
-(RSS), and private memory. RSS alone cannot see the commonest failure: a forked worker that copies shared pages as it
-touches them has the same RSS before and after. Private memory is Pss_Anon + Pss_Shmem of /proc/PID/smaps_rollup: pages
-that processes share are divided among them, and files such as libtorch are left out, as other programs map them too.
+Writes 100,000 small JPEG and PNG files (--quick: 5,000) into a temporary folder: crops of the
+built-in emoji at random places and scales. They are opened as a streamed set and read for one epoch
+with two workers. The memory of the parent and its workers is taken at 10 % and 100 % of the epoch,
+in two ways, and the larger growth is reported: resident memory (RSS), and private memory. RSS alone
+cannot see the commonest failure: a forked worker that copies shared pages as it touches them has
+the same RSS before and after. Private memory is Pss_Anon + Pss_Shmem of /proc/PID/smaps_rollup:
+pages that processes share are divided among them, and files such as libtorch are left out, as other
+programs map them too.
 """
 
 from __future__ import annotations
@@ -67,7 +70,9 @@ def memory() -> Memory:
 
 def private_kib(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return sum(
+        int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))
+    )
 
 
 def read_epoch(data: ImageData, seed: int) -> tuple[Memory, Memory, float]:
@@ -94,18 +99,34 @@ def main() -> None:
         opening, opened = time.perf_counter() - began, memory()
         assert not data.in_memory and len(data) == count
         early, late, speed = read_epoch(data, arguments.seed)
-    growth = {kind: 100 * (getattr(late, kind) / getattr(early, kind) - 1) for kind in ("resident", "private")}
-    settings = {"files": count, "batch": BATCH, "workers": config.num_workers, "side": SIDE, "seed": arguments.seed}
+    growth = {
+        kind: 100 * (getattr(late, kind) / getattr(early, kind) - 1)
+        for kind in ("resident", "private")
+    }
+    settings = {
+        "files": count,
+        "batch": BATCH,
+        "workers": config.num_workers,
+        "side": SIDE,
+        "seed": arguments.seed,
+    }
     for kind in ("resident", "private"):
         at = f"{kind}_mib_at"
-        settings |= {f"{at}_10": round(getattr(early, kind), 2), f"{at}_100": round(getattr(late, kind), 2)}
+        settings |= {
+            f"{at}_10": round(getattr(early, kind), 2),
+            f"{at}_100": round(getattr(late, kind), 2),
+        }
         print(
-            f"{kind} at 10 %: {settings[f'{at}_10']} MiB, at 100 %: {settings[f'{at}_100']} MiB ({growth[kind]:+.2f} %)"
+            f"{kind} at 10 %: {settings[f'{at}_10']} MiB, at 100 %: {settings[f'{at}_100']} MiB "
+            f"({growth[kind]:+.2f} %)"
         )
     settings |= {"images_per_second": round(speed), "open_seconds": round(opening, 1)}
     settings |= {"open_growth_mib": round(opened.resident - before.resident, 1)}
     worst = round(max(growth.values()), 2)
-    report([Claim("stream_memory_growth", worst, "%", "<= 5", None, {**machine(), **settings})], arguments.json)
+    report(
+        [Claim("stream_memory_growth", worst, "%", "<= 5", None, {**machine(), **settings})],
+        arguments.json,
+    )
 
 
 if __name__ == "__main__":

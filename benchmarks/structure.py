@@ -1,11 +1,13 @@
-"""Claims cli_hops, quantizer_files, signal_proof_files: from a command to the model, and what additions touch.
+"""Claims cli_hops, quantizer_files, signal_proof_files: from a command to the model, and what
+additions touch.
 
     python benchmarks/structure.py [--quick] [--seed 0] [--json FILE]
 
-cli_hops: calls of functions of ours that lie between `vqkit.cli.main` and the first call of `Autoencoder.forward`, both
-ends' steps counted, while `vqkit train emoji` runs; cli_files: the files that they are in. quantizer_files: files that
-the walk-through of CONTRIBUTING.md edits to add a quantizer, which a test follows to the letter. signal_proof_files:
-files outside of signals/, recipes/ and tests/ that change where tests/signals adds a second kind of signal.
+cli_hops: calls of functions of ours that lie between `vqkit.cli.main` and the first call of
+`Autoencoder.forward`, both ends' steps counted, while `vqkit train emoji` runs; cli_files: the
+files that they are in. quantizer_files: files that the walk-through of CONTRIBUTING.md edits to add
+a quantizer, which a test follows to the letter. signal_proof_files: files outside of signals/,
+recipes/ and tests/ that change where tests/signals adds a second kind of signal.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from bench.claims import Claim, machine, options, report
 PARSER = options(__doc__)
 
 ROOT = Path(__file__).resolve().parents[1]
-# Runs a training up to the first forward pass and prints the functions of ours that are active then.
+# Runs a training up to the first forward pass and prints the functions of ours that are active
+# then.
 TRACE = """
 import json, sys
 from pathlib import Path
@@ -87,16 +90,26 @@ class _Folders:
 
 
 def signal_files() -> list[str]:
-    """Files of the package that are changed, or new, outside of the folders that a signal may touch."""
+    """Files of the package that are changed, or new, outside of the folders that a signal may
+    touch.
+    """
     sys.path.insert(0, str(ROOT))
     test = importlib.import_module("tests.signals.test_sequence")
     sys.path.remove(str(ROOT))
     fixture = test.house
-    make = fixture._get_wrapped_function() if hasattr(fixture, "_get_wrapped_function") else fixture.__wrapped__
+    make = (
+        fixture._get_wrapped_function()
+        if hasattr(fixture, "_get_wrapped_function")
+        else fixture.__wrapped__
+    )
     with tempfile.TemporaryDirectory() as folder:
         changed = make(_Folders(Path(folder))) / "src" / "vqkit"
         files = {path.relative_to(changed) for path in changed.rglob("*") if path.is_file()}
-        outside = [file for file in files if file.parts[0] not in ("signals", "recipes") and file.suffix != ".pyc"]
+        outside = [
+            file
+            for file in files
+            if file.parts[0] not in ("signals", "recipes") and file.suffix != ".pyc"
+        ]
         found = [file for file in outside if not _same(test.PACKAGE / file, changed / file)]
     return sorted(map(str, found))
 
@@ -116,7 +129,9 @@ def main() -> None:
     report(
         [
             Claim("cli_hops", len(found) - 1, "calls", "<= 6", None, settings),
-            Claim("cli_files", len({file for file, _ in found}), "files", "reported", None, settings),
+            Claim(
+                "cli_files", len({file for file, _ in found}), "files", "reported", None, settings
+            ),
             Claim("quantizer_files", len(edited), "files", "<= 3", None, settings),
             Claim("signal_proof_files", len(touched), "files", "<= 2", None, settings),
         ],

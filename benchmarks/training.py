@@ -1,17 +1,22 @@
-"""Claims images_per_s_vs_plain_pytorch, time_to_pythae_quality_ratio, trainer_overhead: speed of training.
+"""Claims images_per_s_vs_plain_pytorch, time_to_pythae_quality_ratio, trainer_overhead: speed of
+training.
 
     python benchmarks/training.py [--quick] [--seed 0] [--json FILE]
 
 One process and one data set (Fashion-MNIST), in turn:
-(a) pythae's VQVAE with its ResNets for MNIST (144 bits: 4x4 codes of 9 bits) and its own trainer, EMA codebook, Adam
-    1e-3, batches of 100, as its documentation has it; then vqkit at the same 144 bits (patches of 7 pixels) with a
-    tenth and a fifth of that time: which share is enough for pythae's PSNR on the test images.
-(b) a plain loop over the network of recipe fashion-mnist as a tutorial has it: the default memory layout, a one-hot
+(a) pythae's VQVAE with its ResNets for MNIST (144 bits: 4x4 codes of 9 bits) and its own trainer,
+EMA codebook, Adam
+    1e-3, batches of 100, as its documentation has it; then vqkit at the same 144 bits (patches of 7
+    pixels) with a tenth and a fifth of that time: which share is enough for pythae's PSNR on the
+    test images.
+(b) a plain loop over the network of recipe fashion-mnist as a tutorial has it: the default memory
+layout, a one-hot
     quantizer, DataLoader, AdamW; against vqkit with AdamW at the same batch size.
-(c) the same network, layout and optimiser in a bare loop without any trainer, for what the trainer adds.
-(b) and (c) have a row for each precision that the processor computes quickly: float32, and bfloat16 where it has
-instructions for it. All loops of a row compute in the same precision. Speeds are medians of alternating windows, so
-that every loop sees the machine in the same mood.
+(c) the same network, layout and optimiser in a bare loop without any trainer, for what the trainer
+adds.
+(b) and (c) have a row for each precision that the processor computes quickly: float32, and bfloat16
+where it has instructions for it. All loops of a row compute in the same precision. Speeds are
+medians of alternating windows, so that every loop sees the machine in the same mood.
 """
 
 from __future__ import annotations
@@ -47,14 +52,21 @@ from vqkit.training.tasks.autoencoder import AutoencoderTask
 PARSER = options(__doc__)
 
 BATCH = 64
-PLAIN = ["train.optimizer=adamw", f"train.batch_size={BATCH}", "losses.distortion=mse", "train.lr=1e-3"]
+PLAIN = [
+    "train.optimizer=adamw",
+    f"train.batch_size={BATCH}",
+    "losses.distortion=mse",
+    "train.lr=1e-3",
+]
 
 
-# ------------------------------------------------------------------------------------------------- (b) the plain loop
+# ------------------------------------------------------------------------------- (b) the plain loop
 
 
 class PlainBlock(nn.Module):
-    """The block as the ConvNeXt paper's code has it: same function as ours, the library's default memory layout."""
+    """The block as the ConvNeXt paper's code has it: same function as ours, the library's default
+    memory layout.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -85,7 +97,11 @@ class PlainQuantizer(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         x = latents.permute(0, 2, 3, 1).contiguous()
         flat = x.view(-1, x.shape[-1])
-        distances = flat.pow(2).sum(1, keepdim=True) + self.codebook.pow(2).sum(1) - 2 * flat @ self.codebook.t()
+        distances = (
+            flat.pow(2).sum(1, keepdim=True)
+            + self.codebook.pow(2).sum(1)
+            - 2 * flat @ self.codebook.t()
+        )
         one_hot = F.one_hot(distances.argmin(1), len(self.codebook)).float()
         quantized = (one_hot @ self.codebook).view_as(x)
         with torch.no_grad():
@@ -100,7 +116,11 @@ class PlainAutoencoder(nn.Module):
     def __init__(self, settings: Config) -> None:
         super().__init__()
         network, quantizer = settings.model.network, settings.model.quantizer
-        width, pixels, hidden = network.width, network.patch_size**2, network.expansion * network.width
+        width, pixels, hidden = (
+            network.width,
+            network.patch_size**2,
+            network.expansion * network.width,
+        )
         self.patch = network.patch_size
         self.encoder = nn.Sequential(
             nn.Conv2d(pixels, width, 1),
@@ -108,7 +128,9 @@ class PlainAutoencoder(nn.Module):
             PlainNorm(width),
             nn.Conv2d(width, quantizer.code_dim, 1),
         )
-        self.quantizer = PlainQuantizer(quantizer.codebook_size, quantizer.code_dim, quantizer.decay)
+        self.quantizer = PlainQuantizer(
+            quantizer.codebook_size, quantizer.code_dim, quantizer.decay
+        )
         self.decoder = nn.Sequential(
             nn.Conv2d(quantizer.code_dim, width, 1),
             *(PlainBlock(width, hidden) for _ in range(network.decoder_blocks)),
@@ -143,18 +165,22 @@ def plain_steps(data: ImageData, settings: Config, precision: str):
             yield loss.item()
 
 
-# ------------------------------------------------------------------------------------------- (c) bare loop and trainer
+# ------------------------------------------------------------------------ (c) bare loop and trainer
 
 
 def bare_steps(data: ImageData, settings: Config, precision: str):
     """Our model, layout and optimiser with nothing around them."""
     images = data.read(data.splits["train"]).values
-    model = build_model(settings, data.shape, data.normalisation).to(memory_format=torch.channels_last)
+    model = build_model(settings, data.shape, data.normalisation).to(
+        memory_format=torch.channels_last
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
     generator = torch.Generator()
     while True:
         for indices in torch.randperm(len(images)).split(BATCH)[:-1]:
-            x = data.normalisation.apply(images[indices]).contiguous(memory_format=torch.channels_last)
+            x = data.normalisation.apply(images[indices]).contiguous(
+                memory_format=torch.channels_last
+            )
             with autocast(precision):
                 terms = model(x, generator).terms
             loss = terms["reconstruction"] + 0.25 * terms["commitment"]
@@ -192,13 +218,19 @@ def speeds(loops: dict, windows: int, steps: int) -> dict[str, list[float]]:
 
 
 def precisions() -> list[str]:
-    """What this processor computes quickly: float32, and bfloat16 where it has instructions for it."""
+    """What this processor computes quickly: float32, and bfloat16 where it has instructions
+    for it.
+    """
     return ["float32", "bfloat16"] if use_bfloat16("auto") else ["float32"]
 
 
 def measured_at(precision: str, seed: int, windows: int, steps: int, folder: Path) -> dict:
-    """Rows of one precision, which all three loops compute in. overhead: of the trainer over the bare loop."""
-    settings = load("fashion-mnist", [*PLAIN, f"train.precision={precision}", f"seed={seed}"], Config)
+    """Rows of one precision, which all three loops compute in. overhead: of the trainer over the
+    bare loop.
+    """
+    settings = load(
+        "fashion-mnist", [*PLAIN, f"train.precision={precision}", f"seed={seed}"], Config
+    )
     data = open_set("fashion-mnist", seed, settings.data)
     loops = {
         "plain": plain_steps(data, settings, precision),
@@ -210,16 +242,20 @@ def measured_at(precision: str, seed: int, windows: int, steps: int, folder: Pat
     return {
         "precision": precision,
         "images_per_s": {name: median(values) for name, values in rates.items()},
-        "ratio": median(ours / plain for ours, plain in zip(rates["vqkit"], rates["plain"], strict=True)),
+        "ratio": median(
+            ours / plain for ours, plain in zip(rates["vqkit"], rates["plain"], strict=True)
+        ),
         "overhead": median(bare / ours - 1 for bare, ours in pairs),
     }
 
 
-# ------------------------------------------------------------------------------------------------------- (a) pythae
+# --------------------------------------------------------------------------------------- (a) pythae
 
 
 def pythae_run(epochs: int, count: int, seed: int, folder: Path) -> dict:
-    """Train pythae's VQVAE in a process of its own; PSNR of the test images, seconds of training, peak memory."""
+    """Train pythae's VQVAE in a process of its own; PSNR of the test images, seconds of training,
+    peak memory.
+    """
     code = [sys.executable, __file__, "--pythae", str(epochs), str(count), str(seed), str(folder)]
     subprocess.run(code, check=True, stdout=subprocess.DEVNULL)
     return json.loads((folder / "pythae.json").read_text())
@@ -227,15 +263,27 @@ def pythae_run(epochs: int, count: int, seed: int, folder: Path) -> dict:
 
 def pythae_main(epochs: int, count: int, seed: int, folder: Path) -> None:
     from pythae.models import VQVAE, VQVAEConfig
-    from pythae.models.nn.benchmarks.mnist import Decoder_ResNet_VQVAE_MNIST, Encoder_ResNet_VQVAE_MNIST
+    from pythae.models.nn.benchmarks.mnist import (
+        Decoder_ResNet_VQVAE_MNIST,
+        Encoder_ResNet_VQVAE_MNIST,
+    )
     from pythae.pipelines import TrainingPipeline
     from pythae.trainers import BaseTrainerConfig
 
     torch.manual_seed(seed)
     data = open_set("fashion-mnist", seed, load("fashion-mnist", [], Config).data)
-    images = {name: data.read(data.splits[name][:count]).values.float() / 255 for name in ("train", "validation")}
-    settings = VQVAEConfig(input_dim=(1, 28, 28), latent_dim=16, num_embeddings=512, use_ema=True, decay=0.99)
-    model = VQVAE(settings, encoder=Encoder_ResNet_VQVAE_MNIST(settings), decoder=Decoder_ResNet_VQVAE_MNIST(settings))
+    images = {
+        name: data.read(data.splits[name][:count]).values.float() / 255
+        for name in ("train", "validation")
+    }
+    settings = VQVAEConfig(
+        input_dim=(1, 28, 28), latent_dim=16, num_embeddings=512, use_ema=True, decay=0.99
+    )
+    model = VQVAE(
+        settings,
+        encoder=Encoder_ResNet_VQVAE_MNIST(settings),
+        decoder=Decoder_ResNet_VQVAE_MNIST(settings),
+    )
     trainer = BaseTrainerConfig(
         output_dir=str(folder / "pythae"),
         num_epochs=epochs,
@@ -264,7 +312,17 @@ def pythae_main(epochs: int, count: int, seed: int, folder: Path) -> None:
 def vqkit_run(minutes: float, seed: int, folder: Path) -> dict:
     """metrics.json of vqkit at 144 bits with a time budget."""
     out = folder / f"{minutes:.4f}"
-    command = [sys.executable, "-m", "vqkit", "train", "fashion-mnist", "--recipe", "fashion-mnist", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "vqkit",
+        "train",
+        "fashion-mnist",
+        "--recipe",
+        "fashion-mnist",
+        "--out",
+        str(out),
+    ]
     settings = ["model.network.patch_size=7", f"train.max_minutes={minutes}", f"seed={seed}"]
     subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
     return json.loads((out / "metrics.json").read_text())
@@ -291,14 +349,19 @@ def main() -> None:
     report(
         [
             *speed_claims(rows, shared),
-            time_claim(used if reached else float("inf"), {**shared, "epochs": epochs, **peer, "vqkit": vqkit}),
+            time_claim(
+                used if reached else float("inf"),
+                {**shared, "epochs": epochs, **peer, "vqkit": vqkit},
+            ),
         ],
         arguments.json,
     )
 
 
 def speed_claims(rows: list[dict], shared: dict) -> list[Claim]:
-    """Of each precision, and under the plain names that of the precision which `vqkit train` chooses here."""
+    """Of each precision, and under the plain names that of the precision which `vqkit train`
+    chooses here.
+    """
     claims = []
     for row in rows:
         settings = {**shared, **row}

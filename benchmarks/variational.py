@@ -1,13 +1,16 @@
-"""Claim variational_psnr_minus_vq_db, and the experiment behind it: what each term of the model is good for.
+"""Claim variational_psnr_minus_vq_db, and the experiment behind it: what each term of the model is
+good for.
 
     python benchmarks/variational.py [--quick] [--seed 0] [--json FILE]
 
-Autoencoder, VAE, beta-VAE, plain quantizers, and the variational feature-transform model with its terms on and off, on
-Fashion-MNIST (441 bits) and the built-in emoji (576 bits), 200 steps of 48 images, patch network of 2+2 blocks, three
-seeds from --seed on. Of every run, on the test images: PSNR, usage, entropy of the codes over log2 K, PSNR of training
-images minus that of test images, Frechet distance (64 principal components of the pixels) of images made from uniform
-random codes (standard normal latents where there are no codes), and the PSNR lost to Gaussian noise on the input
-(deviation 0.1 of the range) and to 1 % of the codes replaced by random ones. Two runs at a time, one core each.
+Autoencoder, VAE, beta-VAE, plain quantizers, and the variational feature-transform model with its
+terms on and off, on Fashion-MNIST (441 bits) and the built-in emoji (576 bits), 200 steps of 48
+images, patch network of 2+2 blocks, three seeds from --seed on. Of every run, on the test images:
+PSNR, usage, entropy of the codes over log2 K, PSNR of training images minus that of test images,
+Frechet distance (64 principal components of the pixels) of images made from uniform random codes
+(standard normal latents where there are no codes), and the PSNR lost to Gaussian noise on the input
+(deviation 0.1 of the range) and to 1 % of the codes replaced by random ones. Two runs at a time,
+one core each.
 """
 
 from __future__ import annotations
@@ -67,7 +70,12 @@ def run(job: tuple[str, str, int, int]) -> dict:
     test = data.read(chosen).values
     train = data.read(data.splits["train"][: len(chosen)]).values
     noise = torch.Generator().manual_seed(seed)
-    noisy = (test + 25.5 * torch.randn(test.shape, generator=noise)).round().clamp(0, 255).to(torch.uint8)
+    noisy = (
+        (test + 25.5 * torch.randn(test.shape, generator=noise))
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
     clean = decibel(model, test, test)
     row = {
         "source": source, "name": name, "seed": seed, "psnr": found["psnr"], "usage": found["usage"],
@@ -77,7 +85,12 @@ def run(job: tuple[str, str, int, int]) -> dict:
         "flip_loss": None if found["usage"] is None else clean - flipped(model, test, noise),
         "sample_distance": frechet(model.sample(len(chosen), seed), arrays(data, chosen)),
     }  # fmt: skip
-    print(" ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()), flush=True)
+    print(
+        " ".join(
+            f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()
+        ),
+        flush=True,
+    )
     return row
 
 
@@ -97,14 +110,18 @@ def flipped(model, images, generator) -> float:
     codes = model.tokenizer.encode(images)
     hit = torch.rand(codes.shape, generator=generator) < 0.01
     codes = torch.where(
-        hit, torch.randint(model.network.quantizer.codebook_size, codes.shape, generator=generator), codes
+        hit,
+        torch.randint(model.network.quantizer.codebook_size, codes.shape, generator=generator),
+        codes,
     )
     return float(psnr(model.tokenizer.decode(codes, images.shape[2:]), images).mean())
 
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    steps, seeds, sources = (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
+    steps, seeds, sources = (
+        (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
+    )
     jobs = [(source, name, arguments.seed + index, steps)
             for source in sources for name in CONTENDERS for index in range(seeds)]  # fmt: skip
     rows = in_parallel(run, jobs)
@@ -113,13 +130,27 @@ def main() -> None:
         print(f"\n{source}: {' | '.join(('', *keys))}")
         for name in CONTENDERS:
             mine = [row for row in rows if row["source"] == source and row["name"] == name]
-            cells = ["-" if mine[0][key] is None else f"{mean(row[key] for row in mine):.3f}" for key in keys]
+            cells = [
+                "-" if mine[0][key] is None else f"{mean(row[key] for row in mine):.3f}"
+                for key in keys
+            ]
             print(f"{name:<30} {' | '.join(cells)}")
     pairs = {name: [row["psnr"] for row in rows if row["name"] == name and row["source"] == sources[0]]
              for name in ("vq", "vq + kl + transform + pull")}  # fmt: skip
-    difference = [ours - plain for ours, plain in zip(pairs["vq + kl + transform + pull"], pairs["vq"], strict=True)]
-    settings = {**machine(), "steps": steps, "stdev": stdev(difference) if seeds > 1 else None, "rows": rows}
-    report([Claim("variational_psnr_minus_vq_db", mean(difference), "dB", "reported", "vq", settings)], arguments.json)
+    difference = [
+        ours - plain
+        for ours, plain in zip(pairs["vq + kl + transform + pull"], pairs["vq"], strict=True)
+    ]
+    settings = {
+        **machine(),
+        "steps": steps,
+        "stdev": stdev(difference) if seeds > 1 else None,
+        "rows": rows,
+    }
+    report(
+        [Claim("variational_psnr_minus_vq_db", mean(difference), "dB", "reported", "vq", settings)],
+        arguments.json,
+    )
 
 
 if __name__ == "__main__":

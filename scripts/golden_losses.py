@@ -2,8 +2,8 @@
 
     python scripts/golden_losses.py
 
-Prints the largest relative difference of every run, and fails where one is above 1e-5: another processor adds up in
-another order.
+Prints the largest relative difference of every run, and fails where one is above 1e-5: another
+processor adds up in another order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from pathlib import Path
 
 import vqkit
 
-PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 RECORDED = Path(__file__).resolve().parents[1] / "tests" / "golden" / "losses.json"
 TOLERANCE = 1e-5
 
 
 def difference(common: list[str], recorded: dict) -> float:
-    """The largest relative difference between recorded losses and those of the same settings now."""
+    """The largest relative difference between recorded losses and those of the same settings
+    now.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         vqkit.train("emoji", run, "emoji", [*common, *recorded["settings"]])

@@ -1,10 +1,12 @@
-"""Speed of training and of a quantizer's step on the device that there is, beside plain PyTorch and a peer.
+"""Speed of training and of a quantizer's step on the device that there is, beside plain PyTorch and
+a peer.
 
     python scripts/gpu_speed.py
 
-Prints a line each: images a second of vqkit's loop and of the plain loop of benchmarks/training.py, in bfloat16 where
-the device has it, medians of alternating windows; milliseconds of a training step of vq with 8,192 codes of 32
-dimensions on 4,096 tokens, and of VectorQuantize of vector-quantize-pytorch.
+Prints a line each: images a second of vqkit's loop and of the plain loop of benchmarks/training.py,
+in bfloat16 where the device has it, medians of alternating windows; milliseconds of a training step
+of vq with 8,192 codes of 32 dimensions on 4,096 tokens, and of VectorQuantize of
+vector-quantize-pytorch.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def quantizers(device: torch.device) -> dict[str, Callable[[], object]]:
     from vqkit.model.quantizers import build_quantizer
 
     latents = torch.randn(1, 32, 64, 64, device=device, requires_grad=True)
-    ours = build_quantizer(VQConfig(codebook_size=8192, code_dim=32, kmeans_iterations=0)).to(device)
+    ours = build_quantizer(VQConfig(codebook_size=8192, code_dim=32, kmeans_iterations=0)).to(
+        device
+    )
 
     def our_step() -> None:
         found = ours(latents)

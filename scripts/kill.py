@@ -1,14 +1,17 @@
-"""Kills commands at random moments, 200 times, and counts the artifacts that are whole or go on afterwards.
+"""Kills commands at random moments, 200 times, and counts the artifacts that are whole or go on
+afterwards.
 
     python scripts/kill.py [--quick] [--seed 0] [--json FILE]
 
-A small set of images and tiny models. One after another, `vqkit train`, `train-coder`, `train-prior`, `compress
---bundle` and `prune` run in a process that gets SIGKILL at a moment drawn uniformly from the time that the command
-takes when nothing stops it, 40 times each (--quick: 2). Then the next command runs: the same one again, with --resume
-where a checkpoint waits. A kill is survived if every artifact and bundle that was there before still loads and gives
-the same images, if the next command ends well or, where a run was killed before its first checkpoint, says in one
-sentence what to do, if what it leaves is whole, and if no temporary file is left. Commands run in forks of a process
-that has imported everything, so that moments of work are hit and not those of importing.
+A small set of images and tiny models. One after another, `vqkit train`, `train-coder`,
+`train-prior`, `compress --bundle` and `prune` run in a process that gets SIGKILL at a moment drawn
+uniformly from the time that the command takes when nothing stops it, 40 times each (--quick: 2).
+Then the next command runs: the same one again, with --resume where a checkpoint waits. A kill is
+survived if every artifact and bundle that was there before still loads and gives the same images,
+if the next command ends well or, where a run was killed before its first checkpoint, says in one
+sentence what to do, if what it leaves is whole, and if no temporary file is left. Commands run in
+forks of a process that has imported everything, so that moments of work are hit and not those of
+importing.
 
 Claim kills_survived; the table is in docs/reliability.md.
 """
@@ -79,8 +82,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Command:
-    """words: of the command line. again: those of the next command. check: raises AssertionError for what is broken.
-    begins_anew: whether the command starts without an artifact."""
+    """words: of the command line. again: those of the next command. check: raises AssertionError
+    for what is broken.
+    begins_anew: whether the command starts without an artifact.
+    """
 
     name: str
     words: Callable[[Work], list[str]]
@@ -89,11 +94,19 @@ class Command:
     begins_anew: bool = False
 
 
-# ------------------------------------------------------------------------------------------------------------ commands
+# ----------------------------------------------------------------------------------------- commands
 
 
 def train_words(work: Work) -> list[str]:
-    return ["train", str(work.images), "--recipe", "images", "--out", str(work.folder / "run"), *TINY]
+    return [
+        "train",
+        str(work.images),
+        "--recipe",
+        "images",
+        "--out",
+        str(work.folder / "run"),
+        *TINY,
+    ]
 
 
 def train_again(work: Work) -> list[str]:
@@ -136,7 +149,14 @@ def prior_check(work: Work) -> None:
 
 
 def compress_words(work: Work) -> list[str]:
-    return ["compress", str(work.model), str(work.images), "--bundle", "--out", str(work.folder / "all.vq")]
+    return [
+        "compress",
+        str(work.model),
+        str(work.images),
+        "--bundle",
+        "--out",
+        str(work.folder / "all.vq"),
+    ]
 
 
 def compress_again(work: Work) -> list[str]:
@@ -149,7 +169,9 @@ def compress_check(work: Work) -> None:
     import vqkit
 
     with (work.folder / "all.vq").open("rb") as stream:
-        assert len(list(vqkit.load(work.model).compressor.read(stream))) == len(list(work.images.iterdir()))
+        assert len(list(vqkit.load(work.model).compressor.read(stream))) == len(
+            list(work.images.iterdir())
+        )
     check_files(work)
 
 
@@ -159,7 +181,11 @@ def prune_words(work: Work) -> list[str]:
 
 
 def prune_again(work: Work) -> list[str]:
-    return ["info", str(work.folder / "pruned")] if (work.folder / "pruned").exists() else prune_words(work)
+    return (
+        ["info", str(work.folder / "pruned")]
+        if (work.folder / "pruned").exists()
+        else prune_words(work)
+    )
 
 
 def prune_check(work: Work) -> None:
@@ -176,7 +202,7 @@ COMMANDS = (
 )
 
 
-# -------------------------------------------------------------------------------------------------------------- checks
+# ------------------------------------------------------------------------------------------- checks
 
 
 def check_artifact(folder: Path, parts: list[str]) -> None:
@@ -193,7 +219,9 @@ def check_artifact(folder: Path, parts: list[str]) -> None:
 
 
 def check_files(work: Work) -> None:
-    """Files that were written with the model before the kill give the images that they gave then."""
+    """Files that were written with the model before the kill give the images that they gave
+    then.
+    """
     import vqkit
 
     model = vqkit.load(work.model)
@@ -203,10 +231,12 @@ def check_files(work: Work) -> None:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.name.endswith(".tmp")]
+    return [
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.name.endswith(".tmp")
+    ]
 
 
-# --------------------------------------------------------------------------------------------------------------- kills
+# -------------------------------------------------------------------------------------------- kills
 
 
 def start(words: list[str], output: Path) -> int:
@@ -223,7 +253,8 @@ def start(words: list[str], output: Path) -> int:
         sys.argv = ["vqkit", *words]
         import torch
 
-        # A fork makes PyTorch's pool of threads again when it first asks for it, which two threads at once must not.
+        # A fork makes PyTorch's pool of threads again when it first asks for it, which two threads
+        # at once must not.
         torch.set_num_threads(1)
         from vqkit.cli import main as command_line
 
@@ -245,7 +276,9 @@ def run(words: list[str], output: Path, after: float | None = None) -> tuple[int
         if done:
             return os.waitstatus_to_exitcode(status), seconds
         if after is not None and seconds >= after:
-            os.killpg(child, signal.SIGKILL) if _has_group(child) else os.kill(child, signal.SIGKILL)
+            os.killpg(child, signal.SIGKILL) if _has_group(child) else os.kill(
+                child, signal.SIGKILL
+            )
             os.waitpid(child, 0)
             return None, seconds
         time.sleep(0.001)
@@ -273,7 +306,8 @@ def one_kill(command: Command, work: Work, after: float) -> str:
         kind = "resumed" if "--resume" in words else "repeated"
     status, _ = run(words, output)
     if status == 2 and command.begins_anew and kind == "repeated":
-        # Before the first checkpoint there is nothing to go on from, and nothing that is replaced unasked.
+        # Before the first checkpoint there is nothing to go on from, and nothing that is replaced
+        # unasked.
         said = output.read_text()
         if "choose another --out" not in said or "Traceback" in said:
             return f"says no sentence: {said[-300:]}"
@@ -360,17 +394,29 @@ def main() -> None:
         import vqkit.pipelines.autoencoder
         import vqkit.pipelines.prior  # noqa: F401
 
-        outcomes = {command.name: kills_of(command, base, count, arguments.seed) for command in COMMANDS}
+        outcomes = {
+            command.name: kills_of(command, base, count, arguments.seed) for command in COMMANDS
+        }
     survived = ("whole", "resumed", "repeated", "begun anew")
     total = sum(outcomes.values(), Counter())
     print(f"| command | kills | {' | '.join(survived)} | lost |\n|---|---|---|---|---|---|---|")
     for name, counts in outcomes.items():
         cells = [counts[kind] for kind in survived]
-        print(f"| `{name}` | {counts.total()} | {' | '.join(map(str, cells))} | {counts.total() - sum(cells)} |")
+        print(
+            f"| `{name}` | {counts.total()} | {' | '.join(map(str, cells))} | {counts.total() - sum(cells)} "
+            "|"
+        )
     settings = {**machine(), "seed": arguments.seed, "seconds": time.monotonic() - began}
     settings["outcomes"] = {name: dict(counts) for name, counts in outcomes.items()}
     number = sum(total[kind] for kind in survived)
-    report([Claim("kills_survived", number, f"of {total.total()}", str(total.total()), None, settings)], arguments.json)
+    report(
+        [
+            Claim(
+                "kills_survived", number, f"of {total.total()}", str(total.total()), None, settings
+            )
+        ],
+        arguments.json,
+    )
     print(json.dumps(settings["outcomes"]))
 
 

@@ -1,12 +1,13 @@
-"""Draws src/vqkit/signals/image/builtin/emoji.webp and emoji.json, the set that `vqkit train emoji` uses.
+"""Draws src/vqkit/signals/image/builtin/emoji.webp and emoji.json, the set that `vqkit train emoji`
+uses.
 
     npm pack @lobehub/fluent-emoji-3d@1.1.0 --ignore-scripts
     npm pack openmoji@17.0.0 --ignore-scripts
     python scripts/make_emoji.py lobehub-fluent-emoji-3d-1.1.0.tgz openmoji-17.0.0.tgz
 
-Pictures: 256x256 RGBA, laid over white and scaled to 32x32, in one lossless sheet. Captions and groups: openmoji.json.
-keys[i] names what emoji i is a variant of: skin tones, genders and hair of one emoji share it, and so do emoji that
-look alike to the pixel, so that no split separates them.
+Pictures: 256x256 RGBA, laid over white and scaled to 32x32, in one lossless sheet. Captions and
+groups: openmoji.json. keys[i] names what emoji i is a variant of: skin tones, genders and hair of
+one emoji share it, and so do emoji that look alike to the pixel, so that no split separates them.
 """
 
 from __future__ import annotations
@@ -24,20 +25,36 @@ from PIL import Image
 SIDE = 32
 COLUMNS = 64
 PERSON, CHILD = "person", "child"
-_SAME = {"1f468": PERSON, "1f469": PERSON, "1f9d1": PERSON, "1f466": CHILD, "1f467": CHILD, "1f9d2": CHILD}
+_SAME = {
+    "1f468": PERSON,
+    "1f469": PERSON,
+    "1f9d1": PERSON,
+    "1f466": CHILD,
+    "1f467": CHILD,
+    "1f9d2": CHILD,
+}
 _SKIN = {f"1f3f{digit}" for digit in "bcdef"}
 _HAIR = {f"1f9b{digit}" for digit in "0123"}
 _DROPPED = _SKIN | _HAIR | {"fe0f", "200d", "2640", "2642"}
 _GENDERED = re.compile(r"\b(man|woman|person|men|women|people|facing right)\b")
 # Variants of one figure that share neither code points nor the words of their captions.
-_FIGURES = {"1f385": "claus", "1f936": "claus", "person 1f384": "claus", "1f474": "old", "1f475": "old", "1f9d3": "old"}
+_FIGURES = {
+    "1f385": "claus",
+    "1f936": "claus",
+    "person 1f384": "claus",
+    "1f474": "old",
+    "1f475": "old",
+    "1f9d3": "old",
+}
 _FIGURES |= dict.fromkeys(("1f934", "1f478", "1fac5"), "crown")
 
 
 def code_key(code: str) -> str:
     """The code points without skin, hair and gender."""
     points = [_SAME.get(point, point) for point in code.split("-") if point not in _DROPPED]
-    key = " ".join(points[:-1] if points[1:] and points[-1] == "27a1" else points)  # 27a1: facing right
+    key = " ".join(
+        points[:-1] if points[1:] and points[-1] == "27a1" else points
+    )  # 27a1: facing right
     return _FIGURES.get(key, key)
 
 
@@ -50,7 +67,9 @@ def caption_key(entry: dict[str, str]) -> str | None:
 
 
 def same_key(links: list[list[str]]) -> list[str]:
-    """One key per item, shared by all items that are connected through any of their links (union-find)."""
+    """One key per item, shared by all items that are connected through any of their links
+    (union-find).
+    """
     parent: dict[str, str] = {}
 
     def root(link: str) -> str:
@@ -67,7 +86,9 @@ def same_key(links: list[list[str]]) -> list[str]:
 
 
 def read_captions(path: Path) -> dict[str, dict[str, str]]:
-    """Entries of openmoji.json by code, written as the picture files are: lower case, no leading zeros, no -fe0f."""
+    """Entries of openmoji.json by code, written as the picture files are: lower case, no leading
+    zeros, no -fe0f.
+    """
     with tarfile.open(path) as archive:
         member = archive.extractfile("package/data/openmoji.json")
         assert member is not None
@@ -76,13 +97,18 @@ def read_captions(path: Path) -> dict[str, dict[str, str]]:
 
 
 def plain(code: str) -> str:
-    """A code without leading zeros, variation selector fe0f and end of tags e007f, which some file names leave out."""
+    """A code without leading zeros, variation selector fe0f and end of tags e007f, which some file
+    names leave out.
+    """
     points = [point.lstrip("0") for point in code.lower().replace("_", "-").split("-")]
     return "-".join(point for point in points if point not in ("fe0f", "e007f"))
 
 
 def read_pictures(path: Path) -> dict[str, Image.Image]:
-    """32x32 RGB pictures by code. Alpha goes first: scaling over the background is scaling premultiplied colours."""
+    """32x32 RGB pictures by code.
+
+    Alpha goes first: scaling over the background is scaling premultiplied colours.
+    """
     found = {}
     with tarfile.open(path) as archive:
         for member in archive:
@@ -90,14 +116,21 @@ def read_pictures(path: Path) -> dict[str, Image.Image]:
             if file is None:
                 continue
             image = Image.open(io.BytesIO(file.read())).convert("RGBA")
-            over_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-            # Sixteen emoji are in the package under two spellings of their code; `plain` makes them one.
-            found[plain(Path(member.name).stem)] = over_white.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            over_white = Image.alpha_composite(
+                Image.new("RGBA", image.size, "white"), image
+            ).convert("RGB")
+            # Sixteen emoji are in the package under two spellings of their code; `plain` makes them
+            # one.
+            found[plain(Path(member.name).stem)] = over_white.resize(
+                (SIDE, SIDE), Image.Resampling.LANCZOS
+            )
     return dict(sorted(found.items()))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path, help="lobehub-fluent-emoji-3d-1.1.0.tgz")
     parser.add_argument("captions", type=Path, help="openmoji-17.0.0.tgz")
     default = Path(__file__).parents[1] / "src" / "vqkit" / "signals" / "image" / "builtin"
@@ -125,7 +158,8 @@ def main() -> None:
     text = json.dumps(table, ensure_ascii=False, indent=0, separators=(",", ":"))
     (options.out / "emoji.json").write_text(text + "\n", encoding="utf-8")
     print(
-        f"{len(pictures)} emoji, {len(set(table['keys']))} keys, {sum(not text for text in table['captions'])} unnamed"
+        f"{len(pictures)} emoji, {len(set(table['keys']))} keys, {sum(not text for text in table['captions'])} "
+        "unnamed"
     )
 
 

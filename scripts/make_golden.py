@@ -2,13 +2,15 @@
 
     python scripts/make_golden.py
 
-Only this script writes these files. They pin version 1 of the format: that the package still writes exactly these
-bytes, and that both decoders read them, is tested in tests/coding/test_second_decoder.py. Other bytes are another
-format, so do not run this to make a test pass.
+Only this script writes these files. They pin version 1 of the format: that the package still writes
+exactly these bytes, and that both decoders read them, is tested in
+tests/coding/test_second_decoder.py. Other bytes are another format, so do not run this to make a
+test pass.
 
-A file NAME.vq has its codes (items, stages, *grid), uint16, in NAME.npy. All of them use coder.safetensors, which
-has two stages, but for three-stages.vq, which uses coder-three.safetensors, and the files of context mixing,
-`MIXED_FILES`, of which two use lossless.safetensors. Signal 0 is images; the others stand for any signals.
+A file NAME.vq has its codes (items, stages, *grid), uint16, in NAME.npy. All of them use
+coder.safetensors, which has two stages, but for three-stages.vq, which uses
+coder-three.safetensors, and the files of context mixing, `MIXED_FILES`, of which two use
+lossless.safetensors. Signal 0 is images; the others stand for any signals.
 """
 
 from dataclasses import dataclass
@@ -48,7 +50,8 @@ CODERS = {"coder": (40, 12), "coder-three": (40, 12, 25)}  # codes of each stage
 
 @dataclass(frozen=True)
 class Golden:
-    """grid: of codes, of an item that is 8 times as long along each axis. items, block_size: of a bundle.
+    """grid: of codes, of an item that is 8 times as long along each axis. items, block_size: of a
+    bundle.
 
     lost: bytes that are cut off from the end.
     """
@@ -88,7 +91,9 @@ GOLDEN = {
 
 @dataclass(frozen=True)
 class GoldenMixed:
-    """A file of context mixing. num_codes: K of each stage. grid: of codes, or the extent of the values."""
+    """A file of context mixing. num_codes: K of each stage. grid: of codes, or the extent of the
+    values.
+    """
 
     num_codes: tuple[int, ...]
     grid: tuple[int, ...] = (9, 11)
@@ -113,7 +118,9 @@ NETWORK = "lossless"
 
 
 def make_network() -> ValueNetwork:
-    """Random weights of three channels, which bring every clip and rounding about; a few are the largest there are."""
+    """Random weights of three channels, which bring every clip and rounding about; a few are the
+    largest there are.
+    """
     rng, width = np.random.default_rng(7), 8
 
     def weights(*shape: int) -> np.ndarray:
@@ -154,7 +161,9 @@ def grid_of(*extent: int) -> tuple[int, ...]:
 
 
 def make_coder(name: str) -> TransformerCoder:
-    """Random weights over their whole range, so that every clip and rounding takes place; of two layers to none."""
+    """Random weights over their whole range, so that every clip and rounding takes place; of two
+    layers to none.
+    """
     rng, sizes = np.random.default_rng(len(CODERS[name])), CODERS[name]
 
     def bytes_of(*shape: int) -> np.ndarray:
@@ -164,7 +173,12 @@ def make_coder(name: str) -> TransformerCoder:
         return rng.integers(-(1 << 16), 1 << 16, shape).astype(np.int32)
 
     def layer() -> TransformerLayer:
-        shapes = (CHANNELS, 3 * CHANNELS), (CHANNELS, CHANNELS), (CHANNELS, HIDDEN), (HIDDEN, CHANNELS)
+        shapes = (
+            (CHANNELS, 3 * CHANNELS),
+            (CHANNELS, CHANNELS),
+            (CHANNELS, HIDDEN),
+            (HIDDEN, CHANNELS),
+        )
         return TransformerLayer(*(bytes_of(*shape) for shape in shapes))
 
     stages = [
@@ -182,13 +196,17 @@ def make_codes(name: str) -> np.ndarray:
     """(items, stages, *grid): random, but every second item of a bundle has code 3 alone."""
     golden, rng = GOLDEN[name], np.random.default_rng(list(name.encode()))
     shape = (max(1, golden.items), *golden.grid)
-    codes = np.stack([rng.integers(0, size, shape) for size in CODERS[golden.coder][: golden.stages]], 1)
+    codes = np.stack(
+        [rng.integers(0, size, shape) for size in CODERS[golden.coder][: golden.stages]], 1
+    )
     codes[1::2] = 3
     return codes.astype(np.uint16)
 
 
 def item_extents(golden: Golden) -> list[tuple[int, ...]]:
-    """Of the items of a bundle: the last two are shorter than the others, which their grid does not show."""
+    """Of the items of a bundle: the last two are shorter than the others, which their grid does not
+    show.
+    """
     first, *others = golden.extent
     return [golden.extent] * (golden.items - 2) + [(first - 1, *others)] * 2
 
@@ -196,12 +214,19 @@ def item_extents(golden: Golden) -> list[tuple[int, ...]]:
 def make_file(name: str, prior: TransformerCoder, codes: np.ndarray) -> bytes:
     """The bytes of a golden file, with a coder that has at least its stages."""
     golden = GOLDEN[name]
-    first = TransformerCoder(prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages])
+    first = TransformerCoder(
+        prior.grid, prior.vectors[: golden.stages], prior.stages[: golden.stages]
+    )
     payloads = first.encode(codes.astype(np.int64))
     if golden.items:
         extents = Extents(item_extents(golden))
-        header = BundleHeader(extents, golden.stages, TRANSFORMER, MODEL, golden.block_size, golden.signal)
-        parts = [slice(header.items(number).start, header.items(number).stop) for number in range(header.num_blocks)]
+        header = BundleHeader(
+            extents, golden.stages, TRANSFORMER, MODEL, golden.block_size, golden.signal
+        )
+        parts = [
+            slice(header.items(number).start, header.items(number).stop)
+            for number in range(header.num_blocks)
+        ]
         blocks = [
             Block(codes_crc(codes[part], number), tuple(map(tuple, payloads[part])))
             for number, part in enumerate(parts)
@@ -209,8 +234,12 @@ def make_file(name: str, prior: TransformerCoder, codes: np.ndarray) -> bytes:
         names = [golden.name.format(item) for item in range(golden.items)] if golden.name else None
         data = write_bundle(header, blocks, names)
     else:
-        header = FileHeader(golden.extent, golden.stages, TRANSFORMER, None if golden.bare else MODEL, golden.signal)
-        stages = [Stage(crc, one) for crc, one in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
+        header = FileHeader(
+            golden.extent, golden.stages, TRANSFORMER, None if golden.bare else MODEL, golden.signal
+        )
+        stages = [
+            Stage(crc, one) for crc, one in zip(stage_crcs(codes[0]), payloads[0], strict=True)
+        ]
         data = write_file(header, stages, golden.name)
     return data[: len(data) - golden.lost]
 

@@ -1,4 +1,5 @@
-"""Write src/vqkit/recipes/*.yaml: every recipe complete, commented with the descriptions in vqkit.config.
+"""Write src/vqkit/recipes/*.yaml: every recipe complete, commented with the descriptions in
+vqkit.config.
 
     python scripts/make_recipes.py
 
@@ -32,7 +33,8 @@ FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
 IMAGES = DataConfig(image_size=(64, 64), augment=AugmentConfig(flip=True))
 SMALL = DataConfig(image_size=(32, 32), augment=AugmentConfig(shift=1, flip=True))
 SHORT = TrainConfig(steps=3000)
-# The best found for Fashion-MNIST on a validation split (docs/experiments.md), used wherever it fits.
+# The best found for Fashion-MNIST on a validation split (docs/experiments.md), used wherever it
+# fits.
 TUNED = TrainConfig(
     optimizer="muon",
     lr=6e-3,
@@ -44,7 +46,8 @@ TUNED = TrainConfig(
     ema_decay=0.99,
 )
 SHARP = LossConfig(distortion="log_mse", commitment=1.0)
-# Gradients of a likelihood are steepest where it is sure; clipped, short runs ended 0.01 to 0.03 bits per value lower.
+# Gradients of a likelihood are steepest where it is sure; clipped, short runs ended 0.01 to 0.03
+# bits per value lower.
 MIXTURE = LossConfig(distortion="logistic_mixture", commitment=1.0)
 NATS = TUNED.model_copy(update={"clip_norm": 1.0})
 DEEP = PatchConfig(encoder_blocks=4, decoder_blocks=4)
@@ -55,7 +58,9 @@ RECIPES: dict[str, tuple[str, Config]] = {
         "a folder of images at 64x64, vq codes: the default for your own files",
         Config(
             data=IMAGES,
-            model=ModelConfig(network=PatchConfig(), quantizer=CODES.model_copy(update={"codebook_size": 1024})),
+            model=ModelConfig(
+                network=PatchConfig(), quantizer=CODES.model_copy(update={"codebook_size": 1024})
+            ),
             losses=SHARP,
             train=TUNED.model_copy(update={"max_minutes": 20.0}),
         ),
@@ -66,7 +71,9 @@ RECIPES: dict[str, tuple[str, Config]] = {
             data=SMALL,
             model=ModelConfig(network=PatchConfig(), quantizer=CODES),
             losses=SHARP,
-            train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 4.0, "validate_every": 250}),
+            train=TUNED.model_copy(
+                update={"steps": 4000, "max_minutes": 4.0, "validate_every": 250}
+            ),
         ),
     ),
     "fashion-mnist": (
@@ -74,11 +81,14 @@ RECIPES: dict[str, tuple[str, Config]] = {
         Config(
             model=ModelConfig(network=DEEP, quantizer=CODES),
             losses=SHARP,
-            train=TUNED.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
+            train=TUNED.model_copy(
+                update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}
+            ),
         ),
     ),
     "rates": (
-        "four stages of 7x7 codes of 8 bits: small files at many rates, of 28x28 images or of yours",
+        "four stages of 7x7 codes of 8 bits: small files at many rates, of 28x28 images or of "
+        "yours",
         Config(
             model=ModelConfig(
                 network=DEEP,
@@ -89,12 +99,15 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 ),
             ),
             losses=SHARP,
-            train=TUNED.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
+            train=TUNED.model_copy(
+                update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}
+            ),
             coder=CoderConfig(steps=2000),
         ),
     ),
     "denoise": (
-        "noisy images in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, 32x32",
+        "noisy images in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, "
+        "32x32",
         Config(
             data=SMALL.model_copy(update={"fit": "patches", "noise": NoiseConfig(sigma=75.0)}),
             model=ModelConfig(
@@ -110,15 +123,19 @@ RECIPES: dict[str, tuple[str, Config]] = {
         ),
     ),
     "likelihood": (
-        "vq codes with a probability for every pixel: lossless bits of grey 28x28 images, or of yours",
+        "vq codes with a probability for every pixel: lossless bits of grey 28x28 images, or of "
+        "yours",
         Config(
             model=ModelConfig(network=DEEP, quantizer=CODES),
             losses=MIXTURE,
-            train=NATS.model_copy(update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}),
+            train=NATS.model_copy(
+                update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}
+            ),
         ),
     ),
     "vae": (
-        "a variational autoencoder with a mixture of discretised logistics: its loss is a bound in nats, 32x32",
+        "a variational autoencoder with a mixture of discretised logistics: its loss is a bound "
+        "in nats, 32x32",
         Config(
             data=SMALL,
             model=ModelConfig(network=DEEP, quantizer=NoneConfig(code_dim=16), variational=True),
@@ -141,7 +158,9 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     "transform": WeightConfig(peak=1.0, schedule="warmup", share=0.1),
                 }
             ),
-            train=TUNED.model_copy(update={"steps": 4000, "max_minutes": 6.0, "validate_every": 250}),
+            train=TUNED.model_copy(
+                update={"steps": 4000, "max_minutes": 6.0, "validate_every": 250}
+            ),
         ),
     ),
 }
@@ -162,7 +181,8 @@ PRIOR_TRAIN = TrainConfig(
 )
 PRIORS: dict[str, tuple[str, PriorConfig]] = {
     "prior": (
-        "a prior over the codes of your own files, conditioned on captions or classes if there are any: the default",
+        "a prior over the codes of your own files, conditioned on captions or classes if there "
+        "are any: the default",
         PriorConfig(train=PRIOR_TRAIN),
     ),
     "fashion-mnist": (
@@ -174,8 +194,13 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
         ),
     ),
     "emoji": (
-        "emoji by their captions: few images, so they are shifted and mirrored, and the network drops channels",
-        PriorConfig(augment={"shift": 1, "flip": True}, network=PriorNetworkConfig(dropout=0.1), train=PRIOR_TRAIN),
+        "emoji by their captions: few images, so they are shifted and mirrored, and the network "
+        "drops channels",
+        PriorConfig(
+            augment={"shift": 1, "flip": True},
+            network=PriorNetworkConfig(dropout=0.1),
+            train=PRIOR_TRAIN,
+        ),
     ),
 }
 

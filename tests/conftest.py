@@ -45,7 +45,9 @@ RESIDUAL = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_per_test_process() -> None:
-    """Two threads gain nothing on models of this size, and runs that start child processes would fight over cores."""
+    """Two threads gain nothing on models of this size, and runs that start child processes would
+    fight over cores.
+    """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -86,7 +88,9 @@ def few_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """What takes long to make is made once for all test processes of a run; the first that asks makes it."""
+    """What takes long to make is made once for all test processes of a run; the first that asks
+    makes it.
+    """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent

@@ -38,22 +38,46 @@ ALLOWED = {
         "__init__": "artifact coding errors pipelines settings",
     }.items()
 }
-# Parts that are the same for every kind of signal. What is of images lies in signals/image, what draws in report.
-OF_ANY_SIGNAL = ("apps", "artifact", "cli", "coding", "config", "data", "model", "pipelines", "prior", "training")
+# Parts that are the same for every kind of signal. What is of images lies in signals/image, what
+# draws in report.
+OF_ANY_SIGNAL = (
+    "apps",
+    "artifact",
+    "cli",
+    "coding",
+    "config",
+    "data",
+    "model",
+    "pipelines",
+    "prior",
+    "training",
+)
 
 
 def imported(file: Path) -> set[str]:
-    """Top-level parts of vqkit that a file imports, wherever the statement stands; '' is the package itself."""
+    """Top-level parts of vqkit that a file imports, wherever the statement stands; '' is the
+    package itself.
+    """
     found = set()
     depth = len(file.relative_to(PACKAGE).parts)
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
-            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            names = (
+                [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            )
             found |= {name for name in names if not name.startswith("__")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vqkit") and node.level == 0:
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("vqkit")
+            and node.level == 0
+        ):
             found.add(node.module.partition(".")[2].split(".")[0])
         elif isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[2] for alias in node.names if alias.name.split(".")[0] == "vqkit"}
+            found |= {
+                alias.name.partition(".")[2]
+                for alias in node.names
+                if alias.name.split(".")[0] == "vqkit"
+            }
     return found
 
 
@@ -88,7 +112,11 @@ def test_what_serves_every_signal_knows_none(file):
         name.split(".")[0]
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+        )
     }
     found = names_in(file)
     assert not {"height", "image_size", "pixels", "rgb", "psnr_of_images"} & found
@@ -99,7 +127,9 @@ def test_only_the_registry_and_the_settings_name_a_signal():
     inside = {"registry.py", "__init__.py", "base.py"}
     for file in FILES:
         relative = file.relative_to(PACKAGE)
-        if relative.parts[0] == "signals" and (len(relative.parts) > 2 or relative.name not in inside):
+        if relative.parts[0] == "signals" and (
+            len(relative.parts) > 2 or relative.name not in inside
+        ):
             continue
         if re.search(r"\bsignals\.image\b|from \.image\b", file.read_text()):
             assert str(relative) in {"settings.py", "signals/registry.py"}
@@ -107,7 +137,11 @@ def test_only_the_registry_and_the_settings_name_a_signal():
 
 def test_apps_do_not_import_each_other():
     for file in (PACKAGE / "apps").glob("*.py"):
-        relative = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        relative = [
+            node
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        ]
         assert not [node for node in relative if node.level == 1], file
 
 
@@ -116,7 +150,11 @@ def test_torchvision_torchaudio_and_pickle_are_nowhere():
         for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.split(".")[0] for name in names} & {"torchvision", "torchaudio", "pickle"}, file
+            assert not {name.split(".")[0] for name in names} & {
+                "torchvision",
+                "torchaudio",
+                "pickle",
+            }, file
 
 
 HELP = "import vqkit.cli\ntry: vqkit.cli.main(['--help'])\nexcept SystemExit: pass"
@@ -125,7 +163,9 @@ HELP = "import vqkit.cli\ntry: vqkit.cli.main(['--help'])\nexcept SystemExit: pa
 @pytest.mark.parametrize("statement", ["import vqkit", HELP])
 def test_torch_is_not_loaded_before_it_is_needed(statement):
     check = "import sys\nsys.exit(str({'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules) or '') or 0)"
-    done = subprocess.run([sys.executable, "-c", f"{statement}\n{check}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}\n{check}"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

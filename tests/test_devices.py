@@ -21,13 +21,16 @@ from .untrained import autoencoder
 
 PACKAGE = Path(vqkit.__file__).parent
 PARTS = ("model", "prior", "training", "apps", "artifact")
-MAKERS = set("zeros ones empty full tensor arange linspace rand randn randint randperm eye multinomial".split())
+MAKERS = set(
+    "zeros ones empty full tensor arange linspace rand randn randint randperm eye multinomial".split()
+)
 
 
 class Finder(ast.NodeVisitor):
     """Calls that make a tensor without a device, by the function that they stand in.
 
-    Not those in constructors, whose tensors move with the module, nor those that go through .to() in the statement.
+    Not those in constructors, whose tensors move with the module, nor those that go through .to()
+    in the statement.
     """
 
     def __init__(self) -> None:
@@ -47,39 +50,63 @@ class Finder(ast.NodeVisitor):
         self.where.pop()
 
     def visit(self, node: ast.AST) -> None:
-        if isinstance(node, ast.stmt) and not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.For | ast.With):
-            if any(isinstance(each, ast.Attribute) and each.attr == "to" for each in ast.walk(node)):
+        if isinstance(node, ast.stmt) and not isinstance(
+            node, ast.ClassDef | ast.FunctionDef | ast.For | ast.With
+        ):
+            if any(
+                isinstance(each, ast.Attribute) and each.attr == "to" for each in ast.walk(node)
+            ):
                 return
         super().visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         call = node.func
-        is_torch = isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) and call.value.id == "torch"
-        if is_torch and call.attr in MAKERS and not any(keyword.arg == "device" for keyword in node.keywords):
+        is_torch = (
+            isinstance(call, ast.Attribute)
+            and isinstance(call.value, ast.Name)
+            and call.value.id == "torch"
+        )
+        if (
+            is_torch
+            and call.attr in MAKERS
+            and not any(keyword.arg == "device" for keyword in node.keywords)
+        ):
             self.found.append(f"{'.'.join(self.where)}: {call.attr}")
         self.generic_visit(node)
 
 
-# What is made on the CPU because it stays there, or is moved where it is used: functions by file, with the reason.
+# What is made on the CPU because it stays there, or is moved where it is used: functions by file,
+# with the reason.
 ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
-    "model/autoencoder.py": ("draws are those of a CPU, whatever decodes them", {"Autoencoder.sample_codes"}),
+    "model/autoencoder.py": (
+        "draws are those of a CPU, whatever decodes them",
+        {"Autoencoder.sample_codes"},
+    ),
     "model/quantizers/gaussian_codebook.py": ("for a buffer", {"equal_bins"}),
     "prior/layout.py": (
         "orders of codes, which users move",
-        {f"Layout.{name}" for name in "places rows columns inside slot_groups canonical".split()} | {"halton_order"},
+        {f"Layout.{name}" for name in "places rows columns inside slot_groups canonical".split()}
+        | {"halton_order"},
     ),
     "prior/network.py": ("the start, before the network is moved", {"PriorNetwork.start_from"}),
     "prior/prior.py": (
         "codes, conditions and random numbers come and go on the CPU; the network moves its inputs",
-        {f"Prior.{name}" for name in "condition sample complete _plan".split()} | {"caption_bytes", "uniform_numbers"},
+        {f"Prior.{name}" for name in "condition sample complete _plan".split()}
+        | {"caption_bytes", "uniform_numbers"},
     ),
     "training/guard.py": (
         "fingerprints of codebooks are kept on the CPU",
         {"Guard._check_movement", "Guard._check_ranks", "fingerprint"},
     ),
     "training/loop.py": ("counts of validation, moved for their sum over ranks", {"Run.validate"}),
-    "training/tasks/code_coder.py": ("the set of codes, and a network that is not yet moved", {"_codes", "_network"}),
-    "training/tasks/prior.py": ("labels of the data set; those of a batch are moved", {"Labels.of"}),
+    "training/tasks/code_coder.py": (
+        "the set of codes, and a network that is not yet moved",
+        {"_codes", "_network"},
+    ),
+    "training/tasks/prior.py": (
+        "labels of the data set; those of a batch are moved",
+        {"Labels.of"},
+    ),
     "training/tasks/value_coder.py": (
         "the set of values; those of a batch are moved",
         {"ValueCoderTask.validation_batches", "ValueCoderTask._drawn", "_Items.take"},
@@ -87,10 +114,14 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
     # Apps work on what a tokenizer gives back, which is on the CPU.
     "apps/denoise.py": ("values", {"_hidden_errors", "_taking_out", "_neighbours"}),
     "apps/evaluate.py": ("counts and nats of codes", {"evaluate", "_code_nats"}),
-    "apps/evaluate_prior.py": ("counts, and values", {"evaluate_prior", "_training_counts", "nearest_items"}),
+    "apps/evaluate_prior.py": (
+        "counts, and values",
+        {"evaluate_prior", "_training_counts", "nearest_items"},
+    ),
     "apps/explain/atlas.py": (
         "counts of codes, and values",
-        {f"Patches.{name}" for name in "means typical positions _cut".split()} | {"_book", "_neighbours"},
+        {f"Patches.{name}" for name in "means typical positions _cut".split()}
+        | {"_book", "_neighbours"},
     ),
     "apps/explain/changes.py": ("codes", {"peel", "surprise"}),
     "apps/explain/field.py": ("values", {"_energy"}),
@@ -98,7 +129,10 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
     "apps/explain/sample.py": ("codes and values", {"gather"}),
     "apps/inpaint.py": ("masks of values", {"outpaint", "_known_codes"}),
     "apps/interpolate.py": ("shares, and ranks of positions", {"interpolate", "_mixed"}),
-    "apps/prune.py": ("counts of codes, and the network of the artifact", {"_counts", "_duplicates"}),
+    "apps/prune.py": (
+        "counts of codes, and the network of the artifact",
+        {"_counts", "_duplicates"},
+    ),
     "apps/restyle.py": ("latents as a tokenizer gives them", {"_described", "shrunk_covariance"}),
     "apps/variations.py": ("codes", {"variations"}),
 }
@@ -111,13 +145,19 @@ def test_tensors_are_made_on_a_device_or_are_known_to_stay_on_the_cpu(part):
         finder = Finder()
         finder.visit(ast.parse(file.read_text(encoding="utf-8")))
         if finder.found:
-            found[str(file.relative_to(PACKAGE))] = {each.partition(":")[0] for each in finder.found}
-    assert found == {name: known for name, (_, known) in ON_THE_CPU.items() if name.startswith(f"{part}/")}
+            found[str(file.relative_to(PACKAGE))] = {
+                each.partition(":")[0] for each in finder.found
+            }
+    assert found == {
+        name: known for name, (_, known) in ON_THE_CPU.items() if name.startswith(f"{part}/")
+    }
 
 
 def test_the_audit_finds_what_it_looks_for():
     finder = Finder()
-    finder.visit(ast.parse("def f(x):\n    y = torch.zeros(3)\n    z = torch.ones(3, device=x.device)\n"))
+    finder.visit(
+        ast.parse("def f(x):\n    y = torch.zeros(3)\n    z = torch.ones(3, device=x.device)\n")
+    )
     assert finder.found == ["f: zeros"]
 
 
@@ -132,14 +172,20 @@ def meta(monkeypatch) -> None:
         return autocast(device_type, *arguments, **options)
 
     monkeypatch.setattr(torch, "autocast", off_on_meta)
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device="cpu": device != "meta" and is_enabled(device))
+    monkeypatch.setattr(
+        torch, "is_autocast_enabled", lambda device="cpu": device != "meta" and is_enabled(device)
+    )
 
 
 @pytest.mark.usefixtures("meta")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_autoencoder_runs_where_there_is_no_data(kind):
     """On the meta device whatever mixes devices is an error."""
-    model = autoencoder(ModelConfig(network=PatchConfig(width=16), quantizer=KINDS[kind])).eval().to("meta")
+    model = (
+        autoencoder(ModelConfig(network=PatchConfig(width=16), quantizer=KINDS[kind]))
+        .eval()
+        .to("meta")
+    )
     x = torch.empty(2, 3, 20, 16, device="meta")
     output = model(x, target=x)
     assert output.reconstruction.shape == x.shape and output.codes.device.type == "meta"
@@ -152,7 +198,9 @@ def test_an_autoencoder_runs_where_there_is_no_data(kind):
 def test_every_network_and_distortion_runs_where_there_is_no_data(network, distortion):
     losses = LossConfig(distortion=distortion, transform=0.1, transform_distance="moments")
     model = (
-        autoencoder(ModelConfig(network=network, variational=True), losses=losses, mean=(0.5,) * 3).eval().to("meta")
+        autoencoder(ModelConfig(network=network, variational=True), losses=losses, mean=(0.5,) * 3)
+        .eval()
+        .to("meta")
     )
     output = model(torch.empty(2, 3, 16, 16, device="meta"))
     assert all(term.device.type == "meta" for term in output.terms.values())

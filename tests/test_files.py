@@ -53,7 +53,12 @@ def kinds(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "link").symlink_to("pipe")
     (tmp_path / "zeros").symlink_to("/dev/zero")
     paths = {name: tmp_path / name for name in ("pipe", "socket", "link", "zeros")}
-    return {**paths, "folder": tmp_path, "device": Path("/dev/zero"), "missing": tmp_path / "missing"}
+    return {
+        **paths,
+        "folder": tmp_path,
+        "device": Path("/dev/zero"),
+        "missing": tmp_path / "missing",
+    }
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "link", "zeros", "folder", "device", "missing"])

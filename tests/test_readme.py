@@ -13,7 +13,11 @@ from .conftest import TINY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHORT = [*(setting for setting in TINY if "codebook" not in setting), "train.steps=10", "coder.steps=2"]
+SHORT = [
+    *(setting for setting in TINY if "codebook" not in setting),
+    "train.steps=10",
+    "coder.steps=2",
+]
 
 SHORT_PRIOR = [
     "network.width=32",
@@ -43,7 +47,9 @@ def folder(tmp_path_factory, photo) -> Path:
 
 def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    commands = [line.split(" #")[0].split() for block in blocks("sh") for line in block.splitlines() if line]
+    commands = [
+        line.split(" #")[0].split() for block in blocks("sh") for line in block.splitlines() if line
+    ]
     assert len(commands) >= 8
     for command in commands:
         assert command[0] == "vqkit"
@@ -59,7 +65,8 @@ def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeyp
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/design.md", "docs/benchmarks.md"]
+    "name",
+    ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/design.md", "docs/benchmarks.md"],
 )
 def test_what_documents_link_to_exists(name):
     document = ROOT / name

@@ -54,8 +54,13 @@ def writing(target: Path, function: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("function", WRITERS)
-def test_what_a_killed_process_was_writing_goes_and_what_a_living_one_writes_stays(function, tmp_path):
-    with writing(tmp_path / "killed", function) as killed, writing(tmp_path / "living", function) as living:
+def test_what_a_killed_process_was_writing_goes_and_what_a_living_one_writes_stays(
+    function, tmp_path
+):
+    with (
+        writing(tmp_path / "killed", function) as killed,
+        writing(tmp_path / "living", function) as living,
+    ):
         assert len(list(tmp_path.iterdir())) == 2
         killed.send_signal(signal.SIGKILL)
         killed.wait()
@@ -92,7 +97,8 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_replaced_coder_in_the_place_of_its_successor_is_told(model):
     shutil.copyfile(
-        model / "coder.safetensors", model / f"coder-{coding_id_of(model / 'coder.safetensors')}.safetensors"
+        model / "coder.safetensors",
+        model / f"coder-{coding_id_of(model / 'coder.safetensors')}.safetensors",
     )
     (problem,) = load_artifact(model).problems
     assert "the coder that replaced it is gone" in problem
@@ -104,7 +110,9 @@ def test_a_coder_under_the_name_of_another_is_told(model):
     assert "was replaced" in problem
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float64, torch.complex64]
+)
 def test_tensors_of_kinds_that_are_never_written_are_refused(dtype, tmp_path):
     save_file({"a": torch.ones(3).to(dtype)}, tmp_path / "a.safetensors", {"key": "value"})
     with pytest.raises(VqkitError, match="which vqkit never writes"):

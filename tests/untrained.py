@@ -31,13 +31,18 @@ def autoencoder(
 ) -> Autoencoder:
     """An autoencoder of images with weights from the global generator."""
     std = (0.3,) * channels if std is None else std
-    return Autoencoder(config, Shape(channels, extent), losses or LossConfig(), std, mean, IMAGE.backbone)
+    return Autoencoder(
+        config, Shape(channels, extent), losses or LossConfig(), std, mean, IMAGE.backbone
+    )
 
 
 def untrained(network=PATCH, quantizer=RESIDUAL, channels=3, precision="float32", **more) -> Model:
     """Random weights, with blocks that do something, and codes as large as latents."""
     torch.manual_seed(0)
-    tree = {"model": {"network": network, "quantizer": quantizer, **more}, "train": {"precision": precision}}
+    tree = {
+        "model": {"network": network, "quantizer": quantizer, **more},
+        "train": {"precision": precision},
+    }
     config = from_tree(tree, "test", Config)
     normalisation = Normalisation((0.5,) * channels, (0.3,) * channels)
     network = build_model(config, Shape(channels, (16, 16)), normalisation).eval()

@@ -1,1 +1,3 @@
-"""What the scripts of benchmarks/ share: claims, image sets, short runs, peers, and measures of images."""
+"""What the scripts of benchmarks/ share: claims, image sets, short runs, peers, and measures of
+images.
+"""

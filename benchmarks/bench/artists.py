@@ -1,7 +1,9 @@
-"""The same emoji by two artists, from the npm packages emoji-datasource-twitter and emoji-datasource-google 16.0.0.
+"""The same emoji by two artists, from the npm packages emoji-datasource-twitter and
+emoji-datasource-google 16.0.0.
 
-They are no part of this project (the images have licences of their own: CC BY 4.0 and Apache 2.0): `npm pack` gets
-them, and the folder that both were unpacked in, twitter/ and google/, is what `load` reads.
+They are no part of this project (the images have licences of their own: CC BY 4.0 and Apache 2.0):
+`npm pack` gets them, and the folder that both were unpacked in, twitter/ and google/, is what
+`load` reads.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ SPLIT_SEED = 16
 
 @dataclass(frozen=True)
 class Artists:
-    """images uint8 (2, N, 32, 32, 3): emoji n by both; groups (N,) of `names`; splits: name -> numbers of emoji."""
+    """images uint8 (2, N, 32, 32, 3): emoji n by both; groups (N,) of `names`; splits: name ->
+    numbers of emoji.
+    """
 
     images: np.ndarray
     groups: np.ndarray
@@ -31,18 +35,27 @@ class Artists:
 
 
 def load(folder: Path) -> Artists:
-    """Emoji that both have drawn, without the parts (skin tones, hair) that are no emoji of their own."""
+    """Emoji that both have drawn, without the parts (skin tones, hair) that are no emoji of their
+    own.
+    """
     table = json.loads((folder / ARTISTS[0] / "emoji.json").read_text(encoding="utf-8"))
     entries = [entry for entry in table if entry["category"] != "Component"]
-    files = [[folder / artist / "img" / artist / "64" / entry["image"] for artist in ARTISTS] for entry in entries]
+    files = [
+        [folder / artist / "img" / artist / "64" / entry["image"] for artist in ARTISTS]
+        for entry in entries
+    ]
     there = [number for number, pair in enumerate(files) if all(file.exists() for file in pair)]
-    images = np.stack([[_image(files[number][artist]) for number in there] for artist in range(len(ARTISTS))])
+    images = np.stack(
+        [[_image(files[number][artist]) for number in there] for artist in range(len(ARTISTS))]
+    )
     categories = [entries[number]["category"] for number in there]
     names = sorted(set(categories))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(there))
     ends = [round(share * len(order)) for share in SHARES]
     splits = dict(zip(("train", "val", "test"), np.split(order, ends), strict=True))
-    return Artists(images, np.array([names.index(category) for category in categories]), names, splits)
+    return Artists(
+        images, np.array([names.index(category) for category in categories]), names, splits
+    )
 
 
 def _image(file: Path) -> np.ndarray:

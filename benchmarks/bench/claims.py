@@ -1,4 +1,6 @@
-"""What every benchmark shares: its options, its claims, and the settings that a figure must be read with."""
+"""What every benchmark shares: its options, its claims, and the settings that a figure must be read
+with.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure: its goal as text ('>= 26.5'), the peer it is measured beside, and how to get it again."""
+    """One figure: its goal as text ('>= 26.5'), the peer it is measured beside, and how to get it
+    again.
+    """
 
     claim: str
     value: float
@@ -26,12 +30,19 @@ class Claim:
 
 def options(description: str | None, work: bool = False) -> argparse.ArgumentParser:
     """A parser of --quick, --seed and --json; with `work` also --work."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="under a minute, coarser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     if work:
-        parser.add_argument("--work", type=Path, metavar="DIR", help="keeps what was trained and measured, and goes on")
+        parser.add_argument(
+            "--work",
+            type=Path,
+            metavar="DIR",
+            help="keeps what was trained and measured, and goes on",
+        )
     return parser
 
 
@@ -50,16 +61,24 @@ def report(claims: list[Claim], file: Path | None) -> None:
         print(f"{claim.claim:<32} {claim.value:>10.4g} {claim.unit:<10} goal {claim.goal}")
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([asdict(claim) for claim in claims], indent=2) + "\n", encoding="utf-8")
+        file.write_text(
+            json.dumps([asdict(claim) for claim in claims], indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def machine() -> dict:
     """Commit, processor and threads, for the settings of a claim."""
     import torch
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     model = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+        (
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
         platform.processor(),
     )
     return {

@@ -2,7 +2,8 @@
 
     python benchmarks/bench/debian_packages.py DIR
 
-puts Fashion-MNIST into DIR/fashion-mnist, where vqkit finds it with VQKIT_DATA=DIR. Does nothing where it is there.
+puts Fashion-MNIST into DIR/fashion-mnist, where vqkit finds it with VQKIT_DATA=DIR. Does nothing
+where it is there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 def unpacked(package: str) -> Iterator[Path]:
     """Inside, a folder with the files of a package."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["apt-get", "download", package], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            ["apt-get", "download", package], cwd=folder, check=True, capture_output=True
+        )
         (archive,) = Path(folder).glob(f"{package}_*.deb")
         subprocess.run(["dpkg-deb", "-x", archive, f"{folder}/files"], check=True)
         yield Path(folder) / "files"
@@ -37,7 +40,8 @@ def fashion_mnist(folder: Path) -> None:
             shutil.copytree(files / INSTALLED.relative_to("/"), target)
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(
-            f"Fashion-MNIST cannot be had from Debian here ({error}); put its four files into {target}"
+            f"Fashion-MNIST cannot be had from Debian here ({error}); put its four files into "
+            f"{target}"
         ) from error
 
 

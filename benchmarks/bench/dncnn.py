@@ -1,4 +1,7 @@
-"""DnCNN (Zhang et al. 2017, arXiv 1608.03981): 3x3 convolutions with batch normalisation that predict the noise."""
+"""DnCNN (Zhang et al.
+
+2017, arXiv 1608.03981): 3x3 convolutions with batch normalisation that predict the noise.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,20 @@ BATCH = 32
 def network(channels: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(channels, WIDTH, 3, padding=1), nn.ReLU()]
     for _ in range(DEPTH - 2):
-        layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(WIDTH, channels, 3, padding=1)).to(memory_format=torch.channels_last)
+        layers += [
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+            nn.BatchNorm2d(WIDTH),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(WIDTH, channels, 3, padding=1)).to(
+        memory_format=torch.channels_last
+    )
 
 
 def train(source: str, settings, seconds: float, seed: int, file: Path) -> nn.Module:
-    """The network of `file`; if it is not there, trained for this much processor time on the batches that ours sees."""
+    """The network of `file`; if it is not there, trained for this much processor time on the
+    batches that ours sees.
+    """
     data = open_set(source, seed, settings)
     torch.manual_seed(seed)
     model = network(data.shape.channels)
@@ -58,7 +69,9 @@ def train(source: str, settings, seconds: float, seed: int, file: Path) -> nn.Mo
 
 
 def _scaled(values: Tensor) -> Tensor:
-    """Values from 0 to 255 as numbers from 0 to 1, in the memory layout that convolutions are fastest in."""
+    """Values from 0 to 255 as numbers from 0 to 1, in the memory layout that convolutions are
+    fastest in.
+    """
     return values.float().div(255).contiguous(memory_format=torch.channels_last)
 
 

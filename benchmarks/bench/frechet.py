@@ -6,7 +6,9 @@ import numpy as np
 
 
 def frechet(first: np.ndarray, second: np.ndarray, components: int = 64) -> float:
-    """Frechet distance of two sets of images (N, H, W, C) in the principal components of the second."""
+    """Frechet distance of two sets of images (N, H, W, C) in the principal components of the
+    second.
+    """
     from scipy.linalg import sqrtm
 
     flat = [images.reshape(len(images), -1) / 255.0 for images in (first, second)]

@@ -1,10 +1,12 @@
-"""Decodes golden files with nothing but NumPy and `vqkit.coding`: one setting of benchmarks/portability.py.
+"""Decodes golden files with nothing but NumPy and `vqkit.coding`: one setting of
+benchmarks/portability.py.
 
     python benchmarks/bench/golden_decoder.py FOLDER BATCH SHARE
 
-FOLDER has manifest.json and, for each model, the numbers of its coder and the codes that were written. BATCH items go
-together, of every SHARE-th item of each model. Prints JSON: codes that were decoded; how many of them, and how many
-payloads written anew, differ from the files; a SHA-256 of all frequencies of each item; which NumPy and BLAS did it.
+FOLDER has manifest.json and, for each model, the numbers of its coder and the codes that were
+written. BATCH items go together, of every SHARE-th item of each model. Prints JSON: codes that were
+decoded; how many of them, and how many payloads written anew, differ from the files; a SHA-256 of
+all frequencies of each item; which NumPy and BLAS did it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from vqkit.coding.codes import transformer_coder
 
 @dataclass
 class Item:
-    """One image of a golden file: its model, grid, the payload and the expected codes of each stage."""
+    """One image of a golden file: its model, grid, the payload and the expected codes of each
+    stage.
+    """
 
     grid: tuple[int, int]
     payloads: tuple[bytes, ...]
@@ -38,7 +42,9 @@ def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
         data = (folder / file["name"]).read_bytes()
         if profile_of(data) == BUNDLE:
             bundle = Bundle(data)
-            payloads = [item for n in range(bundle.header.num_blocks) for item in bundle.block(n).payloads]
+            payloads = [
+                item for n in range(bundle.header.num_blocks) for item in bundle.block(n).payloads
+            ]
         else:
             payloads = [tuple(stage.payload for stage in read_file(data).stages)]
         for grid, parts, codes in zip(file["grids"], payloads, expected[file["name"]], strict=True):
@@ -47,7 +53,9 @@ def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
 
 
 class Tables:
-    """In the place of `transformer_coder.frequencies` while a batch is decoded: what it gives, and sums by item."""
+    """In the place of `transformer_coder.frequencies` while a batch is decoded: what it gives, and
+    sums by item.
+    """
 
     def __init__(self, count: int) -> None:
         self.sums = [hashlib.sha256() for _ in range(count)]
@@ -69,8 +77,9 @@ class Tables:
 
 
 def compared(prior: TransformerCoder, batch: list[Item]) -> tuple[int, int]:
-    """Decode items of one grid, with NumPy and, where numba is there, compiled; write them anew: codes, and payloads,
-    that differ."""
+    """Decode items of one grid, with NumPy and, where numba is there, compiled; write them anew:
+    codes, and payloads, that differ.
+    """
     payloads = [item.payloads for item in batch]
     with Tables(len(batch)) as tables:
         codes = prior.decode(payloads, batch[0].grid)
@@ -96,7 +105,13 @@ def blas_core() -> str:
 def main() -> None:
     folder, batch, share = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    found = {"numpy": np.__version__, "blas": blas_core(), "codes": 0, "wrong_codes": 0, "wrong_payloads": 0}
+    found = {
+        "numpy": np.__version__,
+        "blas": blas_core(),
+        "codes": 0,
+        "wrong_codes": 0,
+        "wrong_payloads": 0,
+    }
     tables = []
     for model, files in manifest.items():
         prior = TransformerCoder.from_tensors(dict(np.load(folder / f"{model}-coder.npz")))

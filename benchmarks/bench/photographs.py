@@ -1,4 +1,6 @@
-"""Grey photographs: patches of Debian's wallpapers to train on, and those in scikit-image's wheel to test with."""
+"""Grey photographs: patches of Debian's wallpapers to train on, and those in scikit-image's wheel
+to test with.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from bench.debian_packages import unpacked
 
 PACKAGES = {"mate-backgrounds": "mate/nature/*.jpg", "ukui-wallpapers": "*.*"}
 PATCH = 32
-# By which the wallpapers are made smaller: at full size they are blurred, or show their compression.
+# By which the wallpapers are made smaller: at full size they are blurred, or show their
+# compression.
 SCALES = (2, 4)
 # Deviation in levels; patches with less are sky and wall, most of what there is, and teach little.
 FLATTEST = 4.0
@@ -23,7 +26,9 @@ SIDE = 256
 
 
 def training_patches(file: Path) -> Path:
-    """`file`, uint8 (N, 32, 32), made from the packages if it is not there; nothing is installed."""
+    """`file`, uint8 (N, 32, 32), made from the packages if it is not there; nothing is
+    installed.
+    """
     if file.exists():
         return file
     found = []
@@ -41,7 +46,9 @@ def _patches(path: Path, scale: int, random: np.random.Generator) -> np.ndarray:
     with Image.open(path) as image:
         grey = np.asarray(image.convert("L").reduce(scale))
     rows, columns = grey.shape[0] // PATCH, grey.shape[1] // PATCH
-    cut = grey[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH).swapaxes(1, 2)
+    cut = (
+        grey[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH).swapaxes(1, 2)
+    )
     cut = cut.reshape(-1, PATCH, PATCH)
     cut = cut[cut.std((1, 2)) >= FLATTEST]
     return cut[random.permutation(len(cut))[:MOST]]

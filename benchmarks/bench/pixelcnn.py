@@ -1,10 +1,12 @@
-"""Gated PixelCNN over codes: the prior of the VQ-VAE papers, as a peer (van den Oord et al. 2016, arXiv 1606.05328).
+"""Gated PixelCNN over codes: the prior of the VQ-VAE papers, as a peer (van den Oord et al. 2016,
+arXiv 1606.05328).
 
-Two stacks, so that there is no blind spot: the vertical one sees the rows above, the horizontal one the codes to the
-left and, through a 1x1 convolution of the vertical one, the rows above. Masked kernels are convolutions with the masked
-taps left out; the first layer (mask A) also leaves out the code itself. Units tanh(a) * sigmoid(b), residuals in the
-horizontal stack, a bias per layer and class (section 2.3) and a learned map of biases per position in the first layer,
-which the paper's location-dependent conditioning reduces to on a fixed grid. `sample` keeps what was computed for
+Two stacks, so that there is no blind spot: the vertical one sees the rows above, the horizontal one
+the codes to the left and, through a 1x1 convolution of the vertical one, the rows above. Masked
+kernels are convolutions with the masked taps left out; the first layer (mask A) also leaves out the
+code itself. Units tanh(a) * sigmoid(b), residuals in the horizontal stack, a bias per layer and
+class (section 2.3) and a learned map of biases per position in the first layer, which the paper's
+location-dependent conditioning reduces to on a fixed grid. `sample` keeps what was computed for
 earlier positions, so a sample costs as much as one forward pass.
 """
 
@@ -22,11 +24,13 @@ from torch.nn import functional as F
 class GatedLayer(nn.Module):
     """One layer of both stacks (figure 2 of the paper).
 
-    `shift` 1 is mask A, which leaves the position itself out of the horizontal and its row out of the vertical kernel;
-    0 is mask B. num_classes 0: without class conditioning.
+    `shift` 1 is mask A, which leaves the position itself out of the horizontal and its row out of
+    the vertical kernel; 0 is mask B. num_classes 0: without class conditioning.
     """
 
-    def __init__(self, width: int, kernel: int, shift: int, num_classes: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, kernel: int, shift: int, num_classes: int, dropout: float
+    ) -> None:
         super().__init__()
         self.reach, self.shift = kernel // 2, shift
         self.vertical = nn.Conv2d(width, 2 * width, (self.reach + 1, kernel))
@@ -44,15 +48,20 @@ class GatedLayer(nn.Module):
             return 0.0, 0.0
         return self.classes(labels)[:, :, None, None].chunk(2, 1)
 
-    def forward(self, v: Tensor, h: Tensor, labels: Tensor | None, places: Tensor | float) -> tuple[Tensor, Tensor]:
-        """v, h (B, C, H, W) of the layer below -> those of this one; places (2C, H, W) is added to both units."""
+    def forward(
+        self, v: Tensor, h: Tensor, labels: Tensor | None, places: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """v, h (B, C, H, W) of the layer below -> those of this one; places (2C, H, W) is added to
+        both units.
+        """
         reach, (rows, columns) = self.reach, v.shape[2:]
         for_v, for_h = self.biases(labels)
         above = F.pad(v, (reach, reach, reach + self.shift, 0))[:, :, : rows + reach]
         left = F.pad(h, (reach + self.shift, 0))[..., : columns + reach]
         before = self.vertical(above) + for_v + places
         out = self.finish(self.horizontal(left) + self.link(before) + for_h + places)
-        # below the first layer h is of codes that this position must not see, so that one has no residual
+        # below the first layer h is of codes that this position must not see, so that one has no
+        # residual
         return gate(before), out if self.shift else h + out
 
     def finish(self, before: Tensor) -> Tensor:
@@ -85,7 +94,8 @@ class PixelCNN(nn.Module):
         self.places = nn.Parameter(torch.zeros(2 * width, *grid))
         first, later = kernels
         self.layers = nn.ModuleList(
-            GatedLayer(width, later if i else first, int(i == 0), num_classes, dropout) for i in range(layers)
+            GatedLayer(width, later if i else first, int(i == 0), num_classes, dropout)
+            for i in range(layers)
         )
         self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(width, 2 * width, 1), nn.ReLU())
         self.logits = nn.Conv2d(2 * width, codebook_size, 1)
@@ -97,11 +107,13 @@ class PixelCNN(nn.Module):
         return self.logits(self.head(h))
 
     def embed(self, codes: Tensor) -> Tensor:
-        """(B, H, W) -> (B, C, H, W), channels last in memory: convolutions on CPUs run faster that way."""
+        """(B, H, W) -> (B, C, H, W), channels last in memory: convolutions on CPUs run faster that
+        way.
+        """
         return self.codes(codes).permute(0, 3, 1, 2)
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ----------------------------------------------------------------------------------------- training
 
 
 def train_pixelcnn(
@@ -117,15 +129,19 @@ def train_pixelcnn(
     batch_size: int = 32,
     **network,
 ) -> PixelCNN:
-    """A PixelCNN of codes (N, H, W) int64 after `seconds` of processor time: AdamW, warm-up of 5 %, a cosine to zero.
+    """A PixelCNN of codes (N, H, W) int64 after `seconds` of processor time: AdamW, warm-up of 5 %,
+    a cosine to zero.
 
-    With `validation` (codes, labels) the weights that were best on it at one of 20 looks are returned; without, the
-    last. Looks are paid from `seconds`. `network`: width, layers, kernels, dropout of `PixelCNN`. labels (N,) int64 are
-    used if num_classes is given. The seed sets weights and order of the images.
+    With `validation` (codes, labels) the weights that were best on it at one of 20 looks are
+    returned; without, the last. Looks are paid from `seconds`. `network`: width, layers, kernels,
+    dropout of `PixelCNN`. labels (N,) int64 are used if num_classes is given. The seed sets weights
+    and order of the images.
     """
     begin = time.process_time()
     torch.manual_seed(seed)
-    model = PixelCNN(codebook_size, codes.shape[1:], num_classes, **network).to(memory_format=torch.channels_last)
+    model = PixelCNN(codebook_size, codes.shape[1:], num_classes, **network).to(
+        memory_format=torch.channels_last
+    )
     # starts at the frequencies of the codes, which a short training would have to find first
     model.logits.bias.data = torch.bincount(codes.flatten(), minlength=codebook_size).add(1).log()
     optimizer = _optimizer(model, lr)
@@ -154,7 +170,9 @@ def _optimizer(model: PixelCNN, lr: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
 
 
-def _step(model: PixelCNN, optimizer: torch.optim.Optimizer, codes: Tensor, labels: Tensor | None) -> None:
+def _step(
+    model: PixelCNN, optimizer: torch.optim.Optimizer, codes: Tensor, labels: Tensor | None
+) -> None:
     model.train()
     with autocast():
         logits = model(codes, labels)
@@ -169,36 +187,61 @@ def autocast() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
 
 
-# ------------------------------------------------------------------------------------------------------------- results
+# ------------------------------------------------------------------------------------------ results
 
 
 @torch.no_grad()
 def bits(model: PixelCNN, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Bits of every image (N,) float64: -sum log2 p over its codes (N, H, W); the logits may be bf16."""
+    """Bits of every image (N,) float64: -sum log2 p over its codes (N, H, W); the logits may be
+    bf16.
+    """
     model.eval()
     found = []
     for begin in range(0, len(codes), 250):
         part = codes[begin : begin + 250]
         with autocast():
-            logits = model(part, labels[begin : begin + 250] if model.num_classes and labels is not None else None)
-        found.append(F.cross_entropy(logits.double(), part, reduction="none").sum((1, 2)) / math.log(2))
+            logits = model(
+                part,
+                labels[begin : begin + 250] if model.num_classes and labels is not None else None,
+            )
+        found.append(
+            F.cross_entropy(logits.double(), part, reduction="none").sum((1, 2)) / math.log(2)
+        )
     return torch.cat(found)
 
 
 def sample(
-    model: PixelCNN, count: int, grid: tuple[int, int], labels: Tensor | None, generator: torch.Generator
+    model: PixelCNN,
+    count: int,
+    grid: tuple[int, int],
+    labels: Tensor | None,
+    generator: torch.Generator,
 ) -> Tensor:
-    """`count` draws of codes (count, H, W) int64 at temperature 1; labels (count,) if the model has classes."""
+    """`count` draws of codes (count, H, W) int64 at temperature 1; labels (count,) if the model has
+    classes.
+    """
     parts = []
     for begin in range(0, count, 250):
         size = min(250, count - begin)
-        parts.append(_sample(model.eval(), size, grid, None if labels is None else labels[begin:][:size], generator))
+        parts.append(
+            _sample(
+                model.eval(),
+                size,
+                grid,
+                None if labels is None else labels[begin:][:size],
+                generator,
+            )
+        )
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def _sample(model: PixelCNN, size: int, grid, labels: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Row by row: the vertical stack once a row, the horizontal one once a code, from inputs that are kept."""
+def _sample(
+    model: PixelCNN, size: int, grid, labels: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """Row by row: the vertical stack once a row, the horizontal one once a code, from inputs that
+    are kept.
+    """
     rows, columns = grid
     reach = [layer.reach + layer.shift for layer in model.layers]
     width = model.codes.embedding_dim
@@ -216,7 +259,9 @@ def _sample(model: PixelCNN, size: int, grid, labels: Tensor | None, generator: 
             before.append(layer.link(unit) + for_h + places)
             if i + 1 < len(model.layers):
                 above_reach = model.layers[i + 1].reach
-                above[i + 1][:, :, y + reach[i + 1], above_reach : above_reach + columns] = gate(unit)[:, :, 0]
+                above[i + 1][:, :, y + reach[i + 1], above_reach : above_reach + columns] = gate(
+                    unit
+                )[:, :, 0]
         left = [torch.zeros(size, width, 1, r + columns) for r in reach]
         for x in range(columns):
             logits = _next(model, left, [part[..., x : x + 1] for part in before], x)

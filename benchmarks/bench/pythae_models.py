@@ -1,10 +1,12 @@
-"""Samples of pythae 0.1.2 after a given time: its VQVAE with its PixelCNN sampler, and its VAE with its own samplers.
+"""Samples of pythae 0.1.2 after a given time: its VQVAE with its PixelCNN sampler, and its VAE with
+its own samplers.
 
-Its ResNets for MNIST, its trainer, Adam 1e-3, batches of 100, a cosine over the epochs, and the epoch that was best on
-the validation images. The networks that it ships have 4x4 codes (144 bits at 512 entries), not 7x7. Its trainer counts
-epochs: an epoch here is as many of the shuffled training images as the time allows for, each image once a round, so all
-are used and time is kept however fast the machine is. Seconds are of processor time, with one thread. Imports of pythae
-are late: they take seconds.
+Its ResNets for MNIST, its trainer, Adam 1e-3, batches of 100, a cosine over the epochs, and the
+epoch that was best on the validation images. The networks that it ships have 4x4 codes (144 bits at
+512 entries), not 7x7. Its trainer counts epochs: an epoch here is as many of the shuffled training
+images as the time allows for, each image once a round, so all are used and time is kept however
+fast the machine is. Seconds are of processor time, with one thread. Imports of pythae are late:
+they take seconds.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ def pythae_vqvae_samples(
     share: float = 0.5,
     times: dict[str, float] | None = None,
 ) -> np.ndarray:
-    """Images (N, 28, 28) uint8 -> samples (count, 28, 28, 1) uint8 of a VQVAE and a PixelCNN over its 4x4 codes.
+    """Images (N, 28, 28) uint8 -> samples (count, 28, 28, 1) uint8 of a VQVAE and a PixelCNN over
+    its 4x4 codes.
 
-    `share` of the seconds are for the VQVAE with EMA codebook (K = 512, 16 dimensions, decay 0.99), the rest for the
-    PixelCNN (10 layers, kernel 5, as PixelCNNSampler has it). `times` receives seconds: model, prior, sampling; and
-    `usage`, the share of the codebook that the encoded images hit.
+    `share` of the seconds are for the VQVAE with EMA codebook (K = 512, 16 dimensions, decay 0.99),
+    the rest for the PixelCNN (10 layers, kernel 5, as PixelCNNSampler has it). `times` receives
+    seconds: model, prior, sampling; and `usage`, the share of the codebook that the encoded images
+    hit.
     """
     from pythae.samplers import PixelCNNSampler
 
@@ -52,11 +56,15 @@ def pythae_vqvae_samples(
         model = _frozen(_trained(_vqvae(use_ema=True), images, look, begin + share * seconds, seed))
         times["model"] = time.process_time() - begin
         sampler = PixelCNNSampler(model)
-        # an eighth of the prior's time for its data is enough for all images unless the whole is short
-        codes = [_codes(model, part, begin + (share + (1 - share) / 8) * seconds) for part in (images, look)]
+        # an eighth of the prior's time for its data is enough for all images unless the whole is
+        # short
+        codes = [
+            _codes(model, part, begin + (share + (1 - share) / 8) * seconds)
+            for part in (images, look)
+        ]
         prior = _trained(sampler.pixelcnn_model, *codes, begin + seconds, seed)
-        # what PixelCNNSampler.fit does, except that its prior is left in training mode: batch norm would then take its
-        # statistics from half-drawn codes
+        # what PixelCNNSampler.fit does, except that its prior is left in training mode: batch norm
+        # would then take its statistics from half-drawn codes
         sampler.pixelcnn_model, sampler.is_fitted = prior.eval(), True
         times["prior"] = time.process_time() - begin - times["model"]
         times["usage"] = codes[0].unique().numel() / model.model_config.num_embeddings
@@ -71,11 +79,13 @@ def pythae_vae_samples(
     seed: int,
     times: dict[str, float] | None = None,
 ) -> np.ndarray:
-    """Images (N, 28, 28) uint8 -> samples (count, 28, 28, 1) uint8 of a VAE with 16 latents after `seconds`.
+    """Images (N, 28, 28) uint8 -> samples (count, 28, 28, 1) uint8 of a VAE with 16 latents after
+    `seconds`.
 
-    Drawn from a normal distribution or from a mixture of ten Gaussians fitted to the latents of 10,000 images, the one
-    that has the smaller KID-lite0 to 500 validation images. `times` receives seconds (model, prior, sampling) and the
-    KID of both (kid_normal, kid_mixture). The mixture and the choice come on top of `seconds`.
+    Drawn from a normal distribution or from a mixture of ten Gaussians fitted to the latents of
+    10,000 images, the one that has the smaller KID-lite0 to 500 validation images. `times` receives
+    seconds (model, prior, sampling) and the KID of both (kid_normal, kid_mixture). The mixture and
+    the choice come on top of `seconds`.
     """
     from pythae.models import VAE, VAEConfig
     from pythae.models.nn.benchmarks.mnist import Decoder_ResNet_AE_MNIST, Encoder_ResNet_VAE_MNIST
@@ -89,32 +99,49 @@ def pythae_vae_samples(
         torch.manual_seed(seed)
         np.random.seed(seed)  # scikit-learn's mixture has no other way in through pythae
         settings = VAEConfig(input_dim=(1, 28, 28), latent_dim=16)
-        model = VAE(settings, encoder=Encoder_ResNet_VAE_MNIST(settings), decoder=Decoder_ResNet_AE_MNIST(settings))
+        model = VAE(
+            settings,
+            encoder=Encoder_ResNet_VAE_MNIST(settings),
+            decoder=Decoder_ResNet_AE_MNIST(settings),
+        )
         model = _trained(model, images, look, begin + seconds, seed)
         times["model"] = time.process_time() - begin
         mixture = GaussianMixtureSampler(model)
         mixture.fit(images[:10000])
         times["prior"] = time.process_time() - begin - times["model"]
-        found = [_sampled(sampler, count, begin, times) for sampler in (NormalSampler(model), mixture)]
+        found = [
+            _sampled(sampler, count, begin, times) for sampler in (NormalSampler(model), mixture)
+        ]
         real = lite0_features(validation[:LOOK, ..., None])
         kids = [kid(lite0_features(samples[:LOOK]), real) for samples in found]
     times |= {"kid_normal": kids[0], "kid_mixture": kids[1]}
     return found[int(kids[1] < kids[0])]
 
 
-# ------------------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------- models
 
 
 def _vqvae(use_ema: bool) -> nn.Module:
     from pythae.models import VQVAE, VQVAEConfig
-    from pythae.models.nn.benchmarks.mnist import Decoder_ResNet_VQVAE_MNIST, Encoder_ResNet_VQVAE_MNIST
+    from pythae.models.nn.benchmarks.mnist import (
+        Decoder_ResNet_VQVAE_MNIST,
+        Encoder_ResNet_VQVAE_MNIST,
+    )
 
-    settings = VQVAEConfig(input_dim=(1, 28, 28), latent_dim=16, num_embeddings=512, use_ema=use_ema, decay=0.99)
-    return VQVAE(settings, encoder=Encoder_ResNet_VQVAE_MNIST(settings), decoder=Decoder_ResNet_VQVAE_MNIST(settings))
+    settings = VQVAEConfig(
+        input_dim=(1, 28, 28), latent_dim=16, num_embeddings=512, use_ema=use_ema, decay=0.99
+    )
+    return VQVAE(
+        settings,
+        encoder=Encoder_ResNet_VQVAE_MNIST(settings),
+        decoder=Decoder_ResNet_VQVAE_MNIST(settings),
+    )
 
 
 def _frozen(trained: nn.Module) -> nn.Module:
-    """The same VQVAE with its codebook as parameters: the sampler calls `quantizer.embeddings`, with EMA a tensor."""
+    """The same VQVAE with its codebook as parameters: the sampler calls `quantizer.embeddings`,
+    with EMA a tensor.
+    """
     model = _vqvae(use_ema=False)
     model.encoder, model.decoder = trained.encoder, trained.decoder
     model.quantizer.embeddings.weight.data.copy_(trained.quantizer.embeddings)
@@ -123,10 +150,16 @@ def _frozen(trained: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _codes(model: nn.Module, images: Tensor, until: float) -> Tensor:
-    """(N, 1, 28, 28) -> (N, 1, 4, 4) as float, which its PixelCNN reads; fewer than N if time is up before."""
+    """(N, 1, 28, 28) -> (N, 1, 4, 4) as float, which its PixelCNN reads; fewer than N if time is up
+    before.
+    """
     parts: list[Tensor] = []
     for part in images.split(500):
-        parts.append(model.quantizer(model.encoder(part).embedding.permute(0, 2, 3, 1)).quantized_indices.float())
+        parts.append(
+            model.quantizer(
+                model.encoder(part).embedding.permute(0, 2, 3, 1)
+            ).quantized_indices.float()
+        )
         if time.process_time() > until:
             break
     return torch.cat(parts)
@@ -146,11 +179,13 @@ def _prepared(images: np.ndarray) -> Tensor:
     return torch.as_tensor(images)[:, None].float() / 255  # (N, 1, 28, 28)
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ----------------------------------------------------------------------------------------- training
 
 
 class _Rounds(Dataset):
-    """`count` items an epoch, whatever index is asked for: the next ones of an endless shuffled order."""
+    """`count` items an epoch, whatever index is asked for: the next ones of an endless shuffled
+    order.
+    """
 
     def __init__(self, items: Tensor, seed: int) -> None:
         from pythae.data.datasets import DatasetOutput
@@ -169,7 +204,9 @@ class _Rounds(Dataset):
 
 
 def _clock(rounds: _Rounds, deadline: float):
-    """A callback that gives every epoch its even share of the time left until `deadline` of time.process_time."""
+    """A callback that gives every epoch its even share of the time left until `deadline` of
+    time.process_time.
+    """
     from pythae.trainers.training_callbacks import TrainingCallback
 
     class Clock(TrainingCallback):
@@ -190,7 +227,9 @@ def _clock(rounds: _Rounds, deadline: float):
     return Clock()
 
 
-def _trained(model: nn.Module, items: Tensor, look: Tensor, deadline: float, seed: int) -> nn.Module:
+def _trained(
+    model: nn.Module, items: Tensor, look: Tensor, deadline: float, seed: int
+) -> nn.Module:
     """The best epoch of pythae's BaseTrainer, done at `deadline`."""
     from pythae.data.preprocessors import DataProcessor
     from pythae.trainers import BaseTrainer, BaseTrainerConfig

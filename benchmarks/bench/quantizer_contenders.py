@@ -9,7 +9,14 @@ from unittest.mock import patch
 from bench.short_runs import fit
 
 STEPS = 200
-LEVELS = {8: "[8,6,5]", 9: "[8,8,8]", 10: "[8,5,5,5]", 12: "[7,5,5,5,5]", 14: "[8,8,8,6,5]", 16: "[8,8,8,5,5,5]"}
+LEVELS = {
+    8: "[8,6,5]",
+    9: "[8,8,8]",
+    10: "[8,5,5,5]",
+    12: "[7,5,5,5,5]",
+    14: "[8,8,8,6,5]",
+    16: "[8,8,8,5,5,5]",
+}
 # Latents pulled to N(0, 1), which the Gaussian codebooks are made for.
 PULL = "losses.transform=1"
 PEERS = ("vq", "vq-cosine", "simvq", "fsq", "lfq", "bsq", "residual", "product")
@@ -45,13 +52,21 @@ def families(bits: int, emoji: bool) -> dict[str, list[str]]:
 
 
 def run(job: tuple[str, str, int, int, int]) -> dict:
-    """Train one contender and measure it on the test split. job: source, name, bits a position, seed, steps."""
+    """Train one contender and measure it on the test split. job: source, name, bits a position,
+    seed, steps.
+    """
     from vqkit.apps.evaluate import evaluate
 
     source, name, bits, seed, steps = job
     overrides = [] if name.startswith("peer") else families(bits, source == "emoji")[name]
-    settings = [setting if setting == PULL else f"model.quantizer.{setting}" for setting in overrides]
-    with peer_quantizer(name.removeprefix("peer "), bits) if name.startswith("peer") else nullcontext():
+    settings = [
+        setting if setting == PULL else f"model.quantizer.{setting}" for setting in overrides
+    ]
+    with (
+        peer_quantizer(name.removeprefix("peer "), bits)
+        if name.startswith("peer")
+        else nullcontext()
+    ):
         trained = fit(source, settings, seed, steps)
         found = evaluate(trained.model, trained.data).metrics
     keys = ("psnr", "ssim", "usage", "entropy_bits", "perplexity", "bits_per_image")
@@ -62,7 +77,9 @@ def run(job: tuple[str, str, int, int, int]) -> dict:
 
 
 def peer_quantizer(name: str, bits: int):
-    """Inside, every autoencoder that is built has a quantizer of the peer, whatever its settings say."""
+    """Inside, every autoencoder that is built has a quantizer of the peer, whatever its settings
+    say.
+    """
     from bench.peer_quantizers import build_peer
 
     return patch("vqkit.model.autoencoder.build_quantizer", lambda settings: build_peer(name, bits))

@@ -10,7 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Of every contender alike: a small patch network, no validation in between, nothing that mends a collapse.
+# Of every contender alike: a small patch network, no validation in between, nothing that mends a
+# collapse.
 SHORT = [
     "model.network.encoder_blocks=2",
     "model.network.decoder_blocks=2",
@@ -31,7 +32,9 @@ class Trained(NamedTuple):
 
 
 def fit(source: str, overrides: list[str], seed: int, steps: int) -> Trained:
-    """Train the recipe named like `source` with overrides for a number of steps, without a coder or a report."""
+    """Train the recipe named like `source` with overrides for a number of steps, without a coder or
+    a report.
+    """
     from vqkit.config import load
     from vqkit.settings import Config
 

@@ -23,7 +23,7 @@ def luminance(images: Tensor) -> Tensor:
     return (images * torch.tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
 
 
-# ------------------------------------------------------------------------------------------------------------- content
+# ------------------------------------------------------------------------------------------ content
 
 
 def edge_agreement(results: np.ndarray, contents: np.ndarray) -> float:
@@ -41,29 +41,44 @@ def edge_agreement(results: np.ndarray, contents: np.ndarray) -> float:
 def luminance_ssim(results: np.ndarray, contents: np.ndarray) -> float:
     from vqkit.signals.image.measures import ssim
 
-    grey = [(luminance(to_tensor(images)) * 255).round().to(torch.uint8) for images in (results, contents)]
+    grey = [
+        (luminance(to_tensor(images)) * 255).round().to(torch.uint8)
+        for images in (results, contents)
+    ]
     return float(ssim(*grey).mean())
 
 
-# --------------------------------------------------------------------------------------------------------------- style
+# -------------------------------------------------------------------------------------------- style
 
 
 def sliced_wasserstein(one: Tensor, other: Tensor) -> float:
-    """Mean over fixed directions of the 1-Wasserstein distance of two clouds (n, D), in deviations of the second."""
+    """Mean over fixed directions of the 1-Wasserstein distance of two clouds (n, D), in deviations
+    of the second.
+    """
     generator = torch.Generator().manual_seed(0)
-    parts = [cloud[torch.randperm(len(cloud), generator=generator)[:TOKENS]] for cloud in (one, other)]
+    parts = [
+        cloud[torch.randperm(len(cloud), generator=generator)[:TOKENS]] for cloud in (one, other)
+    ]
     directions = F.normalize(torch.randn(one.shape[1], PROJECTIONS, generator=generator), dim=0)
-    first, second = ((part / parts[1].std(0).clamp(min=1e-6) @ directions).sort(0).values for part in parts)
+    first, second = (
+        (part / parts[1].std(0).clamp(min=1e-6) @ directions).sort(0).values for part in parts
+    )
     return float((first - second).abs().mean())
 
 
 def random_features(images: np.ndarray) -> Tensor:
-    """Tokens (n, 64) of two convolutions with seeded random weights, which no model here has seen."""
+    """Tokens (n, 64) of two convolutions with seeded random weights, which no model here has
+    seen.
+    """
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(32, 3, 5, 5, generator=generator) / 75**0.5
     second = torch.randn(64, 32, 3, 3, generator=generator) / 288**0.5
     found = F.relu(F.conv2d(to_tensor(images) - 0.5, first, padding=2))
-    return F.relu(F.conv2d(F.avg_pool2d(found, 2), second, padding=1)).permute(0, 2, 3, 1).flatten(0, 2)
+    return (
+        F.relu(F.conv2d(F.avg_pool2d(found, 2), second, padding=1))
+        .permute(0, 2, 3, 1)
+        .flatten(0, 2)
+    )
 
 
 def laplacian_patches(images: np.ndarray) -> list[Tensor]:
@@ -88,7 +103,7 @@ def style_distances(results: np.ndarray, wanted: np.ndarray) -> dict[str, float]
     }
 
 
-# --------------------------------------------------------------------------------------------------------- classifiers
+# -------------------------------------------------------------------------------------- classifiers
 
 
 def classifier(classes: int) -> nn.Sequential:
@@ -97,11 +112,18 @@ def classifier(classes: int) -> nn.Sequential:
 
     head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(512, classes)]
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.GELU(), *block(32, 64), *block(64, 128), *block(128, 128), *head
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.GELU(),
+        *block(32, 64),
+        *block(64, 128),
+        *block(128, 128),
+        *head,
     )
 
 
-def train_classifier(images: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> nn.Sequential:
+def train_classifier(
+    images: np.ndarray, labels: np.ndarray, steps: int, seed: int
+) -> nn.Sequential:
     """AdamW, one cycle, shifts of up to two pixels."""
     torch.manual_seed(seed)
     given, wanted = to_tensor(images), torch.from_numpy(np.ascontiguousarray(labels))
@@ -110,7 +132,9 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, steps: int, seed: i
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(steps, 2))
     for _ in range(steps):
         chosen, (down, right) = torch.randint(len(given), (64,)), torch.randint(5, (2,)).tolist()
-        batch = F.pad(given[chosen], (2, 2, 2, 2), value=1.0)[:, :, down : down + 32, right : right + 32]
+        batch = F.pad(given[chosen], (2, 2, 2, 2), value=1.0)[
+            :, :, down : down + 32, right : right + 32
+        ]
         loss = F.cross_entropy(model(batch), wanted[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()

@@ -1,4 +1,6 @@
-"""Models of the built-in emoji that are trained in seconds, whole: with a prior, coders and an older coder."""
+"""Models of the built-in emoji that are trained in seconds, whole: with a prior, coders and an
+older coder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ TINY = [
     "model.network.decoder_blocks=1",
     "coder.steps=5",
 ]
-TINY_PRIOR = ["train.steps=3", "train.batch_size=16", "network.width=32", "network.num_blocks=1", "network.num_heads=2"]
+TINY_PRIOR = [
+    "train.steps=3",
+    "train.batch_size=16",
+    "network.width=32",
+    "network.num_blocks=1",
+    "network.num_heads=2",
+]
 
 
 def train_tiny(folder: Path, seed: int) -> Path:

@@ -46,10 +46,12 @@ _LAZY = {
 
 
 def load(folder: Any, device: Any = "auto") -> Model:
-    """The trained model of an artifact folder, ready for `encode`, `decode`, `reconstruct` and the rest.
+    """The trained model of an artifact folder, ready for `encode`, `decode`, `reconstruct` and the
+    rest.
 
-    device: auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1 or mps. A UserWarning says which
-    files of the folder could not be used, if any. VqkitError for what is no artifact, or is damaged.
+    device: auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1 or mps. A UserWarning
+    says which files of the folder could not be used, if any. VqkitError for what is no artifact, or
+    is damaged.
     """
     import warnings
 
@@ -63,7 +65,9 @@ def load(folder: Any, device: Any = "auto") -> Model:
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when they are first used: torch takes seconds, `vqkit --help` must not wait for it."""
+    """Public names are imported when they are first used: torch takes seconds, `vqkit --help` must
+    not wait for it.
+    """
     if name in _LAZY:
         from importlib import import_module
 

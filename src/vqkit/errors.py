@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class VqkitError(Exception):
-    """Bad input, settings or surroundings. The command line prints the message alone and exits with 2."""
+    """Bad input, settings or surroundings.
+
+    The command line prints the message alone and exits with 2.
+    """
 
 
 class TrainingDiverged(VqkitError):

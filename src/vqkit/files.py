@@ -13,8 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-# A pipe that nobody writes to would keep `open` waiting; Windows has no such flag and needs another for bytes.
-_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# A pipe that nobody writes to would keep `open` waiting; Windows has no such flag and needs another
+# for bytes.
+_READ_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -24,7 +30,8 @@ _KINDS = (
 )
 
 
-# Names of what is being written tell by whom: a folder may be shared by machines, and numbers of processes are not.
+# Names of what is being written tell by whom: a folder may be shared by machines, and numbers of
+# processes are not.
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _TEMPORARY = re.compile(rf"^\..+\.{_HOST}\.(\d+)\.tmp$")
 # Folders that this process has tidied up already.
@@ -32,10 +39,12 @@ _tidied: set[Path] = set()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to disk, and give it its name. Makes the folder.
+    """Let `write` fill a temporary file beside `path`, bring it to disk, and give it its name.
+    Makes the folder.
 
-    The file has the permissions that the umask leaves of rw-rw-rw-, whatever `write` made. Whatever fails, `path` is
-    what it was before and nothing is left over. Errors: those of `write` and of the disk.
+    The file has the permissions that the umask leaves of rw-rw-rw-, whatever `write` made. Whatever
+    fails, `path` is what it was before and nothing is left over. Errors: those of `write` and of
+    the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -44,7 +53,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
-            # Libraries that write to a file of their own and rename it leave it readable by its owner alone.
+            # Libraries that write to a file of their own and rename it leave it readable by its
+            # owner alone.
             if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != mode:
                 os.chmod(temporary, mode)
         os.replace(temporary, path)
@@ -54,7 +64,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary folder beside `path`, which is missing or empty, and give it its name.
+    """Let `write` fill a temporary folder beside `path`, which is missing or empty, and give it its
+    name.
 
     Errors: those of `write` and of the disk.
     """
@@ -71,7 +82,9 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes of this machine were writing in a folder; what living ones write stays."""
+    """Remove what killed processes of this machine were writing in a folder; what living ones write
+    stays.
+    """
     for path in list(folder.glob(".*.tmp")):
         matched = _TEMPORARY.match(path.name)
         if not matched or _is_alive(int(matched.group(1))):
@@ -83,7 +96,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path` that only this process uses; the first time, leftovers beside it are removed."""
+    """A name beside `path` that only this process uses; the first time, leftovers beside it are
+    removed.
+    """
     folder = path.parent.resolve()
     if folder not in _tidied:
         _tidied.add(folder)
@@ -102,7 +117,10 @@ def _is_alive(process: int) -> bool:
 
 
 def _create(path: Path) -> int:
-    """Make an empty file; the permissions that it got. The umask itself can only be read by changing it."""
+    """Make an empty file; the permissions that it got.
+
+    The umask itself can only be read by changing it.
+    """
     path.unlink(missing_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -117,7 +135,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """`content` as the file `path` in UTF-8, whole or not at all; escapes for names of files that are no text."""
+    """`content` as the file `path` in UTF-8, whole or not at all; escapes for names of files that
+    are no text.
+    """
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
@@ -139,7 +159,10 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_bounded(path: str | Path, limit: int) -> bytes:
-    """All bytes of a regular file. OSError as `open_regular`, and for more than `limit` bytes, which are not read."""
+    """All bytes of a regular file.
+
+    OSError as `open_regular`, and for more than `limit` bytes, which are not read.
+    """
     with open_regular(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:

@@ -1,7 +1,7 @@
 """All settings of a run: the general sections joined with those of every kind of signal.
 
-`Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal is one more
-member of each union below.
+`Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal
+is one more member of each union below.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
     """encoder and decoder: conv, patch or mlp"""
     quantizer: QuantizerConfig = VQConfig()
-    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, residual, product or hierarchical"""
+    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, residual, product or
+    hierarchical
+    """
     variational: bool = False
-    """the encoder predicts a mean and a variance and training samples latents from them, weighed by losses.kl"""
+    """the encoder predicts a mean and a variance and training samples latents from them,
+    weighed by losses.kl
+    """
     transform: TransformConfig = TransformConfig()
     """map between the latents and the quantizer"""
 
@@ -64,11 +68,15 @@ class PriorConfig(Root):
     """what codes are conditioned on: the class or the caption of their item, or nothing; auto = caption, else class, if
     DATA has them"""
     condition_dropout: Share = 0.1
-    """share of the items whose condition is left out, so that the prior works without one, and for guidance"""
+    """share of the items whose condition is left out, so that the prior works without one,
+    and for guidance
+    """
     random_order: Share = 0.5
     """share of the items whose codes come in a random order, for completing, varying and drawing many at once; the
     rest come in the order that likelihoods are counted in"""
     augment: dict[str, Any] = {}
-    """settings of data.augment, of the model's own kind of signal, for the items before they become codes"""
+    """settings of data.augment, of the model's own kind of signal, for the items before they
+    become codes
+    """
     network: PriorNetworkConfig = PriorNetworkConfig()
     train: TrainConfig = TrainConfig()

@@ -1,4 +1,6 @@
-"""What one item of a signal looks like as numbers: the one thing that settings, data, models and files agree on."""
+"""What one item of a signal looks like as numbers: the one thing that settings, data, models and
+files agree on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """Channels, and the sides of what is encoded: (H, W) of an image, (T,) of a recording, (D, H, W) of a volume."""
+    """Channels, and the sides of what is encoded: (H, W) of an image, (T,) of a recording, (D, H,
+    W) of a volume.
+    """
 
     channels: int
     extent: tuple[int, ...]

@@ -1,4 +1,6 @@
-"""Denoising: tiles against the whole, what the dials mean, choices against brute force; what is refused."""
+"""Denoising: tiles against the whole, what the dials mean, choices against brute force; what is
+refused.
+"""
 
 from dataclasses import replace
 
@@ -58,7 +60,9 @@ def test_tiles_make_what_the_whole_makes(network, more, monkeypatch):
     assert whole.float().std() > 5
 
 
-@pytest.mark.parametrize(("how", "levels_apart"), [({"continuous": True}, 1), ({"levels": 4}, 4)])  # a code may change
+@pytest.mark.parametrize(
+    ("how", "levels_apart"), [({"continuous": True}, 1), ({"levels": 4}, 4)]
+)  # a code may change
 def test_bfloat16_makes_what_float32_makes_and_tiles_too(how, levels_apart, monkeypatch):
     model = untrained(precision="bfloat16")
     image = noise()
@@ -88,7 +92,9 @@ def test_levels_are_the_first_stages_and_strength_uses_ever_fewer():
         assert torch.equal(denoise(model, image, levels=levels).values, expected)
     used = [denoise(model, image, strength=share).levels for share in np.linspace(0, 1, 9)]
     assert used[0] == 4 and used[-1] == 1 and used == sorted(used, reverse=True)
-    assert torch.equal(denoise(model, image, strength=0).values, model.tokenizer.reconstruct(image[None])[0])
+    assert torch.equal(
+        denoise(model, image, strength=0).values, model.tokenizer.reconstruct(image[None])[0]
+    )
 
 
 def test_continuous_does_not_quantise():
@@ -116,9 +122,13 @@ def test_a_known_sigma_takes_the_most_levels_that_take_out_nearly_as_much():
 
 @pytest.mark.parametrize(("left", "expected"), [(0.0, 4), (0.6, 2)])
 def test_a_known_sigma_is_that_before_pixels_end_at_black_and_white(left, expected, monkeypatch):
-    """Four levels give the photograph with a share of its noise; each less takes out detail, below three all noise."""
+    """Four levels give the photograph with a share of its noise; each less takes out detail, below
+    three all noise.
+    """
     clean = np.repeat(camera()[None, ::4, ::4], 3, 0)
-    noise_of_fifty = 50 * np.random.default_rng(1).standard_normal(clean.shape[1:] + (3,)).transpose(2, 0, 1)
+    noise_of_fifty = 50 * np.random.default_rng(1).standard_normal(
+        clean.shape[1:] + (3,)
+    ).transpose(2, 0, 1)
     noisy = np.clip(clean + noise_of_fifty, 0, 255).astype(np.uint8)
     assert (noisy.astype(float) - clean).std() < 45
 
@@ -137,7 +147,9 @@ def test_hidden_pixels_are_replaced_by_their_neighbours():
     assert app._neighbours(image)[0, 0, 2, 2] == pytest.approx(12)  # of a slope
     image[0, 0, 2, 2] = 1000
     found = app._neighbours(image)[0, 0]
-    assert found[2, 2] == pytest.approx(12) and found[2, 1] == pytest.approx(11 + 2 * (1000 - 12) / 12)
+    assert found[2, 2] == pytest.approx(12) and found[2, 1] == pytest.approx(
+        11 + 2 * (1000 - 12) / 12
+    )
 
 
 def test_what_is_chosen_does_not_know_the_pixels_it_predicts(monkeypatch):
@@ -146,7 +158,9 @@ def test_what_is_chosen_does_not_know_the_pixels_it_predicts(monkeypatch):
     image = noise(16, 16)
     seen = []
     plain = Tokenizer.standardise
-    monkeypatch.setattr(Tokenizer, "standardise", lambda self, x: seen.append(x.clone()) or plain(self, x))
+    monkeypatch.setattr(
+        Tokenizer, "standardise", lambda self, x: seen.append(x.clone()) or plain(self, x)
+    )
     assert 1 <= calibrated(model, image) <= 4
     changed = [(x[0] != image).any(0) for x in seen]
     assert len(seen) == app.NUM_HIDDEN and all(15 <= hidden.sum() <= 16 for hidden in changed)
@@ -154,7 +168,9 @@ def test_what_is_chosen_does_not_know_the_pixels_it_predicts(monkeypatch):
 
 
 def test_help_of_the_prior_is_weighed_where_codes_are_chosen():
-    """In the space of the code vectors, which a projection scales, and in float32 whatever is around it."""
+    """In the space of the code vectors, which a projection scales, and in float32 whatever is
+    around it.
+    """
     plain = untrained(quantizer={**RESIDUAL, "latent_dim": 32}, precision="bfloat16")
     coder = random_prior((16,) * 4, grid=(8, 8))
     model = with_coders(plain, codes=coder)
@@ -185,7 +201,9 @@ def test_the_prior_makes_codes_ever_more_probable(model):
         sizes.append(sum(len(part) for item in coder.encode(halves) for part in item))
     assert sizes[0] >= sizes[1] >= sizes[2] and sizes[0] > sizes[2]
     without = with_coders(model, codes=None)
-    assert torch.equal(app._probable(without, latents, 1, 1.0), model.network.quantizer.encode(latents))
+    assert torch.equal(
+        app._probable(without, latents, 1, 1.0), model.network.quantizer.encode(latents)
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,25 +40,37 @@ def data(tmp_path):
 
 
 def test_decoded_pictures_of_unseen_images_are_not_taken_for_copies(data):
-    """Of their own kind about 1 % come so near; images as they are stay so far away that all would be copies."""
+    """Of their own kind about 1 % come so near; images as they are stay so far away that all would
+    be copies.
+    """
     found = nearness(BLURRING, data, blurred(values(noise(300, 1))))
-    assert len(found.reconstructed_distances) == len(found.held_out_distances) == len(data.splits["validation"]) > 80
+    assert (
+        len(found.reconstructed_distances)
+        == len(found.held_out_distances)
+        == len(data.splits["validation"])
+        > 80
+    )
     assert np.mean(found.distances < np.quantile(found.reconstructed_distances, 0.01)) < 0.05
     assert np.mean(found.distances < np.quantile(found.held_out_distances, 0.01)) > 0.95
 
 
 def test_codes_without_context_cost_what_training_frequencies_say():
-    known = torch.tensor([[3, 1, 0, 0], [0, 0, 0, 0]])  # of 3 and 2 codes; one more each: 4/7 2/7 1/7, and 1/2 1/2
+    known = torch.tensor(
+        [[3, 1, 0, 0], [0, 0, 0, 0]]
+    )  # of 3 and 2 codes; one more each: 4/7 2/7 1/7, and 1/2 1/2
     counts = torch.tensor([[0, 1, 1, 0], [5, 0, 0, 0]])
     first = -(math.log2(2 / 7) + math.log2(1 / 7)) / 2
     assert without_context(known, counts, (3, 2)) == pytest.approx((first + 1) / 2)
 
 
 def test_a_few_pictures_are_not_cheap_because_they_use_few_codes():
-    """Uniform codes are worth log2 K bits, in a large split and in a small one; the own entropy of 8 is 3 at most."""
+    """Uniform codes are worth log2 K bits, in a large split and in a small one; the own entropy of
+    8 is 3 at most.
+    """
     rng = np.random.default_rng(0)
     known, large, small = (
-        torch.from_numpy(np.bincount(rng.integers(0, 256, number), minlength=256))[None] for number in (10**5, 10**5, 8)
+        torch.from_numpy(np.bincount(rng.integers(0, 256, number), minlength=256))[None]
+        for number in (10**5, 10**5, 8)
     )
     assert without_context(known, large, (256,)) == pytest.approx(8, abs=0.01)
     assert without_context(known, small, (256,)) == pytest.approx(8, abs=0.15)
@@ -86,7 +98,9 @@ def test_without_held_out_images_there_is_no_yardstick(tmp_path):
 def test_a_held_out_file_that_broke_while_it_was_streamed_is_left_out(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(30):
-        Image.fromarray(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(tmp_path / f"{number:02}.png")
+        Image.fromarray(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(
+            tmp_path / f"{number:02}.png"
+        )
     data = open_images(tmp_path, DataConfig(max_memory_mb=1, validation=0.3, test=0.0), seed=0)
     assert not data.in_memory
     (tmp_path / data.names[data.splits["validation"][0]]).write_bytes(b"broken")

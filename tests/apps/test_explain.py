@@ -1,4 +1,6 @@
-"""What `explain` measures, against hand computations, scikit-learn and models whose answers are known."""
+"""What `explain` measures, against hand computations, scikit-learn and models whose answers are
+known.
+"""
 
 import math
 from dataclasses import asdict, replace
@@ -39,7 +41,9 @@ VQ = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
 
 
 def build(network, quantizer, shape=(1, 32, 32), seed=0) -> Model:
-    """An untrained model with random weights everywhere: some layers start at zero, which hides what they would see."""
+    """An untrained model with random weights everywhere: some layers start at zero, which hides
+    what they would see.
+    """
     torch.manual_seed(seed)
     config = from_tree({"model": {"network": network, "quantizer": quantizer}}, "test", Config)
     channels, *extent = shape
@@ -47,13 +51,24 @@ def build(network, quantizer, shape=(1, 32, 32), seed=0) -> Model:
     made = build_model(config, Shape(channels, tuple(extent)), normalisation).eval()
     with torch.no_grad():
         for value in made.parameters():
-            value.copy_(torch.randn_like(value) / math.sqrt(max(value[0].numel(), 1)) if value.dim() > 1 else value)
-    data = {"channels": channels, "size": extent, "name": "test", "normalisation": normalisation.to_dict()}
+            value.copy_(
+                torch.randn_like(value) / math.sqrt(max(value[0].numel(), 1))
+                if value.dim() > 1
+                else value
+            )
+    data = {
+        "channels": channels,
+        "size": extent,
+        "name": "test",
+        "normalisation": normalisation.to_dict(),
+    }
     return Model(Artifact(config, made, data), "cpu")
 
 
 def noise(count: int, shape=(1, 32, 32), seed=0) -> torch.Tensor:
-    return torch.randint(0, 256, (count, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (count, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def encoded(model: Model, images: torch.Tensor) -> Sample:
@@ -66,7 +81,7 @@ def measured(model: Model, side: int, count: int = 4):
     return receptive_field(model.network, x, torch.Generator().manual_seed(0))
 
 
-# ---------------------------------------------------------------------------------------------------- receptive field
+# ---------------------------------------------------------------------------------- receptive field
 
 
 @pytest.mark.parametrize(
@@ -95,26 +110,32 @@ def test_the_effective_field_holds_its_share_and_one_pixel_less_does_not():
     top, left = 4 * field.row, 4 * field.column
 
     def inside(margin):
-        return field.energy[top - margin : top + 4 + margin, left - margin : left + 4 + margin].sum()
+        return field.energy[
+            top - margin : top + 4 + margin, left - margin : left + 4 + margin
+        ].sum()
 
     assert inside(field.margin) >= 0.95 > inside(field.margin - 1)
     assert field.energy.sum() == pytest.approx(1) and field.side == (4 + 2 * field.margin,) * 2
 
 
 def test_a_linear_encoder_has_the_energy_of_its_weights():
-    """One stride-2 layer without a nonlinearity in its way: the energy of a pixel is the sum of its squared weights."""
+    """One stride-2 layer without a nonlinearity in its way: the energy of a pixel is the sum of its
+    squared weights.
+    """
     model = build({"kind": "conv", "num_downsamplings": 1, "width": 8, "num_blocks": 1}, VQ)
     layer = torch.nn.Conv2d(1, 8, 4, 2, 1)
     model.network.encoder = layer
     field = measured(model, 32, 100)
     expected = layer.weight.detach().square().sum((0, 1)).double().numpy()
-    found = field.energy[2 * field.row - 1 : 2 * field.row + 3, 2 * field.column - 1 : 2 * field.column + 3]
+    found = field.energy[
+        2 * field.row - 1 : 2 * field.row + 3, 2 * field.column - 1 : 2 * field.column + 3
+    ]
     assert found.sum() == pytest.approx(1)
     expected /= expected.sum()
     assert np.abs(found / expected - 1).max() < 0.2, "800 random directions"
 
 
-# -------------------------------------------------------------------------------------------------------------- atlas
+# -------------------------------------------------------------------------------------------- atlas
 
 
 def test_means_and_positions_are_those_of_a_plain_loop():
@@ -129,7 +150,9 @@ def test_means_and_positions_are_those_of_a_plain_loop():
     for image, codes in zip(sample.images.numpy(), sample.codes[:, 0].numpy(), strict=True):
         wide = np.pad(image, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
         for row, column in np.ndindex(4, 4):
-            cut = wide[:, 4 * row : 4 * row + 4 + 2 * margin, 4 * column : 4 * column + 4 + 2 * margin]
+            cut = wide[
+                :, 4 * row : 4 * row + 4 + 2 * margin, 4 * column : 4 * column + 4 + 2 * margin
+            ]
             patches.setdefault(int(codes[row, column]), []).append(cut.transpose(1, 2, 0))
             places[codes[row, column], row, column] += 1
     assert sorted(book.codes) == sorted(patches) and book.counts.sum() == 20 * 16
@@ -137,19 +160,30 @@ def test_means_and_positions_are_those_of_a_plain_loop():
         assert np.abs(book.means[row] - np.mean(patches[code], 0)).max() <= 0.51
         assert (book.positions[row] == places[code]).all()
         for patch in book.typical[row][: book.num_typical[row]]:
-            assert any((patch == one).all() for one in patches[code]), "a typical patch is cut from an image"
+            assert any((patch == one).all() for one in patches[code]), (
+                "a typical patch is cut from an image"
+            )
     assert (np.diff(book.counts[book.codes]) <= 0).all()
 
 
 def test_typical_patches_are_the_nearest_and_of_different_images():
-    """Constant images of known brightness, all of one code: nearest to the mean brightness, one patch of each."""
+    """Constant images of known brightness, all of one code: nearest to the mean brightness, one
+    patch of each.
+    """
     model = build(PATCH, VQ)
-    images = torch.tensor([10, 100, 104, 110, 200]).byte()[:, None, None, None].expand(5, 1, 32, 32).contiguous()
+    images = (
+        torch.tensor([10, 100, 104, 110, 200])
+        .byte()[:, None, None, None]
+        .expand(5, 1, 32, 32)
+        .contiguous()
+    )
     sample = Sample(np.arange(5), images, torch.zeros(5, 1, 8, 8, dtype=torch.long))
     field = measured(model, 32)
     book = books(model, sample, field)[0]
     assert int(book.means[0].mean().round()) == 105 and book.num_typical[0] == 5
-    assert [int(patch.mean()) for patch in book.typical[0][:5]] == [104, 100, 110, 10, 200], "the mean is 104.8"
+    assert [int(patch.mean()) for patch in book.typical[0][:5]] == [104, 100, 110, 10, 200], (
+        "the mean is 104.8"
+    )
 
 
 def test_later_residual_stages_show_what_the_earlier_left_over():
@@ -162,7 +196,9 @@ def test_later_residual_stages_show_what_the_earlier_left_over():
     left = sample.images.float() - model.tokenizer.decode(first).float()
     code = int(found[1].codes[0])
     where = sample.codes[:, 1] == code
-    middles = left.reshape(8, 8, 4, 8, 4).permute(0, 1, 3, 2, 4)[where].mean(0)  # the cells themselves
+    middles = (
+        left.reshape(8, 8, 4, 8, 4).permute(0, 1, 3, 2, 4)[where].mean(0)
+    )  # the cells themselves
     margin = measured(model, 32).margin
     shown = found[1].means[0][margin : margin + 4, margin : margin + 4, 0].astype(float)
     expected = (128 + found[1].gain * middles).round().clamp(0, 255).numpy()
@@ -170,11 +206,15 @@ def test_later_residual_stages_show_what_the_earlier_left_over():
 
 
 def test_pictures_shrink_by_averaging():
-    pixels = torch.tensor([[0, 100], [100, 200]]).repeat_interleave(8, 0).repeat_interleave(8, 1)[None]
-    assert shrunk(pixels, 2)[..., 0].tolist() == [[0, 100], [100, 200]] and shrunk(pixels, 16).shape == (16, 16, 1)
+    pixels = (
+        torch.tensor([[0, 100], [100, 200]]).repeat_interleave(8, 0).repeat_interleave(8, 1)[None]
+    )
+    assert shrunk(pixels, 2)[..., 0].tolist() == [[0, 100], [100, 200]] and shrunk(
+        pixels, 16
+    ).shape == (16, 16, 1)
 
 
-# ------------------------------------------------------------------------------------------------------------- labels
+# ------------------------------------------------------------------------------------------- labels
 
 
 def test_mutual_information_is_that_of_scikit_learn_and_chance_is_chance():
@@ -202,7 +242,9 @@ def test_labels_that_nothing_knows_are_not_significant():
 
 def test_the_hypergeometric_tail_is_that_of_counting():
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 53)))])
-    hands = sum(math.comb(4, aces) * math.comb(48, 5 - aces) for aces in (2, 3, 4)) / math.comb(52, 5)
+    hands = sum(math.comb(4, aces) * math.comb(48, 5 - aces) for aces in (2, 3, 4)) / math.comb(
+        52, 5
+    )
     assert hypergeometric_tail(2, 5, 4, logs) == pytest.approx(hands)
     assert hypergeometric_tail(0, 5, 4, logs) == pytest.approx(1)
 
@@ -231,11 +273,18 @@ def test_the_probe_reads_what_is_there_and_guesses_where_nothing_is():
     parts = [Sample(whole.indices[cut], whole.images[cut], whole.codes[cut]) for cut in cuts]
     found = probe(model, parts, labels)
     assert min(found.accuracy.values()) > 0.9 and found.majority == 0.5
-    pixels = [model.tokenizer.standardise(part.images).flatten(1).double().numpy() for part in parts]
+    pixels = [
+        model.tokenizer.standardise(part.images).flatten(1).double().numpy() for part in parts
+    ]
     told = [np.array(labels)[part.indices].astype(int) for part in parts]
     scale = ((pixels[0] - pixels[0].mean(0)) ** 2).sum(1).mean()  # of a strength of one
-    guesses = [Ridge(alpha=strength * scale).fit(pixels[0], told[0]).predict for strength in PENALTIES]
-    scores = [[((guess(x) > 0.5) == truth).mean() for x, truth in zip(pixels, told, strict=True)] for guess in guesses]
+    guesses = [
+        Ridge(alpha=strength * scale).fit(pixels[0], told[0]).predict for strength in PENALTIES
+    ]
+    scores = [
+        [((guess(x) > 0.5) == truth).mean() for x, truth in zip(pixels, told, strict=True)]
+        for guess in guesses
+    ]
     assert found.accuracy["pixels"] == pytest.approx(max(scores, key=lambda score: score[1])[2])
     shuffled = [labels[int(index)] for index in GENERATOR(0).permutation(600)]
     blind = probe(model, parts, shuffled)
@@ -244,7 +293,7 @@ def test_the_probe_reads_what_is_there_and_guesses_where_nothing_is():
     assert probe(model, [parts[0], empty, parts[2]], labels) is None
 
 
-# ------------------------------------------------------------------------------------------------------------ changes
+# ------------------------------------------------------------------------------------------ changes
 
 
 def test_a_swap_changes_what_it_says_and_nothing_far_away():
@@ -277,16 +326,22 @@ def test_a_swap_changes_what_it_says_and_nothing_far_away():
         swaps(model, sample, book, [(code, other)], sample)
 
 
-# -------------------------------------------------------------------------------------------------------------- whole
+# -------------------------------------------------------------------------------------------- whole
 
 
 def test_everything_together_on_a_trained_model(model, emoji):
     shares = []
     found = explain(model, emoji, num=300, progress=shares.append)
-    assert found.metrics["images"] == 300 and found.metrics["examples"] == 149 and found.metrics["split"] == "test"
+    assert (
+        found.metrics["images"] == 300
+        and found.metrics["examples"] == 149
+        and found.metrics["split"] == "test"
+    )
     assert shares == sorted(shares) and shares[-1] <= 1
     book = found.books[0]
-    assert book.counts.sum() == 300 * 64 and found.metrics["perplexity"] == pytest.approx(book.perplexity)
+    assert book.counts.sum() == 300 * 64 and found.metrics["perplexity"] == pytest.approx(
+        book.perplexity
+    )
     assert found.labels.column == "group" and len(found.labels.names) == len(set(emoji.groups))
     assert found.labels.information.bits.shape == (1, 8, 8)
     assert found.importance.shape == (8, 8) and found.importance.min() > 0
@@ -301,13 +356,18 @@ def test_stages_are_peeled_one_by_one(emoji):
     found = explain(model, emoji, num=64).peel
     assert found.stages == [1, 2, 3] and found.bits == [4.0 * 64 * stage for stage in (1, 2, 3)]
     last = gather(model, emoji, "test", 64)
-    assert (found.shown[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()).all()
+    assert (
+        found.shown[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()
+    ).all()
     assert (found.originals == last.images[:12].permute(0, 2, 3, 1).numpy()).all()
 
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [("colour", "no label column 'colour' .it has: group, caption"), ("caption", "different values")],
+    [
+        ("colour", "no label column 'colour' .it has: group, caption"),
+        ("caption", "different values"),
+    ],
 )
 def test_labels_that_are_missing_or_no_classes_are_refused(column, message, model, emoji):
     with pytest.raises(VqkitError, match=message):
@@ -324,7 +384,8 @@ def test_without_labels_there_is_a_page_without_them(model, emoji):
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "message"), [({"kind": "none"}, "no codes"), ({"kind": "lfq", "bits": 24}, "too many to count")]
+    ("quantizer", "message"),
+    [({"kind": "none"}, "no codes"), ({"kind": "lfq", "bits": 24}, "too many to count")],
 )
 def test_models_without_countable_codes_are_refused(quantizer, message, emoji):
     with pytest.raises(VqkitError, match=message):
@@ -345,7 +406,7 @@ def test_models_without_countable_codes_are_refused(quantizer, message, emoji):
 def test_every_family_can_be_explained(quantizer, emoji):
     found = explain(build(PATCH, quantizer, (3, 32, 32)), emoji, num=32)
     places = found.labels.information.bits.shape[0]
-    assert len(found.places) == places and sum(book.counts.sum() for book in found.books) == 32 * places * (
-        16 if quantizer["kind"] == "hierarchical" else 64
-    )
+    assert len(found.places) == places and sum(
+        book.counts.sum() for book in found.books
+    ) == 32 * places * (16 if quantizer["kind"] == "hierarchical" else 64)
     assert len(asdict(replace(found, books=found.books[:1]))["books"]) == 1

@@ -24,7 +24,10 @@ NEAR = 1e-4
 def some(emoji) -> ImageData:
     """A few of the emoji, so that counting takes no time."""
     few = ImageData.__new__(ImageData)
-    few.__dict__ = {**emoji.__dict__, "splits": {name: indices[:200] for name, indices in emoji.splits.items()}}
+    few.__dict__ = {
+        **emoji.__dict__,
+        "splits": {name: indices[:200] for name, indices in emoji.splits.items()},
+    }
     return few
 
 
@@ -40,23 +43,36 @@ def used_codes(model: Model, data: ImageData) -> torch.Tensor:
 def larger(model: Model, rows: torch.Tensor) -> Model:
     """The model with the codebook `rows`; settings and statistics to match."""
     artifact = model.artifact
-    quantizer = model.config.model.quantizer.model_copy(update={"codebook_size": len(rows), "neighbourhood": 0})
+    quantizer = model.config.model.quantizer.model_copy(
+        update={"codebook_size": len(rows), "neighbourhood": 0}
+    )
     model_config = model.config.model.model_copy(update={"quantizer": quantizer})
     config = model.config.model_copy(update={"model": model_config})
     network = build_model(config, artifact.shape, artifact.normalisation).eval()
-    new = {"quantizer.codebook": rows, "quantizer.ema_sum": rows, "quantizer.ema_count": torch.ones(len(rows))}
+    new = {
+        "quantizer.codebook": rows,
+        "quantizer.ema_sum": rows,
+        "quantizer.ema_count": torch.ones(len(rows)),
+    }
     network.load_state_dict({**artifact.network.state_dict(), **new})
     coders = Coders(codes=artifact.coders.codes)
-    return Model(Artifact(config, network, artifact.data, coders=coders, metrics={"psnr": 1.0}), "cpu")
+    return Model(
+        Artifact(config, network, artifact.data, coders=coders, metrics={"psnr": 1.0}), "cpu"
+    )
 
 
 @pytest.fixture(scope="module")
 def padded(model, some):
-    """Rows 0 to 4 dead and far away; then the used codes; then a near duplicate of each of the first three of these."""
+    """Rows 0 to 4 dead and far away; then the used codes; then a near duplicate of each of the
+    first three of these.
+    """
     used = used_codes(model, some).nonzero()[:, 0]
     codebook = model.network.quantizer.codebook[used]
     generator = torch.Generator().manual_seed(0)
-    shift = torch.nn.functional.normalize(torch.randn(3, codebook.shape[1], generator=generator), dim=1) * NEAR
+    shift = (
+        torch.nn.functional.normalize(torch.randn(3, codebook.shape[1], generator=generator), dim=1)
+        * NEAR
+    )
     rows = torch.cat([torch.full((5, codebook.shape[1]), 1e3), codebook, codebook[:3] + shift])
     return larger(model, rows), len(used)
 
@@ -67,7 +83,9 @@ def test_dead_codes_and_duplicates_go_and_pictures_stay(padded, some):
     assert found.dead >= 5 and found.merged >= 3 and len(found.kept) <= used
     assert not set(range(5)) & set(found.kept.tolist()), "dead ones are gone"
     for first in range(3):
-        assert len({5 + first, 5 + used + first} & set(found.kept.tolist())) <= 1, "one of each pair is left at most"
+        assert len({5 + first, 5 + used + first} & set(found.kept.tolist())) <= 1, (
+            "one of each pair is left at most"
+        )
     images = values_of(some, "train")
     smaller = Model(found.artifact, "cpu").tokenizer
     before, after = (one.reconstruct(images).int() for one in (model.tokenizer, smaller))
@@ -77,7 +95,10 @@ def test_dead_codes_and_duplicates_go_and_pictures_stay(padded, some):
     renumbered = found.kept[smaller.encode(images)]
     assert found.proof.changed == pytest.approx(float((codes != renumbered).double().mean()))
     assert found.held_out.images == len(some.splits["test"])
-    assert found.artifact.metrics["pruned_from"] == model.content_id and "psnr" not in found.artifact.metrics
+    assert (
+        found.artifact.metrics["pruned_from"] == model.content_id
+        and "psnr" not in found.artifact.metrics
+    )
 
 
 def test_without_tolerance_only_what_changes_nothing_goes(padded, some):
@@ -98,9 +119,14 @@ def test_the_new_model_is_one_that_loads_and_the_coder_is_named_as_lost(padded, 
     assert found.dropped == ["coder"]
     save_artifact(found.artifact, tmp_path / "small")
     again = vqkit.load(tmp_path / "small", device="cpu")
-    assert again.network.quantizer.codebook_size == len(found.kept) and again.artifact.coders == Coders()
+    assert (
+        again.network.quantizer.codebook_size == len(found.kept)
+        and again.artifact.coders == Coders()
+    )
     images = values_of(some, "test")[:8]
-    assert torch.equal(again.tokenizer.encode(images), Model(found.artifact, "cpu").tokenizer.encode(images))
+    assert torch.equal(
+        again.tokenizer.encode(images), Model(found.artifact, "cpu").tokenizer.encode(images)
+    )
     assert (again.network.quantizer.codebook == model.network.quantizer.codebook[found.kept]).all()
 
 
@@ -110,7 +136,9 @@ def test_test_images_do_not_decide(padded, some):
     other = ImageData.__new__(ImageData)
     train, test = some.splits["train"], some.splits["test"]
     codes = model.tokenizer.encode(values_of(some, "train", "test"))
-    counts = torch.bincount(codes[len(train) :].flatten(), minlength=model.network.quantizer.codebook_size)
+    counts = torch.bincount(
+        codes[len(train) :].flatten(), minlength=model.network.quantizer.codebook_size
+    )
     rare = int(counts.where(counts > 0, 1 << 30).argmin())
     without = ~(codes[: len(train)] == rare).flatten(1).any(1).numpy()
     splits = {"train": train[without], "validation": train[:0], "test": test}
@@ -132,11 +160,15 @@ def test_a_frozen_codebook_behind_a_map_is_pruned_too(some):
     model = _untrained({"kind": "simvq", "codebook_size": 4096, "code_dim": 4})
     found = prune(model, some, tolerance=2)
     assert found.dead > 1000
-    assert (found.artifact.network.quantizer.frozen == model.network.quantizer.frozen[found.kept]).all()
+    assert (
+        found.artifact.network.quantizer.frozen == model.network.quantizer.frozen[found.kept]
+    ).all()
 
 
 def test_a_pruned_map_of_codes_is_no_map_and_can_be_loaded():
-    model = _untrained({"kind": "vq", "codebook_size": 64, "neighbourhood": 3.0, "neighbourhood_steps": 50})
+    model = _untrained(
+        {"kind": "vq", "codebook_size": 64, "neighbourhood": 3.0, "neighbourhood_steps": 50}
+    )
     settings = with_codes(model, torch.arange(10)).config
     assert settings.model.quantizer.neighbourhood == 0
     assert from_tree(settings.model_dump(mode="json"), "test", Config) == settings

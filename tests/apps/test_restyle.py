@@ -1,4 +1,6 @@
-"""Restyling against moments worked out by hand, exact transport and brute force; its ends; what is refused."""
+"""Restyling against moments worked out by hand, exact transport and brute force; its ends; what is
+refused.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,13 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from vqkit.apps import restyle as app
-from vqkit.apps.restyle import METHODS, balanced_nearest, restyle, restyle_by_pairs, shrunk_covariance
+from vqkit.apps.restyle import (
+    METHODS,
+    balanced_nearest,
+    restyle,
+    restyle_by_pairs,
+    shrunk_covariance,
+)
 from vqkit.artifact.build import build_model
 from vqkit.artifact.model import Model
 from vqkit.artifact.record import Artifact
@@ -26,8 +34,12 @@ def untrained(quantizer, channels=3) -> Model:
     normalisation = Normalisation((0.5,) * channels, (0.3,) * channels)
     network = build_model(config, Shape(channels, (32, 32)), normalisation).eval()
     head = network.encoder.head[1]
-    with torch.no_grad():  # latents of random squares: mean 0 and deviation 1 in every channel, as codes have
-        latents = network.latents(torch.randn(8, channels, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3))
+    with (
+        torch.no_grad()
+    ):  # latents of random squares: mean 0 and deviation 1 in every channel, as codes have
+        latents = network.latents(
+            torch.randn(8, channels, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        )
         deviation, mean = torch.std_mean(latents, (0, 2, 3))
         head.weight /= deviation[:, None]
         head.bias.sub_(mean).div_(deviation)
@@ -55,7 +67,9 @@ def result_codes(model: Model, monkeypatch, *arguments, **options) -> torch.Tens
     seen = []
     plain = Tokenizer.decode
     monkeypatch.setattr(
-        Tokenizer, "decode", lambda self, codes, *a, **o: seen.append(codes) or plain(self, codes, *a, **o)
+        Tokenizer,
+        "decode",
+        lambda self, codes, *a, **o: seen.append(codes) or plain(self, codes, *a, **o),
     )
     restyle(model, *arguments, **options)
     return seen[0]
@@ -65,7 +79,9 @@ def result_codes(model: Model, monkeypatch, *arguments, **options) -> torch.Tens
 def test_alpha_zero_is_the_plain_reconstruction(model, pictures, method):
     found = restyle(model, pictures[0], pictures[1:3], method=method, alpha=0.0, weights=[3, 1])
     assert torch.equal(found, model.tokenizer.reconstruct(pictures[:1])[0])
-    assert not torch.equal(found, restyle(model, pictures[0], pictures[1:2], method=method, alpha=1.0))
+    assert not torch.equal(
+        found, restyle(model, pictures[0], pictures[1:2], method=method, alpha=1.0)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -83,15 +99,23 @@ def test_adain_gives_the_styles_moments_and_wct_its_shrunk_covariance(model, pic
     assert torch.allclose(adain.var(1, correction=0), wanted.var(1, correction=0), rtol=1e-3)
     source = content[0].flatten(1).double()
     slopes = ((adain - adain.mean(1, keepdim=True)) / (source - source.mean(1, keepdim=True))).abs()
-    assert torch.allclose(slopes, slopes.median(1, keepdim=True).values.expand_as(slopes), rtol=1e-2), "per channel"
+    assert torch.allclose(
+        slopes, slopes.median(1, keepdim=True).values.expand_as(slopes), rtol=1e-2
+    ), "per channel"
 
     wct = METHODS["wct"](model, content, style)[0].flatten(1).double()
     assert torch.allclose(wct.mean(1), wanted.mean(1), atol=1e-5)
-    # the content's own shrinkage leaves whitening inexact: the covariance of what comes out, by numpy
-    root = [_numpy_root(shrunk_covariance(part.T).numpy(), power) for part, power in ((source, -0.5), (wanted, 0.5))]
+    # the content's own shrinkage leaves whitening inexact: the covariance of what comes out, by
+    # numpy
+    root = [
+        _numpy_root(shrunk_covariance(part.T).numpy(), power)
+        for part, power in ((source, -0.5), (wanted, 0.5))
+    ]
     mixed = root[1] @ root[0]
     expected = mixed @ np.cov(source.numpy(), bias=True) @ mixed.T
-    assert np.allclose(np.cov(wct.numpy(), bias=True), expected, rtol=1e-3, atol=1e-6 * np.trace(expected))
+    assert np.allclose(
+        np.cov(wct.numpy(), bias=True), expected, rtol=1e-3, atol=1e-6 * np.trace(expected)
+    )
 
 
 def _numpy_root(matrix: np.ndarray, power: float) -> np.ndarray:
@@ -113,7 +137,10 @@ def test_many_tokens_shrink_nothing_and_few_shrink_to_a_sphere():
 
 def test_full_balance_is_the_exact_assignment_and_none_is_the_nearest(monkeypatch):
     generator = torch.Generator().manual_seed(1)
-    tokens, bank = torch.randn(40, 2, generator=generator), torch.randn(40, 2, generator=generator) + 1.5
+    tokens, bank = (
+        torch.randn(40, 2, generator=generator),
+        torch.randn(40, 2, generator=generator) + 1.5,
+    )
     cost = torch.cdist(tokens, bank).square()
     monkeypatch.setattr(app, "BALANCE", 0.0)
     assert torch.equal(balanced_nearest(tokens, bank), cost.argmin(1))
@@ -132,15 +159,21 @@ def test_chunks_do_not_change_the_balance(monkeypatch):
     generator = torch.Generator().manual_seed(2)
     tokens, bank = torch.randn(100, 3, generator=generator), torch.randn(30, 3, generator=generator)
     whole = balanced_nearest(tokens, bank)
-    monkeypatch.setattr(app, "chunks", lambda count, _: [slice(start, start + 7) for start in range(0, count, 7)])
+    monkeypatch.setattr(
+        app, "chunks", lambda count, _: [slice(start, start + 7) for start in range(0, count, 7)]
+    )
     assert torch.equal(balanced_nearest(tokens, bank), whole)
 
 
-@pytest.mark.parametrize("kind", [{"kind": "vq", "codebook_size": 256, "code_dim": 8}, {"kind": "fsq"}])
+@pytest.mark.parametrize(
+    "kind", [{"kind": "vq", "codebook_size": 256, "code_dim": 8}, {"kind": "fsq"}]
+)
 def test_codes_takes_nothing_but_codes_of_the_style(kind, pictures, monkeypatch):
     model = untrained(kind)
     found = result_codes(model, monkeypatch, pictures[0], [pictures[1]], method="codes", alpha=1.0)
-    of_style = {tuple(code) for code in model.tokenizer.encode(pictures[1:2])[0].flatten(1).T.tolist()}
+    of_style = {
+        tuple(code) for code in model.tokenizer.encode(pictures[1:2])[0].flatten(1).T.tolist()
+    }
     assert {tuple(code) for code in found[0].flatten(1).T.tolist()} <= of_style
     assert len(found.unique()) > 1
 
@@ -166,7 +199,9 @@ def test_patches_against_brute_force(model, pictures):
     content, style = (latents_of(model, image) for image in pictures[:2])
     matched, bank = METHODS["adain"](model, content, style)[0].numpy(), style[0].numpy()
     total, count = np.zeros_like(bank), np.zeros(bank.shape[1:])
-    places = [(row, column) for row in range(bank.shape[1] - 2) for column in range(bank.shape[2] - 2)]
+    places = [
+        (row, column) for row in range(bank.shape[1] - 2) for column in range(bank.shape[2] - 2)
+    ]
     for y, x in places:
         wanted = matched[:, y : y + 3, x : x + 3]
         distances = [np.square(bank[:, r : r + 3, c : c + 3] - wanted).sum() for r, c in places]
@@ -175,7 +210,9 @@ def test_patches_against_brute_force(model, pictures):
         count[y : y + 3, x : x + 3] += 1
     found = METHODS["patches"](model, content, style)[0].numpy()
     assert np.allclose(found, total / count, atol=1e-4)
-    assert torch.allclose(METHODS["patches"](model, content, content), content, atol=1e-4), "its own style: itself"
+    assert torch.allclose(METHODS["patches"](model, content, content), content, atol=1e-4), (
+        "its own style: itself"
+    )
 
 
 def test_weights_are_shares_of_the_styles(model, pictures):
@@ -211,10 +248,14 @@ def test_pictures_that_cannot_be_used_are_refused(model, pictures):
         restyle(model, pictures[0], [pictures[1], plain])
     assert restyle(model, plain, [pictures[1]]).shape == plain.shape, "a plain content is one"
     side = model.network.tile[0]
-    expected = f"the content has 32x{side - 1} pixels .width x height.; the model needs {side}x{side}"
+    expected = (
+        f"the content has 32x{side - 1} pixels .width x height.; the model needs {side}x{side}"
+    )
     with pytest.raises(VqkitError, match=expected):
         restyle(model, pictures[0][:, : side - 1], [pictures[1]])
-    with pytest.raises(VqkitError, match="the style has latents of 8x2 .width x height.; patches need 3x3"):
+    with pytest.raises(
+        VqkitError, match="the style has latents of 8x2 .width x height.; patches need 3x3"
+    ):
         restyle(model, pictures[0], [pictures[1][:, : 2 * side]], method="patches")
     with pytest.raises(VqkitError, match="there is no style"):
         restyle(model, pictures[0], [])
@@ -223,13 +264,17 @@ def test_pictures_that_cannot_be_used_are_refused(model, pictures):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels(channels):
     model = untrained({"kind": "vq"}, channels=channels)
-    images = torch.randint(0, 256, (2, channels, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    images = torch.randint(
+        0, 256, (2, channels, 32, 32), generator=torch.Generator().manual_seed(0)
+    ).byte()
     for method in METHODS:
         assert restyle(model, images[0], images[1:], method=method).shape == (channels, 32, 32)
 
 
 def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures):
-    """The content is among the images before, so every latent finds itself, and alpha 1 is its image after."""
+    """The content is among the images before, so every latent finds itself, and alpha 1 is its
+    image after.
+    """
     before, after = [pictures[1], pictures[0]], [pictures[2], pictures[3]]
     found = restyle_by_pairs(model, [pictures[0], pictures[1]], before, after, alpha=1.0)
     for result, other in zip(found, (pictures[3], pictures[2]), strict=True):
@@ -240,29 +285,42 @@ def test_pairs_give_a_content_what_its_own_picture_before_became(model, pictures
 
 
 def test_pairs_look_around_at_the_place_and_at_what_was_found(model, pictures):
-    """Nearest by brute force over all latents of the images before, with ring and place; then two passes more."""
+    """Nearest by brute force over all latents of the images before, with ring and place; then two
+    passes more.
+    """
     before, after, content = list(pictures[1:3]), list(pictures[2:4]), pictures[0]
-    known, became = (torch.cat([latents_of(model, one) for one in some]) for some in (before, after))
+    known, became = (
+        torch.cat([latents_of(model, one) for one in some]) for some in (before, after)
+    )
     scale = 1 / known.permute(0, 2, 3, 1).reshape(-1, known.shape[1]).std(0, correction=0).mean()
     rows, columns = known.shape[2:]
     grid = [(y, x) for y in range(rows) for x in range(columns)]
 
     def ring(latents, y, x):
-        steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
-        places = [(min(max(y + down, 0), rows - 1), min(max(x + right, 0), columns - 1)) for down, right in steps]
+        steps = [
+            (down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)
+        ]
+        places = [
+            (min(max(y + down, 0), rows - 1), min(max(x + right, 0), columns - 1))
+            for down, right in steps
+        ]
         return torch.cat([latents[:, row, column] for row, column in places])
 
     def described(latents, y, x, found):
         place = torch.tensor([4 * y / (rows - 1) - 2, 4 * x / (columns - 1) - 2])
         more = [] if found is None else [0.3 * scale * ring(found, y, x)]
-        return torch.cat([latents[:, y, x] * scale, 0.3 * scale * ring(latents, y, x), place, *more])
+        return torch.cat(
+            [latents[:, y, x] * scale, 0.3 * scale * ring(latents, y, x), place, *more]
+        )
 
     latents, found = latents_of(model, content)[0], None
     for _ in range(3):
         others = became if found is not None else [None] * len(known)
         pairs = zip(known, others, strict=True)
         bank = torch.stack([described(one, y, x, other) for one, other in pairs for y, x in grid])
-        chosen = [int((bank - described(latents, y, x, found)).square().sum(1).argmin()) for y, x in grid]
+        chosen = [
+            int((bank - described(latents, y, x, found)).square().sum(1).argmin()) for y, x in grid
+        ]
         found = became.flatten(2).permute(0, 2, 1).flatten(0, 1)[chosen].T.reshape(latents.shape)
     codes = model.network.quantizer.encode(torch.lerp(latents, found, 0.5)[None])
     expected = model.tokenizer.decode(codes, (32, 32))[0]

@@ -27,7 +27,9 @@ class Prior:
 
 @pytest.mark.parametrize("size", [(16, 16), (13, 15)])
 def test_a_surprise_is_shown_at_its_pixels_in_pictures_of_any_size(size, monkeypatch):
-    model = untrained({"kind": "conv", "width": 16, "num_downsamplings": 2}, {"kind": "vq", "codebook_size": 16})
+    model = untrained(
+        {"kind": "conv", "width": 16, "num_downsamplings": 2}, {"kind": "vq", "codebook_size": 16}
+    )
     monkeypatch.setattr(Model, "wanted_prior", lambda self: Prior())
     values = torch.full((3, *size), 100, dtype=torch.uint8)
     (found,) = score(model, [("x.png", values)])

@@ -52,5 +52,7 @@ def test_threads_give_what_one_gives(model, images):
     parts = [images[index % 6 :][:2] for index in range(8)]
     expected = [both(model, part) for part in parts]
     with ThreadPoolExecutor(8) as pool:
-        for found, wanted in zip(pool.map(lambda part: both(model, part), parts), expected, strict=True):
+        for found, wanted in zip(
+            pool.map(lambda part: both(model, part), parts), expected, strict=True
+        ):
             assert_same(found, wanted)

@@ -1,4 +1,6 @@
-"""An artifact of an older version, with files that it wrote: everything comes out as it did then."""
+"""An artifact of an older version, with files that it wrote: everything comes out as it did
+then.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,15 @@ def test_it_loads_whole_and_has_its_names(old):
 def test_codes_and_pixels_are_those_of_then(old, recorded):
     codes = old.encode(recorded["images"])
     assert np.array_equal(codes, recorded["codes"])
-    assert np.array_equal(old.decode(recorded["codes"].astype(np.int64), exact=True), recorded["pixels"])
+    assert np.array_equal(
+        old.decode(recorded["codes"].astype(np.int64), exact=True), recorded["pixels"]
+    )
 
 
 def test_the_files_are_those_that_were_written():
-    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES} == EXPECTED["files"]
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES} == EXPECTED[
+        "files"
+    ]
 
 
 def test_every_file_is_read_as_it_was(old, recorded):
@@ -88,7 +94,10 @@ def test_the_prior_costs_and_draws_what_it_did(old, recorded):
 
 def test_its_figures_can_be_measured_again_on_the_same_splits(old):
     data = open_for(old, "emoji", "test")
-    splits = {name: hashlib.sha256(np.asarray(ids).tobytes()).hexdigest() for name, ids in data.splits.items()}
+    splits = {
+        name: hashlib.sha256(np.asarray(ids).tobytes()).hexdigest()
+        for name, ids in data.splits.items()
+    }
     assert splits == EXPECTED["splits"]
     found = evaluate(old, data)
     assert found.metrics["psnr"] == pytest.approx(EXPECTED["psnr"], abs=1e-4)
@@ -99,11 +108,17 @@ def test_rates_come_back_with_a_new_coder(tmp_path, recorded, capsys):
     """They lay among the figures, which nothing depends on any more."""
     copy = tmp_path / "model"
     shutil.copytree(FOLDER, copy)
-    with pytest.raises(vqkit.VqkitError, match="rates of this model: none: fit its coder with vqkit train-coder"):
+    with pytest.raises(
+        vqkit.VqkitError, match="rates of this model: none: fit its coder with vqkit train-coder"
+    ):
         vqkit.load(copy).compress(recorded["images"][0], rate="low")
     assert cli.main(["train-coder", str(copy), "emoji", "--steps", "1", "--force"]) == 0
     model = vqkit.load(copy, device="cpu")
     assert {"lowest", "full"} <= model.artifact.coders.rates.keys() <= EXPECTED["rates"].keys()
-    small, full = (len(model.compress(recorded["images"][0], rate=rate)) for rate in ("lowest", "full"))
+    small, full = (
+        len(model.compress(recorded["images"][0], rate=rate)) for rate in ("lowest", "full")
+    )
     assert small < full
-    assert np.array_equal(model.decompress(FOLDER / "files" / "low.vq"), recorded["low"]), "by the coder that wrote it"
+    assert np.array_equal(model.decompress(FOLDER / "files" / "low.vq"), recorded["low"]), (
+        "by the coder that wrote it"
+    )

@@ -1,4 +1,6 @@
-"""What users call on a model: every form of item, codes that are none, how it looks, where it runs."""
+"""What users call on a model: every form of item, codes that are none, how it looks, where it
+runs.
+"""
 
 import copy
 import pickle
@@ -28,7 +30,7 @@ def codes(model, batch):
     return model.encode(batch)
 
 
-# ---------------------------------------------------------------------------------------------------------- forms
+# -------------------------------------------------------------------------------------------- forms
 
 
 def test_every_form_of_image_gives_the_same_codes(model, batch, codes, tmp_path):
@@ -47,7 +49,13 @@ def test_every_form_of_image_gives_the_same_codes(model, batch, codes, tmp_path)
     assert torch.equal(model.encode(paths), codes)
     assert torch.equal(model.encode(paths[1]), codes[1:2])
     assert torch.equal(model.encode(str(paths[1])), codes[1:2])
-    mixed = [paths[0], Image.fromarray(batch[1]), batch[2], torch.from_numpy(batch[3:5]), [str(paths[5])]]
+    mixed = [
+        paths[0],
+        Image.fromarray(batch[1]),
+        batch[2],
+        torch.from_numpy(batch[3:5]),
+        [str(paths[5])],
+    ]
     assert torch.equal(model.encode(mixed), codes)
 
 
@@ -55,7 +63,13 @@ def test_grey_is_colour_with_three_equal_channels(model, batch, tmp_path):
     grey = batch[0].mean(2).astype(np.uint8)
     as_colour = model.encode(np.repeat(grey[:, :, None], 3, 2))
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    for form in (grey, grey[:, :, None], torch.from_numpy(grey), Image.fromarray(grey), tmp_path / "grey.png"):
+    for form in (
+        grey,
+        grey[:, :, None],
+        torch.from_numpy(grey),
+        Image.fromarray(grey),
+        tmp_path / "grey.png",
+    ):
         assert torch.equal(model.encode(form), as_colour)
     assert torch.equal(model.encode(torch.from_numpy(grey)[None, None].float() / 255), as_colour)
 
@@ -75,12 +89,17 @@ def test_reconstruct_returns_what_it_was_given(model, batch, tmp_path):
     assert arrays.dtype == np.uint8 and arrays.shape == batch.shape
     assert np.array_equal(arrays, model.decode(model.encode(batch)))
     images = model.reconstruct([Image.fromarray(image) for image in batch])
-    assert all(np.array_equal(np.asarray(image), array) for image, array in zip(images, arrays, strict=True))
+    assert all(
+        np.array_equal(np.asarray(image), array)
+        for image, array in zip(images, arrays, strict=True)
+    )
     floats = model.reconstruct(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
     assert floats.shape == (6, 3, 32, 32) and 0 <= float(floats.min()) and float(floats.max()) <= 1
     assert model.reconstruct(batch[0]).shape == batch[0].shape
     Image.fromarray(batch[0]).save(tmp_path / "x.png")
-    assert np.array_equal(np.asarray(model.reconstruct(tmp_path / "x.png")), model.reconstruct(batch[0]))
+    assert np.array_equal(
+        np.asarray(model.reconstruct(tmp_path / "x.png")), model.reconstruct(batch[0])
+    )
 
 
 def test_any_size_and_mode_of_image(model, photo):
@@ -147,7 +166,7 @@ def test_no_pixels_are_refused_in_words_by_all_that_take_images(model, images):
         model.encode([])
 
 
-# ---------------------------------------------------------------------------------------------------------- codes
+# -------------------------------------------------------------------------------------------- codes
 
 
 def test_wrong_codes_are_refused_in_words(model):
@@ -158,7 +177,9 @@ def test_wrong_codes_are_refused_in_words(model):
         model.decode(torch.full((1, 1, 8, 8), 64))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool]
+)
 def test_codes_that_are_no_whole_numbers_are_one_sentence(model, codes, dtype):
     with pytest.raises(ValueError, match=f"whole numbers .* not {dtype}"):
         model.decode(codes.to(dtype))
@@ -205,7 +226,7 @@ def test_codes_are_checked_against_their_own_codebook_and_stages_may_be_left_out
         residual.decode(codes)
 
 
-# -------------------------------------------------------------------------------------------- looks, devices, copies
+# --------------------------------------------------------------------------- looks, devices, copies
 
 
 def test_it_is_shown_in_a_few_lines_and_as_a_table(model, residual):
@@ -229,10 +250,15 @@ def test_what_others_wrote_is_escaped_where_a_model_is_shown():
 
 
 @pytest.mark.parametrize(
-    "name", ["gpu", "cuda:99", "cuda:-1", "mps:7", "meta", "xpu", "", "cpu:1:2", None, 3.5, "cuda:x"]
+    "name",
+    ["gpu", "cuda:99", "cuda:-1", "mps:7", "meta", "xpu", "", "cpu:1:2", None, 3.5, "cuda:x"],
 )
 def test_a_device_that_is_not_there_is_one_sentence(run_folder, model, name):
-    for call in (lambda: vqkit.load(run_folder, device=name), lambda: model.to(name), lambda: resolve_device(name)):
+    for call in (
+        lambda: vqkit.load(run_folder, device=name),
+        lambda: model.to(name),
+        lambda: resolve_device(name),
+    ):
         with pytest.raises(VqkitError, match="device") as caught:
             call()
         assert "\n" not in str(caught.value)

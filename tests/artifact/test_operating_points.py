@@ -1,4 +1,6 @@
-"""Fewer bits for coarser images: codes are chosen as they cost, stages left out, and the files still decode."""
+"""Fewer bits for coarser images: codes are chosen as they cost, stages left out, and the files
+still decode.
+"""
 
 import numpy as np
 import pytest
@@ -37,7 +39,9 @@ def test_a_code_is_chosen_by_distance_and_bits():
     ((_, _, table),) = prior.tables(codes, 0)
     bits = 16 - np.log2(table)
     assert np.array_equal(codes.reshape(4, 6), (far + 0.3 * bits).argmin(2))
-    sizes = [sum(len(part) for item in prior.encode(some) for part in item) for some in (codes, nearest)]
+    sizes = [
+        sum(len(part) for item in prior.encode(some) for part in item) for some in (codes, nearest)
+    ]
     assert sizes[0] < sizes[1]
 
 
@@ -49,13 +53,24 @@ def test_distances_of_a_residual_quantizer_are_to_what_its_stages_make(residual)
         found = quantizer.distances(tokens, before)
         for code in range(found.shape[1]):
             whole = torch.cat([before, torch.full((5, 1), code), torch.full((5, 1), -1)], 1)
-            assert torch.allclose(found[:, code], (tokens - quantizer.lookup(whole)).square().sum(1), atol=1e-4)
+            assert torch.allclose(
+                found[:, code], (tokens - quantizer.lookup(whole)).square().sum(1), atol=1e-4
+            )
 
 
 def test_points_that_are_offered():
-    points = [Rate(1, 0.0, 100, 20), Rate(1, 0.1, 80, 19), Rate(2, 0.0, 200, 25), Rate(2, 0.1, 150, 18)]
+    points = [
+        Rate(1, 0.0, 100, 20),
+        Rate(1, 0.1, 80, 19),
+        Rate(2, 0.0, 200, 25),
+        Rate(2, 0.1, 150, 18),
+    ]
     found = offered(points)
-    assert found["full"] == points[2] and found["lowest"] == points[1] and points[3] not in found.values()
+    assert (
+        found["full"] == points[2]
+        and found["lowest"] == points[1]
+        and points[3] not in found.values()
+    )
     assert offered([]) == {} and set(offered(points[2:3])) == {"full"}
 
 
@@ -63,7 +78,9 @@ def test_lower_rates_are_smaller_files_that_decode(residual, emoji, tmp_path):
     image = emoji.read(emoji.splits["test"][:1]).values[0].permute(1, 2, 0).numpy()
     assert set(residual.artifact.coders.rates) == set(NAMES)
     sizes = {name: len(residual.compress(image, rate=name)) for name in NAMES}
-    assert sizes["lowest"] < sizes["full"] and residual.artifact.coders.rates["lowest"].num_stages < 3
+    assert (
+        sizes["lowest"] < sizes["full"] and residual.artifact.coders.rates["lowest"].num_stages < 3
+    )
     assert residual.compress(image, rate="full") == residual.compress(image)
     shown = residual.decompress(residual.compress(image, rate="lowest"))
     assert shown.shape == image.shape and decibels(shown, image) > 8
@@ -77,7 +94,10 @@ def test_lower_rates_are_smaller_files_that_decode(residual, emoji, tmp_path):
     ("quantizer", "words"),
     [
         ({"kind": "product", "num_groups": 2, "group": STAGE}, "no rates: ProductQuantizer"),
-        ({"kind": "hierarchical", "top": STAGE, "bottom": STAGE}, "no rates: HierarchicalQuantizer"),
+        (
+            {"kind": "hierarchical", "top": STAGE, "bottom": STAGE},
+            "no rates: HierarchicalQuantizer",
+        ),
         ({"kind": "lfq", "bits": 15}, "no rates: its codebooks have more than 16384"),
         (STAGE, "train-coder"),
     ],
@@ -93,16 +113,26 @@ def test_rates_from_the_command_line(residual, emoji, tmp_path, monkeypatch):
     save_coders(residual.artifact, tmp_path / "model")
     assert vqkit.load("model").artifact.coders.rates == residual.artifact.coders.rates
     for number in range(3):
-        pixels = emoji.read(emoji.splits["test"][number : number + 1]).values[0].permute(1, 2, 0).numpy()
+        pixels = (
+            emoji.read(emoji.splits["test"][number : number + 1]).values[0].permute(1, 2, 0).numpy()
+        )
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     files = ["0.png", "1.png", "2.png"]
     for rate in ("lowest", "full"):
-        assert cli.main(["compress", "model", *files, "--bundle", "--out", f"{rate}.vq", "--rate", rate]) == 0
+        assert (
+            cli.main(
+                ["compress", "model", *files, "--bundle", "--out", f"{rate}.vq", "--rate", rate]
+            )
+            == 0
+        )
         assert cli.main(["decompress", f"{rate}.vq", "--model", "model", "--out-dir", rate]) == 0
         assert len(list((tmp_path / rate).iterdir())) == 3
     assert (tmp_path / "lowest.vq").stat().st_size < (tmp_path / "full.vq").stat().st_size
     with open(tmp_path / "lowest.vq", "rb") as stream:
-        assert describe(stream).header.num_codebooks == residual.artifact.coders.rates["lowest"].num_stages
+        assert (
+            describe(stream).header.num_codebooks
+            == residual.artifact.coders.rates["lowest"].num_stages
+        )
     assert cli.main(["compress", "model", "0.png", "--out", "x.vq", "--rate", "best"]) != 0
     assert not (tmp_path / "x.vq").exists()
 

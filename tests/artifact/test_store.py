@@ -45,14 +45,18 @@ def test_saved_and_loaded_gives_the_same_codes_and_id(model, batch, tmp_path):
 
 def test_the_weights_file_describes_itself(run_folder):
     with safe_open(run_folder / "model.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["config"]) == json.loads((run_folder / "config.json").read_text())
+        assert json.loads(file.metadata()["config"]) == json.loads(
+            (run_folder / "config.json").read_text()
+        )
 
 
-# -------------------------------------------------------------------------------------------------- damaged settings
+# --------------------------------------------------------------------------------- damaged settings
 
 
 def change(folder: Path, edit: Callable[[dict], object], everywhere: bool = False) -> None:
-    """Edit config.json, and with `everywhere` the copy in the weights' file, as one who means it would."""
+    """Edit config.json, and with `everywhere` the copy in the weights' file, as one who means it
+    would.
+    """
     settings = json.loads((folder / "config.json").read_text())
     edit(settings)
     text = json.dumps(settings)
@@ -106,20 +110,38 @@ HUGE = int("9" * 400)
         (model_section(width=True), "width"),
         (model_section(width=float("inf")), "width"),
         (model_section(widht=3), "unknown key 'widht'"),
-        (lambda s: s["config"]["model"]["quantizer"].update(codebook_size=1 << 40), "does not fit|codebook_size"),
-        (lambda s: s["config"]["model"]["quantizer"].update(code_dim=1 << 62), "config.json|does not fit|built"),
+        (
+            lambda s: s["config"]["model"]["quantizer"].update(codebook_size=1 << 40),
+            "does not fit|codebook_size",
+        ),
+        (
+            lambda s: s["config"]["model"]["quantizer"].update(code_dim=1 << 62),
+            "config.json|does not fit|built",
+        ),
         (data(normalisation={"mean": [0.5]}), "normalisation"),
         (data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 2}), "normalisation|config.json"),
-        (data(normalisation={"mean": [0.5] * 2, "std": [0.3] * 2}), "3 channels, but the normalisation is of 2"),
+        (
+            data(normalisation={"mean": [0.5] * 2, "std": [0.3] * 2}),
+            "3 channels, but the normalisation is of 2",
+        ),
         (data(normalisation={"mean": [0.5] * 3, "std": [0.0] * 3}), "normalisation"),
         (data(normalisation={"mean": [0.5] * 3, "std": [-1.0] * 3}), "normalisation"),
         (data(normalisation={"mean": [0.5] * 3, "std": [float("inf")] * 3}), "normalisation"),
         (data(normalisation={"mean": [0.5] * 3, "std": [float("nan")] * 3}), "normalisation"),
         (data(normalisation={"mean": [float("nan")] * 3, "std": [1.0] * 3}), "normalisation"),
         (data(normalisation={"mean": [HUGE] * 3, "std": [1.0] * 3}), "normalisation"),
-        (data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 3, "levels": 0}), "normalisation.levels"),
-        (data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 3, "levels": float("inf")}), "normalisation.levels"),
-        (data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 3, "levels": True}), "normalisation.levels"),
+        (
+            data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 3, "levels": 0}),
+            "normalisation.levels",
+        ),
+        (
+            data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 3, "levels": float("inf")}),
+            "normalisation.levels",
+        ),
+        (
+            data(normalisation={"mean": [0.5] * 3, "std": [0.3] * 3, "levels": True}),
+            "normalisation.levels",
+        ),
         (data(normalisation=None), "normalisation"),
         (lambda s: s["data"].pop("size"), "size"),
         (data(size=[0, 0]), "size"),
@@ -219,7 +241,7 @@ def test_what_is_no_regular_file_is_not_read(whole, name, kind, tmp_path_factory
         assert_left_out(whole, name)
 
 
-# ------------------------------------------------------------------------------------------------- damaged tensors
+# ---------------------------------------------------------------------------------- damaged tensors
 
 
 @pytest.fixture
@@ -229,7 +251,9 @@ def whole(prior_folder: Path, tmp_path: Path) -> Path:
 
 
 def assert_left_out(folder: Path, name: str) -> None:
-    """The model loads and works; a warning of one line names the file, what was in it is not there."""
+    """The model loads and works; a warning of one line names the file, what was in it is not
+    there.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = vqkit.load(folder, device="cpu")
@@ -275,13 +299,17 @@ def one_bit(tensors):
 def random_values(tensors):
     name = widest(tensors)
     generator = torch.Generator().manual_seed(0)
-    fresh = torch.randint(-100, 100, tensors[name].shape, generator=generator).to(tensors[name].dtype)
+    fresh = torch.randint(-100, 100, tensors[name].shape, generator=generator).to(
+        tensors[name].dtype
+    )
     return {**tensors, name: fresh}
 
 
 def filled_with(value):
     def change(tensors):
-        name = next((one for one in sorted(tensors) if tensors[one].is_floating_point()), widest(tensors))
+        name = next(
+            (one for one in sorted(tensors) if tensors[one].is_floating_point()), widest(tensors)
+        )
         floats = tensors[name].float()
         return {**tensors, name: torch.full_like(floats, value)}
 
@@ -306,7 +334,11 @@ def reshaped(tensors):
 
 
 def transposed(tensors):
-    name = next(one for one in sorted(tensors) if tensors[one].dim() == 2 and len(set(tensors[one].shape)) == 2)
+    name = next(
+        one
+        for one in sorted(tensors)
+        if tensors[one].dim() == 2 and len(set(tensors[one].shape)) == 2
+    )
     return {**tensors, name: tensors[name].T.contiguous()}
 
 
@@ -338,9 +370,18 @@ CHANGES = {
     "nan": filled_with(math.nan),
     "infinity": filled_with(math.inf),
     "minus infinity": filled_with(-math.inf),
-    **{f"one {dtype}": as_type(dtype) for dtype in (torch.int8, torch.float8_e4m3fn, torch.bool, torch.complex64)},
-    **{f"one {dtype}": as_type(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int64)},
-    **{f"all {dtype}": all_as_type(dtype) for dtype in (torch.int8, torch.float8_e5m2, torch.bool, torch.float16)},
+    **{
+        f"one {dtype}": as_type(dtype)
+        for dtype in (torch.int8, torch.float8_e4m3fn, torch.bool, torch.complex64)
+    },
+    **{
+        f"one {dtype}": as_type(dtype)
+        for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int64)
+    },
+    **{
+        f"all {dtype}": all_as_type(dtype)
+        for dtype in (torch.int8, torch.float8_e5m2, torch.bool, torch.float16)
+    },
     "flat": reshaped,
     "transposed": transposed,
     "longer": longer,
@@ -359,7 +400,9 @@ def same(one, other):
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_that_are_not_those_that_were_written(whole, name):
-    """With the header as it was, as bits of a disk or hands that know nothing of the sum leave it."""
+    """With the header as it was, as bits of a disk or hands that know nothing of the sum
+    leave it.
+    """
     tensors, metadata = read(whole / name)
     for words, change_of in CHANGES.items():
         changed = change_of(tensors)
@@ -378,7 +421,14 @@ def test_bytes_of_a_file_of_tensors(whole, name):
     """Cut off, random, with single bits wrong anywhere, in the header as in tensors."""
     content = (whole / name).read_bytes()
     rng = np.random.default_rng(0)
-    damaged = [b"", content[:4], content[: len(content) // 2], content[:-1], rng.bytes(1000), content + b"\0"]
+    damaged = [
+        b"",
+        content[:4],
+        content[: len(content) // 2],
+        content[:-1],
+        rng.bytes(1000),
+        content + b"\0",
+    ]
     damaged += [b"\xff" * 8 + content[8:], (1 << 40).to_bytes(8, "little") + content[8:]]
     length = int.from_bytes(content[:8], "little")
     places = [*rng.integers(0, 8 + length, 20), *rng.integers(8 + length, len(content), 10)]
@@ -423,7 +473,10 @@ def test_a_coder_of_types_that_numpy_has_not_got_and_headers_that_fit(whole):
 
 
 def test_what_is_left_out_says_what_to_do(whole):
-    advices = {"coder.safetensors": "delete it and run vqkit train-coder", "prior.safetensors": "without its prior"}
+    advices = {
+        "coder.safetensors": "delete it and run vqkit train-coder",
+        "prior.safetensors": "without its prior",
+    }
     for name, advice in advices.items():
         content = (whole / name).read_bytes()
         (whole / name).write_bytes(b"")
@@ -487,14 +540,23 @@ def test_rates_that_are_no_rates(copy, rates):
     """The coder is used without them."""
     path = copy / "coder.safetensors"
     tensors, metadata = read(path)
-    write_tensors(path, tensors, {**{key: value for key, value in metadata.items() if key != SUM}, "rates": rates})
+    write_tensors(
+        path,
+        tensors,
+        {**{key: value for key, value in metadata.items() if key != SUM}, "rates": rates},
+    )
     model = vqkit.load(copy)
     assert model.artifact.coders.codes is not None and model.artifact.coders.rates == {}
     with pytest.raises(VqkitError, match="rates of this model: none: fit its coder"):
         model.compressor.codec(rate="low")
 
 
-WRONG_FIGURES = ['{"rates": {"low": 3}}', '{"rates": 3}', '{"denoised": [1]}', '{"denoised": {"a": {}}}']
+WRONG_FIGURES = [
+    '{"rates": {"low": 3}}',
+    '{"rates": 3}',
+    '{"denoised": [1]}',
+    '{"denoised": {"a": {}}}',
+]
 
 
 @pytest.mark.parametrize("text", WRONG_FIGURES)
@@ -502,7 +564,9 @@ def test_figures_of_a_wrong_form_are_one_sentence(copy, capsys, text):
     (copy / "metrics.json").write_text(text)
     assert cli.main(["info", str(copy)]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].endswith("in metrics.json is not what vqkit wrote and is not shown")
+    assert len(said) == 1 and said[0].endswith(
+        "in metrics.json is not what vqkit wrote and is not shown"
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"[1]", b"\xff", b"[" * 100_000, b" " * (5 << 20)])
@@ -511,7 +575,7 @@ def test_figures_that_are_none(whole, text):
     assert_left_out(whole, "metrics.json")
 
 
-# --------------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
@@ -522,7 +586,9 @@ def test_files_of_an_artifact_follow_the_umask(prior_model, tmp_path, umask):
             part(prior_model.artifact, tmp_path / "new")
     finally:
         os.umask(before)
-    written = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()}
+    written = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()
+    }
     assert sorted(written) == sorted(FILES + OPTIONAL)
     assert set(written.values()) == {0o666 & ~umask}
     assert vqkit.load(tmp_path / "new").artifact.problems == ()

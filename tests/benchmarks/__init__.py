@@ -9,7 +9,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def benchmark(name: str) -> ModuleType:
-    """The script `benchmarks/NAME.py`, imported; it finds its helpers, the package `bench`, beside it."""
+    """The script `benchmarks/NAME.py`, imported; it finds its helpers, the package `bench`, beside
+    it.
+    """
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
     return importlib.import_module(name)

@@ -1,4 +1,6 @@
-"""Every script can be imported without the packages of its peers, and knows the options that `make bench` gives."""
+"""Every script can be imported without the packages of its peers, and knows the options that `make
+bench` gives.
+"""
 
 import importlib.util
 import sys

@@ -42,14 +42,18 @@ def half_bad(tmp_path: Path) -> Path:
 
 
 def test_all_bad_files_are_listed_with_reasons(half_bad: Path, tmp_path: Path, capsys) -> None:
-    text = printed(capsys, "data", half_bad, "data.image_size=[32,32]", "--sheet", tmp_path / "sheet.png")
+    text = printed(
+        capsys, "data", half_bad, "data.image_size=[32,32]", "--sheet", tmp_path / "sheet.png"
+    )
     assert "bad files      30" in text and "refused until" in text
     for number in range(30):
         line = next(line for line in text.splitlines() if f"{number:03}.png:" in line)
         assert ("not an image" in line) == bool(number % 2) and line.partition(":")[2].strip()
 
 
-def test_they_are_listed_where_nothing_can_be_opened(half_bad: Path, tmp_path: Path, capsys) -> None:
+def test_they_are_listed_where_nothing_can_be_opened(
+    half_bad: Path, tmp_path: Path, capsys
+) -> None:
     """With sizes that differ, too few images, or none that is whole."""
     Image.new("L", (9, 9)).save(half_bad / "small.png")
     text = printed(capsys, "data", half_bad, "data.image_size=null", code=2)
@@ -71,10 +75,19 @@ def test_how_images_are_read_is_printed(tmp_path: Path, capsys) -> None:
     text = printed(capsys, "data", tmp_path / "deep", "data.image_size=[32,32]", "--sheet", sheet)
     assert "value_range    0 to 4095" in text and "data.value_range=[low, high]" in text
     text = printed(
-        capsys, "data", tmp_path / "deep", "data.image_size=[32,32]", "data.value_range=[0, 2000]", "--sheet", sheet
+        capsys,
+        "data",
+        tmp_path / "deep",
+        "data.image_size=[32,32]",
+        "data.value_range=[0, 2000]",
+        "--sheet",
+        sheet,
     )
     assert "value_range    0 to 2000" in text and "as set" in text
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (40, 3, 20, 24), dtype=np.uint8))
+    np.save(
+        tmp_path / "x.npy",
+        np.random.default_rng(0).integers(0, 256, (40, 3, 20, 24), dtype=np.uint8),
+    )
     text = printed(capsys, "data", tmp_path / "x.npy", "data.image_size=null", "--sheet", sheet)
     assert "shape (40, 3, 20, 24) is read as NCHW, 40 images of 24x20 pixels" in text
     pages = [Image.new("L", (32, 32), value) for value in range(5)]
@@ -88,7 +101,9 @@ def test_how_images_are_read_is_printed(tmp_path: Path, capsys) -> None:
 def test_a_model_keeps_the_range_that_it_was_trained_with(tmp_path: Path, capsys) -> None:
     folder, out = tmp_path / "deep", tmp_path / "model"
     write_noise(folder, 40, 4095, np.uint16)
-    text = printed(capsys, "train", folder, "--out", out, *TINY, "coder.steps=0", "data.image_size=[32,32]")
+    text = printed(
+        capsys, "train", folder, "--out", out, *TINY, "coder.steps=0", "data.image_size=[32,32]"
+    )
     assert "values from 0 to 4095 become black to white" in text
     assert json.loads((out / "config.json").read_text())["data"]["value_range"] == [0, 4095]
     model = vqkit.load(out)
@@ -100,7 +115,9 @@ def test_a_model_keeps_the_range_that_it_was_trained_with(tmp_path: Path, capsys
         eight_bits = Image.fromarray(np.full((32, 32), 64, np.uint8))
         assert model.encode(image).equal(model.encode(eight_bits))
     Image.fromarray(np.full((32, 32), 60000, np.uint16)).save(tmp_path / "other.png")
-    text = printed(capsys, "reconstruct", out, tmp_path / "other.png", "--out", tmp_path / "back", code=1)
+    text = printed(
+        capsys, "reconstruct", out, tmp_path / "other.png", "--out", tmp_path / "back", code=1
+    )
     assert "100% of them lie outside of the range 0 to 4095" in text
 
 
@@ -131,7 +148,9 @@ def test_several_options_are_several_names() -> None:
 def test_every_name_can_be_quoted() -> None:
     random = np.random.default_rng(0)
     for _ in range(200):
-        names = ["".join(random.choice(list("a\", \n'é"), size=random.integers(1, 6))) for _ in range(3)]
+        names = [
+            "".join(random.choice(list("a\", \n'é"), size=random.integers(1, 6))) for _ in range(3)
+        ]
         given = ",".join('"' + name.replace('"', '""') + '"' for name in names)
         assert _classes(Namespace(classes=[given])) == names
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from vqkit import cli
 
-# A colour, a cleared screen, a new line, a direction that is turned, a script, quotes, a cell of Markdown.
+# A colour, a cleared screen, a new line, a direction that is turned, a script, quotes, a cell of
+# Markdown.
 HOSTILE = "-x\x1b[31m\x1b[2J\nfalse line\u202egnp|<script>alert(1)<_script>\"'`.png"
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -24,7 +25,9 @@ def hostile(emoji, tmp_path, monkeypatch):
     folder = tmp_path / HOSTILE
     folder.mkdir()
     for number, prefix in enumerate(("", "second")):
-        pixels = emoji.read(emoji.splits["test"][number : number + 1]).values[0].permute(1, 2, 0).numpy()
+        pixels = (
+            emoji.read(emoji.splits["test"][number : number + 1]).values[0].permute(1, 2, 0).numpy()
+        )
         Image.fromarray(pixels).save(folder / (prefix + HOSTILE))
     (folder / f"broken{HOSTILE}").write_bytes(b"no image")
     return folder
@@ -32,7 +35,9 @@ def hostile(emoji, tmp_path, monkeypatch):
 
 def test_no_verb_prints_a_name_raw(hostile, prior_folder, tmp_path, capsys):
     model = str(shutil.copytree(prior_folder, tmp_path / f"model{HOSTILE}"))
-    image, second, broken = (str(hostile / (prefix + HOSTILE)) for prefix in ("", "second", "broken"))
+    image, second, broken = (
+        str(hostile / (prefix + HOSTILE)) for prefix in ("", "second", "broken")
+    )
     out = str(tmp_path / f"out{HOSTILE}")
     bundle = str(tmp_path / f"all{HOSTILE}.vq")
     calls = [
@@ -73,11 +78,15 @@ def test_no_verb_prints_a_name_raw(hostile, prior_folder, tmp_path, capsys):
         both = printed.out + printed.err
         assert status in (0, 1, 2) and "Traceback" not in both
         # An error is one line, whatever is named in it.
-        if CONTROL.search(both) or any(line.startswith("false line") for line in printed.err.splitlines()):
+        if CONTROL.search(both) or any(
+            line.startswith("false line") for line in printed.err.splitlines()
+        ):
             raw.append((call[0], both[-300:]))
     assert not raw
     pages = [*tmp_path.glob("*.html"), *tmp_path.glob("*.md")]
-    assert pages and all("<script>alert" not in page.read_text() and "\x1b" not in page.read_text() for page in pages)
+    assert pages and all(
+        "<script>alert" not in page.read_text() and "\x1b" not in page.read_text() for page in pages
+    )
 
 
 def test_a_reader_that_has_enough_is_no_mistake():

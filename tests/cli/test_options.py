@@ -31,21 +31,44 @@ class Recorder:
 @pytest.mark.parametrize(
     ("module", "name", "words", "paths"),
     [
-        ("vqkit.pipelines.autoencoder", "train", ["train", "images", "--out", "model"], ("images", "model")),
-        ("vqkit.pipelines.prior", "train_prior", ["train-prior", "model", "images"], ("model", "images")),
+        (
+            "vqkit.pipelines.autoencoder",
+            "train",
+            ["train", "images", "--out", "model"],
+            ("images", "model"),
+        ),
+        (
+            "vqkit.pipelines.prior",
+            "train_prior",
+            ["train-prior", "model", "images"],
+            ("model", "images"),
+        ),
     ],
 )
-def test_both_commands_that_train_take_the_same_options(module, name, words, paths, monkeypatch, capsys):
+def test_both_commands_that_train_take_the_same_options(
+    module, name, words, paths, monkeypatch, capsys
+):
     train = Recorder()
     monkeypatch.setattr(f"{module}.{name}", train)
-    assert cli.main([*words, "a.b=1", "--recipe", "mine.yaml", "--resume", "--minutes", "2.5", "train.lr=2"]) == 0
+    assert (
+        cli.main(
+            [*words, "a.b=1", "--recipe", "mine.yaml", "--resume", "--minutes", "2.5", "train.lr=2"]
+        )
+        == 0
+    )
     assert train.given == (*paths, "mine.yaml", ["a.b=1", "train.lr=2"])
     assert train.named["resume"] is True and train.named["display"] is not None
     assert train.named["minutes"] == 2.5 and train.named["started"] == arguments.STARTED
     assert cli.main(words) == 0
-    assert train.given == (*paths, None, []) and train.named["resume"] is False and train.named["minutes"] is None
+    assert (
+        train.given == (*paths, None, [])
+        and train.named["resume"] is False
+        and train.named["minutes"] is None
+    )
     printed = capsys.readouterr()
-    assert printed.err.splitlines() == ["loading ..."] * 2 and not printed.out, "other ranks have nothing to show"
+    assert printed.err.splitlines() == ["loading ..."] * 2 and not printed.out, (
+        "other ranks have nothing to show"
+    )
 
 
 def test_only_the_first_rank_announces(monkeypatch, capsys):
@@ -57,7 +80,9 @@ def test_only_the_first_rank_announces(monkeypatch, capsys):
 
 @pytest.fixture
 def anew(tmp_path, monkeypatch):
-    """Runs a command on a black image with a recorder in place of the app; gives what the app was called with."""
+    """Runs a command on a black image with a recorder in place of the app; gives what the app was
+    called with.
+    """
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     mask = Image.new("L", (8, 8))
     for place in range(8):
@@ -70,7 +95,9 @@ def anew(tmp_path, monkeypatch):
     def run(module, name, result, *options):
         app = Recorder(result)
         monkeypatch.setattr(module, name, app)
-        assert cli.main([name, "model", "image.png", "--out", "out.png", "--seed", "7", *options]) == 0
+        assert (
+            cli.main([name, "model", "image.png", "--out", "out.png", "--seed", "7", *options]) == 0
+        )
         assert app.given[0] is model and torch.equal(app.given[1], VALUES[0])
         assert app.named["drawing"].seed == 7 and callable(app.named["progress"])
         assert (tmp_path / "out.png").exists()
@@ -80,7 +107,17 @@ def anew(tmp_path, monkeypatch):
 
 
 def test_inpaint(anew):
-    app = anew(inpaint, "inpaint", SimpleNamespace(values=VALUES), "--mask", "mask.png", "--num", "2", "--blend", "5")
+    app = anew(
+        inpaint,
+        "inpaint",
+        SimpleNamespace(values=VALUES),
+        "--mask",
+        "mask.png",
+        "--num",
+        "2",
+        "--blend",
+        "5",
+    )
     assert torch.equal(app.given[2], torch.eye(8, dtype=torch.bool)) and len(app.given) == 3
     assert app.named["num"] == 2 and app.named["blend"] == 5
 
@@ -95,15 +132,19 @@ def test_variations(anew):
     assert len(app.given) == 2 and app.named["num"] == 8 and app.named["strength"] == 0.5
 
 
-# ------------------------------------------------------------------------------------------------- numbers in options
+# ------------------------------------------------------------------------------- numbers in options
 
 
 def numeric_options():
     """Every option of every command that becomes a number, by its type or its default."""
-    (commands,) = [one for one in cli._parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    (commands,) = [
+        one for one in cli._parser()._actions if isinstance(one, argparse._SubParsersAction)
+    ]
     for verb, parser in commands.choices.items():
         for action in parser._actions:
-            is_number = isinstance(action.default, int | float) and not isinstance(action.default, bool)
+            is_number = isinstance(action.default, int | float) and not isinstance(
+                action.default, bool
+            )
             if action.type is not None or is_number:
                 yield pytest.param(parser, action, id=f"{verb} {action.option_strings[0]}")
 
@@ -121,7 +162,20 @@ def refused(parser, action, text):
 @pytest.mark.parametrize(("parser", "action"), list(numeric_options()))
 def test_numbers_are_finite_and_in_range_or_refused(parser, action):
     assert action.type is not None, "a number without a type is never checked"
-    for text in ("nan", "-nan", "inf", "-inf", "infinity", "1e999", "-1e999", "", "x", "0x10", "1,2,3", "9" * 5000):
+    for text in (
+        "nan",
+        "-nan",
+        "inf",
+        "-inf",
+        "infinity",
+        "1e999",
+        "-1e999",
+        "",
+        "x",
+        "0x10",
+        "1,2,3",
+        "9" * 5000,
+    ):
         assert refused(parser, action, text), text
     number = arguments.SHARE if "interval" in action.dest else action.type
     if not isinstance(number, arguments.Number):
@@ -139,5 +193,11 @@ def test_options_that_are_numbers_are_found():
     """The test above is of many."""
     found = {param.id for param in numeric_options()}
     assert len(found) > 30
-    assert {"train --minutes", "generate --cfg", "denoise --sigma", "restyle --weights", "prune --tolerance"} <= found
+    assert {
+        "train --minutes",
+        "generate --cfg",
+        "denoise --sigma",
+        "restyle --weights",
+        "prune --tolerance",
+    } <= found
     assert not [name for name in found if not re.fullmatch(r"[a-z-]+ --[a-z-]+", name)]

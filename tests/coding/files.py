@@ -1,4 +1,6 @@
-"""Files for the tests: a coder that knows nothing (all codes alike), so that damage is found by check sums alone."""
+"""Files for the tests: a coder that knows nothing (all codes alike), so that damage is found by
+check sums alone.
+"""
 
 import numpy as np
 
@@ -47,7 +49,9 @@ def write_codes(codes, name=None, model_id=MODEL):
 
 
 def read_codes(data, count):
-    """Codes (stages that are there, positions), each checked; and whether the file says that it is cut off."""
+    """Codes (stages that are there, positions), each checked; and whether the file says that it is
+    cut off.
+    """
     found = read_file(data)
     codes = np.array([decoded(stage.payload, count) for stage in found.stages])
     check_stages(codes, [stage.crc for stage in found.stages])
@@ -60,7 +64,9 @@ def write_many(codes, block_size=256, names=None, size=(28, 28)):
     blocks = []
     for number in range(header.num_blocks):
         part = codes[header.items(number).start : header.items(number).stop]
-        blocks.append(Block(codes_crc(part, number), tuple(tuple(map(payload, item)) for item in part)))
+        blocks.append(
+            Block(codes_crc(part, number), tuple(tuple(map(payload, item)) for item in part))
+        )
     return write_bundle(header, blocks, names)
 
 

@@ -1,8 +1,9 @@
-"""A second decoder of .vq files, written from docs/file-format.md alone and without anything of vqkit.
+"""A second decoder of .vq files, written from docs/file-format.md alone and without anything of
+vqkit.
 
-It proves that the document is complete: what this file does, anyone can do who has it. So it must not import or copy
-from `vqkit.coding`; where the two disagree, one of them or the document is wrong. It is simple and slow, one code at a
-time. Coder 1 is in second_mixing.py.
+It proves that the document is complete: what this file does, anyone can do who has it. So it must
+not import or copy from `vqkit.coding`; where the two disagree, one of them or the document is
+wrong. It is simple and slow, one code at a time. Coder 1 is in second_mixing.py.
 
 `grid_of(*extent) -> grid` is what the model knows of its grid.
 """
@@ -81,7 +82,9 @@ class Reader:
 
 def codes_crc(codes: list[np.ndarray], number: int, before: int = 0) -> int:
     """Of the codes of all arrays, one array after the other; goes on from the sum `before`."""
-    return zlib.crc32(np.concatenate([[number], *map(np.ravel, codes)]).astype("<u4").tobytes(), before)
+    return zlib.crc32(
+        np.concatenate([[number], *map(np.ravel, codes)]).astype("<u4").tobytes(), before
+    )
 
 
 @dataclass
@@ -251,7 +254,13 @@ def bundle_names(data: bytes) -> list[str] | None:
     except zlib.error:
         raise Refused("CorruptSection") from None
     names = [usable_name(part) for part in raw.split(b"\0", header.items)]
-    if not stream.eof or stream.unused_data or len(raw) > MAX_NAMES or None in names or len(names) != header.items:
+    if (
+        not stream.eof
+        or stream.unused_data
+        or len(raw) > MAX_NAMES
+        or None in names
+        or len(names) != header.items
+    ):
         raise Refused("CorruptSection")
     return names
 
@@ -283,7 +292,9 @@ def read_tensors(data: bytes) -> dict[str, np.ndarray]:
     for name, entry in json.loads(data[8 : 8 + length]).items():
         if name != "__metadata__":
             first, last = entry["data_offsets"]
-            values = np.frombuffer(body[first:last], {"I8": "<i1", "I16": "<i2", "I32": "<i4"}[entry["dtype"]])
+            values = np.frombuffer(
+                body[first:last], {"I8": "<i1", "I16": "<i2", "I32": "<i4"}[entry["dtype"]]
+            )
             tensors[name] = values.reshape(entry["shape"]).astype(np.int64)
     return tensors
 
@@ -298,7 +309,9 @@ def integer_root(number: int, power: int) -> int:
 
 
 POWERS = [integer_root(1 << 640 - j, 32) for j in range(32)]  # R of the document
-EXP2 = np.array([POWERS[t % 32] >> t // 32 for t in range(640)] + [0])  # the last for all further ones
+EXP2 = np.array(
+    [POWERS[t % 32] >> t // 32 for t in range(640)] + [0]
+)  # the last for all further ones
 
 
 def frequencies(logits: np.ndarray) -> np.ndarray:
@@ -329,7 +342,9 @@ def attention(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray
         scores = np.array([int((query[part] * key[part]).sum()) for key in keys[-256:]])
         weights = EXP2[np.minimum((scores.max() - scores) >> 7, 640)]
         total = weights.sum()
-        mixed = sum(weight * value[part] for weight, value in zip(weights, values[-256:], strict=True))
+        mixed = sum(
+            weight * value[part] for weight, value in zip(weights, values[-256:], strict=True)
+        )
         found.append((2 * mixed + total) // (2 * total))
     return np.concatenate(found)
 
@@ -345,19 +360,31 @@ class Prior:
         self.stages: list[SimpleNamespace] = []
         while f"{(number := len(self.stages))}.vectors" in tensors:
             start = f"{number}."
-            of_stage = {name[len(start) :]: value for name, value in tensors.items() if name.startswith(start)}
+            of_stage = {
+                name[len(start) :]: value
+                for name, value in tensors.items()
+                if name.startswith(start)
+            }
             self.stages.append(SimpleNamespace(**of_stage, depth=(len(of_stage) - 7) // 4))
         if header.stages > len(self.stages):
             raise Refused("CorruptHeader")
 
-    def logits(self, codes: list[np.ndarray], y: int, x: int, past: list[tuple[list, list]]) -> np.ndarray:
-        """Of the code at y, x of the stage that is the last in `codes`; keys and values of each layer are in `past`."""
+    def logits(
+        self, codes: list[np.ndarray], y: int, x: int, past: list[tuple[list, list]]
+    ) -> np.ndarray:
+        """Of the code at y, x of the stage that is the last in `codes`; keys and values of each
+        layer are in `past`.
+        """
         number, (h, w) = len(codes) - 1, codes[0].shape
         layers, vectors = self.stages[number], []
         for back, down, right in layers.context.tolist():
             row, column = y + down, x + right
             inside = 0 <= row < h and 0 <= column < w
-            vectors.append(self.stages[number + back].vectors[codes[number + back][row, column] if inside else -1])
+            vectors.append(
+                self.stages[number + back].vectors[
+                    codes[number + back][row, column] if inside else -1
+                ]
+            )
         place = layers.rows[y * self.grid[0] // h] + layers.columns[x * self.grid[1] // w]
         stream = limited(np.concatenate(vectors) @ layers.first + place)
         for depth, (keys, values) in enumerate(past):
@@ -376,7 +403,9 @@ class Prior:
         for payload in payloads:
             codes.append(np.zeros(flat, np.int64))
             decoder = RangeDecoder(payload)
-            past: list[tuple[list, list]] = [([], []) for _ in range(self.stages[len(codes) - 1].depth)]
+            past: list[tuple[list, list]] = [
+                ([], []) for _ in range(self.stages[len(codes) - 1].depth)
+            ]
             for y, x in np.ndindex(flat):
                 found = frequencies(self.logits(codes, y, x, past))
                 ends = np.cumsum(found)
@@ -387,7 +416,10 @@ class Prior:
 
 
 def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.ndarray:
-    """Codes (stages, *grid) of profile 1 or 0. A truncated file has fewer stages than its header says."""
+    """Codes (stages, *grid) of profile 1 or 0.
+
+    A truncated file has fewer stages than its header says.
+    """
     header, bodies, _ = read_file(data)
     codes = make(coder, header).decode([body[4:] for body in bodies], grid_of(*header.runs[0][1]))
     crc = 0
@@ -398,7 +430,9 @@ def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.nd
 
 
 def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> list[np.ndarray]:
-    """Codes (stages, *grid) of every item. A truncated bundle gives the items of its whole blocks."""
+    """Codes (stages, *grid) of every item. A truncated bundle gives the items of its whole
+    blocks.
+    """
     header, blocks, _ = read_bundle(data)
     prior, stages, all_extents = make(coder, header), header.stages, header.extents()
     found: list[np.ndarray] = []

@@ -7,7 +7,14 @@ from math import prod
 
 import numpy as np
 
-from tests.coding.second_decoder import Header, RangeDecoder, Refused, integer_root, read_tensors, rows_and_columns
+from tests.coding.second_decoder import (
+    Header,
+    RangeDecoder,
+    Refused,
+    integer_root,
+    read_tensors,
+    rows_and_columns,
+)
 
 MASK = 2**32 - 1
 R = [integer_root(1 << 7680 - j, 256) for j in range(256)]
@@ -47,28 +54,58 @@ class Network:
 
     def __init__(self, data: bytes, channels: int):
         tensors = {name: tensor.astype(np.int64) for name, tensor in read_tensors(data).items()}
-        if set(tensors) != {f"{n}.{name}" for n in range(channels) for name in NAMES} or not 1 <= channels <= 4:
+        if (
+            set(tensors) != {f"{n}.{name}" for n in range(channels) for name in NAMES}
+            or not 1 <= channels <= 4
+        ):
             raise ValueError("other tensors")
         self.layers = [{name: tensors[f"{n}.{name}"] for name in NAMES} for n in range(channels)]
         for n, layers in enumerate(self.layers):
             h, gh, gw = layers["second_bias"].size, len(layers["rows"]), len(layers["columns"])
-            shapes = [(2 * (24 + 9 * n) + 1, h), (gh, h), (gw, h), (h, h), (h,), (h, h), (h,), (h, 12), (12,)]
-            if [layers[name].shape for name in NAMES] != shapes or not all(1 <= side <= 1024 for side in (h, gh, gw)):
+            shapes = [
+                (2 * (24 + 9 * n) + 1, h),
+                (gh, h),
+                (gw, h),
+                (h, h),
+                (h,),
+                (h, h),
+                (h,),
+                (h, 12),
+                (12,),
+            ]
+            if [layers[name].shape for name in NAMES] != shapes or not all(
+                1 <= side <= 1024 for side in (h, gh, gw)
+            ):
                 raise ValueError("other shapes")
             for name in NAMES:
-                if np.abs(layers[name]).max() > (32767 if name in ("first", "second", "third", "last") else 1 << 28):
+                if np.abs(layers[name]).max() > (
+                    32767 if name in ("first", "second", "third", "last") else 1 << 28
+                ):
                     raise ValueError("out of bounds")
 
     def below(self, c, n: int, y: int, x: int, h: int, w: int) -> list[int]:
         """B of the document. `c(back, down, right)`."""
         layers = self.layers[n]
-        before = [(0, down, right) for down in range(-3, 1) for right in range(-3, 4) if (down, right) < (0, 0)]
-        before += [(-back, down, right) for back in range(1, n + 1) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        before = [
+            (0, down, right)
+            for down in range(-3, 1)
+            for right in range(-3, 4)
+            if (down, right) < (0, 0)
+        ]
+        before += [
+            (-back, down, right)
+            for back in range(1, n + 1)
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+        ]
         values, west, north = [c(*place) for place in before], c(0, 0, -1), c(0, -1, 0)
         level = (west + north) >> 1
         given = [v - level for v in values] + [64 * (v == 0) for v in values] + [level]
         a = np.array(given) @ layers["first"]
-        a += layers["rows"][y * len(layers["rows"]) // h] + layers["columns"][x * len(layers["columns"]) // w]
+        a += (
+            layers["rows"][y * len(layers["rows"]) // h]
+            + layers["columns"][x * len(layers["columns"]) // w]
+        )
         d = np.clip((a + 256) >> 9, 0, 1023)
         for name in ("second", "third"):
             d = np.clip((d @ layers[name] + layers[f"{name}_bias"] + 512) >> 10, 0, 1023)
@@ -91,7 +128,10 @@ class Network:
 
 
 class Mixing:
-    """As `Prior` of the second decoder. `data` is what is in lossless.safetensors, if there is such a file."""
+    """As `Prior` of the second decoder.
+
+    `data` is what is in lossless.safetensors, if there is such a file.
+    """
 
     def __init__(self, data: bytes | None, header: Header, sizes: tuple[int, ...]):
         if header.coder != 1:
@@ -105,7 +145,9 @@ class Mixing:
     def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> np.ndarray:
         self.grid, self.codes = rows_and_columns(grid), []
         self.b = clip((16 * prod(grid)).bit_length(), 12, 20)
-        self.entries = [{} for _ in range(14)]  # number: [p, n]; what is not there is as it was at first
+        self.entries = [
+            {} for _ in range(14)
+        ]  # number: [p, n]; what is not there is as it was at first
         self.v = [65536] * 32
         self.w = [[1024 if self.network else 12288] * 9 for _ in range(14)]
         for stage, payload in enumerate(payloads):
@@ -150,7 +192,9 @@ class Mixing:
             logits = [STRETCH[p] for p, _ in seen]
             total = sum(self.w[t][n.bit_length()] * logits[t] for t, (_, n) in enumerate(seen))
             if below:
-                q = ((below[middle + (1 << i)] - below[middle]) << 16) // (below[middle + (1 << i)] - below[low])
+                q = ((below[middle + (1 << i)] - below[middle]) << 16) // (
+                    below[middle + (1 << i)] - below[low]
+                )
                 own = STRETCH[clip(q, 1, 65535)]
                 total += self.v[i] * own
             one = SQUASH[clip(total >> 16, -4096, 4095)]

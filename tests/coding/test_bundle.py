@@ -59,7 +59,10 @@ def test_what_is_written_is_read(sizes, stages, block_size, named, data):
     header = BundleHeader(Extents(sizes), stages, 0, MODEL, block_size)
     payloads = [tuple(data.draw(st.binary(max_size=200)) for _ in range(stages)) for _ in sizes]
     spans = [header.items(number) for number in range(header.num_blocks)]
-    blocks = [Block(number * 77, tuple(payloads[span.start : span.stop])) for number, span in enumerate(spans)]
+    blocks = [
+        Block(number * 77, tuple(payloads[span.start : span.stop]))
+        for number, span in enumerate(spans)
+    ]
     names = [f"folder/image-{number}.png" for number in range(len(sizes))] if named else None
     bundle = Bundle(io.BytesIO(write_bundle(header, blocks, names)))
     assert [bundle.block(number) for number in range(bundle.whole_blocks)] == blocks
@@ -113,7 +116,9 @@ def test_cut_off_anywhere_it_gives_the_blocks_that_are_there():
             bundle = Bundle(data[:size])
         except Truncated:
             continue
-        assert bundle.truncated or size == len(data) - len(section(4, zlib.compress(b"a\0b\0c\0d\0e", 9)))
+        assert bundle.truncated or size == len(data) - len(
+            section(4, zlib.compress(b"a\0b\0c\0d\0e", 9))
+        )
         for number in range(3):
             if number < bundle.whole_blocks:
                 assert (read_block(bundle, number, 8) == codes[2 * number : 2 * number + 2]).all()
@@ -133,8 +138,20 @@ def test_a_file_is_not_a_bundle():
 @pytest.mark.parametrize(
     "numbers",
     [
-        *[(0, 1, 1, 1, 1, 1), (65, 1, 1, 1, 1, 1), (1, 0, 1), (1, 2**24 + 1, 1, 1, 1, 1), (1, 1, 0, 1, 1, 1)],
-        *[(1, 1, 257, 1, 1, 1), (1, 2, 1, 3, 1, 1), (1, 2, 1, 0, 1, 1), (1, 1, 1, 1, 0, 1), (1, 1, 1, 1, 2**15, 2**15)],
+        *[
+            (0, 1, 1, 1, 1, 1),
+            (65, 1, 1, 1, 1, 1),
+            (1, 0, 1),
+            (1, 2**24 + 1, 1, 1, 1, 1),
+            (1, 1, 0, 1, 1, 1),
+        ],
+        *[
+            (1, 1, 257, 1, 1, 1),
+            (1, 2, 1, 3, 1, 1),
+            (1, 2, 1, 0, 1, 1),
+            (1, 1, 1, 1, 0, 1),
+            (1, 1, 1, 1, 2**15, 2**15),
+        ],
     ],
 )
 def test_sizes_have_bounds(numbers):
@@ -143,7 +160,9 @@ def test_sizes_have_bounds(numbers):
 
 
 def test_damaged_header_index_and_blocks_are_named():
-    data = bytearray(write_many(np.random.default_rng(0).integers(0, 1024, (3, 1, 8)), block_size=2))
+    data = bytearray(
+        write_many(np.random.default_rng(0).integers(0, 1024, (3, 1, 8)), block_size=2)
+    )
     for place in (6, 18):
         changed = data.copy()
         changed[place] ^= 1
@@ -172,7 +191,9 @@ def test_only_sections_that_may_be_skipped_follow_the_blocks():
     assert Bundle(data + section(6, b"?")[:-1]).truncated
 
 
-@pytest.mark.parametrize("joined", [b"a", b"a\0b\0c", b"a\0../b", b"a\0\xff", b"\0", b"a\0" + b"b" * 2000])
+@pytest.mark.parametrize(
+    "joined", [b"a", b"a\0b\0c", b"a\0../b", b"a\0\xff", b"\0", b"a\0" + b"b" * 2000]
+)
 def test_names_that_are_not_those_of_the_items_are_refused(joined):
     bundle = Bundle(write_many(np.ones((2, 1, 4), int)) + section(4, zlib.compress(joined)))
     with pytest.raises(CorruptSection):
@@ -211,4 +232,8 @@ def test_a_description_accounts_for_every_byte():
     assert sum(size for _, size in found.parts) == found.size == len(data)
     assert found.profile == "bundle" and found.bits_per_position == 8 * len(data) / (5 * 784)
     cut = describe(data[:-30])
-    assert cut.truncated and cut.parts[-1][0] == "cut off" and sum(size for _, size in cut.parts) == len(data) - 30
+    assert (
+        cut.truncated
+        and cut.parts[-1][0] == "cut off"
+        and sum(size for _, size in cut.parts) == len(data) - 30
+    )

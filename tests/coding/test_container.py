@@ -71,12 +71,19 @@ STAGE = section(1, bytes(4) + b"abc")
 
 @given(HEADERS, st.data(), NAMES)
 def test_what_is_written_is_read(header, data, name):
-    stages = tuple(data.draw(st.lists(STAGES, min_size=header.num_codebooks, max_size=header.num_codebooks)))
+    stages = tuple(
+        data.draw(st.lists(STAGES, min_size=header.num_codebooks, max_size=header.num_codebooks))
+    )
     written = write_file(header, stages, name)
     assert profile_of(written) == (BARE if header.model_id is None else FILE)
     for source in (written, io.BytesIO(written)):
         found = read_file(source)
-        assert (found.header, found.stages, found.name, found.truncated) == (header, stages, name, False)
+        assert (found.header, found.stages, found.name, found.truncated) == (
+            header,
+            stages,
+            name,
+            False,
+        )
 
 
 def test_a_small_image_has_26_bytes_of_overhead():
@@ -88,7 +95,9 @@ def test_a_small_image_has_26_bytes_of_overhead():
 def test_golden_bytes():
     """The example of docs/file-format.md, which may never change."""
     written = write_file(
-        FileHeader((28, 300), 1, MIXING, MODEL), [Stage(codes_crc(np.array([[5, 6]]), 0), b"\xab")], "a.png"
+        FileHeader((28, 300), 1, MIXING, MODEL),
+        [Stage(codes_crc(np.array([[5, 6]]), 0), b"\xab")],
+        "a.png",
     )
     golden = "96767111 0001020304050607 01 1c ac02 01 433130fa 02 05 612e706e67 01 05 d7975e16 ab"
     assert written == bytes.fromhex(golden)
@@ -101,7 +110,9 @@ def test_nothing_that_is_not_a_file_is_read():
             read_file(data)
 
 
-@pytest.mark.parametrize("kind", [b"\x96vq\x21", b"\x96vq\x13", b"\x96vq\x11" + MODEL + b"\x10", b"\x96vq\x10\x02"])
+@pytest.mark.parametrize(
+    "kind", [b"\x96vq\x21", b"\x96vq\x13", b"\x96vq\x11" + MODEL + b"\x10", b"\x96vq\x10\x02"]
+)
 def test_newer_files_are_named(kind):
     with pytest.raises(NewerVersion):
         read_file(kind + bytes(20))
@@ -117,7 +128,9 @@ def test_the_model_is_checked():
     check_model(written.header.kind, MODEL, 0)
     with pytest.raises(WrongModel, match="0001020304050607"):
         check_model(written.header.kind, bytes(8), 0)
-    check_model(read_file(write_codes(np.ones((1, 4), int), model_id=None)).header.kind, bytes(8), 0)
+    check_model(
+        read_file(write_codes(np.ones((1, 4), int), model_id=None)).header.kind, bytes(8), 0
+    )
 
 
 def test_every_changed_bit_of_a_header_is_found():
@@ -125,7 +138,17 @@ def test_every_changed_bit_of_a_header_is_found():
     for bit in range(8 * 20):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
-        with pytest.raises((NotVq, NewerVersion, CorruptHeader, OutOfBounds, WrongProfile, Truncated, CorruptSection)):
+        with pytest.raises(
+            (
+                NotVq,
+                NewerVersion,
+                CorruptHeader,
+                OutOfBounds,
+                WrongProfile,
+                Truncated,
+                CorruptSection,
+            )
+        ):
             read_codes(bytes(changed), 9)
 
 
@@ -137,7 +160,16 @@ def test_a_changed_model_id_is_a_corrupt_header():
 
 
 @pytest.mark.parametrize(
-    "numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (2**20 + 1, 1, 1), (1, 2**35, 1), (2**15, 2**15, 1), (1, 1, 65)]
+    "numbers",
+    [
+        (0, 1, 1),
+        (1, 0, 1),
+        (1, 1, 0),
+        (2**20 + 1, 1, 1),
+        (1, 2**35, 1),
+        (2**15, 2**15, 1),
+        (1, 1, 65),
+    ],
 )
 def test_sizes_have_bounds(numbers):
     with pytest.raises(OutOfBounds):
@@ -160,8 +192,12 @@ def test_a_section_that_claims_too_much_is_refused():
 
 
 def test_sections():
-    """Ancillary ones are skipped wherever they stand, critical ones are not; nothing else follows the last stage."""
-    read = read_file(file_of(section(6, b"?") + STAGE + section(200, b"?") + STAGE + section(6, b""), 2))
+    """Ancillary ones are skipped wherever they stand, critical ones are not; nothing else follows
+    the last stage.
+    """
+    read = read_file(
+        file_of(section(6, b"?") + STAGE + section(200, b"?") + STAGE + section(6, b""), 2)
+    )
     assert len(read.stages) == 2 and not read.truncated
     with pytest.raises(UnknownSection):
         read_file(file_of(section(3, b"?") + STAGE))
@@ -176,7 +212,9 @@ def test_sections():
         read_file(file_of(section(1, b"abc")))
 
 
-@pytest.mark.parametrize("body", [b"\xff", b"../x", b"/x", b"", b"a\0b", b"C:x", b"a\\b", b"a//b", b"n" * 1025])
+@pytest.mark.parametrize(
+    "body", [b"\xff", b"../x", b"/x", b"", b"a\0b", b"C:x", b"a\\b", b"a//b", b"n" * 1025]
+)
 def test_names_that_are_not_safe_are_absent(body):
     assert read_file(file_of(section(2, body) + STAGE)).name is None
     try:
@@ -225,7 +263,12 @@ def test_cut_off_behind_the_last_stage_it_gives_all():
 def test_codes_are_checked_with_their_place():
     codes = np.arange(12).reshape(3, 4)
     crc = codes_crc(codes, 1)
-    assert crc == codes_crc(codes.astype(np.uint16), 1) == codes_crc(codes.T.copy().T, 1) == codes_crc(codes.ravel(), 1)
+    assert (
+        crc
+        == codes_crc(codes.astype(np.uint16), 1)
+        == codes_crc(codes.T.copy().T, 1)
+        == codes_crc(codes.ravel(), 1)
+    )
     check_block(codes, 1, crc)
     for other, number in ((codes, 0), (codes + 1, 1), (codes.T, 1), (codes[:2], 1)):
         with pytest.raises(CorruptCodes, match=f"block {number + 1} is corrupt"):
@@ -260,8 +303,17 @@ def test_stages_that_change_places_are_found():
 def test_a_description_accounts_for_every_byte():
     data = write_file(FileHeader((28, 28), 2, 0, MODEL), [Stage(0, b"abc"), Stage(1, b"")], "a.png")
     found = describe(data)
-    assert found.profile == "file" and found.parts == (("header", 20), ("name", 7), ("stage 1", 9), ("stage 2", 6))
-    assert found.size == len(data) and found.bits_per_position == 8 * len(data) / 784 and not found.truncated
+    assert found.profile == "file" and found.parts == (
+        ("header", 20),
+        ("name", 7),
+        ("stage 1", 9),
+        ("stage 2", 6),
+    )
+    assert (
+        found.size == len(data)
+        and found.bits_per_position == 8 * len(data) / 784
+        and not found.truncated
+    )
     cut = describe(io.BytesIO(data[:-1]))
     assert cut.truncated and cut.parts[-1] == ("cut off", 5) and cut.size == len(data) - 1
     assert describe(data + section(6, b"")).parts[-1] == ("section 6, not known", 2)

@@ -1,4 +1,6 @@
-"""Context mixing: every code and pixel comes back, with numba and without; the network is what was fitted."""
+"""Context mixing: every code and pixel comes back, with numba and without; the network is what was
+fitted.
+"""
 
 import io
 import math
@@ -68,7 +70,9 @@ def random_network(planes=1, hidden=12, sides=(5, 7), seed=0):
 def smooth(shape, seed=0):
     """Pixels (planes, h, w) with edges and noise, as in images."""
     rng = np.random.default_rng(seed)
-    values = np.cumsum(rng.integers(-9, 10, shape), axis=-1) + 40 * np.cumsum(rng.integers(0, 2, shape), axis=-2)
+    values = np.cumsum(rng.integers(-9, 10, shape), axis=-1) + 40 * np.cumsum(
+        rng.integers(0, 2, shape), axis=-2
+    )
     return np.clip(values, 0, 255)
 
 
@@ -79,7 +83,9 @@ SHAPES = [(1, 1, 1), (1, 1, 9), (3, 9, 1), (2, 5, 4), (4, 3, 3)]
 @pytest.mark.parametrize("trained", [False, True])
 def test_pixels_come_back(shape, trained):
     coder = MixingCoder((256,) * shape[0], random_network(shape[0]) if trained else None)
-    images = np.stack([smooth(shape), np.random.default_rng(1).integers(0, 256, shape), np.full(shape, 255)])
+    images = np.stack(
+        [smooth(shape), np.random.default_rng(1).integers(0, 256, shape), np.full(shape, 255)]
+    )
     payloads = coder.encode(images)
     assert np.array_equal(coder.decode(payloads, shape[1:]), images)
     assert coder.encode(images[1:2]) == payloads[1:2], "each item is coded alone"
@@ -101,11 +107,16 @@ def test_codes_of_any_codebook_come_back_and_so_do_the_first_stages(sizes, grid)
 def test_any_bytes_decode_to_codes_that_exist():
     rng, sizes = np.random.default_rng(0), (5, 1, 300)
     found = MixingCoder(sizes).decode([[rng.bytes(40) for _ in sizes] for _ in range(4)], (6, 6))
-    assert all(0 <= found[:, stage].min() and found[:, stage].max() < size for stage, size in enumerate(sizes))
+    assert all(
+        0 <= found[:, stage].min() and found[:, stage].max() < size
+        for stage, size in enumerate(sizes)
+    )
 
 
 def test_what_repeats_becomes_cheap():
-    """Codes that follow from their neighbours cost next to nothing, random ones not more than their bits."""
+    """Codes that follow from their neighbours cost next to nothing, random ones not more than their
+    bits.
+    """
     rng = np.random.default_rng(0)
     row = rng.integers(0, 512, 16)
     rows = np.stack([np.roll(row, shift) for shift in range(32)])[None, None]
@@ -149,7 +160,9 @@ def test_the_twin_says_what_the_integers_cost(plane):
     twin, rng = ChannelTwin(plane, (6, 6)), np.random.default_rng(0)
     for parameter in twin.parameters():
         torch.nn.init.normal_(parameter, std=0.15)
-    values = (rng.integers(0, 200, (200, 1)) + rng.integers(0, 40, (200, len(neighbours(plane))))).clip(20)
+    values = (
+        rng.integers(0, 200, (200, 1)) + rng.integers(0, 40, (200, len(neighbours(plane))))
+    ).clip(20)
     levels, places = (values[:, 0] + rng.integers(-20, 20, 200)).clip(0, 255), np.arange(200) % 6
     given = [torch.from_numpy(array) for array in (*inputs(values, plane), places, places, levels)]
     with torch.no_grad():
@@ -192,10 +205,12 @@ def test_networks_are_read_as_they_were_written():
     network = random_network(2)
     images = smooth((2, 6, 5))[None]
     again = ValueNetwork.from_tensors(network.tensors())
-    assert MixingCoder((256,) * 2, again).encode(images) == MixingCoder((256,) * 2, network).encode(images)
+    assert MixingCoder((256,) * 2, again).encode(images) == MixingCoder((256,) * 2, network).encode(
+        images
+    )
 
 
-# ----------------------------------------------------------------------------------------------- the second decoder
+# ------------------------------------------------------------------------------- the second decoder
 
 
 def one_file(coder, codes, holds, size, model_id=MODEL):
@@ -210,7 +225,9 @@ def test_the_second_decoder_reads_files_of_pixels(shape, trained):
     network = random_network(shape[0]) if trained else None
     data = one_file(MixingCoder((256,) * shape[0], network), smooth(shape), VALUES, shape[1:])
     tensors = save(network.tensors()) if network else None
-    found = second.decode_file(data, tensors, lambda *size: size, lambda *a: Mixing(*a, (256,) * shape[0]))
+    found = second.decode_file(
+        data, tensors, lambda *size: size, lambda *a: Mixing(*a, (256,) * shape[0])
+    )
     assert np.array_equal(found, smooth(shape))
 
 
@@ -225,7 +242,10 @@ def test_the_second_decoder_reads_files_of_codes(sizes):
 
 def test_the_second_decoder_reads_bundles_of_pixels():
     network, shapes = random_network(), [(1, 4, 5), (1, 4, 5), (1, 2, 3)]
-    coder, images = MixingCoder((256,), network), [smooth(shape, seed) for seed, shape in enumerate(shapes)]
+    coder, images = (
+        MixingCoder((256,), network),
+        [smooth(shape, seed) for seed, shape in enumerate(shapes)],
+    )
     header = BundleHeader(Extents(shape[1:] for shape in shapes), 1, MIXING, MODEL, 2, holds=VALUES)
     blocks = [
         Block(
@@ -235,7 +255,9 @@ def test_the_second_decoder_reads_bundles_of_pixels():
         for number, part in enumerate([images[:2], images[2:]])
     ]
     data = write_bundle(header, blocks)
-    found = second.decode_bundle(data, save(network.tensors()), lambda *size: size, lambda *a: Mixing(*a, (256,)))
+    found = second.decode_bundle(
+        data, save(network.tensors()), lambda *size: size, lambda *a: Mixing(*a, (256,))
+    )
     assert all(np.array_equal(one, image) for one, image in zip(found, images, strict=True))
 
 
@@ -249,7 +271,7 @@ def test_pixels_under_the_integer_prior_are_not_known():
         second.read_file(bytes(data))
 
 
-# ----------------------------------------------------------------------------------------- with and without numba
+# --------------------------------------------------------------------------- with and without numba
 
 SCRIPT = """
 import sys
@@ -273,7 +295,11 @@ def test_the_bytes_are_the_same_with_numba_and_without():
     for how in ("plain", "compiled", "disabled"):
         environment = os.environ | ({"NUMBA_DISABLE_JIT": "1"} if how == "disabled" else {})
         command = [sys.executable, "-c", SCRIPT, how]
-        runs.append(subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=True))
+        runs.append(
+            subprocess.run(
+                command, capture_output=True, text=True, cwd=root, env=environment, check=True
+            )
+        )
     assert [run.stderr.split()[-1] for run in runs] == ["False", "True", "False"]
     assert runs[0].stdout == runs[1].stdout == runs[2].stdout and len(runs[0].stdout) > 100
 
@@ -284,7 +310,11 @@ def test_compiled_symbols_become_the_bytes_of_the_encoder():
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 1 << rng.integers(1, 17, 40_000))
     symbols = np.stack([rng.integers(0, (1 << 16) - sizes + 1), sizes], 1)
-    encoder, state, out = RangeEncoder(), np.array([0, 1 << 32, 0]), np.zeros(2 * len(symbols), np.uint8)
+    encoder, state, out = (
+        RangeEncoder(),
+        np.array([0, 1 << 32, 0]),
+        np.zeros(2 * len(symbols), np.uint8),
+    )
     for start, size in symbols.tolist():
         encoder.encode(start, size)
     for part in symbols.reshape(40, -1):

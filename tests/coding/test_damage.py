@@ -1,4 +1,6 @@
-"""Damaged files never crash, never take memory for what is not there, and never give wrong codes without a word."""
+"""Damaged files never crash, never take memory for what is not there, and never give wrong codes
+without a word.
+"""
 
 import time
 import tracemalloc
@@ -14,7 +16,9 @@ POSITIONS = 12
 
 
 def mutated(data, other, rng):
-    """A file with bits flipped, bytes replaced, parts of itself or another file spliced in, or its end cut off."""
+    """A file with bits flipped, bytes replaced, parts of itself or another file spliced in, or its
+    end cut off.
+    """
     changed, kind = bytearray(data), rng.integers(0, 6)
     start, end = sorted(rng.integers(0, len(data) + 1, 2).tolist())
     if kind == 0:
@@ -44,7 +48,8 @@ def test_a_damaged_file_gives_its_codes_or_an_error(name, rng):
             found, truncated = read_codes(changed, POSITIONS)
         except FormatError:
             continue
-        # All stages of another file of this model are no damage; one alone, among those of the first, is.
+        # All stages of another file of this model are no damage; one alone, among those of the
+        # first, is.
         assert any((found == one[: len(found)]).all() for one in (codes, others))
         assert truncated or len(found) == 3
         right += 1
@@ -108,7 +113,9 @@ def bundle_that_claims_much(items=2**24):
     return header + crc_bytes(header) + varint(2**30) * 1000
 
 
-@pytest.mark.parametrize("data", [file_that_claims_much(), bundle_that_claims_much(), b"\x96vq\x11" + b"\xff" * 100])
+@pytest.mark.parametrize(
+    "data", [file_that_claims_much(), bundle_that_claims_much(), b"\x96vq\x11" + b"\xff" * 100]
+)
 def test_huge_claims_are_refused_at_once(data):
     tracemalloc.start()
     start = time.perf_counter()

@@ -24,7 +24,9 @@ from vqkit.coding.codes.transformer import (
 from vqkit.coding.codes.transformer_coder import TransformerCoder, context_offsets
 
 
-def random_prior(sizes=(40, 12), grid=(3, 4), length=6, channels=64, layers=2, seed=0) -> TransformerCoder:
+def random_prior(
+    sizes=(40, 12), grid=(3, 4), length=6, channels=64, layers=2, seed=0
+) -> TransformerCoder:
     """Weights over their whole range, so that every clip and rounding takes place."""
     rng = np.random.default_rng(seed)
 
@@ -78,15 +80,22 @@ def test_sums_of_the_largest_numbers_are_exact():
     rng = np.random.default_rng(0)
     left = rng.choice([-127, 127], (64, MAX_FAN_IN)).astype(np.float32)
     right = left[:32].T.copy()  # sums up to 127^2 * MAX_FAN_IN
-    assert np.array_equal((left @ right).astype(np.int64), left.astype(np.int64) @ right.astype(np.int64))
+    assert np.array_equal(
+        (left @ right).astype(np.int64), left.astype(np.int64) @ right.astype(np.int64)
+    )
 
 
 def test_the_table_is_the_exponential_rounded_down():
-    """v = floor(2^(20 - i/32)) for i < 32, in whole numbers: v^32 <= 2^(640 - i) < (v + 1)^32; then halves of it."""
+    """v = floor(2^(20 - i/32)) for i < 32, in whole numbers: v^32 <= 2^(640 - i) < (v + 1)^32; then
+    halves of it.
+    """
     table = [int(value) for value in EXP2]
     for index, value in enumerate(table[:32]):
         assert value**32 <= 2 ** (640 - index) < (value + 1) ** 32
-    assert all(table[index] == table[index % 32] >> index // 32 for index in range(len(table) - 1)) and table[-1] == 0
+    assert (
+        all(table[index] == table[index % 32] >> index // 32 for index in range(len(table) - 1))
+        and table[-1] == 0
+    )
 
 
 def test_division_by_the_root_mean_square_is_that_of_whole_numbers():
@@ -94,16 +103,22 @@ def test_division_by_the_root_mean_square_is_that_of_whole_numbers():
     rng = np.random.default_rng(0)
     for size in (3, 32, 1040):
         limits = (1 << 20, 4000, 30)
-        stream = np.stack([rng.integers(-limit, limit + 1, size) for limit in limits] + [np.zeros(size, np.int64)])
+        stream = np.stack(
+            [rng.integers(-limit, limit + 1, size) for limit in limits] + [np.zeros(size, np.int64)]
+        )
         found = normalised(stream.astype(np.float64)).astype(int)
         for row, got in zip(stream.tolist(), found.tolist(), strict=True):
             root = max(1, math.isqrt(sum(value * value for value in row)))
             scale = math.isqrt(1024 * size)
-            assert got == [max(-127, min(127, (2 * scale * value + root) // (2 * root))) for value in row]
+            assert got == [
+                max(-127, min(127, (2 * scale * value + root) // (2 * root))) for value in row
+            ]
 
 
 def test_frequencies_by_hand():
-    """Logits 64, 32, 0 are 4 : 2 : 1 in TOTAL - 3 that are shared, one for each on top, the rest to the first."""
+    """Logits 64, 32, 0 are 4 : 2 : 1 in TOTAL - 3 that are shared, one for each on top, the rest to
+    the first.
+    """
     shared = TOTAL - 3
     expected = [1 + int(Fraction(weight, 7) * shared) for weight in (4, 2, 1)]
     expected[0] += TOTAL - sum(expected)
@@ -112,7 +127,9 @@ def test_frequencies_by_hand():
 
 
 def test_every_code_can_be_coded():
-    found = frequencies(np.random.default_rng(0).integers(-3000, 3000, (50, 500)).astype(np.float64))
+    found = frequencies(
+        np.random.default_rng(0).integers(-3000, 3000, (50, 500)).astype(np.float64)
+    )
     assert found.min() >= 1 and (found.sum(1) == TOTAL).all()
 
 
@@ -120,11 +137,15 @@ def test_context_is_never_behind_the_slot_and_within_the_exact_fan_in():
     for stage in range(64):
         offsets = context_offsets(stage)
         assert len(set(offsets)) == len(offsets) and len(offsets) * 16 <= MAX_FAN_IN
-        assert all((back, down, right) < (0, 0, 0) and stage + back >= 0 for back, down, right in offsets)
+        assert all(
+            (back, down, right) < (0, 0, 0) and stage + back >= 0 for back, down, right in offsets
+        )
 
 
 def test_wrong_bytes_give_codes_or_end_too_soon():
-    """12 codes of 16 bits at most need 24 bytes at most; bytes that end too soon are found one by one and together."""
+    """12 codes of 16 bits at most need 24 bytes at most; bytes that end too soon are found one by
+    one and together.
+    """
     prior, rng = random_prior(), np.random.default_rng(0)
     payloads = [[rng.bytes(int(rng.integers(24, 60))) for _ in range(2)] for _ in range(200)]
     codes = prior.decode(payloads, (3, 4))
@@ -169,7 +190,9 @@ def test_other_instruction_sets_have_the_same_frequencies_bytes_and_codes(monkey
         with monkeypatch.context() as patch:
             for name, value in settings.items():
                 patch.setenv(name, value)
-            done = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True
+            )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -177,11 +200,15 @@ def test_other_instruction_sets_have_the_same_frequencies_bytes_and_codes(monkey
     usual = run({})
     assert run({"OPENBLAS_CORETYPE": "Prescott", **features}) == usual
     assert run({"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"}) == usual
-    if "avx512f" in Path("/proc/cpuinfo").read_text():  # else the processor refuses the instructions
+    if (
+        "avx512f" in Path("/proc/cpuinfo").read_text()
+    ):  # else the processor refuses the instructions
         assert run({"OPENBLAS_CORETYPE": "SkylakeX"}) == usual
 
 
-NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+NUMBA = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason="numba is not installed"
+)
 
 
 @NUMBA
@@ -191,15 +218,22 @@ NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="nu
         ({}, (3, 4)),
         ({"layers": 0}, (1, 1)),
         ({"layers": 1, "channels": 32}, (22, 31)),  # more codes than attention sees
-        ({"sizes": (500, 2), "length": 31, "channels": 1024}, (3, 5)),  # the largest sums of the format
+        (
+            {"sizes": (500, 2), "length": 31, "channels": 1024},
+            (3, 5),
+        ),  # the largest sums of the format
         ({"sizes": (40, 12, 30), "length": 5}, (7, 5)),
     ],
 )
-def test_compiled_and_not_the_same_bytes_come_of_codes_and_codes_of_any_bytes(settings, grid, monkeypatch):
+def test_compiled_and_not_the_same_bytes_come_of_codes_and_codes_of_any_bytes(
+    settings, grid, monkeypatch
+):
     prior, sizes = random_prior(**settings), settings.get("sizes", (40, 12))
     codes, rng = random_codes(2, sizes, grid), np.random.default_rng(2)
     enough = 2 * math.prod(grid)  # 16 bits a code at most
-    payloads = prior.encode(codes) + [[rng.bytes(enough + int(rng.integers(50))) for _ in sizes] for _ in range(2)]
+    payloads = prior.encode(codes) + [
+        [rng.bytes(enough + int(rng.integers(50))) for _ in sizes] for _ in range(2)
+    ]
     compiled = prior.decode(payloads, grid)
     monkeypatch.setattr(kernels, "load", lambda module: None)
     assert np.array_equal(compiled[:2], codes)
@@ -248,4 +282,6 @@ def test_a_prior_comes_back_from_its_tensors_and_broken_ones_are_refused():
             TransformerCoder.from_tensors({**tensors, name: value})
     for name in tensors:
         with pytest.raises(ValueError):
-            TransformerCoder.from_tensors({key: value for key, value in tensors.items() if key != name})
+            TransformerCoder.from_tensors(
+                {key: value for key, value in tensors.items() if key != name}
+            )

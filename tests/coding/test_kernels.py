@@ -1,4 +1,6 @@
-"""One place knows numba, the modules of `coding` stand in one order, and none of them knows a signal."""
+"""One place knows numba, the modules of `coding` stand in one order, and none of them knows a
+signal.
+"""
 
 import ast
 import re
@@ -13,11 +15,16 @@ import vqkit.coding
 from vqkit.coding import kernels
 
 PACKAGE = Path(vqkit.coding.__file__).parent
-FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+FILES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 def imports(name):
-    """Modules of the package that one imports, wherever the statement stands, and those that are not of it."""
+    """Modules of the package that one imports, wherever the statement stands, and those that are
+    not of it.
+    """
     inside, outside = set(), set()
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.Import):
@@ -28,7 +35,9 @@ def imports(name):
             folder = FILES[name].parents[node.level - 1]
             if not folder.is_relative_to(PACKAGE):
                 continue
-            module = folder.joinpath(*(node.module or "").split(".")).relative_to(PACKAGE).as_posix()
+            module = (
+                folder.joinpath(*(node.module or "").split(".")).relative_to(PACKAGE).as_posix()
+            )
             below = [f"{module}/{alias.name}".removeprefix("./") for alias in node.names]
             inside |= {one for one in [module, *below] if one in FILES}
     return inside, outside
@@ -68,7 +77,9 @@ assert "numba" in sys.modules
 
 
 def test_machine_code_of_other_sources_is_not_used(monkeypatch):
-    """numba finds it by the name of a function, which sums up all sources: types and callees may have changed."""
+    """numba finds it by the name of a function, which sums up all sources: types and callees may
+    have changed.
+    """
     pytest.importorskip("numba")
     if not kernels.usable():
         pytest.skip("numba may not compile here")

@@ -9,13 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqkit.coding import CorruptCodes
-from vqkit.coding.rangecoder import TOTAL, BatchRangeDecoder, RangeDecoder, RangeEncoder, encode_batch
+from vqkit.coding.rangecoder import (
+    TOTAL,
+    BatchRangeDecoder,
+    RangeDecoder,
+    RangeEncoder,
+    encode_batch,
+)
 
 
 @st.composite
 def symbols(draw):
     """Any interval of [0, TOTAL), the extremes often."""
-    frequency = draw(st.sampled_from([1, 2, 255, 256, TOTAL // 2, TOTAL - 1, TOTAL]) | st.integers(1, TOTAL))
+    frequency = draw(
+        st.sampled_from([1, 2, 255, 256, TOTAL // 2, TOTAL - 1, TOTAL]) | st.integers(1, TOTAL)
+    )
     rest = TOTAL - frequency
     return draw(st.sampled_from([0, rest]) | st.integers(0, rest)), frequency
 
@@ -54,7 +62,9 @@ def test_no_shorter_string_would_do(intervals):
     if 1 <= len(data) <= 3:
         size = len(data) - 1
         shorter = (number.to_bytes(size) for number in range(256**size))
-        assert not any(holds(one, intervals) for one in shorter if size < 2 or one[0] in (data[0], data[0] + 1))
+        assert not any(
+            holds(one, intervals) for one in shorter if size < 2 or one[0] in (data[0], data[0] + 1)
+        )
 
 
 @given(st.integers(0, 6), st.integers(0, 40), st.data())
@@ -95,7 +105,9 @@ def test_extremes(length, frequency):
 
 
 def test_a_carry_runs_through_many_bytes(rng):
-    """The interval straddles a number whose bytes are all 255 but the first, until the last symbol decides."""
+    """The interval straddles a number whose bytes are all 255 but the first, until the last symbol
+    decides.
+    """
     middle = (TOTAL // 2 - 1, 2)
     for first in ((16000, 1), (0, TOTAL)):
         for end, low in (((0, TOTAL // 2), False), ((TOTAL // 2, TOTAL // 2), True)):
@@ -114,7 +126,9 @@ def test_symbols_that_cost_nothing_change_nothing():
 
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
 def test_any_bytes_decode_to_some_symbols_until_they_end(strings, seed):
-    """No target is out of bounds, both decoders agree, and no string holds more symbols than its bytes can."""
+    """No target is out of bounds, both decoders agree, and no string holds more symbols than its
+    bytes can.
+    """
     frequencies = np.random.default_rng(seed).multinomial(TOTAL - 50, np.full(50, 1 / 50)) + 1
     ends = np.cumsum(frequencies)
     batch, single = BatchRangeDecoder(strings), [RangeDecoder(one) for one in strings]
@@ -125,7 +139,9 @@ def test_any_bytes_decode_to_some_symbols_until_they_end(strings, seed):
         assert found.max() < 50
         starts = ends[found] - frequencies[found]
         ended = False
-        for decoder, start, frequency in zip(single, starts.tolist(), frequencies[found].tolist(), strict=True):
+        for decoder, start, frequency in zip(
+            single, starts.tolist(), frequencies[found].tolist(), strict=True
+        ):
             try:
                 decoder.advance(start, frequency)
             except CorruptCodes:
@@ -139,7 +155,9 @@ def test_any_bytes_decode_to_some_symbols_until_they_end(strings, seed):
     pytest.fail("60 symbols of 5.5 bits or more came out of 30 bytes")
 
 
-@pytest.mark.parametrize("interval", [(0, 0), (-1, 5), (5, -1), (0, TOTAL + 1), (TOTAL, 1), (TOTAL - 1, 2)])
+@pytest.mark.parametrize(
+    "interval", [(0, 0), (-1, 5), (5, -1), (0, TOTAL + 1), (TOTAL, 1), (TOTAL - 1, 2)]
+)
 def test_what_is_no_interval_is_refused(interval):
     start, frequency = (np.array([[number]]) for number in interval)
     for call in (
@@ -161,7 +179,9 @@ def test_a_symbol_without_the_target_is_refused():
 
 
 def test_golden_bytes():
-    """The example of docs/file-format.md, which may never change: [3/16 - 2^-21, 3/16) of the unit interval."""
+    """The example of docs/file-format.md, which may never change: [3/16 - 2^-21, 3/16) of the unit
+    interval.
+    """
     intervals = [(0, 16_384), (16_384, 32_768), (65_535, 1), (49_152, 16_384)]
     assert encode(intervals).hex() == "2ffff8"
     assert encode_batch(*np.array([intervals]).transpose(2, 0, 1)) == [bytes.fromhex("2ffff8")]

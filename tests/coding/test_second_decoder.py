@@ -1,4 +1,6 @@
-"""Both decoders give the same codes and refuse the same files, and the package writes what it always wrote."""
+"""Both decoders give the same codes and refuse the same files, and the package writes what it
+always wrote.
+"""
 
 import ast
 import importlib.util
@@ -47,7 +49,10 @@ GOLDEN = Path(__file__).parent / "golden"
 MIXED = ["mixed-codes", "pixels", "pixels-untrained", "sequence-values", "volume-values"]
 NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - set(MIXED))
 MODEL = bytes(range(8))
-BOTH_FIT = {"NewerVersion", "WrongProfile"}  # a bare stream with a wrong bit becomes a bundle of an unknown coder
+BOTH_FIT = {
+    "NewerVersion",
+    "WrongProfile",
+}  # a bare stream with a wrong bit becomes a bundle of an unknown coder
 
 
 def grid_of(*extent):
@@ -88,14 +93,17 @@ def checked_header(header, prior):
 
 
 def first_bundle(data, prior):
-    """Codes of the items of the whole blocks, read with the package, and whether the bundle is cut off."""
+    """Codes of the items of the whole blocks, read with the package, and whether the bundle is cut
+    off.
+    """
     bundle, found = Bundle(data), []
     checked_header(bundle.header, prior)
     for number in range(bundle.whole_blocks):
         block, items = bundle.block(number), bundle.header.items(number)
         sizes = [bundle.header.extents[item] for item in items]
         part = [
-            prior.decode([payloads], grid_of(*size))[0] for payloads, size in zip(block.payloads, sizes, strict=True)
+            prior.decode([payloads], grid_of(*size))[0]
+            for payloads, size in zip(block.payloads, sizes, strict=True)
         ]
         check_block(np.concatenate([codes.ravel() for codes in part]), number, block.crc)
         found += part
@@ -106,20 +114,28 @@ def first_file(data, prior):
     """As `first_bundle`, of one image."""
     file = read_file(data)
     checked_header(file.header, prior)
-    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(*file.header.extent))[0]
+    codes = prior.decode([[stage.payload for stage in file.stages]], grid_of(*file.header.extent))[
+        0
+    ]
     check_stages(codes, [stage.crc for stage in file.stages])
     return [codes], file.truncated
 
 
 def verdicts(data, prior, coder, bundle):
-    """What each decoder makes of a file: the name of an error, or codes; and whether the package calls it cut off."""
+    """What each decoder makes of a file: the name of an error, or codes; and whether the package
+    calls it cut off.
+    """
     truncated = False
     try:
         first, truncated = (first_bundle if bundle else first_file)(data, prior)
     except (FormatError, NotImplementedError) as error:
         first = type(error).__name__
     try:
-        other = second.decode_bundle(data, coder, grid_of) if bundle else [second.decode_file(data, coder, grid_of)]
+        other = (
+            second.decode_bundle(data, coder, grid_of)
+            if bundle
+            else [second.decode_file(data, coder, grid_of)]
+        )
     except second.Refused as error:
         other = error.kind
     except NotImplementedError as error:
@@ -130,7 +146,11 @@ def verdicts(data, prior, coder, bundle):
 def same(left, right):
     """Whether two verdicts are one."""
     if isinstance(left, str) or isinstance(right, str):
-        return isinstance(left, str) and isinstance(right, str) and (left == right or {left, right} == BOTH_FIT)
+        return (
+            isinstance(left, str)
+            and isinstance(right, str)
+            and (left == right or {left, right} == BOTH_FIT)
+        )
     return len(left) == len(right) and all(map(np.array_equal, left, right))
 
 
@@ -143,9 +163,23 @@ def agreed(data, prior, coder, bundle=False):
 
 def test_the_second_decoder_shares_nothing_with_the_first():
     tree = ast.parse(Path(second.__file__).read_text())
-    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert found == {"collections.abc", "dataclasses", "itertools", "json", "math", "numpy", "types", "zlib"}
+    assert found == {
+        "collections.abc",
+        "dataclasses",
+        "itertools",
+        "json",
+        "math",
+        "numpy",
+        "types",
+        "zlib",
+    }
 
 
 def test_the_examples_of_the_document():
@@ -153,9 +187,13 @@ def test_the_examples_of_the_document():
     for start, frequency in [(0, 16384), (16384, 32768), (65535, 1), (49152, 16384)]:
         assert start <= decoder.target() < start + frequency
         decoder.advance(start, frequency)
-    data = bytes.fromhex("96767111 0001020304050607 01 1c ac02 01 433130fa 02 05 612e706e67 01 05 d7975e16 ab")
+    data = bytes.fromhex(
+        "96767111 0001020304050607 01 1c ac02 01 433130fa 02 05 612e706e67 01 05 d7975e16 ab"
+    )
     header, bodies, _ = second.read_file(data)
-    assert header.runs == [(1, (28, 300))] and header.stages == 1 and second.file_name(data) == "a.png"
+    assert (
+        header.runs == [(1, (28, 300))] and header.stages == 1 and second.file_name(data) == "a.png"
+    )
     assert bodies == [second.codes_crc([np.array([5, 6])], 0).to_bytes(4, "little") + b"\xab"]
 
 
@@ -246,13 +284,18 @@ def small_files():
     yield "file", one_file(prior, codes, name="a.png"), [codes]
     yield "bare", one_file(prior, codes, None), [codes]
     yield "truncated", one_file(prior, codes)[:-2], [codes[:1]]
-    items = [random_codes(1, grid=grid, seed=number)[0] for number, grid in enumerate([(1, 2), (1, 2), (2, 1)])]
+    items = [
+        random_codes(1, grid=grid, seed=number)[0]
+        for number, grid in enumerate([(1, 2), (1, 2), (2, 1)])
+    ]
     yield "bundle", one_bundle(prior, items, 2, ["a", "b", "c"]), items
 
 
 @pytest.mark.parametrize("case", range(4))
 def test_one_wrong_bit_is_found_by_both(case):
-    """Refused, or the same codes; a wrong length may look like a file that was cut off, and then it is called so."""
+    """Refused, or the same codes; a wrong length may look like a file that was cut off, and then it
+    is called so.
+    """
     prior = random_prior()
     coder = coder_bytes(prior)
     _, data, right = list(small_files())[case]
@@ -295,22 +338,37 @@ def test_the_golden_files_are_those_of_the_script():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_files_are_still_written_and_read(name):
-    script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
+    script, data, codes = (
+        make_golden(),
+        (GOLDEN / f"{name}.vq").read_bytes(),
+        np.load(GOLDEN / f"{name}.npy"),
+    )
     golden = script.GOLDEN[name]
     coder = (GOLDEN / f"{golden.coder}.safetensors").read_bytes()
     prior = TransformerCoder.from_tensors(load(coder))
     assert script.make_file(name, prior, codes) == data
     found, truncated = agreed(data, prior, coder, bundle=golden.items > 0)
     assert truncated == (golden.lost > 0)
-    assert all(np.array_equal(one, wanted[: len(one)]) for one, wanted in zip(found, codes, strict=False))
+    assert all(
+        np.array_equal(one, wanted[: len(one)]) for one, wanted in zip(found, codes, strict=False)
+    )
     assert truncated or (len(found) == len(codes) and found[0].shape == codes[0].shape)
 
 
 @pytest.mark.parametrize("name", MIXED)
 def test_golden_files_of_context_mixing_are_still_written_and_read(name):
-    """With the network of the golden folder: that of the script is made of random numbers, which NumPy may change."""
-    script, data, codes = make_golden(), (GOLDEN / f"{name}.vq").read_bytes(), np.load(GOLDEN / f"{name}.npy")
-    golden, tensors = script.MIXED_FILES[name], (GOLDEN / f"{script.NETWORK}.safetensors").read_bytes()
+    """With the network of the golden folder: that of the script is made of random numbers, which
+    NumPy may change.
+    """
+    script, data, codes = (
+        make_golden(),
+        (GOLDEN / f"{name}.vq").read_bytes(),
+        np.load(GOLDEN / f"{name}.npy"),
+    )
+    golden, tensors = (
+        script.MIXED_FILES[name],
+        (GOLDEN / f"{script.NETWORK}.safetensors").read_bytes(),
+    )
     network = ValueNetwork.from_tensors(load(tensors)) if golden.has_network else None
     file, coder = read_file(data), MixingCoder(golden.num_codes, network)
     assert (file.header.extent, file.header.signal) == (golden.extent, golden.signal)
@@ -326,14 +384,16 @@ def test_golden_files_of_context_mixing_are_still_written_and_read(name):
     assert np.array_equal(found, codes[0])
 
 
-# ------------------------------------------------------------------------------- other signals than images
+# ------------------------------------------------------------------------ other signals than images
 
 EXTENTS = [(1, (9,)), (2, (3, 5)), (3, (2, 3, 4)), (7, (2, 1, 3, 2)), (4, (1, 1, 1))]
 
 
 @pytest.mark.parametrize(("signal", "grid"), EXTENTS)
 def test_files_and_bundles_of_any_number_of_dimensions(signal, grid):
-    """Both decoders, of files and bundles; the bytes of stages are those of rows and columns by hand."""
+    """Both decoders, of files and bundles; the bytes of stages are those of rows and columns by
+    hand.
+    """
     prior = random_prior()
     codes = random_codes(3, grid=grid)
     payloads = prior.encode(codes)
@@ -341,7 +401,9 @@ def test_files_and_bundles_of_any_number_of_dimensions(signal, grid):
     assert prior.encode(rows) == payloads
     assert np.array_equal(prior.decode(payloads, grid), codes)
     extent = tuple(8 * side - 5 for side in grid)
-    stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
+    stages = [
+        Stage(crc, payload) for crc, payload in zip(stage_crcs(codes[0]), payloads[0], strict=True)
+    ]
     header = FileHeader(extent, 2, TRANSFORMER, MODEL, signal)
     data = write_file(header, stages)
     assert read_file(data).header == header
@@ -365,9 +427,13 @@ def test_context_mixing_of_any_number_of_dimensions(signal, grid):
     payloads = coder.encode(codes)
     assert coder.encode(codes.reshape(2, 2, -1, grid[-1])) == payloads
     assert np.array_equal(coder.decode(payloads, grid), codes)
-    stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes[0]), payloads[0], strict=True)]
+    stages = [
+        Stage(crc, payload) for crc, payload in zip(stage_crcs(codes[0]), payloads[0], strict=True)
+    ]
     data = write_file(FileHeader(grid, 2, MIXING, MODEL, signal, VALUES), stages)
-    found = second.decode_file(data, None, lambda *extent: extent, lambda *given: Mixing(*given, (40, 12)))
+    found = second.decode_file(
+        data, None, lambda *extent: extent, lambda *given: Mixing(*given, (40, 12))
+    )
     assert np.array_equal(found, codes[0])
 
 
@@ -400,7 +466,12 @@ def test_extents_have_bounds_in_both_decoders(signal, numbers):
 
 def test_the_largest_extents_are_read():
     assert read_file(start_of(1, (1, 1 << 28, 1))).header.extent == (1 << 28,)
-    assert read_file(start_of(5, (4, 1, 1 << 14, 1, 1 << 14, 1))).header.extent == (1, 1 << 14, 1, 1 << 14)
+    assert read_file(start_of(5, (4, 1, 1 << 14, 1, 1 << 14, 1))).header.extent == (
+        1,
+        1 << 14,
+        1,
+        1 << 14,
+    )
 
 
 @pytest.mark.parametrize(("signal", "extent"), [(0, (5,)), (0, (1, 1, 1)), (1, ()), (3, (1,) * 5)])
@@ -408,7 +479,9 @@ def test_an_extent_that_its_signal_cannot_have_is_refused(signal, extent):
     with pytest.raises(ValueError, match="extents"):
         write_file(FileHeader(extent, 1, TRANSFORMER, MODEL, signal), [Stage(0, b"")])
     with pytest.raises(ValueError, match="extents"):
-        write_bundle(BundleHeader(Extents([extent]), 1, TRANSFORMER, MODEL, 1, signal), [Block(0, ((b"",),))])
+        write_bundle(
+            BundleHeader(Extents([extent]), 1, TRANSFORMER, MODEL, 1, signal), [Block(0, ((b"",),))]
+        )
 
 
 def test_extents_of_one_bundle_have_as_many_axes():

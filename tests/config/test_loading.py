@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def make_recipes():
-    spec = importlib.util.spec_from_file_location("make_recipes", ROOT / "scripts" / "make_recipes.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_recipes", ROOT / "scripts" / "make_recipes.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -37,13 +39,20 @@ def test_shipped_recipes_are_complete_commented_and_up_to_date(name):
     assert yaml.safe_load(config.recipe_text(name, Config)) == settings.model_dump(mode="json")
     for line in config.dump(settings).splitlines():
         explained = "#" in line or line.endswith(":") or line.strip().startswith("kind:")
-        assert explained or "#" in config.dump(settings).split(line)[0].rstrip().rsplit("\n", 1)[-1], line
+        assert (
+            explained or "#" in config.dump(settings).split(line)[0].rstrip().rsplit("\n", 1)[-1]
+        ), line
 
 
 def test_dump_is_read_back_unchanged(tmp_path):
     settings = config.load(
         "images",
-        ["model.quantizer.kind=fsq", "train.max_minutes=2.5", "data.background=[1,2,3]", "train.lr=3e-4"],
+        [
+            "model.quantizer.kind=fsq",
+            "train.max_minutes=2.5",
+            "data.background=[1,2,3]",
+            "train.lr=3e-4",
+        ],
         Config,
     )
     file = tmp_path / "mine.yaml"
@@ -56,13 +65,19 @@ def test_dump_is_read_back_unchanged(tmp_path):
     [
         ("train.lrr=1", "unknown key 'lrr', did you mean 'lr'? in train"),
         ("sed=1", "unknown key 'sed', did you mean 'seed'?"),
-        ("model.quantizer.codebok_size=3", "unknown key 'codebok_size', did you mean 'codebook_size'?"),
+        (
+            "model.quantizer.codebok_size=3",
+            "unknown key 'codebok_size', did you mean 'codebook_size'?",
+        ),
         ("data.augment.flp=true", "unknown key 'flp', did you mean 'flip'?"),
         ("train.lr=-1", "train.lr: input should be greater than 0, got -1"),
         ("train.steps=abc", "train.steps: input should be a valid integer"),
         ("losses.distortion=ms", "losses.distortion: input should be 'mse'"),
         ("model.quantizer.kind=vqq", "'none', 'vq', 'simvq', 'fsq'"),
-        ("data.image_size=63", "data.image_size: write a list in brackets, such as [63, 63]; got 63"),
+        (
+            "data.image_size=63",
+            "data.image_size: write a list in brackets, such as [63, 63]; got 63",
+        ),
         ("train.lr", "written key.subkey=value"),
         ("train.lr.x=1", "'lr' is a value, not a section"),
     ],
@@ -95,7 +110,9 @@ def test_yaml_reads_exponents_without_a_point_as_text_but_we_read_numbers():
 
 
 def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
-    settings = config.load("images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"], Config)
+    settings = config.load(
+        "images", ["model.quantizer.levels=[4,4]", "model.quantizer.kind=fsq"], Config
+    )
     assert settings.model.quantizer == config.FSQConfig(levels=(4, 4))
 
 
@@ -104,7 +121,9 @@ def test_the_kind_of_an_inner_section_does_not_get_lost_whatever_the_order(order
     overrides = ["model.quantizer.kind=product", "model.quantizer.group.kind=residual",
                  "model.quantizer.group.stage.kind=fsq", "model.quantizer.group.stage.levels=[4,4]"]  # fmt: skip
     found = config.load("images", overrides[::order], Config).model.quantizer
-    assert found == config.ProductConfig(group=config.ResidualConfig(stage=config.FSQConfig(levels=(4, 4))))
+    assert found == config.ProductConfig(
+        group=config.ResidualConfig(stage=config.FSQConfig(levels=(4, 4)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,8 +155,12 @@ def test_keys_of_deep_sections_are_suggested():
 
 def test_settings_that_contradict_one_another_are_said_without_the_whole_section():
     with pytest.raises(VqkitError) as caught:
-        config.load("images", ["model.quantizer.neighbourhood=3", "model.quantizer.update=gradient"], Config)
-    assert str(caught.value).endswith("model.quantizer: a neighbourhood works on moving averages: set update=ema")
+        config.load(
+            "images", ["model.quantizer.neighbourhood=3", "model.quantizer.update=gradient"], Config
+        )
+    assert str(caught.value).endswith(
+        "model.quantizer: a neighbourhood works on moving averages: set update=ema"
+    )
 
 
 def test_recipes_are_few():

@@ -38,13 +38,21 @@ def changed(data: ImageData, config: DataConfig) -> ImageData:
 
 
 def take(
-    data: ImageData, count: int, config: DataConfig = MEMORY, size: int = 64, step: int = 0, seed: int = 5, **ranks: int
+    data: ImageData,
+    count: int,
+    config: DataConfig = MEMORY,
+    size: int = 64,
+    step: int = 0,
+    seed: int = 5,
+    **ranks: int,
 ) -> list[torch.Tensor]:
     batches = changed(data, config).train(step, size, seed, **ranks)
     return [batch.values for batch in islice(batches, count)]
 
 
-def split_batches(data: ImageData, name: str, size: int, workers: int = 0) -> list[tuple[np.ndarray, torch.Tensor]]:
+def split_batches(
+    data: ImageData, name: str, size: int, workers: int = 0
+) -> list[tuple[np.ndarray, torch.Tensor]]:
     """Numbers and values of the batches of a split."""
     reader = copy.copy(data)
     reader.num_workers = workers
@@ -52,7 +60,9 @@ def split_batches(data: ImageData, name: str, size: int, workers: int = 0) -> li
 
 
 def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
-    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+    return len(left) == len(right) and all(
+        torch.equal(a, b) for a, b in zip(left, right, strict=True)
+    )
 
 
 def test_order_is_a_function_of_seed_and_step(data: ImageData) -> None:
@@ -63,7 +73,9 @@ def test_order_is_a_function_of_seed_and_step(data: ImageData) -> None:
     assert first[0].shape == (64, 3, 32, 32) and first[0].dtype == torch.uint8
 
 
-@pytest.mark.parametrize("start", [1, 3, 5, 6, 50])  # 360 images: the first epoch ends inside step 5
+@pytest.mark.parametrize(
+    "start", [1, 3, 5, 6, 50]
+)  # 360 images: the first epoch ends inside step 5
 def test_resuming_continues_the_same_order(data: ImageData, start: int) -> None:
     assert same(take(data, start + 3)[start:], take(data, 3, step=start))
 
@@ -71,17 +83,25 @@ def test_resuming_continues_the_same_order(data: ImageData, start: int) -> None:
 def test_every_image_once_per_epoch(data: ImageData) -> None:
     plain = torch.cat(take(data, 90, DataConfig(), size=8))  # 720 images: two epochs
     train = {image.numpy().tobytes() for image in data.read(data.splits["train"]).values}
-    epochs = [[image.numpy().tobytes() for image in plain[start : start + 360]] for start in (0, 360)]
-    assert set(epochs[0]) == set(epochs[1]) == train and len(train) == 360 and epochs[0] != epochs[1]
+    epochs = [
+        [image.numpy().tobytes() for image in plain[start : start + 360]] for start in (0, 360)
+    ]
+    assert (
+        set(epochs[0]) == set(epochs[1]) == train and len(train) == 360 and epochs[0] != epochs[1]
+    )
 
 
 def test_batches_larger_than_the_set(data: ImageData) -> None:
     (batch,) = take(data, 1, DataConfig(), size=800)
-    assert batch.shape[0] == 800 and torch.equal(batch[:360], torch.cat(take(data, 45, DataConfig(), size=8)))
+    assert batch.shape[0] == 800 and torch.equal(
+        batch[:360], torch.cat(take(data, 45, DataConfig(), size=8))
+    )
 
 
 @pytest.mark.parametrize("config", [MEMORY, STREAM])
-def test_two_ranks_see_what_one_would(data: ImageData, streamed: ImageData, config: DataConfig) -> None:
+def test_two_ranks_see_what_one_would(
+    data: ImageData, streamed: ImageData, config: DataConfig
+) -> None:
     chosen = data if config is MEMORY else streamed
     ranks = [take(chosen, 4, config, step=3, rank=rank, ranks=2) for rank in range(2)]
     assert same([torch.cat(parts) for parts in zip(*ranks, strict=True)], take(data, 4, step=3))
@@ -90,8 +110,12 @@ def test_two_ranks_see_what_one_would(data: ImageData, streamed: ImageData, conf
 
 
 @pytest.mark.parametrize("config", [STREAM, WORKERS])
-def test_streaming_equals_memory_bit_for_bit(data: ImageData, streamed: ImageData, config: DataConfig) -> None:
-    assert data.in_memory and not streamed.in_memory and streamed.normalisation == data.normalisation
+def test_streaming_equals_memory_bit_for_bit(
+    data: ImageData, streamed: ImageData, config: DataConfig
+) -> None:
+    assert (
+        data.in_memory and not streamed.in_memory and streamed.normalisation == data.normalisation
+    )
     assert all(np.array_equal(data.splits[name], streamed.splits[name]) for name in data.splits)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -99,8 +123,12 @@ def test_streaming_equals_memory_bit_for_bit(data: ImageData, streamed: ImageDat
     for workers in (0, config.num_workers):
         pairs = split_batches(streamed, "validation", 7, workers)
         assert [len(indices) for indices, _ in pairs] == [7, 7, 6]
-        assert np.array_equal(np.concatenate([indices for indices, _ in pairs]), data.splits["validation"])
-        assert torch.equal(torch.cat([images for _, images in pairs]), data.read(data.splits["validation"]).values)
+        assert np.array_equal(
+            np.concatenate([indices for indices, _ in pairs]), data.splits["validation"]
+        )
+        assert torch.equal(
+            torch.cat([images for _, images in pairs]), data.read(data.splits["validation"]).values
+        )
     assert torch.equal(torch.get_rng_state(), before)  # the global generator belongs to the caller
 
 
@@ -124,7 +152,9 @@ def damage(folder: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_files_that_fail_on_the_way_are_replaced_and_noted(pictures: np.ndarray, tmp_path: Path, workers: int) -> None:
+def test_files_that_fail_on_the_way_are_replaced_and_noted(
+    pictures: np.ndarray, tmp_path: Path, workers: int
+) -> None:
     broken = [f"{number:03}.png" for number in (7, 8, 9, 200)]
     whole_folder(pictures, tmp_path)
     config = DataConfig(max_memory_mb=1, num_workers=workers, validation=0.2, test=0)
@@ -135,8 +165,12 @@ def test_files_that_fail_on_the_way_are_replaced_and_noted(pictures: np.ndarray,
     assert torch.equal(*runs) and runs[0].shape[0] == 320
     seen = {image.permute(1, 2, 0).numpy().tobytes() for image in runs[0]}
     assert seen <= {pixels.tobytes() for pixels in pictures}
-    shown = np.concatenate([indices for indices, _ in split_batches(data, "validation", 16, workers)])
-    missing = {data.names[index] for index in set(data.splits["validation"].tolist()) - set(shown.tolist())}
+    shown = np.concatenate(
+        [indices for indices, _ in split_batches(data, "validation", 16, workers)]
+    )
+    missing = {
+        data.names[index] for index in set(data.splits["validation"].tolist()) - set(shown.tolist())
+    }
     assert {bad.name for bad in data.bad} == set(broken) and missing <= set(broken)
     assert len(shown) + len(missing) == 80
     with pytest.raises(VqkitError, match="007.png"):

@@ -23,7 +23,9 @@ def pictures_of(data: ImageData, name: str) -> list[bytes]:
 
 def test_splits_are_disjoint_complete_and_pure(folder: Path) -> None:
     first, second = (open_images(folder, CONFIG, seed=3) for _ in range(2))
-    assert sorted(np.concatenate([first.splits[name] for name in SPLITS]).tolist()) == list(range(400))
+    assert sorted(np.concatenate([first.splits[name] for name in SPLITS]).tolist()) == list(
+        range(400)
+    )
     assert [len(first.splits[name]) for name in SPLITS] == [280, 40, 80]
     assert all(first.splits[name].dtype == np.int64 for name in SPLITS)
     for name in SPLITS:
@@ -72,12 +74,16 @@ def test_variants_of_an_emoji_never_part(seed: int) -> None:
                 home.setdefault(base, set()).add(name)
     assert len(home) > 150 and {base for base, names in home.items() if len(names) > 1} == set()
     for name in SPLITS:  # and the pixels of one split are nowhere else
-        others = {picture for other in SPLITS if other != name for picture in pictures_of(data, other)}
+        others = {
+            picture for other in SPLITS if other != name for picture in pictures_of(data, other)
+        }
         assert others.isdisjoint(pictures_of(data, name))
 
 
 @pytest.mark.parametrize("count", [3, 10, 101])
-@pytest.mark.parametrize("fractions", [(0.05, 0.05), (0.3, 0.3), (0.0, 0.1), (0.1, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    "fractions", [(0.05, 0.05), (0.3, 0.3), (0.0, 0.1), (0.1, 0.0), (0.0, 0.0)]
+)
 def test_fractions(count: int, fractions: tuple[float, float]) -> None:
     keys = pack([digest(bytes([number])) for number in range(count)])
     found = split(keys, keys, 0, fractions)
@@ -86,7 +92,7 @@ def test_fractions(count: int, fractions: tuple[float, float]) -> None:
     assert len(found["train"]) >= 1
 
 
-# ------------------------------------------------------------------------------------------------ the same pixels twice
+# ---------------------------------------------------------------------------- the same pixels twice
 
 
 def encoded(image: Image.Image, kind: str, **how: object) -> bytes:
@@ -128,7 +134,10 @@ TWINS: dict[str, tuple[Encoder, Encoder]] = {
     "tiff": (PNG, lambda image: encoded(image, "tiff", compression="tiff_lzw")),
     "orientation": (PNG, turned),
     "alpha": (PNG, lambda image: PNG(image.convert("RGBA"))),
-    "grey": (lambda image: PNG(image.convert("L")), lambda image: PNG(image.convert("L").convert("RGB"))),
+    "grey": (
+        lambda image: PNG(image.convert("L")),
+        lambda image: PNG(image.convert("L").convert("RGB")),
+    ),
     "comment": (jpeg, commented),
     "jpeg as png": (jpeg, from_jpeg),
 }
@@ -137,7 +146,9 @@ TWINS: dict[str, tuple[Encoder, Encoder]] = {
 @pytest.mark.parametrize("way", ["memory", "stream", "patches"])
 @pytest.mark.parametrize("side", [64, 560])
 def test_equal_pixels_never_part(pictures: np.ndarray, tmp_path: Path, side: int, way: str) -> None:
-    """Two files that show the same lie in one split, whatever their format, metadata and names are."""
+    """Two files that show the same lie in one split, whatever their format, metadata and
+    names are.
+    """
     for number, pixels in enumerate(pictures[:24]):
         image = Image.fromarray(pixels).resize((side, side))
         for place, encode in enumerate(list(TWINS.values())[number % len(TWINS)]):
@@ -157,9 +168,9 @@ def test_equal_pixels_never_part(pictures: np.ndarray, tmp_path: Path, side: int
         home: dict[str, set[str]] = {}
         for name in SPLITS:
             for index in data.splits[name].tolist():
-                home.setdefault(data.names[index][-6:-4] if way != "patches" else data.names[index][5:7], set()).add(
-                    name
-                )
+                home.setdefault(
+                    data.names[index][-6:-4] if way != "patches" else data.names[index][5:7], set()
+                ).add(name)
         assert len(home) == 24 and all(len(names) == 1 for names in home.values())
     if way != "patches":
         assert "24 images have the pixels of another one" in " ".join(data.notes)
@@ -182,7 +193,9 @@ def test_near_duplicates(photos: Path, pictures: np.ndarray, tmp_path: Path, sou
     """The same photograph, smaller or compressed harder, stays in one split if that is wanted."""
     photo = Image.open(photos / "astronaut.png").convert("RGB").resize((200, 200))
     variants = [photo, photo.resize((150, 150)).resize((200, 200))]
-    variants += [Image.open(io.BytesIO(encoded(photo, "jpeg", quality=quality))) for quality in (30, 60, 90)]
+    variants += [
+        Image.open(io.BytesIO(encoded(photo, "jpeg", quality=quality))) for quality in (30, 60, 90)
+    ]
     images = [np.asarray(image) for image in variants]
     images += [np.asarray(Image.fromarray(pixels).resize((200, 200))) for pixels in pictures[:12]]
     path = tmp_path / "x.npy"
@@ -209,7 +222,10 @@ def test_near_finds_all_pairs_within_the_distance() -> None:
     hashes = random.integers(0, 1 << 63, 60, dtype=np.uint64)
     looks = [hashes]
     for bits in range(1, NEAR_BITS + 3):
-        flips = [np.bitwise_or.reduce(np.uint64(1) << random.permutation(64)[:bits].astype(np.uint64)) for _ in hashes]
+        flips = [
+            np.bitwise_or.reduce(np.uint64(1) << random.permutation(64)[:bits].astype(np.uint64))
+            for _ in hashes
+        ]
         looks.append(hashes ^ np.array(flips, dtype=np.uint64))
     everything = np.concatenate(looks)
     close = np.bitwise_count(everything[:, None] ^ everything[None]) <= NEAR_BITS
@@ -224,6 +240,10 @@ def test_tied_keys_by_hand() -> None:
     keys = pack([digest(bytes([number])) for number in (0, 1, 2, 3, 1)])
     tied = tie(keys, [np.array([0, 0, 1, 2, 3]), np.array([5, 6, 7, 7, 8])])
     together = [tied[index].tobytes() for index in range(5)]
-    assert together[0] == together[1] == together[4] and together[2] == together[3] and together[0] != together[2]
+    assert (
+        together[0] == together[1] == together[4]
+        and together[2] == together[3]
+        and together[0] != together[2]
+    )
     assert together[0] == min(keys[0].tobytes(), keys[1].tobytes())
     assert np.array_equal(tie(keys, []), keys)

@@ -19,27 +19,37 @@ from ..conftest import TINY
 
 def vqkit(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "vqkit", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+        [sys.executable, "-m", "vqkit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
     )
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, photo) -> Path:
-    """A folder of crops of one photograph, in many formats and modes, with a broken file and one that is no image."""
+    """A folder of crops of one photograph, in many formats and modes, with a broken file and one
+    that is no image.
+    """
     folder = tmp_path_factory.mktemp("images")
     (folder / "sub").mkdir()
     with Image.open(photo) as image:
         image = image.convert("RGB")
         for index in range(60):
             left, top = 7 * index % (image.width - 64), 5 * index % (image.height - 64)
-            image.crop((left, top, left + 48 + index % 9, top + 48)).save(folder / f"{index:03}.png")
+            image.crop((left, top, left + 48 + index % 9, top + 48)).save(
+                folder / f"{index:03}.png"
+            )
         crop = image.crop((100, 100, 164, 150))
     crop.save(folder / "sub" / "photo.jpg")
     crop.convert("CMYK").save(folder / "sub" / "print.tiff")
     crop.convert("P").save(folder / "sub" / "palette.gif")
     crop.convert("L").save(folder / "sub" / "grey.bmp")
     crop.convert("RGBA").save(folder / "sub" / "alpha.webp")
-    Image.fromarray(np.asarray(crop.convert("L")).astype(np.uint16) << 8).save(folder / "sub" / "deep.png")
+    Image.fromarray(np.asarray(crop.convert("L")).astype(np.uint16) << 8).save(
+        folder / "sub" / "deep.png"
+    )
     exif = Image.Exif()
     exif[0x0112] = 6
     crop.save(folder / "sub" / "turned.jpg", exif=exif)
@@ -69,7 +79,9 @@ def test_train_on_a_folder_of_odd_pictures_leaves_all_that_was_promised(trained)
         "recipe.yaml",
     ):
         assert (folder / name).stat().st_size > 0, name
-    assert list((folder / "samples").glob("*.png")) and list((folder / "tensorboard").glob("events*"))
+    assert list((folder / "samples").glob("*.png")) and list(
+        (folder / "tensorboard").glob("events*")
+    )
     assert not (folder / "checkpoint").exists() and not list(folder.rglob("*.tmp"))
     assert "\r" not in done.stderr, "a pipe gets plain lines"
 
@@ -91,13 +103,16 @@ def test_evaluate_on_other_pictures_with_every_split(trained, pictures, tmp_path
     assert json.loads((tmp_path / "f.json").read_text())["images"] == 67
 
 
-def test_reconstruct_keeps_sizes_skips_bad_files_and_overwrites_nothing(run_folder, model, pictures, tmp_path):
+def test_reconstruct_keeps_sizes_skips_bad_files_and_overwrites_nothing(
+    run_folder, model, pictures, tmp_path
+):
     out = tmp_path / "out"
     files = [pictures / "003.png", pictures / "sub", pictures / "broken.png"]
     done = vqkit("reconstruct", run_folder, *files, "--out", out)
     assert done.returncode == 1 and "broken.png" in done.stderr and "Traceback" not in done.stderr
     assert {path.name for path in out.iterdir()} == {
-        f"{name}.png" for name in ("003", "photo", "print", "palette", "grey", "alpha", "deep", "turned")
+        f"{name}.png"
+        for name in ("003", "photo", "print", "palette", "grey", "alpha", "deep", "turned")
     }
     for name, source in (("003", "003.png"), ("turned", "sub/turned.jpg")):
         original = load_image(pictures / source)
@@ -121,12 +136,19 @@ def test_an_image_that_is_half_written_is_not_left(run_folder, pictures, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_names_that_are_no_text_are_shown_as_far_as_they_can_be(run_folder, pictures, tmp_path, monkeypatch):
+def test_names_that_are_no_text_are_shown_as_far_as_they_can_be(
+    run_folder, pictures, tmp_path, monkeypatch
+):
     name = os.fsdecode(b"caf\xe9.png")
     (tmp_path / name).write_bytes((pictures / "003.png").read_bytes())
     printed = io.TextIOWrapper(io.BytesIO(), "utf-8")
     monkeypatch.setattr("sys.stdout", printed)
-    assert cli.main(["reconstruct", str(run_folder), str(tmp_path / name), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        cli.main(
+            ["reconstruct", str(run_folder), str(tmp_path / name), "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
     printed.flush()
     assert b"caf\\udce9.png" in printed.buffer.getvalue()
 
@@ -161,7 +183,10 @@ def test_info_recipes_and_data(run_folder, model, pictures, tmp_path):
         (["train", "emoji"], "--out"),
         (["train", "emoji", "--out", "x", "train.lrr=1"], "unknown key 'lrr', did you mean 'lr'?"),
         (["train", "emoji", "--out", "x", "--resme"], "did you mean '--resume'"),
-        (["train", "emoji", "--out", "x", "train.lr=fast"], "train.lr: input should be a valid number"),
+        (
+            ["train", "emoji", "--out", "x", "train.lr=fast"],
+            "train.lr: input should be a valid number",
+        ),
         (["train", "nowhere", "--out", "x"], "no file or folder 'nowhere'"),
         (["train", "emoji", "--out", "x", "--recipe", "emojy"], "did you mean 'emoji'"),
         (["train", "emoji", "--out", "/proc/x"], "/proc/x"),
@@ -171,7 +196,9 @@ def test_info_recipes_and_data(run_folder, model, pictures, tmp_path):
         (["reconstruct", "nowhere", "a.png", "--out", "x"], "not a vqkit artifact"),
     ],
 )
-def test_mistakes_get_one_sentence_and_a_non_zero_exit(arguments, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_get_one_sentence_and_a_non_zero_exit(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line != "loading ..."]

@@ -14,13 +14,23 @@ from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.files import load_image
 from vqkit.signals.image.source import open_images
 
-SMALL = ["data.image_size=[16,16]", "model.network.width=16", "train.steps=20", "train.max_minutes=null"]
+SMALL = [
+    "data.image_size=[16,16]",
+    "model.network.width=16",
+    "train.steps=20",
+    "train.max_minutes=null",
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("denoise") / "run"
-    assert cli.main(["train", "emoji", "--recipe", "denoise", "--out", str(out), *SMALL, "coder.steps=0"]) == 0
+    assert (
+        cli.main(
+            ["train", "emoji", "--recipe", "denoise", "--out", str(out), *SMALL, "coder.steps=0"]
+        )
+        == 0
+    )
     return out
 
 
@@ -58,9 +68,15 @@ def test_mistakes_get_one_sentence(folder, noisy, tmp_path, capsys):
         (["--strength", "2"], "2 is not a number from 0 up to 1"),
         (["--sigma", "much"], "neither auto nor a number"),
     ]:
-        status = cli.main(["denoise", str(folder), str(noisy / "a.png"), "--out", str(tmp_path / "o"), *options])
+        status = cli.main(
+            ["denoise", str(folder), str(noisy / "a.png"), "--out", str(tmp_path / "o"), *options]
+        )
         said = capsys.readouterr().err
-        wrong += [] if status == 2 and message in said and said.count("\n") == 1 else [(options, status, said)]
+        wrong += (
+            []
+            if status == 2 and message in said and said.count("\n") == 1
+            else [(options, status, said)]
+        )
     assert not wrong and not (tmp_path / "o").exists()
 
 
@@ -68,7 +84,9 @@ def test_figures_say_how_much_noise_goes(folder):
     found = vqkit.load(folder).metrics["denoised"]
     assert set(found) == {"sigma 15", "sigma 25", "sigma 50"}
     noisy = [found[name]["noisy"] for name in found]
-    assert noisy == sorted(noisy, reverse=True) and noisy[1] == pytest.approx(20.3, abs=1.5)  # 20 log10(255 / 25)
+    assert noisy == sorted(noisy, reverse=True) and noisy[1] == pytest.approx(
+        20.3, abs=1.5
+    )  # 20 log10(255 / 25)
 
 
 def test_report_and_card_show_noisy_pictures(folder):
@@ -77,8 +95,14 @@ def test_report_and_card_show_noisy_pictures(folder):
     assert "samples/denoised.png" in card and "vqkit denoise" in card
     sheet = np.asarray(Image.open(folder / "samples" / "denoised.png").convert("RGB")).astype(float)
     scale = 3  # of 32 pixels
-    noisy, denoised = sheet[6 : 6 + 32 * scale : scale], sheet[8 + 32 * scale : 8 + 64 * scale : scale]
-    steps = [np.abs(np.diff(half[:, 6 : 6 + 32 * scale : scale], axis=1)).mean() for half in (noisy, denoised)]
+    noisy, denoised = (
+        sheet[6 : 6 + 32 * scale : scale],
+        sheet[8 + 32 * scale : 8 + 64 * scale : scale],
+    )
+    steps = [
+        np.abs(np.diff(half[:, 6 : 6 + 32 * scale : scale], axis=1)).mean()
+        for half in (noisy, denoised)
+    ]
     assert steps[0] > 1.5 * steps[1]  # the rougher half is above
 
 

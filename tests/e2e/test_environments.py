@@ -52,7 +52,9 @@ C_LOCALE: dict[str, str | None] = {
 }
 
 
-@pytest.mark.parametrize(("environment", "umask"), [(BARE, "022"), (C_LOCALE, "077")], ids=["bare", "C-locale"])
+@pytest.mark.parametrize(
+    ("environment", "umask"), [(BARE, "022"), (C_LOCALE, "077")], ids=["bare", "C-locale"]
+)
 def test_main_verbs(environment, umask, tmp_path):
     found = run(tmp_path, environment, umask)
     assert found["codes"] == [0] * 6
@@ -79,6 +81,8 @@ def run(folder: Path, changes: dict[str, str | None], umask: str) -> dict:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
     kept = {name: value for name, value in environment.items() if value is not None}
     command = [sys.executable, "-c", VERBS, umask]
-    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        command, cwd=folder, env=kept, capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,4 +1,6 @@
-"""The page of `vqkit explain` in a browser, by clicks; and the verbs explain and prune through the real entry point."""
+"""The page of `vqkit explain` in a browser, by clicks; and the verbs explain and prune through the
+real entry point.
+"""
 
 import base64
 import contextlib
@@ -36,7 +38,9 @@ CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
 class Browser:
-    """A headless Chromium, driven by the DevTools protocol over two pipes (its descriptors 3 and 4)."""
+    """A headless Chromium, driven by the DevTools protocol over two pipes (its descriptors 3 and
+    4).
+    """
 
     def __init__(self, profile: Path) -> None:
         self.reading, theirs_out = os.pipe()
@@ -44,9 +48,16 @@ class Browser:
         start = (
             "import os, sys\nfirst, second = int(sys.argv[1]), int(sys.argv[2])\n"
             "first, second = os.dup(first), os.dup(second)\nos.dup2(first, 3), os.dup2(second, 4)\n"
-            "os.set_inheritable(3, True), os.set_inheritable(4, True)\nos.execvp(sys.argv[3], sys.argv[3:])"
+            "os.set_inheritable(3, True), os.set_inheritable(4, True)\nos.execvp(sys.argv[3], "
+            "sys.argv[3:])"
         )
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--window-size=1160,1000"]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--window-size=1160,1000",
+        ]
         command = [CHROMIUM, *options, f"--user-data-dir={profile}", "about:blank"]
         self.process = subprocess.Popen(
             [sys.executable, "-c", start, str(theirs_in), str(theirs_out), *command],
@@ -87,20 +98,27 @@ class Browser:
 
     def run(self, script: str):
         """Value of the script, once it settles; what it throws fails the test."""
-        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        found = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def wait_for(self, condition: str):
-        """Value of the expression as soon as it is true; the browser looks again at every frame, for 20 seconds."""
+        """Value of the expression as soon as it is true; the browser looks again at every frame,
+        for 20 seconds.
+        """
         return self.run(
             f"new Promise((done, fail) => {{ const end = Date.now() + 20000; (function look() {{ "
-            f"const found = {condition}; if (found) done(found); else if (Date.now() > end) fail('not so'); "
+            f"const found = {condition}; if (found) done(found); else if (Date.now() > end) "
+            "fail('not so'); "
             f"else requestAnimationFrame(look); }})(); }})"
         )
 
     def requests(self) -> list[str]:
-        sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        sent = [
+            event for event in self.events if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [event["params"]["request"]["url"] for event in sent]
 
     def errors(self) -> list[dict]:
@@ -135,7 +153,17 @@ def folder(prior_folder) -> Path:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, folder) -> Path:
     target = tmp_path_factory.mktemp("page") / "report.html"
-    command = ["explain", str(folder), "emoji", "--out", str(target), "--label-column", "group", "--num", "400"]
+    command = [
+        "explain",
+        str(folder),
+        "emoji",
+        "--out",
+        str(target),
+        "--label-column",
+        "group",
+        "--num",
+        "400",
+    ]
     assert cli.main([*command, "--swap", *swap_of(folder)]) == 0
     return target
 
@@ -153,24 +181,46 @@ def test_the_page_is_whole_small_and_asks_for_nothing(page):
     text = page.read_text(encoding="utf-8")
     assert_sound(text)
     assert len(text) < 15_000_000
-    for section in ("books", "atlas", "map", "labels", "importance", "swaps", "surprise", "dead", "reproduce"):
+    for section in (
+        "books",
+        "atlas",
+        "map",
+        "labels",
+        "importance",
+        "swaps",
+        "surprise",
+        "dead",
+        "reproduce",
+    ):
         assert f'<section id="{section}">' in text
-    for caption in ("One card for each code", "Click one", "The redder, the more", "Red cells", "ridge regression"):
+    for caption in (
+        "One card for each code",
+        "Click one",
+        "The redder, the more",
+        "Red cells",
+        "ridge regression",
+    ):
         assert caption in text, "every picture says how to read it"
 
 
 def test_a_second_page_replaces_nothing(page, folder, capsys):
     before = page.read_bytes()
     assert cli.main(["explain", str(folder), "emoji", "--out", str(page), "--num", "16"]) == 0
-    assert page.read_bytes() == before and f"page: {page.with_name('report-2.html')}" in capsys.readouterr().out
+    assert (
+        page.read_bytes() == before
+        and f"page: {page.with_name('report-2.html')}" in capsys.readouterr().out
+    )
 
 
 def ink(canvas: str) -> str:
     """Script: whether the canvas of this selector has at least two colours."""
     return (
-        f"(() => {{ const canvas = document.querySelector('{canvas}'); if (!canvas || !canvas.width) return false; "
-        "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data; "
-        "const data = new Uint32Array(pixels.buffer); return data.some((pixel) => pixel !== data[0]); })()"
+        f"(() => {{ const canvas = document.querySelector('{canvas}'); if (!canvas || "
+        "!canvas.width) return false; "
+        "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, "
+        "canvas.height).data; "
+        "const data = new Uint32Array(pixels.buffer); return data.some((pixel) => pixel !== "
+        "data[0]); })()"
     )
 
 
@@ -195,18 +245,25 @@ def test_searching_sorting_and_filtering_change_the_cards(browser, page):
     cards = "[...document.querySelectorAll('.card')].map((card) => +card.dataset.code)"
 
     def choose(name, value):
-        browser.run(f"(() => {{ const one = $('{name}'); one.value = '{value}'; one.oninput(); }})()")
+        browser.run(
+            f"(() => {{ const one = $('{name}'); one.value = '{value}'; one.oninput(); }})()"
+        )
         return browser.run(cards)
 
     assert choose("sort", "usage")[:10] == book["codes"][:10]
     assert choose("sort", "rare")[0] == book["codes"][-1]
     assert choose("sort", "number")[:10] == sorted(book["codes"])[:10]
-    assert sorted(choose("sort", "alike")) == sorted(book["codes"])[: len(book["codes"])] or len(book["codes"]) > 60
+    assert (
+        sorted(choose("sort", "alike")) == sorted(book["codes"])[: len(book["codes"])]
+        or len(book["codes"]) > 60
+    )
     wanted = [code for code in book["codes"] if str(code).startswith("1")]
     assert sorted(choose("search", "1")) == sorted(wanted)
     assert choose("search", "no such label") == []
     label = data["labels"][book["marks"][0][1]]
-    marked = {book["codes"][row] for row, number, _ in book["marks"] if number == book["marks"][0][1]}
+    marked = {
+        book["codes"][row] for row, number, _ in book["marks"] if number == book["marks"][0][1]
+    }
     assert set(choose("search", label)) == marked
     choose("search", "")
     assert set(choose("marks", book["marks"][0][1])) == marked
@@ -217,7 +274,9 @@ def test_swaps_map_and_heat_maps_answer_clicks(browser, page, folder):
     browser.open(page)
     code, other = swap_of(folder)
     browser.run(f"document.querySelector('#asked button[data-swap=\"{code}-{other}\"]').click()")
-    browser.wait_for(f"document.querySelector('#stages').textContent.includes('{code} became {other}')")
+    browser.wait_for(
+        f"document.querySelector('#stages').textContent.includes('{code} became {other}')"
+    )
     browser.wait_for(ink("#stages figure:nth-child(3) canvas"))
     here = browser.run("document.querySelector('#matrix button').textContent")
     browser.run("document.getElementById('where-everywhere').click()")
@@ -229,11 +288,15 @@ def test_swaps_map_and_heat_maps_answer_clicks(browser, page, folder):
     browser.wait_for("document.getElementById('plane-key').children.length > 1")
     browser.run(
         "(() => { const box = $('plane').getBoundingClientRect(), [x, y] = spot(D.books[0], 0); "
-        "const at = { clientX: box.left + x * box.width / 1044, clientY: box.top + y * box.width / 1044 }; "
+        "const at = { clientX: box.left + x * box.width / 1044, clientY: box.top + y * box.width / "
+        "1044 }; "
         "$('plane').dispatchEvent(new MouseEvent('click', at)); })()"
     )
     assert browser.run("document.getElementById('code').open") is True
-    browser.run("document.getElementById('code').close(); document.getElementById('importance').scrollIntoView()")
+    browser.run(
+        "document.getElementById('code').close(); "
+        "document.getElementById('importance').scrollIntoView()"
+    )
     browser.wait_for(ink("#heats canvas"))
     browser.run("document.getElementById('surprise').scrollIntoView()")
     browser.wait_for(ink("[data-surprise]"))
@@ -247,23 +310,38 @@ def test_the_browser_asked_for_nothing_and_nothing_failed(browser, page):
 
 
 def test_sixteen_thousand_codes_make_a_page_that_opens_and_scrolls(browser, model, emoji, tmp_path):
-    """Every token of some images as a code of its own: the page stays small, and only what is seen is made."""
+    """Every token of some images as a code of its own: the page stays small, and only what is seen
+    is made.
+    """
     with torch.no_grad():
         x = model.tokenizer.standardise(emoji.read(emoji.splits["train"][:256]).values)
         tokens = model.network.latents(x).movedim(1, -1).reshape(-1, 16)
     quantizer = model.config.model.quantizer.model_copy(update={"codebook_size": 16384})
-    config = model.config.model_copy(update={"model": model.config.model.model_copy(update={"quantizer": quantizer})})
+    config = model.config.model_copy(
+        update={"model": model.config.model.model_copy(update={"quantizer": quantizer})}
+    )
     network = build_model(config, model.shape, model.artifact.normalisation).eval()
-    rows = {"quantizer.codebook": tokens, "quantizer.ema_sum": tokens, "quantizer.ema_count": torch.ones(16384)}
+    rows = {
+        "quantizer.codebook": tokens,
+        "quantizer.ema_sum": tokens,
+        "quantizer.ema_count": torch.ones(16384),
+    }
     network.load_state_dict({**model.artifact.network.state_dict(), **rows})
     save_artifact(Artifact(config, network, model.data), tmp_path / "large")
     target = tmp_path / "large.html"
-    assert cli.main(["explain", str(tmp_path / "large"), "emoji", "--out", str(target), "--num", "300"]) == 0
+    assert (
+        cli.main(
+            ["explain", str(tmp_path / "large"), "emoji", "--out", str(target), "--num", "300"]
+        )
+        == 0
+    )
     assert target.stat().st_size < 15_000_000
     browser.open(target)
     browser.wait_for(ink(".card canvas"))
     first = browser.run("document.querySelectorAll('.card').length")
-    assert browser.run("D.books[0].codes.length") > 8000 and first < 200, "cards are made as one scrolls"
+    assert browser.run("D.books[0].codes.length") > 8000 and first < 200, (
+        "cards are made as one scrolls"
+    )
     browser.run("document.getElementById('shelf').scrollTop = 1e6")
     browser.wait_for(f"document.querySelectorAll('.card').length > {first}")
 
@@ -272,17 +350,27 @@ def test_sixteen_thousand_codes_make_a_page_that_opens_and_scrolls(browser, mode
     ("kind", "quantizer"),
     [
         ("residual", "{kind: residual, num_stages: 3, stage: {kind: vq, codebook_size: 8}}"),
-        ("hierarchical", "{kind: hierarchical, top: {kind: vq, codebook_size: 16}, bottom: {kind: vq}}"),
+        (
+            "hierarchical",
+            "{kind: hierarchical, top: {kind: vq, codebook_size: 16}, bottom: {kind: vq}}",
+        ),
         ("topological", "{kind: vq, neighbourhood: 4}"),
     ],
 )
-def test_pages_without_labels_and_with_several_codebooks_open(kind, quantizer, browser, emoji, tmp_path):
+def test_pages_without_labels_and_with_several_codebooks_open(
+    kind, quantizer, browser, emoji, tmp_path
+):
     torch.manual_seed(0)
     settings = [f"model.quantizer={quantizer}", "model.network.width=16", "losses.distortion=mse"]
     config = load("emoji", settings, Config)
     normalisation = Normalisation((0.5,) * 3, (0.3,) * 3)
     network = build_model(config, Shape(3, (32, 32)), normalisation).eval()
-    data = {"channels": 3, "size": [32, 32], "normalisation": normalisation.to_dict(), "name": "emoji"}
+    data = {
+        "channels": 3,
+        "size": [32, 32],
+        "normalisation": normalisation.to_dict(),
+        "name": "emoji",
+    }
     bare = ImageData.__new__(ImageData)
     bare.__dict__ = {**emoji.__dict__, "groups": None, "captions": None}
     found = dataclasses.asdict(explain(Model(Artifact(config, network, data), "cpu"), bare, num=32))
@@ -291,10 +379,15 @@ def test_pages_without_labels_and_with_several_codebooks_open(kind, quantizer, b
     failures = len(browser.errors())
     browser.open(tmp_path / "page.html")
     browser.wait_for(ink(".card canvas"))
-    browser.run("$('book').value = D.books.length - 1; $('book').oninput(); document.querySelector('.card').click()")
+    browser.run(
+        "$('book').value = D.books.length - 1; $('book').oninput(); "
+        "document.querySelector('.card').click()"
+    )
     browser.wait_for(ink("#code .strip canvas"))
     assert len(browser.errors()) == failures and browser.run("$('sort').value") == "usage"
-    assert browser.run("Boolean($('labels'))") is False and browser.run("Boolean($('peel'))") is (kind == "residual")
+    assert browser.run("Boolean($('labels'))") is False and browser.run("Boolean($('peel'))") is (
+        kind == "residual"
+    )
 
 
 def test_names_are_escaped(model, emoji):
@@ -336,12 +429,22 @@ def test_prune_writes_a_new_model_and_says_what_to_run_again(folder, tmp_path, c
     assert cli.main(["prune", str(model), "--tolerance", "120"]) == 0
     printed = capsys.readouterr().out
     target = tmp_path / "model-pruned"
-    assert f"vqkit train-coder {target} emoji" in printed and f"vqkit train-prior {target} emoji" in printed
+    assert (
+        f"vqkit train-coder {target} emoji" in printed
+        and f"vqkit train-prior {target} emoji" in printed
+    )
     assert "training items, which decided" in printed and "test items, which did not" in printed
     small = vqkit.load(target)
-    assert small.network.quantizer.codebook_size < 64 and small.prior is None and small.artifact.coders == Coders()
+    assert (
+        small.network.quantizer.codebook_size < 64
+        and small.prior is None
+        and small.artifact.coders == Coders()
+    )
     assert small.metrics["proof"]["largest"] <= 120
-    assert sorted((path.name, path.read_bytes()) for path in model.iterdir() if path.is_file()) == before
+    assert (
+        sorted((path.name, path.read_bytes()) for path in model.iterdir() if path.is_file())
+        == before
+    )
     assert cli.main(["prune", str(model), "--out", str(target), "--tolerance", "120"]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert cli.main(["evaluate", str(target), "emoji"]) == 0

@@ -1,4 +1,6 @@
-"""Lossless files from the command line and from Python, and codes of models without an integer prior."""
+"""Lossless files from the command line and from Python, and codes of models without an integer
+prior.
+"""
 
 from dataclasses import replace
 
@@ -30,11 +32,16 @@ def pictures(emoji, tmp_path):
     return images
 
 
-def test_pixels_come_back_from_files_and_bundles(run_folder, pictures, tmp_path, monkeypatch, capsys):
+def test_pixels_come_back_from_files_and_bundles(
+    run_folder, pictures, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     files = [f"{name}.png" for name in pictures]
     assert cli.main(["compress", str(run_folder), *files, "--lossless", "--out-dir", "vq"]) == 0
-    assert cli.main(["compress", str(run_folder), *files, "--lossless", "--out", "all.vq", "--bundle"]) == 0
+    assert (
+        cli.main(["compress", str(run_folder), *files, "--lossless", "--out", "all.vq", "--bundle"])
+        == 0
+    )
     assert "exact" in capsys.readouterr().out
     sources = [f"vq/{name}.vq" for name in pictures]
     where = ["--model", str(run_folder)]
@@ -47,10 +54,14 @@ def test_pixels_come_back_from_files_and_bundles(run_folder, pictures, tmp_path,
     assert cli.main(["inspect", "all.vq"]) == 0 and "lossless" in capsys.readouterr().out
     assert cli.main(["verify", *sources, "all.vq", *where]) == 0
     monkeypatch.chdir(run_folder.parent)
-    assert cli.main(["verify", str(tmp_path / "all.vq")]) == 0, "the model is found below this folder"
+    assert cli.main(["verify", str(tmp_path / "all.vq")]) == 0, (
+        "the model is found below this folder"
+    )
 
 
-def test_pictures_that_the_model_cannot_hold_are_named_and_left_out(run_folder, model, pictures, tmp_path, capsys):
+def test_pictures_that_the_model_cannot_hold_are_named_and_left_out(
+    run_folder, model, pictures, tmp_path, capsys
+):
     Image.new("RGBA", (3, 2), (1, 2, 3, 99)).save(tmp_path / "alpha.png")
     Image.new("I;16", (3, 2), 999).save(tmp_path / "deep.png")
     command = ["compress", str(run_folder), str(tmp_path), "--lossless"]
@@ -58,7 +69,10 @@ def test_pictures_that_the_model_cannot_hold_are_named_and_left_out(run_folder, 
     assert sorted(path.stem for path in (tmp_path / "vq").iterdir()) == sorted(pictures)
     said = capsys.readouterr()
     assert "alpha" not in said.out and "deep" not in said.out
-    assert "alpha.png: it is 8-bit RGBA, and a lossless file of this model keeps 8-bit RGB only" in said.err
+    assert (
+        "alpha.png: it is 8-bit RGBA, and a lossless file of this model keeps 8-bit RGB only"
+        in said.err
+    )
     assert "deep.png: it is 16-bit" in said.err
     for name in ("alpha", "deep"):
         image = Image.open(tmp_path / f"{name}.png")
@@ -100,12 +114,18 @@ def test_what_is_no_exact_picture_or_too_large_is_refused(model, monkeypatch):
         model.compress(np.zeros((8, 8, 3), np.uint8), lossless=True)
 
 
-def test_a_model_without_a_coder_compresses_by_context_mixing(model, run_folder, pictures, tmp_path):
+def test_a_model_without_a_coder_compresses_by_context_mixing(
+    model, run_folder, pictures, tmp_path
+):
     save_artifact(replace(model.artifact, coders=Coders()), tmp_path / "bare")
     loaded = vqkit.load(tmp_path / "bare")
     data = loaded.compress(pictures["emoji"])
     assert read_file(data).header.coder == MIXING
     codes = [one.codes for one in loaded.compressor.read(data)]
     assert np.array_equal(codes[0], model.encode(pictures["emoji"])[0])
-    assert np.array_equal(model.decompress(data), loaded.decompress(data)), "a coder changes nothing for such files"
-    assert np.array_equal(loaded.decompress(loaded.compress(pictures["emoji"], lossless=True)), pictures["emoji"])
+    assert np.array_equal(model.decompress(data), loaded.decompress(data)), (
+        "a coder changes nothing for such files"
+    )
+    assert np.array_equal(
+        loaded.decompress(loaded.compress(pictures["emoji"], lossless=True)), pictures["emoji"]
+    )

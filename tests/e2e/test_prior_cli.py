@@ -75,18 +75,28 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(folder, run_folder, 
     arguments = ["train-prior", str(copy), "emoji", "--recipe", "prior", *TINY_PRIOR]
     process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list(copy.glob("prior/checkpoint/step-*")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(copy.glob("prior/checkpoint/step-*"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (copy / "prior.safetensors").exists()
-    done = subprocess.run([*COMMAND, "train-prior", str(copy), "emoji", "--resume"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*COMMAND, "train-prior", str(copy), "emoji", "--resume"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     whole, resumed = (load_file(path / "prior.safetensors") for path in (folder, copy))
-    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert whole.keys() == resumed.keys() and all(
+        torch.equal(whole[name], resumed[name]) for name in whole
+    )
 
 
-def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(run_folder, tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(
+    run_folder, tmp_path, monkeypatch
+):
     def interrupted(*given):
         raise KeyboardInterrupt
 
@@ -95,7 +105,12 @@ def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(run_folde
     with monkeypatch.context() as context:
         context.setattr("vqkit.pipelines.prior.nearness", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            vqkit.train_prior(copy, "emoji", "prior", [*TINY_PRIOR, "train.steps=2", "train.checkpoint_every=1000"])
+            vqkit.train_prior(
+                copy,
+                "emoji",
+                "prior",
+                [*TINY_PRIOR, "train.steps=2", "train.checkpoint_every=1000"],
+            )
     assert vqkit.train_prior(copy, "emoji", resume=True).wanted_prior().metrics["step"] == 2
     assert (copy / "prior" / "report.html").exists()
     with pytest.raises(VqkitError, match="is finished"):
@@ -129,7 +144,9 @@ def test_blend_weights_by_hand():
 
 def test_outpainting_adds_on_every_side(prior_model, values):
     found = outpaint(prior_model, values[0], 8, num=2, blend=0)
-    assert found.values.shape == (2, 3, 48, 48) and torch.equal(found.values[1][:, 8:40, 8:40], values[0])
+    assert found.values.shape == (2, 3, 48, 48) and torch.equal(
+        found.values[1][:, 8:40, 8:40], values[0]
+    )
 
 
 def test_variations_and_interpolation_at_their_ends(prior_model, values):
@@ -138,7 +155,9 @@ def test_variations_and_interpolation_at_their_ends(prior_model, values):
     assert torch.equal(variations(prior_model, values[0], strength=0.0, num=1)[0], plain[0])
     some = variations(prior_model, values[0], strength=0.3, num=4)
     assert not torch.equal(some[0], some[1])
-    with pytest.raises(VqkitError, match=r"32x32 pixels \(width x height\) and 32x16 pixels \(width x height\)"):
+    with pytest.raises(
+        VqkitError, match=r"32x32 pixels \(width x height\) and 32x16 pixels \(width x height\)"
+    ):
         interpolate(prior_model, values[0], values[1][:, :16])
     path = interpolate(prior_model, values[0], values[1], num=5)
     for row in (path.latents, path.morph):
@@ -165,7 +184,20 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
     first, second, out = str(tmp_path / "0.png"), str(tmp_path / "1.png"), str(tmp_path / "out.png")
     gif = str(tmp_path / "steps.gif")
     calls = [
-        ["generate", folder, "--num", "3", "--class", "flags", "--cfg", "2", "--steps", "5", "--gif", gif],
+        [
+            "generate",
+            folder,
+            "--num",
+            "3",
+            "--class",
+            "flags",
+            "--cfg",
+            "2",
+            "--steps",
+            "5",
+            "--gif",
+            gif,
+        ],
         ["inpaint", folder, first, "--mask", tmp_path / "mask.png"],
         ["outpaint", folder, first, "--expand", "4"],
         ["variations", folder, first, "--strength", "0.3", "--num", "2"],
@@ -176,11 +208,28 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
     assert len(list(tmp_path.glob("out*.png"))) == 5, "no sheet overwrites another"
     with Image.open(gif) as film:
         assert film.n_frames == 5
-    assert cli.main(["score", str(folder), first, second, str(tmp_path / "no.png"), "--maps", str(tmp_path / "m")]) == 1
+    assert (
+        cli.main(
+            [
+                "score",
+                str(folder),
+                first,
+                second,
+                str(tmp_path / "no.png"),
+                "--maps",
+                str(tmp_path / "m"),
+            ]
+        )
+        == 1
+    )
     printed = capsys.readouterr()
     held_out = f"of the {len(emoji.splits['test'])} held-out items of training"
     assert held_out in printed.out
-    assert "0.png" in printed.out and "no such file" in printed.err and (tmp_path / "m" / "0.png").exists()
+    assert (
+        "0.png" in printed.out
+        and "no such file" in printed.err
+        and (tmp_path / "m" / "0.png").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +240,10 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
         (["generate", "{folder}", "--steps", "65"], "65 steps are more than the 64 codes"),
         (["generate", "{plain}"], "no prior; train one first"),
         (["generate", "{folder}", "--top-p", "0"], "--top-p"),
-        (["inpaint", "{folder}", "{image}", "--mask", "{mask}"], "the mask has 9x5 pixels (width x height)"),
+        (
+            ["inpaint", "{folder}", "{image}", "--mask", "{mask}"],
+            "the mask has 9x5 pixels (width x height)",
+        ),
         (["outpaint", "{folder}", "{image}", "--expand", "0"], "a whole number from 1"),
         (["variations", "{folder}", "{image}", "--strength", "2"], "a number from 0 up to 1"),
         (["generate", "{folder}", "--cfg-interval", "a"], "two numbers"),
@@ -207,8 +259,16 @@ def test_every_verb_from_the_command_line(folder, image, tmp_path, capsys, emoji
 def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image, tmp_path, capsys):
     Image.fromarray(image[0]).save(tmp_path / "image.png")
     Image.fromarray(np.full((5, 9), 255, np.uint8)).save(tmp_path / "mask.png")
-    names = {"folder": folder, "plain": run_folder, "image": tmp_path / "image.png", "mask": tmp_path / "mask.png"}
-    assert cli.main([word.format(**names) for word in arguments] + ["--out", str(tmp_path / "x.png")]) == 2
+    names = {
+        "folder": folder,
+        "plain": run_folder,
+        "image": tmp_path / "image.png",
+        "mask": tmp_path / "mask.png",
+    }
+    assert (
+        cli.main([word.format(**names) for word in arguments] + ["--out", str(tmp_path / "x.png")])
+        == 2
+    )
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and message in errors[0], errors
     assert not (tmp_path / "x.png").exists()
@@ -216,7 +276,10 @@ def test_mistakes_get_one_sentence(arguments, message, folder, run_folder, image
 
 def test_files_are_scored_under_one_class(folder, image, tmp_path, capsys):
     Image.fromarray(image[0]).save(tmp_path / "image.png")
-    assert cli.main(["score", str(folder), str(tmp_path / "image.png"), "--class", "flags,symbols"]) == 2
+    assert (
+        cli.main(["score", str(folder), str(tmp_path / "image.png"), "--class", "flags,symbols"])
+        == 2
+    )
     assert "one class or prompt" in capsys.readouterr().err
 
 
@@ -233,11 +296,19 @@ def test_a_second_prior_and_one_of_another_model_are_refused(folder, residual_fo
 def test_captions_are_told_and_a_prior_without_any_is_refused(run_folder, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(run_folder, copy)
-    prior_model = vqkit.train_prior(copy, "emoji", "prior", [*TINY_PRIOR, "train.steps=4", "condition=auto"])
+    prior_model = vqkit.train_prior(
+        copy, "emoji", "prior", [*TINY_PRIOR, "train.steps=4", "condition=auto"]
+    )
     assert prior_model.prior.has_captions
-    sheets = [generate(prior_model, 1, drawing=Drawing(prompts=[text])).bits for text in ("red apple", "flag: france")]
+    sheets = [
+        generate(prior_model, 1, drawing=Drawing(prompts=[text])).bits
+        for text in ("red apple", "flag: france")
+    ]
     assert sheets[0].shape == (1,)
-    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8))
+    np.save(
+        tmp_path / "grey.npy",
+        np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8),
+    )
     with pytest.raises(VqkitError, match="no captions"):
         shutil.rmtree(copy / "prior")
         (copy / "prior.safetensors").unlink()
@@ -245,7 +316,9 @@ def test_captions_are_told_and_a_prior_without_any_is_refused(run_folder, tmp_pa
 
 
 @pytest.mark.parametrize("verb", ["generate", "variations", "score"])
-def test_the_warning_of_a_prior_is_repeated_behind_what_it_made(verb, folder, image, tmp_path, capsys):
+def test_the_warning_of_a_prior_is_repeated_behind_what_it_made(
+    verb, folder, image, tmp_path, capsys
+):
     Image.fromarray(image[0]).save(tmp_path / "image.png")
     words = {
         "generate": ["--num", "2", "--out", str(tmp_path / "x.png")],
@@ -254,4 +327,6 @@ def test_the_warning_of_a_prior_is_repeated_behind_what_it_made(verb, folder, im
     }
     assert cli.main([verb, str(folder), *words[verb]]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("vqkit: this prior was not healthy when it was trained: it trained for 40 steps only")
+    assert last.startswith(
+        "vqkit: this prior was not healthy when it was trained: it trained for 40 steps only"
+    )

@@ -53,7 +53,9 @@ def test_a_model_in_double_precision_decodes_the_same(network, kind):
     model = build(network, QUANTIZERS[kind]).eval()
     with torch.no_grad():
         codes = model.encode(torch.randn(2, 3, 16, 16))
-        assert torch.allclose(copy.deepcopy(model).double().decode(codes), model.decode(codes), atol=1e-3)
+        assert torch.allclose(
+            copy.deepcopy(model).double().decode(codes), model.decode(codes), atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -95,7 +97,7 @@ def test_tiles_are_cut_row_by_row_and_put_back():
     assert torch.equal(untile(tiles, (2, 2)), x)
 
 
-# -------------------------------------------------------------------------------------------------------- likelihood
+# --------------------------------------------------------------------------------------- likelihood
 
 
 def test_discretised_logistic_is_the_mass_of_the_bin():
@@ -120,7 +122,9 @@ def test_discretised_logistic_masses_sum_to_one():
     assert float((-nll.double()).exp().sum()) == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("mse", 2.5), ("l1", 1.5), ("huber", (0.5 + 1.5) / 2)])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("mse", 2.5), ("l1", 1.5), ("huber", (0.5 + 1.5) / 2)]
+)
 def test_distances_by_hand(kind, expected):
     likelihood = Likelihood(kind, (1.0,))
     value = likelihood(torch.tensor([[[[1.0, 2.0]]]]), torch.zeros(1, 1, 1, 2))

@@ -28,9 +28,12 @@ def build(**losses):
 def test_kl_is_that_of_torch_distributions():
     mean, log_var = gaussian.mean_and_log_variance(torch.randn(5, 8, 3, 3, generator=generator(4)))
     reference = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mean, (0.5 * log_var).exp()), torch.distributions.Normal(0.0, 1.0)
+        torch.distributions.Normal(mean, (0.5 * log_var).exp()),
+        torch.distributions.Normal(0.0, 1.0),
     )
-    assert float(gaussian.kl(mean, log_var)) == pytest.approx(float(reference.sum((1, 2, 3)).mean()), rel=1e-5)
+    assert float(gaussian.kl(mean, log_var)) == pytest.approx(
+        float(reference.sum((1, 2, 3)).mean()), rel=1e-5
+    )
 
 
 def test_samples_have_the_predicted_moments():
@@ -41,14 +44,24 @@ def test_samples_have_the_predicted_moments():
 
 
 def test_gradients_pass_the_sample():
-    mean, log_var = torch.zeros(1, 1, 1000, requires_grad=True), torch.zeros(1, 1, 1000, requires_grad=True)
+    mean, log_var = (
+        torch.zeros(1, 1, 1000, requires_grad=True),
+        torch.zeros(1, 1, 1000, requires_grad=True),
+    )
     gaussian.sample(mean, log_var, generator()).square().sum().backward()
-    assert float(mean.grad.abs().sum()) > 0 and float(log_var.grad.mean()) == pytest.approx(1.0, abs=0.1)
+    assert float(mean.grad.abs().sum()) > 0 and float(log_var.grad.mean()) == pytest.approx(
+        1.0, abs=0.1
+    )
 
 
 def test_extreme_variances_stay_finite():
-    mean, log_var = gaussian.mean_and_log_variance(torch.tensor([[1e4], [1e4]]).view(1, 2, 1).repeat(1, 2, 1))
-    assert torch.isfinite(gaussian.kl(mean, log_var)) and torch.isfinite(gaussian.sample(mean, log_var)).all()
+    mean, log_var = gaussian.mean_and_log_variance(
+        torch.tensor([[1e4], [1e4]]).view(1, 2, 1).repeat(1, 2, 1)
+    )
+    assert (
+        torch.isfinite(gaussian.kl(mean, log_var))
+        and torch.isfinite(gaussian.sample(mean, log_var)).all()
+    )
 
 
 def test_everything_is_float32_under_autocast():
@@ -78,5 +91,7 @@ def test_kl_is_weighed_per_value_of_the_image():
 def test_without_weight_there_is_no_variance():
     model = build(kl=0.0)
     plain = autoencoder(ModelConfig(network=NETWORK, quantizer=NoneConfig(code_dim=6)))
-    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
     assert "kl" not in model(torch.randn(2, 3, 16, 16)).terms

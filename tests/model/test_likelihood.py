@@ -1,4 +1,6 @@
-"""The mixture of discretised logistics, against sums over all 256 values and distribution functions in float64."""
+"""The mixture of discretised logistics, against sums over all 256 values and distribution functions
+in float64.
+"""
 
 import math
 
@@ -46,14 +48,20 @@ def by_hand(decoder_output: torch.Tensor, mixtures: int) -> torch.Tensor:
         logits, means, raw = decoder_output[0, :, 0, 0].double().view(2, 3, mixtures)[channel]
         std, mean = STD[channel], MEAN[channel]
         # in units of pixels in [0, 1]: where training starts, and the soft floor of the scales
-        start = torch.tensor([((m + 0.5) / mixtures - mean) / std for m in range(mixtures)], dtype=torch.float64)
+        start = torch.tensor(
+            [((m + 0.5) / mixtures - mean) / std for m in range(mixtures)], dtype=torch.float64
+        )
         centres = (means + start) * std + mean
         floor = math.log(0.05 / (255 * std))
         raw = raw + math.log(0.1 * math.sqrt(3) / math.pi)
         scales = (floor + torch.log1p(torch.exp(raw - floor))).exp() * std
         edges = (torch.arange(255, dtype=torch.float64) + 0.5) / 255
-        below = (torch.softmax(logits, 0) / (1 + torch.exp(-(edges[:, None] - centres) / scales))).sum(1)
-        table[channel] = torch.diff(below, prepend=torch.zeros(1).double(), append=torch.ones(1).double())
+        below = (
+            torch.softmax(logits, 0) / (1 + torch.exp(-(edges[:, None] - centres) / scales))
+        ).sum(1)
+        table[channel] = torch.diff(
+            below, prepend=torch.zeros(1).double(), append=torch.ones(1).double()
+        )
     return table
 
 
@@ -76,12 +84,16 @@ def test_probabilities_are_differences_of_the_distribution_function(mixtures, lo
     assert torch.allclose(nll.double()[sure], -expected[sure].log(), rtol=1e-4, atol=1e-4)
     nats = likelihood.nats(decoder_output, pixels(every_value()))
     assert float(nats) == pytest.approx(float(nll.double().sum()), rel=1e-6)
-    assert float(likelihood(decoder_output, pixels(every_value()))) == pytest.approx(float(nats) / 512, rel=1e-5)
+    assert float(likelihood(decoder_output, pixels(every_value()))) == pytest.approx(
+        float(nats) / 512, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("log_scale", [-3.0, 0.0, 3.0])
 def test_mean_is_that_of_the_distribution_over_256_values(log_scale):
-    """Means far below black and above white count as black and white, as they do in the probabilities."""
+    """Means far below black and above white count as black and white, as they do in the
+    probabilities.
+    """
     decoder_output = outputs(log_scale, spread=2.0)
     mean = Likelihood("logistic_mixture", STD, MEAN).mean(decoder_output)
     values = pixels(every_value().double())
@@ -89,7 +101,9 @@ def test_mean_is_that_of_the_distribution_over_256_values(log_scale):
     bin_width = 1 / (255 * min(STD))
     assert mean.shape == (1, 2, 1, 256)
     assert torch.allclose(mean[0, :, 0, 7].double(), expected, atol=0.5 * bin_width)
-    assert (mean <= values.max(3, keepdim=True)[0]).all() and (mean >= values.min(3, keepdim=True)[0]).all()
+    assert (mean <= values.max(3, keepdim=True)[0]).all() and (
+        mean >= values.min(3, keepdim=True)[0]
+    ).all()
 
 
 def test_finite_with_gradients_at_extremes():
@@ -101,7 +115,9 @@ def test_finite_with_gradients_at_extremes():
                 parts = torch.zeros(1, 2, 3, 5, 1, 256)
                 parts[:, :, 0, 0], parts[:, :, 1], parts[:, :, 2] = logit, mean, log_scale
                 decoder_output = parts.flatten(1, 3).requires_grad_()
-                (likelihood(decoder_output, target) + likelihood.mean(decoder_output).sum()).backward()
+                (
+                    likelihood(decoder_output, target) + likelihood.mean(decoder_output).sum()
+                ).backward()
                 assert torch.isfinite(likelihood(decoder_output, target))
                 assert torch.isfinite(decoder_output.grad).all(), (logit, mean, log_scale)
 
@@ -124,12 +140,17 @@ def test_float32_whatever_autocast_does():
 
 def test_logistic_bounds_its_own_mixture_of_one_from_above():
     """The older kind leaves the tails out at black and white, and only there."""
-    logistic, mixture = Likelihood("logistic", STD, MEAN), Likelihood("logistic_mixture", STD, MEAN, 1)
+    logistic, mixture = (
+        Likelihood("logistic", STD, MEAN),
+        Likelihood("logistic_mixture", STD, MEAN, 1),
+    )
     target = pixels(every_value())
     mean = torch.zeros(1, 2, 1, 256)
     start = mixture.mixture.start.view(1, 2, 1, 1)
     floor = torch.log(0.05 * mixture.mixture.bin_width).view(1, 2, 1, 1)
-    raw = torch.log(torch.expm1(logistic.log_scale - floor)) + floor - logistic.log_scale  # undoes the soft floor
+    raw = (
+        torch.log(torch.expm1(logistic.log_scale - floor)) + floor - logistic.log_scale
+    )  # undoes the soft floor
     parts = torch.stack([mean, mean - start, mean + raw], dim=2).flatten(1, 2)
     found, widened = logistic._nll(mean, target), mixture._nll(parts, target)
     assert torch.allclose(found[..., 1:-1], widened[..., 1:-1], rtol=1e-4)
@@ -146,13 +167,15 @@ def test_distances_have_no_nats_and_a_mixture_needs_the_mean():
         Likelihood("logistic_mixture", (1.0,))
 
 
-# ------------------------------------------------------------------------------------------------- in an autoencoder
+# -------------------------------------------------------------------------------- in an autoencoder
 
 
 def build(network, quantizer, mixtures=5):
     torch.manual_seed(0)
     losses = LossConfig(distortion="logistic_mixture", num_mixtures=mixtures)
-    return autoencoder(ModelConfig(network=network, quantizer=quantizer), (16, 16), 2, losses, STD, MEAN)
+    return autoencoder(
+        ModelConfig(network=network, quantizer=quantizer), (16, 16), 2, losses, STD, MEAN
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -167,12 +190,16 @@ def test_every_network_gives_images_and_nats(name, size):
         assert torch.equal(model.decode(codes, size), output.reconstruction)
         nats = model.nats(x, codes)
     assert nats.shape == (3,) and nats.dtype == torch.float64
-    assert float(output.terms["reconstruction"]) == pytest.approx(float(nats.mean()) / x[0].numel(), rel=1e-5)
+    assert float(output.terms["reconstruction"]) == pytest.approx(
+        float(nats.mean()) / x[0].numel(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_batch_of_real_pictures_is_learnt_by_heart(name, emoji):
-    """From step one on: nats fall below those of the pixels' own histogram, and the mean is a good image."""
+    """From step one on: nats fall below those of the pixels' own histogram, and the mean is a good
+    image.
+    """
     model = build(NETWORKS[name], NoneConfig(code_dim=8))
     values = emoji.read(emoji.splits["train"][:8]).values[:, :2, 8:24, 8:24]
     x = pixels(values.float())
@@ -184,9 +211,21 @@ def test_one_batch_of_real_pictures_is_learnt_by_heart(name, emoji):
         loss.backward()
         optimizer.step()
         curve.append(float(loss.detach()))
-    counts = [torch.bincount(values[:, channel].flatten().int(), minlength=256) for channel in range(2)]
-    entropy = float(sum(-torch.xlogy(count / count.sum(), count / count.sum()).sum() for count in counts)) / 2
+    counts = [
+        torch.bincount(values[:, channel].flatten().int(), minlength=256) for channel in range(2)
+    ]
+    entropy = (
+        float(sum(-torch.xlogy(count / count.sum(), count / count.sum()).sum() for count in counts))
+        / 2
+    )
     with torch.no_grad():
         output = model.eval()(x)
-    assert max(curve) < 3 * curve[0] and curve[-1] < entropy, (curve[0], max(curve), curve[-1], entropy)
-    assert float((output.reconstruction - x).square().mean()) < 0.2 * float(x.var())  # outliers are not chased
+    assert max(curve) < 3 * curve[0] and curve[-1] < entropy, (
+        curve[0],
+        max(curve),
+        curve[-1],
+        entropy,
+    )
+    assert float((output.reconstruction - x).square().mean()) < 0.2 * float(
+        x.var()
+    )  # outliers are not chased

@@ -1,4 +1,6 @@
-"""What stands at padded positions changes neither losses nor codes nor gradients, in one dimension and in two."""
+"""What stands at padded positions changes neither losses nor codes nor gradients, in one dimension
+and in two.
+"""
 
 import math
 
@@ -23,7 +25,9 @@ def backbone(config, shape, widths):
     convolution = CONVOLUTIONS[len(shape.extent)]
     dims = len(shape.extent)
     encoder = nn.Sequential(
-        convolution(shape.channels, 8, 3, padding=1), nn.GELU(), convolution(8, widths.encoder, 2, stride=2)
+        convolution(shape.channels, 8, 3, padding=1),
+        nn.GELU(),
+        convolution(8, widths.encoder, 2, stride=2),
     )
     decoder = nn.Sequential(
         nn.Upsample(scale_factor=2),
@@ -36,7 +40,11 @@ def backbone(config, shape, widths):
 
 def in_dimensions(quantizer, dims):
     """A hierarchy over grids of so many dimensions, at every depth."""
-    top = in_dimensions(quantizer.top, dims) if quantizer.top.kind == "hierarchical" else quantizer.top
+    top = (
+        in_dimensions(quantizer.top, dims)
+        if quantizer.top.kind == "hierarchical"
+        else quantizer.top
+    )
     return quantizer.model_copy(update={"grid_dims": dims, "top": top})
 
 
@@ -46,7 +54,9 @@ def outcome(kind, dims, distortion, value):
     quantizer = KINDS[kind]
     if quantizer.kind == "hierarchical":
         quantizer = in_dimensions(quantizer, dims)
-    config = ModelConfig(quantizer=quantizer, variational=True, transform=TransformConfig(kind="conv", width=8))
+    config = ModelConfig(
+        quantizer=quantizer, variational=True, transform=TransformConfig(kind="conv", width=8)
+    )
     losses = LossConfig(distortion=distortion, kl=0.1, transform=0.1)
     model = Autoencoder(config, Shape(2, EXTENTS[dims]), losses, (0.3, 0.3), (0.5, 0.5), backbone)
     x = torch.randn(3, 2, *EXTENTS[dims])
@@ -68,7 +78,9 @@ def outcome(kind, dims, distortion, value):
 
 
 CASES = [(kind, dims, "mse") for kind in KINDS for dims in EXTENTS]
-CASES += [("vq-ema", 2, name) for name in ("log_mse", "l1", "huber", "logistic", "logistic_mixture")]
+CASES += [
+    ("vq-ema", 2, name) for name in ("log_mse", "l1", "huber", "logistic", "logistic_mixture")
+]
 
 
 @pytest.mark.parametrize(("kind", "dims", "distortion"), CASES)

@@ -1,4 +1,6 @@
-"""Images in parts: to the code and to the pixel what they are as a whole, in memory that does not grow."""
+"""Images in parts: to the code and to the pixel what they are as a whole, in memory that does not
+grow.
+"""
 
 import copy
 import subprocess
@@ -14,7 +16,10 @@ from vqkit.model.tiling import by_parts
 
 from ..untrained import PATCH, RESIDUAL, STAGE, untrained
 
-BITS = {"kind": "bsq", "bits": 8}  # signs: codes of untrained models that differ from place to place
+BITS = {
+    "kind": "bsq",
+    "bits": 8,
+}  # signs: codes of untrained models that differ from place to place
 CONV = {"kind": "conv", "width": 16, "num_downsamplings": 2}
 KINDS = [
     (PATCH, RESIDUAL, {}),
@@ -58,7 +63,9 @@ def test_parts_in_float64_are_the_whole_exactly(network, quantizer, more, monkey
 
 
 @pytest.mark.parametrize(("network", "quantizer", "more"), KINDS)
-def test_a_model_makes_of_large_images_what_it_makes_of_them_as_a_whole(network, quantizer, more, monkeypatch):
+def test_a_model_makes_of_large_images_what_it_makes_of_them_as_a_whole(
+    network, quantizer, more, monkeypatch
+):
     model, pixels = untrained(network, quantizer, **more), image(75, 183)
     decode = model.tokenizer.decode
     codes, floats = model.encode(pixels), torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
@@ -102,6 +109,10 @@ print(peaks[1] - peaks[0])
 
 
 def test_memory_does_not_grow_with_the_image():
-    """Four times the pixels, of which the larger image has 1.8 MB: as a whole it takes 440 MB more than the smaller."""
-    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    """Four times the pixels, of which the larger image has 1.8 MB: as a whole it takes 440 MB more
+    than the smaller.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 100, done.stdout

@@ -8,7 +8,13 @@ import torch
 from scipy import integrate, stats
 
 from vqkit.config import FSQConfig, LossConfig, TransformConfig, VQConfig
-from vqkit.model.normality import Moments, PriorNetwork, SlicedWasserstein, build_normality, wasserstein_to_normal
+from vqkit.model.normality import (
+    Moments,
+    PriorNetwork,
+    SlicedWasserstein,
+    build_normality,
+    wasserstein_to_normal,
+)
 from vqkit.model.quantizers.base import to_tokens
 from vqkit.model.transform import build_transform
 from vqkit.settings import ModelConfig
@@ -23,7 +29,11 @@ KINDS = {
     "conv": TransformConfig(kind="conv", latent_dim=12, width=16),
     "linear": TransformConfig(kind="linear"),
 }
-DISTANCES = {"sliced_wasserstein": SlicedWasserstein, "moments": Moments, "prior_network": lambda: PriorNetwork(4)}
+DISTANCES = {
+    "sliced_wasserstein": SlicedWasserstein,
+    "moments": Moments,
+    "prior_network": lambda: PriorNetwork(4),
+}
 
 
 def generator(seed=0):
@@ -34,7 +44,9 @@ def build(transform, network=None, losses=None, variational=False, quantizer=Non
     torch.manual_seed(0)
     network = network or PatchConfig(width=16, encoder_blocks=1, decoder_blocks=1)
     quantizer = quantizer or VQConfig(codebook_size=32, code_dim=8)
-    config = ModelConfig(network=network, quantizer=quantizer, transform=transform, variational=variational)
+    config = ModelConfig(
+        network=network, quantizer=quantizer, transform=transform, variational=variational
+    )
     return autoencoder(config, losses=losses)
 
 
@@ -50,10 +62,12 @@ def train(model, steps, data=None):
     return model
 
 
-# ---------------------------------------------------------------------------------------------------------- the maps
+# ----------------------------------------------------------------------------------------- the maps
 
 
-@pytest.mark.parametrize("network", [ConvConfig(width=32, num_blocks=1), MLPConfig(widths=(64,), grid=(4, 4)), None])
+@pytest.mark.parametrize(
+    "network", [ConvConfig(width=32, num_blocks=1), MLPConfig(widths=(64,), grid=(4, 4)), None]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_decode_of_encode_is_the_eval_forward_at_any_size(kind, network):
     model = build(KINDS[kind], network, LossConfig(transform=0.1), variational=True)
@@ -72,7 +86,9 @@ def test_every_value_of_a_map_learns(kind):
     model = build(KINDS[kind])
     before = {name: value.clone() for name, value in model.transform.named_parameters()}
     train(model, 3)
-    assert all(not torch.equal(before[name], value) for name, value in model.transform.named_parameters())
+    assert all(
+        not torch.equal(before[name], value) for name, value in model.transform.named_parameters()
+    )
 
 
 @pytest.mark.parametrize("kind", ["mlp-same-width", "linear", "none"])
@@ -113,7 +129,10 @@ def test_linear_is_undone_after_training_a_model():
 
 @pytest.mark.parametrize("kind", ["none", "linear"])
 def test_a_change_of_width_needs_a_map_that_can(kind):
-    with pytest.raises(ValueError, match=f"kind={kind} keeps the width, but latent_dim is 4 and the quantizer takes 3"):
+    with pytest.raises(
+        ValueError,
+        match=f"kind={kind} keeps the width, but latent_dim is 4 and the quantizer takes 3",
+    ):
         build(TransformConfig(kind=kind, latent_dim=4), quantizer=FSQConfig(levels=(8, 8, 8)))
 
 
@@ -125,15 +144,21 @@ def test_without_weights_and_map_it_is_plain_vq_to_the_bit():
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-# ------------------------------------------------------------------------------------------------ distances to normal
+# ------------------------------------------------------------------------------ distances to normal
 
 
-@pytest.mark.parametrize("draw", [stats.norm(0, 1), stats.norm(1, 2), stats.uniform(-1, 2), stats.expon()])
+@pytest.mark.parametrize(
+    "draw", [stats.norm(0, 1), stats.norm(1, 2), stats.uniform(-1, 2), stats.expon()]
+)
 def test_distance_along_a_line_is_the_integral(draw):
-    """Wasserstein-2 by its definition: the integral of the squared difference of the two quantile functions."""
+    """Wasserstein-2 by its definition: the integral of the squared difference of the two quantile
+    functions.
+    """
     values = np.sort(draw.rvs(12, random_state=0))
     bins = [
-        integrate.quad(lambda u, value=value: (value - stats.norm.ppf(u)) ** 2, index / 12, (index + 1) / 12)[0]
+        integrate.quad(
+            lambda u, value=value: (value - stats.norm.ppf(u)) ** 2, index / 12, (index + 1) / 12
+        )[0]
         for index, value in enumerate(values)
     ]
     shuffled = torch.from_numpy(np.random.default_rng(1).permutation(values))[None]
@@ -151,12 +176,21 @@ def shapes():
     normal = torch.randn(8, 4, 16, 16, generator=generator())
     clusters = torch.where(normal > 0, 1.0, -1.0)
     mixed = torch.einsum("ij,bjhw->bihw", torch.tensor(np.eye(4) * 0.6 + 0.4).float(), normal)
-    return {"normal": normal, "shifted": normal + 1, "wide": 2 * normal, "two clusters": clusters, "correlated": mixed}
+    return {
+        "normal": normal,
+        "shifted": normal + 1,
+        "wide": 2 * normal,
+        "two clusters": clusters,
+        "correlated": mixed,
+    }
 
 
 @pytest.mark.parametrize("name", ["sliced_wasserstein", "moments"])
 def test_normal_tokens_are_near_and_others_far(name):
-    found = {shape: float(DISTANCES[name]()(latents, generator(1))) for shape, latents in shapes().items()}
+    found = {
+        shape: float(DISTANCES[name]()(latents, generator(1)))
+        for shape, latents in shapes().items()
+    }
     assert 0 <= found["normal"] < 0.02
     # second moments do not see clusters
     seen = ["shifted", "wide", "correlated"] + ["two clusters"] * (name == "sliced_wasserstein")
@@ -164,7 +198,9 @@ def test_normal_tokens_are_near_and_others_far(name):
 
 
 def test_moments_by_hand():
-    tokens = torch.tensor([[3.0, 0.0], [1.0, 0.0], [3.0, 2.0], [1.0, 2.0]])  # means 2, 1; variances 1, 1; uncorrelated
+    tokens = torch.tensor(
+        [[3.0, 0.0], [1.0, 0.0], [3.0, 2.0], [1.0, 2.0]]
+    )  # means 2, 1; variances 1, 1; uncorrelated
     latents = tokens.T[None]
     assert float(Moments()(latents)) == pytest.approx((2**2 + 1**2) / 2)
     assert float(Moments()(2 * latents)) == pytest.approx((4**2 + 2**2 + 3**2 + 3**2) / 2)
@@ -178,7 +214,9 @@ def test_gradients_lead_to_the_normal_distribution(name):
     start = start + 0.1 * start.flip(1)
     latents = torch.nn.Parameter(start)
     measure = DISTANCES[name]()
-    optimizer = torch.optim.Adam([{"params": [latents], "lr": 0.05}, {"params": measure.parameters(), "lr": 0.01}])
+    optimizer = torch.optim.Adam(
+        [{"params": [latents], "lr": 0.05}, {"params": measure.parameters(), "lr": 0.01}]
+    )
     for step in range(500):
         loss = measure(latents, generator(step))
         optimizer.zero_grad()
@@ -215,7 +253,10 @@ def test_prior_network_keeps_its_scale_finite_and_does_not_see_a_value_that_it_p
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_evaluation_gives_the_same_number_and_leaves_the_global_generator(name):
-    measure, latents = DISTANCES[name](), torch.randn(9, 4, 32, 32)  # more tokens than are sorted at once
+    measure, latents = (
+        DISTANCES[name](),
+        torch.randn(9, 4, 32, 32),
+    )  # more tokens than are sorted at once
     state = torch.get_rng_state()
     assert torch.equal(measure(latents), measure(latents))
     assert torch.equal(torch.get_rng_state(), state)
@@ -228,7 +269,7 @@ def test_no_weight_no_cost():
     assert "transform" in build(TransformConfig(), losses=losses)(torch.randn(2, 3, 16, 16)).terms
 
 
-# ----------------------------------------------------------------------------------------------------------- sampling
+# ----------------------------------------------------------------------------------------- sampling
 
 
 def test_samples_of_codes_have_their_shape_and_range_and_repeat():

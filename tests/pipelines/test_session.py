@@ -59,7 +59,9 @@ def test_a_second_run_is_refused_at_once_with_owner_and_time(holder, tmp_path):
         lambda: locked(folder).__enter__(),
     ]
     for one in tries:
-        with pytest.raises(VqkitError, match=f"is being written by process {holder.pid} ") as caught:
+        with pytest.raises(
+            VqkitError, match=f"is being written by process {holder.pid} "
+        ) as caught:
             one()
         assert owner["since"] in str(caught.value) and "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -80,7 +82,9 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_said(holder, tmp_path):
     assert not half.exists() and alive.exists() and not (folder / LOCK_FILE).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff" * 100, b"0" * 10_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff" * 100, b"0" * 10_000]
+)
 def test_a_lock_without_an_owner_is_no_obstacle(tmp_path, content):
     (tmp_path / LOCK_FILE).write_bytes(content)
     check_unlocked(tmp_path)

@@ -23,14 +23,18 @@ DISCRETE = [kind for kind in KINDS if kind != "none"]
 def test_codes_of_every_quantizer_are_scored_drawn_and_decoded(kind, order):
     torch.manual_seed(0)
     model = autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), SIZE).eval()
-    config = PriorConfig(network=PriorNetworkConfig(width=16, num_heads=2, num_blocks=1, order=order))
+    config = PriorConfig(
+        network=PriorNetworkConfig(width=16, num_heads=2, num_blocks=1, order=order)
+    )
     network = build_prior_network(config, model, 0, False).eval()
     network.start_from(code_vectors(model), torch.Generator().manual_seed(0))
     prior = Prior(config, network)
     codes = model.encode(torch.randn(2, 3, *SIZE))
     bits = prior.code_bits(codes)
     assert bits.shape == codes.shape
-    for place, size in enumerate(model.quantizer.codebook_sizes):  # an untrained network is all but uniform
+    for place, size in enumerate(
+        model.quantizer.codebook_sizes
+    ):  # an untrained network is all but uniform
         assert float(bits[:, place].mean()) == pytest.approx(math.log2(size), abs=0.3)
     for steps in (None, len(model.quantizer.codebook_sizes)):
         drawn = prior.sample(2, Drawing(steps=steps))
@@ -41,7 +45,9 @@ def test_codes_of_every_quantizer_are_scored_drawn_and_decoded(kind, order):
 
 @pytest.mark.parametrize("kind", ["hierarchical", "hierarchical-3"])
 def test_the_coarse_grid_comes_before_the_fine_one(kind):
-    """In both orders of an image: what a fine code is predicted from holds the coarse code at its position."""
+    """In both orders of an image: what a fine code is predicted from holds the coarse code at its
+    position.
+    """
     model = autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), SIZE)
     layout = build_prior_network(PriorConfig(), model, 0, False).layout
     top = [place for place, size in enumerate(layout.codebook_sizes) if size == 8]

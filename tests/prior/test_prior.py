@@ -21,7 +21,9 @@ from vqkit.settings import PriorConfig
 TINY = PriorNetworkConfig(width=16, num_heads=2, num_blocks=2, caption_bytes=8)
 
 
-def network(layout: Layout, num_classes: int = 0, captions: bool = False, config=TINY) -> PriorNetwork:
+def network(
+    layout: Layout, num_classes: int = 0, captions: bool = False, config=TINY
+) -> PriorNetwork:
     """Random weights, large enough that every input matters."""
     torch.manual_seed(0)
     net = PriorNetwork(config, layout, num_classes, captions).double().eval()
@@ -32,16 +34,23 @@ def network(layout: Layout, num_classes: int = 0, captions: bool = False, config
 
 
 def random_codes(layout: Layout, count: int) -> torch.Tensor:
-    return torch.stack([torch.randint(layout.codebook_sizes[q], (count,)) for q in layout.places.tolist()], 1)
+    return torch.stack(
+        [torch.randint(layout.codebook_sizes[q], (count,)) for q in layout.places.tolist()], 1
+    )
 
 
 LINE = Layout((1, 3), (3,), (0,))
 GRID = Layout((3, 4), (7,), (0,))
 STAGES = Layout((2, 2), (5, 3, 3), (0, 1, 1))
-KINDS = [(LINE, 0, False), (GRID, 3, False), (STAGES, 0, True), (replace(STAGES, order="delayed"), 0, False)]
+KINDS = [
+    (LINE, 0, False),
+    (GRID, 3, False),
+    (STAGES, 0, True),
+    (replace(STAGES, order="delayed"), 0, False),
+]
 
 
-# -------------------------------------------------------------------------------------------------------- likelihood
+# --------------------------------------------------------------------------------------- likelihood
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -62,7 +71,9 @@ def test_codebooks_of_different_sizes_sum_to_one_too():
 def test_no_step_sees_its_own_code_or_a_later_one():
     net = network(GRID, num_classes=2)
     order = torch.randperm(12)[None]
-    steps = net.steps(random_codes(GRID, 1).gather(1, order)[:, :-1], order, Condition(torch.tensor([0])))
+    steps = net.steps(
+        random_codes(GRID, 1).gather(1, order)[:, :-1], order, Condition(torch.tensor([0]))
+    )
     inputs = steps.inputs.detach().requires_grad_()
     hidden = net.hidden(replace(steps, inputs=inputs))
     for step in range(12):
@@ -74,8 +85,12 @@ def test_no_step_sees_its_own_code_or_a_later_one():
 def test_classes_and_captions_matter_and_the_same_bytes_are_the_same():
     net = network(GRID, num_classes=2)
     codes, order = random_codes(GRID, 1), torch.arange(12)[None]
-    assert not torch.equal(net(codes, order, torch.tensor([0])), net(codes, order, torch.tensor([1])))
-    assert torch.equal(net(codes, order), net(codes, order, torch.tensor([2]))), "no class is the last number"
+    assert not torch.equal(
+        net(codes, order, torch.tensor([0])), net(codes, order, torch.tensor([1]))
+    )
+    assert torch.equal(net(codes, order), net(codes, order, torch.tensor([2]))), (
+        "no class is the last number"
+    )
     told = network(GRID, captions=True)
     red, apple = (caption_bytes(text, 8)[None] for text in ("Red", "apple"))
     assert not torch.equal(told(codes, order, None, red), told(codes, order, None, apple))
@@ -92,19 +107,26 @@ def test_large_codebooks_in_parts_give_the_same_likelihood_and_gradient(monkeypa
     monkeypatch.setattr("vqkit.prior.network.MAX_LOGITS", 20)
     parts = net(codes, order)
     parts.sum().backward()
-    assert torch.allclose(whole, parts, atol=1e-12) and torch.allclose(gradient, net.head.weight.grad, atol=1e-12)
+    assert torch.allclose(whole, parts, atol=1e-12) and torch.allclose(
+        gradient, net.head.weight.grad, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ("ours", "reference"),
-    [(rms_norm, lambda x: nn.functional.rms_norm(x, (12,), eps=1e-6)), (squared_relu, lambda x: x.relu().square())],
+    [
+        (rms_norm, lambda x: nn.functional.rms_norm(x, (12,), eps=1e-6)),
+        (squared_relu, lambda x: x.relu().square()),
+    ],
 )
 def test_operators_with_their_own_gradient_are_pytorchs(ours, reference):
     x = torch.randn(3, 5, 12, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(3, 5, 12, dtype=torch.float64)
     expected = torch.autograd.grad((reference(x) * weights).sum(), x)[0]
     found = torch.autograd.grad((ours(x) * weights).sum(), x)[0]
-    assert torch.allclose(ours(x), reference(x), atol=1e-12) and torch.allclose(found, expected, atol=1e-12)
+    assert torch.allclose(ours(x), reference(x), atol=1e-12) and torch.allclose(
+        found, expected, atol=1e-12
+    )
 
 
 def test_norms_are_in_the_type_of_autocast_and_their_gradient_in_that_of_the_input():
@@ -117,7 +139,7 @@ def test_norms_are_in_the_type_of_autocast_and_their_gradient_in_that_of_the_inp
     assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=0.05)
 
 
-# ------------------------------------------------------------------------------------------------------ cache and masks
+# ---------------------------------------------------------------------------------- cache and masks
 
 
 @pytest.mark.parametrize(("layout", "num_classes", "captions"), KINDS)
@@ -126,18 +148,23 @@ def test_the_cached_path_equals_the_whole_one(layout, num_classes, captions):
     order = layout.canonical[0].expand(2, -1)
     codes = random_codes(layout, 2)
     told = Condition(
-        torch.tensor([0, 1]) if num_classes else None, torch.randint(1, 99, (2, 8)).byte() if captions else None
+        torch.tensor([0, 1]) if num_classes else None,
+        torch.randint(1, 99, (2, 8)).byte() if captions else None,
     )
     nats, walk = net(codes, order, *told), Walk(net, order, told)
     for step in range(layout.length):
         hidden = walk.ask(codes, step, 1)[:, 0]
         logits = net.logits(hidden, int(layout.slot_groups[order[0, step]]))
-        found = nn.functional.cross_entropy(logits, codes.gather(1, order)[:, step], reduction="none")
+        found = nn.functional.cross_entropy(
+            logits, codes.gather(1, order)[:, step], reduction="none"
+        )
         assert torch.allclose(found, nats[:, step], atol=1e-12)
 
 
 def test_questions_asked_together_are_those_asked_alone():
-    """Each of several questions gives what it gives as the only one, and later steps do not notice them."""
+    """Each of several questions gives what it gives as the only one, and later steps do not notice
+    them.
+    """
     net, codes = network(GRID, num_classes=3), random_codes(GRID, 2)
     order = torch.stack([torch.randperm(12) for _ in range(2)])
     told = Condition(torch.tensor([0, 2]))
@@ -148,15 +175,19 @@ def test_questions_asked_together_are_those_asked_alone():
         swapped[:, [5, 5 + index]] = order[:, [5 + index, 5]]
         alone = Walk(net, swapped, told).ask(codes, 5, 1)
         assert torch.allclose(together[:, index], alone[:, 0], atol=1e-12)
-    assert torch.allclose(walk.ask(codes, 9, 2), Walk(net, order, told).ask(codes, 9, 2), atol=1e-12)
+    assert torch.allclose(
+        walk.ask(codes, 9, 2), Walk(net, order, told).ask(codes, 9, 2), atol=1e-12
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- sampling
+# ----------------------------------------------------------------------------------------- sampling
 
 
 def start(layout: Layout, told: Condition, count: int = 2) -> Start:
     order = layout.canonical[0].expand(count, -1)
-    uniforms = torch.rand(count, layout.length, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    uniforms = torch.rand(
+        count, layout.length, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
     return Start(torch.zeros(count, layout.length, dtype=torch.long), order, uniforms, told)
 
 
@@ -166,7 +197,9 @@ def test_guidance_of_one_is_none_and_of_zero_is_without_condition():
     ramp = Sampling(cfg=1.0, cfg_ramp="linear")
     assert torch.equal(plain, draw(net, start(GRID, told), [1] * 12, ramp))
     late = Sampling(cfg=5.0, cfg_interval=(1.0, 1.0))
-    assert torch.equal(plain, draw(net, start(GRID, told), [1] * 12, late)), "outside of its interval it does nothing"
+    assert torch.equal(plain, draw(net, start(GRID, told), [1] * 12, late)), (
+        "outside of its interval it does nothing"
+    )
     untold = draw(net, start(GRID, Condition()), [1] * 12, Sampling())
     assert torch.equal(untold, draw(net, start(GRID, told), [1] * 12, Sampling(cfg=0.0)))
     assert not torch.equal(plain, untold)
@@ -184,7 +217,9 @@ def test_top_k_and_top_p_by_hand():
     assert distribution(logits, Sampling(top_p=0.65)).tolist() == pytest.approx([0, 0.4, 0, 0.3])
     assert distribution(logits, Sampling(top_p=0.71)).tolist() == pytest.approx([0, 0.4, 0.2, 0.3])
     squared = torch.tensor([0.01, 0.16, 0.04, 0.09])
-    assert distribution(logits, Sampling(temperature=0.5)).tolist() == pytest.approx((squared / 0.3).tolist())
+    assert distribution(logits, Sampling(temperature=0.5)).tolist() == pytest.approx(
+        (squared / 0.3).tolist()
+    )
 
 
 def test_codes_are_picked_where_the_number_falls():
@@ -204,7 +239,9 @@ def test_draws_follow_the_distribution():
     every = torch.tensor(list(itertools.product(range(3), repeat=2)))
     expected = 4000 * 2.0 ** -prior.bits(every.reshape(-1, 1, 1, 2))
     counts = torch.bincount(drawn[:, 0] * 3 + drawn[:, 1], minlength=9)
-    assert float(((counts - expected) ** 2 / expected).sum()) < 26.1  # 8 degrees of freedom, p = 0.001
+    assert (
+        float(((counts - expected) ** 2 / expected).sum()) < 26.1
+    )  # 8 degrees of freedom, p = 0.001
 
 
 def prior_of(layout: Layout, **kwargs) -> Prior:
@@ -223,7 +260,9 @@ def test_an_image_does_not_depend_on_how_many_there_are_nor_on_threads(steps):
         assert torch.equal(prior.sample(20, drawing), many)
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(prior.sample(3, drawing), many[:3]) and torch.equal(prior.sample(17, drawing), many[:17])
+    assert torch.equal(prior.sample(3, drawing), many[:3]) and torch.equal(
+        prior.sample(17, drawing), many[:17]
+    )
     assert not torch.equal(prior.sample(20, replace(drawing, seed=8)), many)
     assert len(many.flatten(1).unique(dim=0)) > 10
 
@@ -249,7 +288,9 @@ def test_what_is_drawn_depends_on_all_that_is_known():
     known = torch.ones_like(codes, dtype=torch.bool)
     known[0, 0, 1, 1] = False
     likeliest = Drawing(sampling=Sampling(temperature=0.0))
-    found = {int(prior.complete(codes.clone().fill_(k), known, likeliest)[0, 0, 1, 1]) for k in range(7)}
+    found = {
+        int(prior.complete(codes.clone().fill_(k), known, likeliest)[0, 0, 1, 1]) for k in range(7)
+    }
     assert len(found) > 1
 
 
@@ -261,7 +302,11 @@ def test_larger_and_smaller_grids_are_completed_window_by_window():
         known = torch.zeros_like(codes, dtype=torch.bool)
         known[:, :, 0, 0] = True
         found = prior.complete(codes, known, Drawing(seed=2))
-        assert found.shape == codes.shape and (found[:, :, 0, 0] == 6).all() and len(found.unique()) > 3
+        assert (
+            found.shape == codes.shape
+            and (found[:, :, 0, 0] == 6).all()
+            and len(found.unique()) > 3
+        )
     covered = torch.zeros(5, 9)
     for window in windows((5, 9), (3, 4)):
         covered[window] += 1
@@ -271,18 +316,29 @@ def test_larger_and_smaller_grids_are_completed_window_by_window():
 @pytest.mark.parametrize("layout", [GRID, STAGES])
 @pytest.mark.parametrize("steps", [None, 8])
 def test_images_that_know_different_codes_are_completed_together_as_alone(layout, steps):
-    """Every image has five unknown places, as many in no window as the next one: each of them is drawn, and alone."""
+    """Every image has five unknown places, as many in no window as the next one: each of them is
+    drawn, and alone.
+    """
     prior = prior_of(layout)
     generator = torch.Generator().manual_seed(3)
     codes = torch.full((6, len(layout.groups), 6, 8), 2)
     hidden = torch.stack([torch.randperm(48, generator=generator)[:5] for _ in codes])
-    known = ~torch.zeros(6, 48, dtype=torch.bool).scatter_(1, hidden, True).reshape(6, 1, 6, 8).expand_as(codes)
+    known = ~torch.zeros(6, 48, dtype=torch.bool).scatter_(1, hidden, True).reshape(
+        6, 1, 6, 8
+    ).expand_as(codes)
     drawing = Drawing(seed=4, steps=steps)
     watched = []
     shares = []
     found = prior.complete(codes, known, drawing, watched.append)
-    assert torch.equal(found, prior.complete(codes, known, drawing, following(shares.append, 0.5, 1.0, 6)))
-    assert shares == sorted(shares) and shares[0] > 0.5 and shares[-1] == 1.0 and len(shares) == len(watched)
+    assert torch.equal(
+        found, prior.complete(codes, known, drawing, following(shares.append, 0.5, 1.0, 6))
+    )
+    assert (
+        shares == sorted(shares)
+        and shares[0] > 0.5
+        and shares[-1] == 1.0
+        and len(shares) == len(watched)
+    )
     assert torch.equal(found[known], codes[known])
     assert min(len(one[~mask].unique()) for one, mask in zip(found, known, strict=True)) > 1
     assert torch.equal(watched[-1], found)
@@ -290,11 +346,13 @@ def test_images_that_know_different_codes_are_completed_together_as_alone(layout
     assert torch.equal(prior.complete(codes[:4], known[:4], drawing), found[:4])
 
 
-# ------------------------------------------------------------------------------------------------------------- orders
+# ------------------------------------------------------------------------------------------- orders
 
 
 def test_halton_order_by_hand():
-    """Bases 2 and 3: (1/2, 1/3), (1/4, 2/3), (3/4, 1/9), (1/8, 4/9), (5/8, 7/9), ... on two rows and three columns."""
+    """Bases 2 and 3: (1/2, 1/3), (1/4, 2/3), (3/4, 1/9), (1/8, 4/9), (5/8, 7/9), ... on two rows
+    and three columns.
+    """
     assert halton_order((2, 3)).tolist() == [4, 2, 3, 1, 5, 0]
     assert sorted(halton_order((7, 5)).tolist()) == list(range(35))
 
@@ -317,14 +375,18 @@ def test_steps_cover_all_codes_and_stay_inside_codebooks():
         STAGES.steps(slots, 2)
 
 
-# ------------------------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize(
     ("kwargs", "told", "message"),
     [
         ({"num_classes": 3}, {"classes": ["caot"]}, "no class 'caot', did you mean 'coat'"),
-        ({"num_classes": 3}, {"prompts": ["red"]}, "without captions and takes no prompt; it knows the classes bag"),
+        (
+            {"num_classes": 3},
+            {"prompts": ["red"]},
+            "without captions and takes no prompt; it knows the classes bag",
+        ),
         ({}, {"classes": ["coat"]}, "without classes"),
         ({}, {"prompts": ["red"]}, "takes no prompt"),
         ({"captions": True}, {"classes": ["coat"]}, "it takes a prompt"),

@@ -30,7 +30,11 @@ class Page(HTMLParser):
 
     def pictures(self, kind: str) -> list[Image.Image]:
         """Those of <img class="kind">, in order."""
-        found = [attributes for tag, attributes in self.tags if tag == "img" and attributes.get("class") == kind]
+        found = [
+            attributes
+            for tag, attributes in self.tags
+            if tag == "img" and attributes.get("class") == kind
+        ]
         sources = [(attributes["src"] or "").partition("base64,")[2] for attributes in found]
         return [Image.open(io.BytesIO(base64.b64decode(source))) for source in sources]
 
@@ -38,12 +42,20 @@ class Page(HTMLParser):
 def assert_sound(text: str) -> None:
     """A whole page that asks for nothing from outside and has no id twice."""
     assert text.startswith("<!doctype html>")
-    assert "http:" not in text and "https:" not in text and "@import" not in text and "url(//" not in text
+    assert (
+        "http:" not in text
+        and "https:" not in text
+        and "@import" not in text
+        and "url(//" not in text
+    )
     tags = Page(text).tags
     for tag, attributes in tags:
         assert tag not in ("link", "iframe", "object", "base")
         for name in ("src", "href", "srcset", "data"):
-            assert (attributes.get(name) or "#").startswith(("data:image/png;base64,", "#")), (tag, attributes)
+            assert (attributes.get(name) or "#").startswith(("data:image/png;base64,", "#")), (
+                tag,
+                attributes,
+            )
     ids = [attributes["id"] for _, attributes in tags if attributes.get("id")]
     assert len(ids) == len(set(ids))
 

@@ -11,7 +11,9 @@ from vqkit.report.summary import PriorSummary, Ranked, RunSummary
 EVIL = '"><img src=x onerror=alert(1)>|`*.png'
 
 
-def images(count: int = 9, channels: int = 3, side: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def images(
+    count: int = 9, channels: int = 3, side: int = 8, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     originals = generator.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
     return originals, (originals // 16 * 16).astype(np.uint8)
@@ -26,8 +28,21 @@ def history(train: Any = None, validation: Any = None, steps: int = 1000) -> lis
         for split, every, loss in (("train", 20, train), ("validation", 50, validation)):
             if step % every == 0:
                 value = float(loss(step / steps))
-                terms = {"loss": 1.1 * value, "loss/reconstruction": value, "loss/commitment": 0.4 * value}
-                rows.append({"step": step, "split": split, **terms, "psnr": 20.0, "usage": 0.9, "perplexity": 12})
+                terms = {
+                    "loss": 1.1 * value,
+                    "loss/reconstruction": value,
+                    "loss/commitment": 0.4 * value,
+                }
+                rows.append(
+                    {
+                        "step": step,
+                        "split": split,
+                        **terms,
+                        "psnr": 20.0,
+                        "usage": 0.9,
+                        "perplexity": 12,
+                    }
+                )
     return rows
 
 
@@ -51,19 +66,29 @@ def summary(**changes: Any) -> RunSummary:
 
 
 def prior_history(train: Any, validation: Any, steps: int = 1000) -> list[dict[str, Any]]:
-    """Rows every 20 steps, validation every 100; the arguments map the progress 0..1 to bits per code."""
+    """Rows every 20 steps, validation every 100; the arguments map the progress 0..1 to bits per
+    code.
+    """
     rows: list[dict[str, Any]] = []
     for step in range(20, steps + 1, 20):
         bits = float(train(step / steps))
         rows.append({"step": step, "split": "train", "loss": 0.7 * bits, "bits_per_code": bits,
                      "bits_per_code_any_order": bits + 0.5, "lr": 0.001, "grad_norm": 1.0})  # fmt: skip
         if step % 100 == 0:
-            rows.append({"step": step, "split": "validation", "bits_per_code": float(validation(step / steps))})
+            rows.append(
+                {
+                    "step": step,
+                    "split": "validation",
+                    "bits_per_code": float(validation(step / steps)),
+                }
+            )
     return rows
 
 
 def prior_summary(**changes: Any) -> PriorSummary:
-    """A healthy prior with nine samples, none of them near a training image; `changes` replaces its parts."""
+    """A healthy prior with nine samples, none of them near a training image; `changes` replaces its
+    parts.
+    """
     channels = changes.pop("channels", 3)
     samples, nearest = images(channels=channels)
     metrics = {"split": "test", "images": 40, "bits_per_code": 3.04, "bits_per_image": 149.0, "label_bits": None,

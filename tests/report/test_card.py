@@ -20,9 +20,17 @@ def test_header_links_and_commands(tmp_path):
     folder = tmp_path / "my model"
     write_card(summary(), folder)
     header, body = parts(folder)
-    assert header["library_name"] == "vqkit" and header["license"] == "other" and "vq-vae" in header["tags"]
+    assert (
+        header["library_name"] == "vqkit"
+        and header["license"] == "other"
+        and "vq-vae" in header["tags"]
+    )
     links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", body)
-    assert sorted(links) == ["samples/codes.png", "samples/curves.png", "samples/reconstructions.png"]
+    assert sorted(links) == [
+        "samples/codes.png",
+        "samples/curves.png",
+        "samples/reconstructions.png",
+    ]
     for link in links:
         with Image.open(folder / link) as picture:
             assert min(picture.size) > 100
@@ -40,13 +48,21 @@ def test_no_dead_links_when_parts_are_missing(tmp_path):
 
 
 def test_untrusted_names_stay_text(tmp_path):
-    write_card(summary(title=EVIL, data={"bad_files": {EVIL: "a\nb|c"}}, command="```\n# x"), tmp_path)
+    write_card(
+        summary(title=EVIL, data={"bad_files": {EVIL: "a\nb|c"}}, command="```\n# x"), tmp_path
+    )
     body = parts(tmp_path)[1]
     assert "<img" not in body and "&lt;img src=x onerror=alert(1)&gt;\\|\\`\\*.png: a b\\|c" in body
     assert "````sh\n```\n# x\n````" in body
 
 
-METRICS = {"bits_per_code": 3.04, "saving_vs_order0": 0.24, "label_bits": None, "split": "test", "lr_of_no_interest": 1}
+METRICS = {
+    "bits_per_code": 3.04,
+    "saving_vs_order0": 0.24,
+    "label_bits": None,
+    "split": "test",
+    "lr_of_no_interest": 1,
+}
 
 
 def test_prior_section_is_replaced_and_not_doubled(tmp_path):
@@ -57,7 +73,11 @@ def test_prior_section_is_replaced_and_not_doubled(tmp_path):
     first = path.read_bytes()
     assert first.startswith(before), "what was there is as it was"
     text = first.decode()
-    assert "| Bits per code | 3.04 |" in text and "| Saving | 24 % |" in text and "(prior/samples.png)" in text
+    assert (
+        "| Bits per code | 3.04 |" in text
+        and "| Saving | 24 % |" in text
+        and "(prior/samples.png)" in text
+    )
     assert "interest" not in text and "| Bits of the class |" not in text
     path.write_bytes(first + b"My own words.\r\n")
     add_prior_to_card(tmp_path, {**METRICS, "bits_per_code": 2.5})
@@ -72,7 +92,11 @@ def test_prior_section_spares_what_lies_between_broken_markers(tmp_path):
         add_prior_to_card(tmp_path, {"bits_per_code": bits, "split": r"\1 |x"})
     text = path.read_text()
     assert text.startswith("<!-- prior: begin -->\n\nkeep me\n\n<!-- prior: begin -->\n\n## Prior")
-    assert text.count("## Prior") == 1 and "| Bits per code | 2 |" in text and "3" not in text.partition("## Prior")[2]
+    assert (
+        text.count("## Prior") == 1
+        and "| Bits per code | 2 |" in text
+        and "3" not in text.partition("## Prior")[2]
+    )
 
 
 def test_no_card_no_section(tmp_path):

@@ -10,7 +10,10 @@ from vqkit.report import figures
 
 from .summaries import history, prior_history
 
-EVENTS = [{"step": 40, "level": "warning", "message": "w"}, {"step": 60, "level": "info", "message": "i"}]
+EVENTS = [
+    {"step": 40, "level": "warning", "message": "w"},
+    {"step": 60, "level": "info", "message": "i"},
+]
 
 
 def check(drawing):
@@ -30,12 +33,18 @@ def test_every_loss_term_has_its_curve():
 
 
 def test_one_term_is_not_drawn_twice():
-    rows = [{key: value for key, value in row.items() if key != "loss/commitment"} for row in history()]
+    rows = [
+        {key: value for key, value in row.items() if key != "loss/commitment"} for row in history()
+    ]
     assert not check(figures.svg("loss", figures.loss(rows))).keys
 
 
 def test_changing_weights_are_drawn_as_shares_of_their_highest_and_named_even_alone():
-    rows = [row | {"weight/kl": 0.01 * row["step"] / 1000} for row in history() if row["split"] == "train"]
+    rows = [
+        row | {"weight/kl": 0.01 * row["step"] / 1000}
+        for row in history()
+        if row["split"] == "train"
+    ]
     drawing = check(figures.svg("weights", figures.weights(rows)))
     assert [key.label for key in drawing.keys] == ["kl, up to 0.01"]
     both = [row | {"weight/transform": 3.0} for row in rows]
@@ -57,12 +66,25 @@ def test_nothing_to_draw(draw):
 
 
 def test_histories_of_odd_shape():
-    one = [{"step": 5, "split": "train", "loss": 0.5, "loss/a$b$<i>": 0.0, "usage": 0.25, "perplexity": 3}]
+    one = [
+        {
+            "step": 5,
+            "split": "train",
+            "loss": 0.5,
+            "loss/a$b$<i>": 0.0,
+            "usage": 0.25,
+            "perplexity": 3,
+        }
+    ]
     check(figures.svg("one", figures.loss(one, EVENTS)))
     check(figures.svg("usage", figures.over_steps(one, {"usage": "usage"}, percent=True)))
     check(figures.svg("level", figures.over_steps(one, {"perplexity": "perplexity"}, level=4)))
     check(figures.svg("high", figures.over_steps(one, {"perplexity": "perplexity"}, level=262144)))
-    check(figures.svg("validation", figures.loss([row for row in history() if row["split"] == "validation"])))
+    check(
+        figures.svg(
+            "validation", figures.loss([row for row in history() if row["split"] == "validation"])
+        )
+    )
     unordered = [{"step": step, "split": "train", "loss": -1.0 * step} for step in (3, 1, 2)]
     check(figures.svg("negative", figures.loss(unordered)))
 
@@ -79,7 +101,9 @@ def test_code_usage(books, size):
 
 
 def test_psnr_histogram_marks_mean_and_median():
-    drawing = check(figures.svg("psnr", figures.psnr_histogram(np.array([20.0, 21.0, 28.0, np.inf]))))
+    drawing = check(
+        figures.svg("psnr", figures.psnr_histogram(np.array([20.0, 21.0, 28.0, np.inf])))
+    )
     assert [key.label for key in drawing.keys] == ["mean 23.0 dB", "median 21.0 dB"]
     check(figures.svg("same", figures.psnr_histogram(np.full(5, 30.0))))
 
@@ -87,21 +111,29 @@ def test_psnr_histogram_marks_mean_and_median():
 def test_long_histories_are_thinned_to_means():
     steps, values = figures.thinned(np.arange(4000.0), np.arange(4000.0))
     assert len(steps) == figures.MAX_POINTS
-    assert values[0] == 0 and values[-1] == 3999 and values[1] == np.arange(10, 20).mean() == steps[1]
+    assert (
+        values[0] == 0 and values[-1] == 3999 and values[1] == np.arange(10, 20).mean() == steps[1]
+    )
 
 
 def test_matplotlib_is_imported_late():
-    code = (
-        "import sys, vqkit.report; assert not {'matplotlib', 'jinja2', 'torch'} & set(sys.modules), sys.modules.keys()"
-    )
+    code = "import sys, vqkit.report; assert not {'matplotlib', 'jinja2', 'torch'} & set(sys.modules), sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_bits_per_code_against_no_context():
     rows = prior_history(lambda progress: 3 + 40 * (progress < 0.03), lambda progress: 3.2)
     drawing = check(figures.svg("bits", figures.bits_per_code(rows, EVENTS, 4.0)))
-    assert [key.label for key in drawing.keys] == ["in order", "in random orders", "without context"]
+    assert [key.label for key in drawing.keys] == [
+        "in order",
+        "in random orders",
+        "without context",
+    ]
     assert [key.dashed for key in drawing.keys] == [False, False, True]
     assert ">40<" not in drawing.svg, "the first steps do not squeeze the rest"
     assert figures.svg("none", figures.bits_per_code(history(), order0_bits=4.0)) is None
-    check(figures.svg("one", figures.bits_per_code([{"step": 1, "split": "train", "bits_per_code": 0.0}])))
+    check(
+        figures.svg(
+            "one", figures.bits_per_code([{"step": 1, "split": "train", "bits_per_code": 0.0}])
+        )
+    )

@@ -7,7 +7,8 @@ from .summaries import images
 
 
 def test_positions_by_hand():
-    # three pairs of 2 x 3 pixels, scale 4, two columns: a pair is 12 wide and 8 + 2 + 8 high, gutters are 6
+    # three pairs of 2 x 3 pixels, scale 4, two columns: a pair is 12 wide and 8 + 2 + 8 high,
+    # gutters are 6
     originals = np.zeros((3, 2, 3, 3), np.uint8)
     reconstructions = np.zeros_like(originals)
     originals[..., 0] = np.arange(10, 28).reshape(3, 2, 3)
@@ -28,7 +29,11 @@ def test_alpha_lies_on_a_checkerboard():
     clear, opaque = np.zeros((1, 16, 16, 4), np.uint8), np.full((1, 16, 16, 4), 255, np.uint8)
     opaque[..., 1:3] = 0
     sheet = np.asarray(comparison_sheet(clear, opaque, scale=1))
-    assert (sheet[6:14, 6:14] == 255).all() and (sheet[6:14, 14:22] == 208).all() and (sheet[14:22, 14:22] == 255).all()
+    assert (
+        (sheet[6:14, 6:14] == 255).all()
+        and (sheet[6:14, 14:22] == 208).all()
+        and (sheet[14:22, 14:22] == 255).all()
+    )
     assert (sheet[24:40, 6:22] == [255, 0, 0]).all()
 
 
@@ -63,5 +68,7 @@ def test_code_map(size, columns, rows):
     flat = cells.reshape(-1, 4)
     assert tuple(flat[0]) == (*DEAD_COLOUR, 255)
     assert tuple(flat[size - 1]) == (*CODE_COLOUR, 255)
-    assert (flat[1:size, :3] == CODE_COLOUR).all() and (np.diff(flat[1:size, 3].astype(int)) >= 0).all()
+    assert (flat[1:size, :3] == CODE_COLOUR).all() and (
+        np.diff(flat[1:size, 3].astype(int)) >= 0
+    ).all()
     assert (flat[size:, 3] == 0).all()

@@ -17,7 +17,9 @@ def test_the_file_is_self_contained(tmp_path):
     path.parent.mkdir()
     path.write_text("old")
     write_report(summary(), path)
-    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"], "no temporary file is left"
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"], (
+        "no temporary file is left"
+    )
     assert_sound(path.read_text(encoding="utf-8"))
 
 
@@ -52,40 +54,74 @@ def test_strings_are_escaped():
 
 
 def test_names_of_files_that_are_no_text_are_shown_with_escapes(tmp_path):
-    write_report(dataclasses.replace(summary(), title=os.fsdecode(b"caf\xe9")), tmp_path / "report.html")
+    write_report(
+        dataclasses.replace(summary(), title=os.fsdecode(b"caf\xe9")), tmp_path / "report.html"
+    )
     assert "caf\\udce9" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_is_missing_is_left_out():
     bare = render(summary(history=(), events=(), code_counts=None, metrics={}, data={}, worst=Ranked(), best=Ranked(),
                           psnr_per_image=np.zeros(0), names=()))  # fmt: skip
-    assert "<svg" not in bare and 'id="training"' not in bare and 'id="codes"' not in bare and 'id="data"' not in bare
+    assert (
+        "<svg" not in bare
+        and 'id="training"' not in bare
+        and 'id="codes"' not in bare
+        and 'id="data"' not in bare
+    )
     originals = np.zeros((0, 8, 8, 3), np.uint8)
     assert 'id="gallery"' not in render(summary(originals=originals, reconstructions=originals))
 
 
 def test_everything_asked_for_is_there():
     words = Page(render(summary(data={"bad_files": [("broken.png", "file is truncated")]}))).text
-    figures = ("every code is used, 26.4 dB at 441 bits per image.", "1 min 23 s", "1.23 M", "20.0 dB")
-    texts = ("broken.png", "file is truncated", "began", "vqkit train images --out run", "seed: 0  # of all")
+    figures = (
+        "every code is used, 26.4 dB at 441 bits per image.",
+        "1 min 23 s",
+        "1.23 M",
+        "20.0 dB",
+    )
+    texts = (
+        "broken.png",
+        "file is truncated",
+        "began",
+        "vqkit train images --out run",
+        "seed: 0  # of all",
+    )
     for expected in figures + texts:
         assert expected in words
 
 
-@pytest.mark.parametrize("counts", [np.array([[3, 0]]), np.full((4, 2048), 7), np.ones((1, 262144), np.int64)])
+@pytest.mark.parametrize(
+    "counts", [np.array([[3, 0]]), np.full((4, 2048), 7), np.ones((1, 262144), np.int64)]
+)
 def test_codebooks_of_any_size(counts):
     page = Page(render(summary(code_counts=counts)))
-    assert sum("usage of every code" in (attributes.get("alt") or "") for _, attributes in page.tags) == len(counts)
+    assert sum(
+        "usage of every code" in (attributes.get("alt") or "") for _, attributes in page.tags
+    ) == len(counts)
 
 
 def test_tiles_say_what_files_take_and_how_few_pictures_usage_is_of():
-    metrics = {"bits_per_image": 8192, "rates": {"full": {"bits": 2842.7, "psnr": 34.9}}, "usage": 0.23, "images": 3}
-    assert headline(metrics) == [Row("Usage", "23", "% in 3 images"), Row("Bits per image", "8,192", "2,843 in files")]
+    metrics = {
+        "bits_per_image": 8192,
+        "rates": {"full": {"bits": 2842.7, "psnr": 34.9}},
+        "usage": 0.23,
+        "images": 3,
+    }
+    assert headline(metrics) == [
+        Row("Usage", "23", "% in 3 images"),
+        Row("Bits per image", "8,192", "2,843 in files"),
+    ]
 
 
 def test_large_pictures_are_limited():
     originals = np.zeros((12, 1024, 1024, 3), np.uint8)
-    page = Page(render(summary(originals=originals, reconstructions=originals, worst=Ranked(), best=Ranked())))
+    page = Page(
+        render(
+            summary(originals=originals, reconstructions=originals, worst=Ranked(), best=Ranked())
+        )
+    )
     assert len(page.pictures("a")) == 4 and "4 of 12 examples" in page.text
 
 
@@ -95,6 +131,9 @@ def test_same_results_same_page():
 
 def test_codebooks_of_two_sizes_have_no_common_bound():
     """A line at the size of one of them would cut the curve of their mean off."""
-    one, two = (render(summary(code_counts=counts)) for counts in ([np.ones(16)], [np.ones(16), np.ones(256)]))
+    one, two = (
+        render(summary(code_counts=counts))
+        for counts in ([np.ones(16)], [np.ones(16), np.ones(256)])
+    )
     assert "16 codes, all used alike" in one and "of 16" in one
     assert "16 codes, all" not in two and "256 codes, all" not in two and "of 256" not in two

@@ -30,7 +30,9 @@ def test_pictures_hold_the_right_pixels_and_pairs_come_nearest_first(channels):
         found = [np.asarray(picture).reshape(8, 8, channels) for picture in page.pictures(kind)]
         np.testing.assert_array_equal(found, pixels)
     shown = re.findall(r"(\d+\.0) class (\d)", page.text)
-    assert shown == [(f"{50 + index}.0", str(8 - index)) for index in range(9)], "label and distance go with the pair"
+    assert shown == [(f"{50 + index}.0", str(8 - index)) for index in range(9)], (
+        "label and distance go with the pair"
+    )
 
 
 def test_near_copies_are_marked():
@@ -48,7 +50,9 @@ def test_strings_are_escaped():
         events=[{"step": EVIL, "level": "warning", "message": EVIL}],
     ))  # fmt: skip
     assert_escaped(text)
-    assert Page(text).text.count(EVIL) >= 27, "samples, scattered and pairs are labelled as they are"
+    assert Page(text).text.count(EVIL) >= 27, (
+        "samples, scattered and pairs are labelled as they are"
+    )
 
 
 def test_what_is_missing_is_left_out():
@@ -59,7 +63,9 @@ def test_what_is_missing_is_left_out():
         assert f'id="{name}"' not in bare
     assert "<svg" not in bare and 'id="reproduce"' in bare
     plain = render_prior(prior_summary(labels=(), reconstructed_distances=none))
-    assert "Held-out" not in plain and "Near copies" not in plain and "figcaption title" not in plain
+    assert (
+        "Held-out" not in plain and "Near copies" not in plain and "figcaption title" not in plain
+    )
 
 
 def test_everything_asked_for_is_there():

@@ -36,7 +36,10 @@ def test_gap_between_training_and_validation():
 
 @pytest.mark.parametrize(("validation", "healthy"), [(3.14, True), (3.16, False), (2.5, True)])
 def test_gap_limit_is_a_twentieth_of_training(validation, healthy):
-    assert judge_prior(prior_summary(history=prior_history(flat(3.0), flat(validation)))).healthy is healthy
+    assert (
+        judge_prior(prior_summary(history=prior_history(flat(3.0), flat(validation)))).healthy
+        is healthy
+    )
 
 
 def rising(progress):
@@ -46,7 +49,8 @@ def rising(progress):
 
 @pytest.mark.parametrize(("stopped_by", "kept"), [("steps", False), ("plateau", True)])
 def test_validation_rose_while_training_fell(stopped_by, kept):
-    # training falls by a bit over the run; means over a tenth of it: steps 400..500 -> 2.55, 900..1000 -> 2.05
+    # training falls by a bit over the run; means over a tenth of it: steps 400..500 -> 2.55,
+    # 900..1000 -> 2.05
     rows = prior_history(lambda progress: 3.0 - progress, rising)
     verdict = judge_prior(prior_summary(history=rows, metrics=changed(stopped_by=stopped_by)))
     assert not verdict.healthy and len(verdict.findings) == 1
@@ -68,7 +72,9 @@ def test_a_wobble_of_validation_is_no_rise():
 
 
 def near(distances, reconstructed):
-    summary = prior_summary(distances=np.array(distances), reconstructed_distances=np.array(reconstructed))
+    summary = prior_summary(
+        distances=np.array(distances), reconstructed_distances=np.array(reconstructed)
+    )
     return near_copies(summary).tolist()
 
 
@@ -84,13 +90,17 @@ def test_near_copies_are_nearer_than_99_of_100():
 def test_the_yardstick_is_reconstructions_and_not_images_as_they_are():
     """Samples as near as reconstructions are, where images as they are stay farther away."""
     usual = np.arange(20.0, 120.0)
-    summary = prior_summary(reconstructed_distances=usual, held_out_distances=usual + 60, distances=usual[10:19])
+    summary = prior_summary(
+        reconstructed_distances=usual, held_out_distances=usual + 60, distances=usual[10:19]
+    )
     assert derived_figures(summary)["memorised"] == 0 and judge_prior(summary).healthy
 
 
 def test_derived_figures_by_hand():
     distances = np.array([50.0, 3.0, 51.0, 2.0, 52.0, 1.0, 53.0, 54.0, 55.0])
-    found = derived_figures(prior_summary(distances=distances, history=prior_history(flat(3.0), flat(3.25))))
+    found = derived_figures(
+        prior_summary(distances=distances, history=prior_history(flat(3.0), flat(3.25)))
+    )
     assert found == {"memorised": pytest.approx(1 / 3), "overfit_bits": pytest.approx(0.25)}
     found = derived_figures(prior_summary(reconstructed_distances=np.zeros(0), history=()))
     assert found == {"memorised": None, "overfit_bits": None}
@@ -110,13 +120,17 @@ def test_memorised_samples():
     assert verdict.findings[0].text == f"{text}; by chance it would be 1."
 
 
-@pytest.mark.parametrize(("num", "near", "healthy"), [(64, 3, True), (64, 4, False), (9, 1, True), (9, 2, False)])
+@pytest.mark.parametrize(
+    ("num", "near", "healthy"), [(64, 3, True), (64, 4, False), (9, 1, True), (9, 2, False)]
+)
 def test_some_near_copies_are_chance(num, near, healthy):
     # 3 of 64 = 4.7 %, 4 of 64 = 6.25 %; a single one is never a pattern
     distances = np.full(num, 60.0)
     distances[:near] = 1.0
     samples = np.zeros((num, 8, 8, 3), np.uint8)
-    summary = prior_summary(samples=samples, nearest=samples, scattered=samples, labels=(), distances=distances)
+    summary = prior_summary(
+        samples=samples, nearest=samples, scattered=samples, labels=(), distances=distances
+    )
     assert judge_prior(summary).healthy is healthy
 
 
@@ -125,10 +139,14 @@ def test_duplicates_blunt_the_yardstick():
     verdict = judge_prior(prior_summary(held_out_distances=held_out))
     assert verdict.sentence.startswith("held-out images are among the training images.")
     assert verdict.findings[0].text.startswith("10 % of the held-out images")
-    assert judge_prior(prior_summary(held_out_distances=np.array([0.0, *np.arange(20.0, 119.0)]))).healthy
+    assert judge_prior(
+        prior_summary(held_out_distances=np.array([0.0, *np.arange(20.0, 119.0)]))
+    ).healthy
 
 
-@pytest.mark.parametrize(("saving", "words"), [(0.01, "only 1.0 % of the bits"), (0.0, "nothing"), (-0.1, "nothing")])
+@pytest.mark.parametrize(
+    ("saving", "words"), [(0.01, "only 1.0 % of the bits"), (0.0, "nothing"), (-0.1, "nothing")]
+)
 def test_a_prior_that_predicts_nothing(saving, words):
     verdict = judge_prior(prior_summary(metrics=changed(saving_vs_order0=saving)))
     assert verdict.sentence == "the prior hardly predicts anything. Result: 3.04 bits per code."
@@ -140,15 +158,24 @@ def test_a_prior_that_predicts_nothing(saving, words):
 )
 def test_still_falling(stopped_by, advice):
     # exp(-t / 2) loses 1 - exp(-0.1) = 9.5 % over a fifth of the run
-    rows = prior_history(lambda progress: 5 * math.exp(-progress / 2), lambda progress: 5 * math.exp(-progress / 2))
-    finding = judge_prior(prior_summary(history=rows, metrics=changed(stopped_by=stopped_by))).findings[0]
+    rows = prior_history(
+        lambda progress: 5 * math.exp(-progress / 2), lambda progress: 5 * math.exp(-progress / 2)
+    )
+    finding = judge_prior(
+        prior_summary(history=rows, metrics=changed(stopped_by=stopped_by))
+    ).findings[0]
     assert finding.text == "Bits per code fell by another 9.5 % in the last fifth of the run."
     assert advice in finding.advice
 
 
 def test_a_prior_of_a_few_steps_is_not_called_healthy():
-    rows = [{"step": step, "split": "validation", "bits_per_code": bits} for step, bits in ((25, 6.653), (47, 6.293))]
-    verdict = judge_prior(prior_summary(history=rows, metrics=changed(step=47, stopped_by="max_minutes")))
+    rows = [
+        {"step": step, "split": "validation", "bits_per_code": bits}
+        for step, bits in ((25, 6.653), (47, 6.293))
+    ]
+    verdict = judge_prior(
+        prior_summary(history=rows, metrics=changed(step=47, stopped_by="max_minutes"))
+    )
     assert verdict.sentence.startswith("it trained for 47 steps only.")
     assert verdict.next_steps[0] == "Train longer: raise train.max_minutes."
 

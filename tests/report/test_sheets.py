@@ -16,7 +16,11 @@ def test_positions_by_hand():
     pixels = np.arange(10, 64, dtype=np.uint8).reshape(3, 2, 3, 3)
     sheet = np.asarray(contact_sheet(pixels, columns=2))
     assert sheet.shape == (2 + 2 * (16 + 2), 2 + 2 * (24 + 2), 3)
-    assert (sheet[:2] == GREY).all() and (sheet[:, :2] == GREY).all() and (sheet[:, 26:28] == GREY).all()
+    assert (
+        (sheet[:2] == GREY).all()
+        and (sheet[:, :2] == GREY).all()
+        and (sheet[:, 26:28] == GREY).all()
+    )
     assert (sheet[2:10, 2:10] == pixels[0, 0, 0]).all()
     assert (sheet[10:18, 18:26] == pixels[0, 1, 2]).all()
     assert (sheet[2:10, 28:36] == pixels[1, 0, 0]).all()
@@ -25,7 +29,8 @@ def test_positions_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("num", "side", "scale", "columns"), [(64, 28, 4, 8), (64, 32, 3, 8), (1, 28, 8, 1), (10, 256, 1, 4)]
+    ("num", "side", "scale", "columns"),
+    [(64, 28, 4, 8), (64, 32, 3, 8), (1, 28, 8, 1), (10, 256, 1, 4)],
 )
 def test_whole_factor_and_square_grid(num, side, scale, columns):
     sheet = contact_sheet(np.zeros((num, side, side, 1), np.uint8))
@@ -49,14 +54,19 @@ def test_no_images_are_refused():
 def film(frames):
     """The frames of the animation, read back: RGB (H, W, 3) each."""
     with Image.open(io.BytesIO(animation(frames))) as gif:
-        return [np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)]
+        return [
+            np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)
+        ]
 
 
 def test_animation_read_back():
     frames = [np.full((4, 8, 8, 1), 60 * index, np.uint8) for index in range(5)]
     with Image.open(io.BytesIO(animation(frames))) as gif:
         assert gif.format == "GIF" and gif.info["loop"] == 0
-        read = [(frame.info["duration"], frame.convert("L").getpixel((5, 5))) for frame in ImageSequence.Iterator(gif)]
+        read = [
+            (frame.info["duration"], frame.convert("L").getpixel((5, 5)))
+            for frame in ImageSequence.Iterator(gif)
+        ]
         assert gif.size == contact_sheet(frames[0]).size
     assert [duration for duration, _ in read] == [80] * 4 + [2000]
     assert [tone for _, tone in read] == [0, 60, 120, 180, 240]
@@ -69,9 +79,15 @@ def test_animation_of_nothing_is_refused():
 
 def test_colours_that_stay_do_not_flicker(emoji):
     images = emoji.read(emoji.splits["train"][:32]).values.permute(0, 2, 3, 1).contiguous().numpy()
-    # 16 emoji stay, in two full rows of six and a third; behind them others fade into noise of all colours
+    # 16 emoji stay, in two full rows of six and a third; behind them others fade into noise of all
+    # colours
     noise = np.random.default_rng(0).integers(0, 256, (6, 16, 32, 32, 3), dtype=np.uint8)
-    read = film([np.concatenate([images[:16], images[16:] // 6 * step + noise[step] // 6]) for step in range(6)])
+    read = film(
+        [
+            np.concatenate([images[:16], images[16:] // 6 * step + noise[step] // 6])
+            for step in range(6)
+        ]
+    )
     still = contact_sheet(images[:12], columns=6).height
     assert len(read) == 6 and all(np.array_equal(frame[:still], read[0][:still]) for frame in read)
 

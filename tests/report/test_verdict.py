@@ -22,7 +22,9 @@ def test_healthy_run_in_one_sentence():
 def test_low_usage_comes_first_and_counts_the_dead():
     counts = np.array([[50] * 10 + [0] * 6])
     events = [{"step": 7, "level": "warning", "message": "codes died."}]
-    verdict = judge(summary(code_counts=counts, metrics=changed(usage=0.625, images=400), events=events))
+    verdict = judge(
+        summary(code_counts=counts, metrics=changed(usage=0.625, images=400), events=events)
+    )
     assert not verdict.healthy
     expected = "only 62 % of the codes are used and there was a warning. Result: 26.4 dB at 441 bits per image."
     assert verdict.sentence == expected
@@ -34,7 +36,9 @@ def test_what_a_run_recovered_from_does_not_count():
     events = [{"step": 4, "level": "warning", "message": "codes died."}]
     events += [{"step": 8, "level": "recovered", "message": "codes are back."}]
     assert judge(summary(events=events)).healthy
-    assert judge(summary(events=[{"step": 4, "level": "action", "message": "codes revived."}])).healthy
+    assert judge(
+        summary(events=[{"step": 4, "level": "action", "message": "codes revived."}])
+    ).healthy
     assert not judge(summary(events=[*events, {**events[0], "step": 9}])).healthy
 
 
@@ -51,11 +55,16 @@ def test_the_weakest_codebook_decides():
 
 @pytest.mark.parametrize(("usage", "healthy"), [(0.89, False), (0.9, True), (0.95, True)])
 def test_usage_limit(usage, healthy):
-    assert judge(summary(code_counts=None, metrics=changed(usage=usage, images=100))).healthy is healthy
+    assert (
+        judge(summary(code_counts=None, metrics=changed(usage=usage, images=100))).healthy
+        is healthy
+    )
 
 
 def three_pictures(trained, **changes):
-    """Of 1024 codes, 71 in three alike images of 256 codes; `trained` are figures of the last training row."""
+    """Of 1024 codes, 71 in three alike images of 256 codes; `trained` are figures of the last
+    training row.
+    """
     counts = np.zeros((1, 1024), np.int64)
     counts[0, :71] = 10
     rows = [*history(), {"step": 1000, "split": "train", **trained}]
@@ -67,7 +76,9 @@ def test_few_pictures_do_not_show_that_codes_are_unused():
     verdict = judge(three_pictures({"usage": 1.0}))
     assert verdict.healthy and verdict.sentence.startswith("every code is used in training, ")
     untold = dataclasses.replace(three_pictures({}), history=())
-    assert judge(untold).sentence.startswith("test images too few to tell how many codes are used, ")
+    assert judge(untold).sentence.startswith(
+        "test images too few to tell how many codes are used, "
+    )
 
 
 def test_collapse_is_told_by_training_where_pictures_are_few():
@@ -75,24 +86,33 @@ def test_collapse_is_told_by_training_where_pictures_are_few():
     assert verdict.sentence.startswith("only 30 % of the codes are used.")
     assert verdict.findings[0].text == "30 % of the codes occur in the last steps of training."
     several = {"usage": 0.6, "usage/0": 1.0, "usage/1": 0.2}
-    run = dataclasses.replace(three_pictures(several), code_counts=[three_pictures({}).code_counts[0]] * 2)
+    run = dataclasses.replace(
+        three_pictures(several), code_counts=[three_pictures({}).code_counts[0]] * 2
+    )
     assert judge(run).sentence.startswith("only 20 % of the codes of codebook 2 are used.")
 
 
 def test_codes_that_weigh_bits_are_used_unevenly_by_intention():
     def judged(used):
         counts = np.array([[50] * used + [0] * (100 - used)])
-        return judge(summary(code_counts=counts, metrics=changed(usage=used / 100, images=400), weighs_bits=True))
+        return judge(
+            summary(
+                code_counts=counts, metrics=changed(usage=used / 100, images=400), weighs_bits=True
+            )
+        )
 
     assert judged(60).healthy
     assert (
-        "lower the quantizer's rate" in judged(40).findings[0].advice and "smaller" not in judged(40).findings[0].advice
+        "lower the quantizer's rate" in judged(40).findings[0].advice
+        and "smaller" not in judged(40).findings[0].advice
     )
 
 
 def test_measured_bits_of_files_stand_beside_those_of_a_fixed_length():
     rates = {"low": {"bits": 100.0, "psnr": 20.0}, "full": {"bits": 302.4, "psnr": 26.0}}
-    assert judge(summary(metrics=changed(rates=rates))).sentence.endswith("at 441 bits per image, 302 in files.")
+    assert judge(summary(metrics=changed(rates=rates))).sentence.endswith(
+        "at 441 bits per image, 302 in files."
+    )
 
 
 def test_a_split_too_small_to_show_every_code_is_not_blamed():
@@ -130,9 +150,13 @@ def test_validation_that_got_worse_again():
 
 
 def logs(train, validation=None, **changes):
-    """A run with losses.distortion=log_mse, given as mean squared errors below 1: its losses are negative."""
+    """A run with losses.distortion=log_mse, given as mean squared errors below 1: its losses are
+    negative.
+    """
     validation = validation or train
-    rows = history(lambda progress: math.log(train(progress)), lambda progress: math.log(validation(progress)))
+    rows = history(
+        lambda progress: math.log(train(progress)), lambda progress: math.log(validation(progress))
+    )
     return summary(history=rows, is_log_loss=True, **changes)
 
 
@@ -140,37 +164,69 @@ def test_negative_losses_that_still_fall():
     # exp(-2 t) loses 1 - exp(-0.4) = 32.97 % over a fifth of the run
     verdict = judge(logs(lambda progress: 0.1 * math.exp(-2 * progress)))
     assert verdict.sentence.startswith("the loss is still falling")
-    assert verdict.findings[0].text == "The mean squared error fell by another 33 % in the last fifth of the run."
+    assert (
+        verdict.findings[0].text
+        == "The mean squared error fell by another 33 % in the last fifth of the run."
+    )
     assert judge(logs(lambda progress: 0.01 + 0.1 * math.exp(-20 * progress))).healthy
 
 
 def test_negative_validation_losses_behind_training():
-    verdict = judge(logs(lambda progress: 0.01, lambda progress: 0.01 * 10**0.25, data={"splits": {"validation": 3}}))
+    verdict = judge(
+        logs(
+            lambda progress: 0.01,
+            lambda progress: 0.01 * 10**0.25,
+            data={"splits": {"validation": 3}},
+        )
+    )
     assert verdict.sentence.startswith("validation is far behind training")
-    assert "(0.0178) is 78 % above training (0.01): 2.5 dB. With 3 validation images" in verdict.findings[0].text
+    assert (
+        "(0.0178) is 78 % above training (0.01): 2.5 dB. With 3 validation images"
+        in verdict.findings[0].text
+    )
     assert judge(logs(lambda progress: 0.01, lambda progress: 0.011)).healthy
 
 
 def test_negative_validation_losses_that_rose_again():
-    finding = judge(logs(lambda progress: 0.01, lambda progress: 0.02 + 0.1 * (progress - 0.5) ** 2)).findings[0]
+    finding = judge(
+        logs(lambda progress: 0.01, lambda progress: 0.02 + 0.1 * (progress - 0.5) ** 2)
+    ).findings[0]
     assert finding.short == "validation got worse again" and "lowest at step 500" in finding.text
 
 
 def test_a_short_run_with_two_looks_at_validation_is_judged_by_its_last_half():
-    rows = [{"step": 26 * half, "split": "validation", LOSS: -3.6 - 0.5 * (half - 1)} for half in (1, 2)]
+    rows = [
+        {"step": 26 * half, "split": "validation", LOSS: -3.6 - 0.5 * (half - 1)} for half in (1, 2)
+    ]
     metrics = changed(step=500, stopped_by="max_minutes")
     finding = judge(summary(history=rows, is_log_loss=True, metrics=metrics)).findings[0]
-    assert finding.text == "The mean squared error fell by another 39 % in the last half of the run."
+    assert (
+        finding.text == "The mean squared error fell by another 39 % in the last half of the run."
+    )
     assert finding.advice == "Train longer: raise train.max_minutes."
 
 
 def test_a_run_of_sixty_steps_is_not_called_finished():
-    losses = [-1.664, -2.241, -2.465, -2.591, -2.645, -2.671]  # of such a run; the cosine makes it flat at the end
-    rows = [{"step": 10 * look, "split": "validation", LOSS: loss} for look, loss in enumerate(losses, 1)]
-    verdict = judge(summary(history=rows, is_log_loss=True, metrics=changed(step=60, stopped_by="steps")))
+    losses = [
+        -1.664,
+        -2.241,
+        -2.465,
+        -2.591,
+        -2.645,
+        -2.671,
+    ]  # of such a run; the cosine makes it flat at the end
+    rows = [
+        {"step": 10 * look, "split": "validation", LOSS: loss}
+        for look, loss in enumerate(losses, 1)
+    ]
+    verdict = judge(
+        summary(history=rows, is_log_loss=True, metrics=changed(step=60, stopped_by="steps"))
+    )
     assert verdict.sentence.startswith("it trained for 60 steps only.")
     assert verdict.findings[0].advice == "Train longer: train.steps=1000."
-    assert judge(summary(history=rows, is_log_loss=True, metrics=changed(step=60, stopped_by="plateau"))).healthy
+    assert judge(
+        summary(history=rows, is_log_loss=True, metrics=changed(step=60, stopped_by="plateau"))
+    ).healthy
 
 
 def test_reconstructions_like_the_average_picture():
@@ -181,7 +237,9 @@ def test_reconstructions_like_the_average_picture():
 
 
 def test_not_a_number():
-    assert judge(summary(metrics=changed(psnr=math.nan))).sentence.startswith("PSNR is not a number")
+    assert judge(summary(metrics=changed(psnr=math.nan))).sentence.startswith(
+        "PSNR is not a number"
+    )
 
 
 def test_continuous_bottleneck_and_empty_metrics():

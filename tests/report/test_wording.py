@@ -45,16 +45,33 @@ def test_finite():
 
 def test_metrics_keep_unknown_figures_and_drop_what_does_not_apply():
     rows = metric_rows({"own_figure": 0.12345, "usage": None, "psnr": 30.0, "ssim": "odd"})
-    assert [(row.label, row.value) for row in rows] == [("PSNR", "30.0 dB"), ("SSIM", "odd"), ("Own figure", "0.123")]
+    assert [(row.label, row.value) for row in rows] == [
+        ("PSNR", "30.0 dB"),
+        ("SSIM", "odd"),
+        ("Own figure", "0.123"),
+    ]
 
 
 def test_data_rows():
-    rows = data_rows({"size": [32, 48], "sizes": {(28, 28): 900, "9x9": 1}, "bad": ["x"], "stds": {"all": [0.5, 0.25]}})
-    assert [row.value for row in rows] == ["48 × 32 (width × height)", "28 × 28 (900), 9x9 (1)", "all: 0.5, 0.25"]
+    rows = data_rows(
+        {
+            "size": [32, 48],
+            "sizes": {(28, 28): 900, "9x9": 1},
+            "bad": ["x"],
+            "stds": {"all": [0.5, 0.25]},
+        }
+    )
+    assert [row.value for row in rows] == [
+        "48 × 32 (width × height)",
+        "28 × 28 (900), 9x9 (1)",
+        "all: 0.5, 0.25",
+    ]
     assert rows[1].label == "Original sizes (width × height)"
 
 
-@pytest.mark.parametrize("found", [{"a": "b"}, [("a", "b")], [["a", "b"]], [{"path": "a", "reason": "b"}]])
+@pytest.mark.parametrize(
+    "found", [{"a": "b"}, [("a", "b")], [["a", "b"]], [{"path": "a", "reason": "b"}]]
+)
 def test_bad_files_in_any_shape(found):
     (row,) = bad_files({"bad_files": found})
     assert (row.label, row.value) == ("a", "b")

@@ -1,7 +1,7 @@
 """A second signal moves in: sequences of bytes of any length, as tests/signals/sequence has them.
 
-They are copied beside images into a copy of the package. Outside of their folder this takes one line of the registry,
-a member of each union of the settings, and a recipe.
+They are copied beside images into a copy of the package. Outside of their folder this takes one
+line of the registry, a member of each union of the settings, and a recipe.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def test_it_trains_evaluates_compresses_and_generates(house: Path) -> None:
     long = house / "long.seq"
     long.write_bytes(bytes(int(127 + 100 * math.sin(0.3 * time)) for time in range(77)))
     environment = {**os.environ, "PYTHONPATH": str(house / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", USE], cwd=house, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", USE], cwd=house, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
 
@@ -110,7 +112,9 @@ def test_it_trains_evaluates_compresses_and_generates(house: Path) -> None:
     # The mean of all values gives 11 dB, 32 codes of 4 values each over twice that.
     assert found["psnr"] > 22
     assert found["bits_per_sample"] == 5 / 4
-    assert json.loads((house / "evaluation.json").read_text())["psnr"] == pytest.approx(found["psnr"])
+    assert json.loads((house / "evaluation.json").read_text())["psnr"] == pytest.approx(
+        found["psnr"]
+    )
 
     lengths = [77, *(len((house / "data" / f"00{number}.seq").read_bytes()) for number in range(2))]
     assert shown["lengths"] == lengths
@@ -130,7 +134,9 @@ def test_it_trains_evaluates_compresses_and_generates(house: Path) -> None:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the second signal in it, and 120 sequences: sines of random lengths and pitches."""
+    """A copy of the package with the second signal in it, and 120 sequences: sines of random
+    lengths and pitches.
+    """
     folder = tmp_path_factory.mktemp("house")
     package = folder / "src" / "vqkit"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -148,6 +154,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = random.Random(0)
     for number in range(120):
         pitch, phase = rng.uniform(0.1, 0.6), rng.uniform(0, 6)
-        values = [int(127 + 100 * math.sin(pitch * time + phase)) for time in range(rng.randint(9, 32))]
+        values = [
+            int(127 + 100 * math.sin(pitch * time + phase)) for time in range(rng.randint(9, 32))
+        ]
         (folder / "data" / f"{number:03}.seq").write_bytes(bytes(values))
     return folder

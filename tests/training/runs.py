@@ -22,7 +22,8 @@ from vqkit.training.tasks.autoencoder import AutoencoderTask
 
 from ..conftest import TINY
 
-# A run of an autoencoder alone: the coders of files, which take most of the time, have tests of their own.
+# A run of an autoencoder alone: the coders of files, which take most of the time, have tests of
+# their own.
 ALONE = [*TINY, "coder.steps=0"]
 COMMAND = [sys.executable, "-m", "vqkit"]
 
@@ -48,7 +49,11 @@ def assert_same_weights(one: Path, two: Path) -> None:
 def start(arguments, **kwargs):
     """A command in a process of its own."""
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
     )
 
 

@@ -1,4 +1,6 @@
-"""A batch in parts is the batch: for every quantizer, with noise, and where a part of the batch is padding."""
+"""A batch in parts is the batch: for every quantizer, with noise, and where a part of the batch is
+padding.
+"""
 
 import pytest
 import torch
@@ -43,7 +45,11 @@ class Masked(ImageData):
 
 def trained(few_images, folder, kind, is_masked, parts, steps=STEPS, seed=0):
     """The state of the network after a few steps."""
-    config = load("emoji", [*SETTINGS, f"train.steps={steps}", f"train.accumulate={parts}", f"seed={seed}"], Config)
+    config = load(
+        "emoji",
+        [*SETTINGS, f"train.steps={steps}", f"train.accumulate={parts}", f"seed={seed}"],
+        Config,
+    )
     network = config.model.model_copy(update={"quantizer": KINDS[kind]})
     config = config.model_copy(update={"model": network})
     data = open_images(few_images, config.data, 0)
@@ -55,26 +61,35 @@ def trained(few_images, folder, kind, is_masked, parts, steps=STEPS, seed=0):
 def apart(one, two) -> float:
     """Distance of two states as a share of their length.
 
-    Not that of the worst weight: Adam divides gradients by their size, and where one is zero but for rounding, its sign
-    decides over a whole step.
+    Not that of the worst weight: Adam divides gradients by their size, and where one is zero but
+    for rounding, its sign decides over a whole step.
     """
-    differences = torch.cat([(two[name].double() - value.double()).flatten() for name, value in one.items()])
-    return float(differences.norm() / torch.cat([value.double().flatten() for value in one.values()]).norm())
+    differences = torch.cat(
+        [(two[name].double() - value.double()).flatten() for name, value in one.items()]
+    )
+    return float(
+        differences.norm() / torch.cat([value.double().flatten() for value in one.values()]).norm()
+    )
 
 
 @pytest.mark.parametrize("is_masked", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_in_parts_gives_the_step_of_the_whole(kind, is_masked, few_images, tmp_path):
-    """For one of three seeds: rounding may bring a latent that lies on the edge of two codes to either side."""
+    """For one of three seeds: rounding may bring a latent that lies on the edge of two codes to
+    either side.
+    """
     found = []
     for seed in range(3):
         whole, parts = (
-            trained(few_images, tmp_path / f"{seed}-{number}", kind, is_masked, number, seed=seed) for number in (1, 4)
+            trained(few_images, tmp_path / f"{seed}-{number}", kind, is_masked, number, seed=seed)
+            for number in (1, 4)
         )
         found.append(apart(whole, parts))
         counters = {int(value) for name, value in parts.items() if name.endswith("updates")}
         # A codebook that all stages share learns from each of them in turn.
-        assert counters <= {3 * STEPS if kind == "residual-shared" else STEPS}, "counters count optimiser steps"
+        assert counters <= {3 * STEPS if kind == "residual-shared" else STEPS}, (
+            "counters count optimiser steps"
+        )
         assert counters or not any(name.endswith("ema_count") for name in whole)
         if found[-1] <= 1e-6:
             break

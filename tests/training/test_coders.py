@@ -48,7 +48,8 @@ def bits_of(prior: TransformerCoder, codes: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("sizes, grid", [(SIZES, GRID), ([9], (2, 300))])
 def test_the_twin_says_what_the_integers_cost(sizes, grid):
-    """Bits by the integers and by the twin: sums that lie between two roundings may fall to either side.
+    """Bits by the integers and by the twin: sums that lie between two roundings may fall to either
+    side.
 
     The second grid is longer than what attention sees.
     """
@@ -56,7 +57,12 @@ def test_the_twin_says_what_the_integers_cost(sizes, grid):
     with torch.no_grad():
         expected = net(codes).numpy()
     apart = np.abs(bits_of(net.integers(), codes.numpy()) - expected)[expected < 8]
-    assert np.median(apart) < 0.04 and np.quantile(apart, 0.99) < 0.12 and apart.max() < 0.2 and apart.mean() < 0.05
+    assert (
+        np.median(apart) < 0.04
+        and np.quantile(apart, 0.99) < 0.12
+        and apart.max() < 0.2
+        and apart.mean() < 0.05
+    )
 
 
 def test_the_cost_of_a_file_is_what_training_minimised():
@@ -82,7 +88,10 @@ def test_frequencies_are_those_of_the_softmax():
 
 
 def test_training_on_sides_that_no_network_of_pixels_holds_leaves_a_model_that_loads(tmp_path):
-    np.save(tmp_path / "tall.npy", np.random.default_rng(0).integers(0, 256, (20, MAX_SIDE + 4, 8, 3), np.uint8))
+    np.save(
+        tmp_path / "tall.npy",
+        np.random.default_rng(0).integers(0, 256, (20, MAX_SIDE + 4, 8, 3), np.uint8),
+    )
     settings = [*TINY, "train.steps=2", "train.batch_size=2", "data.image_size=null"]
     vqkit.train(tmp_path / "tall.npy", tmp_path / "run", "emoji", settings)
     model = vqkit.load(tmp_path / "run")
@@ -110,7 +119,9 @@ class Steps(Silent):
 
 def of_few(emoji, count: int):
     few = copy.copy(emoji)
-    few.splits = emoji.splits | {name: emoji.splits[name][:count] for name in ("train", "validation")}
+    few.splits = emoji.splits | {
+        name: emoji.splits[name][:count] for name in ("train", "validation")
+    }
     return few
 
 
@@ -118,9 +129,15 @@ def test_a_fit_that_overfits_ends(model, emoji, tmp_path, monkeypatch):
     monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 11)
     steps, few = Steps(), of_few(emoji, 20)
     finished = fit(CodeCoderTask(model.tokenizer, few, 10 * MIN_STEPS), tmp_path / "one", steps)
-    assert MIN_STEPS / NUM_VALIDATIONS < steps.seen[-1] < MIN_STEPS, "before its steps, few for so few codes"
+    assert MIN_STEPS / NUM_VALIDATIONS < steps.seen[-1] < MIN_STEPS, (
+        "before its steps, few for so few codes"
+    )
     assert finished.figures["stopped_by"] == "plateau"
-    again = fit(CodeCoderTask(model.tokenizer, few, MIN_STEPS), tmp_path / "two").model.integers().tensors()
+    again = (
+        fit(CodeCoderTask(model.tokenizer, few, MIN_STEPS), tmp_path / "two")
+        .model.integers()
+        .tensors()
+    )
     found = finished.model.integers().tensors()
     assert all(np.array_equal(values, again[name]) for name, values in found.items())
 

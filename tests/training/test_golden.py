@@ -1,6 +1,8 @@
-"""Losses at a fixed seed are those that were recorded: three of the recorded runs, which share no network or quantizer.
+"""Losses at a fixed seed are those that were recorded: three of the recorded runs, which share no
+network or quantizer.
 
-Others are compared by scripts/golden_losses.py. Another processor adds up in another order, hence the tolerance.
+Others are compared by scripts/golden_losses.py. Another processor adds up in another order, hence
+the tolerance.
 """
 
 import json
@@ -23,4 +25,6 @@ def test_losses_are_those_that_were_recorded(name, tmp_path):
     config = load("emoji", [*RECORDED["common"], *recorded["settings"]], Config)
     fitted(open_images("emoji", config.data, config.seed), config, tmp_path)
     for split in ("train", "validation"):
-        assert [row["loss"] for row in rows(tmp_path, split)] == pytest.approx(recorded[split], rel=1e-5)
+        assert [row["loss"] for row in rows(tmp_path, split)] == pytest.approx(
+            recorded[split], rel=1e-5
+        )

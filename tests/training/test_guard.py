@@ -1,4 +1,6 @@
-"""The guard against collapse: its figures by hand, its remedies one by one, and real trainings made to collapse."""
+"""The guard against collapse: its figures by hand, its remedies one by one, and real trainings made
+to collapse.
+"""
 
 import json
 import math
@@ -30,18 +32,27 @@ WEIGHTS = {"reconstruction": 1.0, "commitment": 0.25}
 
 def guard_of(quantizer, mode="act", ranks=1):
     engine = SimpleNamespace(
-        sum=lambda values: values, device=torch.device("cpu"), world_size=ranks, rank=0, is_main=True
+        sum=lambda values: values,
+        device=torch.device("cpu"),
+        world_size=ranks,
+        rank=0,
+        is_main=True,
     )
     return Guard(quantizer, TrainConfig(guard=mode), engine)
 
 
 def vq(codebook_size=64, **settings):
     torch.manual_seed(0)
-    return build_quantizer(VQConfig(codebook_size=codebook_size, code_dim=4, **{"revive_threshold": 0.0, **settings}))
+    return build_quantizer(
+        VQConfig(codebook_size=codebook_size, code_dim=4, **{"revive_threshold": 0.0, **settings})
+    )
 
 
 def feed(guard, draw, steps=WINDOW, start=0, progress=0.1, move=True, **row):
-    """Steps with codes from `draw()`; the codebooks move as if they learned. Returns the events with their steps."""
+    """Steps with codes from `draw()`; the codebooks move as if they learned.
+
+    Returns the events with their steps.
+    """
     events = []
     for step in range(start + 1, start + steps + 1):
         guard.add(draw())
@@ -62,7 +73,7 @@ def one_code(num_codebooks=1):
     return lambda: torch.zeros(1, num_codebooks, 640, dtype=torch.long)
 
 
-# ---------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------ figures
 
 
 def test_figures_by_hand_for_codebooks_of_two_sizes():
@@ -78,12 +89,18 @@ def test_figures_by_hand_for_codebooks_of_two_sizes():
 
 def test_commitment_ratio_by_hand_and_padding_is_not_counted():
     quantizer = vq(2)
-    quantizer.codebook.copy_(torch.tensor([[0.0] * 4, [2.0] * 4]))  # variance 1 where both are used alike
+    quantizer.codebook.copy_(
+        torch.tensor([[0.0] * 4, [2.0] * 4])
+    )  # variance 1 where both are used alike
     guard = guard_of(quantizer)
-    feed(guard, lambda: torch.tensor([[[0, 1, -1, -1, -1]]]), move=False, **{"loss/commitment": 0.3})
+    feed(
+        guard, lambda: torch.tensor([[[0, 1, -1, -1, -1]]]), move=False, **{"loss/commitment": 0.3}
+    )
     assert guard.figures["commitment_ratio"] == pytest.approx(0.3)
     assert guard.figures["commitment_to_reconstruction"] == pytest.approx(0.25 * 0.3)
-    assert guard.figures["perplexity"] == pytest.approx(2.0) and int(guard.window.sum()) == 2 * WINDOW
+    assert (
+        guard.figures["perplexity"] == pytest.approx(2.0) and int(guard.window.sum()) == 2 * WINDOW
+    )
 
 
 def test_off_is_understood_as_yaml_reads_it_and_survives_a_dump():
@@ -103,14 +120,16 @@ def test_the_window_slides():
     assert guard.figures["usage"] == 1 / 64 and guard.figures["code_entropy"] == 0.0
 
 
-# -------------------------------------------------------------------------------------------------------- judgement
+# ---------------------------------------------------------------------------------------- judgement
 
 
 @pytest.mark.parametrize("codebook_size", [64, 16384, 262144])
 def test_uniform_draws_never_alarm_however_few_for_the_codebook(codebook_size):
     guard = guard_of(vq(codebook_size))
     assert feed(guard, uniform(codebook_size), 2 * WINDOW) == []
-    assert guard.figures["usage"] == pytest.approx(reachable_usage(640 * WINDOW, codebook_size), rel=0.02)
+    assert guard.figures["usage"] == pytest.approx(
+        reachable_usage(640 * WINDOW, codebook_size), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("codebook_size", [64, 262144])
@@ -127,7 +146,9 @@ def test_falling_usage_is_found_while_it_is_still_high():
     guard = guard_of(vq(), "warn")
     assert feed(guard, uniform(64)) == []
     events = feed(guard, uniform(45), 2 * WINDOW, WINDOW)
-    assert [level for _, level, _ in events] == ["warning"] and "is losing codes: 45 of 64" in events[0][2]
+    assert [level for _, level, _ in events] == [
+        "warning"
+    ] and "is losing codes: 45 of 64" in events[0][2]
 
 
 def test_usage_that_rises_from_nothing_is_left_alone():
@@ -140,7 +161,9 @@ def test_usage_that_rises_from_nothing_is_left_alone():
 def test_a_shared_codebook_is_alive_if_any_stage_uses_its_codes():
     stage = VQConfig(codebook_size=64, code_dim=4)
     for shared, levels in ((True, []), (False, ["warning"])):
-        quantizer = build_quantizer(ResidualConfig(stage=stage, num_stages=2, shared_codebook=shared))
+        quantizer = build_quantizer(
+            ResidualConfig(stage=stage, num_stages=2, shared_codebook=shared)
+        )
         draw = uniform(30, num_codebooks=2)
         guard = guard_of(quantizer, "warn")
         found = feed(guard, lambda draw=draw: draw() + torch.tensor([0, 34])[:, None])
@@ -149,7 +172,9 @@ def test_a_shared_codebook_is_alive_if_any_stage_uses_its_codes():
 
 def test_latents_that_run_away_from_the_codes_lower_the_commitment_weight():
     guard = guard_of(vq())
-    assert feed(guard, uniform(64), **{"loss/commitment": 20.0}) == []  # high once is not yet rising
+    assert (
+        feed(guard, uniform(64), **{"loss/commitment": 20.0}) == []
+    )  # high once is not yet rising
     events = feed(guard, uniform(64), SLICE, WINDOW, **{"loss/commitment": 90.0})
     assert [level for _, level, _ in events] == ["action"] and "run away" in events[0][2]
     assert guard.remedies.factors["commitment"] == pytest.approx(0.3)
@@ -168,13 +193,16 @@ def test_a_stage_that_is_always_dropped_is_no_collapse():
     assert feed(guard, dropped, 2 * WINDOW) == []
 
 
-# ---------------------------------------------------------------------------------------- codebooks that cannot learn
+# ---------------------------------------------------------------------- codebooks that cannot learn
 
 
 @pytest.mark.parametrize("mode", ["warn", "act"])
 def test_a_codebook_that_never_moves_is_an_error(mode):
     guard = guard_of(vq(update="gradient"), mode)
-    with pytest.raises(BrokenCodebook, match="codebook 0 received neither a gradient nor a moving average in 50 steps"):
+    with pytest.raises(
+        BrokenCodebook,
+        match="codebook 0 received neither a gradient nor a moving average in 50 steps",
+    ):
         feed(guard, uniform(64), 110, move=False)
 
 
@@ -195,7 +223,9 @@ def test_a_single_changed_bit_shows_in_the_fingerprint():
 
 @pytest.mark.parametrize("difference", [0.0, 1e-4])
 def test_codebooks_that_drift_apart_between_ranks_are_an_error(difference):
-    """Another rank whose codebook is the same, or a little larger, stands behind the sum over ranks."""
+    """Another rank whose codebook is the same, or a little larger, stands behind the sum over
+    ranks.
+    """
     guard = guard_of(vq(), "warn", ranks=2)
 
     def total(values):
@@ -212,7 +242,7 @@ def test_codebooks_that_drift_apart_between_ranks_are_an_error(difference):
         assert feed(guard, uniform(64), 60) == []
 
 
-# ---------------------------------------------------------------------------------------------------------- remedies
+# ----------------------------------------------------------------------------------------- remedies
 
 
 def test_remedies_come_one_at_a_time_and_the_mildest_first():
@@ -222,12 +252,23 @@ def test_remedies_come_one_at_a_time_and_the_mildest_first():
     assert [step for step, *_ in events] == [WINDOW * index for index in (1, 2, 3, 4)]
     for (_, level, message), words in zip(
         events,
-        ("jump to latents", "k-means", "learning rate is now 0.2", "weight of commitment is now 0.3"),
+        (
+            "jump to latents",
+            "k-means",
+            "learning rate is now 0.2",
+            "weight of commitment is now 0.3",
+        ),
         strict=True,
     ):
         assert level == "action" and words in message
-    assert quantizer.revive_threshold == 0.1 and int(quantizer.updates) == 0 and quantizer.kmeans_iterations >= 10
-    assert guard.remedies.lr_factor == pytest.approx(0.2) and guard.remedies.restarted_at == 3 * WINDOW
+    assert (
+        quantizer.revive_threshold == 0.1
+        and int(quantizer.updates) == 0
+        and quantizer.kmeans_iterations >= 10
+    )
+    assert (
+        guard.remedies.lr_factor == pytest.approx(0.2) and guard.remedies.restarted_at == 3 * WINDOW
+    )
 
 
 def test_remedies_end_and_that_is_said_once():
@@ -288,23 +329,31 @@ def test_state_goes_through_json_and_back_to_the_bit():
     second.parts[0].load_state_dict(first.parts[0].state_dict())
     assert second.parts[0].revive_threshold == first.parts[0].revive_threshold == 0.1
     draws = uniform(20), uniform(20)
-    found = [feed(guard, draw, 2 * WINDOW, 2 * WINDOW + 13) for guard, draw in zip((first, second), draws, strict=True)]
+    found = [
+        feed(guard, draw, 2 * WINDOW, 2 * WINDOW + 13)
+        for guard, draw in zip((first, second), draws, strict=True)
+    ]
     assert found[0] == found[1] and found[0]
     assert first.figures == second.figures and first.memory == second.memory
 
 
-# ---------------------------------------------------------------------------------------------------- real trainings
+# ----------------------------------------------------------------------------------- real trainings
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_a_codebook_that_collapses_is_detected_and_cured(index):
     case = collapse.CASES[index]
-    case = replace(case, codebook_size=min(case.codebook_size, 4096))  # the benchmark has the huge one, and more steps
-    # Codes that began far from every token stay there until the guard revives them: as many steps as the benchmark has.
+    case = replace(
+        case, codebook_size=min(case.codebook_size, 4096)
+    )  # the benchmark has the huge one, and more steps
+    # Codes that began far from every token stay there until the guard revives them: as many steps
+    # as the benchmark has.
     steps = 200 if index == 0 else 100
     before, after = (collapse.run(case, guard, steps, seed=0) for guard in ("warn", "act"))
     assert before.detected and after.detected
-    assert "warning" in before.said[0] and "action" in after.said[0] and "recovered" in after.said[-1]
+    assert (
+        "warning" in before.said[0] and "action" in after.said[0] and "recovered" in after.said[-1]
+    )
     assert after.usage > 3 * before.usage and after.usage > 0.35
 
 
@@ -315,7 +364,9 @@ def test_a_codebook_outside_of_the_optimiser_stops_the_run(guard):
 
 
 def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
-    """Killed between the first remedy and the recovery: window, thresholds and alarm come from the checkpoint."""
+    """Killed between the first remedy and the recovery: window, thresholds and alarm come from the
+    checkpoint.
+    """
     settings = [
         *ALONE,
         "train.steps=100",

@@ -12,7 +12,13 @@ from vqkit.config import LossConfig, WeightConfig
 from vqkit.errors import VqkitError
 from vqkit.model.autoencoder import Output
 from vqkit.settings import Config
-from vqkit.training.losses import changing_weights, loss_weights, peak_weights, scheduled, total_loss
+from vqkit.training.losses import (
+    changing_weights,
+    loss_weights,
+    peak_weights,
+    scheduled,
+    total_loss,
+)
 
 from .runs import ALONE, rows, without_codebook
 
@@ -39,27 +45,44 @@ def test_a_rising_weight_is_never_quite_zero():
 
 def test_the_total_is_the_weighted_sum():
     losses = LossConfig(reconstruction=2.0, kl={"peak": 0.5, "schedule": "warmup"}, commitment=0.0)
-    terms = {"reconstruction": torch.tensor(3.0), "kl": torch.tensor(4.0), "commitment": torch.tensor(5.0)}
+    terms = {
+        "reconstruction": torch.tensor(3.0),
+        "kl": torch.tensor(4.0),
+        "commitment": torch.tensor(5.0),
+    }
     output = Output(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1, dtype=torch.long), terms)
-    assert float(total_loss(output.terms, loss_weights(losses, 0.25))) == pytest.approx(2 * 3 + 0.25 * 4)
+    assert float(total_loss(output.terms, loss_weights(losses, 0.25))) == pytest.approx(
+        2 * 3 + 0.25 * 4
+    )
     assert float(total_loss(output.terms, peak_weights(losses))) == pytest.approx(2 * 3 + 0.5 * 4)
     assert changing_weights(losses) == {"kl"}
 
 
-# ----------------------------------------------------------------------------------------------------------- settings
+# ----------------------------------------------------------------------------------------- settings
 
 
 def test_a_weight_is_a_number_or_a_mapping_and_is_written_as_it_was_read(tmp_path):
     settings = config.load(
-        "vae", ["losses.kl={peak: 0.1, schedule: cyclic, share: 0.3}", "losses.transform=1e-2"], Config
+        "vae",
+        ["losses.kl={peak: 0.1, schedule: cyclic, share: 0.3}", "losses.transform=1e-2"],
+        Config,
     )
     assert settings.losses.kl == WeightConfig(peak=0.1, schedule="cyclic", share=0.3)
     assert settings.losses.transform == WeightConfig(peak=0.01)
     text = config.dump(settings)
-    assert "  transform: 0.01\n" in text and "    schedule: cyclic" in text and "# beta: weight of KL" in text
+    assert (
+        "  transform: 0.01\n" in text
+        and "    schedule: cyclic" in text
+        and "# beta: weight of KL" in text
+    )
     (tmp_path / "mine.yaml").write_text(text)
     assert config.load(tmp_path / "mine.yaml", (), Config) == settings
-    assert config.from_tree(json.loads(json.dumps(settings.model_dump(mode="json"))), "settings", Config) == settings
+    assert (
+        config.from_tree(
+            json.loads(json.dumps(settings.model_dump(mode="json"))), "settings", Config
+        )
+        == settings
+    )
 
 
 def test_part_of_a_weight_can_be_overridden():
@@ -73,7 +96,10 @@ def test_part_of_a_weight_can_be_overridden():
         ("losses.kl=-1", "losses.kl.peak: input should be greater than or equal to 0, got -1"),
         ("losses.kl=much", "losses.kl.peak: input should be a valid number"),
         ("losses.kl={pek: 1, peak: 1}", "unknown key 'pek', did you mean 'peak'? in losses.kl"),
-        ("losses.kl={peak: 1, schedule: linear}", "losses.kl.schedule: input should be 'constant', 'warmup' or"),
+        (
+            "losses.kl={peak: 1, schedule: linear}",
+            "losses.kl.schedule: input should be 'constant', 'warmup' or",
+        ),
         ("losses.kl={schedule: warmup}", "losses.kl.peak: field required"),
         ("losses.distortion.peak=1", "'distortion' is a value, not a section"),
     ],
@@ -84,26 +110,42 @@ def test_mistakes_in_weights_are_named(override, message):
     assert message in str(caught.value)
 
 
-# ---------------------------------------------------------------------------------------------------------- whole runs
+# --------------------------------------------------------------------------------------- whole runs
 
 VARIATIONAL = ["model.variational=true", "model.transform.kind=mlp", "model.transform.latent_dim=6"]
-SCHEDULED = ["losses.kl={peak: 0.01, schedule: cyclic, cycles: 2}", "losses.transform={peak: 0.1, schedule: warmup}"]
+SCHEDULED = [
+    "losses.kl={peak: 0.01, schedule: cyclic, cycles: 2}",
+    "losses.transform={peak: 0.1, schedule: warmup}",
+]
 
 
 def test_a_run_follows_its_schedules_and_the_report_draws_them(tmp_path):
     model = vqkit.train("emoji", tmp_path / "run", overrides=[*ALONE, *VARIATIONAL, *SCHEDULED])
     train, validation = rows(tmp_path / "run", "train"), rows(tmp_path / "run", "validation")
-    expected = [0.1 * 9 / 20, 0.1 * 19 / 20, 0.1, 0.1]  # a row is of the step before it, which had done one less
+    expected = [
+        0.1 * 9 / 20,
+        0.1 * 19 / 20,
+        0.1,
+        0.1,
+    ]  # a row is of the step before it, which had done one less
     assert [row["weight/transform"] for row in train] == pytest.approx(expected)
     assert [row["weight/kl"] for row in train] == pytest.approx([0.009, 0.01, 0.009, 0.01])
-    assert not any(key in row for row in train for key in ("weight/commitment", "weight/reconstruction"))
+    assert not any(
+        key in row for row in train for key in ("weight/commitment", "weight/reconstruction")
+    )
     weights = peak_weights(model.config.losses)
     for row, now in [(validation[-1], {})] + [
         (row, {"kl": row["weight/kl"], "transform": row["weight/transform"]}) for row in train
     ]:
-        terms = {key.removeprefix("loss/"): value for key, value in row.items() if key.startswith("loss/")}
+        terms = {
+            key.removeprefix("loss/"): value
+            for key, value in row.items()
+            if key.startswith("loss/")
+        }
         assert terms.keys() == {"reconstruction", "commitment", "kl", "transform"}
-        assert row["loss"] == pytest.approx(sum((weights | now)[name] * value for name, value in terms.items()))
+        assert row["loss"] == pytest.approx(
+            sum((weights | now)[name] * value for name, value in terms.items())
+        )
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Loss weights" in page and "kl, up to 0.01" in page
 
@@ -118,7 +160,10 @@ def test_a_run_with_constant_weights_has_no_panel_of_weights(run_folder):
 def test_every_map_trains_and_is_loaded_again(kind, distance, tmp_path, emoji):
     overrides = [*ALONE, "train.steps=3", "model.variational=true", f"model.transform.kind={kind}"]
     overrides += ["losses.transform=0.1", f"losses.transform_distance={distance}"]
-    model, loaded = vqkit.train("emoji", tmp_path / "run", overrides=overrides), vqkit.load(tmp_path / "run")
+    model, loaded = (
+        vqkit.train("emoji", tmp_path / "run", overrides=overrides),
+        vqkit.load(tmp_path / "run"),
+    )
     images = emoji.read(emoji.splits["test"][:4]).values.permute(0, 2, 3, 1).numpy()
     assert torch.equal(loaded.encode(images), model.encode(images))
     assert np.array_equal(loaded.reconstruct(images), model.reconstruct(images))
@@ -128,7 +173,12 @@ def test_every_map_trains_and_is_loaded_again(kind, distance, tmp_path, emoji):
 
 def test_reduced_to_nothing_a_run_is_that_of_plain_vq_to_the_bit(tmp_path, run_folder):
     settings = [*ALONE, "train.steps=20", "losses.transform_distance=prior_network"]
-    settings += ["model.variational=true", "losses.kl=0", "losses.transform=0", "model.transform.kind=none"]
+    settings += [
+        "model.variational=true",
+        "losses.kl=0",
+        "losses.transform=0",
+        "model.transform.kind=none",
+    ]
     reduced = vqkit.train("emoji", tmp_path / "reduced", overrides=settings)
     plain = vqkit.train("emoji", tmp_path / "plain", overrides=[*ALONE, "train.steps=20"])
     assert reduced.content_id == plain.content_id
@@ -137,7 +187,9 @@ def test_reduced_to_nothing_a_run_is_that_of_plain_vq_to_the_bit(tmp_path, run_f
 
 
 def test_settings_that_contradict_one_another_are_one_sentence(tmp_path):
-    with pytest.raises(VqkitError, match="do not go together: model.transform.kind=linear keeps the width"):
+    with pytest.raises(
+        VqkitError, match="do not go together: model.transform.kind=linear keeps the width"
+    ):
         overrides = [*ALONE, "model.transform.kind=linear", "model.transform.latent_dim=5"]
         vqkit.train("emoji", tmp_path / "run", overrides=overrides)
 

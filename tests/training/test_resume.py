@@ -54,7 +54,12 @@ def few(emoji):
 
 
 def autoencoder(model, emoji):
-    network = ["model.network.width=16", "model.quantizer.codebook_size=16", "data.augment.shift=2", "train.patience=9"]
+    network = [
+        "model.network.width=16",
+        "model.quantizer.codebook_size=16",
+        "data.augment.shift=2",
+        "train.patience=9",
+    ]
     config = load("emoji", [*SMALL, *network], Config)
     data = copy.copy(few(emoji))
     data.settings = config.data
@@ -63,15 +68,20 @@ def autoencoder(model, emoji):
 
 TASKS = {
     "autoencoder": autoencoder,
-    "prior": lambda model, emoji: PriorTask(model.artifact, few(emoji), load("emoji", [*SMALL, *PRIOR], PriorConfig)),
+    "prior": lambda model, emoji: PriorTask(
+        model.artifact, few(emoji), load("emoji", [*SMALL, *PRIOR], PriorConfig)
+    ),
     "code coder": lambda model, emoji: CodeCoderTask(model.tokenizer, few(emoji), 12),
     "value coder": lambda model, emoji: ValueCoderTask(model.tokenizer, few(emoji), 5),
 }
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(name, model, emoji, tmp_path, monkeypatch):
-    # Small enough for seconds, and logged often enough to be stopped between two logs of the coders.
+def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(
+    name, model, emoji, tmp_path, monkeypatch
+):
+    # Small enough for seconds, and logged often enough to be stopped between two logs of the
+    # coders.
     monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 10)
     task = TASKS[name](model, emoji)
     task.settings = task.settings.model_copy(update={"log_every": 1})
@@ -85,7 +95,10 @@ def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(name, model, emoji,
     expected, found = whole.model.state_dict(), again.model.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
-    passes = [[row["loss"] for row in run.history if row["split"] == "validation"] for run in (whole, again)]
+    passes = [
+        [row["loss"] for row in run.history if row["split"] == "validation"]
+        for run in (whole, again)
+    ]
     assert passes[0] == passes[1] and passes[0]
 
 

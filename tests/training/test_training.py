@@ -1,4 +1,6 @@
-"""The loop as a whole: schedules, optimisers, exact resume, several ranks, and every way to stop."""
+"""The loop as a whole: schedules, optimisers, exact resume, several ranks, and every way to
+stop.
+"""
 
 import math
 import signal
@@ -43,9 +45,17 @@ KINDS = [f"model.quantizer.kind={section.model_fields['kind'].default}" for sect
     [(name, "seed=0") for name in config.recipe_names(Config)]
     + [("emoji", kind) for kind in [*KINDS, "model.network.kind=conv", "model.network.kind=mlp"]],
 )
-def test_every_recipe_and_quantizer_takes_two_steps_and_leaves_an_artifact(recipe, variant, tmp_path, few_images):
+def test_every_recipe_and_quantizer_takes_two_steps_and_leaves_an_artifact(
+    recipe, variant, tmp_path, few_images
+):
     """With its coders of files."""
-    overrides = [variant, "train.steps=2", "train.batch_size=4", "data.channels=3", "data.image_size=[16,16]"]
+    overrides = [
+        variant,
+        "train.steps=2",
+        "train.batch_size=4",
+        "data.channels=3",
+        "data.image_size=[16,16]",
+    ]
     model = vqkit.train(few_images, tmp_path / "run", recipe, overrides)
     assert model.metrics["step"] == 2 and math.isfinite(model.metrics["psnr"])
     assert vqkit.load(tmp_path / "run").content_id == model.content_id
@@ -61,16 +71,22 @@ def test_training_learns_and_uses_its_codes(run_folder):
 def test_the_sum_of_the_terms_is_made_with_the_weights_of_the_recipe(run_folder):
     weights = peak_weights(vqkit.load(run_folder).config.losses)
     for row in rows(run_folder, "train"):
-        expected = sum(weights[name] * row[f"loss/{name}"] for name in ("reconstruction", "commitment"))
+        expected = sum(
+            weights[name] * row[f"loss/{name}"] for name in ("reconstruction", "commitment")
+        )
         assert row["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_in_parts_is_the_batch(tmp_path):
-    """Gradients of two halves add up to that of the whole; without a quantizer nothing depends on the split."""
+    """Gradients of two halves add up to that of the whole; without a quantizer nothing depends on
+    the split.
+    """
     settings = without_codebook(ALONE) + ["model.quantizer.kind=none"]
     for parts in (1, 2):
         vqkit.train(
-            "emoji", tmp_path / str(parts), overrides=[*settings, f"train.accumulate={parts}", "losses.distortion=mse"]
+            "emoji",
+            tmp_path / str(parts),
+            overrides=[*settings, f"train.accumulate={parts}", "losses.distortion=mse"],
         )
     whole, halves = (rows(tmp_path / name, "train") for name in ("1", "2"))
     np.testing.assert_allclose([r["loss"] for r in halves], [r["loss"] for r in whole], rtol=1e-3)
@@ -92,7 +108,7 @@ def test_a_streamed_set_trains_as_one_in_memory_does(tmp_path, run_folder):
     np.testing.assert_allclose([r["psnr"] for r in streamed], [r["psnr"] for r in kept], atol=0.5)
 
 
-# ---------------------------------------------------------------------------------------------------------- optimisers
+# --------------------------------------------------------------------------------------- optimisers
 
 
 def test_every_parameter_is_in_one_optimiser(emoji):
@@ -109,13 +125,17 @@ def test_every_parameter_is_in_one_optimiser(emoji):
 def test_orthogonalise_keeps_directions_and_levels_singular_values(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
-    values = (left.transpose(1, 2) @ orthogonalise(matrices) @ right.transpose(1, 2)).diagonal(dim1=1, dim2=2)
+    values = (left.transpose(1, 2) @ orthogonalise(matrices) @ right.transpose(1, 2)).diagonal(
+        dim1=1, dim2=2
+    )
     assert float(values.min()) > 0.3 and float(values.max()) < 1.3
-    off_diagonal = left.transpose(1, 2) @ orthogonalise(matrices) @ right.transpose(1, 2) - torch.diag_embed(values)
+    off_diagonal = left.transpose(1, 2) @ orthogonalise(matrices) @ right.transpose(
+        1, 2
+    ) - torch.diag_embed(values)
     assert float(off_diagonal.abs().max()) < 1e-3
 
 
-# ------------------------------------------------------------------------------------------------- resuming, stopping
+# ------------------------------------------------------------------------------- resuming, stopping
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -135,7 +155,17 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(tmp_path, optimizer)
 
 def test_ctrl_c_saves_says_how_to_go_on_and_fails(tmp_path):
     folder = tmp_path / "run"
-    process = start(["train", "emoji", "--out", folder, *ALONE, "train.steps=100000", "train.checkpoint_every=100000"])
+    process = start(
+        [
+            "train",
+            "emoji",
+            "--out",
+            folder,
+            *ALONE,
+            "train.steps=100000",
+            "train.checkpoint_every=100000",
+        ]
+    )
     wait_for(lambda: (folder / "metrics.jsonl").exists() and rows(folder, "train"), process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -145,14 +175,24 @@ def test_ctrl_c_saves_says_how_to_go_on_and_fails(tmp_path):
 
 
 def test_a_time_budget_ends_with_a_finished_schedule(tmp_path):
-    model = vqkit.train("emoji", tmp_path / "run", overrides=[*ALONE, "train.steps=1000000", "train.max_minutes=0.05"])
+    model = vqkit.train(
+        "emoji",
+        tmp_path / "run",
+        overrides=[*ALONE, "train.steps=1000000", "train.max_minutes=0.05"],
+    )
     assert model.metrics["stopped_by"] == "max_minutes"
     train = rows(tmp_path / "run", "train")
     assert train[-1]["lr"] < 0.1 * max(row["lr"] for row in train)
 
 
 def test_a_plateau_stops_and_keeps_the_best_weights(tmp_path):
-    settings = [*ALONE, "train.steps=2000", "train.patience=2", "train.validate_every=5", "train.lr=1e-8"]
+    settings = [
+        *ALONE,
+        "train.steps=2000",
+        "train.patience=2",
+        "train.validate_every=5",
+        "train.lr=1e-8",
+    ]
     model = vqkit.train("emoji", tmp_path / "run", overrides=[*settings, "losses.commitment=0"])
     assert model.metrics["stopped_by"] == "plateau" and model.metrics["step"] < 2000
     losses = [row["loss"] for row in rows(tmp_path / "run", "validation")]
@@ -170,7 +210,11 @@ def test_training_needs_no_images_to_validate_on(tmp_path, few_images):
     model = vqkit.train(few_images, tmp_path / "run", "emoji", overrides)
     assert model.metrics["split"] == "train" and model.metrics["step"] == 40
     assert rows(tmp_path / "run", "train") and not rows(tmp_path / "run", "validation")
-    said = [line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "patience" in line]
+    said = [
+        line
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        if "patience" in line
+    ]
     assert len(said) == 1 and "no validation split" in said[0]
     small = ["network.width=32", "network.num_heads=2", "network.num_blocks=1", "train.steps=2"]
     prior = vqkit.train_prior(tmp_path / "run", few_images, overrides=small)
@@ -179,7 +223,12 @@ def test_training_needs_no_images_to_validate_on(tmp_path, few_images):
 
 def test_divergence_names_step_and_term(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step \d+: \S+ is (nan|inf)"):
-        settings = ["train.lr=1e30", "train.warmup=0", "train.clip_norm=0", "model.quantizer.kind=none"]
+        settings = [
+            "train.lr=1e30",
+            "train.warmup=0",
+            "train.clip_norm=0",
+            "model.quantizer.kind=none",
+        ]
         vqkit.train("emoji", tmp_path / "run", overrides=[*without_codebook(ALONE), *settings])
     with pytest.raises(TrainingDiverged, match="step 7: loss/kl is inf"):
         check_finite(7, {"loss/reconstruction": 1.0, "loss/kl": math.inf}, tmp_path)
@@ -195,8 +244,17 @@ def test_nothing_is_overwritten_and_resume_needs_something(run_folder, tmp_path)
 
 
 def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path, monkeypatch):
-    """No checkpoint was due. The plateau that ended the steps stays their end, and is looked at once."""
-    settings = [*ALONE, "train.steps=2000", "train.patience=2", "train.validate_every=5", "train.lr=1e-8"]
+    """No checkpoint was due.
+
+    The plateau that ended the steps stays their end, and is looked at once.
+    """
+    settings = [
+        *ALONE,
+        "train.steps=2000",
+        "train.patience=2",
+        "train.validate_every=5",
+        "train.lr=1e-8",
+    ]
     settings += ["train.checkpoint_every=100000", "losses.commitment=0", "coder.steps=6"]
     folder = tmp_path / "run"
     with monkeypatch.context() as context:
@@ -232,26 +290,35 @@ LIMITED = (
 
 def test_a_failed_checkpoint_leaves_the_last_one(tmp_path):
     code = LIMITED + (
-        "import torch; from pathlib import Path; from vqkit.training.checkpoint import save_checkpoint\n"
+        "import torch; from pathlib import Path; from vqkit.training.checkpoint import "
+        "save_checkpoint\n"
         "save_checkpoint(Path(sys.argv[1]), 1, {'x': torch.ones(3)}, {'step': 1})\n"
         "limit(10_000)\n"
         "save_checkpoint(Path(sys.argv[1]), 2, {'x': torch.ones(30_000)}, {'step': 2})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
     assert "the last checkpoint, step-000000001.safetensors, is intact" in done.stderr
     tensors, state = load_checkpoint(find_checkpoint(tmp_path))
     assert state == {"step": 1} and torch.equal(tensors["x"], torch.ones(3))
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["step-000000001.safetensors"]
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [
+        "step-000000001.safetensors"
+    ]
 
 
 def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_survives(tmp_path):
     folder = tmp_path / "run"
     code = LIMITED + "from vqkit.cli import main; limit(200_000); sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, "train", "emoji", "--out", str(folder), *ALONE], capture_output=True, text=True
+        [sys.executable, "-c", code, "train", "emoji", "--out", str(folder), *ALONE],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
-    assert "cannot write the checkpoint of step 20" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "cannot write the checkpoint of step 20" in done.stderr and "Traceback" not in done.stderr
+    )
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -262,7 +329,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         load_checkpoint(path)
 
 
-# -------------------------------------------------------------------------------------------------------- many ranks
+# --------------------------------------------------------------------------------------- many ranks
 
 
 TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -270,7 +337,9 @@ TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--n
 
 @pytest.mark.parametrize("setting", ["train.strategy=ddp", "train.strategy=fsdp2"])
 def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
-    """Same codebook on both ranks (their statistics are summed) and the curve of one process at the same batch."""
+    """Same codebook on both ranks (their statistics are summed) and the curve of one process at the
+    same batch.
+    """
     folder = tmp_path / "two"
     done = subprocess.run(
         [*TWO_RANKS, "-m", "vqkit", "train", "emoji", "--out", str(folder), *ALONE, setting],
@@ -282,7 +351,9 @@ def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
     one, two = rows(run_folder, "train"), rows(folder, "train")
     np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=2e-3)
     np.testing.assert_allclose(
-        rows(folder, "validation")[-1]["psnr"], rows(run_folder, "validation")[-1]["psnr"], atol=0.05
+        rows(folder, "validation")[-1]["psnr"],
+        rows(run_folder, "validation")[-1]["psnr"],
+        atol=0.05,
     )
 
 
@@ -295,4 +366,6 @@ def test_a_rank_without_validation_images_changes_nothing(tmp_path):
     vqkit.train("emoji", tmp_path / "one", overrides=settings)
     one, two = (rows(tmp_path / name, "validation")[-1] for name in ("one", "two"))
     assert one.keys() == two.keys()
-    assert two["psnr"] == pytest.approx(one["psnr"], abs=0.05) and two["usage"] == pytest.approx(one["usage"], abs=0.05)
+    assert two["psnr"] == pytest.approx(one["psnr"], abs=0.05) and two["usage"] == pytest.approx(
+        one["usage"], abs=0.05
+    )

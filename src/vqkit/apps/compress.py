@@ -30,7 +30,8 @@ class Compressed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One file: items in it whose codes are right, whether it was cut off, and what is wrong with it, if anything.
+    """One file: items in it whose codes are right, whether it was cut off, and what is wrong with
+    it, if anything.
 
     checked: whether there was a model to check it with.
     """
@@ -42,16 +43,20 @@ class Verdict:
 
     @classmethod
     def failed(cls, error: VqkitError, items: int = 0, truncated: bool = False) -> Verdict:
-        """Where that was raised; of a model that is missing, or another one, it says nothing about the file."""
+        """Where that was raised; of a model that is missing, or another one, it says nothing about
+        the file.
+        """
         checked = isinstance(error, FormatError) and not isinstance(error, WrongModel)
         return cls(items, truncated, str(error), checked)
 
 
-def compress(model: Model, codec: Codec, items: Iterable[tuple[KeyT, Tensor]]) -> Iterator[tuple[KeyT, Compressed]]:
+def compress(
+    model: Model, codec: Codec, items: Iterable[tuple[KeyT, Tensor]]
+) -> Iterator[tuple[KeyT, Compressed]]:
     """Items (C, *extent) of any extents, each with a key that comes back with it, in order.
 
-    As many go through the networks together as a block has and BATCH_VALUES allows. OutOfBounds for an item of too many
-    codes: see `Codec.grid`.
+    As many go through the networks together as a block has and BATCH_VALUES allows. OutOfBounds for
+    an item of too many codes: see `Codec.grid`.
     """
     waiting: list[tuple[KeyT, Tensor]] = []
     num_values = 0
@@ -78,7 +83,9 @@ def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
     return Verdict(items, truncated, None)
 
 
-def _compressed(model: Model, codec: Codec, waiting: list[tuple[KeyT, Tensor]]) -> Iterator[tuple[KeyT, Compressed]]:
+def _compressed(
+    model: Model, codec: Codec, waiting: list[tuple[KeyT, Tensor]]
+) -> Iterator[tuple[KeyT, Compressed]]:
     found: dict[int, Compressed] = {}
     for places in alike([values.shape for _, values in waiting]):
         batch = torch.stack([waiting[place][1] for place in places])
@@ -86,5 +93,8 @@ def _compressed(model: Model, codec: Codec, waiting: list[tuple[KeyT, Tensor]]) 
         held = np.stack([one.codes for one in coded])
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
         quality = model.signal.measures(shown, batch)["psnr"].tolist()
-        found |= {place: Compressed(one, psnr) for place, one, psnr in zip(places, coded, quality, strict=True)}
+        found |= {
+            place: Compressed(one, psnr)
+            for place, one, psnr in zip(places, coded, quality, strict=True)
+        }
     yield from ((key, found[place]) for place, (key, _) in enumerate(waiting))

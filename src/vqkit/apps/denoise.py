@@ -23,7 +23,8 @@ MIDDLE = 96
 STRIDE = 4
 # Standard errors by which fewer stages must predict better.
 CONFIDENCE = 3.0
-# Of a known deviation, what stages must take out: models miss some of the noise, fewer stages take out the item.
+# Of a known deviation, what stages must take out: models miss some of the noise, fewer stages take
+# out the item.
 NEARLY = 0.9
 # Of the ways to hide positions, those that are tried.
 NUM_HIDDEN = 4
@@ -32,8 +33,9 @@ _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 @dataclass(frozen=True)
 class Denoised:
-    """values: (C, *extent). sigma: deviation of what was taken out, in levels of the values. levels: stages of the
-    quantizer that were used, None = latents were not quantised."""
+    """values: (C, *extent). sigma: deviation of what was taken out, in levels of the values.
+    levels: stages of the quantizer that were used, None = latents were not quantised.
+    """
 
     values: Tensor
     sigma: float
@@ -51,12 +53,14 @@ def denoise(
     sigma: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Denoised:
-    """An item without its noise, values (C, *extent) of any extent; at most one of the four says how much is smoothed.
+    """An item without its noise, values (C, *extent) of any extent; at most one of the four says
+    how much is smoothed.
 
-    continuous: latents go to the decoder as they are. levels: the first stages of a residual quantizer (fewer are
-    smoother). strength: 0 = all stages; towards 1 ever fewer, and codes that the integer prior finds probable are
-    preferred, if the model has one. sigma: the noise's deviation, in levels of the values, is known: as many stages as
-    take out that much. None of them: stages are chosen by what predicts hidden values best; see `calibrated`.
+    continuous: latents go to the decoder as they are. levels: the first stages of a residual
+    quantizer (fewer are smoother). strength: 0 = all stages; towards 1 ever fewer, and codes that
+    the integer prior finds probable are preferred, if the model has one. sigma: the noise's
+    deviation, in levels of the values, is known: as many stages as take out that much. None of
+    them: stages are chosen by what predicts hidden values best; see `calibrated`.
     Errors: VqkitError for numbers that make no sense.
     """
     given = [strength is not None, levels is not None, continuous, sigma is not None]
@@ -64,9 +68,13 @@ def denoise(
         raise VqkitError("give one of strength, levels, continuous and sigma")
     most = num_levels(model)
     if strength is not None and not 0 <= strength <= 1:
-        raise VqkitError(f"strength={strength} must lie between 0 (all that the codes can say) and 1 (smoothest)")
+        raise VqkitError(
+            f"strength={strength} must lie between 0 (all that the codes can say) and 1 (smoothest)"
+        )
     if levels is not None and not 1 <= levels <= most:
-        raise VqkitError(f"levels={levels}: this model has {most}" + ("; 1 to all of them" if most > 1 else ""))
+        raise VqkitError(
+            f"levels={levels}: this model has {most}" + ("; 1 to all of them" if most > 1 else "")
+        )
     if sigma is not None and not 0 <= sigma <= 255:
         raise VqkitError(f"sigma={sigma} must lie between 0 and 255, the levels of a pixel")
     fast = use_bfloat16(model.config.train.precision)
@@ -75,24 +83,30 @@ def denoise(
             levels = most - round(strength * (most - 1))
         elif not continuous and levels is None:
             middle = _middle(values)
-            levels = calibrated(model, middle) if sigma is None else _taking_out(model, middle, sigma)
+            levels = (
+                calibrated(model, middle) if sigma is None else _taking_out(model, middle, sigma)
+            )
         found = smoothed(model, values, None if continuous else levels, strength or 0.0, progress)
     return Denoised(found, _deviation(values, found), None if continuous else levels)
 
 
 def num_levels(model: Model) -> int:
-    """Stages of a residual quantizer, of which the first alone can be decoded; 1 for every other quantizer."""
+    """Stages of a residual quantizer, of which the first alone can be decoded; 1 for every other
+    quantizer.
+    """
     quantizer = model.network.quantizer
     return quantizer.num_stages if isinstance(quantizer, ResidualQuantizer) else 1
 
 
 def calibrated(model: Model, values: Tensor) -> int:
-    """The number of stages that predicts hidden values best, without anything clean to compare with.
+    """The number of stages that predicts hidden values best, without anything clean to compare
+    with.
 
-    Values of a lattice are replaced by the mean of their neighbours, and the noisy ones there compared with what the
-    model says: with noise that is independent from position to position this error is, up to a constant, the error to
-    the clean item (Batson and Royer 2019, arXiv 1901.11365). Fewer than all stages must be better by CONFIDENCE
-    standard errors: small items have few positions to hide, and their differences are mostly chance.
+    Values of a lattice are replaced by the mean of their neighbours, and the noisy ones there
+    compared with what the model says: with noise that is independent from position to position this
+    error is, up to a constant, the error to the clean item (Batson and Royer 2019, arXiv
+    1901.11365). Fewer than all stages must be better by CONFIDENCE standard errors: small items
+    have few positions to hide, and their differences are mostly chance.
     """
     most = num_levels(model)
     if most == 1:
@@ -105,7 +119,8 @@ def calibrated(model: Model, values: Tensor) -> int:
         passes.append(_hidden_errors(model, noisy, way, tried, until_they_rise=not passes))
         tried = tried[: len(passes[0])]
         errors = torch.cat(passes, 1)
-        # What fewer stages gain over all of them; as a rule nothing after the first pass, which saves the others.
+        # What fewer stages gain over all of them; as a rule nothing after the first pass, which
+        # saves the others.
         gain = errors[:1] - errors
         if gain.shape[1] > 1 and gain.mean(1).max() <= 0:
             return most
@@ -116,12 +131,18 @@ def calibrated(model: Model, values: Tensor) -> int:
     return tried[int(better.argmax())] if better.max() > 0 else most
 
 
-def _hidden_errors(model: Model, noisy: Tensor, way: int, levels: list[int], until_they_rise: bool) -> Tensor:
-    """Squared errors (n, N) of the N values that are hidden in a way, by `levels` or the first n of them."""
+def _hidden_errors(
+    model: Model, noisy: Tensor, way: int, levels: list[int], until_they_rise: bool
+) -> Tensor:
+    """Squared errors (n, N) of the N values that are hidden in a way, by `levels` or the first n of
+    them.
+    """
     extent = noisy.shape[2:]
     hidden = torch.zeros(extent, dtype=torch.bool)
     hidden[_lattice(way, len(extent))] = True
-    latents = model.network.latents(model.tokenizer.standardise(torch.where(hidden, _neighbours(noisy), noisy)))
+    latents = model.network.latents(
+        model.tokenizer.standardise(torch.where(hidden, _neighbours(noisy), noisy))
+    )
     found: list[Tensor] = []
     for level in levels:
         values = _decoded(model, latents, level, extent)
@@ -132,7 +153,9 @@ def _hidden_errors(model: Model, noisy: Tensor, way: int, levels: list[int], unt
 
 
 def _lattice(way: int, dims: int) -> tuple[slice, ...]:
-    """Every STRIDE-th position along each dimension; the first one goes through all places with `way`."""
+    """Every STRIDE-th position along each dimension; the first one goes through all places with
+    `way`.
+    """
     if dims == 1:
         return (slice(way, None, STRIDE),)
     first = way // STRIDE ** (dims - 1)
@@ -143,8 +166,10 @@ def _lattice(way: int, dims: int) -> tuple[slice, ...]:
 
 
 def _taking_out(model: Model, values: Tensor, sigma: float) -> int:
-    """The most stages that take out nearly `sigma` (the discrepancy principle of Morozov 1966), or what that is where
-    values end at 0 and 255: noise of sigma is put on the item without it and clipped as the item's own was."""
+    """The most stages that take out nearly `sigma` (the discrepancy principle of Morozov 1966), or
+    what that is where values end at 0 and 255: noise of sigma is put on the item without it and
+    clipped as the item's own was.
+    """
     made = [smoothed(model, values, level + 1) for level in range(num_levels(model))]
     noise = sigma * torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
     wanted = _deviation((made[-1] + noise).round().clamp(0, 255), made[-1])
@@ -162,8 +187,8 @@ def smoothed(
 ) -> Tensor:
     """Values (C, *extent) through the model, part by part: as if it were one.
 
-    levels: None = not quantised. help_of_prior: 0 to 1, where the model has an integer prior, which sees parts of the
-    training extent one by one.
+    levels: None = not quantised. help_of_prior: 0 to 1, where the model has an integer prior, which
+    sees parts of the training extent one by one.
     """
     network = model.network
 
@@ -172,35 +197,55 @@ def smoothed(
         return _decoded(model, latents, levels, part.shape[2:], help_of_prior)
 
     padded = pad_to_multiple(values[None], network.tile)
-    return crop(by_parts(network, clean, padded, network.tile, network.tile, progress), values.shape[1:])[0]
+    return crop(
+        by_parts(network, clean, padded, network.tile, network.tile, progress), values.shape[1:]
+    )[0]
 
 
 def _decoded(
-    model: Model, latents: Tensor, levels: int | None, extent: Sequence[int], help_of_prior: float = 0.0
+    model: Model,
+    latents: Tensor,
+    levels: int | None,
+    extent: Sequence[int],
+    help_of_prior: float = 0.0,
 ) -> Tensor:
     """Latents (1, D, *grid) -> values (1, C, *extent)."""
     network = model.network
     if levels is None:
         return model.tokenizer.restore(network.decode_latents(latents, extent))
     quantizer = network.quantizer
-    codes = _probable(model, latents, levels, help_of_prior) if help_of_prior else quantizer.encode(latents)
+    codes = (
+        _probable(model, latents, levels, help_of_prior)
+        if help_of_prior
+        else quantizer.encode(latents)
+    )
     if levels < num_levels(model):
         codes[:, quantizer.num_codebooks // num_levels(model) * levels :] = -1
     return model.tokenizer.restore(network.decode(codes, extent))
 
 
 def _probable(model: Model, latents: Tensor, levels: int, share: float) -> Tensor:
-    """Codes (1, Q, *grid) that weigh distance against bits under the integer prior; the nearest without a prior."""
+    """Codes (1, Q, *grid) that weigh distance against bits under the integer prior; the nearest
+    without a prior.
+    """
     device = latents.device
     coder = model.artifact.coders.codes
     quantizer = model.artifact.network.quantizer
     latents = latents.cpu()
     nearest = quantizer.encode(latents)
-    if coder is None or not isinstance(quantizer, Quantizer) or quantizer.num_codebooks != num_levels(model):
+    if (
+        coder is None
+        or not isinstance(quantizer, Quantizer)
+        or quantizer.num_codebooks != num_levels(model)
+    ):
         return nearest.to(device)
     grid = model.network.grid(model.shape.extent)
     padded = pad_to_multiple(latents, grid)
-    weight = share * WEIGHTS[-1] * distortion(quantizer, quantizer.tokens(latents), nearest[:, :levels].numpy())
+    weight = (
+        share
+        * WEIGHTS[-1]
+        * distortion(quantizer, quantizer.tokens(latents), nearest[:, :levels].numpy())
+    )
     found = torch.from_numpy(assign(quantizer, coder, tile(padded, grid), levels, weight))
     counts = [side // step for side, step in zip(padded.shape[2:], grid, strict=True)]
     found = crop(untile(found, counts), latents.shape[2:])
@@ -208,7 +253,9 @@ def _probable(model: Model, latents: Tensor, levels: int, share: float) -> Tenso
 
 
 def _neighbours(values: Tensor) -> Tensor:
-    """Mean of what is around each position of (B, C, *extent); what shares a side counts twice what a corner does."""
+    """Mean of what is around each position of (B, C, *extent); what shares a side counts twice what
+    a corner does.
+    """
     dims = values.dim() - 2
     kernel = torch.tensor([1.0])
     for _ in range(dims):

@@ -1,4 +1,6 @@
-"""How good is a model on a set of items: distortion, use of the codebook, rate, likelihood, and what tells most."""
+"""How good is a model on a set of items: distortion, use of the codebook, rate, likelihood, and
+what tells most.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SHOWN_DENOISED = 16
 
 @dataclass(frozen=True)
 class Examples:
-    """Items beside what the model makes of them: values (N, C, *extent) twice, names and PSNR in dB, one each."""
+    """Items beside what the model makes of them: values (N, C, *extent) twice, names and PSNR in
+    dB, one each.
+    """
 
     names: list[str]
     psnr: list[float]
@@ -39,11 +43,12 @@ class Examples:
 class Evaluation:
     """Figures of one split.
 
-    metrics: those of the signal (psnr first; means over items), usage (share of codes hit), perplexity, entropy_bits,
-    code_entropy (its share of log2 K), bits_per_image (of an item), the signal's rate, images (items), split; those of
-    codes are None where there are none to count. code_counts: (K,) int64 for each codebook, or None.
-    psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items in place of
-    the originals; its PSNR is to the clean ones.
+    metrics: those of the signal (psnr first; means over items), usage (share of codes hit),
+    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_image (of an item), the
+    signal's rate, images (items), split; those of codes are None where there are none to count.
+    code_counts: (K,) int64 for each codebook, or None.
+    psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items
+    in place of the originals; its PSNR is to the clean ones.
     """
 
     metrics: dict[str, Any]
@@ -57,12 +62,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """An upper bound of -log2 p(item), nothing left out, for every item of a split: (N,) float64 each.
+    """An upper bound of -log2 p(item), nothing left out, for every item of a split: (N,) float64
+    each.
 
-    bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the codes;
-    code_bits: of the codes under their prior, None for a model without codes, which has kl_bits instead:
-    KL(q(z|x) || p(z)). metrics: the means of these, split, images (items), and prior: uniform, learned (of the
-    codes) or normal (of z).
+    bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the
+    codes;
+    code_bits: of the codes under their prior, None for a model without codes, which has kl_bits
+    instead: KL(q(z|x) || p(z)). metrics: the means of these, split, images (items), and prior:
+    uniform, learned (of the codes) or normal (of z).
     """
 
     metrics: dict[str, Any]
@@ -72,10 +79,14 @@ class Likelihoods:
     kl_bits: np.ndarray | None = None
 
 
-def open_for(model: Model, source: str | Path, split: str, progress: Callable[[float], None] | None = None) -> Any:
-    """The items of `source` as the model was trained to see them: its shape, normalisation and splits.
+def open_for(
+    model: Model, source: str | Path, split: str, progress: Callable[[float], None] | None = None
+) -> Any:
+    """The items of `source` as the model was trained to see them: its shape, normalisation and
+    splits.
 
-    split: 'all' leaves everything in the training split. progress: called with the share that is done.
+    split: 'all' leaves everything in the training split. progress: called with the share that is
+    done.
     """
     settings = model.signal.settings_of(model.config.data, model.shape)
     if split == "all":
@@ -85,22 +96,30 @@ def open_for(model: Model, source: str | Path, split: str, progress: Callable[[f
 
 @torch.no_grad()
 def evaluate(
-    model: Model, data: Dataset, split: str = "test", progress: Callable[[float], None] | None = None
+    model: Model,
+    data: Dataset,
+    split: str = "test",
+    progress: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Measure a model on a split of `data` (train, validation, test or all).
 
-    Values are rounded as files hold them before they are compared. `progress` is called with the share that is done.
+    Values are rounded as files hold them before they are compared. `progress` is called with the
+    share that is done.
     Errors: VqkitError when the split is empty.
     """
     quantizer = model.network.quantizer
-    counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size if quantizer.is_countable else 1).long()
+    counts = torch.zeros(
+        quantizer.num_codebooks, quantizer.codebook_size if quantizer.is_countable else 1
+    ).long()
     ids: list[np.ndarray] = []
     found: dict[str, list[Tensor]] = {}
     for batch in _batches(data, split, progress):
         mask = None if batch.mask is None else batch.mask.to(model.device)
         output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
         values = model.tokenizer.restore(output.reconstruction)
-        for name, each in model.signal.evaluation_measures(values, batch.values, batch.mask).items():
+        for name, each in model.signal.evaluation_measures(
+            values, batch.values, batch.mask
+        ).items():
             found.setdefault(name, []).append(each)
         ids.append(batch.ids)
         if quantizer.is_countable:
@@ -114,9 +133,12 @@ def evaluate(
     return replace(evaluation, denoised=examples)
 
 
-def _denoised(model: Model, data: Dataset, split: str) -> tuple[dict[str, dict[str, float]], Examples | None] | None:
-    """PSNR in dB of the first items of a split with noise, before and after, and some of them; None for a model that
-    never saw noise."""
+def _denoised(
+    model: Model, data: Dataset, split: str
+) -> tuple[dict[str, dict[str, float]], Examples | None] | None:
+    """PSNR in dB of the first items of a split with noise, before and after, and some of them; None
+    for a model that never saw noise.
+    """
     batch = next(_batches(data, split, None))
     levels = model.signal.noise_levels(model.config.data, batch.values)
     if not levels:
@@ -144,13 +166,15 @@ def likelihood(
     progress: Callable[[float], None] | None = None,
     seed: int = 0,
 ) -> Likelihoods:
-    """Bits that a model needs for the items of a split (train, validation, test or all), the values exact.
+    """Bits that a model needs for the items of a split (train, validation, test or all), the values
+    exact.
 
-    With codes: -log2 p(codes) - log2 p(item | codes), where p(codes) is the model's learned prior or else uniform; as
-    codes are a function of the item, that is an upper bound of -log2 p(item) = -log2 sum_c p(c) p(item | c).
-    Without, for variational models, the evidence lower bound with its sign turned (Kingma & Welling 2014, arXiv
-    1312.6114, equation 3): KL in closed form, and the values given one draw of z ~ q(z|x) from a generator of
-    `seed`. Errors: VqkitError for models that give items no probability, and when the split is empty.
+    With codes: -log2 p(codes) - log2 p(item | codes), where p(codes) is the model's learned prior
+    or else uniform; as codes are a function of the item, that is an upper bound of -log2 p(item) =
+    -log2 sum_c p(c) p(item | c). Without, for variational models, the evidence lower bound with its
+    sign turned (Kingma & Welling 2014, arXiv 1312.6114, equation 3): KL in closed form, and the
+    values given one draw of z ~ q(z|x) from a generator of `seed`. Errors: VqkitError for models
+    that give items no probability, and when the split is empty.
     """
     _check_has_likelihood(model)
     network = model.network
@@ -165,11 +189,15 @@ def likelihood(
         else:
             mean, log_var = network.posterior(x)
             assert log_var is not None, "checked above"
-            codes = network.quantizer.encode(network.transform(gaussian.sample(mean, log_var, generator)))
+            codes = network.quantizer.encode(
+                network.transform(gaussian.sample(mean, log_var, generator))
+            )
             rows = zip(mean.double().split(1), log_var.double().split(1), strict=True)
             latent_nats.append(torch.stack([gaussian.kl(*row) for row in rows]).cpu())
         value_nats.append(network.nats(x, codes).cpu())
-    latent_bits, value_bits = (torch.cat(nats).numpy() / math.log(2) for nats in (latent_nats, value_nats))
+    latent_bits, value_bits = (
+        torch.cat(nats).numpy() / math.log(2) for nats in (latent_nats, value_nats)
+    )
     bits_per_dim = (latent_bits + value_bits) / data.shape.num_values
     name = "code_bits" if network.quantizer.is_discrete else "kl_bits"
     kind = "uniform" if model.prior is None else "learned"
@@ -181,9 +209,13 @@ def likelihood(
 
 
 def _code_nats(model: Model, codes: Tensor) -> Tensor:
-    """Nats (B,) float64 of codes (B, Q, *grid) under the learned prior, else under a uniform one."""
+    """Nats (B,) float64 of codes (B, Q, *grid) under the learned prior, else under a uniform
+    one.
+    """
     if model.prior is None:
-        bits = torch.full((len(codes),), model.network.num_bits(model.shape.extent), dtype=torch.float64)
+        bits = torch.full(
+            (len(codes),), model.network.num_bits(model.shape.extent), dtype=torch.float64
+        )
     else:
         bits = model.prior.bits(codes).double()
     return bits * math.log(2)
@@ -193,17 +225,21 @@ def _check_has_likelihood(model: Model) -> None:
     distortion = model.config.losses.distortion
     if not model.network.likelihood.is_likelihood:
         raise VqkitError(
-            f"losses.distortion={distortion} gives values no probability, so there is no likelihood to measure; "
+            f"losses.distortion={distortion} gives values no probability, so there is no "
+            "likelihood to measure; "
             "train with losses.distortion=logistic_mixture"
         )
     if not model.network.quantizer.is_discrete and not model.network.is_sampled:
         raise VqkitError(
-            "a plain autoencoder has no distribution over its latents, so there is no likelihood to measure; "
+            "a plain autoencoder has no distribution over its latents, so there is no likelihood "
+            "to measure; "
             "train with a quantizer, or with model.variational=true and losses.kl above 0"
         )
 
 
-def _batches(data: Dataset, split: str, progress: Callable[[float], None] | None) -> Iterator[Batch]:
+def _batches(
+    data: Dataset, split: str, progress: Callable[[float], None] | None
+) -> Iterator[Batch]:
     """The items of a split. VqkitError when it is empty."""
     parts = ("train", "test") if split == "all" else (split,)
     total = sum(len(data.splits[part]) for part in parts)
@@ -219,7 +255,12 @@ def _batches(data: Dataset, split: str, progress: Callable[[float], None] | None
 
 
 def _collect(
-    model: Model, data: Dataset, split: str, ids: np.ndarray, measured: dict[str, Tensor], counts: Tensor
+    model: Model,
+    data: Dataset,
+    split: str,
+    ids: np.ndarray,
+    measured: dict[str, Tensor],
+    counts: Tensor,
 ) -> Evaluation:
     quantizer = model.network.quantizer
     values = measured["psnr"].numpy()
@@ -231,7 +272,9 @@ def _collect(
         "split": split,
         "images": len(values),
         **{name: float(each.double().mean()) for name, each in measured.items()},
-        **{key: figures.get(key) for key in ("usage", "perplexity", "code_entropy", "entropy_bits")},
+        **{
+            key: figures.get(key) for key in ("usage", "perplexity", "code_entropy", "entropy_bits")
+        },
         "bits_per_image": bits,
         rate_name: bits / divisor,
     }

@@ -1,4 +1,6 @@
-"""How well does a prior predict the codes of a set of items, and how near are its samples to what it was trained on."""
+"""How well does a prior predict the codes of a set of items, and how near are its samples to what
+it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from ..prior.prior import Prior
 
 BATCH_SIZE = 128
 NUM_HELD_OUT = 512
-# Codes of training items, of each codebook, that are enough for the frequencies of a prior without context.
+# Codes of training items, of each codebook, that are enough for the frequencies of a prior without
+# context.
 NUM_COUNTED = 1 << 18
 
 
@@ -28,11 +31,12 @@ NUM_COUNTED = 1 << 18
 class PriorEvaluation:
     """Figures of one split.
 
-    metrics: bits_per_code and bits_per_image (what the codes of an item cost under the prior conditioned on its
-    class or caption), label_bits (what the class costs, uniformly; None for captions), bits_per_code_untold
-    (unconditional), order0_bits (per code under the frequencies of training codes: the best that a prior
-    without context does), and saving_vs_order0, of the cheaper of conditional with its class paid for, and
-    unconditional. bits_per_image: (N,) float64, conditional.
+    metrics: bits_per_code and bits_per_image (what the codes of an item cost under the prior
+    conditioned on its class or caption), label_bits (what the class costs, uniformly; None for
+    captions), bits_per_code_untold (unconditional), order0_bits (per code under the frequencies of
+    training codes: the best that a prior without context does), and saving_vs_order0, of the
+    cheaper of conditional with its class paid for, and unconditional. bits_per_image: (N,) float64,
+    conditional.
     """
 
     metrics: dict[str, Any]
@@ -43,12 +47,13 @@ class PriorEvaluation:
 class Nearness:
     """How near items come to those that were trained on; distances are those of `nearest_items`.
 
-    nearest: values (N, C, *extent), the training item nearest to each sample. distances: (N,) of the samples.
-    reconstructed_distances: (M,) of held-out items after the model has encoded and decoded them: the yardstick for
-    samples, which come out of the same decoder. Decoded items are smoother than real ones and so lie nearer to
-    everything: against held-out items as they are, samples of a prior that copies nothing would pass for copies. Or,
-    where the model errs much, they lie farther from their originals than items from their near twins, and copies would
-    pass for new.
+    nearest: values (N, C, *extent), the training item nearest to each sample. distances: (N,) of
+    the samples.
+    reconstructed_distances: (M,) of held-out items after the model has encoded and decoded them:
+    the yardstick for samples, which come out of the same decoder. Decoded items are smoother than
+    real ones and so lie nearer to everything: against held-out items as they are, samples of a
+    prior that copies nothing would pass for copies. Or, where the model errs much, they lie farther
+    from their originals than items from their near twins, and copies would pass for new.
     held_out_distances: (M,) of the same items as they are; 0 is one that was trained on as well.
     """
 
@@ -60,7 +65,10 @@ class Nearness:
 
 @torch.no_grad()
 def evaluate_prior(
-    model: Model, data: Dataset, split: str = "test", progress: Callable[[float], None] | None = None
+    model: Model,
+    data: Dataset,
+    split: str = "test",
+    progress: Callable[[float], None] | None = None,
 ) -> PriorEvaluation:
     """Code lengths of a split (train, validation or test) under the model's prior.
 
@@ -97,10 +105,11 @@ def _training_counts(model: Model, data: Dataset) -> Tensor:
 
 
 def without_context(known: Tensor, counts: Tensor, sizes: Sequence[int]) -> float:
-    """Bits per code of `counts` (Q, K) under the frequencies of `known` (Q, K), each code counted once more.
+    """Bits per code of `counts` (Q, K) under the frequencies of `known` (Q, K), each code counted
+    once more.
 
-    Of known codes and not of the coded ones' own: a few items use few codes, whose histogram no decoder has. Mean over
-    codebooks, of which the first `sizes` codes are real.
+    Of known codes and not of the coded ones' own: a few items use few codes, whose histogram no
+    decoder has. Mean over codebooks, of which the first `sizes` codes are real.
     """
     bits = []
     for row, seen, size in zip(counts.double(), known.double(), sizes, strict=True):
@@ -110,17 +119,25 @@ def without_context(known: Tensor, counts: Tensor, sizes: Sequence[int]) -> floa
 
 
 def described(prior: Prior, data: Dataset, indices: np.ndarray) -> Condition:
-    """What the data say of these items, as far as the prior knows it; nothing for data without labels."""
+    """What the data say of these items, as far as the prior knows it; nothing for data without
+    labels.
+    """
     if prior.has_captions and data.captions:
-        return prior.condition(len(indices), prompts=[data.captions[int(index)] for index in indices])
+        return prior.condition(
+            len(indices), prompts=[data.captions[int(index)] for index in indices]
+        )
     if prior.classes and data.groups:
         return prior.condition(len(indices), [data.groups[int(index)] for index in indices])
     return Condition()
 
 
-def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, order0: float) -> PriorEvaluation:
+def _collect(
+    prior: Prior, split: str, told: Tensor, untold: Tensor, order0: float
+) -> PriorEvaluation:
     length, has_classes = prior.layout.length, bool(prior.classes)
-    label_bits = float(np.log2(len(prior.classes))) if has_classes else None if prior.has_captions else 0.0
+    label_bits = (
+        float(np.log2(len(prior.classes))) if has_classes else None if prior.has_captions else 0.0
+    )
     best = float(untold.mean()) / length
     if label_bits is not None:
         best = min(best, (float(told.mean()) + label_bits) / length)
@@ -138,9 +155,11 @@ def _collect(prior: Prior, split: str, told: Tensor, untold: Tensor, order0: flo
 
 
 def nearness(model: Model, data: Dataset, samples: Tensor) -> Nearness:
-    """Of samples (N, C, *extent), and of at most NUM_HELD_OUT items of the validation or else the test split.
+    """Of samples (N, C, *extent), and of at most NUM_HELD_OUT items of the validation or else the
+    test split.
 
-    Files of a streamed set that cannot be decoded are left out. Errors: VqkitError when the training split is empty.
+    Files of a streamed set that cannot be decoded are left out. Errors: VqkitError when the
+    training split is empty.
     """
     split = "validation" if len(data.splits["validation"]) else "test"
     found = list(islice(data.split(split, BATCH_SIZE), NUM_HELD_OUT // BATCH_SIZE))

@@ -17,9 +17,9 @@ MAX_FRAMES = 48
 
 @dataclass(frozen=True)
 class Generated:
-    """values: (N, C, *extent). codes: (N, Q, *grid). bits: (N,) float64, what the codes cost under the prior, given
-    their conditions. frames: items as far as they were drawn, first to last, (N, C, *extent) each; empty unless
-    asked for.
+    """values: (N, C, *extent). codes: (N, Q, *grid). bits: (N,) float64, what the codes cost under
+    the prior, given their conditions. frames: items as far as they were drawn, first to last, (N,
+    C, *extent) each; empty unless asked for.
     """
 
     values: Tensor
@@ -38,7 +38,8 @@ def generate(
 ) -> Generated:
     """`num` items of the training extent, drawn as `drawing` says.
 
-    Errors: VqkitError without a prior, for a class or a prompt that it does not know, and for more steps than codes.
+    Errors: VqkitError without a prior, for a class or a prompt that it does not know, and for more
+    steps than codes.
     """
     prior = model.wanted_prior()
     film = _Film(model, num, drawing.steps or len(prior.layout.canonical[1]), frames, progress)
@@ -49,10 +50,17 @@ def generate(
 
 
 class _Film:
-    """Follows the drawing: reports progress, and keeps at most MAX_FRAMES images of it if they are wanted."""
+    """Follows the drawing: reports progress, and keeps at most MAX_FRAMES images of it if they are
+    wanted.
+    """
 
     def __init__(
-        self, model: Model, num: int, steps: int, keep: bool, progress: Callable[[float], None] | None
+        self,
+        model: Model,
+        num: int,
+        steps: int,
+        keep: bool,
+        progress: Callable[[float], None] | None,
     ) -> None:
         self.model = model
         self.num = num
@@ -73,7 +81,9 @@ class _Film:
             index = -(-self.step // self.every) - 1
             if index == len(self.shown):
                 self.shown.append([])
-            self.shown[index].append(self.model.tokenizer.decode(codes, self.model.shape.extent, exact=True))
+            self.shown[index].append(
+                self.model.tokenizer.decode(codes, self.model.shape.extent, exact=True)
+            )
         if last:
             self.step = 0
             self.finished += len(codes)

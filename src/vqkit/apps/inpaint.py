@@ -14,7 +14,8 @@ from ..errors import VqkitError
 from ..model.tiling import pad_to_multiple
 from ..prior.prior import Drawing, following
 
-# Values put where something is hidden, as shares of the range of values, to see which codes depend on it.
+# Values put where something is hidden, as shares of the range of values, to see which codes depend
+# on it.
 FILLS = (0.0, 64 / 255, 128 / 255, 192 / 255, 1.0)
 BLEND = 2
 MAX_POSITIONS = 1 << 24
@@ -24,8 +25,9 @@ _ADAPTIVE_POOLS = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adap
 
 @dataclass(frozen=True)
 class Inpainted:
-    """values: (N, C, *extent). mask: (*extent) bool, what was made anew. known: (*grid) bool, the codes that were kept
-    in the first round, which nothing hidden has an influence on."""
+    """values: (N, C, *extent). mask: (*extent) bool, what was made anew. known: (*grid) bool, the
+    codes that were kept in the first round, which nothing hidden has an influence on.
+    """
 
     values: Tensor
     mask: Tensor
@@ -44,22 +46,27 @@ def inpaint(
 ) -> Inpainted:
     """`num` versions of values (C, *extent) with those of `mask` (*extent) bool made anew.
 
-    Round one draws all codes that what is hidden has an influence on: those that overlap it, and those that change when
-    other values are put there. Round two encodes the item that came out, in which the codes beside the hole are right
-    now, and draws those of the hole again. Values that are further than `blend` from the mask are the item's
-    own, to the bit; in between the two are mixed. Errors: VqkitError without a prior, for a mask of another
-    size, an empty one, and what `generate` refuses.
+    Round one draws all codes that what is hidden has an influence on: those that overlap it, and
+    those that change when other values are put there. Round two encodes the item that came out, in
+    which the codes beside the hole are right now, and draws those of the hole again. Values that
+    are further than `blend` from the mask are the item's own, to the bit; in between the two are
+    mixed. Errors: VqkitError without a prior, for a mask of another size, an empty one, and what
+    `generate` refuses.
     """
     prior = model.wanted_prior()
     _check(model, values, mask)
     hidden = _cells(model, mask)
     codes, known = _known_codes(model, values, mask, hidden)
     codes = codes.expand(num, *codes.shape[1:])
-    drawn = prior.complete(codes, known.expand_as(codes), drawing, following(progress, 0.0, 0.5, num))
+    drawn = prior.complete(
+        codes, known.expand_as(codes), drawing, following(progress, 0.0, 0.5, num)
+    )
     first = _composite(model, drawn, values, mask, 0)
     if bool((~hidden).any()):
         again = model.tokenizer.encode(first)
-        drawn = prior.complete(again, (~hidden).expand_as(again), drawing, following(progress, 0.5, 1.0, num))
+        drawn = prior.complete(
+            again, (~hidden).expand_as(again), drawing, following(progress, 0.5, 1.0, num)
+        )
     return Inpainted(_composite(model, drawn, values, mask, blend), mask, known)
 
 
@@ -75,7 +82,8 @@ def outpaint(
 ) -> Inpainted:
     """`num` versions of values (C, *extent) with `expand` positions more on every side.
 
-    Where the grid of codes outgrows that of training, it is completed window by window. Errors: those of `inpaint`.
+    Where the grid of codes outgrows that of training, it is completed window by window. Errors:
+    those of `inpaint`.
     """
     if expand < 1:
         raise VqkitError(f"expand={expand} adds nothing; give a number above 0")
@@ -90,8 +98,12 @@ def outpaint(
 
 def _check(model: Model, values: Tensor, mask: Tensor) -> None:
     if mask.shape != values.shape[1:]:
-        words = [model.signal.extent_in_words(tuple(shape)) for shape in (mask.shape, values.shape[1:])]
-        raise VqkitError(f"the mask has {words[0]}, the {model.signal.item} {words[1]}; both must have one size")
+        words = [
+            model.signal.extent_in_words(tuple(shape)) for shape in (mask.shape, values.shape[1:])
+        ]
+        raise VqkitError(
+            f"the mask has {words[0]}, the {model.signal.item} {words[1]}; both must have one size"
+        )
     if not mask.any():
         raise VqkitError("the mask hides nothing: white marks what is made anew")
 
@@ -104,10 +116,13 @@ def _cells(model: Model, mask: Tensor) -> Tensor:
     return pool(padded, network.grid(mask.shape))[0, 0] > 0
 
 
-def _known_codes(model: Model, values: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _known_codes(
+    model: Model, values: Tensor, mask: Tensor, hidden: Tensor
+) -> tuple[Tensor, Tensor]:
     """Codes (1, Q, *grid), and which positions (*grid) stay the same whatever lies under the mask.
 
-    The receptive field, as measured on this very item: a bound from the architecture would take in far more.
+    The receptive field, as measured on this very item: a bound from the architecture would take in
+    far more.
     """
     levels = model.tokenizer.normalisation.levels or 1
     fills = torch.tensor([share * levels for share in FILLS])
@@ -120,7 +135,9 @@ def _known_codes(model: Model, values: Tensor, mask: Tensor, hidden: Tensor) -> 
 
 
 def _composite(model: Model, codes: Tensor, values: Tensor, mask: Tensor, blend: int) -> Tensor:
-    """Decoded codes inside of the mask, the item outside; mixed over `blend` positions around it."""
+    """Decoded codes inside of the mask, the item outside; mixed over `blend` positions around
+    it.
+    """
     decoded = model.tokenizer.decode(codes, values.shape[1:], exact=True)
     alpha = blend_weights(mask, blend)
     mixed = alpha * decoded + (1.0 - alpha) * values
@@ -130,7 +147,9 @@ def _composite(model: Model, codes: Tensor, values: Tensor, mask: Tensor, blend:
 
 
 def blend_weights(mask: Tensor, blend: int) -> Tensor:
-    """Weight (*extent) float64 of what was made: 1 in the mask, falling to 0 over `blend` positions around it."""
+    """Weight (*extent) float64 of what was made: 1 in the mask, falling to 0 over `blend` positions
+    around it.
+    """
     pool = _POOLS[mask.dim()]
     reached = mask[None, None].float()
     weights = reached.clone()

@@ -16,8 +16,10 @@ from ..prior.prior import Drawing
 
 @dataclass(frozen=True)
 class Interpolated:
-    """latents: values (N, C, *extent), through a line between the latents, quantised. morph: the same through codes,
-    those of both ends and between them ones that the prior draws; None without a prior."""
+    """latents: values (N, C, *extent), through a line between the latents, quantised. morph: the
+    same through codes, those of both ends and between them ones that the prior draws; None without
+    a prior.
+    """
 
     latents: Tensor
     morph: Tensor | None
@@ -32,15 +34,19 @@ def interpolate(
     drawing: Drawing = Drawing(),  # noqa: B008
     progress: Callable[[float], None] | None = None,
 ) -> Interpolated:
-    """`num` items from `first` to `second`, values (C, *extent) of one extent, which are reconstructed at the ends.
+    """`num` items from `first` to `second`, values (C, *extent) of one extent, which are
+    reconstructed at the ends.
 
-    morph: at time t in [0, 1] the positions are sorted into three parts, scattered evenly over the item: a share of
-    1 - t - g/2 keeps its codes of the first, t - g/2 has those of the second, and the rest, g = min(t, 1 - t), is drawn
-    given both. Errors: VqkitError when the sizes differ or num < 2.
+    morph: at time t in [0, 1] the positions are sorted into three parts, scattered evenly over the
+    item: a share of 1 - t - g/2 keeps its codes of the first, t - g/2 has those of the second, and
+    the rest, g = min(t, 1 - t), is drawn given both. Errors: VqkitError when the sizes differ or
+    num < 2.
     """
     if first.shape != second.shape:
         extents = [model.signal.extent_in_words(tuple(one.shape[1:])) for one in (first, second)]
-        raise VqkitError(f"the {model.signal.item}s have {extents[0]} and {extents[1]}; both must have one size")
+        raise VqkitError(
+            f"the {model.signal.item}s have {extents[0]} and {extents[1]}; both must have one size"
+        )
     if num < 2:
         raise VqkitError(f"num={num} has no room for both ends; give at least 2")
     tokenizer = model.tokenizer

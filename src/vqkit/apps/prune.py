@@ -1,4 +1,6 @@
-"""A model with fewer codes that makes the same reconstructions: dead codes are taken out, duplicates merged."""
+"""A model with fewer codes that makes the same reconstructions: dead codes are taken out,
+duplicates merged.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ ROWS = {"quantizer.codebook", "quantizer.ema_sum", "quantizer.ema_count", "quant
 class Comparison:
     """Reconstructions of two models over some items.
 
-    images: how many. largest: difference of a value, in levels. changed: share of the codes that became
-    another code. beyond: items with a difference above the tolerance.
+    images: how many. largest: difference of a value, in levels. changed: share of the codes that
+    became another code. beyond: items with a difference above the tolerance.
     """
 
     images: int
@@ -44,9 +46,10 @@ class Comparison:
 class Pruned:
     """The smaller model, and what it was measured by.
 
-    kept: (K',) int64, ascending: new code i is old code kept[i]. dead: codes taken out because nothing used them,
-    merged: because another was near enough. proof: over training items, which decided; held_out: over test items,
-    which did not (None without any). dropped: prior and coder, which know the old numbers only, if they were there.
+    kept: (K',) int64, ascending: new code i is old code kept[i]. dead: codes taken out because
+    nothing used them, merged: because another was near enough. proof: over training items, which
+    decided; held_out: over test items, which did not (None without any). dropped: prior and coder,
+    which know the old numbers only, if they were there.
     """
 
     artifact: Artifact
@@ -66,12 +69,14 @@ def prune(
     tolerance: int = 1,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Pruned:
-    """Take out the codes that no training or validation item uses, and near duplicates as reconstructions allow.
+    """Take out the codes that no training or validation item uses, and near duplicates as
+    reconstructions allow.
 
-    Of two duplicates the less used goes, and its places fall to the nearest code that is left. As many go, the
-    nearest first, as leave every value of NUM_COMPARED training items within `tolerance` levels of what it was.
-    Errors: VqkitError for a model without a single free codebook, when no code can go, and when reconstructions
-    change although only dead codes went.
+    Of two duplicates the less used goes, and its places fall to the nearest code that is left. As
+    many go, the nearest first, as leave every value of NUM_COMPARED training items within
+    `tolerance` levels of what it was.
+    Errors: VqkitError for a model without a single free codebook, when no code can go, and when
+    reconstructions change although only dead codes went.
     """
     _check(model)
     counts = _counts(model, data, lambda share: progress(0.6 * share))
@@ -80,7 +85,9 @@ def prune(
     order = _duplicates(model, counts, used)
 
     attempt = partial(_attempt, model, data, used, order, tolerance)
-    merged, kept, proof = _most_merges(attempt, len(order), lambda share: progress(0.6 + 0.3 * share))
+    merged, kept, proof = _most_merges(
+        attempt, len(order), lambda share: progress(0.6 + 0.3 * share)
+    )
     if len(kept) == len(counts):
         raise VqkitError(
             "nothing to prune: every code is used, and reconstructions show every merge of two "
@@ -89,7 +96,9 @@ def prune(
         )
     smaller = with_codes(model, kept)
     dead = len(counts) - int(used.sum())
-    held_out = compare(model, smaller, kept, data, "test", tolerance) if len(data.splits["test"]) else None
+    held_out = (
+        compare(model, smaller, kept, data, "test", tolerance) if len(data.splits["test"]) else None
+    )
     metrics = {
         "pruned_from": model.content_id,
         "codes_before": len(counts),
@@ -102,13 +111,17 @@ def prune(
     }
     parts = [("coder", model.artifact.coders.codes), ("prior", model.artifact.prior)]
     dropped = [name for name, part in parts if part is not None]
-    return Pruned(replace(smaller.artifact, metrics=metrics), kept, dead, merged, proof, held_out, dropped)
+    return Pruned(
+        replace(smaller.artifact, metrics=metrics), kept, dead, merged, proof, held_out, dropped
+    )
 
 
 def _attempt(
     model: Model, data: Dataset, used: Tensor, order: Tensor, tolerance: int, merged: int
 ) -> tuple[Tensor, Comparison]:
-    """The codes that are left without the first `merged` of `order`, and what that does to training items."""
+    """The codes that are left without the first `merged` of `order`, and what that does to training
+    items.
+    """
     kept = used.clone()
     kept[order[:merged]] = False
     numbers = kept.nonzero()[:, 0]
@@ -116,9 +129,13 @@ def _attempt(
 
 
 def _most_merges(
-    attempt: Callable[[int], tuple[Tensor, Comparison]], most: int, progress: Callable[[float], None]
+    attempt: Callable[[int], tuple[Tensor, Comparison]],
+    most: int,
+    progress: Callable[[float], None],
 ) -> tuple[int, Tensor, Comparison]:
-    """How many merges leave no item beyond the tolerance, by bisection, and what `attempt` gave for as many."""
+    """How many merges leave no item beyond the tolerance, by bisection, and what `attempt` gave for
+    as many.
+    """
     kept, proof = attempt(0)
     if proof.beyond:
         raise VqkitError(
@@ -138,26 +155,36 @@ def _most_merges(
 
 
 def with_codes(model: Model, kept: Tensor) -> Model:
-    """The same model with the codes `kept` (K',) alone, renumbered in that order; without coder, prior and figures."""
+    """The same model with the codes `kept` (K',) alone, renumbered in that order; without coder,
+    prior and figures.
+    """
     artifact = model.artifact
     quantizer = artifact.config.model.quantizer
     changes = {"codebook_size": len(kept)}
     if isinstance(quantizer, VQConfig):
         # What is left is no map of rows and columns any more.
         changes |= {"neighbourhood": 0, "neighbourhood_steps": VQConfig().neighbourhood_steps}
-    model_config = artifact.config.model.model_copy(update={"quantizer": quantizer.model_copy(update=changes)})
+    model_config = artifact.config.model.model_copy(
+        update={"quantizer": quantizer.model_copy(update=changes)}
+    )
     config = artifact.config.model_copy(update={"model": model_config})
     network = build_model(config, artifact.shape, artifact.normalisation)
     tensors = artifact.network.state_dict()
-    network.load_state_dict({name: value[kept] if name in ROWS else value for name, value in tensors.items()})
+    network.load_state_dict(
+        {name: value[kept] if name in ROWS else value for name, value in tensors.items()}
+    )
     return Model(Artifact(config, network.eval(), artifact.data), model.device)
 
 
 @torch.no_grad()
-def compare(before: Model, after: Model, kept: Tensor, data: Dataset, split: str, tolerance: int) -> Comparison:
-    """Two models that differ in their codes alone, over at most NUM_COMPARED items of a split; `kept` as in Pruned.
+def compare(
+    before: Model, after: Model, kept: Tensor, data: Dataset, split: str, tolerance: int
+) -> Comparison:
+    """Two models that differ in their codes alone, over at most NUM_COMPARED items of a split;
+    `kept` as in Pruned.
 
-    Items are decoded where a code became another; the same codes with the same vectors make the same reconstruction.
+    Items are decoded where a code became another; the same codes with the same vectors make the
+    same reconstruction.
     """
     images = largest = beyond = changed = total = 0
     for batch in _batches(data, split, NUM_COMPARED):
@@ -183,9 +210,13 @@ def _check(model: Model) -> None:
         return
     if quantizer.kind in ("residual", "product", "hierarchical"):
         raise VqkitError(
-            f"prune takes codes out of a single codebook; those of quantizer.kind={quantizer.kind} share one size"
+            f"prune takes codes out of a single codebook; those of quantizer.kind={quantizer.kind} "
+            "share one size"
         )
-    raise VqkitError(f"nothing to prune: quantizer.kind={quantizer.kind} has no codebook from which a code could go")
+    raise VqkitError(
+        f"nothing to prune: quantizer.kind={quantizer.kind} has no codebook from which a code "
+        "could go"
+    )
 
 
 def _counts(model: Model, data: Dataset, progress: Callable[[float], None]) -> Tensor:
@@ -210,7 +241,8 @@ def _batches(data: Dataset, split: str, num: int) -> Iterator[Tensor]:
 
 
 def _duplicates(model: Model, counts: Tensor, used: Tensor) -> Tensor:
-    """Codes that could go, those nearest to another code first, of each such pair the less used one.
+    """Codes that could go, those nearest to another code first, of each such pair the less used
+    one.
 
     No code goes because of one that went before it, and MIN_CODES stay.
     """

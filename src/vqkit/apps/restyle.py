@@ -17,15 +17,17 @@ from ..model.quantizers.search import chunks, nearest
 
 # Side of a patch of latents.
 PATCH = 3
-# Tokens of a style that are balanced against those of the content; of more, evenly spaced ones are taken.
+# Tokens of a style that are balanced against those of the content; of more, evenly spaced ones are
+# taken.
 MAX_STYLE_TOKENS = 2048
 SINKHORN_STEPS = 50
 # Smoothing of the transport, as a share of the mean squared distance.
 SMOOTHING = 0.05
-# 1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes the nearest.
+# 1 uses every code exactly as often as the style does, which puts figures on plain ground; 0 takes
+# the nearest.
 BALANCE = 0.8
-# Of pairs: what latents around one weigh beside it, what its place in the image does, from -1 to 1, and what the
-# latents around it do that were found before.
+# Of pairs: what latents around one weigh beside it, what its place in the image does, from -1 to 1,
+# and what the latents around it do that were found before.
 AROUND = 0.3
 PLACE = 2.0
 FOLLOWING = 0.3
@@ -45,9 +47,10 @@ def restyle(
 ) -> Tensor:
     """Values (C, H, W): `content` (C, H, W) in the style of `styles`, (C, any, any).
 
-    Latents before the quantizer go a share `alpha` of the way to what the method makes of them, then they are quantised
-    and decoded; 0 is the plain reconstruction. Of several styles the targets are averaged, with `weights` (default: all
-    alike). Errors: VqkitError for numbers that make no sense, a style of one colour, and images that are too small.
+    Latents before the quantizer go a share `alpha` of the way to what the method makes of them,
+    then they are quantised and decoded; 0 is the plain reconstruction. Of several styles the
+    targets are averaged, with `weights` (default: all alike). Errors: VqkitError for numbers that
+    make no sense, a style of one colour, and images that are too small.
     """
     if method not in METHODS:
         raise VqkitError(f"method={method} is none of {', '.join(METHODS)}")
@@ -58,7 +61,9 @@ def restyle(
     for number, (style, share) in enumerate(zip(styles, shares, strict=True), 1):
         name = "the style" if len(styles) == 1 else f"style {number}"
         if (style == style[:, :1, :1]).all():
-            raise VqkitError(f"{name} is of one colour, which is no style that could be carried over")
+            raise VqkitError(
+                f"{name} is of one colour, which is no style that could be carried over"
+            )
         target += share * METHODS[method](model, latents, _latents(model, style, name, method))
         if progress:
             progress(number / len(styles))
@@ -77,13 +82,15 @@ def restyle_by_pairs(
 ) -> list[Tensor]:
     """Values (C, H, W) for each content: changed as the images `before` changed into those `after`.
 
-    before, after: as many of each, the same things in two styles and at the same size; contents are in the first style.
-    Latents go a share `alpha` of the way to `pair_targets`. Errors: VqkitError for an alpha beyond 0 to 1, what is no
-    pairs, and images that are too small.
+    before, after: as many of each, the same things in two styles and at the same size; contents are
+    in the first style. Latents go a share `alpha` of the way to `pair_targets`. Errors: VqkitError
+    for an alpha beyond 0 to 1, what is no pairs, and images that are too small.
     """
     _check_alpha(alpha)
     found = pair_targets(model, contents, before, after, progress)
-    return [blended(model, *pair, alpha, content) for pair, content in zip(found, contents, strict=True)]
+    return [
+        blended(model, *pair, alpha, content) for pair, content in zip(found, contents, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -94,20 +101,31 @@ def pair_targets(
     after: Sequence[Tensor],
     progress: Callable[[float], None] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Latents (1, D, h, w) of each content, and what pairs make of them. Errors as `restyle_by_pairs`.
+    """Latents (1, D, h, w) of each content, and what pairs make of them. Errors as
+    `restyle_by_pairs`.
 
-    Every latent is looked up among those of the images before, with what is around it and where it is, and becomes
-    the one in the same place of the image after: image analogies (Hertzmann et al. 2001, section 3), in latents.
-    Further passes look at what the last one put around it as well, so that neighbours come from neighbours.
+    Every latent is looked up among those of the images before, with what is around it and where it
+    is, and becomes the one in the same place of the image after: image analogies (Hertzmann et al.
+    2001, section 3), in latents. Further passes look at what the last one put around it as well, so
+    that neighbours come from neighbours.
     """
     _check_pairs(before, after)
     given, known, became = (
         [_latents(model, one, f"{name} {number}", "pairs") for number, one in enumerate(images, 1)]
-        for name, images in (("content", contents), ("image before", before), ("image after", after))
+        for name, images in (
+            ("content", contents),
+            ("image before", before),
+            ("image after", after),
+        )
     )
     if not given:
         return []
-    scale = 1 / float(torch.cat([to_tokens(latents) for latents in known]).std(0, correction=0).mean().clamp(min=1e-6))
+    scale = 1 / float(
+        torch.cat([to_tokens(latents) for latents in known])
+        .std(0, correction=0)
+        .mean()
+        .clamp(min=1e-6)
+    )
     bank = torch.cat(list(map(to_tokens, became)))
     queries, places = (_described(latents, scale) for latents in (given, known))
     found: list[Tensor] = []
@@ -125,16 +143,21 @@ def pair_targets(
 
 
 def _described(images: Sequence[Tensor], scale: float) -> Tensor:
-    """Latents (1, D, h, w) of images -> rows of 9 D + 2: each with those around it, and where it is."""
+    """Latents (1, D, h, w) of images -> rows of 9 D + 2: each with those around it, and where it
+    is.
+    """
     centres = torch.cat([to_tokens(latents) for latents in images]) * scale
     places = [
-        torch.cartesian_prod(*(PLACE * torch.linspace(-1, 1, side) for side in latents.shape[2:])) for latents in images
+        torch.cartesian_prod(*(PLACE * torch.linspace(-1, 1, side) for side in latents.shape[2:]))
+        for latents in images
     ]
     return torch.cat([centres, _ring(images, AROUND * scale), torch.cat(places)], 1)
 
 
 def _ring(images: Sequence[Tensor], scale: float) -> Tensor:
-    """Latents (1, D, h, w) of images -> rows of 8 D: those around each; at the edges the last ones again."""
+    """Latents (1, D, h, w) of images -> rows of 8 D: those around each; at the edges the last ones
+    again.
+    """
     rows = []
     for latents in images:
         patches = F.unfold(F.pad(latents * scale, (1, 1, 1, 1), mode="replicate"), 3)[0].T
@@ -148,18 +171,25 @@ def _check_pairs(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
         raise VqkitError(f"{len(before)} images before and {len(after)} after are no pairs")
     for number, (one, other) in enumerate(zip(before, after, strict=True), 1):
         if one.shape != other.shape:
-            raise VqkitError(f"the images of pair {number} differ in size, so nothing in them is at the same place")
+            raise VqkitError(
+                f"the images of pair {number} differ in size, so nothing in them is at the same "
+                "place"
+            )
 
 
 def blended(model: Model, latents: Tensor, target: Tensor, alpha: float, content: Tensor) -> Tensor:
-    """Values (C, H, W) of latents that go a share alpha of the way to the target, quantised, at the content's size."""
+    """Values (C, H, W) of latents that go a share alpha of the way to the target, quantised, at the
+    content's size.
+    """
     codes = model.network.quantizer.encode(torch.lerp(latents, target, alpha)).cpu()
     return model.tokenizer.decode(codes, content.shape[1:])[0]
 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha <= 1:
-        raise VqkitError(f"alpha={alpha} must lie between 0 (the reconstruction) and 1 (all of the style)")
+        raise VqkitError(
+            f"alpha={alpha} must lie between 0 (the reconstruction) and 1 (all of the style)"
+        )
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -168,17 +198,27 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
         raise VqkitError("there is no style: give at least one image")
     weights = [1.0] * count if weights is None else weights
     total = sum(weights)
-    if len(weights) != count or not all(weight >= 0 for weight in weights) or not 0 < total < math.inf:
-        raise VqkitError(f"weights {', '.join(map(str, weights))}: {count} styles need as many, not below 0, not all 0")
+    if (
+        len(weights) != count
+        or not all(weight >= 0 for weight in weights)
+        or not 0 < total < math.inf
+    ):
+        raise VqkitError(
+            f"weights {', '.join(map(str, weights))}: {count} styles need as many, not below 0, "
+            "not all 0"
+        )
     return [weight / total for weight in weights]
 
 
 def _latents(model: Model, values: Tensor, name: str, method: str) -> Tensor:
-    """What the quantizer gets (1, D, h, w). VqkitError for an image smaller than a tile, or than a patch of latents,
-    and for what is no image."""
+    """What the quantizer gets (1, D, h, w). VqkitError for an image smaller than a tile, or than a
+    patch of latents, and for what is no image.
+    """
     extent = tuple(values.shape[1:])
     if len(extent) != 2:
-        raise VqkitError(f"a style can be carried over between images, not between {model.signal.item}s")
+        raise VqkitError(
+            f"a style can be carried over between images, not between {model.signal.item}s"
+        )
     tile = model.network.tile
     if any(side < least for side, least in zip(extent, tile, strict=True)):
         words = model.signal.extent_in_words
@@ -187,25 +227,32 @@ def _latents(model: Model, values: Tensor, name: str, method: str) -> Tensor:
     if method == "patches" and min(latents.shape[2:]) < PATCH:
         grid = "x".join(map(str, reversed(latents.shape[2:])))
         raise VqkitError(
-            f"{name} has latents of {grid} (width x height); patches need {PATCH}x{PATCH} at least, use another method"
+            f"{name} has latents of {grid} (width x height); patches need {PATCH}x{PATCH} at "
+            "least, use another method"
         )
     return latents
 
 
-# ------------------------------------------------------------------------------ methods: latents of both -> the target
+# ----------------------------------------------------------- methods: latents of both -> the target
 
 
 def _adain(model: Model, content: Tensor, style: Tensor) -> Tensor:
-    """Mean and deviation of each channel become the style's (Huang and Belongie 2017, arXiv 1703.06868, equation 8)."""
+    """Mean and deviation of each channel become the style's (Huang and Belongie 2017, arXiv
+    1703.06868, equation 8).
+    """
     dims = (2, 3)
-    mean, deviation = content.mean(dims, keepdim=True), content.std(dims, correction=0, keepdim=True)
+    mean, deviation = (
+        content.mean(dims, keepdim=True),
+        content.std(dims, correction=0, keepdim=True),
+    )
     whitened = (content - mean) / deviation.clamp(min=1e-6)
     return whitened * style.std(dims, correction=0, keepdim=True) + style.mean(dims, keepdim=True)
 
 
 def _wct(model: Model, content: Tensor, style: Tensor) -> Tensor:
-    """Mean and covariance become the style's, both covariances shrunk (Li et al. 2017, arXiv 1705.08086, equations
-    2 and 3)."""
+    """Mean and covariance become the style's, both covariances shrunk (Li et al. 2017, arXiv
+    1705.08086, equations 2 and 3).
+    """
     tokens, wanted = to_tokens(content).double(), to_tokens(style).double()
     whitened = (tokens - tokens.mean(0)) @ _power(shrunk_covariance(tokens), -0.5)
     coloured = whitened @ _power(shrunk_covariance(wanted), 0.5) + wanted.mean(0)
@@ -213,7 +260,8 @@ def _wct(model: Model, content: Tensor, style: Tensor) -> Tensor:
 
 
 def shrunk_covariance(tokens: Tensor) -> Tensor:
-    """Covariance (D, D) of tokens (N, D), pulled to a multiple of the identity as far as so few tokens ask for.
+    """Covariance (D, D) of tokens (N, D), pulled to a multiple of the identity as far as so few
+    tokens ask for.
 
     Oracle approximating shrinkage, Chen et al. 2010 (arXiv 0907.4698), equation 23.
     """
@@ -233,9 +281,11 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def _codes(model: Model, content: Tensor, style: Tensor) -> Tensor:
-    """Every token becomes one of the style's that is near, so that the style's codes are used about as often as there.
+    """Every token becomes one of the style's that is near, so that the style's codes are used about
+    as often as there.
 
-    Of a residual model the first half of the stages stays the content's, and what is left over is the style's.
+    Of a residual model the first half of the stages stays the content's, and what is left over is
+    the style's.
     """
     coarse, style_coarse = (_coarse(model, latents) for latents in (content, style))
     tokens, bank = to_tokens(content - coarse), _thinned(to_tokens(style - style_coarse))
@@ -243,7 +293,9 @@ def _codes(model: Model, content: Tensor, style: Tensor) -> Tensor:
 
 
 def _coarse(model: Model, latents: Tensor) -> Tensor:
-    """What the first half of a residual quantizer's stages makes of latents; zeros of any other quantizer."""
+    """What the first half of a residual quantizer's stages makes of latents; zeros of any other
+    quantizer.
+    """
     quantizer = model.network.quantizer
     if not isinstance(quantizer, ResidualQuantizer) or quantizer.num_stages == 1:
         return torch.zeros_like(latents)
@@ -258,17 +310,25 @@ def _thinned(bank: Tensor) -> Tensor:
 
 
 def balanced_nearest(tokens: Tensor, bank: Tensor) -> Tensor:
-    """For each of tokens (N, D) a row of bank (M, D): (N,) int64, the nearest after prices that even out their use.
+    """For each of tokens (N, D) a row of bank (M, D): (N,) int64, the nearest after prices that
+    even out their use.
 
-    Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895) with all tokens used up and the rows' use pulled to uniform by
-    BALANCE (Chizat et al. 2018, arXiv 1607.05816). Chunks of distances, never all of them.
+    Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895) with all tokens used up and the rows' use
+    pulled to uniform by BALANCE (Chizat et al. 2018, arXiv 1607.05816). Chunks of distances, never
+    all of them.
     """
-    spread = (tokens.square().sum(1).mean() + bank.square().sum(1).mean() - 2 * tokens.mean(0) @ bank.mean(0)).item()
+    spread = (
+        tokens.square().sum(1).mean()
+        + bank.square().sum(1).mean()
+        - 2 * tokens.mean(0) @ bank.mean(0)
+    ).item()
     smoothing = max(SMOOTHING * spread, 1e-12)
     rows = list(chunks(len(tokens), len(bank)))
     price = bank.new_zeros(len(bank))
     for _ in range(SINKHORN_STEPS):
-        use = torch.full_like(price, -math.inf)  # log of the tokens that each row gets, before its price
+        use = torch.full_like(
+            price, -math.inf
+        )  # log of the tokens that each row gets, before its price
         for part in rows:
             gain = -squared_distances(tokens[part], bank) / smoothing
             given = torch.logsumexp(gain + price / smoothing, 1, keepdim=True)
@@ -278,9 +338,13 @@ def balanced_nearest(tokens: Tensor, bank: Tensor) -> Tensor:
 
 
 def _patches(model: Model, content: Tensor, style: Tensor) -> Tensor:
-    """Every patch of latents becomes the nearest one of the style, and where they overlap their mean (Chen and Schmidt
-    2016, arXiv 1612.04337). They are compared after the content got the style's moments: else its colours decide."""
-    matched, bank = (F.unfold(latents, PATCH)[0].T for latents in (_adain(model, content, style), style))
+    """Every patch of latents becomes the nearest one of the style, and where they overlap their
+    mean (Chen and Schmidt 2016, arXiv 1612.04337). They are compared after the content got the
+    style's moments: else its colours decide.
+    """
+    matched, bank = (
+        F.unfold(latents, PATCH)[0].T for latents in (_adain(model, content, style), style)
+    )
     bank = _thinned(bank)
     chosen = bank[nearest(matched, bank)].T[None]  # (1, D * PATCH^2, patches)
     grid = content.shape[2], content.shape[3]

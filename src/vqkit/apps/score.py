@@ -20,11 +20,11 @@ KeyT = TypeVar("KeyT")
 class Score(Generic[KeyT]):
     """One item.
 
-    bits: of all codes under the prior. bits_per_dim: per value of the item, the codes alone. percentile: share of the
-    held-out items of training that cost less, None where the prior does not know; near 1 is an anomaly. held_out: how
-    many these are, where the prior knows. values: (C, *extent), what was scored. surprise: (*grid) float64,
-    bits of each position. covered: extent of all positions together: more than the item has if it is no
-    multiple of the model's tiles.
+    bits: of all codes under the prior. bits_per_dim: per value of the item, the codes alone.
+    percentile: share of the held-out items of training that cost less, None where the prior does
+    not know; near 1 is an anomaly. held_out: how many these are, where the prior knows. values: (C,
+    *extent), what was scored. surprise: (*grid) float64, bits of each position. covered: extent of
+    all positions together: more than the item has if it is no multiple of the model's tiles.
     """
 
     key: KeyT
@@ -44,14 +44,17 @@ def score(
     classes: Sequence[str] = (),
     prompts: Sequence[str] = (),
 ) -> Iterator[Score[KeyT]]:
-    """Score items (C, *extent) of the training extent, each with a key that comes back with it; yields as it goes.
+    """Score items (C, *extent) of the training extent, each with a key that comes back with it;
+    yields as it goes.
 
-    classes, prompts: one for all items. Errors: VqkitError without a prior, for several classes or prompts, and for one
-    that it does not know.
+    classes, prompts: one for all items. Errors: VqkitError without a prior, for several classes or
+    prompts, and for one that it does not know.
     """
     prior = model.wanted_prior()
     if max(len(classes), len(prompts)) > 1:
-        raise VqkitError("files are scored under one class or prompt; score those of another in a second call")
+        raise VqkitError(
+            "files are scored under one class or prompt; score those of another in a second call"
+        )
     condition = prior.condition(1, classes, prompts)
     quantiles = np.array(prior.metrics.get("bits_quantiles") or [])
     held_out = prior.metrics.get("images")
@@ -66,14 +69,18 @@ def score(
 
 
 def surprise_map(model: Model, found: Score[KeyT]) -> np.ndarray:
-    """uint8 (H, W, 3): the item as it is shown, in grey, red where its codes were unlikely, the brighter the more."""
+    """uint8 (H, W, 3): the item as it is shown, in grey, red where its codes were unlikely, the
+    brighter the more.
+    """
     shown = model.signal.display(found.values[None])[0]
     bits = torch.from_numpy(found.surprise)
     plane = bits.reshape(1, 1, -1, bits.shape[-1])
     covered = (int(np.prod(found.covered[:-1])), found.covered[-1])
     wide = torch.nn.functional.interpolate(plane, covered, mode="nearest")[0, 0]
     inside = wide[: found.values[0].numel() // found.values.shape[-1], : found.values.shape[-1]]
-    fitted = torch.nn.functional.interpolate(inside[None, None], shown.shape[:2], mode="nearest")[0, 0].numpy()
+    fitted = torch.nn.functional.interpolate(inside[None, None], shown.shape[:2], mode="nearest")[
+        0, 0
+    ].numpy()
     heat = np.clip(fitted / max(float(found.surprise.max()), 1e-9), 0, 1)[..., None]
     grey = shown[..., : 3 if shown.shape[2] >= 3 else 1].mean(2, keepdims=True)
     calm = np.repeat(0.6 * grey, 3, 2)

@@ -21,11 +21,12 @@ def variations(
     drawing: Drawing = Drawing(),  # noqa: B008
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Values (num, C, *extent): versions of values (C, *extent) in which a share `strength` of the positions is new.
+    """Values (num, C, *extent): versions of values (C, *extent) in which a share `strength` of the
+    positions is new.
 
-    Each version chooses its own positions, at random; all codes there are drawn given all others. 0 is the
-    reconstruction, 1 an item that has nothing to do with it. Errors: VqkitError as in `generate`, and for a strength
-    outside of [0, 1].
+    Each version chooses its own positions, at random; all codes there are drawn given all others. 0
+    is the reconstruction, 1 an item that has nothing to do with it. Errors: VqkitError as in
+    `generate`, and for a strength outside of [0, 1].
     """
     if not 0 <= strength <= 1:
         raise VqkitError(f"strength={strength} must lie between 0 (nothing new) and 1 (all new)")
@@ -35,7 +36,10 @@ def variations(
     positions = codes[0, 0].numel()
     count = round(strength * positions)
     chosen = torch.stack(
-        [uniform_numbers(drawing.seed + 1, index, positions).argsort()[:count] for index in range(num)]
+        [
+            uniform_numbers(drawing.seed + 1, index, positions).argsort()[:count]
+            for index in range(num)
+        ]
     )
     unknown = torch.zeros(num, positions, dtype=torch.bool).scatter_(1, chosen, True)
     known = ~unknown.reshape(num, 1, *codes.shape[2:]).expand_as(codes)

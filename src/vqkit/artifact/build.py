@@ -11,9 +11,19 @@ from ..signals.registry import signal_of
 
 
 def build_model(config: Config, shape: Shape, normalisation: Normalisation) -> Autoencoder:
-    """The untrained model for items of this shape. VqkitError for settings that contradict one another."""
+    """The untrained model for items of this shape.
+
+    VqkitError for settings that contradict one another.
+    """
     signal = signal_of(config.data)
     try:
-        return Autoencoder(config.model, shape, config.losses, normalisation.std, normalisation.mean, signal.backbone)
+        return Autoencoder(
+            config.model,
+            shape,
+            config.losses,
+            normalisation.std,
+            normalisation.mean,
+            signal.backbone,
+        )
     except ValueError as error:
         raise VqkitError(f"these settings do not go together: {error}") from error

@@ -1,4 +1,6 @@
-"""How files of one kind are coded: which numbers they hold, with which coder, and what names the model in them."""
+"""How files of one kind are coded: which numbers they hold, with which coder, and what names the
+model in them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ from ..errors import VqkitError
 
 # Codes of a compressed item: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
-# Codes of a bare stream: one wrong bit in its header may claim any number, and decoding them takes minutes.
+# Codes of a bare stream: one wrong bit in its header may claim any number, and decoding them takes
+# minutes.
 MAX_BARE = 1 << 14
 # Codes of a codebook: check sums take each as 32 bits.
 MAX_CODEBOOK = 1 << 32
@@ -41,10 +44,12 @@ MAX_CODEBOOK = 1 << 32
 
 @dataclass(frozen=True)
 class Codec:
-    """One kind of file. signal, holds, coder: numbers of the header; engine: what codes them; model_id: 8 bytes.
+    """One kind of file. signal, holds, coder: numbers of the header; engine: what codes them;
+    model_id: 8 bytes.
 
-    num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded. grid_of: extent of an
-    item -> grid of its codes. weight: of a bit when codes are chosen, see operating_points.
+    num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
+    grid_of: extent of an item -> grid of its codes. weight: of a bit when codes are chosen, see
+    operating_points.
     """
 
     signal: int
@@ -63,10 +68,15 @@ class Codec:
         return self.holds == VALUES
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
-        """Grid of the codes of an item of that extent. OutOfBounds for more codes than are coded at once."""
+        """Grid of the codes of an item of that extent.
+
+        OutOfBounds for more codes than are coded at once.
+        """
         grid = self.grid_of(extent)
         if math.prod(grid) * self.num_stages > MAX_DECODED:
-            raise OutOfBounds(f"an item of more than {MAX_DECODED} codes is not compressed; cut it in parts")
+            raise OutOfBounds(
+                f"an item of more than {MAX_DECODED} codes is not compressed; cut it in parts"
+            )
         return grid
 
     def check_stages(self, given: int) -> None:
@@ -75,23 +85,40 @@ class Codec:
             raise CorruptHeader(f"the file has {given} codebooks; the model has {self.num_stages}")
 
     def padded(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there -1."""
-        missing = np.full((len(codes), self.num_stages - codes.shape[1], *codes.shape[2:]), -1, codes.dtype)
+        """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there
+        -1.
+        """
+        missing = np.full(
+            (len(codes), self.num_stages - codes.shape[1], *codes.shape[2:]), -1, codes.dtype
+        )
         return np.concatenate([codes, missing], 1)
 
-    def file_of(self, codes: np.ndarray, payloads: Sequence[bytes], extent: Sequence[int], name: str | None) -> bytes:
-        """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each stage."""
-        stages = [Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)]
-        header = FileHeader(tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds)
+    def file_of(
+        self, codes: np.ndarray, payloads: Sequence[bytes], extent: Sequence[int], name: str | None
+    ) -> bytes:
+        """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each
+        stage.
+        """
+        stages = [
+            Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)
+        ]
+        header = FileHeader(
+            tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds
+        )
         return write_file(header, stages, name)
 
     def codes_of(self, file: VqFile) -> np.ndarray:
-        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off. Errors: FormatError."""
+        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off.
+
+        Errors: FormatError.
+        """
         header = file.header
         check_model(header.kind, self.model_id, self.signal)
         grid = self.grid(header.extent)
         if header.model_id is None and math.prod(grid) * header.num_codebooks > MAX_BARE:
-            raise OutOfBounds(f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum")
+            raise OutOfBounds(
+                f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum"
+            )
         self.check_stages(header.num_codebooks)
         if len(file.stages) < header.num_codebooks and not self.has_prefixes:
             raise Truncated("the file is cut off, and this model needs all of its codes")
@@ -121,18 +148,23 @@ def code_codec(
     """
     if max(sizes) > MAX_CODEBOOK:
         raise VqkitError(
-            f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for 2^32; "
+            f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for "
+            "2^32; "
             "train one with fewer bits or levels, or use --lossless"
         )
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
-    coder, tensors = (TRANSFORMER, engine.tensors()) if isinstance(engine, TransformerCoder) else (MIXING, {})
+    coder, tensors = (
+        (TRANSFORMER, engine.tensors()) if isinstance(engine, TransformerCoder) else (MIXING, {})
+    )
     name = model_id(content_id, tensors)
     return Codec(signal, CODES, coder, engine, name, len(sizes), has_prefixes, grid_of)
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:
-    """8 bytes that name a model in compressed files: of a SHA-256 over its content id and its coder's tensors."""
+    """8 bytes that name a model in compressed files: of a SHA-256 over its content id and its
+    coder's tensors.
+    """
     digest = hashlib.sha256(content_id.encode())
     for name, values in sorted(tensors.items()):
         digest.update(f"{name}:{values.dtype}:{values.shape}\n".encode())

@@ -2,7 +2,8 @@
 
 coder.safetensors     the network that codes are compressed with, and the rates that it offers
 lossless.safetensors  the network that values are compressed with
-coder-ID.safetensors, lossless-ID.safetensors   replaced ones: files that they wrote are read with them
+coder-ID.safetensors, lossless-ID.safetensors   replaced ones: files that they wrote are read with
+them
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from ..files import write_whole
 from .codec import model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
-from .tensor_files import SUM, TensorFile, read_header, read_json, read_tensors, reason, write_tensors
+from .tensor_files import (
+    SUM,
+    TensorFile,
+    read_header,
+    read_json,
+    read_tensors,
+    reason,
+    write_tensors,
+)
 
 CODER_FILE = "coder.safetensors"
 LOSSLESS_FILE = "lossless.safetensors"
@@ -35,24 +44,34 @@ CoderT = TypeVar("CoderT", TransformerCoder, ValueNetwork)
 
 
 def save_coders(artifact: Artifact, folder: Path) -> None:
-    """Write the coders that the artifact has. Another coder that is there is kept beside the new one, under its own
-    name, as files that it wrote need it. VqkitError when that fails."""
+    """Write the coders that the artifact has. Another coder that is there is kept beside the new
+    one, under its own name, as files that it wrote need it. VqkitError when that fails.
+    """
     coders = artifact.coders
     if coders.codes is not None:
         rates = {name: asdict(rate) for name, rate in coders.rates.items()}
-        _save(folder / CODER_FILE, artifact.content_id, coders.codes.tensors(), {"rates": json.dumps(rates)})
+        _save(
+            folder / CODER_FILE,
+            artifact.content_id,
+            coders.codes.tensors(),
+            {"rates": json.dumps(rates)},
+        )
     if coders.values is not None:
         _save(folder / LOSSLESS_FILE, artifact.content_id, coders.values.tensors(), {})
 
 
-def _save(path: Path, content_id: str, tensors: Mapping[str, np.ndarray], more: Mapping[str, str]) -> None:
+def _save(
+    path: Path, content_id: str, tensors: Mapping[str, np.ndarray], more: Mapping[str, str]
+) -> None:
     coding_id = model_id(content_id, tensors).hex()
     if path.exists():
         older = coding_id_of(path)
         if older not in ("", coding_id):
             _keep(path, path.with_stem(f"{path.stem}-{older}"))
     metadata = {"content_id": content_id, "coding_id": coding_id, **more}
-    write_tensors(path, {name: torch.from_numpy(value) for name, value in tensors.items()}, metadata)
+    write_tensors(
+        path, {name: torch.from_numpy(value) for name, value in tensors.items()}, metadata
+    )
     # It is the present one again.
     path.with_stem(f"{path.stem}-{coding_id}").unlink(missing_ok=True)
 
@@ -65,21 +84,29 @@ def _keep(path: Path, target: Path) -> None:
 
 
 def coding_ids(folder: Path) -> list[str]:
-    """What names, in compressed files, the model with each of its coders; those that cannot be read are left out."""
+    """What names, in compressed files, the model with each of its coders; those that cannot be read
+    are left out.
+    """
     paths = [path for name in (CODER_FILE, LOSSLESS_FILE) for path in _paths(folder / name)]
     return [name for name in map(coding_id_of, paths) if name]
 
 
 def coding_id_of(path: Path) -> str:
-    """What names, in compressed files, the model with the coder of a file; empty where it cannot be read."""
+    """What names, in compressed files, the model with the coder of a file; empty where it cannot be
+    read.
+    """
     try:
         return _read(path).metadata.get("coding_id", "")
     except VqkitError:
         return ""
 
 
-def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Coders, tuple[str, ...]]:
-    """The coders of a model with codebooks of such sizes, and a sentence for each file that cannot be used."""
+def load_coders(
+    folder: Path, content_id: str, sizes: Sequence[int]
+) -> tuple[Coders, tuple[str, ...]]:
+    """The coders of a model with codebooks of such sizes, and a sentence for each file that cannot
+    be used.
+    """
     problems: list[str] = []
 
     def loaded(path: Path, read: Callable[[Path], CoderT]) -> CoderT | None:
@@ -87,7 +114,8 @@ def load_coders(folder: Path, content_id: str, sizes: Sequence[int]) -> tuple[Co
             return read(path)
         except VqkitError as error:
             problems.append(
-                f"{error}; without it, files that it wrote are not read: delete it and run vqkit train-coder"
+                f"{error}; without it, files that it wrote are not read: delete it and run vqkit "
+                "train-coder"
             )
             return None
 
@@ -134,12 +162,16 @@ def _restored(path: Path) -> list[str]:
         # Missing, or damaged, which is said where it is read.
         return []
     return [
-        f"{path} is a copy of {kept.name}: the coder that replaced it is gone; delete {kept.name} if that was meant"
+        f"{path} is a copy of {kept.name}: the coder that replaced it is gone; delete {kept.name} "
+        "if that was meant"
     ]
 
 
 def _checked(path: Path, content_id: str) -> TensorFile:
-    """The file of a coder of this model. VqkitError for another model's, and for what is not what its name says."""
+    """The file of a coder of this model.
+
+    VqkitError for another model's, and for what is not what its name says.
+    """
     file = _read(path)
     if file.metadata["content_id"] != content_id:
         raise VqkitError(f"{path} was fitted to another model")
@@ -152,13 +184,21 @@ def check_id(path: Path, file: TensorFile) -> None:
     coding_id = file.metadata["coding_id"]
     # A file with a sum of its own is known to be as it was written, the name of its coder included.
     is_known = SUM in file.metadata
-    if not is_known and coding_id != model_id(file.metadata["content_id"], _arrays(path, file)).hex():
+    if (
+        not is_known
+        and coding_id != model_id(file.metadata["content_id"], _arrays(path, file)).hex()
+    ):
         raise VqkitError(f"{path} is damaged: its numbers are not those that its name stands for")
-    if path.stem not in (Path(CODER_FILE).stem, Path(LOSSLESS_FILE).stem) and not path.stem.endswith(f"-{coding_id}"):
+    if path.stem not in (
+        Path(CODER_FILE).stem,
+        Path(LOSSLESS_FILE).stem,
+    ) and not path.stem.endswith(f"-{coding_id}"):
         raise VqkitError(f"{path} was replaced: it holds the coder {coding_id}")
 
 
-def _made(path: Path, file: TensorFile, from_tensors: Callable[[Mapping[str, np.ndarray]], CoderT]) -> CoderT:
+def _made(
+    path: Path, file: TensorFile, from_tensors: Callable[[Mapping[str, np.ndarray]], CoderT]
+) -> CoderT:
     try:
         return from_tensors(_arrays(path, file))
     except ValueError as error:
@@ -168,7 +208,9 @@ def _made(path: Path, file: TensorFile, from_tensors: Callable[[Mapping[str, np.
 def _read(path: Path) -> TensorFile:
     # Coders of before rates lay beside them have none, and those of values never do.
     holds_codes = path.stem.split("-")[0] == Path(CODER_FILE).stem
-    return read_tensors(path, MAX_BYTES, _KEYS, frozenset({"rates"}) if holds_codes else frozenset())
+    return read_tensors(
+        path, MAX_BYTES, _KEYS, frozenset({"rates"}) if holds_codes else frozenset()
+    )
 
 
 def _arrays(path: Path, file: TensorFile) -> dict[str, np.ndarray]:
@@ -189,7 +231,8 @@ def _rates(file: TensorFile, num_stages: int) -> dict[str, Rate]:
 
 
 def find_artifact(source: Path, folders: Sequence[Path] = (Path(),)) -> Path:
-    """The artifact that a .vq file was written with, among folders and what lies up to two levels below them.
+    """The artifact that a .vq file was written with, among folders and what lies up to two levels
+    below them.
 
     Errors: VqkitError when there is none, and for what is no .vq file.
     """
@@ -201,11 +244,16 @@ def find_artifact(source: Path, folders: Sequence[Path] = (Path(),)) -> Path:
             for path in sorted(folder.glob(depth + "config.json")):
                 if wanted and known in _names_of(path.parent):
                     return path.parent
-    raise VqkitError(f"the model of {source} ({known}) is not below {os.curdir}; say where it is with --model DIR")
+    raise VqkitError(
+        f"the model of {source} ({known}) is not below {os.curdir}; say where it is with --model "
+        "DIR"
+    )
 
 
 def _names_of(folder: Path) -> list[str]:
-    """Names, in compressed files, of an artifact with each of its coders and without any; of other folders, none."""
+    """Names, in compressed files, of an artifact with each of its coders and without any; of other
+    folders, none.
+    """
     try:
         content_id = str(read_json(folder / "config.json").get("content_id"))
     except VqkitError:

@@ -52,8 +52,8 @@ MAX_SAID = 20
 class Coded:
     """One item as it is written.
 
-    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent), uint32. payloads:
-    the coder's bytes of each stage.
+    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent),
+    uint32. payloads: the coder's bytes of each stage.
     """
 
     extent: tuple[int, ...]
@@ -65,8 +65,9 @@ class Coded:
 class Decoded:
     """One item of a file, checked.
 
-    codes: what the file holds, codes (Q, *grid) or values (C, *extent). name: None if it has none. truncated: the file
-    was cut off. number: place in the file, from 0. is_coarser: stages are missing, which make a coarser item.
+    codes: what the file holds, codes (Q, *grid) or values (C, *extent). name: None if it has none.
+    truncated: the file was cut off. number: place in the file, from 0. is_coarser: stages are
+    missing, which make a coarser item.
     """
 
     codec: Codec
@@ -79,20 +80,25 @@ class Decoded:
 
 
 class Compressor:
-    """Writes and reads the files of a model, with the coders of its artifact and the networks of a tokenizer."""
+    """Writes and reads the files of a model, with the coders of its artifact and the networks of a
+    tokenizer.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.artifact = tokenizer.artifact
-        # Those that were asked for, by what they hold and their coder: their names are check sums over all weights.
+        # Those that were asked for, by what they hold and their coder: their names are check sums
+        # over all weights.
         self._codecs: dict[tuple[int, int], Codec] = {}
 
-    # --------------------------------------------------------------------------------------------- kinds of files
+    # ------------------------------------------------------------------------------- kinds of files
 
     def codec(self, *, lossless: bool = False, rate: str | None = None) -> Codec:
-        """How items are written: as codes, at one of the rates that the model has, or with `lossless` as values.
+        """How items are written: as codes, at one of the rates that the model has, or with
+        `lossless` as values.
 
-        VqkitError without a codebook, for values that lossless files do not hold, and for a rate that is not there.
+        VqkitError without a codebook, for values that lossless files do not hold, and for a rate
+        that is not there.
         """
         has_coder = self.artifact.coders.codes is not None and not lossless
         found = self._codec(VALUES if lossless else CODES, TRANSFORMER if has_coder else MIXING)
@@ -108,7 +114,10 @@ class Compressor:
         return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
-        """How a file is read, by the coder that wrote it. VqkitError when it needs one and there is none."""
+        """How a file is read, by the coder that wrote it.
+
+        VqkitError when it needs one and there is none.
+        """
         wanted = (header.holds, header.coder, header.model_id)
         for one in self._older:
             if (one.holds, one.coder, one.model_id) == wanted:
@@ -137,14 +146,20 @@ class Compressor:
             self._codecs[holds, coder] = self._new_codec(holds, coder, network)
         return self._codecs[holds, coder]
 
-    def _new_codec(self, holds: int, coder: int, network: TransformerCoder | ValueNetwork | None) -> Codec:
+    def _new_codec(
+        self, holds: int, coder: int, network: TransformerCoder | ValueNetwork | None
+    ) -> Codec:
         artifact = self.artifact
         quantizer = artifact.network.quantizer
         if holds == VALUES:
             if artifact.normalisation.levels is None:
-                raise VqkitError(f"the values of {artifact.signal.an_item} have no lossless files yet")
+                raise VqkitError(
+                    f"the values of {artifact.signal.an_item} have no lossless files yet"
+                )
             assert network is None or isinstance(network, ValueNetwork)
-            return value_codec(artifact.signal.number, artifact.shape.channels, network, artifact.content_id)
+            return value_codec(
+                artifact.signal.number, artifact.shape.channels, network, artifact.content_id
+            )
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
         is_residual = artifact.config.model.quantizer.kind == "residual"
@@ -159,11 +174,13 @@ class Compressor:
             artifact.network.grid,
         )
 
-    # ---------------------------------------------------------------------------------------------------- writing
+    # -------------------------------------------------------------------------------------- writing
 
     @torch.no_grad()
     def held(self, values: Tensor, codec: Codec) -> np.ndarray:
-        """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the values; int64."""
+        """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the
+        values; int64.
+        """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
         if codec.weight and isinstance(codec.engine, TransformerCoder):
@@ -178,12 +195,22 @@ class Compressor:
         codec.grid(extent)
         held = self.held(values, codec)
         payloads = codec.engine.encode(held)
-        return [Coded(extent, one.astype(np.uint32), tuple(parts)) for one, parts in zip(held, payloads, strict=True)]
+        return [
+            Coded(extent, one.astype(np.uint32), tuple(parts))
+            for one, parts in zip(held, payloads, strict=True)
+        ]
 
     def write(
-        self, values: Tensor, name: str | None = None, *, lossless: bool = False, rate: str | None = None
+        self,
+        values: Tensor,
+        name: str | None = None,
+        *,
+        lossless: bool = False,
+        rate: str | None = None,
     ) -> bytes:
-        """The file of one item (C, *extent), with the name that it had if one is given; see `codec`."""
+        """The file of one item (C, *extent), with the name that it had if one is given; see
+        `codec`.
+        """
         codec = self.codec(lossless=lossless, rate=rate)
         coded = self.code(values[None], codec)[0]
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
@@ -193,7 +220,13 @@ class Compressor:
         extents = Extents(item.extent for item in items)
         together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
         header = BundleHeader(
-            extents, codec.num_stages, codec.coder, codec.model_id, together, codec.signal, codec.holds
+            extents,
+            codec.num_stages,
+            codec.coder,
+            codec.model_id,
+            together,
+            codec.signal,
+            codec.holds,
         )
         blocks = []
         for number in range(header.num_blocks):
@@ -202,19 +235,21 @@ class Compressor:
             blocks.append(Block(crc, tuple(item.payloads for item in inside)))
         return write_bundle(header, blocks, names)
 
-    # ---------------------------------------------------------------------------------------------------- reading
+    # -------------------------------------------------------------------------------------- reading
 
     def read(self, stream: bytes | BinaryIO) -> Iterator[Decoded]:
         """The items of a file or bundle, as what it holds.
 
-        Errors: coding.FormatError, before codes that are wrong are given; of a bundle behind all items that are
-        complete, with the numbers of those that are lost.
+        Errors: coding.FormatError, before codes that are wrong are given; of a bundle behind all
+        items that are complete, with the numbers of those that are lost.
         """
         for block in self.read_blocks(stream):
             yield from block
 
     def read_blocks(self, stream: bytes | BinaryIO) -> Iterator[list[Decoded]]:
-        """The item of a file, or those of one block of a bundle after the other. Errors as `read`."""
+        """The item of a file, or those of one block of a bundle after the other. Errors as
+        `read`.
+        """
         if profile_of(stream) != BUNDLE:
             yield [self._read_single(stream)]
             return
@@ -226,13 +261,19 @@ class Compressor:
             try:
                 found = _decode_block(codec, bundle, number)
             except FormatError as error:
-                # Other blocks know nothing of this one; its traceback would keep the block in memory.
+                # Other blocks know nothing of this one; its traceback would keep the block in
+                # memory.
                 why = why or error.with_traceback(None)
                 lost.append(number)
                 continue
             yield [
                 Decoded(
-                    codec, codes, bundle.header.extents[item], names[item] if names else None, bundle.truncated, item
+                    codec,
+                    codes,
+                    bundle.header.extents[item],
+                    names[item] if names else None,
+                    bundle.truncated,
+                    item,
                 )
                 for item, codes in zip(bundle.header.items(number), found, strict=True)
             ]
@@ -241,14 +282,18 @@ class Compressor:
             raise unnamed
 
     def read_item(self, stream: bytes | BinaryIO, item: str) -> Decoded:
-        """The item with a number, from 0, or with a stored name; of a bundle only its block is read.
+        """The item with a number, from 0, or with a stored name; of a bundle only its block is
+        read.
 
-        Errors: FormatError for what is wrong with it; VqkitError if there is none of that number or name.
+        Errors: FormatError for what is wrong with it; VqkitError if there is none of that number or
+        name.
         """
         if profile_of(stream) != BUNDLE:
             decoded = self._read_single(stream)
             if item not in ("0", decoded.name):
-                raise VqkitError(f"there is no item {item!r}: the file holds a single one, number 0")
+                raise VqkitError(
+                    f"there is no item {item!r}: the file holds a single one, number 0"
+                )
             return decoded
         bundle, codec = self._opened_bundle(stream)
         names, _ = _names(bundle)
@@ -256,19 +301,32 @@ class Compressor:
         found = bundle.item(number)
         # A block has one check sum for all of its items.
         codes = _decode_block(codec, bundle, found.block)[found.place]
-        return Decoded(codec, codes, bundle.header.extents[number], names[number] if names else None, False, number)
+        return Decoded(
+            codec,
+            codes,
+            bundle.header.extents[number],
+            names[number] if names else None,
+            False,
+            number,
+        )
 
     def decode(self, items: Sequence[Decoded], *, exact: bool = True) -> list[Tensor]:
-        """Decoded items as values (C, *extent); those of one extent go through the decoder together."""
+        """Decoded items as values (C, *extent); those of one extent go through the decoder
+        together.
+        """
         found: dict[int, Tensor] = {}
-        for places in alike([(item.codec.holds_values, item.codes.shape, item.extent) for item in items]):
+        for places in alike(
+            [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
+        ):
             first = items[places[0]]
             held = np.stack([items[place].codes for place in places])
             values = self.values_of(first.codec, held, first.extent, exact=exact)
             found |= dict(zip(places, values, strict=True))
         return [found[place] for place in range(len(items))]
 
-    def values_of(self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False) -> Tensor:
+    def values_of(
+        self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False
+    ) -> Tensor:
         """What files of a kind hold (B, q, *grid) -> values (B, C, *extent)."""
         if codec.holds_values:
             return torch.from_numpy(held.astype(np.uint8))
@@ -282,7 +340,9 @@ class Compressor:
         codec = self.codec_of(file.header)
         is_coarser = len(file.stages) < file.header.num_codebooks
         codes = codec.codes_of(file)
-        return Decoded(codec, codes, file.header.extent, file.name, file.truncated, is_coarser=is_coarser)
+        return Decoded(
+            codec, codes, file.header.extent, file.name, file.truncated, is_coarser=is_coarser
+        )
 
     def _opened_bundle(self, stream: bytes | BinaryIO) -> tuple[Bundle, Codec]:
         bundle = Bundle(stream)
@@ -298,7 +358,9 @@ def _number_of(bundle: Bundle, names: Sequence[str] | None, item: str) -> int:
         return int(item)
     if names and item in names:
         return names.index(item)
-    raise VqkitError(f"there is no item {item!r}: the bundle has the numbers 0 to {count - 1}, or stored names")
+    raise VqkitError(
+        f"there is no item {item!r}: the bundle has the numbers 0 to {count - 1}, or stored names"
+    )
 
 
 def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
@@ -310,7 +372,9 @@ def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
 
 
 def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -> None:
-    """Raise the error of the first lost block, with the items of all of them; Truncated if only the end is missing."""
+    """Raise the error of the first lost block, with the items of all of them; Truncated if only the
+    end is missing.
+    """
     missing = len(bundle.header.extents) - bundle.header.items(bundle.whole_blocks).start
     cut = f"the bundle is cut off: its last {missing} items are lost" if missing > 0 else ""
     if why is None:
@@ -322,7 +386,10 @@ def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None
         if spans and spans[-1].stop == items.start:
             items = range(spans.pop().start, items.stop)
         spans.append(items)
-    said = [f"{span.start} to {span[-1]}" if len(span) > 1 else f"{span.start}" for span in spans[:MAX_SAID]]
+    said = [
+        f"{span.start} to {span[-1]}" if len(span) > 1 else f"{span.start}"
+        for span in spans[:MAX_SAID]
+    ]
     if len(spans) > MAX_SAID:
         said.append(f"{len(spans) - MAX_SAID} more spans")
     words = f"{why}; lost are the items {', '.join(said)}, counted from 0"

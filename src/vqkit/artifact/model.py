@@ -30,10 +30,12 @@ from .tokenizer import Tokenizer
 class Model:
     """An artifact on a device.
 
-    Images come as a path, a PIL image, a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C), a floating-point one
-    (B, C, H, W) in [0, 1], or as a list of any of these, of any size and in any mode, which is converted.
+    Images come as a path, a PIL image, a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C), a
+    floating-point one (B, C, H, W) in [0, 1], or as a list of any of these, of any size and in any
+    mode, which is converted.
 
-    artifact: the record. tokenizer: values <-> codes. compressor: files. prior: on the same device, None without one.
+    artifact: the record. tokenizer: values <-> codes. compressor: files. prior: on the same device,
+    None without one.
     """
 
     def __init__(self, artifact: Artifact, device: str | torch.device = "auto") -> None:
@@ -41,12 +43,15 @@ class Model:
         self.device = resolve_device(device)
         self.tokenizer = Tokenizer(artifact, self.device)
         self.compressor = Compressor(self.tokenizer)
-        self.prior: Prior | None = None if artifact.prior is None else artifact.prior.to(self.device)
+        self.prior: Prior | None = (
+            None if artifact.prior is None else artifact.prior.to(self.device)
+        )
 
-    # --------------------------------------------------------------------------------------------- what users call
+    # ------------------------------------------------------------------------------ what users call
 
     def encode(self, items: Any) -> Tensor | list[Tensor]:
-        """Items in any form -> codes (B, Q, *grid) int64; of items of several sizes, a list of (Q, *grid).
+        """Items in any form -> codes (B, Q, *grid) int64; of items of several sizes, a list of (Q,
+        *grid).
 
         ValueError or VqkitError for what is no form of an item.
         """
@@ -60,8 +65,9 @@ class Model:
     ) -> np.ndarray:
         """Codes (B, Q, *grid) -> items in an array, of images uint8 (B, H, W, C).
 
-        size: crops the padding of odd sizes. exact: compute in float64, so that the result does not depend on how many
-        items and threads there are. ValueError for what are no codes of this model.
+        size: crops the padding of odd sizes. exact: compute in float64, so that the result does not
+        depend on how many items and threads there are. ValueError for what are no codes of this
+        model.
         """
         codes = torch.as_tensor(codes if isinstance(codes, Tensor) else np.asarray(codes))
         return self.signal.to_array(self.tokenizer.decode(codes.cpu(), size, exact=exact))
@@ -71,12 +77,15 @@ class Model:
         values = self.to_values(items)
         return self.signal.like([self.tokenizer.reconstruct(one[None])[0] for one in values], items)
 
-    def compress(self, item: Any, name: str | None = None, *, lossless: bool = False, rate: str | None = None) -> bytes:
+    def compress(
+        self, item: Any, name: str | None = None, *, lossless: bool = False, rate: str | None = None
+    ) -> bytes:
         """One item -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
         lossless: of its values, each of which comes back, at the size that this takes. rate: one of
-        `artifact.coders.rates`. VqkitError for a model without codebooks, OutOfBounds for an item of too many codes;
-        ValueError for several, as `encode`, and with lossless for what would lose anything.
+        `artifact.coders.rates`. VqkitError for a model without codebooks, OutOfBounds for an item
+        of too many codes; ValueError for several, as `encode`, and with lossless for what would
+        lose anything.
         """
         values = self.to_values(item, exact=lossless)
         if len(values) != 1:
@@ -84,15 +93,19 @@ class Model:
         return self.compressor.write(values[0], name, lossless=lossless, rate=rate)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
-        """A .vq file -> its item, of an image uint8 (H, W, C); of one that was cut off, a coarser one and a warning.
+        """A .vq file -> its item, of an image uint8 (H, W, C); of one that was cut off, a coarser
+        one and a warning.
 
-        source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.FormatError, a VqkitError, for
-        whatever is not what `compress` wrote with this model.
+        source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.FormatError, a
+        VqkitError, for whatever is not what `compress` wrote with this model.
         """
         with opened(source) as stream:
             decoded = self.compressor.read_item(stream, "0")
         if decoded.truncated:
-            warnings.warn("the file is cut off: the item is coarser than it was, or lost its name", stacklevel=2)
+            warnings.warn(
+                "the file is cut off: the item is coarser than it was, or lost its name",
+                stacklevel=2,
+            )
         return self.signal.to_array(self.compressor.decode([decoded])[0][None])[0]
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
@@ -100,18 +113,25 @@ class Model:
         return self.signal.to_array(self.tokenizer.sample(count, seed))
 
     def to(self, device: str | torch.device) -> Model:
-        """This model on another device; itself if it is there already. Nothing is moved in place."""
+        """This model on another device; itself if it is there already. Nothing is moved in
+        place.
+        """
         return self if resolve_device(device) == self.device else Model(self.artifact, device)
 
     def half(self) -> Model:
         """Not offered: codes would depend on rounding. VqkitError."""
-        raise VqkitError("a model encodes and decodes in float32, so that codes stay the same; leave .half() out")
+        raise VqkitError(
+            "a model encodes and decodes in float32, so that codes stay the same; leave .half() out"
+        )
 
     def bfloat16(self) -> Model:
         """Not offered: codes would depend on rounding. VqkitError."""
-        raise VqkitError("a model encodes and decodes in float32, so that codes stay the same; leave .bfloat16() out")
+        raise VqkitError(
+            "a model encodes and decodes in float32, so that codes stay the same; leave "
+            ".bfloat16() out"
+        )
 
-    # ------------------------------------------------------------------------------------------ what it consists of
+    # -------------------------------------------------------------------------- what it consists of
 
     @property
     def signal(self) -> Signal:
@@ -153,17 +173,22 @@ class Model:
         return self.prior
 
     def to_values(self, items: Any, *, exact: bool = False) -> list[Tensor]:
-        """Items in any form -> values (C, *extent) of each; exact: refuse what would lose anything."""
+        """Items in any form -> values (C, *extent) of each; exact: refuse what would lose
+        anything.
+        """
         return self.signal.to_values(items, self.data, self.config.data, exact=exact)
 
-    # ------------------------------------------------------------------------------------------------ how it looks
+    # --------------------------------------------------------------------------------- how it looks
 
     def __repr__(self) -> str:
-        return "\n".join(["vqkit.Model", *(f"  {name:<11}{one_line(text)}" for name, text in self._facts())])
+        return "\n".join(
+            ["vqkit.Model", *(f"  {name:<11}{one_line(text)}" for name, text in self._facts())]
+        )
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(one_line(text))}</td></tr>"
+            "<tr><th "
+            f"style='text-align:left'>{html.escape(name)}</th><td>{html.escape(one_line(text))}</td></tr>"
             for name, text in self._facts()
         )
         return f"<table><caption>vqkit.Model</caption>{rows}</table>"
@@ -176,10 +201,23 @@ class Model:
         parts = [("a prior", self.artifact.prior), ("a coder", self.artifact.coders.codes)]
         has = [name for name, part in parts if part is not None]
         return [
-            ("signal", f"{self.signal.name}, {sides} with {self.shape.channels} channels in training"),
-            ("codes", f"{grid} of {quantizer.bits_per_position:.4g} bits: {self.network.num_bits(extent):.0f} bits"),
-            ("quantizer", f"{self.config.model.quantizer.kind}, {quantizer.num_codebooks} codebooks"),
-            ("network", f"{self.config.model.network.kind}, {num_parameters(self.network):,} parameters"),
+            (
+                "signal",
+                f"{self.signal.name}, {sides} with {self.shape.channels} channels in training",
+            ),
+            (
+                "codes",
+                f"{grid} of {quantizer.bits_per_position:.4g} bits: "
+                f"{self.network.num_bits(extent):.0f} bits",
+            ),
+            (
+                "quantizer",
+                f"{self.config.model.quantizer.kind}, {quantizer.num_codebooks} codebooks",
+            ),
+            (
+                "network",
+                f"{self.config.model.network.kind}, {num_parameters(self.network):,} parameters",
+            ),
             ("trained on", str(self.data.get("name"))),
             ("has", " and ".join(has) or "neither prior nor coder"),
             ("id", self.content_id[:16]),

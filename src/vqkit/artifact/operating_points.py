@@ -1,8 +1,10 @@
-"""How small files shall be: the points between few bits and a good reconstruction that a model offers.
+"""How small files shall be: the points between few bits and a good reconstruction that a model
+offers.
 
-A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the integer prior
-against what it does to the reconstruction: argmin distance + weight * bits, the entropy-constrained vector
-quantisation of Chou et al. 1989, with the quantizer's own choice where the weight is 0.
+A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the
+integer prior against what it does to the reconstruction: argmin distance + weight * bits, the
+entropy-constrained vector quantisation of Chou et al. 1989, with the quantizer's own choice where
+the weight is 0.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from ..coding.codes.transformer_coder import MAX_CODES
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck, Quantizer
 
-# Of the points that are offered, by growing size; the last has every stage, its codes chosen by the quantizer alone.
+# Of the points that are offered, by growing size; the last has every stage, its codes chosen by the
+# quantizer alone.
 NAMES = ("lowest", "low", "medium", "high", "full")
 # Weights that are tried beside 0, in units of the mean squared distance of tokens to their codes.
 WEIGHTS = (0.03, 0.06, 0.12, 0.25)
@@ -41,13 +44,20 @@ class Rate:
 
     @classmethod
     def read(cls, point: Mapping[str, Any]) -> Rate:
-        """From the header of a coder's file, which anyone may have written. TypeError or ValueError for no point."""
+        """From the header of a coder's file, which anyone may have written.
+
+        TypeError or ValueError for no point.
+        """
         found = cls(**point)
         numbers = (found.weight, found.bits, found.psnr)
         is_whole = type(found.num_stages) is int and found.num_stages >= 1
-        are_numbers = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        are_numbers = all(
+            type(number) in (int, float) and math.isfinite(number) for number in numbers
+        )
         if not is_whole or not are_numbers or found.weight < 0:
-            raise ValueError(f"{dict(point)} is no point between few bits and a good reconstruction")
+            raise ValueError(
+                f"{dict(point)} is no point between few bits and a good reconstruction"
+            )
         return found
 
 
@@ -57,12 +67,15 @@ def assign(
 ) -> np.ndarray:
     """Latents (B, D, *grid) -> codes (B, num_stages, *grid) int64.
 
-    VqkitError for families whose codes are not chosen one after the other: product and hierarchical ones.
+    VqkitError for families whose codes are not chosen one after the other: product and hierarchical
+    ones.
     """
     grid = latents.shape[2:]
     positions = math.prod(grid)
     if not isinstance(quantizer, Quantizer):
-        raise VqkitError(f"{type(quantizer).__name__} has no codes that can be weighed one after the other")
+        raise VqkitError(
+            f"{type(quantizer).__name__} has no codes that can be weighed one after the other"
+        )
     tokens = quantizer.tokens(latents).view(len(latents), positions, -1)
 
     @torch.no_grad()  # which is a thread's own
@@ -83,7 +96,9 @@ def distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float
 
 
 def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer]:
-    """Whether a model can have rates: its codes are chosen one after the other, and the first stages are enough."""
+    """Whether a model can have rates: its codes are chosen one after the other, and the first
+    stages are enough.
+    """
     return isinstance(quantizer, Quantizer) and (quantizer.num_codebooks == 1 or prefixes)
 
 
@@ -96,10 +111,11 @@ def measure(
     prefixes: bool,
     in_time: Callable[[], bool] = lambda: True,
 ) -> list[Rate]:
-    """All points that are tried, on latents (B, D, *grid); none for families that `assign` does not take.
+    """All points that are tried, on latents (B, D, *grid); none for families that `assign` does not
+    take.
 
-    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can be decoded. in_time:
-    weights beside 0 are tried only while it says so.
+    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can
+    be decoded. in_time: weights beside 0 are tried only while it says so.
     """
     if not can_be_weighed(quantizer, prefixes):
         return []
@@ -115,7 +131,9 @@ def measure(
             if not in_time():
                 break
             codes = assign(quantizer, coder, latents, depth, weight * unit)
-            found.append(Rate(depth, weight * unit, float(_bits(coder.encode(codes)).sum()), psnr_of(codes)))
+            found.append(
+                Rate(depth, weight * unit, float(_bits(coder.encode(codes)).sum()), psnr_of(codes))
+            )
     return found
 
 
@@ -125,14 +143,20 @@ def _bits(payloads: list[list[bytes]]) -> np.ndarray:
 
 
 def offered(points: Sequence[Rate]) -> dict[str, Rate]:
-    """Of the points that no other beats, those of NAMES: evenly spaced in the logarithm of size. {} for no points.
+    """Of the points that no other beats, those of NAMES: evenly spaced in the logarithm of size. {}
+    for no points.
 
-    No point has two names: where there are fewer points than names, names between the first and the last are left out.
+    No point has two names: where there are fewer points than names, names between the first and the
+    last are left out.
     """
     if not points:
         return {}
     full = max(points, key=lambda point: (point.num_stages, -point.weight))
-    best = [point for point in points if not any(_beats(other, point) for other in points) and point.bits < full.bits]
+    best = [
+        point
+        for point in points
+        if not any(_beats(other, point) for other in points) and point.bits < full.bits
+    ]
     best = sorted(best, key=lambda point: point.bits)
     found: dict[str, Rate] = {}
     if best:
@@ -149,7 +173,8 @@ def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) ->
     """What is said where a rate is asked for that is not there."""
     if not can_be_weighed(quantizer, prefixes):
         return (
-            f"this model can have no rates: {type(quantizer).__name__} does not choose its codes one after the other; "
+            f"this model can have no rates: {type(quantizer).__name__} does not choose its codes "
+            "one after the other; "
             "leave the rate out"
         )
     if quantizer.codebook_size > MAX_CODES:

@@ -24,8 +24,9 @@ from .operating_points import Rate
 class Coders:
     """What files are written and read with, beside the model.
 
-    codes: of files of codes, None = context mixing without any training. values: of lossless files, likewise. older:
-    those that these replaced, whose files are still read. rates: points between few bits and a good reconstruction.
+    codes: of files of codes, None = context mixing without any training. values: of lossless files,
+    likewise. older: those that these replaced, whose files are still read. rates: points between
+    few bits and a good reconstruction.
     """
 
     codes: TransformerCoder | None = None
@@ -36,11 +37,12 @@ class Coders:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A trained autoencoder: a record without behaviour, see `Tokenizer`, `Compressor` and `Model` for that.
+    """A trained autoencoder: a record without behaviour, see `Tokenizer`, `Compressor` and `Model`
+    for that.
 
-    network: on the CPU, in eval mode; never moved. data: what it was trained on, plain values (name, shape,
-    normalisation). metrics: figures for people; nothing here depends on them. problems: files of the folder that could
-    not be used, a sentence each.
+    network: on the CPU, in eval mode; never moved. data: what it was trained on, plain values
+    (name, shape, normalisation). metrics: figures for people; nothing here depends on them.
+    problems: files of the folder that could not be used, a sentence each.
     """
 
     config: Config
@@ -66,7 +68,9 @@ class Artifact:
 
     @cached_property
     def content_id(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal: names the model."""
+        """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal:
+        names the model.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())

@@ -1,13 +1,13 @@
 """The folder that training ends with and everything later starts from.
 
-config.json         resolved settings, format version, data summary with normalisation constants, content id
-model.safetensors   weights; config.json repeated in its header, so the file alone can be loaded
-prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in its header
-coder.safetensors, lossless.safetensors   see coder_files
+config.json         resolved settings, format version, data summary with normalisation constants,
+content id model.safetensors   weights; config.json repeated in its header, so the file alone can be
+loaded prior.safetensors   a prior over the codes, if one was trained; its settings and figures are
+in its header coder.safetensors, lossless.safetensors   see coder_files
 metrics.json        figures of training and evaluation, for people
 
-Nothing in the folder is trusted: sizes are bounded before memory is taken, pickle is never read, and every bit
-of what the program uses is held against a sum.
+Nothing in the folder is trusted: sizes are bounded before memory is taken, pickle is never read,
+and every bit of what the program uses is held against a sum.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class _Data(BaseModel):
 
     name: str
     channels: Annotated[StrictInt, Field(ge=1, le=1024)]
-    size: Annotated[list[Annotated[StrictInt, Field(ge=1, le=1 << 24)]], Field(min_length=1, max_length=4)]
+    size: Annotated[
+        list[Annotated[StrictInt, Field(ge=1, le=1 << 24)]], Field(min_length=1, max_length=4)
+    ]
     normalisation: _Normalisation
 
     @model_validator(mode="after")
@@ -77,7 +79,9 @@ class _Data(BaseModel):
         constants = {len(self.normalisation.mean), len(self.normalisation.std)}
         if constants != {self.channels}:
             found = " and ".join(map(str, sorted(constants)))
-            raise ValueError(f"there are {self.channels} channels, but the normalisation is of {found}")
+            raise ValueError(
+                f"there are {self.channels} channels, but the normalisation is of {found}"
+            )
         return self
 
 
@@ -93,7 +97,10 @@ class _Config(BaseModel):
 
 
 def save_artifact(artifact: Artifact, folder: Path) -> None:
-    """Write settings, weights and figures; each file appears under its name only when it is whole. VqkitError."""
+    """Write settings, weights and figures; each file appears under its name only when it is whole.
+
+    VqkitError.
+    """
     settings = {
         "format": "vqkit",
         "format_version": FORMAT_VERSION,
@@ -103,9 +110,14 @@ def save_artifact(artifact: Artifact, folder: Path) -> None:
         "config": artifact.config.model_dump(mode="json"),
     }
     text = json.dumps(settings, indent=2)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in artifact.network.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in artifact.network.state_dict().items()
+    }
     try:
-        write_whole(folder / MODEL_FILE, lambda path: save_file(tensors, path, metadata={"config": text}))
+        write_whole(
+            folder / MODEL_FILE, lambda path: save_file(tensors, path, metadata={"config": text})
+        )
         write_text(folder / CONFIG_FILE, text)
         save_metrics(artifact, folder)
     except (OSError, SafetensorError) as error:
@@ -120,7 +132,8 @@ def save_metrics(artifact: Artifact, folder: Path) -> None:
 def load_artifact(folder: str | Path) -> Artifact:
     """Read an artifact folder. VqkitError for what is not one, damaged, or of a newer format.
 
-    A prior, a coder or figures that cannot be read do not keep a model from loading; they are noted in `problems`.
+    A prior, a coder or figures that cannot be read do not keep a model from loading; they are noted
+    in `problems`.
     """
     folder = Path(folder)
     tree = read_json(folder / CONFIG_FILE)
@@ -132,12 +145,19 @@ def load_artifact(folder: str | Path) -> Artifact:
     shape = Shape(checked.data.channels, tuple(checked.data.size))
     normalisation = Normalisation.from_dict(tree["data"]["normalisation"])
     path = folder / MODEL_FILE
-    network, file = filled(path, lambda: build_model(config, shape, normalisation), frozenset({"config"}))
+    network, file = filled(
+        path, lambda: build_model(config, shape, normalisation), frozenset({"config"})
+    )
     if _tree_of(file.metadata["config"]) != tree:
-        raise VqkitError(f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was changed")
+        raise VqkitError(
+            f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was "
+            "changed"
+        )
     artifact = Artifact(config, network.eval(), tree["data"])
     if artifact.content_id != checked.content_id:
-        raise VqkitError(f"{path} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} names")
+        raise VqkitError(
+            f"{path} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} names"
+        )
     coders, problems = load_coders(folder, artifact.content_id, network.quantizer.codebook_sizes)
     metrics, more = _metrics(folder / METRICS_FILE)
     artifact = replace(artifact, coders=coders, metrics=metrics, problems=(*problems, *more))
@@ -159,43 +179,60 @@ def save_prior(artifact: Artifact, folder: Path) -> None:
     write_tensors(folder / PRIOR_FILE, prior.network.state_dict(), {"prior": json.dumps(header)})
 
 
-def filled(path: Path, build: Callable[[], ModuleT], keys: frozenset[str]) -> tuple[ModuleT, TensorFile]:
-    """A module with the weights of a file; sizes are known from the settings before any memory is taken.
+def filled(
+    path: Path, build: Callable[[], ModuleT], keys: frozenset[str]
+) -> tuple[ModuleT, TensorFile]:
+    """A module with the weights of a file; sizes are known from the settings before any memory is
+    taken.
 
     VqkitError for a file whose names, shapes or types are not those of the module.
     """
     try:
         with torch.device("meta"):
-            expected = {name: (value.dtype, tuple(value.shape)) for name, value in build().state_dict().items()}
+            expected = {
+                name: (value.dtype, tuple(value.shape))
+                for name, value in build().state_dict().items()
+            }
     except VqkitError as error:
         raise VqkitError(f"cannot read {path}: {error}") from error
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise VqkitError(f"cannot read {path}: its settings describe a network that cannot be built") from error
+        raise VqkitError(
+            f"cannot read {path}: its settings describe a network that cannot be built"
+        ) from error
     num_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
     _check_size(path, num_bytes)
     file = read_tensors(path, num_bytes, keys)
     found = {name: (value.dtype, tuple(value.shape)) for name, value in file.tensors.items()}
     if found != expected:
         wrong = sorted(set(found.items()) ^ set(expected.items()), key=lambda pair: pair[0])[0][0]
-        raise VqkitError(f"{path} does not fit its settings (tensor {wrong}); one of the two was replaced")
+        raise VqkitError(
+            f"{path} does not fit its settings (tensor {wrong}); one of the two was replaced"
+        )
     module = build()
     module.load_state_dict(file.tensors)
     return module, file
 
 
 def _check_size(path: Path, num_bytes: int) -> None:
-    """VqkitError for a file that cannot hold what its settings describe, before a network of that size is built."""
+    """VqkitError for a file that cannot hold what its settings describe, before a network of that
+    size is built.
+    """
     try:
         there = path.stat().st_size
     except OSError as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if there < num_bytes:
-        raise VqkitError(f"{path} does not fit its settings: {num_bytes} bytes of weights are needed, it has {there}")
+        raise VqkitError(
+            f"{path} does not fit its settings: {num_bytes} bytes of weights are needed, it has "
+            f"{there}"
+        )
 
 
 def _check_version(version: object, path: Path) -> None:
     if type(version) is not int or version != FORMAT_VERSION:
-        raise VqkitError(f"{path} has format version {version!r}; this vqkit reads {FORMAT_VERSION}")
+        raise VqkitError(
+            f"{path} has format version {version!r}; this vqkit reads {FORMAT_VERSION}"
+        )
 
 
 def _checked(tree: dict[str, Any], path: Path) -> _Config:
@@ -205,7 +242,9 @@ def _checked(tree: dict[str, Any], path: Path) -> _Config:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-        raise VqkitError(f"cannot read {path}: {where}: {message[0].lower()}{message[1:]}") from error
+        raise VqkitError(
+            f"cannot read {path}: {where}: {message[0].lower()}{message[1:]}"
+        ) from error
 
 
 def _tree_of(text: str) -> Any:
@@ -230,7 +269,9 @@ def _with_prior(artifact: Artifact, path: Path) -> Artifact:
     try:
         return replace(artifact, prior=_load_prior(path, artifact))
     except VqkitError as error:
-        return replace(artifact, problems=(*artifact.problems, f"{error}; the model is used without its prior"))
+        return replace(
+            artifact, problems=(*artifact.problems, f"{error}; the model is used without its prior")
+        )
 
 
 def _load_prior(path: Path, artifact: Artifact) -> Prior:
@@ -240,7 +281,10 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
         header = json.loads(read_header(path)["prior"])
         _check_version(header["format_version"], path)
         if header["content_id"] != artifact.content_id:
-            raise VqkitError(f"{path} was trained on the codes of another model; delete it and run vqkit train-prior")
+            raise VqkitError(
+                f"{path} was trained on the codes of another model; delete it and run vqkit "
+                "train-prior"
+            )
         config = from_tree(header["config"], str(path), PriorConfig)
         classes = tuple(map(str, header["classes"]))
         captions = bool(header["has_captions"])

@@ -1,4 +1,6 @@
-"""Safetensors files whose every bit is checked: bounded before memory is taken, and held against a sum of their own."""
+"""Safetensors files whose every bit is checked: bounded before memory is taken, and held against a
+sum of their own.
+"""
 
 from __future__ import annotations
 
@@ -61,10 +63,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def read_tensors(
     path: Path, max_bytes: int, keys: frozenset[str], optional: frozenset[str] = frozenset()
 ) -> TensorFile:
-    """Read a file of at most max_bytes of tensors, whose metadata have these keys, and no others that are not optional.
+    """Read a file of at most max_bytes of tensors, whose metadata have these keys, and no others
+    that are not optional.
 
-    Files of before sums were written have none, and pass without one. VqkitError for what is damaged, too large, or
-    not finite.
+    Files of before sums were written have none, and pass without one. VqkitError for what is
+    damaged, too large, or not finite.
     """
     try:
         content = read_bounded(path, max_bytes + MAX_HEADER)
@@ -80,12 +83,16 @@ def read_tensors(
 
 
 def check(path: Path, file: TensorFile) -> None:
-    """VqkitError for tensors that are not those that the file's own sum is of, or are of no kind that vqkit writes."""
+    """VqkitError for tensors that are not those that the file's own sum is of, or are of no kind
+    that vqkit writes.
+    """
     if SUM in file.metadata and file.metadata[SUM] != file_sum(file.tensors, file.metadata):
         raise VqkitError(f"{path} is damaged: it does not fit its own sum")
     for name, value in file.tensors.items():
         if value.dtype not in DTYPES:
-            raise VqkitError(f"{path} is damaged: tensor {name} holds {value.dtype}, which vqkit never writes")
+            raise VqkitError(
+                f"{path} is damaged: tensor {name} holds {value.dtype}, which vqkit never writes"
+            )
         # NumPy tells in a fifth of the time.
         if value.is_floating_point() and not np.isfinite(value.numpy()).all():
             raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")

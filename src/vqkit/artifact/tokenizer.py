@@ -15,15 +15,17 @@ from ..shapes import Shape
 from .device import resolve_device
 from .record import Artifact
 
-# Values of the items that go through the networks together; of larger items, each goes in parts by itself.
+# Values of the items that go through the networks together; of larger items, each goes in parts by
+# itself.
 BATCH_VALUES = 1 << 22
 
 
 class Tokenizer:
     """Encodes and decodes with the network of an artifact.
 
-    Values are what files hold, (B, C, *extent) of any extent, on any device; codes and values come back on the CPU. The
-    artifact's own network is used on the CPU, a copy of it elsewhere: nothing is moved in place.
+    Values are what files hold, (B, C, *extent) of any extent, on any device; codes and values come
+    back on the CPU. The artifact's own network is used on the CPU, a copy of it elsewhere: nothing
+    is moved in place.
     """
 
     def __init__(self, artifact: Artifact, device: str | torch.device = "cpu") -> None:
@@ -31,7 +33,9 @@ class Tokenizer:
         self.device = resolve_device(device)
         self.normalisation = artifact.normalisation
         on_cpu = self.device.type == "cpu"
-        self.network = artifact.network if on_cpu else copy.deepcopy(artifact.network).to(self.device)
+        self.network = (
+            artifact.network if on_cpu else copy.deepcopy(artifact.network).to(self.device)
+        )
 
     @property
     def shape(self) -> Shape:
@@ -52,12 +56,16 @@ class Tokenizer:
         return channels_last(self.normalisation.apply(values.to(self.device)))
 
     def restore(self, standardised: Tensor) -> Tensor:
-        """What the network gives (B, C, *extent) -> values on the CPU, rounded as files hold them."""
+        """What the network gives (B, C, *extent) -> values on the CPU, rounded as files hold
+        them.
+        """
         return self.normalisation.restore(standardised).cpu()
 
     @torch.no_grad()
     def encode(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Values (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) bool, True where real."""
+        """Values (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) bool, True where
+        real.
+        """
         if mask is not None:
             return self.network.encode(self.standardise(values), mask.to(self.device)).cpu()
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
@@ -65,7 +73,9 @@ class Tokenizer:
 
     @torch.no_grad()
     def encode_alone(self, values: Tensor) -> Tensor:
-        """As `encode`, each item by itself: sums of floats, and codes at an edge, may depend on the rest of a batch."""
+        """As `encode`, each item by itself: sums of floats, and codes at an edge, may depend on the
+        rest of a batch.
+        """
         return torch.cat([self._encoded(self.network.encode, one) for one in values.split(1)])
 
     @torch.no_grad()
@@ -74,11 +84,13 @@ class Tokenizer:
         return torch.cat([self._encoded(self.network.latents, one) for one in values.split(1)])
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, extent: Sequence[int] | None = None, *, exact: bool = False) -> Tensor:
+    def decode(
+        self, codes: Tensor, extent: Sequence[int] | None = None, *, exact: bool = False
+    ) -> Tensor:
         """Codes (B, Q, *grid) int64 -> values (B, C, *extent); None = whole tiles.
 
-        exact: compute in float64, so that values do not depend on how many items and threads there are. ValueError for
-        what are no codes of this model.
+        exact: compute in float64, so that values do not depend on how many items and threads there
+        are. ValueError for what are no codes of this model.
         """
         self._check(codes)
         network = self._exact if exact else self.network
@@ -88,7 +100,9 @@ class Tokenizer:
             return self.restore(network.decode(part.to(device)))
 
         parts = codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64)))
-        values = torch.cat([by_parts(network, decoded, part, network.tile_grid, network.tile) for part in parts])
+        values = torch.cat(
+            [by_parts(network, decoded, part, network.tile_grid, network.tile) for part in parts]
+        )
         return values if extent is None else crop(values, extent)
 
     def reconstruct(self, values: Tensor) -> Tensor:
@@ -96,10 +110,12 @@ class Tokenizer:
         return self.decode(self.encode(values), values.shape[2:])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Items that the model makes up: values (count, C, *extent) of the training extent, a function of the seed.
+        """Items that the model makes up: values (count, C, *extent) of the training extent, a
+        function of the seed.
 
-        Codes are drawn uniformly, or z ~ N(0, 1) without a quantizer, and decoded: samples of the model as far as its
-        codes are uniform and independent, which the terms `kl` and `transform` work for. Noise from a plain model.
+        Codes are drawn uniformly, or z ~ N(0, 1) without a quantizer, and decoded: samples of the
+        model as far as its codes are uniform and independent, which the terms `kl` and `transform`
+        work for. Noise from a plain model.
         """
         generator = torch.Generator().manual_seed(seed)
         codes = self.network.sample_codes(count, self.shape.extent, generator).cpu()
@@ -116,22 +132,38 @@ class Tokenizer:
         return (network.cpu() if self.device.type == "mps" else network).double()
 
     def _encoded(self, encode: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-        """What `encode` makes of values (B, C, *extent) when they are standardised: (B, ., *grid), part by part."""
+        """What `encode` makes of values (B, C, *extent) when they are standardised: (B, ., *grid),
+        part by part.
+        """
         network = self.network
         padded = pad_to_multiple(values, network.tile)
         return by_parts(
-            network, lambda part: encode(self.standardise(part)).cpu(), padded, network.tile, network.tile_grid
+            network,
+            lambda part: encode(self.standardise(part)).cpu(),
+            padded,
+            network.tile,
+            network.tile_grid,
         )
 
     def _check(self, codes: Tensor) -> None:
         quantizer = self.network.quantizer
         dims = len(self.shape.extent)
         if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-            raise ValueError(f"codes are whole numbers (int64), as encode gives them, not {codes.dtype}")
-        if codes.dim() != dims + 2 or codes.shape[1] != quantizer.num_codebooks or not codes.numel():
+            raise ValueError(
+                f"codes are whole numbers (int64), as encode gives them, not {codes.dtype}"
+            )
+        if (
+            codes.dim() != dims + 2
+            or codes.shape[1] != quantizer.num_codebooks
+            or not codes.numel()
+        ):
             grid = ", ".join(["grid"] * dims)
-            raise ValueError(f"codes must be (B, {quantizer.num_codebooks}, {grid}), got {tuple(codes.shape)}")
+            raise ValueError(
+                f"codes must be (B, {quantizer.num_codebooks}, {grid}), got {tuple(codes.shape)}"
+            )
         for index, limit in enumerate(quantizer.codebook_sizes):
             # -1 is padding, or a stage of a residual quantizer that is left out.
             if not -1 <= int(codes[:, index].min()) <= int(codes[:, index].max()) < limit:
-                raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got one outside")
+                raise ValueError(
+                    f"codes of codebook {index} must lie in [0, {limit}), got one outside"
+                )

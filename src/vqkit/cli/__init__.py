@@ -51,7 +51,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when interrupted."""
+    """Entry point; returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when
+    interrupted.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
@@ -59,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options, rest = _parser().parse_known_args([word for word in arguments if word != "--debug"])
+        options, rest = _parser().parse_known_args(
+            [word for word in arguments if word != "--debug"]
+        )
         if options.command is None:
             _parser().print_help()
             return 0
@@ -68,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Whoever reads has enough. The interpreter would complain once more when it closes the stream.
+        # Whoever reads has enough. The interpreter would complain once more when it closes the
+        # stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -105,7 +110,11 @@ def _parser() -> Parser:
 
 def _check_rest(options: argparse.Namespace, rest: list[str]) -> None:
     """What argparse left over: settings behind options are settings, all else is a mistake."""
-    settings = [word for word in rest if "=" in word and not word.startswith("-") and hasattr(options, "settings")]
+    settings = [
+        word
+        for word in rest
+        if "=" in word and not word.startswith("-") and hasattr(options, "settings")
+    ]
     if settings:
         options.settings = [*options.settings, *settings]
     wrong = [word for word in rest if word not in settings]

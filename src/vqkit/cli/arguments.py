@@ -1,4 +1,6 @@
-"""Arguments that several commands take, each said once, the numbers that options may be, and files as items."""
+"""Arguments that several commands take, each said once, the numbers that options may be, and files
+as items.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ class Number:
     """The type of a numeric option: whole or not, finite, within bounds."""
 
     def __init__(
-        self, kind: type[int] | type[float], low: float = -math.inf, high: float = math.inf, *, above: bool = False
+        self,
+        kind: type[int] | type[float],
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        above: bool = False,
     ) -> None:
         self.kind = kind
         self.low = low
@@ -66,7 +73,9 @@ def add_artifact(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)"
+    )
 
 
 def add_data(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -78,7 +87,9 @@ def add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, metavar: str = "key.subkey=value", text: str = "settings over the recipe's"
+    parser: argparse.ArgumentParser,
+    metavar: str = "key.subkey=value",
+    text: str = "settings over the recipe's",
 ) -> None:
     parser.add_argument("settings", nargs="*", default=[], metavar=metavar, help=text)
 
@@ -90,13 +101,18 @@ def add_recipe(parser: argparse.ArgumentParser, text: str) -> None:
 def add_run(parser: argparse.ArgumentParser, default_recipe: str) -> None:
     """What a run starts from, for commands that train."""
     add_recipe(parser, f"see 'vqkit recipes'; default: by DATA, else {default_recipe}")
-    parser.add_argument("--resume", action="store_true", help="go on with the run that stopped in DIR")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run that stopped in DIR"
+    )
     add_minutes(parser)
 
 
 def add_minutes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--minutes", type=POSITIVE, metavar="N", help="time for the whole command, coders and report included"
+        "--minutes",
+        type=POSITIVE,
+        metavar="N",
+        help="time for the whole command, coders and report included",
     )
 
 
@@ -132,7 +148,12 @@ def read_item(model: Model, path: str | Path, *, exact: bool = False) -> Tensor:
 class Items:
     """Files, or those in folders, as values; what cannot be read is said, counted and left out."""
 
-    def __init__(self, model: Model, files: Iterable[str | Path], read: Callable[[Path], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        files: Iterable[str | Path],
+        read: Callable[[Path], Tensor] | None = None,
+    ) -> None:
         self.model = model
         self.paths = list(model.signal.find(files))
         self.failed = 0

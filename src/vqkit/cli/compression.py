@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     from ..artifact.model import Model
 
 SUFFIX = ".vq"
-# Bytes of a stored name that are taken for a file's: systems have 255, of which suffixes and numbers need some.
+# Bytes of a stored name that are taken for a file's: systems have 255, of which suffixes and
+# numbers need some.
 MAX_STEM = 220
 
 
 def _train_coder_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_data(parser, ", as a rule that of the model")
-    parser.add_argument("--steps", type=arguments.COUNT, help="optimiser steps (default: coder.steps of the artifact)")
-    parser.add_argument("--force", action="store_true", help="a new coder; the old one is kept for its files")
+    parser.add_argument(
+        "--steps",
+        type=arguments.COUNT,
+        help="optimiser steps (default: coder.steps of the artifact)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="a new coder; the old one is kept for its files"
+    )
     arguments.add_minutes(parser)
 
 
@@ -48,7 +55,10 @@ def _train_coder(options: argparse.Namespace) -> int:
     metrics = model.metrics
     if model.artifact.coders.codes:
         name = model.compressor.model_id.hex()
-        say(f"{metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of model {name}")
+        say(
+            f"{metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of "
+            f"model {name}"
+        )
     if model.artifact.coders.values:
         bits = metrics["lossless_bits_per_value"]
         name = model.compressor.codec(lossless=True).model_id.hex()
@@ -56,7 +66,7 @@ def _train_coder(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---------------------------------------------------------------------------------------------------------- compress
+# ----------------------------------------------------------------------------------------- compress
 
 
 def _compress_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +74,19 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_files(parser)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out-dir", metavar="D", help="where the .vq files go, one for each file")
-    where.add_argument("--out", metavar="X.vq", help="the file of a single one, or with --bundle of all")
-    parser.add_argument("--bundle", action="store_true", help="all in one file: fewer bytes for each")
-    parser.add_argument("--lossless", action="store_true", help="keep every value: larger files, exact copies")
+    where.add_argument(
+        "--out", metavar="X.vq", help="the file of a single one, or with --bundle of all"
+    )
     parser.add_argument(
-        "--rate", metavar="NAME", help="smaller files, coarser reconstructions: lowest, low, medium, high or full"
+        "--bundle", action="store_true", help="all in one file: fewer bytes for each"
+    )
+    parser.add_argument(
+        "--lossless", action="store_true", help="keep every value: larger files, exact copies"
+    )
+    parser.add_argument(
+        "--rate",
+        metavar="NAME",
+        help="smaller files, coarser reconstructions: lowest, low, medium, high or full",
     )
     _force_argument(parser)
 
@@ -91,7 +109,9 @@ def _compress(options: argparse.Namespace) -> int:
     items = arguments.Items(model, options.files, read)
     _check_target(options, len(items.paths))
     with progress_bar("compressing"):
-        num_positions, size = (_bundle if options.bundle else _singles)(options, model, codec, items)
+        num_positions, size = (_bundle if options.bundle else _singles)(
+            options, model, codec, items
+        )
     if num_positions:
         say(f"{size} bytes, {8 * size / num_positions:.3f} bits per position in all")
     return items.status
@@ -105,17 +125,22 @@ def _check_target(options: argparse.Namespace, count: int) -> None:
         raise VqkitError(f"{options.out} exists; choose another name, or add --force to replace it")
 
 
-def _singles(options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items) -> tuple[int, int]:
+def _singles(
+    options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items
+) -> tuple[int, int]:
     """A file for each item; positions and bytes of all."""
     from ..apps.compress import compress
     from ..files import free_name
 
-    # Two items of one name must not replace each other, even with force, which gives the same names every time.
+    # Two items of one name must not replace each other, even with force, which gives the same names
+    # every time.
     written: set[Path] = set()
     positions = 0
     size = 0
     for source, found in compress(model, codec, items):
-        path = Path(options.out) if options.out else Path(options.out_dir) / f"{source.stem}{SUFFIX}"
+        path = (
+            Path(options.out) if options.out else Path(options.out_dir) / f"{source.stem}{SUFFIX}"
+        )
         path = free_name(path, written.__contains__ if options.force else Path.exists)
         written.add(path)
         coded = found.coded
@@ -130,7 +155,9 @@ def _singles(options: argparse.Namespace, model: Model, codec: Codec, items: arg
     return positions, size
 
 
-def _bundle(options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items) -> tuple[int, int]:
+def _bundle(
+    options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items
+) -> tuple[int, int]:
     """One file of all items; positions and bytes of it."""
     from ..apps.compress import compress
 
@@ -157,19 +184,23 @@ def _stored_name(source: Path) -> str | None:
     return source.name if usable_name(source.name) else None
 
 
-# --------------------------------------------------------------------------------------------------------- decompress
+# --------------------------------------------------------------------------------------- decompress
 
 
 def _sources_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILES.vq", help="compressed files or bundles")
-    parser.add_argument("--model", metavar="DIR", help="folder of the model (default: looked for below this folder)")
+    parser.add_argument(
+        "--model", metavar="DIR", help="folder of the model (default: looked for below this folder)"
+    )
     arguments.add_device(parser)
 
 
 def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
     _sources_arguments(parser)
     parser.add_argument("--out-dir", required=True, metavar="D", help="where the files go")
-    parser.add_argument("--item", metavar="N", help="one item of a bundle alone: its number from 0, or stored name")
+    parser.add_argument(
+        "--item", metavar="N", help="one item of a bundle alone: its number from 0, or stored name"
+    )
     _force_argument(parser)
 
 
@@ -187,7 +218,10 @@ def _decompress(options: argparse.Namespace) -> int:
 
 
 def _decompress_file(options: argparse.Namespace, source: Path, model: Model) -> int:
-    """Write the items of a file; how many are not what they were. VqkitError, of a bundle behind the whole ones."""
+    """Write the items of a file; how many are not what they were.
+
+    VqkitError, of a bundle behind the whole ones.
+    """
     from ..coding import opened
     from ..files import free_name
 
@@ -202,7 +236,10 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
                 write_file(target, model.signal.write(values))
                 state = "coarser than it was" if decoded.is_coarser else "but this item is complete"
                 lost += decoded.truncated
-                say(f"{source} -> {target}" + (f": the file is cut off, {state}" if decoded.truncated else ""))
+                say(
+                    f"{source} -> {target}"
+                    + (f": the file is cut off, {state}" if decoded.truncated else "")
+                )
     return lost
 
 
@@ -214,7 +251,9 @@ def _blocks(model: Model, stream: object, item: str | None) -> Iterator[list[Dec
 
 
 def _stem(source: Path, decoded: Decoded) -> str:
-    """The stored name, else, and where that is too long for a file, that of the source with a number."""
+    """The stored name, else, and where that is too long for a file, that of the source with a
+    number.
+    """
     stem = Path(decoded.name or "").stem
     if 0 < len(stem.encode()) <= MAX_STEM:
         return stem
@@ -254,7 +293,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="X.vq", help="compressed file or bundle; the model is not needed")
+    parser.add_argument(
+        "file", metavar="X.vq", help="compressed file or bundle; the model is not needed"
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -286,9 +327,21 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 COMMANDS: Commands = {
-    "train-coder": (_train_coder, "fit the coder of a model's compressed files", _train_coder_arguments),
+    "train-coder": (
+        _train_coder,
+        "fit the coder of a model's compressed files",
+        _train_coder_arguments,
+    ),
     "compress": (_compress, "files to .vq files, as small as the model can", _compress_arguments),
-    "decompress": (_decompress, ".vq files back to what they were made from", _decompress_arguments),
-    "inspect": (_inspect, "what is in a .vq file: header, sizes by section, bits per position", _inspect_arguments),
+    "decompress": (
+        _decompress,
+        ".vq files back to what they were made from",
+        _decompress_arguments,
+    ),
+    "inspect": (
+        _inspect,
+        "what is in a .vq file: header, sizes by section, bits per position",
+        _inspect_arguments,
+    ),
     "verify": (_verify, "decode .vq files and compare their check sums", _sources_arguments),
 }

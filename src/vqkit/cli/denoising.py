@@ -19,23 +19,37 @@ _LEVELS = arguments.Number(float, 0, 255)
 
 def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="files, or folders of them, of any size")
-    parser.add_argument("--out", required=True, metavar="D", help="folder; names that are taken get a number")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="files, or folders of them, of any size"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="D", help="folder; names that are taken get a number"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
-        "--strength", type=arguments.SHARE, metavar="S", help="0 = all that the codes can say, 1 = smoothest"
+        "--strength",
+        type=arguments.SHARE,
+        metavar="S",
+        help="0 = all that the codes can say, 1 = smoothest",
     )
     how.add_argument(
-        "--levels", type=arguments.COUNT, metavar="K", help="stages of a residual model; fewer are smoother"
+        "--levels",
+        type=arguments.COUNT,
+        metavar="K",
+        help="stages of a residual model; fewer are smoother",
     )
-    how.add_argument("--continuous", action="store_true", help="decode the latents without quantising them")
+    how.add_argument(
+        "--continuous", action="store_true", help="decode the latents without quantising them"
+    )
     how.add_argument(
         "--sigma",
         type=_sigma,
         metavar="auto|N",
         help="deviation of the noise in levels of 0 to 255; auto (default): levels by what predicts hidden pixels best",
     )
-    parser.add_argument("--sheet", metavar="FILE.png", help="also every item beside its result, the first 8 of them")
+    parser.add_argument(
+        "--sheet", metavar="FILE.png", help="also every item beside its result, the first 8 of them"
+    )
 
 
 def _sigma(text: str) -> float | None:
@@ -44,7 +58,9 @@ def _sigma(text: str) -> float | None:
     try:
         return _LEVELS(text)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 0 up to 255") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither auto nor a number from 0 up to 255"
+        ) from error
 
 
 def _denoise(options: argparse.Namespace) -> int:
@@ -70,8 +86,15 @@ def _denoise(options: argparse.Namespace) -> int:
                 sigma=options.sigma,
                 progress=progress,
             )
-        write_new(Path(options.out) / f"{source.stem}{model.signal.suffix}", model.signal.write(found.values))
-        used = "not quantised" if found.levels is None else f"{found.levels} of {num_levels(model)} levels"
+        write_new(
+            Path(options.out) / f"{source.stem}{model.signal.suffix}",
+            model.signal.write(found.values),
+        )
+        used = (
+            "not quantised"
+            if found.levels is None
+            else f"{found.levels} of {num_levels(model)} levels"
+        )
         say(f"  took out noise of deviation {found.sigma:.1f}; {used}")
         if len(rows) < 2 * SHEET_PAIRS and (not rows or values.shape == rows[0].shape):
             rows += [values, found.values]

@@ -14,9 +14,18 @@ from .printing import Commands, print_figures, progress_bar, say
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_data(parser, ", as a rule that of the model")
-    parser.add_argument("--out", required=True, metavar="FILE.html", help="the page; nothing is overwritten")
-    parser.add_argument("--label-column", metavar="NAME", help="group or caption (default: group where DATA has it)")
-    parser.add_argument("--num", type=arguments.COUNT, default=4096, help="training images to look at (default: 4096)")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE.html", help="the page; nothing is overwritten"
+    )
+    parser.add_argument(
+        "--label-column", metavar="NAME", help="group or caption (default: group where DATA has it)"
+    )
+    parser.add_argument(
+        "--num",
+        type=arguments.COUNT,
+        default=4096,
+        help="training images to look at (default: 4096)",
+    )
     parser.add_argument(
         "--swap",
         nargs=2,
@@ -39,7 +48,14 @@ def _explain(options: argparse.Namespace) -> int:
     data = open_for(model, options.data, "train")
     pairs = [(code, other) for code, other in options.swap]
     with progress_bar("explaining") as progress:
-        found = explain(model, data, label_column=options.label_column, num=options.num, swap=pairs, progress=progress)
+        found = explain(
+            model,
+            data,
+            label_column=options.label_column,
+            num=options.num,
+            swap=pairs,
+            progress=progress,
+        )
     target = free_name(Path(options.out))
     write_explanation(
         dataclasses.asdict(found),
@@ -54,7 +70,16 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> str:
-    words = ["vqkit", "explain", options.artifact, options.data, "--out", options.out, "--num", str(options.num)]
+    words = [
+        "vqkit",
+        "explain",
+        options.artifact,
+        options.data,
+        "--out",
+        options.out,
+        "--num",
+        str(options.num),
+    ]
     words += ["--label-column", options.label_column] if options.label_column else []
     words += [word for pair in options.swap for word in ("--swap", *map(str, pair))]
     return shlex.join(words)
@@ -62,8 +87,12 @@ def _command(options: argparse.Namespace) -> str:
 
 def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser, "; it stays as it is")
-    parser.add_argument("--data", metavar="DATA", help="its training data (default: where they were)")
-    parser.add_argument("--out", metavar="DIR2", help="the new model; must be new or empty (default: DIR-pruned)")
+    parser.add_argument(
+        "--data", metavar="DATA", help="its training data (default: where they were)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR2", help="the new model; must be new or empty (default: DIR-pruned)"
+    )
     parser.add_argument(
         "--tolerance",
         type=arguments.Number(int, 0, 255),
@@ -91,18 +120,31 @@ def _prune(options: argparse.Namespace) -> int:
     try:
         write_folder(target, lambda folder: save_artifact(found.artifact, folder))
     except OSError as error:
-        raise VqkitError(f"cannot write the artifact to {target}: {error.strerror or error}") from error
+        raise VqkitError(
+            f"cannot write the artifact to {target}: {error.strerror or error}"
+        ) from error
     before = model.network.quantizer.codebook_size
-    say(f"{before} codes -> {len(found.kept)}: {found.dead} dead, {found.merged} merged into near duplicates")
-    for name, seen in (("training items, which decided", found.proof), ("test items, which did not", found.held_out)):
+    say(
+        f"{before} codes -> {len(found.kept)}: {found.dead} dead, {found.merged} merged into near "
+        "duplicates"
+    )
+    for name, seen in (
+        ("training items, which decided", found.proof),
+        ("test items, which did not", found.held_out),
+    ):
         if seen:
             say(
-                f"{seen.images} {name}: the largest change of a value is {seen.largest} of 255 levels, "
-                f"{seen.changed:.3%} of the codes changed, {seen.beyond} items are beyond the tolerance"
+                f"{seen.images} {name}: the largest change of a value is {seen.largest} of 255 "
+                "levels, "
+                f"{seen.changed:.3%} of the codes changed, {seen.beyond} items are beyond the "
+                "tolerance"
             )
     commands = {"coder": "train-coder", "prior": "train-prior"}
     for name in found.dropped:
-        say(f"its {name} knows the old codes and was left out; run: vqkit {commands[name]} {target} {source}")
+        say(
+            f"its {name} knows the old codes and was left out; run: vqkit {commands[name]} "
+            f"{target} {source}"
+        )
     say(f"artifact: {target}")
     return 0
 

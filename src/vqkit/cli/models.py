@@ -1,4 +1,7 @@
-"""Commands for autoencoders: train, evaluate, reconstruct, info, recipes, data. Heavy imports happen inside of them."""
+"""Commands for autoencoders: train, evaluate, reconstruct, info, recipes, data.
+
+Heavy imports happen inside of them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data(parser)
     arguments.add_settings(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty"
+    )
     arguments.add_run(parser, "images")
 
 
@@ -53,7 +58,9 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data(parser)
     parser.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--likelihood", action="store_true", help="also a true bound in bits per dimension")
+    parser.add_argument(
+        "--likelihood", action="store_true", help="also a true bound in bits per dimension"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -77,7 +84,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_files(parser)
-    parser.add_argument("--out", required=True, metavar="DIR2", help="where the files go; nothing is overwritten")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR2", help="where the files go; nothing is overwritten"
+    )
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
@@ -104,7 +113,10 @@ def _info(options: argparse.Namespace) -> int:
     kind = model.config.model.quantizer.kind
     say(f"{options.artifact}: {kind} autoencoder, content id {model.content_id[:16]}")
     size = model.signal.extent_in_words(extent)
-    say(f"{model.signal.item + 's':<8} {size}, {model.shape.channels} channels, trained on {model.data['name']}")
+    say(
+        f"{model.signal.item + 's':<8} {size}, {model.shape.channels} channels, trained on "
+        f"{model.data['name']}"
+    )
     in_codes = f" in {quantizer.num_codebooks} codes" if quantizer.num_codebooks > 1 else ""
     grid = "x".join(map(str, reversed(model.network.grid(extent))))
     say(
@@ -130,7 +142,12 @@ def _names_in_files(model: Model) -> str:
 
 
 def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe, to save and change; prior/NAME too")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="print this recipe, to save and change; prior/NAME too",
+    )
     parser.add_argument(
         "--quantizers",
         action="store_true",
@@ -147,19 +164,27 @@ def _recipes(options: argparse.Namespace) -> int:
         return 0
     if options.name:
         is_prior = options.name.startswith("prior/")
-        say(recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config), end="")
+        say(
+            recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config),
+            end="",
+        )
         return 0
     for root, prefix in ((Config, ""), (PriorConfig, "prior/")):
         for name in recipe_names(root):
             say(f"{prefix + name:<20} {recipe_summary(name, root)}")
-    say("\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe mine.yaml")
+    say(
+        "\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe "
+        "mine.yaml"
+    )
     say("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/")
     say("'vqkit recipes --quantizers' lists the other quantizers that any of them can have")
     return 0
 
 
 def _quantizers() -> str:
-    """Every quantizer: its kind, what it is, the override to type, its settings with their defaults."""
+    """Every quantizer: its kind, what it is, the override to type, its settings with their
+    defaults.
+    """
     from ..config import default_override
     from ..config.quantizers import QUANTIZERS
 
@@ -176,9 +201,17 @@ def _quantizers() -> str:
             lines += textwrap.wrap(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 34)
         lines.append("")
     lines.append("Type settings behind model.quantizer., for any recipe:")
-    lines.append("  vqkit train DATA --out DIR model.quantizer.kind=fsq model.quantizer.levels=[8,5,5]")
-    lines.append("A new kind starts from these defaults. Settings of a quantizer inside of another need its kind:")
-    lines.append("  model.quantizer.kind=residual model.quantizer.stage.kind=vq model.quantizer.stage.codebook_size=64")
+    lines.append(
+        "  vqkit train DATA --out DIR model.quantizer.kind=fsq model.quantizer.levels=[8,5,5]"
+    )
+    lines.append(
+        "A new kind starts from these defaults. Settings of a quantizer inside of another need its "
+        "kind:"
+    )
+    lines.append(
+        "  model.quantizer.kind=residual model.quantizer.stage.kind=vq "
+        "model.quantizer.stage.codebook_size=64"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -205,7 +238,9 @@ def _data(options: argparse.Namespace) -> int:
     signal = signal_of(config.data)
     try:
         with progress_bar("decoding") as progress:
-            data = signal.open(options.data, config.data, config.seed, max_bad=1.0, progress=progress)
+            data = signal.open(
+                options.data, config.data, config.seed, max_bad=1.0, progress=progress
+            )
     except VqkitError:
         with progress_bar("looking for bad files") as progress:
             bad, num_good = signal.bad_files(options.data, config.data, progress)
@@ -215,7 +250,10 @@ def _data(options: argparse.Namespace) -> int:
     _print_description(data, signal.describe_in_words(data))
     sheet = Path(options.sheet or f"{Path(data.name).stem}-samples.png")
     if sheet.exists() and not options.sheet:
-        say(f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes another")
+        say(
+            f"{'sample sheet':<14} {sheet} exists and is left alone; --sheet FILE.png writes "
+            "another"
+        )
         return 0
     say(f"{'sample sheet':<14} {write_new(sheet, _sample_sheet(signal, data), quiet=True)}")
     return 0
@@ -238,7 +276,10 @@ def _print_bad(bad: list[tuple[str, str]], num_good: int) -> None:
     for name, reason in bad:
         say(f"{'':<14} {name}: {reason}")
     if len(bad) > MAX_BAD * (len(bad) + num_good):
-        say(f"{'':<14} more than {MAX_BAD:.0%} of all: training on them is refused until they are mended or removed")
+        say(
+            f"{'':<14} more than {MAX_BAD:.0%} of all: training on them is refused until they are "
+            "mended or removed"
+        )
 
 
 def _sample_sheet(signal: Any, data: Any) -> bytes:
@@ -255,10 +296,22 @@ def _sample_sheet(signal: Any, data: Any) -> bytes:
 
 
 COMMANDS: Commands = {
-    "train": (_train, "train a model on your own files, with a report at the end", _train_arguments),
-    "evaluate": (_evaluate, "measure a model: PSNR, SSIM, usage, perplexity, bits", _evaluate_arguments),
+    "train": (
+        _train,
+        "train a model on your own files, with a report at the end",
+        _train_arguments,
+    ),
+    "evaluate": (
+        _evaluate,
+        "measure a model: PSNR, SSIM, usage, perplexity, bits",
+        _evaluate_arguments,
+    ),
     "reconstruct": (_reconstruct, "send files through a model and back", _reconstruct_arguments),
     "info": (_info, "what a trained model is and how good it was", arguments.add_artifact),
     "recipes": (_recipes, "the settings that ship with vqkit", _recipes_arguments),
-    "data": (_data, "what was found in DATA: counts, sizes, modes, bad files, split, sample sheet", _data_arguments),
+    "data": (
+        _data,
+        "what was found in DATA: counts, sizes, modes, bad files, split, sample sheet",
+        _data_arguments,
+    ),
 }

@@ -1,4 +1,6 @@
-"""What commands print and write: text that is safe for terminals, figures in words, a progress bar, new files."""
+"""What commands print and write: text that is safe for terminals, figures in words, a progress bar,
+new files.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def plain(value: Any) -> str:
 
 
 def print_figures(metrics: Mapping[str, Any]) -> None:
-    """Figures, a line each; those of another form than they are written in are left out, which is said."""
+    """Figures, a line each; those of another form than they are written in are left out, which is
+    said.
+    """
     for key, value in metrics.items():
         try:
             _print_figure(key, value, metrics)
@@ -51,17 +55,24 @@ def _print_figure(key: str, value: Any, metrics: Mapping[str, Any]) -> None:
     if key == "rates":
         split = f" ({metrics['rates_split']} split)" if metrics.get("rates_split") else ""
         for name, point in value.items():
-            say(f"{'rate ' + name:<18} {point['bits']:.0f} bits an item, {point['psnr']:.2f} dB{split}")
+            say(
+                f"{'rate ' + name:<18} {point['bits']:.0f} bits an item, {point['psnr']:.2f} "
+                f"dB{split}"
+            )
     elif key == "denoised":
         for name, point in value.items():
-            say(f"{'noise ' + name:<18} noisy {point['noisy']:.2f} dB, denoised {point['denoised']:.2f} dB")
+            say(
+                f"{'noise ' + name:<18} noisy {point['noisy']:.2f} dB, denoised "
+                f"{point['denoised']:.2f} dB"
+            )
     elif key != "rates_split" and value is not None:
         say(f"{key:<18} {plain(value)}")
 
 
 class progress_bar:
-    """A bar on the error stream while something takes long, which swings until a share is told; nothing when that is
-    not a terminal. What is printed meanwhile goes where it would go without."""
+    """A bar on the error stream while something takes long, which swings until a share is told;
+    nothing when that is not a terminal. What is printed meanwhile goes where it would go without.
+    """
 
     def __init__(self, what: str) -> None:
         from rich.console import Console
@@ -90,11 +101,15 @@ def write_file(path: Path, content: bytes) -> None:
     try:
         write_bytes(path, content)
     except OSError as error:
-        raise VqkitError(f"cannot write {path}: {error.strerror or error}; choose another name") from error
+        raise VqkitError(
+            f"cannot write {path}: {error.strerror or error}; choose another name"
+        ) from error
 
 
 def write_new(path: Path, content: bytes, quiet: bool = False) -> Path:
-    """The file under this name or, if it is taken, the next free one; VqkitError when it cannot be written."""
+    """The file under this name or, if it is taken, the next free one; VqkitError when it cannot be
+    written.
+    """
     from ..files import free_name
 
     target = free_name(path)

@@ -1,4 +1,7 @@
-"""Commands for priors: train-prior, and what one does with them. Heavy imports happen inside of them."""
+"""Commands for priors: train-prior, and what one does with them.
+
+Heavy imports happen inside of them.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,11 @@ if TYPE_CHECKING:
     from ..artifact.model import Model
     from ..prior.prior import Drawing
 
-# Up to the next comma: a name in double quotes, or one that does not begin with a quote, without blanks around it.
-_CLASS_NAME = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>(?:[^",\s][^,]*?)?))\s*(?:,|\Z)', re.DOTALL)
+# Up to the next comma: a name in double quotes, or one that does not begin with a quote, without
+# blanks around it.
+_CLASS_NAME = re.compile(
+    r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>(?:[^",\s][^,]*?)?))\s*(?:,|\Z)', re.DOTALL
+)
 
 
 def _train_prior_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,21 +60,33 @@ def _train_prior(options: argparse.Namespace) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------- options of drawing
+# ------------------------------------------------------------------------------- options of drawing
 
 
 def _drawing_arguments(parser: argparse.ArgumentParser, num: int) -> None:
     arguments.add_artifact(parser, " with a prior")
-    parser.add_argument("--num", type=arguments.COUNT, default=num, help=f"how many (default {num})")
     parser.add_argument(
-        "--out", required=True, metavar="FILE.png", help="the sheet; a name that is taken gets a number"
+        "--num", type=arguments.COUNT, default=num, help=f"how many (default {num})"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE.png",
+        help="the sheet; a name that is taken gets a number",
     )
     parser.add_argument("--each", metavar="DIR2", help="write every item as a file there too")
-    parser.add_argument("--seed", type=arguments.SEED, default=0, help="same seed, same items (default 0)")
     parser.add_argument(
-        "--temperature", type=arguments.NOT_NEGATIVE, default=1.0, help="below 1 safer, above 1 wilder; 0 = likeliest"
+        "--seed", type=arguments.SEED, default=0, help="same seed, same items (default 0)"
     )
-    parser.add_argument("--top-k", type=arguments.WHOLE, default=0, help="only the likeliest k codes; 0 = all")
+    parser.add_argument(
+        "--temperature",
+        type=arguments.NOT_NEGATIVE,
+        default=1.0,
+        help="below 1 safer, above 1 wilder; 0 = likeliest",
+    )
+    parser.add_argument(
+        "--top-k", type=arguments.WHOLE, default=0, help="only the likeliest k codes; 0 = all"
+    )
     parser.add_argument(
         "--top-p",
         type=arguments.Number(float, 0, 1, above=True),
@@ -76,20 +94,33 @@ def _drawing_arguments(parser: argparse.ArgumentParser, num: int) -> None:
         help="only the likeliest codes that sum up to this",
     )
     parser.add_argument(
-        "--steps", type=arguments.COUNT, help="draw in so many steps, scattered; default: code after code"
+        "--steps",
+        type=arguments.COUNT,
+        help="draw in so many steps, scattered; default: code after code",
     )
 
 
 def _condition_arguments(parser: argparse.ArgumentParser) -> None:
     _class_argument(parser, "classes, taken in turn")
-    parser.add_argument("--prompt", metavar="TEXT", action="append", help="caption; several are taken in turn")
     parser.add_argument(
-        "--cfg", type=arguments.NOT_NEGATIVE, default=1.0, help="guidance by class or prompt; 1 = none, 2 to 4 = strong"
+        "--prompt", metavar="TEXT", action="append", help="caption; several are taken in turn"
     )
     parser.add_argument(
-        "--cfg-interval", type=_interval, metavar="FROM,TO", default=(0.0, 1.0), help="share of the drawing it acts in"
+        "--cfg",
+        type=arguments.NOT_NEGATIVE,
+        default=1.0,
+        help="guidance by class or prompt; 1 = none, 2 to 4 = strong",
     )
-    parser.add_argument("--cfg-ramp", choices=["constant", "linear"], default="constant", help="linear rises from 1")
+    parser.add_argument(
+        "--cfg-interval",
+        type=_interval,
+        metavar="FROM,TO",
+        default=(0.0, 1.0),
+        help="share of the drawing it acts in",
+    )
+    parser.add_argument(
+        "--cfg-ramp", choices=["constant", "linear"], default="constant", help="linear rises from 1"
+    )
 
 
 def _class_argument(parser: argparse.ArgumentParser, text: str) -> None:
@@ -108,7 +139,9 @@ def _interval(text: str) -> tuple[float, float]:
     try:
         first, last = (arguments.SHARE(part) for part in text.split(","))
     except (ValueError, argparse.ArgumentTypeError) as error:
-        raise argparse.ArgumentTypeError(f"{text} must be two numbers from 0 to 1, such as 0.2,0.8") from error
+        raise argparse.ArgumentTypeError(
+            f"{text} must be two numbers from 0 to 1, such as 0.2,0.8"
+        ) from error
     if not first < last:
         raise argparse.ArgumentTypeError(f"{text} must rise, from 0 at least to 1 at most")
     return first, last
@@ -128,7 +161,9 @@ def _drawing(options: argparse.Namespace) -> Drawing:
     if cfg != 1 and not classes and not prompts:
         raise VqkitError(f"--cfg={cfg:g} guides by a class or prompt: give --class or --prompt too")
     if cfg == 1 and (interval != (0.0, 1.0) or ramp != "constant"):
-        raise VqkitError("--cfg-interval and --cfg-ramp say when guidance acts: give --cfg, 2 to 4, too")
+        raise VqkitError(
+            "--cfg-interval and --cfg-ramp say when guidance acts: give --cfg, 2 to 4, too"
+        )
     sampling = Sampling(options.temperature, options.top_k, options.top_p, cfg, interval, ramp)
     return Drawing(classes, prompts, options.steps, options.seed, sampling)
 
@@ -136,7 +171,8 @@ def _drawing(options: argparse.Namespace) -> Drawing:
 def _classes(options: argparse.Namespace) -> list[str]:
     """Names of classes: several options, or several names in one, with commas between them.
 
-    In double quotes, which may be doubled inside, a name is taken as it is. VqkitError for a quote that is not closed.
+    In double quotes, which may be doubled inside, a name is taken as it is. VqkitError for a quote
+    that is not closed.
     """
     return [name for given in vars(options).get("classes") or [] for name in _class_names(given)]
 
@@ -146,7 +182,10 @@ def _class_names(given: str) -> Iterator[str]:
     while start < len(given):
         part = _CLASS_NAME.match(given, start)
         if part is None:
-            raise VqkitError(f"--class={given}: a name in double quotes ends with one, as in '\"red, small\",blue'")
+            raise VqkitError(
+                f"--class={given}: a name in double quotes ends with one, as in '\"red, "
+                "small\",blue'"
+            )
         name = part["plain"] if part["quoted"] is None else part["quoted"].replace('""', '"')
         if name:
             yield name
@@ -160,7 +199,7 @@ def _repeat_warning(model: Model) -> None:
         warn(f"vqkit: this prior was not healthy when it was trained: {warning}")
 
 
-# --------------------------------------------------------------------------------------------------------- the verbs
+# ---------------------------------------------------------------------------------------- the verbs
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,12 +215,19 @@ def _generate(options: argparse.Namespace) -> int:
     drawing = _drawing(options)
     model = arguments.load_model(options.artifact, options.device)
     with progress_bar("drawing") as progress:
-        found = generate(model, options.num, drawing=drawing, frames=bool(options.gif), progress=progress)
+        found = generate(
+            model, options.num, drawing=drawing, frames=bool(options.gif), progress=progress
+        )
     _write_items(options, model, found.values)
     if options.gif:
-        write_new(Path(options.gif), animation([model.signal.display(frame) for frame in found.frames]))
+        write_new(
+            Path(options.gif), animation([model.signal.display(frame) for frame in found.frames])
+        )
     bits = found.bits
-    say(f"{'bits an item':<18} {plain(float(bits.mean()))} (between {bits.min():.0f} and {bits.max():.0f})")
+    say(
+        f"{'bits an item':<18} {plain(float(bits.mean()))} (between {bits.min():.0f} and "
+        f"{bits.max():.0f})"
+    )
     _repeat_warning(model)
     return 0
 
@@ -194,7 +240,10 @@ def _anew_arguments(parser: argparse.ArgumentParser, num: int) -> None:
 
 def _blend_argument(parser: argparse.ArgumentParser, where: str) -> None:
     parser.add_argument(
-        "--blend", type=arguments.WHOLE, default=2, help=f"positions {where} in which old and new are mixed"
+        "--blend",
+        type=arguments.WHOLE,
+        default=2,
+        help=f"positions {where} in which old and new are mixed",
     )
 
 
@@ -212,7 +261,9 @@ def _anew(options: argparse.Namespace, verb: str, make: Callable[..., Tensor]) -
 
 def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
     _anew_arguments(parser, 1)
-    parser.add_argument("--mask", required=True, metavar="MASK.png", help="of the same size; white is made anew")
+    parser.add_argument(
+        "--mask", required=True, metavar="MASK.png", help="of the same size; white is made anew"
+    )
     _blend_argument(parser, "around the mask")
 
 
@@ -228,7 +279,9 @@ def _inpaint(options: argparse.Namespace) -> int:
 
 def _outpaint_arguments(parser: argparse.ArgumentParser) -> None:
     _anew_arguments(parser, 1)
-    parser.add_argument("--expand", type=arguments.COUNT, required=True, metavar="N", help="added on every side")
+    parser.add_argument(
+        "--expand", type=arguments.COUNT, required=True, metavar="N", help="added on every side"
+    )
     _blend_argument(parser, "at the old edge")
 
 
@@ -243,7 +296,12 @@ def _outpaint(options: argparse.Namespace) -> int:
 
 def _variations_arguments(parser: argparse.ArgumentParser) -> None:
     _anew_arguments(parser, 8)
-    parser.add_argument("--strength", type=arguments.SHARE, default=0.3, help="share of the codes that are new, 0 to 1")
+    parser.add_argument(
+        "--strength",
+        type=arguments.SHARE,
+        default=0.3,
+        help="share of the codes that are new, 0 to 1",
+    )
 
 
 def _variations(options: argparse.Namespace) -> int:
@@ -256,7 +314,9 @@ def _interpolate_arguments(parser: argparse.ArgumentParser) -> None:
     _drawing_arguments(parser, 8)
     parser.add_argument("first", metavar="A", help="file")
     parser.add_argument("second", metavar="B", help="file of the same size")
-    parser.add_argument("--gif", metavar="FILE.gif", help="both ways, side by side, as an animation")
+    parser.add_argument(
+        "--gif", metavar="FILE.gif", help="both ways, side by side, as an animation"
+    )
 
 
 def _interpolate(options: argparse.Namespace) -> int:
@@ -270,13 +330,20 @@ def _interpolate(options: argparse.Namespace) -> int:
     model = arguments.load_model(options.artifact, options.device)
     first, second = (arguments.read_item(model, path) for path in (options.first, options.second))
     with progress_bar("interpolating") as progress:
-        found = interpolate(model, first, second, num=options.num, drawing=drawing, progress=progress)
+        found = interpolate(
+            model, first, second, num=options.num, drawing=drawing, progress=progress
+        )
     rows = [found.latents] if found.morph is None else [found.latents, found.morph]
     _write_items(options, model, torch.cat(rows), columns=options.num)
     if options.gif:
         shown = [model.signal.display(row) for row in rows]
-        write_new(Path(options.gif), animation([np.stack(frame) for frame in zip(*shown, strict=True)]))
-    say("row 1: through latents" + ("; row 2: through codes, with the prior" if len(rows) == 2 else " (no prior)"))
+        write_new(
+            Path(options.gif), animation([np.stack(frame) for frame in zip(*shown, strict=True)])
+        )
+    say(
+        "row 1: through latents"
+        + ("; row 2: through codes, with the prior" if len(rows) == 2 else " (no prior)")
+    )
     return 0
 
 
@@ -286,7 +353,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     _class_argument(parser, "what all of them show")
     parser.add_argument("--prompt", metavar="TEXT", action="append", help="caption of all of them")
     parser.add_argument(
-        "--maps", metavar="DIR2", help="write a surprise map for each, red where its codes are unlikely"
+        "--maps",
+        metavar="DIR2",
+        help="write a surprise map for each, red where its codes are unlikely",
     )
 
 
@@ -320,16 +389,20 @@ def _score(options: argparse.Namespace) -> int:
     return items.status
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 
 
-def _write_items(options: argparse.Namespace, model: Model, values: Tensor, columns: int | None = None) -> None:
+def _write_items(
+    options: argparse.Namespace, model: Model, values: Tensor, columns: int | None = None
+) -> None:
     """The items on one sheet, a single one as it is, and, if wanted, each in a file."""
     from ..report.images import png_bytes
     from ..report.sheets import contact_sheet
 
     if len(values) > 1:
-        write_new(Path(options.out), png_bytes(contact_sheet(model.signal.display(values), columns)))
+        write_new(
+            Path(options.out), png_bytes(contact_sheet(model.signal.display(values), columns))
+        )
     else:
         write_new(Path(options.out), model.signal.write(values[0]))
     if options.each:

@@ -23,8 +23,16 @@ METHODS = ("adain", "wct", "codes", "patches")
 
 def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
-    parser.add_argument("--content", required=True, metavar="A.png", help="what is to be seen, at this size")
-    parser.add_argument("--style", required=True, nargs="+", metavar="B.png", help="how, files or folders; are mixed")
+    parser.add_argument(
+        "--content", required=True, metavar="A.png", help="what is to be seen, at this size"
+    )
+    parser.add_argument(
+        "--style",
+        required=True,
+        nargs="+",
+        metavar="B.png",
+        help="how, files or folders; are mixed",
+    )
     parser.add_argument(
         "--before",
         nargs="+",
@@ -33,7 +41,11 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         "as they did",
     )
     parser.add_argument(
-        "--weights", nargs="+", type=arguments.NOT_NEGATIVE, metavar="W", help="of the styles (default: all alike)"
+        "--weights",
+        nargs="+",
+        type=arguments.NOT_NEGATIVE,
+        metavar="W",
+        help="of the styles (default: all alike)",
     )
     parser.add_argument(
         "--method",
@@ -46,9 +58,13 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.SHARE,
         help="0 = the reconstruction, 1 = all style (default 0.7; with --before 0.9)",
     )
-    parser.add_argument("--out", required=True, metavar="FILE.png", help="a name that is taken gets a number")
     parser.add_argument(
-        "--sheet", metavar="FILE.png", help="also content, styles (not with --before) and results in a row"
+        "--out", required=True, metavar="FILE.png", help="a name that is taken gets a number"
+    )
+    parser.add_argument(
+        "--sheet",
+        metavar="FILE.png",
+        help="also content, styles (not with --before) and results in a row",
     )
 
 
@@ -90,16 +106,24 @@ def _results(
             raise VqkitError("--before is a method of its own: leave out --method and --weights")
         partners = _partners(model, options.before, paths)
         before = [arguments.read_item(model, path) for path in partners]
-        return {"pairs": restyle_by_pairs(model, [content], before, styles, **alpha, progress=progress)[0]}
+        return {
+            "pairs": restyle_by_pairs(model, [content], before, styles, **alpha, progress=progress)[
+                0
+            ]
+        }
     methods = dict.fromkeys(options.method or ["wct"])
     return {
-        way: restyle(model, content, styles, method=way, weights=options.weights, **alpha, progress=progress)
+        way: restyle(
+            model, content, styles, method=way, weights=options.weights, **alpha, progress=progress
+        )
         for way in methods
     }
 
 
 def _partners(model: Model, files: list[str], paths: list[Path]) -> list[Path]:
-    """For each path the one of `files`, or in them, with the same name but for its suffix; one and one need no name."""
+    """For each path the one of `files`, or in them, with the same name but for its suffix; one and
+    one need no name.
+    """
     found = {path.stem: path for path in model.signal.find(files)}
     if len(found) == len(paths) == 1:
         return list(found.values())
@@ -118,10 +142,14 @@ def _of_one_size(model: Model, items: list[Tensor]) -> np.ndarray:
     fitted = []
     for values in items:
         if values.shape[1:] != extent:
-            resized = torch.nn.functional.interpolate(values[None].float(), extent, mode="bilinear", antialias=True)
+            resized = torch.nn.functional.interpolate(
+                values[None].float(), extent, mode="bilinear", antialias=True
+            )
             values = resized[0].round().clamp(0, 255).to(items[0].dtype)
         fitted.append(model.signal.display(values[None])[0])
     return np.stack(fitted)
 
 
-COMMANDS: Commands = {"restyle": (_restyle, "carry the style of one image to another", _restyle_arguments)}
+COMMANDS: Commands = {
+    "restyle": (_restyle, "carry the style of one image to another", _restyle_arguments)
+}

@@ -1,4 +1,6 @@
-"""How grids of any number of dimensions lie before the coders, which know rows and columns alone."""
+"""How grids of any number of dimensions lie before the coders, which know rows and columns
+alone.
+"""
 
 from __future__ import annotations
 

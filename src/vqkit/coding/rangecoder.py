@@ -184,7 +184,9 @@ class BatchRangeDecoder:
         self._positions += 2
 
     def targets(self) -> np.ndarray:
-        """Numbers in [0, TOTAL), (N,) int64, each in the interval of the next symbol of its stream."""
+        """Numbers in [0, TOTAL), (N,) int64, each in the interval of the next symbol of its
+        stream.
+        """
         return ((((self._value + 1) << BITS) - 1) // self._range).view(np.int64)
 
     def advance(self, starts: np.ndarray, frequencies: np.ndarray) -> None:
@@ -219,7 +221,9 @@ def _intervals(starts: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray,
     return start, frequency
 
 
-def _share(width: np.ndarray, start: np.ndarray, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _share(
+    width: np.ndarray, start: np.ndarray, frequency: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """First value and width of the share of a range that belongs to a symbol."""
     first = (width * start) >> BITS
     return first, ((width * (start + frequency)) >> BITS) - first
@@ -244,4 +248,7 @@ def _strings(digits: np.ndarray, lengths: np.ndarray) -> list[bytes]:
     for place in range(int(lengths.max(initial=0)) - 1, 0, -1):
         digits[place - 1] += digits[place] >> 8
     text = (digits & 0xFF).astype(np.uint8).T
-    return [row[:length].tobytes().removesuffix(b"\0") for row, length in zip(text, lengths, strict=True)]
+    return [
+        row[:length].tobytes().removesuffix(b"\0")
+        for row, length in zip(text, lengths, strict=True)
+    ]

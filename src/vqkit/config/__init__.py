@@ -1,10 +1,20 @@
-"""Settings that no kind of signal changes, and how settings are read from a YAML file and overrides.
+"""Settings that no kind of signal changes, and how settings are read from a YAML file and
+overrides.
 
-A recipe is a complete YAML file; `load` merges `key.subkey=value` overrides into it and checks the result, `dump`
-writes it back with every field's description as a comment. Only the errors are imported from outside.
+A recipe is a complete YAML file; `load` merges `key.subkey=value` overrides into it and checks the
+result, `dump` writes it back with every field's description as a comment. Only the errors are
+imported from outside.
 """
 
-from .loading import default_override, dump, from_tree, load, recipe_names, recipe_summary, recipe_text
+from .loading import (
+    default_override,
+    dump,
+    from_tree,
+    load,
+    recipe_names,
+    recipe_summary,
+    recipe_text,
+)
 from .prior import PriorNetworkConfig
 from .quantizers import (
     BSQConfig,

@@ -30,7 +30,11 @@ def recipe_names(root: type[Root]) -> list[str]:
 
 def _names_in(name: str) -> list[str]:
     folder = resources.files("vqkit") / name
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def recipe_text(name: str, root: type[Root]) -> str:
@@ -39,9 +43,15 @@ def recipe_text(name: str, root: type[Root]) -> str:
     if name not in known:
         for folder, verb in _COMMANDS.items():
             if name in _names_in(folder):
-                raise VqkitError(f"recipe '{name}' is one of 'vqkit {verb}'; 'vqkit recipes' lists all")
-        raise VqkitError(f"no recipe '{name}'{_did_you_mean(name, known)}; 'vqkit recipes' lists them")
-    return (resources.files("vqkit") / root.recipe_folder / f"{name}.yaml").read_text(encoding="utf-8")
+                raise VqkitError(
+                    f"recipe '{name}' is one of 'vqkit {verb}'; 'vqkit recipes' lists all"
+                )
+        raise VqkitError(
+            f"no recipe '{name}'{_did_you_mean(name, known)}; 'vqkit recipes' lists them"
+        )
+    return (resources.files("vqkit") / root.recipe_folder / f"{name}.yaml").read_text(
+        encoding="utf-8"
+    )
 
 
 def recipe_summary(name: str, root: type[Root]) -> str:
@@ -54,19 +64,23 @@ def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> Roo
 
     root: settings.Config for an autoencoder, settings.PriorConfig for a prior.
 
-    An override of a section's `kind` starts that section again from the defaults of the new kind. Such
-    overrides come first, the outer before the inner, so that their order does not matter.
-    Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what is allowed).
+    An override of a section's `kind` starts that section again from the defaults of the new kind.
+    Such overrides come first, the outer before the inner, so that their order does not matter.
+    Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what
+    is allowed).
     """
     is_file = str(recipe).endswith((".yaml", ".yml"))
     try:
-        text = Path(recipe).read_text(encoding="utf-8") if is_file else recipe_text(str(recipe), root)
+        text = (
+            Path(recipe).read_text(encoding="utf-8") if is_file else recipe_text(str(recipe), root)
+        )
         tree = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise VqkitError(f"cannot read recipe {recipe}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise VqkitError(
-            f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not {type(tree).__name__}"
+            f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not "
+            f"{type(tree).__name__}"
         )
     for override in sorted(overrides, key=_rank_of_override):
         _apply_override(tree, override)
@@ -91,12 +105,16 @@ def with_overrides(config: RootT, overrides: Iterable[str]) -> RootT:
 
 
 def dump(config: Section) -> str:
-    """YAML text of all settings, each with its description as a comment; `load` reads it back unchanged."""
+    """YAML text of all settings, each with its description as a comment; `load` reads it back
+    unchanged.
+    """
     return _dump_section(config, 0)
 
 
 def _rank_of_override(override: str) -> tuple[bool, int]:
-    """Kinds before all else, as each resets its section, and the kind of a section before those inside."""
+    """Kinds before all else, as each resets its section, and the kind of a section before those
+    inside.
+    """
     key = override.partition("=")[0]
     is_kind = key.rpartition(".")[2] in TAGS
     return not is_kind, key.count(".") if is_kind else 0
@@ -106,7 +124,10 @@ def default_override(section: type[Section], name: str) -> str:
     """The override that sets a field to its default, as one types it: `levels=[8, 8, 8]`."""
     default = section.model_fields[name].default
     if isinstance(default, Section):
-        chosen = {"kind": _kind(type(default)), **default.model_dump(mode="json", exclude_defaults=True)}
+        chosen = {
+            "kind": _kind(type(default)),
+            **default.model_dump(mode="json", exclude_defaults=True),
+        }
         return f"{name}={_flow(chosen)}"
     return f"{name}={_flow(default)}"
 
@@ -114,7 +135,10 @@ def default_override(section: type[Section], name: str) -> str:
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise VqkitError(f"cannot read '{override}': settings are written key.subkey=value, for example train.lr=1e-3")
+        raise VqkitError(
+            f"cannot read '{override}': settings are written key.subkey=value, for example "
+            "train.lr=1e-3"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -123,7 +147,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for parent in parents:
         value_or_section = tree.setdefault(parent, {})
         if parents == ["losses", parent] and isinstance(value_or_section, int | float):
-            value_or_section = tree[parent] = {"peak": value_or_section}  # the long form of a weight
+            value_or_section = tree[parent] = {
+                "peak": value_or_section
+            }  # the long form of a weight
         tree = value_or_section
         if not isinstance(tree, dict):
             raise VqkitError(f"unknown key '{key}': '{parent}' is a value, not a section")
@@ -132,11 +158,14 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _sections_at(root: type[Section], location: Iterable[str]) -> tuple[list[str], list[type[Section]]]:
-    """Where a location of pydantic leads: its keys without the kinds in it, and the sections it may be.
+def _sections_at(
+    root: type[Section], location: Iterable[str]
+) -> tuple[list[str], list[type[Section]]]:
+    """Where a location of pydantic leads: its keys without the kinds in it, and the sections it may
+    be.
 
-    A location goes through a section of several kinds by its key and the kind: model, quantizer, vq.
-    There is more than one section at its end where the kind is not said, and none at a value.
+    A location goes through a section of several kinds by its key and the kind: model, quantizer,
+    vq. There is more than one section at its end where the kind is not said, and none at a value.
     """
     keys: list[str] = []
     sections: list[type[Section]] = [root]
@@ -148,7 +177,9 @@ def _sections_at(root: type[Section], location: Iterable[str]) -> tuple[list[str
         keys.append(part)
         field = sections[0].model_fields.get(part) if sections else None
         members = [] if field is None else get_args(field.annotation) or (field.annotation,)
-        sections = [member for member in members if isinstance(member, type) and issubclass(member, Section)]
+        sections = [
+            member for member in members if isinstance(member, type) and issubclass(member, Section)
+        ]
     return keys, sections
 
 
@@ -215,5 +246,7 @@ def _commented(line: str, description: str, indent: str) -> str:
 
 def _flow(data: Any) -> str:
     """A value on one line of YAML."""
-    flow = yaml.safe_dump(list(data) if isinstance(data, tuple) else data, default_flow_style=True, width=10**6)
+    flow = yaml.safe_dump(
+        list(data) if isinstance(data, tuple) else data, default_flow_style=True, width=10**6
+    )
     return flow.removesuffix("\n").removesuffix("\n...")

@@ -16,12 +16,15 @@ from .base import Count, NonNegative, Positive, Section, Share
 # A neighbourhood that has shrunk to this many cells still gives the next cell 4 % of the pull.
 # That keeps the order of the map, and every code alive.
 FINAL_RADIUS = 0.4
-# Most codes in a cell of a hierarchy's coarsest grid: each further grid has two to eight times more.
+# Most codes in a cell of a hierarchy's coarsest grid: each further grid has two to eight times
+# more.
 MAX_CODEBOOKS = 1 << 12
 
 CodebookSize = Annotated[int, Field(ge=2, le=1 << 20)]
 Bits = Annotated[int, Field(ge=1, le=40)]
-Levels = Annotated[tuple[Annotated[int, Field(ge=2, le=256)], ...], Field(min_length=1, max_length=24)]
+Levels = Annotated[
+    tuple[Annotated[int, Field(ge=2, le=256)], ...], Field(min_length=1, max_length=24)
+]
 
 
 class QuantizerSection(Section):
@@ -32,7 +35,9 @@ class QuantizerSection(Section):
     sharing_matters_in: ClassVar[tuple[str, ...]] = ("residual", "product")
 
     def _refuse_idle(self, names: Iterable[str], condition: str) -> None:
-        """ValueError if one of these settings was changed, as it would act only with `condition`."""
+        """ValueError if one of these settings was changed, as it would act only with
+        `condition`.
+        """
         for name in names:
             default = type(self).model_fields[name].default
             if getattr(self, name) != default:
@@ -43,7 +48,9 @@ class QuantizerSection(Section):
 
 
 class NoneConfig(QuantizerSection):
-    """No quantizer: a plain autoencoder, or a VAE with `model.variational`; codes are float32 bits."""
+    """No quantizer: a plain autoencoder, or a VAE with `model.variational`; codes are float32
+    bits.
+    """
 
     kind: Literal["none"] = "none"
     code_dim: Count = 64
@@ -63,13 +70,17 @@ class VQConfig(QuantizerSection):
     distance: Literal["euclidean", "cosine"] = "euclidean"
     """cosine compares directions only: latents and codes are scaled to unit length"""
     update: Literal["ema", "gradient"] = "ema"
-    """how codes learn: moving averages of the latents they win, or the optimiser through codebook_loss"""
+    """how codes learn: moving averages of the latents they win, or the optimiser through
+    codebook_loss
+    """
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """of the moving averages, per optimiser step; shorter in the first steps"""
     kmeans_iterations: Annotated[int, Field(ge=0, le=100)] = 10
     """Lloyd steps on the first training batch; 0 = random initial codes"""
     revive_threshold: Share = 0.1
-    """a code used less than this share of uniform usage is replaced by a latent of the batch; 0 = never"""
+    """a code used less than this share of uniform usage is replaced by a latent of the batch;
+    0 = never
+    """
     estimator: Literal["straight_through", "rotation", "gumbel"] = "straight_through"
     """how gradients pass the quantizer: as if it were not there, rotated and scaled with the code, or by sampling codes
     with Gumbel noise in training"""
@@ -93,9 +104,14 @@ class VQConfig(QuantizerSection):
         if self.neighbourhood and self.update != "ema":
             raise ValueError("a neighbourhood works on moving averages: set update=ema")
         if 0 < self.neighbourhood <= FINAL_RADIUS:
-            raise ValueError(f"a neighbourhood shrinks to {FINAL_RADIUS} cells: begin above that, or set 0 for none")
+            raise ValueError(
+                f"a neighbourhood shrinks to {FINAL_RADIUS} cells: begin above that, or set 0 for "
+                "none"
+            )
         if self.rate and self.estimator == "gumbel":
-            raise ValueError("gumbel draws codes by their distance alone: set rate=0, or another estimator")
+            raise ValueError(
+                "gumbel draws codes by their distance alone: set rate=0, or another estimator"
+            )
         return self
 
     @model_validator(mode="after")
@@ -125,7 +141,10 @@ class SimVQConfig(QuantizerSection):
 
 
 class FSQConfig(QuantizerSection):
-    """Finite scalar quantisation: each channel rounded to levels (Mentzer et al. 2023, arXiv 2309.15505)."""
+    """Finite scalar quantisation: each channel rounded to levels (Mentzer et al.
+
+    2023, arXiv 2309.15505).
+    """
 
     sharing_matters_in: ClassVar[tuple[str, ...]] = ()
 
@@ -151,11 +170,16 @@ class LFQConfig(QuantizerSection):
     inverse_temperature: Positive = 1.0
     """of the soft assignment that the entropy term looks at; large = hard"""
     diversity: NonNegative = 20.0
-    """weight of the entropy of the average code inside of the entropy term, which keeps all codes in use"""
+    """weight of the entropy of the average code inside of the entropy term, which keeps all
+    codes in use
+    """
 
 
 class BSQConfig(QuantizerSection):
-    """Binary spherical quantisation: the sign of a latent on the unit sphere (Zhao et al. 2024, arXiv 2406.07548)."""
+    """Binary spherical quantisation: the sign of a latent on the unit sphere (Zhao et al.
+
+    2024, arXiv 2406.07548).
+    """
 
     sharing_matters_in: ClassVar[tuple[str, ...]] = ("product",)
 
@@ -167,17 +191,23 @@ class BSQConfig(QuantizerSection):
     inverse_temperature: Positive = 10.0
     """of the soft assignment that the entropy term looks at; large = hard"""
     diversity: NonNegative = 10.0
-    """weight of the entropy of the average code inside of the entropy term, which keeps all codes in use"""
+    """weight of the entropy of the average code inside of the entropy term, which keeps all
+    codes in use
+    """
 
 
 class GaussianCodebookConfig(QuantizerSection):
-    """A fixed codebook made from the prior N(0, I): codes of latents that follow the prior are uniform."""
+    """A fixed codebook made from the prior N(0, I): codes of latents that follow the prior are
+    uniform.
+    """
 
     sharing_matters_in: ClassVar[tuple[str, ...]] = ()
 
     kind: Literal["gaussian_codebook"] = "gaussian_codebook"
     layout: Literal["bins", "draws"] = "bins"
-    """bins = every channel cut into bins of equal probability; draws = frozen random vectors (arXiv 2512.06609)"""
+    """bins = every channel cut into bins of equal probability; draws = frozen random vectors
+    (arXiv 2512.06609)
+    """
     levels: Levels = (8, 8, 8)
     """bins: how many per channel; their product is the codebook size"""
     codebook_size: CodebookSize = 512
@@ -210,7 +240,9 @@ FamilyConfig: TypeAlias = Union[
 def _check_inside(inner: QuantizerSection, composite: str, count: int, is_shared: bool) -> None:
     """ValueError when the quantizer inside projects, or when sharing it would change nothing."""
     if getattr(inner, "latent_dim", None) is not None:
-        raise ValueError("the quantizer inside projects nothing: set latent_dim of the outer one instead")
+        raise ValueError(
+            "the quantizer inside projects nothing: set latent_dim of the outer one instead"
+        )
     if not is_shared:
         return
     kind = type(inner).model_fields["kind"].default
@@ -224,7 +256,10 @@ def _check_inside(inner: QuantizerSection, composite: str, count: int, is_shared
 
 
 class ResidualConfig(QuantizerSection):
-    """Several quantizers in a row, each for what was left over (Zeghidour et al. 2021, arXiv 2107.03312)."""
+    """Several quantizers in a row, each for what was left over (Zeghidour et al.
+
+    2021, arXiv 2107.03312).
+    """
 
     kind: Literal["residual"] = "residual"
     num_stages: Annotated[int, Field(ge=1, le=64)] = 4
@@ -234,7 +269,9 @@ class ResidualConfig(QuantizerSection):
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = the width of a stage, no projection"""
     quantizer_dropout: Share = 0.0
-    """share of the training batches that use only a random number of the first stages, so that fewer decode too"""
+    """share of the training batches that use only a random number of the first stages, so
+    that fewer decode too
+    """
     shared_codebook: bool = False
     """one quantizer for all stages"""
 
@@ -247,12 +284,17 @@ class ResidualConfig(QuantizerSection):
 
 
 class ProductConfig(QuantizerSection):
-    """Channels cut into groups, each with a quantizer of its own (Jegou et al. 2011); multi-head quantisation."""
+    """Channels cut into groups, each with a quantizer of its own (Jegou et al.
+
+    2011); multi-head quantisation.
+    """
 
     kind: Literal["product"] = "product"
     num_groups: Annotated[int, Field(ge=1, le=64)] = 2
     """groups of channels; as many codes a position, times those of a group"""
-    group: Annotated[Union[FamilyConfig, ResidualConfig], Field(discriminator="kind")] = VQConfig(code_dim=8)
+    group: Annotated[Union[FamilyConfig, ResidualConfig], Field(discriminator="kind")] = VQConfig(
+        code_dim=8
+    )
     """each of them; its latent_dim stays null"""
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = those of all groups, no projection"""
@@ -273,8 +315,12 @@ class HierarchicalConfig(QuantizerSection):
         Union[FamilyConfig, ResidualConfig, ProductConfig, HierarchicalConfig],
         Field(discriminator="kind"),
     ] = VQConfig()
-    """quantizer of the coarse grid, at half the height and width; hierarchical again for a third grid"""
-    bottom: Annotated[Union[FamilyConfig, ResidualConfig, ProductConfig], Field(discriminator="kind")] = VQConfig()
+    """quantizer of the coarse grid, at half the height and width; hierarchical again for a
+    third grid
+    """
+    bottom: Annotated[
+        Union[FamilyConfig, ResidualConfig, ProductConfig], Field(discriminator="kind")
+    ] = VQConfig()
     """quantizer of the fine grid"""
     latent_dim: Count = 64
     """channels of the latents around the quantizer"""
@@ -284,7 +330,9 @@ class HierarchicalConfig(QuantizerSection):
     @model_validator(mode="after")
     def _is_bounded(self) -> HierarchicalConfig:
         if num_codebooks(self) > MAX_CODEBOOKS:
-            raise ValueError(f"a hierarchy has at most {MAX_CODEBOOKS} codes in a cell of its coarsest grid")
+            raise ValueError(
+                f"a hierarchy has at most {MAX_CODEBOOKS} codes in a cell of its coarsest grid"
+            )
         return self
 
 
@@ -298,7 +346,9 @@ QUANTIZERS: tuple[type[QuantizerSection], ...] = get_args(get_args(QuantizerConf
 
 
 def num_codebooks(section: QuantizerSection) -> int:
-    """Codes of a position, of a hierarchy those of a cell of its coarsest grid, as they will be built."""
+    """Codes of a position, of a hierarchy those of a cell of its coarsest grid, as they will be
+    built.
+    """
     match section:
         case ResidualConfig():
             return section.num_stages

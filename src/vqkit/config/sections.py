@@ -1,4 +1,6 @@
-"""Sections of the settings that no kind of signal changes; settings.py joins them with those of the signals."""
+"""Sections of the settings that no kind of signal changes; settings.py joins them with those of the
+signals.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ class DataSection(Section):
 
 
 class TransformConfig(Section):
-    """A learnable map f between the latents and the quantizer; see docs of vqkit.model.transform."""
+    """A learnable map f between the latents and the quantizer; see docs of
+    vqkit.model.transform.
+    """
 
     kind: Literal["none", "mlp", "conv", "linear"] = "none"
-    """none = identity; mlp = pointwise; conv = residual convolutions; linear = invertible, undone before the decoder"""
+    """none = identity; mlp = pointwise; conv = residual convolutions; linear = invertible,
+    undone before the decoder
+    """
     latent_dim: Count | None = None
     """channels of z, before the map; null = those that the quantizer takes"""
     width: Count = 64
@@ -37,12 +43,16 @@ class TransformConfig(Section):
 
 
 class WeightConfig(Section):
-    """A loss weight that may change while training; a plain number means {peak: number}, the same all the time."""
+    """A loss weight that may change while training; a plain number means {peak: number}, the same
+    all the time.
+    """
 
     peak: NonNegative
     """the weight where its schedule is highest, and in validation"""
     schedule: Literal["constant", "warmup", "cyclic"] = "constant"
-    """constant; warmup = rises from 0 in a line, then stays; cyclic = does so again and again (arXiv 1903.10145)"""
+    """constant; warmup = rises from 0 in a line, then stays; cyclic = does so again and again
+    (arXiv 1903.10145)
+    """
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """length of the rise, as a share of training (warmup) or of a cycle (cyclic)"""
     cycles: Count = 4
@@ -67,7 +77,10 @@ def _weight(peak: float) -> Any:
 
 
 class LossConfig(Section):
-    """What is minimised: the sum of weight * term. A weight is a number or {peak, schedule, share, cycles}."""
+    """What is minimised: the sum of weight * term.
+
+    A weight is a number or {peak, schedule, share, cycles}.
+    """
 
     distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
     """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
@@ -84,10 +97,16 @@ class LossConfig(Section):
     entropy: Weight = _weight(0.1)
     """weight of the entropy term of lfq and bsq: each latent sure of its code, all codes in use"""
     kl: Weight = _weight(1.0)
-    """beta: weight of KL(q(z|x) || N(0, 1)) with model.variational; 0 = latents are not sampled at all"""
+    """beta: weight of KL(q(z|x) || N(0, 1)) with model.variational; 0 = latents are not
+    sampled at all
+    """
     transform: Weight = _weight(0.0)
-    """gamma: weight of the term that pulls what the quantizer gets, z' = f(z), to N(0, 1); 0 = not computed at all"""
-    transform_distance: Literal["sliced_wasserstein", "moments", "prior_network"] = "sliced_wasserstein"
+    """gamma: weight of the term that pulls what the quantizer gets, z' = f(z), to N(0, 1); 0
+    = not computed at all
+    """
+    transform_distance: Literal["sliced_wasserstein", "moments", "prior_network"] = (
+        "sliced_wasserstein"
+    )
     """how far z' is from N(0, 1): sorted random projections, means and covariances, or its squared distance to what it
     would be if a small network that predicts mean and scale of z' from its neighbours had standardised it"""
 
@@ -101,7 +120,9 @@ class TrainConfig(Section):
     steps: Count = 10000
     """optimiser steps; the learning-rate schedule ends here"""
     max_minutes: Positive | None = None
-    """a time budget: the schedule is stretched or shortened to end with it; null = steps alone decide"""
+    """a time budget: the schedule is stretched or shortened to end with it; null = steps
+    alone decide
+    """
     batch_size: Count = 128
     """images per optimiser step, over all ranks and accumulated parts"""
     accumulate: Count = 1
@@ -138,7 +159,9 @@ class TrainConfig(Section):
     """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower weights and
     learning rate"""
     strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
-    """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there are several"""
+    """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there
+    are several
+    """
     compile: bool = False
     """torch.compile the networks; pays on GPUs and on long runs"""
 
@@ -147,7 +170,9 @@ class CoderConfig(Section):
     """The integer network that files of codes are compressed with, fitted after training."""
 
     steps: Annotated[int, Field(ge=0)] = 600
-    """optimiser steps, of 8,192 codes each, and no more than training took; 0 = none: files are larger"""
+    """optimiser steps, of 8,192 codes each, and no more than training took; 0 = none: files
+    are larger
+    """
     lr: Positive = 0.01
     """peak learning rate of AdamW, for vectors, positions and the last layer"""
     muon_lr: Positive = 0.02

@@ -15,8 +15,9 @@ from .normalisation import Normalisation
 class Batch(NamedTuple):
     """Items that go through a model together.
 
-    values: (B, C, *extent), as they come from files. ids: (B,) int64, their numbers in the set. target: what a model
-    shall make of them, None = the same. mask: (B, *extent) bool, True where a position is real; None = everywhere.
+    values: (B, C, *extent), as they come from files. ids: (B,) int64, their numbers in the set.
+    target: what a model shall make of them, None = the same. mask: (B, *extent) bool, True where a
+    position is real; None = everywhere.
     """
 
     values: Tensor
@@ -28,9 +29,10 @@ class Batch(NamedTuple):
 class Dataset(Protocol):
     """Items that are found, split and measured.
 
-    shape: of every item as training sees it. normalisation: what standardises the values. splits: numbers (int64) of
-    the items of train, validation and test. names: one an item; captions and groups: likewise, or None. fingerprint:
-    plain values that are equal for equal items in equal splits.
+    shape: of every item as training sees it. normalisation: what standardises the values. splits:
+    numbers (int64) of the items of train, validation and test. names: one an item; captions and
+    groups: likewise, or None. fingerprint: plain values that are equal for equal items in equal
+    splits.
     """
 
     name: str
@@ -46,14 +48,18 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def train(self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+    def train(
+        self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> Iterator[Batch]:
         """Endless batches of size // ranks training items, changed at random, from a step on.
 
         A pure function of step and seed; those of all ranks joined are the batch of one process.
         """
 
     def validation(self, size: int, seed: int) -> Iterator[Batch]:
-        """The validation split once, as training is measured on it: unchanged, but for noise that is to go."""
+        """The validation split once, as training is measured on it: unchanged, but for noise that
+        is to go.
+        """
 
     def split(self, name: str, size: int) -> Iterator[Batch]:
         """All items of a split once, in its order, as they are."""
@@ -65,4 +71,6 @@ class Dataset(Protocol):
         """The same items as a prior is trained on: changed in another way, without noise."""
 
     def describe(self) -> dict[str, Any]:
-        """Counts, sizes, splits, bad files and the normalisation: plain values that JSON can hold."""
+        """Counts, sizes, splits, bad files and the normalisation: plain values that JSON can
+        hold.
+        """

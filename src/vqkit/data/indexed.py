@@ -1,4 +1,6 @@
-"""Sets whose items have numbers: batches in an order that seed and step alone decide, from memory or streamed."""
+"""Sets whose items have numbers: batches in an order that seed and step alone decide, from memory
+or streamed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PREFETCH = 2
 
 
 class Found(NamedTuple):
-    """What could be read of some items: their numbers (B,), values (B, C, *extent), the mask, and the bad files."""
+    """What could be read of some items: their numbers (B,), values (B, C, *extent), the mask, and
+    the bad files.
+    """
 
     ids: np.ndarray
     values: Tensor
@@ -35,9 +39,11 @@ class Found(NamedTuple):
 
 
 class IndexedDataset(ABC):
-    """See `data.dataset.Dataset`. A signal says how items are read, and how they are changed while training.
+    """See `data.dataset.Dataset`. A signal says how items are read, and how they are changed while
+    training.
 
-    bad: files that are left out; more may come while a streamed set is read. in_memory: False for streamed sets.
+    bad: files that are left out; more may come while a streamed set is read. in_memory: False for
+    streamed sets.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class IndexedDataset(ABC):
     def __len__(self) -> int:
         return len(self.names)
 
-    # ------------------------------------------------------------------------------------------ what a signal defines
+    # ------------------------------------------------------------------------ what a signal defines
 
     @property
     @abstractmethod
@@ -85,41 +91,54 @@ class IndexedDataset(ABC):
         """How the source was read, a sentence each."""
         return []
 
-    def augmented(self, values: Tensor, size: int, generator: torch.Generator, rows: slice) -> Tensor:
-        """Items changed at random. They are the `rows` of a batch of `size`, for all of which numbers are drawn, so
-        that several ranks together see what one would."""
+    def augmented(
+        self, values: Tensor, size: int, generator: torch.Generator, rows: slice
+    ) -> Tensor:
+        """Items changed at random. They are the `rows` of a batch of `size`, for all of which
+        numbers are drawn, so that several ranks together see what one would.
+        """
         return values
 
     def noisy(self, values: Tensor, names: Sequence[tuple[Any, ...]]) -> Tensor | None:
-        """Items with noise that is to be removed, each from its own name alone; None where there shall be none."""
+        """Items with noise that is to be removed, each from its own name alone; None where there
+        shall be none.
+        """
         return None
 
     def for_codes(self, augment: Mapping[str, Any]) -> Self:
         """A copy without noise; a signal that changes its items takes `augment` for how."""
         return copy.copy(self)
 
-    # -------------------------------------------------------------------------------------------------------- batches
+    # -------------------------------------------------------------------------------------- batches
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         found = self.describe()
-        return {key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")}
+        return {
+            key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")
+        }
 
     def read(self, ids: Sequence[int] | np.ndarray | Tensor) -> Batch:
-        """The items of these numbers. VqkitError naming the file if one cannot be decoded (streamed sets only)."""
+        """The items of these numbers.
+
+        VqkitError naming the file if one cannot be decoded (streamed sets only).
+        """
         wanted = np.asarray(ids, dtype=np.int64)
         found = self.read_good(wanted)
         if found.bad:
             raise VqkitError(f"cannot read {found.bad[0].name}: {found.bad[0].reason}")
         return Batch(found.values, found.ids, mask=found.mask)
 
-    def train(self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+    def train(
+        self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> Iterator[Batch]:
         """Endless batches of size // ranks items, changed at random, from a step on.
 
-        Step s is the same whether one starts at 0 or resumes at s, and the batches of all ranks one after another are
-        the batch of a single rank. The global random number generator is never touched. Errors: VqkitError if size is
-        not a multiple of ranks; a file that cannot be decoded is replaced by the next one of the training split and
-        noted in `bad`, until they are more than 5 %.
+        Step s is the same whether one starts at 0 or resumes at s, and the batches of all ranks one
+        after another are the batch of a single rank. The global random number generator is never
+        touched. Errors: VqkitError if size is not a multiple of ranks; a file that cannot be
+        decoded is replaced by the next one of the training split and noted in `bad`, until they are
+        more than 5 %.
         """
         if size % ranks:
             raise VqkitError(f"train.batch_size={size} must be a multiple of the {ranks} processes")
@@ -147,7 +166,8 @@ class IndexedDataset(ABC):
     def split(self, name: str, size: int) -> Iterator[Batch]:
         """All items of a split once, in its order, as they are.
 
-        A file that cannot be decoded is left out, so that a batch may be smaller, and noted in `bad`.
+        A file that cannot be decoded is left out, so that a batch may be smaller, and noted in
+        `bad`.
         """
         for found in self._split(name, size):
             yield Batch(found.values, found.ids, mask=found.mask)
@@ -167,8 +187,8 @@ class IndexedDataset(ABC):
             yield from map(self.read_good, wanted)
             return
         with warnings.catch_warnings():
-            # More workers than cores, or a fork next to threads (Python 3.12): the number is the user's choice, and
-            # the workers run no code of those threads.
+            # More workers than cores, or a fork next to threads (Python 3.12): the number is the
+            # user's choice, and the workers run no code of those threads.
             warnings.simplefilter("ignore")
             loader = DataLoader(
                 _Reader(self, replace_from),
@@ -192,7 +212,8 @@ class IndexedDataset(ABC):
 class Order:
     """Which training item is seen when: one permutation per epoch, seeded by (seed, epoch).
 
-    Epochs follow one another without a gap, so that a batch may end one and begin the next, or hold several.
+    Epochs follow one another without a gap, so that a batch may end one and begin the next, or hold
+    several.
     """
 
     def __init__(self, ids: np.ndarray, seed: int) -> None:
@@ -254,7 +275,9 @@ class _Reader(TorchDataset):
         return Found(replaced, batch.values, batch.mask, bad)
 
     def _good_from(self, index: int, bad: list[BadFile]) -> int:
-        """The number, or the next one of the split that can be decoded; failures are added to `bad`."""
+        """The number, or the next one of the split that can be decoded; failures are added to
+        `bad`.
+        """
         assert self._ring is not None
         place = int(np.flatnonzero(self._ring == index)[0])
         for step in range(len(self._ring)):

@@ -1,7 +1,7 @@
 """Names of many items, and of those that are left out, flat in memory.
 
-Sets travel to worker processes. Lists of Python strings would be copied page by page as workers touch their reference
-counts, and memory would grow through the first epoch.
+Sets travel to worker processes. Lists of Python strings would be copied page by page as workers
+touch their reference counts, and memory would grow through the first epoch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class PackedStrings(Sequence[str]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]
-        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode("utf-8", "surrogatepass")
+        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode(
+            "utf-8", "surrogatepass"
+        )
 
 
 class NumberedNames(Sequence[str]):

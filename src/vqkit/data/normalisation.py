@@ -1,4 +1,6 @@
-"""Per-channel standardisation of values, and the exact measurement of its constants for 8-bit ones."""
+"""Per-channel standardisation of values, and the exact measurement of its constants for 8-bit
+ones.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ BYTE = 255
 class Normalisation:
     """Mean and standard deviation per channel (C,), in units where `levels` is 1.
 
-    levels: the largest of the whole numbers from 0 that values are; None = they are floats, taken as they are.
+    levels: the largest of the whole numbers from 0 that values are; None = they are floats, taken
+    as they are.
     """
 
     mean: tuple[float, ...]
@@ -35,19 +38,26 @@ class Normalisation:
         return standardised.mul_(_channelwise(scale, values)).add_(_channelwise(shift, values))
 
     def undo(self, standardised: Tensor) -> Tensor:  # (B, C, *extent) -> (B, C, *extent) float32
-        """Back to units where `levels` is 1; not clamped, as a model may overshoot and a loss may want to know."""
+        """Back to units where `levels` is 1; not clamped, as a model may overshoot and a loss may
+        want to know.
+        """
         values = standardised.to(torch.float32)
         return values * _channelwise(self.std, values) + _channelwise(self.mean, values)
 
     def restore(self, standardised: Tensor) -> Tensor:
-        """Back to values as files hold them: rounded and clamped to whole numbers where these are."""
+        """Back to values as files hold them: rounded and clamped to whole numbers where these
+        are.
+        """
         values = self.undo(standardised)
         if self.levels is None:
             return values
         return (values * float(self.levels)).round_().clamp_(0, self.levels).to(torch.uint8)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` reads it back unchanged. Values of 8 bits are the rule, which is not written."""
+        """For JSON; `from_dict` reads it back unchanged.
+
+        Values of 8 bits are the rule, which is not written.
+        """
         found: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
         return found if self.levels == BYTE else {**found, "levels": self.levels}
 
@@ -62,9 +72,13 @@ class Normalisation:
                 levels=None if levels is None else int(levels),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise VqkitError("normalisation must hold two lists of numbers, mean and std") from error
+            raise VqkitError(
+                "normalisation must hold two lists of numbers, mean and std"
+            ) from error
         if len(made.mean) != len(made.std) or not made.mean or min(made.std) <= 0:
-            raise VqkitError("normalisation must hold as many means as positive deviations, one per channel")
+            raise VqkitError(
+                "normalisation must hold as many means as positive deviations, one per channel"
+            )
         return made
 
 
@@ -74,11 +88,15 @@ def _channelwise(numbers: Sequence[float], like: Tensor) -> Tensor:
 
 
 def measure(batches: Iterable[torch.Tensor], channels: int) -> Normalisation:
-    """Constants of all pixels of uint8 batches (B, C, H, W), exact and independent of how they are cut into batches.
+    """Constants of all pixels of uint8 batches (B, C, H, W), exact and independent of how they are
+    cut into batches.
 
-    A channel that never changes gets deviation 1, so that it becomes all zeros. VqkitError if none changes.
+    A channel that never changes gets deviation 1, so that it becomes all zeros. VqkitError if none
+    changes.
     """
-    counts = torch.zeros(channels, 256, dtype=torch.float64)  # whole numbers below 2**53: sums are exact
+    counts = torch.zeros(
+        channels, 256, dtype=torch.float64
+    )  # whole numbers below 2**53: sums are exact
     for images in batches:
         for channel in range(channels):
             counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
@@ -88,5 +106,7 @@ def measure(batches: Iterable[torch.Tensor], channels: int) -> Normalisation:
     std = (shares * (values - mean[:, None]).square()).sum(1).sqrt()
     constant = (counts > 0).sum(1) <= 1
     if bool(constant.all()):
-        raise VqkitError("the training images are constant: every pixel of every image has the same value")
+        raise VqkitError(
+            "the training images are constant: every pixel of every image has the same value"
+        )
     return Normalisation(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, std).tolist()))

@@ -25,15 +25,18 @@ def digest(*parts: bytes) -> bytes:
 
 
 def pack(digests: list[bytes]) -> np.ndarray:  # (N, 16) uint8
-    """Many digests in one array: flat in memory, and shared with worker processes without copies."""
+    """Many digests in one array: flat in memory, and shared with worker processes without
+    copies.
+    """
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def tie(keys: np.ndarray, labels: Iterable[np.ndarray]) -> np.ndarray:  # (N, 16) uint8 -> the same
-    """Keys under which items also stay together that have an equal label (int64, (N,)) in any of `labels`.
+    """Keys under which items also stay together that have an equal label (int64, (N,)) in any of
+    `labels`.
 
-    Chains count: where A shares a file with B, and B its pixels with C, the three get one key. It is the smallest key
-    among theirs, so that names and the order of the items do not matter.
+    Chains count: where A shares a file with B, and B its pixels with C, the three get one key. It
+    is the smallest key among theirs, so that names and the order of the items do not matter.
     """
     labels = list(labels)
     if not labels or not len(keys):
@@ -54,10 +57,11 @@ def tie(keys: np.ndarray, labels: Iterable[np.ndarray]) -> np.ndarray:  # (N, 16
 
 
 def near(looks: np.ndarray) -> np.ndarray:  # (N,) uint64 -> (N,) int64
-    """Labels that are equal for images whose difference hashes differ in at most NEAR_BITS bits, chains included.
+    """Labels that are equal for images whose difference hashes differ in at most NEAR_BITS bits,
+    chains included.
 
-    Two hashes that differ in so few bits agree in one of NEAR_BITS + 1 bands of bits, so that only those that share a
-    band are compared.
+    Two hashes that differ in so few bits agree in one of NEAR_BITS + 1 bands of bits, so that only
+    those that share a band are compared.
     """
     different, owner = np.unique(looks, return_inverse=True)
     label = np.arange(len(different))
@@ -72,7 +76,9 @@ def near(looks: np.ndarray) -> np.ndarray:  # (N,) uint64 -> (N,) int64
                 is_near = np.bitwise_count(different[others] ^ different[member]) <= NEAR_BITS
                 for other in others[is_near].tolist():
                     _join(label, member, other)
-    return np.array([_root(label, index) for index in range(len(different))], dtype=np.int64)[owner.reshape(-1)]
+    return np.array([_root(label, index) for index in range(len(different))], dtype=np.int64)[
+        owner.reshape(-1)
+    ]
 
 
 def _root(label: np.ndarray, index: int) -> int:
@@ -101,11 +107,12 @@ def split(
 ) -> dict[str, np.ndarray]:
     """Indices (int64) of the splits train, validation and test.
 
-    Images with the same key never part. Keys are put in the order of sha256(seed, key); `fractions` of the number of
-    keys (validation, test) are cut off in that order, at least one key for every fraction above 0. Neither names nor
-    the order of the files matter: the indices of a split come in the order of sha256(seed, content), so that even a
-    training run does not see them.
-    A ready-made test set `fixed_test` is taken as it is, and only the validation share is cut from the rest.
+    Images with the same key never part. Keys are put in the order of sha256(seed, key); `fractions`
+    of the number of keys (validation, test) are cut off in that order, at least one key for every
+    fraction above 0. Neither names nor the order of the files matter: the indices of a split come
+    in the order of sha256(seed, content), so that even a training run does not see them.
+    A ready-made test set `fixed_test` is taken as it is, and only the validation share is cut from
+    the rest.
     Errors: VqkitError if a split stays empty; it says how many different images are needed.
     """
     free = np.arange(len(keys))
@@ -114,20 +121,29 @@ def split(
     order, owner = _ordered(content[free], keys[free], seed)
     num_keys = int(owner.max(initial=-1)) + 1
     shares = (fractions[0], 0.0 if fixed_test is not None else fractions[1])
-    num_validation, num_test = (max(1, round(share * num_keys)) if share > 0 else 0 for share in shares)
+    num_validation, num_test = (
+        max(1, round(share * num_keys)) if share > 0 else 0 for share in shares
+    )
     if num_validation + num_test >= num_keys:
         raise VqkitError(_too_few(num_keys, shares))
-    parts = np.digitize(owner, [num_test, num_test + num_validation])  # 0 test, 1 validation, 2 train
-    chosen = {name: free[order[parts == part]] for part, name in enumerate(("test", "validation", "train"))}
+    parts = np.digitize(
+        owner, [num_test, num_test + num_validation]
+    )  # 0 test, 1 validation, 2 train
+    chosen = {
+        name: free[order[parts == part]]
+        for part, name in enumerate(("test", "validation", "train"))
+    }
     if fixed_test is not None:
         chosen["test"] = fixed_test
     return {name: chosen[name].astype(np.int64) for name in SPLITS}
 
 
 def _ordered(content: np.ndarray, keys: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the order of sha256(seed, content), and the rank of the key of each among all different keys.
+    """Positions in the order of sha256(seed, content), and the rank of the key of each among all
+    different keys.
 
-    The order within a split goes by content, not by key: the members of a group would sit side by side.
+    The order within a split goes by content, not by key: the members of a group would sit side by
+    side.
     """
     salt = f"vqkit split {seed}:".encode()
     ranks = [digest(salt, key.tobytes()) for key in keys]
@@ -139,13 +155,15 @@ def _ordered(content: np.ndarray, keys: np.ndarray, seed: int) -> tuple[np.ndarr
 
 
 def _too_few(num_keys: int, shares: tuple[float, float]) -> str:
-    requested = [f"data.{name}={share:g}" for name, share in zip(SPLITS[1:], shares, strict=True) if share > 0]
+    requested = [
+        f"data.{name}={share:g}"
+        for name, share in zip(SPLITS[1:], shares, strict=True)
+        if share > 0
+    ]
     if sum(shares) >= 1:
         return f"{' and '.join(requested)} leave nothing to train on; their sum must be below 1"
     held_out = 1 - sum(shares)
     needed = max(len(requested) + 1, math.ceil(1 / held_out))
     cure = " ".join(f"{text.split('=')[0]}=0" for text in requested)
     cure = f"; or set {cure}" if requested and num_keys > 0 else ""
-    return (
-        f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"
-    )
+    return f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"

@@ -1,4 +1,6 @@
-"""Wires encoder, transform, quantizer and decoder, and owns every size that follows from the settings."""
+"""Wires encoder, transform, quantizer and decoder, and owns every size that follows from the
+settings.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 
 class Widths(NamedTuple):
-    """Channels at the ends of the networks: what the encoder gives, what the decoder takes, what it gives."""
+    """Channels at the ends of the networks: what the encoder gives, what the decoder takes, what it
+    gives.
+    """
 
     encoder: int
     latents: int
@@ -34,9 +38,10 @@ class Widths(NamedTuple):
 class Backbone(NamedTuple):
     """The networks around the bottleneck.
 
-    encoder: (B, C, *extent) -> (B, encoder width, *grid), for extents of whole tiles. decoder: the way back.
-    tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach: positions of the grid that
-    encoder and decoder together look around, an upper bound.
+    encoder: (B, C, *extent) -> (B, encoder width, *grid), for extents of whole tiles. decoder: the
+    way back.
+    tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach:
+    positions of the grid that encoder and decoder together look around, an upper bound.
     """
 
     encoder: nn.Module
@@ -49,8 +54,8 @@ class Backbone(NamedTuple):
 class Output(NamedTuple):
     """Result of a forward pass.
 
-    reconstruction: (B, C, *extent) standardised. codes: (B, Q, *grid) int64, -1 where padded. terms: unweighted scalar
-    losses by name, each a mean over the values of the batch.
+    reconstruction: (B, C, *extent) standardised. codes: (B, Q, *grid) int64, -1 where padded.
+    terms: unweighted scalar losses by name, each a mean over the values of the batch.
     """
 
     reconstruction: Tensor
@@ -59,14 +64,16 @@ class Output(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """x (B, C, *extent) -> encoder -> z -> transform -> quantizer -> inverse transform -> decoder -> reconstruction.
+    """x (B, C, *extent) -> encoder -> z -> transform -> quantizer -> inverse transform -> decoder
+    -> reconstruction.
 
-    With `config.variational` the encoder gives a mean and a variance, and training draws z from them; evaluation takes
-    the mean. Where `losses.kl` is 0 nothing asks for a variance, so there is none: z is the encoder's output,
-    to the bit. Values are standardised float32. Any extent will do: x is padded to whole tiles by repeating its
-    edge, and cropped back. `shape` is that of training, which only some networks depend on; `std` and `mean`
-    (C,) are what standardised the values; only `losses.distortion: logistic_mixture` needs the mean. ValueError
-    for settings that contradict one another.
+    With `config.variational` the encoder gives a mean and a variance, and training draws z from
+    them; evaluation takes the mean. Where `losses.kl` is 0 nothing asks for a variance, so there is
+    none: z is the encoder's output, to the bit. Values are standardised float32. Any extent will
+    do: x is padded to whole tiles by repeating its edge, and cropped back. `shape` is that of
+    training, which only some networks depend on; `std` and `mean` (C,) are what standardised the
+    values; only `losses.distortion: logistic_mixture` needs the mean. ValueError for settings that
+    contradict one another.
     """
 
     def __init__(
@@ -94,11 +101,13 @@ class Autoencoder(nn.Module):
         self.encoder = backbone.encoder
         self.decoder = backbone.decoder
         self.normality = build_normality(losses, self.quantizer.latent_dim, dims)
-        # The quantizer may want a grid of a multiple, on which several positions share a cell of codes.
+        # The quantizer may want a grid of a multiple, on which several positions share a cell of
+        # codes.
         self.tile = tuple(side * self.quantizer.grid_multiple for side in backbone.tile)
         self.tile_grid = backbone.tile_grid
-        # Tiles to either side that a tile of the output may depend on, an upper bound: 2 more for a quantizer that
-        # looks around itself, in its own, coarser positions, and 2 for every block of a transform that does.
+        # Tiles to either side that a tile of the output may depend on, an upper bound: 2 more for a
+        # quantizer that looks around itself, in its own, coarser positions, and 2 for every block
+        # of a transform that does.
         self.reach = backbone.reach + 2 + self.transform.reach
 
     def forward(
@@ -111,15 +120,19 @@ class Autoencoder(nn.Module):
     ) -> Output:
         """x and what it shall become (default: the same), both (B, C, *extent).
 
-        mask: (B, *extent) bool, True where a position is real; others have no part in codes and terms, whatever x
-        and target hold there. parts: the networks go through the batch in so many parts and are computed again
-        backwards, which saves memory; the bottleneck always sees the whole batch, so that the result is that of one
-        part.
+        mask: (B, *extent) bool, True where a position is real; others have no part in codes and
+        terms, whatever x and target hold there. parts: the networks go through the batch in so many
+        parts and are computed again backwards, which saves memory; the bottleneck always sees the
+        whole batch, so that the result is that of one part.
         """
         wanted = x if target is None else target
         x = _without_padding(x, mask)
         mean, log_var = self.posterior(x, parts)
-        z = gaussian.sample(mean, log_var, generator) if log_var is not None and self.training else mean
+        z = (
+            gaussian.sample(mean, log_var, generator)
+            if log_var is not None and self.training
+            else mean
+        )
         latents = self.transform(z)
         grid_mask = None if mask is None else self.grid_mask(mask)
         result = self.quantizer(latents, generator, grid_mask)
@@ -133,11 +146,15 @@ class Autoencoder(nn.Module):
         return Output(self.likelihood.mean(decoded), result.codes, terms)
 
     def latents(self, x: Tensor) -> Tensor:
-        """Standardised x (B, C, *extent) -> what the quantizer gets in eval mode (B, D, *grid): no noise."""
+        """Standardised x (B, C, *extent) -> what the quantizer gets in eval mode (B, D, *grid): no
+        noise.
+        """
         return self.transform(self.posterior(x)[0])
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) as in `forward`."""
+        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) as in
+        `forward`.
+        """
         return self.quantizer.encode(
             self.latents(_without_padding(x, mask)), None if mask is None else self.grid_mask(mask)
         )
@@ -151,7 +168,8 @@ class Autoencoder(nn.Module):
         return self.likelihood.mean(self._decoded(latents, extent))
 
     def nats(self, x: Tensor, codes: Tensor, mask: Tensor | None = None) -> Tensor:
-        """-log p(x | codes) of standardised x (B, C, *extent) given codes (B, Q, *grid): (B,) float64, in nats.
+        """-log p(x | codes) of standardised x (B, C, *extent) given codes (B, Q, *grid): (B,)
+        float64, in nats.
 
         ValueError where `losses.distortion` is not a likelihood.
         """
@@ -163,12 +181,15 @@ class Autoencoder(nn.Module):
         return tuple(-(-side // step) * cells for side, step, cells in sides)
 
     def grid_mask(self, mask: Tensor) -> Tensor:
-        """(B, *extent) bool -> (B, *latent grid) bool: a position of the latents is real where a part of it is.
+        """(B, *extent) bool -> (B, *latent grid) bool: a position of the latents is real where a
+        part of it is.
 
         The grid is that of the latents; codes of a hierarchy lie on a coarser one.
         """
         multiple = self.quantizer.grid_multiple
-        padding = [amount for behind in _missing(mask.shape[1:], self.tile) for amount in (0, behind)]
+        padding = [
+            amount for behind in _missing(mask.shape[1:], self.tile) for amount in (0, behind)
+        ]
         padded = F.pad(mask, padding)
         folded = padded
         for axis, (tile, cells) in enumerate(zip(self.tile, self.tile_grid, strict=True), 1):
@@ -183,13 +204,16 @@ class Autoencoder(nn.Module):
     def sample_codes(self, count: int, extent: Sequence[int], generator: torch.Generator) -> Tensor:
         """Codes (count, Q, *grid) of items of an extent as the prior has them, drawn on the CPU.
 
-        Finite codes are uniform and independent; without a quantizer z ~ N(0, 1). Decoded, these are items as far as
-        training made codes or z follow that prior.
+        Finite codes are uniform and independent; without a quantizer z ~ N(0, 1). Decoded, these
+        are items as far as training made codes or z follow that prior.
         """
         device = next(self.parameters()).device
         grid = self.grid(extent)
         if self.quantizer.is_discrete:
-            draws = [torch.randint(k, (count, *grid), generator=generator) for k in self.quantizer.codebook_sizes]
+            draws = [
+                torch.randint(k, (count, *grid), generator=generator)
+                for k in self.quantizer.codebook_sizes
+            ]
             return torch.stack(draws, dim=1).to(device)
         latents = torch.randn((count, self.transform.latent_dim, *grid), generator=generator)
         return self.quantizer.encode(self.transform(latents.to(device)))
@@ -204,31 +228,41 @@ class Autoencoder(nn.Module):
         return self.quantizer.decode(codes).to(next(self.decoder.parameters()).dtype)
 
     def _decoded(self, quantized: Tensor, extent: Sequence[int] | None, parts: int = 1) -> Tensor:
-        """What the decoder gives (B, C * outputs_per_channel, *extent), of which `likelihood` makes values or nats."""
+        """What the decoder gives (B, C * outputs_per_channel, *extent), of which `likelihood` makes
+        values or nats.
+        """
         output = in_parts(self.decoder, self.transform.inverse(quantized), parts).float()
         return output if extent is None else crop(output, extent)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x in the memory layout that convolutions are fastest in, where there is one for its dimensions."""
+    """x in the memory layout that convolutions are fastest in, where there is one for its
+    dimensions.
+    """
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return x.contiguous(memory_format=layouts.get(x.dim(), torch.contiguous_format))
 
 
 def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
-    """network(x), one part of the batch at a time; activations are computed again backwards (Chen et al. 2016)."""
+    """network(x), one part of the batch at a time; activations are computed again backwards (Chen
+    et al. 2016).
+    """
     if parts == 1:
         return network(x)
     return torch.cat([checkpoint(network, part, use_reentrant=False) for part in x.chunk(parts)])
 
 
 def _missing(extent: Sequence[int], tile: Sequence[int]) -> list[int]:
-    """What is missing of whole tiles along each dimension, the last one first, as `F.pad` wants it."""
+    """What is missing of whole tiles along each dimension, the last one first, as `F.pad`
+    wants it.
+    """
     return [-side % step for side, step in zip(reversed(extent), reversed(tile), strict=True)]
 
 
 def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, *extent) with zeros where the mask (B, *extent) is False; networks, which look around, see no others."""
+    """x (B, C, *extent) with zeros where the mask (B, *extent) is False; networks, which look
+    around, see no others.
+    """
     return x if mask is None else x.where(mask[:, None], 0.0)
 
 

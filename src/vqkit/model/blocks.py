@@ -1,6 +1,7 @@
 """Building blocks of encoders and decoders.
 
-Shapes: B batch, C channels, *grid any of one to three dimensions. Blocks keep the shape they are given.
+Shapes: B batch, C channels, *grid any of one to three dimensions. Blocks keep the shape they are
+given.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 
 
 class ConvResidual(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))), the block of the VQ-VAE paper (arXiv 1711.00937, section 4.1)."""
+    """x + conv1x1(relu(conv3x3(relu(x)))), the block of the VQ-VAE paper (arXiv 1711.00937, section
+    4.1).
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -34,10 +37,12 @@ class ConvResidual(nn.Module):
 
 
 class DepthwiseResidual(nn.Module):
-    """x + linear(gelu(linear(norm(depthwise(x))))) on (B, *grid, C), after ConvNeXt (Liu et al. 2022, 2201.03545).
+    """x + linear(gelu(linear(norm(depthwise(x))))) on (B, *grid, C), after ConvNeXt (Liu et al.
+    2022, 2201.03545).
 
-    Nearly all arithmetic is two matrix products over all positions, which run at a processor's peak where
-    convolutions over all channels do not. The last linear starts at zero, so that the block starts as the identity.
+    Nearly all arithmetic is two matrix products over all positions, which run at a processor's peak
+    where convolutions over all channels do not. The last linear starts at zero, so that the block
+    starts as the identity.
     """
 
     def __init__(self, width: int, expansion: int, dims: int = 2) -> None:
@@ -61,12 +66,16 @@ class DepthwiseResidual(nn.Module):
 def gelu(x: Tensor) -> Tensor:
     """x times the normal distribution function of x (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
     if x.dtype == torch.float64:
-        return x * torch.special.ndtr(x)  # a fifth of the time that PyTorch's takes on a CPU in this type
+        return x * torch.special.ndtr(
+            x
+        )  # a fifth of the time that PyTorch's takes on a CPU in this type
     return F.gelu(x)
 
 
 def _depthwise(x: Tensor, layer: Convolution) -> Tensor:
-    """A convolution of width 3 of each channel by itself, (B, *grid, C): processors have no fast one in float64."""
+    """A convolution of width 3 of each channel by itself, (B, *grid, C): processors have no fast
+    one in float64.
+    """
     grid = x.shape[1:-1]
     padded = F.pad(x, (0, 0, *(1, 1) * len(grid)))
     weight = layer.weight[:, 0]  # (C, 3, 3, ...)

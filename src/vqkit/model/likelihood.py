@@ -1,4 +1,6 @@
-"""What `reconstruction` measures: distances on standardised values, or the likelihood of 8-bit values."""
+"""What `reconstruction` measures: distances on standardised values, or the likelihood of 8-bit
+values.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ _START = 0.1 * math.sqrt(3) / math.pi
 class Likelihood(nn.Module):
     """The term `reconstruction`, a mean over all real values of standardised items (B, C, *extent).
 
-    mse, l1, huber (delta 1), log_mse (the mean over items of the log of their mse); logistic: the discretised logistic
-    of `discretised_logistic_nll` with one learned scale a channel; or `logistic_mixture`: see `LogisticMixture`, the
-    only one that asks the decoder for more than one output per channel. Both logistics are in nats per value. `std` and
-    `mean` (C,) are what standardised the values in [0, 1]. dims: of the extent. ValueError for a mixture
-    without `mean`.
+    mse, l1, huber (delta 1), log_mse (the mean over items of the log of their mse); logistic: the
+    discretised logistic of `discretised_logistic_nll` with one learned scale a channel; or
+    `logistic_mixture`: see `LogisticMixture`, the only one that asks the decoder for more than one
+    output per channel. Both logistics are in nats per value. `std` and `mean` (C,) are what
+    standardised the values in [0, 1]. dims: of the extent. ValueError for a mixture without `mean`.
     """
 
     bin_width: Tensor
@@ -41,11 +43,15 @@ class Likelihood(nn.Module):
         self.outputs_per_channel = 3 * num_mixtures if kind == "logistic_mixture" else 1
         if kind == "logistic":
             channelwise = (1, len(std), *(1,) * dims)
-            self.register_buffer("bin_width", 1 / (255 * torch.tensor(std)).view(channelwise), persistent=False)
+            self.register_buffer(
+                "bin_width", 1 / (255 * torch.tensor(std)).view(channelwise), persistent=False
+            )
             self.log_scale = nn.Parameter(torch.full(channelwise, math.log(_START)))
         if kind == "logistic_mixture":
             if mean is None:
-                raise ValueError("logistic_mixture needs the mean of the values, which says where 0 and 1 are")
+                raise ValueError(
+                    "logistic_mixture needs the mean of the values, which says where 0 and 1 are"
+                )
             self.mixture = LogisticMixture(std, mean, num_mixtures, dims)
 
     @property
@@ -54,14 +60,18 @@ class Likelihood(nn.Module):
         return self.kind in ("logistic", "logistic_mixture")
 
     def mean(self, decoder_output: Tensor) -> Tensor:
-        """Decoder output (B, C * outputs_per_channel, *extent) -> the items it stands for (B, C, *extent)."""
+        """Decoder output (B, C * outputs_per_channel, *extent) -> the items it stands for (B, C,
+        *extent).
+        """
         if self.kind != "logistic_mixture":
             return decoder_output
         with torch.autocast(decoder_output.device.type, enabled=False):
             return self.mixture.mean(decoder_output.float())
 
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Decoder output and items (B, C, *extent) -> the term, a scalar; mask (B, *extent) bool, True where real."""
+        """Decoder output and items (B, C, *extent) -> the term, a scalar; mask (B, *extent) bool,
+        True where real.
+        """
         if mask is not None:
             return self._masked(decoder_output, target, mask)
         match self.kind:
@@ -78,9 +88,11 @@ class Likelihood(nn.Module):
                 return self._nll(decoder_output, target).mean()
 
     def nats(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """-log p(item | decoder output) of every item, all its values together: (B,) float64, in nats.
+        """-log p(item | decoder output) of every item, all its values together: (B,) float64, in
+        nats.
 
-        Exact for logistic_mixture, never below the truth for logistic. ValueError for what is not a likelihood.
+        Exact for logistic_mixture, never below the truth for logistic. ValueError for what is not a
+        likelihood.
         """
         if not self.is_likelihood:
             raise ValueError(f"{self.kind} is a distance and gives values no probability")
@@ -90,7 +102,9 @@ class Likelihood(nn.Module):
         return nats.double().flatten(1).sum(1)
 
     def _masked(self, decoder_output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """The term over real values alone: what is selected away has no gradient, whatever it holds."""
+        """The term over real values alone: what is selected away has no gradient, whatever it
+        holds.
+        """
         mask = mask[:, None]
         counts = mask.expand_as(target).flatten(1).sum(1)
         decoder_output = decoder_output.where(mask, 0.0)
@@ -113,7 +127,9 @@ class Likelihood(nn.Module):
         """Nats of every value, (B, C, *extent) float32 whatever autocast does."""
         with torch.autocast(target.device.type, enabled=False):
             if self.kind == "logistic":
-                return discretised_logistic_nll(decoder_output.float(), self.log_scale, target.float(), self.bin_width)
+                return discretised_logistic_nll(
+                    decoder_output.float(), self.log_scale, target.float(), self.bin_width
+                )
             return self.mixture.nll(decoder_output.float(), target.float())
 
 
@@ -126,12 +142,14 @@ def _log_mean(errors: Tensor) -> Tensor:
 
 
 class LogisticMixture(nn.Module):
-    """Every value is one of 256, with the mass that a mixture of M logistics has in its bin (arXiv 1701.05517, eq. 2).
+    """Every value is one of 256, with the mass that a mixture of M logistics has in its bin (arXiv
+    1701.05517, eq. 2).
 
-    Unlike in that paper (section 2.2) the channels of a pixel are independent given the decoder's output, as the pixels
-    are. The bins of 0 and 255 take the tails, so that the 256 probabilities sum to one. Decoder outputs are, for every
-    channel, M logits, M means and M log scales, from which `_parts` starts training at means spread over the
-    range of the pixels. `std` and `mean` (C,) are what standardised the pixels in [0, 1].
+    Unlike in that paper (section 2.2) the channels of a pixel are independent given the decoder's
+    output, as the pixels are. The bins of 0 and 255 take the tails, so that the 256 probabilities
+    sum to one. Decoder outputs are, for every channel, M logits, M means and M log scales, from
+    which `_parts` starts training at means spread over the range of the pixels. `std` and `mean`
+    (C,) are what standardised the pixels in [0, 1].
     """
 
     bin_width: Tensor
@@ -139,9 +157,13 @@ class LogisticMixture(nn.Module):
     white: Tensor
     start: Tensor
 
-    def __init__(self, std: Sequence[float], mean: Sequence[float], num_mixtures: int, dims: int = 2) -> None:
+    def __init__(
+        self, std: Sequence[float], mean: Sequence[float], num_mixtures: int, dims: int = 2
+    ) -> None:
         super().__init__()
-        std_, mean_ = (torch.tensor(values).view(-1, 1, *(1,) * dims) for values in (std, mean))  # (C, M, *extent)
+        std_, mean_ = (
+            torch.tensor(values).view(-1, 1, *(1,) * dims) for values in (std, mean)
+        )  # (C, M, *extent)
         self.num_mixtures = num_mixtures
         shares = (torch.arange(num_mixtures).view(1, -1, *(1,) * dims) + 0.5) / num_mixtures
         for name, value in {
@@ -153,48 +175,73 @@ class LogisticMixture(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """Decoder output (B, C * 3 M, *extent), standardised values (B, C, *extent) -> nats of every value."""
+        """Decoder output (B, C * 3 M, *extent), standardised values (B, C, *extent) -> nats of
+        every value.
+        """
         log_shares, means, log_scales = self._parts(decoder_output)
         target = target.unsqueeze(2)
         inverse, half = torch.exp(-log_scales), 0.5 * self.bin_width
         above, below = (target - means + half) * inverse, (target - means - half) * inverse
         is_black, is_white = target < self.black + half, target > self.white - half
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor overflows for a > b.
-        # At an edge a or b is infinite, and the factor that holds it and the last one are 1.
-        log_mass = F.logsigmoid(above).masked_fill(is_white, 0.0) + F.logsigmoid(-below).masked_fill(is_black, 0.0)
-        log_width = torch.log(-torch.expm1(-self.bin_width * inverse)).masked_fill(is_black | is_white, 0.0)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor
+        # overflows for a > b. At an edge a or b is infinite, and the factor that holds it and the
+        # last one are 1.
+        log_mass = F.logsigmoid(above).masked_fill(is_white, 0.0) + F.logsigmoid(
+            -below
+        ).masked_fill(is_black, 0.0)
+        log_width = torch.log(-torch.expm1(-self.bin_width * inverse)).masked_fill(
+            is_black | is_white, 0.0
+        )
         return -torch.logsumexp(log_shares + log_mass + log_width, dim=2)
 
     def mean(self, decoder_output: Tensor) -> Tensor:
-        """The expected value, (B, C * 3 M, *extent) -> (B, C, *extent), of the distribution that `nll` scores.
+        """The expected value, (B, C * 3 M, *extent) -> (B, C, *extent), of the distribution that
+        `nll` scores.
 
-        All mass outside of the range of pixels lies on black and white, so that of one logistic is, with its
-        distribution function F, black + the integral of 1 - F from black to white, of which the 256 bins are the sum
-        by the midpoint rule: s * (softplus((mean - black) / s) - softplus((mean - white) / s)).
+        All mass outside of the range of pixels lies on black and white, so that of one logistic is,
+        with its distribution function F, black + the integral of 1 - F from black to white, of
+        which the 256 bins are the sum by the midpoint rule: s * (softplus((mean - black) / s) -
+        softplus((mean - white) / s)).
         """
         log_shares, means, log_scales = self._parts(decoder_output)
         scales = torch.exp(log_scales)
-        low, high = F.softplus((means - self.black) / scales), F.softplus((means - self.white) / scales)
+        low, high = (
+            F.softplus((means - self.black) / scales),
+            F.softplus((means - self.white) / scales),
+        )
         return (torch.exp(log_shares) * (self.black + scales * (low - high))).sum(2)
 
     def _parts(self, decoder_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log shares, means and log scales (B, C, M, *extent) each, in the units of standardised values."""
+        """Log shares, means and log scales (B, C, M, *extent) each, in the units of standardised
+        values.
+        """
         parts = decoder_output.unflatten(1, (-1, 3, self.num_mixtures))  # (B, C, 3, M, *extent)
         logits, means, log_scales = parts.unbind(2)
-        # Scales stay between a twentieth of a bin (which then has all but 1e-4 of the mass) and a thousand deviations.
+        # Scales stay between a twentieth of a bin (which then has all but 1e-4 of the mass) and a
+        # thousand deviations.
         # The floor is soft: a component that meets it can come back.
         floor = torch.log(0.05 * self.bin_width)
-        log_scales = (floor + F.softplus(log_scales + math.log(_START) - floor)).clamp(max=math.log(1e3))
+        log_scales = (floor + F.softplus(log_scales + math.log(_START) - floor)).clamp(
+            max=math.log(1e3)
+        )
         return F.log_softmax(logits, dim=2), means + self.start, log_scales
 
 
-def discretised_logistic_nll(mean: Tensor, log_scale: Tensor, target: Tensor, bin_width: Tensor) -> Tensor:
-    """-log of the logistic's mass in the bin around each target, in nats (Salimans et al. 2017, arXiv 1701.05517).
+def discretised_logistic_nll(
+    mean: Tensor, log_scale: Tensor, target: Tensor, bin_width: Tensor
+) -> Tensor:
+    """-log of the logistic's mass in the bin around each target, in nats (Salimans et al. 2017,
+    arXiv 1701.05517).
 
-    mean, target: (B, C, *extent); log_scale and bin_width: broadcastable, in the units of the mean. The outermost bins
-    are not widened to take the tails, so the value is never below the true cost.
+    mean, target: (B, C, *extent); log_scale and bin_width: broadcastable, in the units of the mean.
+    The outermost bins are not widened to take the tails, so the value is never below the true cost.
     """
     half = 0.5 * bin_width * torch.exp(-log_scale)
     centred = (target - mean).abs() * torch.exp(-log_scale)
-    # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor overflows for a > b
-    return -(torch.log(-torch.expm1(-2 * half)) + F.logsigmoid(centred + half) + F.logsigmoid(half - centred))
+    # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor
+    # overflows for a > b
+    return -(
+        torch.log(-torch.expm1(-2 * half))
+        + F.logsigmoid(centred + half)
+        + F.logsigmoid(half - centred)
+    )

@@ -1,7 +1,8 @@
-"""The term `transform`: how far what the quantizer gets is from N(0, I), by three measures that gradients can follow.
+"""The term `transform`: how far what the quantizer gets is from N(0, I), by three measures that
+gradients can follow.
 
-Tokens are the positions of all images of a batch, N of them, D wide. With several ranks each measures its own, and the
-means of their gradients are used.
+Tokens are the positions of all images of a batch, N of them, D wide. With several ranks each
+measures its own, and the means of their gradients are used.
 """
 
 from __future__ import annotations
@@ -36,52 +37,68 @@ def build_normality(config: LossConfig, width: int, dims: int = 2) -> nn.Module 
 
 
 class SlicedWasserstein(nn.Module):
-    """Mean squared Wasserstein-2 distance to N(0, 1) along random directions, after Kolouri et al. 2018 (1804.01947).
+    """Mean squared Wasserstein-2 distance to N(0, 1) along random directions, after Kolouri et al.
+    2018 (1804.01947).
 
-    In one dimension the distance between N sorted values and the normal distribution is exact, without drawing from
-    it: each value is compared with the part of the normal that it stands for. It sees the whole distribution, not only
-    moments. Of more than `max_tokens` a random subset is sorted, as time grows with their number.
+    In one dimension the distance between N sorted values and the normal distribution is exact,
+    without drawing from it: each value is compared with the part of the normal that it stands for.
+    It sees the whole distribution, not only moments. Of more than `max_tokens` a random subset is
+    sorted, as time grows with their number.
     """
 
     def __init__(self, num_directions: int = 64, max_tokens: int = 4096) -> None:
         super().__init__()
         self.num_directions, self.max_tokens = num_directions, max_tokens
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
-        if generator is None:  # in evaluation: the same directions every time, and the global generator stays as it is
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        if (
+            generator is None
+        ):  # in evaluation: the same directions every time, and the global generator stays as it is
             generator = torch.Generator(latents.device).manual_seed(0)
         tokens = _real_tokens(latents, mask)
         if len(tokens) > self.max_tokens:
             order = torch.randperm(len(tokens), generator=generator, device=tokens.device)
             tokens = tokens[order[: self.max_tokens]]
         shape = (self.num_directions, tokens.shape[1])
-        directions = F.normalize(torch.randn(shape, generator=generator, device=tokens.device), dim=1)
+        directions = F.normalize(
+            torch.randn(shape, generator=generator, device=tokens.device), dim=1
+        )
         with torch.autocast(latents.device.type, enabled=False):
             return wasserstein_to_normal(directions @ tokens.T).mean()
 
 
 def wasserstein_to_normal(values: Tensor) -> Tensor:
-    """Squared Wasserstein-2 distance between the N values of each row (R, N) and N(0, 1): (R,), exact.
+    """Squared Wasserstein-2 distance between the N values of each row (R, N) and N(0, 1): (R,),
+    exact.
 
-    W^2 = integral over u of (x_(ceil(N u)) - Phi^-1(u))^2. With m_i, the mean of the normal between its quantiles
-    (i - 1) / N and i / N, that is the mean of (x_(i) - m_i)^2 plus what the bins hold beside their means,
-    1 - mean(m_i^2): N values cannot come closer than that.
+    W^2 = integral over u of (x_(ceil(N u)) - Phi^-1(u))^2. With m_i, the mean of the normal between
+    its quantiles (i - 1) / N and i / N, that is the mean of (x_(i) - m_i)^2 plus what the bins hold
+    beside their means, 1 - mean(m_i^2): N values cannot come closer than that.
     """
     count = values.shape[1]
     edges = torch.linspace(0, 1, count + 1, dtype=torch.float64, device=values.device)
-    density = torch.exp(-0.5 * torch.special.ndtri(edges).square()) / math.sqrt(2 * math.pi)  # 0 at both ends
+    density = torch.exp(-0.5 * torch.special.ndtri(edges).square()) / math.sqrt(
+        2 * math.pi
+    )  # 0 at both ends
     means = count * (density[:-1] - density[1:])
     within = 1.0 - means.square().mean()
-    return (values.sort(dim=1).values - means.to(values.dtype)).square().mean(1) + within.to(values.dtype)
+    return (values.sort(dim=1).values - means.to(values.dtype)).square().mean(1) + within.to(
+        values.dtype
+    )
 
 
 class Moments(nn.Module):
-    """Squared distance of mean and covariance of the tokens to those of N(0, I), a mean over the D channels.
+    """Squared distance of mean and covariance of the tokens to those of N(0, I), a mean over the D
+    channels.
 
     Cheap and without noise, but blind to everything beyond second moments: clusters pass as normal.
     """
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             tokens = _real_tokens(latents, mask)
             mean = tokens.mean(0)
@@ -91,13 +108,15 @@ class Moments(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """A network predicts mean m and scale s of every value of z' from the eight neighbours of its position.
+    """A network predicts mean m and scale s of every value of z' from the eight neighbours of its
+    position.
 
-    The network is fitted by likelihood, which keeps s finite: z' as given, minimise ((z' - m) / s)^2 / 2 + log s. z' is
-    pulled to what it would be if that prediction had standardised it: (z' - (z' - m) / s)^2 with the second z' held
-    fixed. Both rest where m = 0 and s = 1, when no position tells anything about another. (The plain squared distance
-    ((z' - m) / s)^2 as the pull would be least where all z' are equal.) The fit has the value 0 and only a gradient,
-    so the term is 0 for tokens that are normal as far as the network can tell.
+    The network is fitted by likelihood, which keeps s finite: z' as given, minimise ((z' - m) /
+    s)^2 / 2 + log s. z' is pulled to what it would be if that prediction had standardised it: (z' -
+    (z' - m) / s)^2 with the second z' held fixed. Both rest where m = 0 and s = 1, when no position
+    tells anything about another. (The plain squared distance ((z' - m) / s)^2 as the pull would be
+    least where all z' are equal.) The fit has the value 0 and only a gradient, so the term is 0 for
+    tokens that are normal as far as the network can tell.
     """
 
     def __init__(self, width: int, dims: int = 2, hidden: int = 32) -> None:
@@ -108,7 +127,9 @@ class PriorNetwork(nn.Module):
         for value in self.head.parameters():
             nn.init.zeros_(value)
 
-    def forward(self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             if mask is not None:
@@ -120,7 +141,9 @@ class PriorNetwork(nn.Module):
             return _real_mean((latents - standardised.detach()).square(), mask) + fit - fit.detach()
 
     def predict(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale (B, D, *grid) each, at every position from all of its neighbours but not from itself."""
+        """Mean and log-scale (B, D, *grid) each, at every position from all of its neighbours but
+        not from itself.
+        """
         layer = self.neighbours
         weight = layer.weight * _hollow(layer.weight)
         hidden = F.gelu(layer._conv_forward(latents, weight, layer.bias))

@@ -6,7 +6,9 @@ import torch
 
 
 def use_bfloat16(setting: str) -> bool:
-    """Whether to run in bfloat16: as set, or for 'auto' where the hardware multiplies it faster than float32."""
+    """Whether to run in bfloat16: as set, or for 'auto' where the hardware multiplies it faster
+    than float32.
+    """
     if setting != "auto":
         return setting == "bfloat16"
     if torch.cuda.is_available():

@@ -1,6 +1,7 @@
 """Tiles: cutting signals into them, and going through large signals part by part.
 
-Shapes: B batch, C channels, then any number of dimensions; a tile is the smallest extent that a model takes.
+Shapes: B batch, C channels, then any number of dimensions; a tile is the smallest extent that a
+model takes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch.nn import functional as F
 
 # Positions of the input that are computed at once, without the margin around them.
 PART_POSITIONS = 1 << 16
-# Margins that a part is wide at least, so that they add at most 1.25 times what the part itself takes.
+# Margins that a part is wide at least, so that they add at most 1.25 times what the part itself
+# takes.
 NUM_MARGINS = 4
 
 
@@ -29,7 +31,9 @@ class Tiled(Protocol):
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
-    """(B, C, *extent) with its last positions repeated until every side is a multiple; crop to undo."""
+    """(B, C, *extent) with its last positions repeated until every side is a multiple; crop to
+    undo.
+    """
     missing = [-side % step for side, step in zip(x.shape[2:], multiple, strict=True)]
     if not any(missing):
         return x
@@ -73,23 +77,35 @@ def by_parts(
     after: Sequence[int],
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """function(x), for a function made of networks of the model, in memory that does not grow with x.
+    """function(x), for a function made of networks of the model, in memory that does not grow with
+    x.
 
-    What a network makes of a part with a margin as wide as it sees is, there, what it makes of the whole:
-    margins end at the edges, where the networks pad as they would, and what the other cuts change lies in them.
+    What a network makes of a part with a margin as wide as it sees is, there, what it makes of the
+    whole: margins end at the edges, where the networks pad as they would, and what the other cuts
+    change lies in them.
 
-    x: (B, C, n * before[0], m * before[1], ...) -> (B, D, n * after[0], m * after[1], ...), with n, m, ... tiles of
-    the model along each dimension. progress: receives the share that is done. ValueError for what is no whole tiles.
+    x: (B, C, n * before[0], m * before[1], ...) -> (B, D, n * after[0], m * after[1], ...), with n,
+    m, ... tiles of the model along each dimension. progress: receives the share that is done.
+    ValueError for what is no whole tiles.
     """
     if any(side % step for side, step in zip(x.shape[2:], before, strict=True)):
-        raise ValueError(f"the extent must be a multiple of {tuple(before)}, got {tuple(x.shape[2:])}")
+        raise ValueError(
+            f"the extent must be a multiple of {tuple(before)}, got {tuple(x.shape[2:])}"
+        )
     counts = [side // step for side, step in zip(x.shape[2:], before, strict=True)]
     part_side = round(PART_POSITIONS ** (1 / len(counts)))
     steps = [max(1, part_side // side, NUM_MARGINS * model.reach) for side in model.tile]
-    starts = list(itertools.product(*(range(0, count, step) for count, step in zip(counts, steps, strict=True))))
+    starts = list(
+        itertools.product(
+            *(range(0, count, step) for count, step in zip(counts, steps, strict=True))
+        )
+    )
     out: Tensor | None = None
     for number, start in enumerate(starts):
-        stop = [min(first + step, count) for first, step, count in zip(start, steps, counts, strict=True)]
+        stop = [
+            min(first + step, count)
+            for first, step, count in zip(start, steps, counts, strict=True)
+        ]
         outer = [max(0, first - model.reach) for first in start]
         part = function(_cut(x, before, outer, [last + model.reach for last in stop]))
         if out is None:

@@ -1,13 +1,15 @@
-"""The map f between the latents z and the quantizer: z' = f(z), q = quantize(z'), image = decoder(f.inverse(q)).
+"""The map f between the latents z and the quantizer: z' = f(z), q = quantize(z'), image =
+decoder(f.inverse(q)).
 
     none     z' = z
     mlp      z' = skip(z) + a small network at every position
     conv     z' = skip(z) + residual convolutions, which also see neighbours
     linear   z' = W z + b with W always invertible; undone before the decoder
 
-`skip` is the identity where the widths of z and z' agree, else a linear map. The last layer of mlp and conv starts at
-zero and W at the identity, so that a model starts as one without f (but for `skip`). f earns its keep together with the
-term `transform` (normality.py), which says what z' should look like, and with quantizers made for N(0, 1).
+`skip` is the identity where the widths of z and z' agree, else a linear map. The last layer of mlp
+and conv starts at zero and W at the identity, so that a model starts as one without f (but for
+`skip`). f earns its keep together with the term `transform` (normality.py), which says what z'
+should look like, and with quantizers made for N(0, 1).
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Transform(nn.Module):
 
 
 class MLPTransform(Transform):
-    """skip(z) + linear(gelu(linear(... z))) at every position, `num_blocks` hidden layers of `width`."""
+    """skip(z) + linear(gelu(linear(... z))) at every position, `num_blocks` hidden layers of
+    `width`.
+    """
 
     def __init__(self, config: TransformConfig, latent_dim: int, quantizer_dim: int) -> None:
         super().__init__(latent_dim)
@@ -61,14 +65,20 @@ class MLPTransform(Transform):
 
 
 class ConvTransform(Transform):
-    """skip(z) + linear(DepthwiseResidual x num_blocks(linear(z))): every position sees its neighbours."""
+    """skip(z) + linear(DepthwiseResidual x num_blocks(linear(z))): every position sees its
+    neighbours.
+    """
 
-    def __init__(self, config: TransformConfig, latent_dim: int, quantizer_dim: int, dims: int) -> None:
+    def __init__(
+        self, config: TransformConfig, latent_dim: int, quantizer_dim: int, dims: int
+    ) -> None:
         super().__init__(latent_dim)
         self.reach = 2 * config.num_blocks
         self.skip = _skip(latent_dim, quantizer_dim)
         self.stem = nn.Linear(latent_dim, config.width)
-        self.blocks = nn.Sequential(*(DepthwiseResidual(config.width, 2, dims) for _ in range(config.num_blocks)))
+        self.blocks = nn.Sequential(
+            *(DepthwiseResidual(config.width, 2, dims) for _ in range(config.num_blocks))
+        )
         self.head = _zero_linear(config.width, quantizer_dim)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -79,9 +89,10 @@ class ConvTransform(Transform):
 class LinearTransform(Transform):
     """z' = W z + b with W = exp(A), the matrix exponential, whose inverse is exp(-A) whatever A is.
 
-    A starts at zero, W at the identity, and weight decay pulls it there. Xiao & Liu 2020, arXiv 2007.09651. All
-    arithmetic is float32, and A is scaled down where W would stretch or squash a direction more than e^3 = 20 times
-    (the symmetric part of A bounds that): beyond, the inverse exists but float32 no longer finds it.
+    A starts at zero, W at the identity, and weight decay pulls it there. Xiao & Liu 2020, arXiv
+    2007.09651. All arithmetic is float32, and A is scaled down where W would stretch or squash a
+    direction more than e^3 = 20 times (the symmetric part of A bounds that): beyond, the inverse
+    exists but float32 no longer finds it.
     """
 
     def __init__(self, width: int) -> None:
@@ -92,7 +103,9 @@ class LinearTransform(Transform):
     def forward(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             tokens = latents.float().movedim(1, -1)
-            return F.linear(tokens, torch.linalg.matrix_exp(self.log_map()), self.bias).movedim(-1, 1)
+            return F.linear(tokens, torch.linalg.matrix_exp(self.log_map()), self.bias).movedim(
+                -1, 1
+            )
 
     def inverse(self, quantized: Tensor) -> Tensor:
         with torch.autocast(quantized.device.type, enabled=False):
@@ -102,7 +115,9 @@ class LinearTransform(Transform):
     def log_map(self) -> Tensor:
         """A (D, D), within its bound."""
         symmetric = (0.5 * (self.log_weight + self.log_weight.T)).detach()
-        stretch = torch.linalg.matrix_norm(symmetric, 2)  # the logarithm of what W can do to a length, at most
+        stretch = torch.linalg.matrix_norm(
+            symmetric, 2
+        )  # the logarithm of what W can do to a length, at most
         return self.log_weight * (MAX_LOG_STRETCH / stretch.clamp(min=MAX_LOG_STRETCH))
 
 
@@ -114,8 +129,10 @@ def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) 
     latent_dim = config.latent_dim or quantizer_dim
     if config.kind in ("none", "linear") and latent_dim != quantizer_dim:
         raise ValueError(
-            f"model.transform.kind={config.kind} keeps the width, but latent_dim is {latent_dim} and the quantizer "
-            f"takes {quantizer_dim} channels; use mlp or conv, or leave model.transform.latent_dim=null"
+            f"model.transform.kind={config.kind} keeps the width, but latent_dim is {latent_dim} "
+            "and the quantizer "
+            f"takes {quantizer_dim} channels; use mlp or conv, or leave "
+            "model.transform.latent_dim=null"
         )
     match config.kind:
         case "none":

@@ -1,1 +1,3 @@
-"""Commands that train, from files to a folder that holds everything: settings, weights, coders, figures, report."""
+"""Commands that train, from files to a folder that holds everything: settings, weights, coders,
+figures, report.
+"""

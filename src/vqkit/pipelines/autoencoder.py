@@ -1,4 +1,6 @@
-"""A whole run of an autoencoder: from files to a folder with weights, coders, figures, card and report."""
+"""A whole run of an autoencoder: from files to a folder with weights, coders, figures, card and
+report.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,14 @@ def train(
     display: Display | None = None,
     started: float | None = None,
 ) -> Model | None:
-    """Train on `source` (a folder, a file or a built-in set) and fill `out` with an artifact, a card and a report.
+    """Train on `source` (a folder, a file or a built-in set) and fill `out` with an artifact, a
+    card and a report.
 
-    recipe: a name or a YAML file; None = the recipe named like the built-in set, else 'images'. overrides:
-    'train.lr=1e-3' and the like. resume: go on from the checkpoint in `out`. minutes: of the whole call, coders and
-    report included, counted from `started` (of time.monotonic(); None = now). display: shows progress; None = silent.
-    Returns the model, its figures in `metrics`; None on ranks other than the first.
+    recipe: a name or a YAML file; None = the recipe named like the built-in set, else 'images'.
+    overrides: 'train.lr=1e-3' and the like. resume: go on from the checkpoint in `out`. minutes: of
+    the whole call, coders and report included, counted from `started` (of time.monotonic(); None =
+    now). display: shows progress; None = silent. Returns the model, its figures in `metrics`; None
+    on ranks other than the first.
     Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
     started = time.monotonic() if started is None else started
@@ -71,7 +75,9 @@ def train(
     chosen = choose_recipe(Config, source, recipe, DEFAULT_RECIPE)
     if not resume:
         check_new(folder)
-    config = decide_settings(Config, folder, chosen, overrides, resume=resume, asked=recipe is not None)
+    config = decide_settings(
+        Config, folder, chosen, overrides, resume=resume, asked=recipe is not None
+    )
     signal = signal_of(config.data)
     with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
         data = signal.open(source, config.data, config.seed, progress=plan.told(OPENING))
@@ -99,7 +105,13 @@ def _parts(config: Config) -> list[Part]:
 
 
 def _finish(
-    finished: Finished, config: Config, signal: Signal, data: Any, folder: Path, plan: Plan, command: str
+    finished: Finished,
+    config: Config,
+    signal: Signal,
+    data: Any,
+    folder: Path,
+    plan: Plan,
+    command: str,
 ) -> Model:
     """From trained weights to a folder that is complete."""
     assert isinstance(finished.model, Autoencoder)
@@ -127,7 +139,12 @@ def _finish(
 
 
 def _summary(
-    finished: Finished, evaluation: Evaluation, artifact: Artifact, signal: Signal, data: Any, command: str
+    finished: Finished,
+    evaluation: Evaluation,
+    artifact: Artifact,
+    signal: Signal,
+    data: Any,
+    command: str,
 ) -> RunSummary:
     def shown(examples: Examples) -> Ranked:
         pairs = (examples.originals, examples.reconstructions)
@@ -150,11 +167,15 @@ def _summary(
         psnr_per_image=evaluation.psnr_per_item,
         is_log_loss=artifact.config.losses.distortion == "log_mse",
         weighs_bits=_weighs_bits(artifact.config.model.quantizer.model_dump()),
-        window_images=min(SLICE * SLICES * artifact.config.train.batch_size, len(data.splits["train"])),
+        window_images=min(
+            SLICE * SLICES * artifact.config.train.batch_size, len(data.splits["train"])
+        ),
         **{name: shown(examples) for name, examples in ranked.items() if examples},
     )
 
 
 def _weighs_bits(settings: Any) -> bool:
     """Whether a quantizer has a rate, or any that it is made of."""
-    return isinstance(settings, dict) and (bool(settings.get("rate")) or any(map(_weighs_bits, settings.values())))
+    return isinstance(settings, dict) and (
+        bool(settings.get("rate")) or any(map(_weighs_bits, settings.values()))
+    )

@@ -50,18 +50,23 @@ def train_coder(
 ) -> Model:
     """Fit what compresses, to codes and values of `source`.
 
-    steps: at least 1; None = as the artifact's settings say. force: although there is a coder, which is kept beside the
-    new one, as files that it wrote are read with it. minutes: of the whole call. Errors: VqkitError.
+    steps: at least 1; None = as the artifact's settings say. force: although there is a coder,
+    which is kept beside the new one, as files that it wrote are read with it. minutes: of the whole
+    call. Errors: VqkitError.
     """
     folder = Path(artifact)
     with locked(folder, display):
         model = Model(load_artifact(folder))
         steps = model.config.coder.steps if steps is None else steps
         if steps < 1:
-            raise VqkitError(f"a coder takes at least 1 step, not {steps}; set another number with --steps")
+            raise VqkitError(
+                f"a coder takes at least 1 step, not {steps}; set another number with --steps"
+            )
         coders = model.artifact.coders
         if not force and (coders.codes or coders.values):
-            raise VqkitError(f"{folder} has a coder; add --force for a new one, which need not be better")
+            raise VqkitError(
+                f"{folder} has a coder; add --force for a new one, which need not be better"
+            )
         with Plan([Part(OPENING, 0.02), *coder_parts(steps)], display, minutes, started) as plan:
             data = open_for(model, source, "train", plan.told(OPENING))
             plan.announce()
@@ -79,7 +84,9 @@ def coder_parts(steps: int) -> list[Part]:
 
 
 def fit_coders(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan) -> Artifact:
-    """The artifact with coders fitted to codes and values and written, or as it is where there can be none."""
+    """The artifact with coders fitted to codes and values and written, or as it is where there can
+    be none.
+    """
     artifact = model.artifact
     if not steps:
         return artifact
@@ -87,8 +94,14 @@ def fit_coders(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
     values, value_figures = _fit_values(model, data, steps, folder, plan)
     if codes is None and values is None:
         return artifact
-    coders = replace(artifact.coders, codes=codes or artifact.coders.codes, values=values or artifact.coders.values)
-    fitted = replace(artifact, coders=coders, metrics={**artifact.metrics, **code_figures, **value_figures})
+    coders = replace(
+        artifact.coders,
+        codes=codes or artifact.coders.codes,
+        values=values or artifact.coders.values,
+    )
+    fitted = replace(
+        artifact, coders=coders, metrics={**artifact.metrics, **code_figures, **value_figures}
+    )
     if coders.codes is not None:
         split = "validation" if len(data.splits["validation"]) else "train"
         rates = measure_rates(Model(fitted, model.device), data, split, plan.deadline(CODES))
@@ -119,7 +132,9 @@ def _fit_codes(
     return finished.model.integers(), {"coder_bits_per_code": _best(finished, "bits_per_code")}
 
 
-def _fit_values(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan) -> tuple[Any, dict[str, float]]:
+def _fit_values(
+    model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
+) -> tuple[Any, dict[str, float]]:
     stage = plan.stage(VALUES)
     why_not = ValueCoderTask.why_not(model.tokenizer)
     if why_not:
@@ -144,8 +159,12 @@ def _best(finished: Finished, name: str) -> float:
 
 
 @torch.no_grad()
-def measure_rates(model: Model, data: Dataset, split: str, deadline: float | None = None) -> dict[str, Rate]:
-    """Points between few bits and a good reconstruction, measured on items of a split; see operating_points."""
+def measure_rates(
+    model: Model, data: Dataset, split: str, deadline: float | None = None
+) -> dict[str, Rate]:
+    """Points between few bits and a good reconstruction, measured on items of a split; see
+    operating_points.
+    """
     codec = model.compressor.codec()
     extent = model.shape.extent
     coder = model.artifact.coders.codes

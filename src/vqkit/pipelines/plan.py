@@ -1,4 +1,6 @@
-"""What a command does one after the other, how long each part may take, and one bar over all of it."""
+"""What a command does one after the other, how long each part may take, and one bar over all
+of it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ REPORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a command. share: of the time and of the bar. seconds: what it needs beside its share."""
+    """One part of a command. share: of the time and of the bar. seconds: what it needs beside its
+    share.
+    """
 
     name: str
     share: float
@@ -25,7 +29,8 @@ class Part:
 
 
 class Plan:
-    """Parts in order. Each starts when the one before is over, and ends in time for those behind it.
+    """Parts in order. Each starts when the one before is over, and ends in time for those behind
+    it.
 
     minutes: of the whole command, from `started` (of time.monotonic()); None = no limit.
     """
@@ -44,7 +49,9 @@ class Plan:
             self.end = (time.monotonic() if started is None else started) + 60 * minutes
 
     def __enter__(self) -> Plan:
-        """Start the bar. What will be done is said by `announce`, once nothing stands against it."""
+        """Start the bar. What will be done is said by `announce`, once nothing stands against
+        it.
+        """
         self.display.start("")
         return self
 
@@ -62,12 +69,16 @@ class Plan:
         for number, part in enumerate(self.parts, 1):
             limit = part.limit
             if left is not None:
-                limit = f"{self._seconds(part, left) / 60:.1f} min" + (f", {limit}" if limit else "")
+                limit = f"{self._seconds(part, left) / 60:.1f} min" + (
+                    f", {limit}" if limit else ""
+                )
             lines.append(f"  {number}. {part.name}" + (f": {limit}" if limit else ""))
         return "\n".join(["plan:", *lines])
 
     def deadline(self, name: str) -> float | None:
-        """When a part must end, by time.monotonic(), so that those behind it have theirs; None without a limit."""
+        """When a part must end, by time.monotonic(), so that those behind it have theirs; None
+        without a limit.
+        """
         if self.end is None:
             return None
         left = self.end - time.monotonic()

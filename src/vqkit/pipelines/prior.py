@@ -59,10 +59,11 @@ def train_prior(
 ) -> Model | None:
     """Train a prior on the codes of `source` and add prior.safetensors to the folder `artifact`.
 
-    recipe: a name ('vqkit recipes' lists them) or a YAML file; None = the one named like the built-in set, else
-    'prior'. overrides: 'network.width=128' and the like. resume: go on from the checkpoint in artifact/prior.
-    minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other than the
-    first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
+    recipe: a name ('vqkit recipes' lists them) or a YAML file; None = the one named like the
+    built-in set, else 'prior'. overrides: 'network.width=128' and the like. resume: go on from the
+    checkpoint in artifact/prior.
+    minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other
+    than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
     started = time.monotonic() if started is None else started
     folder = Path(artifact)
@@ -73,7 +74,9 @@ def train_prior(
         if not resume:
             _check_new(folder, work)
         chosen = choose_recipe(PriorConfig, source, recipe, DEFAULT_RECIPE)
-        config = decide_settings(PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None)
+        config = decide_settings(
+            PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None
+        )
         parts = [
             Part(OPENING, 0.02),
             Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
@@ -90,7 +93,11 @@ def train_prior(
             assert isinstance(finished.model, PriorNetwork)
             prior = Prior(config, finished.model, task.labels.classes)
             command = ["vqkit", "train-prior", str(artifact), str(source)]
-            command += ["--recipe", str(work / "recipe.yaml" if resume else chosen), *([] if resume else overrides)]
+            command += [
+                "--recipe",
+                str(work / "recipe.yaml" if resume else chosen),
+                *([] if resume else overrides),
+            ]
             return _finish(model, prior, finished, data, folder, plan, shlex.join(command))
 
 
@@ -98,13 +105,24 @@ def _check_new(folder: Path, work: Path) -> None:
     if not is_main():
         return
     if resumed_config(work) is not None:
-        raise VqkitError(f"{work} holds a run that stopped; add --resume to go on with it, or delete the folder")
+        raise VqkitError(
+            f"{work} holds a run that stopped; add --resume to go on with it, or delete the folder"
+        )
     if (folder / PRIOR_FILE).exists() or (work / REPORT_FILE).exists():
-        raise VqkitError(f"{folder} has a prior already; to train another, move {PRIOR_FILE} and {FOLDER}/ away first")
+        raise VqkitError(
+            f"{folder} has a prior already; to train another, move {PRIOR_FILE} and {FOLDER}/ away "
+            "first"
+        )
 
 
 def _finish(
-    model: Model, prior: Prior, finished: Finished, data: Dataset, folder: Path, plan: Plan, command: str
+    model: Model,
+    prior: Prior,
+    finished: Finished,
+    data: Dataset,
+    folder: Path,
+    plan: Plan,
+    command: str,
 ) -> Model:
     """From trained weights to a prior that is measured, shown and written."""
     work = folder / FOLDER
@@ -120,7 +138,9 @@ def _finish(
     verdict = judge_prior(summary)
     # Those who use the prior hear of it again.
     warning = {} if verdict.healthy else {"warning": verdict.sentence}
-    trained = replace(trained, prior=replace(prior, metrics={**figures, **warning, "bits_quantiles": quantiles}))
+    trained = replace(
+        trained, prior=replace(prior, metrics={**figures, **warning, "bits_quantiles": quantiles})
+    )
     save_prior(trained, folder)
     add_prior_to_card(folder, figures)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
@@ -128,8 +148,12 @@ def _finish(
     return Model(trained, model.device)
 
 
-def _measure(model: Model, data: Dataset, finished: Finished, stage: Display) -> tuple[dict[str, Any], list[float]]:
-    """Figures of a split that was not trained on, if there is one; quantiles of the bits that an item costs there."""
+def _measure(
+    model: Model, data: Dataset, finished: Finished, stage: Display
+) -> tuple[dict[str, Any], list[float]]:
+    """Figures of a split that was not trained on, if there is one; quantiles of the bits that an
+    item costs there.
+    """
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     stage.message(f"measuring on the {split} split and drawing samples ...")
     evaluation = evaluate_prior(model, data, split, lambda share: stage.update(0.3 * share, {}))
@@ -138,13 +162,22 @@ def _measure(model: Model, data: Dataset, finished: Finished, stage: Display) ->
 
 
 def _draw(
-    model: Model, data: Dataset, finished: Finished, figures: dict[str, Any], command: str, stage: Display
+    model: Model,
+    data: Dataset,
+    finished: Finished,
+    figures: dict[str, Any],
+    command: str,
+    stage: Display,
 ) -> PriorSummary:
-    """Samples, drawn in order and in few steps, and how near they are to the training items: what a report shows."""
+    """Samples, drawn in order and in few steps, and how near they are to the training items: what a
+    report shows.
+    """
     prior = model.wanted_prior()
     labels = _labels(data, prior)
     drawing = Drawing(prompts=labels) if prior.has_captions else Drawing(classes=labels)
-    samples = generate(model, NUM_SAMPLES, drawing=drawing, progress=lambda s: stage.update(0.3 + 0.4 * s, {}))
+    samples = generate(
+        model, NUM_SAMPLES, drawing=drawing, progress=lambda s: stage.update(0.3 + 0.4 * s, {})
+    )
     num_steps = max(len(prior.layout.groups), min(NUM_STEPS, prior.layout.length))
     scattered = generate(model, NUM_SAMPLES, drawing=replace(drawing, steps=num_steps))
     near = nearness(model, data, samples.values)

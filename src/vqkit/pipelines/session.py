@@ -1,4 +1,6 @@
-"""The folder of a run: which settings hold, whether it is new or goes on, and that one process alone writes to it."""
+"""The folder of a run: which settings hold, whether it is new or goes on, and that one process
+alone writes to it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def choose_recipe(root: type[Root], source: str | Path, recipe: str | Path | None, default: str) -> str:
+def choose_recipe(
+    root: type[Root], source: str | Path, recipe: str | Path | None, default: str
+) -> str:
     """The recipe that was asked for, else the one named like the built-in set, else the default."""
     if recipe is not None:
         return str(recipe)
@@ -42,11 +46,18 @@ def choose_recipe(root: type[Root], source: str | Path, recipe: str | Path | Non
 
 
 def decide_settings(
-    root: type[RootT], folder: Path, recipe: str, overrides: Iterable[str], *, resume: bool, asked: bool
+    root: type[RootT],
+    folder: Path,
+    recipe: str,
+    overrides: Iterable[str],
+    *,
+    resume: bool,
+    asked: bool,
 ) -> RootT:
     """Settings of a new run, or those of the run that waits in `folder`.
 
-    asked: whether the recipe was named by the user; settings of a run that goes on may be repeated, not changed.
+    asked: whether the recipe was named by the user; settings of a run that goes on may be repeated,
+    not changed.
     Errors: VqkitError for settings that make no sense, and for a run that cannot go on.
     """
     if not resume:
@@ -59,7 +70,8 @@ def decide_settings(
     repeated = load(recipe, overrides, root) if asked else with_overrides(config, overrides)
     if repeated != config:
         raise VqkitError(
-            f"--resume goes on with the settings of {folder / RECIPE_FILE}, and those that were given differ: "
+            f"--resume goes on with the settings of {folder / RECIPE_FILE}, and those that were "
+            "given differ: "
             f"{_difference(config, repeated)}; leave them out, or start a new run"
         )
     return config
@@ -80,15 +92,17 @@ def write_recipe(folder: Path, config: Root) -> None:
         try:
             write_text(folder / RECIPE_FILE, dump(config))
         except OSError as error:
-            raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+            raise VqkitError(
+                f"cannot write to {folder}: {error.strerror}; choose another --out"
+            ) from error
 
 
 @contextlib.contextmanager
 def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
     """Inside, no other process writes to the folder, which is made if need be.
 
-    A second one is refused at once. The lock of a process that was killed is taken over, which is said, and what it
-    left half-written is removed. Errors: VqkitError naming the owner.
+    A second one is refused at once. The lock of a process that was killed is taken over, which is
+    said, and what it left half-written is removed. Errors: VqkitError naming the owner.
     """
     if not is_main():
         yield
@@ -103,7 +117,9 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
         words = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), "since": now, "command": words}).encode(), 0)
+        os.pwrite(
+            handle, json.dumps({"pid": os.getpid(), "since": now, "command": words}).encode(), 0
+        )
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -111,7 +127,9 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """VqkitError when another process is writing to the folder; removes only what a killed one was writing."""
+    """VqkitError when another process is writing to the folder; removes only what a killed one was
+    writing.
+    """
     path = folder / LOCK_FILE
     if not is_main() or not path.exists():
         return
@@ -124,13 +142,18 @@ def check_unlocked(folder: Path) -> None:
 
 
 def _acquire(path: Path, folder: Path) -> int:
-    """A handle on the lock's file, locked. The system lets go of it when the process ends, however it does."""
+    """A handle on the lock's file, locked.
+
+    The system lets go of it when the process ends, however it does.
+    """
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
+            raise VqkitError(
+                f"cannot write to {folder}: {error.strerror}; choose another folder"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -145,7 +168,9 @@ def _acquire(path: Path, folder: Path) -> int:
 
 
 def _taken(folder: Path, owner: bytes) -> VqkitError:
-    return VqkitError(f"{folder} is being written by {_owner(owner)}; wait for it, or choose another folder")
+    return VqkitError(
+        f"{folder} is being written by {_owner(owner)}; wait for it, or choose another folder"
+    )
 
 
 def _owner(content: bytes) -> str:

@@ -1,6 +1,7 @@
 """Codes as a sequence: where each one lies, and the orders and steps in which they can be taken.
 
-A slot is one code of an item. Slots are numbered as in codes.flatten(1): codebook by codebook, each in row-major order.
+A slot is one code of an item. Slots are numbered as in codes.flatten(1): codebook by codebook, each
+in row-major order.
 Shapes: Q codebooks, a grid of any number of dimensions, L = Q * positions of the grid slots.
 """
 
@@ -29,8 +30,9 @@ _PRIMES = (2, 3, 5, 7)
 class Layout:
     """Places of all codes of an item.
 
-    grid: sides of the grid of codes. codebook_sizes: K of each of the Q places. groups: for each place its
-    codebook; places with one codebook (hierarchical grids, shared stages) share embeddings and predictions.
+    grid: sides of the grid of codes. codebook_sizes: K of each of the Q places. groups: for each
+    place its codebook; places with one codebook (hierarchical grids, shared stages) share
+    embeddings and predictions.
     Errors: VqkitError when a transformer cannot hold them.
     """
 
@@ -42,11 +44,13 @@ class Layout:
     def __post_init__(self) -> None:
         if self.length > MAX_LENGTH:
             raise VqkitError(
-                f"{self.length} codes an item are more than a prior takes ({MAX_LENGTH}); use larger patches"
+                f"{self.length} codes an item are more than a prior takes ({MAX_LENGTH}); use "
+                "larger patches"
             )
         if sum(self.group_sizes) > MAX_CODES:
             raise VqkitError(
-                f"codebooks of {sum(self.group_sizes)} codes are more than a prior takes ({MAX_CODES}); "
+                f"codebooks of {sum(self.group_sizes)} codes are more than a prior takes "
+                f"({MAX_CODES}); "
                 "split them with quantizer.kind=residual or product"
             )
 
@@ -71,12 +75,18 @@ class Layout:
 
     @property
     def plane(self) -> tuple[int, int]:
-        """The grid as rows and columns, which positions are embedded by: all sides but the last make the rows."""
+        """The grid as rows and columns, which positions are embedded by: all sides but the last
+        make the rows.
+        """
         return math.prod(self.grid[:-1]), self.grid[-1]
 
     @cached_property
     def rows(self) -> Tensor:  # (L,) int64
-        return torch.arange(self.num_positions).div(self.plane[1], rounding_mode="floor").repeat(len(self.groups))
+        return (
+            torch.arange(self.num_positions)
+            .div(self.plane[1], rounding_mode="floor")
+            .repeat(len(self.groups))
+        )
 
     @cached_property
     def columns(self) -> Tensor:  # (L,) int64
@@ -94,10 +104,12 @@ class Layout:
 
     @cached_property
     def canonical(self) -> tuple[Tensor, list[int]]:
-        """The order that likelihoods are counted in, slots (L,), and how many of them are drawn at a time.
+        """The order that likelihoods are counted in, slots (L,), and how many of them are drawn at
+        a time.
 
-        coarse_first draws one by one. delayed (Copet et al. 2023, arXiv 2306.05284, section 2.1) takes codebook q of
-        position p in step p + q: the likelihood is exact, drawing a step at once takes its codes as independent.
+        coarse_first draws one by one. delayed (Copet et al. 2023, arXiv 2306.05284, section 2.1)
+        takes codebook q of position p in step p + q: the likelihood is exact, drawing a step at
+        once takes its codes as independent.
         """
         if self.order == "coarse_first":
             return torch.arange(self.length), [1] * self.length
@@ -108,21 +120,31 @@ class Layout:
 
     @cached_property
     def scattered(self) -> Tensor:  # (L,) slots
-        """Coarse codebooks first, the positions of each in Halton order: far apart one after another."""
+        """Coarse codebooks first, the positions of each in Halton order: far apart one after
+        another.
+        """
         positions = halton_order(self.grid)
-        return torch.cat([positions + place * self.num_positions for place in range(len(self.groups))])
+        return torch.cat(
+            [positions + place * self.num_positions for place in range(len(self.groups))]
+        )
 
     def steps(self, slots: Tensor, num_steps: int) -> list[int]:
-        """Sizes of `num_steps` steps that take `slots` (n,), which are sorted by codebook, none across two codebooks.
+        """Sizes of `num_steps` steps that take `slots` (n,), which are sorted by codebook, none
+        across two codebooks.
 
-        Within a codebook steps grow as 1 - cos (MaskGIT's schedule, Chang et al. 2022, arXiv 2202.04200): few codes at
-        first, while little is known. VqkitError when there are more steps than codes.
+        Within a codebook steps grow as 1 - cos (MaskGIT's schedule, Chang et al. 2022, arXiv
+        2202.04200): few codes at first, while little is known. VqkitError when there are more steps
+        than codes.
         """
         counts = [int(count) for count in torch.bincount(self.places[slots]) if count]
         if num_steps > len(slots):
-            raise VqkitError(f"{num_steps} steps are more than the {len(slots)} codes to draw; lower --steps")
+            raise VqkitError(
+                f"{num_steps} steps are more than the {len(slots)} codes to draw; lower --steps"
+            )
         if num_steps < len(counts):
-            raise VqkitError(f"{num_steps} steps are fewer than the {len(counts)} codebooks; raise --steps")
+            raise VqkitError(
+                f"{num_steps} steps are fewer than the {len(counts)} codebooks; raise --steps"
+            )
         return [
             size
             for count, part in zip(counts, share_out(num_steps, counts), strict=True)
@@ -131,7 +153,9 @@ class Layout:
 
 
 def share_out(total: int, counts: Sequence[int]) -> list[int]:
-    """`total` as whole numbers in proportion to `counts`, at least one and at most the count for each."""
+    """`total` as whole numbers in proportion to `counts`, at least one and at most the count for
+    each.
+    """
     shares = [1] * len(counts)
     for _ in range(total - len(counts)):
         best = max(
@@ -145,7 +169,9 @@ def share_out(total: int, counts: Sequence[int]) -> list[int]:
 
 def cosine(count: int, steps: int) -> list[int]:
     """`count` codes in `steps` steps of at least one, the sums following 1 - cos."""
-    ends = [round(count * (1 - math.cos(math.pi / 2 * (step + 1) / steps))) for step in range(steps)]
+    ends = [
+        round(count * (1 - math.cos(math.pi / 2 * (step + 1) / steps))) for step in range(steps)
+    ]
     for index in range(steps):
         low = (ends[index - 1] if index else 0) + 1
         ends[index] = min(max(ends[index], low), count - (steps - 1 - index))
@@ -153,7 +179,8 @@ def cosine(count: int, steps: int) -> list[int]:
 
 
 def halton_order(grid: Sequence[int]) -> Tensor:  # (positions,)
-    """Positions of a grid, numbered in row-major order, in the order in which a Halton sequence first falls on them.
+    """Positions of a grid, numbered in row-major order, in the order in which a Halton sequence
+    first falls on them.
 
     Bases 2, 3, ... along the dimensions, as in Besnier et al. 2025, arXiv 2503.17076.
     """

@@ -2,11 +2,12 @@
 
 Shapes: B images, L slots of an image (see layout), d width, P prefix states, K codes.
 
-Step i of a sequence holds the code taken before it and where it lay, and is asked for the slot order[i]: it sees steps
-0..i and predicts the code there. Since the question is part of the input, one set of weights answers in every order
-(sigma-GPT, Pannatier et al. 2024, arXiv 2404.09562; RandAR, Pang et al. 2024, arXiv 2412.01827). Row by row it is the
-usual causal model with an exact likelihood. With what is known in front it completes it, and several questions asked
-at once, none of which sees another, are the masked prediction of MaskGIT, without mask tokens and with a cache.
+Step i of a sequence holds the code taken before it and where it lay, and is asked for the slot
+order[i]: it sees steps 0..i and predicts the code there. Since the question is part of the input,
+one set of weights answers in every order (sigma-GPT, Pannatier et al. 2024, arXiv 2404.09562;
+RandAR, Pang et al. 2024, arXiv 2412.01827). Row by row it is the usual causal model with an exact
+likelihood. With what is known in front it completes it, and several questions asked at once, none
+of which sees another, are the masked prediction of MaskGIT, without mask tokens and with a cache.
 """
 
 from __future__ import annotations
@@ -30,15 +31,23 @@ MAX_DENSE = 512
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Three passes forward and three backward; the operator of PyTorch takes up to ten times as long on a CPU."""
+    """Three passes forward and three backward; the operator of PyTorch takes up to ten times as
+    long on a CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        mean = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype).square_().div_(x.shape[-1])
+        mean = (
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+            .square_()
+            .div_(x.shape[-1])
+        )
         inverse = mean.add_(1e-6).rsqrt_().to(x.dtype)
         on = x.device.type
-        normed = (x * inverse).to(torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else x.dtype)
+        normed = (x * inverse).to(
+            torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else x.dtype
+        )
         ctx.save_for_backward(normed, inverse)
         return normed
 
@@ -50,9 +59,11 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467); the maps behind it scale.
+    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467); the maps behind
+    it scale.
 
-    In the type of autocast where that is on, which the maps behind it would take it to, three of them one by one.
+    In the type of autocast where that is on, which the maps behind it would take it to, three of
+    them one by one.
     """
     return cast(Tensor, _RMSNorm.apply(x))
 
@@ -77,7 +88,9 @@ def squared_relu(x: Tensor) -> Tensor:
 
 @dataclass
 class Cache:
-    """Keys and values of the steps so far, in memory of a fixed size: one (B, heads, capacity, d / heads) a block."""
+    """Keys and values of the steps so far, in memory of a fixed size: one (B, heads, capacity, d /
+    heads) a block.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -86,7 +99,9 @@ class Cache:
 
 @dataclass(frozen=True)
 class Condition:
-    """What is known about the images: classes (B,) int64, the number of classes for none; captions (B, bytes) uint8."""
+    """What is known about the images: classes (B,) int64, the number of classes for none; captions
+    (B, bytes) uint8.
+    """
 
     classes: Tensor | None = None
     captions: Tensor | None = None
@@ -104,16 +119,20 @@ class Condition:
 
 @dataclass(frozen=True)
 class _Angles:
-    """Cosines and signed sines (B or 1, 1, steps, d / heads): queries turn by where they ask, keys by where they lie"""
+    """Cosines and signed sines (B or 1, 1, steps, d / heads): queries turn by where they ask, keys
+    by where they lie
+    """
 
     queries: tuple[Tensor, Tensor]
     keys: tuple[Tensor, Tensor]
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), with normalised queries and keys and squared ReLU.
+    """x + attention(norm(x)), then x + mlp(norm(x)), with normalised queries and keys and squared
+    ReLU.
 
-    Query-key norm: Henry et al. 2020, arXiv 2010.04245. The last layer of either branch starts at zero.
+    Query-key norm: Henry et al. 2020, arXiv 2010.04245. The last layer of either branch starts at
+    zero.
     """
 
     def __init__(self, config: PriorNetworkConfig) -> None:
@@ -126,7 +145,9 @@ class Block(nn.Module):
         for last in (self.output, self.contract):
             nn.init.zeros_(last.weight)
 
-    def forward(self, x: Tensor, angles: _Angles, mask: Tensor | None, memory: _Memory | None) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: _Angles, mask: Tensor | None, memory: _Memory | None
+    ) -> Tensor:
         weights = torch.cat([layer.weight for layer in (self.query, self.key, self.value)])
         mapped = F.linear(rms_norm(x), weights).unflatten(2, (3, self.num_heads, -1))
         q, k, v = mapped.permute(2, 0, 3, 1, 4).unbind()  # (B, heads, steps, d / heads)
@@ -143,7 +164,9 @@ class Block(nn.Module):
 
 @dataclass
 class _Memory:
-    """One block's share of a cache: writes the new steps behind `start` and gives all up to there."""
+    """One block's share of a cache: writes the new steps behind `start` and gives all up to
+    there.
+    """
 
     keys: Tensor
     values: Tensor
@@ -158,7 +181,8 @@ class _Memory:
 class CaptionEncoder(nn.Module):
     """Bytes (B, n) of captions, zeros behind their end -> states (B, n / 4, d).
 
-    Two convolutions over bytes; then a state for every four of them, to which the mean over all bytes is added.
+    Two convolutions over bytes; then a state for every four of them, to which the mean over all
+    bytes is added.
     """
 
     def __init__(self, num_bytes: int, width: int, hidden: int = 128) -> None:
@@ -180,7 +204,9 @@ class CaptionEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of sequences, ready for the blocks: inputs (B, n, d) and the turns of their queries and keys."""
+    """Steps of sequences, ready for the blocks: inputs (B, n, d) and the turns of their queries and
+    keys.
+    """
 
     inputs: Tensor
     angles: _Angles = field(repr=False)
@@ -189,32 +215,49 @@ class Steps:
 class PriorNetwork(nn.Module):
     """Distribution over the codes of an image, in any order; see the module's docstring.
 
-    Classes come in as the first step's content, captions as P states in front of it. Positions are learned, and rotate
-    queries and keys in two dimensions (RoPE, Su et al. 2021, arXiv 2104.09864): a query by where it asks, a key by
-    where its code lies, so that attention depends on the distance between the two.
+    Classes come in as the first step's content, captions as P states in front of it. Positions are
+    learned, and rotate queries and keys in two dimensions (RoPE, Su et al. 2021, arXiv 2104.09864):
+    a query by where it asks, a key by where its code lies, so that attention depends on the
+    distance between the two.
     """
 
     def __init__(
-        self, config: PriorNetworkConfig, layout: Layout, num_classes: int = 0, captions: bool = False
+        self,
+        config: PriorNetworkConfig,
+        layout: Layout,
+        num_classes: int = 0,
+        captions: bool = False,
     ) -> None:
         super().__init__()
         if config.width % (4 * config.num_heads):
-            raise ValueError(f"width={config.width} must be a multiple of 4 times num_heads={config.num_heads}")
+            raise ValueError(
+                f"width={config.width} must be a multiple of 4 times num_heads={config.num_heads}"
+            )
         self.config, self.layout, self.num_classes = config, layout, num_classes
         width, sizes = config.width, layout.group_sizes
         self.starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
         self.codes = nn.Embedding(sum(sizes), width)
         self.begin = nn.Embedding(num_classes + 1, width)
-        self.content_place, self.target_place = (nn.Embedding(len(layout.groups), width) for _ in range(2))
+        self.content_place, self.target_place = (
+            nn.Embedding(len(layout.groups), width) for _ in range(2)
+        )
         self.content_row, self.target_row = (nn.Embedding(layout.plane[0], width) for _ in range(2))
-        self.content_column, self.target_column = (nn.Embedding(layout.plane[1], width) for _ in range(2))
+        self.content_column, self.target_column = (
+            nn.Embedding(layout.plane[1], width) for _ in range(2)
+        )
         self.captions = CaptionEncoder(config.caption_bytes, width) if captions else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.head = nn.Linear(width, sum(sizes))
-        for name, table in {"rows": layout.rows, "columns": layout.columns, "places": layout.places}.items():
+        for name, table in {
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "places": layout.places,
+        }.items():
             self.register_buffer(name, table.clone(), persistent=False)
         self.register_buffer("groups", layout.slot_groups.clone(), persistent=False)
-        self.register_buffer("offsets", torch.tensor(self.starts[:-1])[layout.slot_groups], persistent=False)
+        self.register_buffer(
+            "offsets", torch.tensor(self.starts[:-1])[layout.slot_groups], persistent=False
+        )
         self._initialise()
 
     rows: Tensor
@@ -233,18 +276,22 @@ class PriorNetwork(nn.Module):
 
     @torch.no_grad()
     def start_from(self, vectors: list[Tensor], generator: torch.Generator) -> None:
-        """Let codes that lie close together in their codebook start close together here: vectors (K, D) a codebook.
+        """Let codes that lie close together in their codebook start close together here: vectors
+        (K, D) a codebook.
 
         Inputs and outputs are random projections of the standardised code vectors, plus noise.
         """
         for group, table in enumerate(vectors):
             table = (table - table.mean(0)) / table.std().clamp(min=1e-6)
             for weight, scale in ((self.codes.weight, 0.5), (self.head.weight, 0.02)):
-                spread = torch.randn(table.shape[1], weight.shape[1], generator=generator) / table.shape[1] ** 0.5
+                spread = (
+                    torch.randn(table.shape[1], weight.shape[1], generator=generator)
+                    / table.shape[1] ** 0.5
+                )
                 part = weight[self.starts[group] : self.starts[group + 1]]
                 part.mul_(0.5).add_(table @ spread, alpha=scale)
 
-    # ------------------------------------------------------------------------------------------------ whole sequences
+    # ------------------------------------------------------------------------------ whole sequences
 
     def forward(
         self,
@@ -254,10 +301,12 @@ class PriorNetwork(nn.Module):
         captions: Tensor | None = None,
         parts: int = 1,
     ) -> Tensor:
-        """Nats (B, L) of the codes (B, L) of every slot, each given those before it in `order` (B, L); by step.
+        """Nats (B, L) of the codes (B, L) of every slot, each given those before it in `order` (B,
+        L); by step.
 
-        classes and captions as in Condition; they come one by one because wrappers of modules take tensors. Padding,
-        code -1, costs nothing. parts: the batch goes through in so many parts, which are computed again backwards.
+        classes and captions as in Condition; they come one by one because wrappers of modules take
+        tensors. Padding, code -1, costs nothing. parts: the batch goes through in so many parts,
+        which are computed again backwards.
         """
         if parts == 1:
             return self._all_nats(codes, order, classes, captions)
@@ -266,7 +315,9 @@ class PriorNetwork(nn.Module):
         rows = [[None if x is None else x[part] for x in split] for part in range(count)]
         return torch.cat([checkpoint(self._all_nats, *one, use_reentrant=False) for one in rows])
 
-    def _all_nats(self, codes: Tensor, order: Tensor, classes: Tensor | None, captions: Tensor | None) -> Tensor:
+    def _all_nats(
+        self, codes: Tensor, order: Tensor, classes: Tensor | None, captions: Tensor | None
+    ) -> Tensor:
         padding = codes.gather(1, order) < 0
         codes = codes.clamp(min=0)
         taken = codes.gather(1, order)
@@ -275,7 +326,8 @@ class PriorNetwork(nn.Module):
         return self._nats(hidden, taken, order).masked_fill(padding, 0.0)
 
     def steps(self, taken: Tensor, order: Tensor, condition: Condition) -> Steps:
-        """Inputs of all steps: P states of the caption, the beginning, then each code of `taken` (B, L - 1).
+        """Inputs of all steps: P states of the caption, the beginning, then each code of `taken`
+        (B, L - 1).
 
         Step i asks for order[:, i] and holds the code at order[:, i - 1].
         """
@@ -289,11 +341,19 @@ class PriorNetwork(nn.Module):
         asked = torch.cat([nowhere[:, :num_prefix], order], 1)
         return Steps(inputs, self.angles(asked, torch.cat([nowhere, before], 1)))
 
-    def hidden(self, steps: Steps, cache: Cache | None = None, mask: Tensor | None = None, keep: int = 0) -> Tensor:
-        """Run the blocks; with a cache behind what it holds, of which the first `keep` steps stay there."""
+    def hidden(
+        self, steps: Steps, cache: Cache | None = None, mask: Tensor | None = None, keep: int = 0
+    ) -> Tensor:
+        """Run the blocks; with a cache behind what it holds, of which the first `keep` steps stay
+        there.
+        """
         x = steps.inputs
         for index, block in enumerate(self.blocks):
-            memory = None if cache is None else _Memory(cache.keys[index], cache.values[index], cache.length)
+            memory = (
+                None
+                if cache is None
+                else _Memory(cache.keys[index], cache.values[index], cache.length)
+            )
             x = block(x, steps.angles, mask, memory)
         if cache is not None:
             cache.length += keep
@@ -305,11 +365,17 @@ class PriorNetwork(nn.Module):
         return F.linear(hidden, self.head.weight[start:stop], self.head.bias[start:stop])
 
     def cache(self, batch: int) -> Cache:
-        """An empty cache for whole images. Twice the length: questions that are not kept need room too."""
+        """An empty cache for whole images.
+
+        Twice the length: questions that are not kept need room too.
+        """
         capacity = self.num_prefix + 2 * self.layout.length
         shape = (batch, self.config.num_heads, capacity, self.config.width // self.config.num_heads)
         like = self.head.weight
-        parts = [[torch.empty(shape, dtype=like.dtype, device=like.device) for _ in self.blocks] for _ in range(2)]
+        parts = [
+            [torch.empty(shape, dtype=like.dtype, device=like.device) for _ in self.blocks]
+            for _ in range(2)
+        ]
         return Cache(parts[0], parts[1])
 
     @property
@@ -317,7 +383,7 @@ class PriorNetwork(nn.Module):
         """P"""
         return self.config.caption_bytes // 4 if self.captions is not None else 0
 
-    # ---------------------------------------------------------------------------------------------- parts of the input
+    # --------------------------------------------------------------------------- parts of the input
 
     def beginning(self, condition: Condition, batch: int) -> tuple[Tensor, Tensor]:
         """What comes before any code: the first step's content (B, 1, d) and P states (B, P, d)."""
@@ -330,34 +396,50 @@ class PriorNetwork(nn.Module):
             return begin, begin[:, :0]
         captions = condition.captions
         if captions is None:
-            captions = torch.zeros(batch, self.config.caption_bytes, dtype=torch.uint8, device=device)
+            captions = torch.zeros(
+                batch, self.config.caption_bytes, dtype=torch.uint8, device=device
+            )
         return begin, self.captions(captions.to(device)).to(begin.dtype)
 
     def contents(self, codes: Tensor, slots: Tensor) -> Tensor:
         """Codes (B, n) at slots (B, n) -> (B, n, d)."""
-        where = self.content_place(self.places) + self.content_row(self.rows) + self.content_column(self.columns)
+        where = (
+            self.content_place(self.places)
+            + self.content_row(self.rows)
+            + self.content_column(self.columns)
+        )
         return self.codes(codes + self.offsets[slots]) + F.embedding(slots, where)
 
     def targets(self, slots: Tensor) -> Tensor:
         """Questions for slots (B, n) -> (B, n, d)."""
-        where = self.target_place(self.places) + self.target_row(self.rows) + self.target_column(self.columns)
+        where = (
+            self.target_place(self.places)
+            + self.target_row(self.rows)
+            + self.target_column(self.columns)
+        )
         return F.embedding(slots, where)
 
     def angles(self, asked: Tensor, lying: Tensor) -> _Angles:
-        """Turns for questions about slots (B, n) by steps whose code lies at slots (B, n); -1 is not turned."""
+        """Turns for questions about slots (B, n) by steps whose code lies at slots (B, n); -1 is
+        not turned.
+        """
         return _Angles(self._turns(asked), self._turns(lying))
 
     def _turns(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         quarter = self.config.width // self.config.num_heads // 4
         like = self.head.weight
-        speed = 0.5 * 32.0 ** (-torch.arange(quarter, dtype=like.dtype, device=like.device) / quarter)
+        speed = 0.5 * 32.0 ** (
+            -torch.arange(quarter, dtype=like.dtype, device=like.device) / quarter
+        )
         sides = [(table.to(like.dtype)[:, None] * speed) for table in (self.rows, self.columns)]
         angle = F.pad(torch.cat(sides, 1), (0, 0, 0, 1))[slots]  # row -1 is the padding: no turn
         cosine, sine = angle.cos()[:, None], angle.sin()[:, None]
         return torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
 
     def _nats(self, hidden: Tensor, taken: Tensor, order: Tensor) -> Tensor:
-        """-log p of the codes `taken` (B, L), codebook by codebook and never more than MAX_LOGITS at a time."""
+        """-log p of the codes `taken` (B, L), codebook by codebook and never more than MAX_LOGITS
+        at a time.
+        """
         groups = self.groups[order].flatten()
         flat, wanted = hidden.flatten(0, 1), taken.flatten()
         dtype = torch.promote_types(hidden.dtype, torch.float32)
@@ -367,7 +449,9 @@ class PriorNetwork(nn.Module):
             states, codes = (flat, wanted) if rows is None else (flat[rows], wanted[rows])
             parts = [
                 self._cross_entropy(part, target, group, len(states) * size > MAX_LOGITS)
-                for part, target in zip(*(x.split(max(1, MAX_LOGITS // size)) for x in (states, codes)), strict=True)
+                for part, target in zip(
+                    *(x.split(max(1, MAX_LOGITS // size)) for x in (states, codes)), strict=True
+                )
             ]
             found = torch.cat(parts)
             nats = found if rows is None else nats.index_copy(0, rows, found)
@@ -377,7 +461,9 @@ class PriorNetwork(nn.Module):
         """Nats (n,); `again` computes the logits anew in backward instead of keeping them."""
 
         def run(states: Tensor, codes: Tensor) -> Tensor:
-            return F.cross_entropy(at_least_float32(self.logits(states, group)), codes, reduction="none")
+            return F.cross_entropy(
+                at_least_float32(self.logits(states, group)), codes, reduction="none"
+            )
 
         return (
             checkpoint(run, states, codes, use_reentrant=False)
@@ -386,16 +472,25 @@ class PriorNetwork(nn.Module):
         )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
-    """softmax(scale q k') v over (B, ..., n, d), causal without a mask (..., n, m) of what each step sees.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None
+) -> Tensor:
+    """softmax(scale q k') v over (B, ..., n, d), causal without a mask (..., n, m) of what each
+    step sees.
 
-    scale: 1 / sqrt(d) if not given. Short sequences on a CPU are trained as plain products: the backward of PyTorch's
-    fused attention takes three times as long there in bfloat16.
+    scale: 1 / sqrt(d) if not given. Short sequences on a CPU are trained as plain products: the
+    backward of PyTorch's fused attention takes three times as long there in bfloat16.
     """
     if not (torch.is_grad_enabled() and q.device.type == "cpu" and q.shape[-2] <= MAX_DENSE):
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)
-    unseen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).triu(1) if mask is None else ~mask
-    scores = at_least_float32(q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    unseen = (
+        torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).triu(1)
+        if mask is None
+        else ~mask
+    )
+    scores = at_least_float32(q @ k.transpose(-1, -2)) * (
+        q.shape[-1] ** -0.5 if scale is None else scale
+    )
     return scores.masked_fill(unseen, -torch.inf).softmax(-1).to(v.dtype) @ v
 
 
@@ -405,5 +500,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn pairs of channels of (B, heads, n, d): the first half against the second, as RoPE does."""
+    """Turn pairs of channels of (B, heads, n, d): the first half against the second, as RoPE
+    does.
+    """
     return torch.addcmul(x * cosine.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sine.to(x.dtype))

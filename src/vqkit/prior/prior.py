@@ -1,6 +1,8 @@
-"""What is made of a trained network: likelihoods in bits, and codes drawn or completed on grids of any size.
+"""What is made of a trained network: likelihoods in bits, and codes drawn or completed on grids of
+any size.
 
-Shapes: B items, Q codebooks, a grid of codes, which may be larger or smaller than the grid of training.
+Shapes: B items, Q codebooks, a grid of codes, which may be larger or smaller than the grid of
+training.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ Watch = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Items that are drawn at once: codes, known and uniforms (B, Q, *grid), and what they are conditioned on."""
+    """Items that are drawn at once: codes, known and uniforms (B, Q, *grid), and what they are
+    conditioned on.
+    """
 
     codes: Tensor
     known: Tensor
@@ -49,9 +53,10 @@ class Chunk:
 class Drawing:
     """What is drawn and how.
 
-    classes or prompts: conditions of the items in turn; nothing = unconditional. steps: None draws code after
-    code in the canonical order, a number all codes in that many steps, scattered over the item. seed: item i is
-    a pure function of it, of i and of the other settings, whatever the number of items and threads.
+    classes or prompts: conditions of the items in turn; nothing = unconditional. steps: None draws
+    code after code in the canonical order, a number all codes in that many steps, scattered over
+    the item. seed: item i is a pure function of it, of i and of the other settings, whatever the
+    number of items and threads.
     """
 
     classes: Sequence[str] = ()
@@ -65,8 +70,8 @@ class Drawing:
 class Prior:
     """A trained prior of an artifact.
 
-    classes: names of the classes that it can be conditioned on, in the order of their numbers. metrics: figures
-    of its training.
+    classes: names of the classes that it can be conditioned on, in the order of their numbers.
+    metrics: figures of its training.
     """
 
     config: PriorConfig
@@ -88,22 +93,29 @@ class Prior:
             return self
         return replace(self, network=copy.deepcopy(self.network).to(device))
 
-    # ----------------------------------------------------------------------------------------------------- conditions
+    # ----------------------------------------------------------------------------------- conditions
 
-    def condition(self, count: int, classes: Sequence[str] = (), prompts: Sequence[str] = ()) -> Condition:
+    def condition(
+        self, count: int, classes: Sequence[str] = (), prompts: Sequence[str] = ()
+    ) -> Condition:
         """The condition of `count` items: class names or prompts, repeated in turn; nothing = none.
 
         Errors: VqkitError for a class or a prompt that this prior does not know.
         """
         if classes and not self.classes:
             other = "; it takes a prompt" if self.has_captions else ""
-            raise VqkitError(f"this prior was trained without classes, so there is no class '{classes[0]}'{other}")
+            raise VqkitError(
+                "this prior was trained without classes, so there is no class "
+                f"'{classes[0]}'{other}"
+            )
         if prompts and not self.has_captions:
             other = f"; it knows the classes {', '.join(self.classes[:20])}" if self.classes else ""
             raise VqkitError(f"this prior was trained without captions and takes no prompt{other}")
         if classes:
             numbers = [self._class_number(name) for name in classes]
-            return Condition(classes=torch.tensor(numbers).repeat(-(-count // len(numbers)))[:count])
+            return Condition(
+                classes=torch.tensor(numbers).repeat(-(-count // len(numbers)))[:count]
+            )
         if prompts:
             length = self.network.config.caption_bytes
             rows = torch.stack([caption_bytes(text, length) for text in prompts])
@@ -123,17 +135,19 @@ class Prior:
             raise VqkitError(f"no class '{name}'{hint}; there are {', '.join(names)}")
         return known.index(wanted)
 
-    # ---------------------------------------------------------------------------------------------------- likelihoods
+    # ---------------------------------------------------------------------------------- likelihoods
 
     @torch.no_grad()
     def code_bits(self, codes: Tensor, condition: Condition = Condition()) -> Tensor:  # noqa: B008
-        """-log2 p of every code (B, Q, *grid) given those before it in the canonical order, float64.
+        """-log2 p of every code (B, Q, *grid) given those before it in the canonical order,
+        float64.
 
         ValueError when the grid is not that of training.
         """
         if tuple(codes.shape[1:]) != (len(self.layout.groups), *self.layout.grid):
             raise ValueError(
-                f"codes must be (B, {len(self.layout.groups)}, *{self.layout.grid}), got {tuple(codes.shape)}"
+                f"codes must be (B, {len(self.layout.groups)}, *{self.layout.grid}), got "
+                f"{tuple(codes.shape)}"
             )
         device = self.network.head.weight.device
         order = self.layout.canonical[0].expand(len(codes), -1)
@@ -150,11 +164,12 @@ class Prior:
         """-log2 p of all codes of each item (B, Q, *grid) -> (B,) float64."""
         return self.code_bits(codes, condition).flatten(1).sum(1)
 
-    # -------------------------------------------------------------------------------------------------------- drawing
+    # -------------------------------------------------------------------------------------- drawing
 
     @cached_property
     def _exact(self) -> PriorNetwork:
-        """In float64, in which sums differ by so little between batch sizes and threads that no code changes.
+        """In float64, in which sums differ by so little between batch sizes and threads that no
+        code changes.
 
         On the device of the network, but for Apple's, which has no float64.
         """
@@ -163,10 +178,20 @@ class Prior:
             network = network.cpu()
         return network.double()
 
-    def sample(self, count: int, drawing: Drawing = Drawing(), watch: Watch | None = None) -> Tensor:  # noqa: B008
-        """Codes (count, Q, *grid) of the grid of training. Errors: VqkitError as in `condition` and `Layout.steps`."""
+    def sample(
+        self, count: int, drawing: Drawing = Drawing(), watch: Watch | None = None
+    ) -> Tensor:  # noqa: B008
+        """Codes (count, Q, *grid) of the grid of training.
+
+        Errors: VqkitError as in `condition` and `Layout.steps`.
+        """
         shape = (count, len(self.layout.groups), *self.layout.grid)
-        return self.complete(torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool), drawing, watch)
+        return self.complete(
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape, dtype=torch.bool),
+            drawing,
+            watch,
+        )
 
     def complete(
         self,
@@ -175,24 +200,34 @@ class Prior:
         drawing: Drawing = Drawing(),  # noqa: B008
         watch: Watch | None = None,
     ) -> Tensor:
-        """Codes (B, Q, *grid) with those that are not `known` (the same shape, bool) drawn given all that are.
+        """Codes (B, Q, *grid) with those that are not `known` (the same shape, bool) drawn given
+        all that are.
 
-        On a grid that is larger than that of training, windows of that size are completed one after another, each
-        knowing what those before it drew, in drawing.steps steps each, or fewer where fewer codes are missing.
+        On a grid that is larger than that of training, windows of that size are completed one after
+        another, each knowing what those before it drew, in drawing.steps steps each, or fewer where
+        fewer codes are missing.
         Errors: VqkitError as in `condition` and `Layout.steps`.
         """
         if drawing.steps is not None:
-            self.layout.steps(torch.arange(self.layout.length), drawing.steps)  # before anything is drawn
+            self.layout.steps(
+                torch.arange(self.layout.length), drawing.steps
+            )  # before anything is drawn
         condition = self.condition(len(codes), drawing.classes, drawing.prompts)
-        numbers = [uniform_numbers(drawing.seed, index, codes[0].numel()) for index in range(len(codes))]
+        numbers = [
+            uniform_numbers(drawing.seed, index, codes[0].numel()) for index in range(len(codes))
+        ]
         parts = []
         for start in range(0, len(codes), CHUNK):
             rows = slice(start, start + CHUNK)
             uniforms = torch.stack(numbers[rows]).reshape(-1, *codes.shape[1:])
-            part_condition = Condition(*(None if part is None else _padded(part) for part in condition[rows]))
+            part_condition = Condition(
+                *(None if part is None else _padded(part) for part in condition[rows])
+            )
             count = len(codes[rows])
             shown = (lambda found, count=count: watch(found[:count])) if watch else None
-            chunk = Chunk(_padded(codes[rows]), _padded(known[rows]), _padded(uniforms), part_condition)
+            chunk = Chunk(
+                _padded(codes[rows]), _padded(known[rows]), _padded(uniforms), part_condition
+            )
             parts.append(self._complete_chunk(chunk, drawing, shown)[:count])
         return torch.cat(parts) if parts else codes
 
@@ -202,13 +237,16 @@ class Prior:
             for items in _alike(known[(slice(None), slice(None), *window)]):
                 inside: tuple[Tensor | slice, ...] = (items, slice(None), *window)
                 shown = _whole(codes, known, inside, watch) if watch else None
-                part = Chunk(codes[inside], known[inside], chunk.uniforms[inside], chunk.condition[items])
+                part = Chunk(
+                    codes[inside], known[inside], chunk.uniforms[inside], chunk.condition[items]
+                )
                 codes[inside] = self._complete_window(part, drawing, shown)
                 known[inside] = True
         return codes
 
     def _complete_window(self, part: Chunk, drawing: Drawing, watch: Watch | None) -> Tensor:
-        """A window (B, Q, *grid) that fits into the grid of training, whose upper left corner it takes.
+        """A window (B, Q, *grid) that fits into the grid of training, whose upper left corner it
+        takes.
 
         Every item has the same number of unknown codes of each codebook.
         """
@@ -218,7 +256,9 @@ class Prior:
         flat = codes.new_zeros(len(codes), self.layout.length)
         uniforms = part.uniforms.new_zeros(flat.shape)
         flat[:, slots], uniforms[:, slots] = codes.flatten(1), part.uniforms.flatten(1)
-        watch_slots = (lambda found: watch(found.cpu()[:, slots].reshape(codes.shape))) if watch else None
+        watch_slots = (
+            (lambda found: watch(found.cpu()[:, slots].reshape(codes.shape))) if watch else None
+        )
         network = self._exact
         device = network.head.weight.device
         start = Start(flat.to(device), order.to(device), uniforms.to(device), part.condition)
@@ -226,7 +266,9 @@ class Prior:
         return found[:, slots].reshape(codes.shape)
 
     def _plan(self, slots: Tensor, known: Tensor, steps: int | None) -> tuple[Tensor, list[int]]:
-        """Order (B, n) of `slots` (n,) with those that are `known` (B, n) in front, and the sizes of the steps."""
+        """Order (B, n) of `slots` (n,) with those that are `known` (B, n) in front, and the sizes
+        of the steps.
+        """
         layout = self.layout
         if steps is None and len(slots) == layout.length and not bool(known.any()):
             order, sizes = layout.canonical
@@ -236,14 +278,23 @@ class Prior:
             rank[layout.scattered] = torch.arange(layout.length)
         order = slots[(rank[slots] + layout.length * (~known).long()).argsort(1)]
         drawn = order[0, int(known[0].sum()) :]
-        return order, [1] * len(drawn) if steps is None else layout.steps(drawn, min(steps, len(drawn)))
+        return order, [1] * len(drawn) if steps is None else layout.steps(
+            drawn, min(steps, len(drawn))
+        )
 
 
-def build_prior_network(config: PriorConfig, model: Autoencoder, num_classes: int, captions: bool) -> PriorNetwork:
-    """The untrained network for the codes of items of the training extent. VqkitError for codes no prior can learn."""
+def build_prior_network(
+    config: PriorConfig, model: Autoencoder, num_classes: int, captions: bool
+) -> PriorNetwork:
+    """The untrained network for the codes of items of the training extent.
+
+    VqkitError for codes no prior can learn.
+    """
     quantizer = model.quantizer
     if not quantizer.is_discrete:
-        raise VqkitError("a prior needs discrete codes; this autoencoder has none (quantizer.kind=none)")
+        raise VqkitError(
+            "a prior needs discrete codes; this autoencoder has none (quantizer.kind=none)"
+        )
     groups = [0] * quantizer.num_codebooks
     for group, places in enumerate(quantizer.places()):
         for place in places:
@@ -279,20 +330,27 @@ def uniform_numbers(seed: int, index: int, count: int) -> Tensor:  # (count,) fl
 
 
 def windows(grid: Sequence[int], window: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Windows that cover a grid in row-major order, half a window apart; one where the grid is not larger."""
+    """Windows that cover a grid in row-major order, half a window apart; one where the grid is not
+    larger.
+    """
 
     def starts(side: int, part: int) -> list[int]:
         last = max(side - part, 0)
         return [*range(0, last, max(part // 2, 1)), last]
 
     along = [
-        [slice(start, start + part) for start in starts(side, part)] for side, part in zip(grid, window, strict=True)
+        [slice(start, start + part) for start in starts(side, part)]
+        for side, part in zip(grid, window, strict=True)
     ]
     yield from itertools.product(*along)
 
 
-def following(progress: Callable[[float], None] | None, first: float, last: float, count: int) -> Watch | None:
-    """What tells `progress` the share, from `first` to `last`, of the codes of `count` items that are there."""
+def following(
+    progress: Callable[[float], None] | None, first: float, last: float, count: int
+) -> Watch | None:
+    """What tells `progress` the share, from `first` to `last`, of the codes of `count` items that
+    are there.
+    """
     if progress is None:
         return None
     finished = 0
@@ -318,8 +376,10 @@ def _whole(codes: Tensor, known: Tensor, inside: tuple[Tensor | slice, ...], wat
 
 
 def _alike(known: Tensor) -> Iterator[Tensor]:
-    """Indices of the items that have as many codes of each codebook to be drawn, of known (B, Q, *grid); not of those
-    that have none. They are drawn together, as one step of theirs asks for codes of one codebook."""
+    """Indices of the items that have as many codes of each codebook to be drawn, of known (B, Q,
+    *grid); not of those that have none. They are drawn together, as one step of theirs asks for
+    codes of one codebook.
+    """
     missing = (~known).flatten(2).sum(2)
     kinds, kind = missing.unique(dim=0, return_inverse=True)
     for number, counts in enumerate(kinds):

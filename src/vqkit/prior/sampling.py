@@ -22,11 +22,12 @@ Watch = Callable[[Tensor], None]
 class Sampling:
     """How codes are drawn from their distribution.
 
-    temperature: logits are divided by it; 0 = always the likeliest. top_k: only the likeliest k; 0 = all. top_p: only
-    the likeliest whose sum reaches it (nucleus, Holtzman et al. 2020, arXiv 1904.09751). cfg: classifier-free guidance
-    (Ho & Salimans 2022, arXiv 2207.12598), logits = without + cfg * (with - without the condition); 1 = none.
-    cfg_interval: share of the drawing in which it acts (Kynkaanniemi et al. 2024, arXiv 2404.07724). cfg_ramp: linear
-    lets it rise from 1 over that interval.
+    temperature: logits are divided by it; 0 = always the likeliest. top_k: only the likeliest k; 0
+    = all. top_p: only the likeliest whose sum reaches it (nucleus, Holtzman et al. 2020, arXiv
+    1904.09751). cfg: classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), logits =
+    without + cfg * (with - without the condition); 1 = none.
+    cfg_interval: share of the drawing in which it acts (Kynkaanniemi et al. 2024, arXiv
+    2404.07724). cfg_ramp: linear lets it rise from 1 over that interval.
     """
 
     temperature: float = 1.0
@@ -48,8 +49,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Start:
-    """Where drawing starts: codes (B, L); order (B, L) of slots, the known ones first; uniforms (B, L) in [0, 1), one
-    for every slot, of which what is drawn there is a pure function; what the images are told."""
+    """Where drawing starts: codes (B, L); order (B, L) of slots, the known ones first; uniforms (B,
+    L) in [0, 1), one for every slot, of which what is drawn there is a pure function; what the
+    images are told.
+    """
 
     codes: Tensor
     order: Tensor
@@ -59,9 +62,14 @@ class Start:
 
 @torch.no_grad()
 def draw(
-    network: PriorNetwork, start: Start, sizes: Sequence[int], sampling: Sampling, watch: Watch | None = None
+    network: PriorNetwork,
+    start: Start,
+    sizes: Sequence[int],
+    sampling: Sampling,
+    watch: Watch | None = None,
 ) -> Tensor:
-    """Codes (B, L) in which the last slots of the order are drawn, `sizes` of them at a time; the rest stays.
+    """Codes (B, L) in which the last slots of the order are drawn, `sizes` of them at a time; the
+    rest stays.
 
     Codes of one step do not see one another; a step of one is exact.
     """
@@ -92,10 +100,11 @@ class Walk:
         self.done = 0  # steps in the cache, without the prefix
 
     def ask(self, codes: Tensor, known: int, count: int) -> Tensor:
-        """Hidden states (B, count, d) for the slots order[:, known : known + count], given the `known` before them.
+        """Hidden states (B, count, d) for the slots order[:, known : known + count], given the
+        `known` before them.
 
-        The steps that are missing in the cache are run along, up to the first question, which stays in it; the other
-        questions see what the first sees and themselves, and are forgotten.
+        The steps that are missing in the cache are run along, up to the first question, which stays
+        in it; the other questions see what the first sees and themselves, and are forgotten.
         """
         first, network = self.done, self.network
         asked = self.order[:, first : known + count]
@@ -124,8 +133,9 @@ class Walk:
 
 
 def question_mask(cached: int, kept: int, more: int, device: torch.device) -> Tensor:
-    """What each new step sees, (kept + more, cached + kept + more) bool: `kept` in a row, the last of which is a
-    question, and `more` questions that see what is before that one, and themselves."""
+    """What each new step sees, (kept + more, cached + kept + more) bool: `kept` in a row, the last
+    of which is a question, and `more` questions that see what is before that one, and themselves.
+    """
     total = cached + kept + more
     mask = torch.ones(kept + more, total, dtype=torch.bool, device=device).tril(cached)
     mask[kept:, cached + kept - 1 :] = False
@@ -135,7 +145,12 @@ def question_mask(cached: int, kept: int, more: int, device: torch.device) -> Te
 
 
 def _draw_step(
-    network: PriorNetwork, states: list[Tensor], asked: Tensor, scale: float, sampling: Sampling, uniforms: Tensor
+    network: PriorNetwork,
+    states: list[Tensor],
+    asked: Tensor,
+    scale: float,
+    sampling: Sampling,
+    uniforms: Tensor,
 ) -> Tensor:
     """Codes (B, n) for questions whose slots have one codebook a column."""
     drawn = torch.empty_like(asked)
@@ -149,7 +164,9 @@ def _draw_step(
 
 
 def pick(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
-    """Codes (...) from logits (..., K) and numbers in [0, 1) (...): the inverse of the cumulative distribution."""
+    """Codes (...) from logits (..., K) and numbers in [0, 1) (...): the inverse of the cumulative
+    distribution.
+    """
     if sampling.temperature == 0.0:
         return logits.argmax(-1)
     probabilities = distribution(logits, sampling)
@@ -157,11 +174,15 @@ def pick(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     wanted = uniforms[..., None].to(sums.dtype) * sums[..., -1:]
     found = torch.searchsorted(sums, wanted, right=True)[..., 0]
     last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).to(torch.uint8).argmax(-1)
-    return torch.minimum(found, last)  # rounding may carry a number past the last code that can be drawn
+    return torch.minimum(
+        found, last
+    )  # rounding may carry a number past the last code that can be drawn
 
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities (..., K) after temperature, top_k and top_p, in this order; not normalised again after top_p."""
+    """Probabilities (..., K) after temperature, top_k and top_p, in this order; not normalised
+    again after top_p.
+    """
     logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         smallest = logits.topk(sampling.top_k, -1).values[..., -1:]
@@ -170,6 +191,8 @@ def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p < 1.0:
         ordered, index = probabilities.sort(-1, descending=True)
         before = ordered.cumsum(-1) - ordered
-        kept = torch.zeros_like(probabilities, dtype=torch.bool).scatter(-1, index, before < sampling.top_p)
+        kept = torch.zeros_like(probabilities, dtype=torch.bool).scatter(
+            -1, index, before < sampling.top_p
+        )
         probabilities = probabilities * kept
     return probabilities

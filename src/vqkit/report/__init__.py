@@ -1,1 +1,4 @@
-"""HTML report, model card and images from the results of a run. Reads results only; matplotlib is imported late."""
+"""HTML report, model card and images from the results of a run.
+
+Reads results only; matplotlib is imported late.
+"""

@@ -28,7 +28,9 @@ PRIOR_FIGURES = ("bits_per_code", "bits_per_code_untold", "order0_bits", "saving
 
 
 def write_card(summary: RunSummary, folder: Path) -> None:
-    """Write README.md and samples/*.png into an artifact's folder; images first, so that no link is ever dead."""
+    """Write README.md and samples/*.png into an artifact's folder; images first, so that no link is
+    ever dead.
+    """
     folder = Path(folder)
     images = _images(summary)
     for name, content in images.items():
@@ -39,23 +41,33 @@ def write_card(summary: RunSummary, folder: Path) -> None:
 def _images(summary: RunSummary) -> dict[str, bytes]:
     found: dict[str, bytes | None] = {}
     if len(summary.originals):
-        sheet = comparison_sheet(summary.originals[:SHEET_IMAGES], summary.reconstructions[:SHEET_IMAGES])
+        sheet = comparison_sheet(
+            summary.originals[:SHEET_IMAGES], summary.reconstructions[:SHEET_IMAGES]
+        )
         found["reconstructions.png"] = png_bytes(sheet)
     if len(summary.denoised.originals):
         sheet = comparison_sheet(summary.denoised.originals, summary.denoised.reconstructions)
         found["denoised.png"] = png_bytes(sheet)
     curves = {"Loss": figures.loss(summary.history, summary.events)}
     for key, title in (("psnr", "PSNR, dB"), ("usage", "Usage of the codes")):
-        curves[title] = figures.over_steps(summary.history, {key: title}, summary.events, percent=key == "usage")
+        curves[title] = figures.over_steps(
+            summary.history, {key: title}, summary.events, percent=key == "usage"
+        )
     found["curves.png"] = figures.png(curves)
-    found["codes.png"] = figures.png({"How often each code is used": figures.code_usage(summary.code_counts)}, 6.4, 3.4)
+    found["codes.png"] = figures.png(
+        {"How often each code is used": figures.code_usage(summary.code_counts)}, 6.4, 3.4
+    )
     return {name: content for name, content in found.items() if content}
 
 
 def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str:
     """The Markdown of the card. `directory` is how the artifact is named in the commands."""
     verdict = judge(summary)
-    blocks = [_header(), f"# {escaped(summary.title)}", f"**{verdict.word}:** {escaped(verdict.sentence)}"]
+    blocks = [
+        _header(),
+        f"# {escaped(summary.title)}",
+        f"**{verdict.word}:** {escaped(verdict.sentence)}",
+    ]
     blocks += [f"- {escaped(found.text)} {escaped(found.advice)}" for found in verdict.findings]
     if "reconstructions.png" in images:
         blocks.append("![Originals above their reconstructions](samples/reconstructions.png)")
@@ -77,7 +89,11 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
         *_limits(summary),
         "## Reproduce",
     ]
-    blocks += [_fenced("sh", summary.command), "The settings in full:", _fenced("yaml", summary.config_yaml)]
+    blocks += [
+        _fenced("sh", summary.command),
+        "The settings in full:",
+        _fenced("yaml", summary.config_yaml),
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -89,10 +105,10 @@ def escaped(text: str) -> str:
 
 def _header() -> str:
     tags = ["vq-vae", "autoencoder", "image-compression", "image-tokenizer", "vqkit"]
-    header = yaml.safe_dump({"library_name": "vqkit", "pipeline_tag": "image-to-image", "tags": tags}, sort_keys=False)
-    license_lines = (
-        "# The weights are yours: name a license before you share them.\nlicense: other\nlicense_name: not-chosen\n"
+    header = yaml.safe_dump(
+        {"library_name": "vqkit", "pipeline_tag": "image-to-image", "tags": tags}, sort_keys=False
     )
+    license_lines = "# The weights are yours: name a license before you share them.\nlicense: other\nlicense_name: not-chosen\n"
     return f"---\n{license_lines}{header}---"
 
 
@@ -123,7 +139,8 @@ def _data(summary: RunSummary) -> list[str]:
     if bad := bad_files(summary.data):
         blocks.append(f"{count(len(bad))} files could not be read and were left out:")
         lines = [
-            f"- {escaped(row.label)}" + (f": {escaped(row.value)}" if row.value else "") for row in bad[:MAX_BAD_FILES]
+            f"- {escaped(row.label)}" + (f": {escaped(row.value)}" if row.value else "")
+            for row in bad[:MAX_BAD_FILES]
         ]
         rest = len(bad) - len(lines)
         blocks.append("\n".join(lines + ([f"- and {count(rest)} more"] if rest else [])))
@@ -134,39 +151,50 @@ def _limits(summary: RunSummary) -> list[str]:
     split = summary.metrics.get("split")
     where = f"the {split} split" if split else "the evaluated split"
     lines = [
-        f"- The figures hold for images like those of {where}; other images come out worse, without a warning.",
-        "- Reconstruction is lossy: small text, faces and thin lines go first. Not for uses where they matter.",
-        "- The model reproduces what is in its training data, including what is wrong or one-sided in them.",
+        f"- The figures hold for images like those of {where}; other images come out worse, "
+        "without a warning.",
+        "- Reconstruction is lossy: small text, faces and thin lines go first. Not for uses where "
+        "they matter.",
+        "- The model reproduces what is in its training data, including what is wrong or "
+        "one-sided in them.",
     ]
     if len(summary.psnr_per_image):
         lines.insert(1, f"- The worst image reaches {float(min(summary.psnr_per_image)):.1f} dB.")
     return ["## Limits", "\n".join(lines)]
 
 
-# ------------------------------------------------------------------------------------------------------------- prior
+# -------------------------------------------------------------------------------------------- prior
 
 
 def prior_section(metrics: Mapping[str, Any]) -> str:
     """Markdown about the prior between its markers: samples, how to draw more, figures."""
     figures_there = {key: metrics[key] for key in PRIOR_FIGURES if key in metrics}
     blocks = [PRIOR_BEGIN, "## Prior", "A prior over the codes draws new images:"]
-    blocks += ["![Samples of the prior](prior/samples.png)", _fenced("sh", "vqkit generate DIR --out new.png")]
+    blocks += [
+        "![Samples of the prior](prior/samples.png)",
+        _fenced("sh", "vqkit generate DIR --out new.png"),
+    ]
     blocks += [_table(("Figure", "Value", "Meaning"), metric_rows(figures_there)), PRIOR_END]
     return "\n\n".join(blocks)
 
 
 def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Append the section about the prior to README.md of an artifact's folder, or replace it; the rest stays as it is.
+    """Append the section about the prior to README.md of an artifact's folder, or replace it; the
+    rest stays as it is.
 
-    Does nothing where there is no README.md. Errors: those of the disk; the card is then what it was.
+    Does nothing where there is no README.md. Errors: those of the disk; the card is then what it
+    was.
     """
     path = Path(folder) / "README.md"
     if not path.exists():
         return
     text = path.read_bytes().decode("utf-8")  # not read_text, which would change the ends of lines
     section = prior_section(metrics)
-    # the last begin before an end: of a pair that someone cut in half, nothing but our own text may go
+    # the last begin before an end: of a pair that someone cut in half, nothing but our own text may
+    # go
     begin, end = re.escape(PRIOR_BEGIN), re.escape(PRIOR_END)
-    replaced, found = re.subn(f"{begin}(?:(?!{begin}).)*?{end}", lambda _: section, text, count=1, flags=re.DOTALL)
+    replaced, found = re.subn(
+        f"{begin}(?:(?!{begin}).)*?{end}", lambda _: section, text, count=1, flags=re.DOTALL
+    )
     gap = "\n" if text.endswith("\n") else "\n\n"
     write_text(path, replaced if found else f"{text}{gap}{section}\n")

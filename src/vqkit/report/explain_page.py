@@ -1,4 +1,6 @@
-"""The HTML page of an explanation: an atlas of the codes that stays quick with sixteen thousand of them."""
+"""The HTML page of an explanation: an atlas of the codes that stays quick with sixteen thousand of
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,25 @@ MAX_MARKS = 8
 MAX_MAPS = 8
 
 
-def write_explanation(explanation: Mapping[str, Any], path: Path, *, title: str, command: str, settings: str) -> None:
-    """Write the page of an explanation: the fields of apps.explain.Explanation and of its parts, as dictionaries.
+def write_explanation(
+    explanation: Mapping[str, Any], path: Path, *, title: str, command: str, settings: str
+) -> None:
+    """Write the page of an explanation: the fields of apps.explain.Explanation and of its parts, as
+    dictionaries.
 
-    title: of the model. command: how to get the page again. settings: of the model, as YAML. At `path` there is the
-    old file or the whole new one.
+    title: of the model. command: how to get the page again. settings: of the model, as YAML. At
+    `path` there is the old file or the whole new one.
     """
     page = render_explanation(explanation, title=title, command=command, settings=settings)
     write_text(Path(path), page)
 
 
-def render_explanation(explanation: Mapping[str, Any], *, title: str, command: str, settings: str) -> str:
-    """The page as text. All strings are escaped: names of labels and files are not to be trusted."""
+def render_explanation(
+    explanation: Mapping[str, Any], *, title: str, command: str, settings: str
+) -> str:
+    """The page as text. All strings are escaped: names of labels and files are not to be
+    trusted.
+    """
     books, labels, metrics = explanation["books"], explanation["labels"], explanation["metrics"]
     return fill(
         "explain.html",
@@ -48,7 +57,9 @@ def render_explanation(explanation: Mapping[str, Any], *, title: str, command: s
         field=explanation["field"],
         metrics=metrics,
         books=[_book_rows(book) for book in books],
-        usage=titled({"How often each code is used": figures.code_usage([book["counts"] for book in books])}),
+        usage=titled(
+            {"How often each code is used": figures.code_usage([book["counts"] for book in books])}
+        ),
         maps=[_usage_map(book) for book in books[:MAX_MAPS]],
         labels=_label_rows(labels) if labels else None,
         probe=_probe_bars(explanation["probe"]) if explanation["probe"] else None,
@@ -59,28 +70,36 @@ def render_explanation(explanation: Mapping[str, Any], *, title: str, command: s
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- texts
+# -------------------------------------------------------------------------------------------- texts
 
 
 def _verdict(metrics: Mapping[str, Any]) -> Verdict:
     dead, pairs = metrics["dead_codes"], metrics["close_pairs"]
-    used = "every code is in use" if not dead else f"{share(metrics['usage'])} of the codes are in use"
+    used = (
+        "every code is in use" if not dead else f"{share(metrics['usage'])} of the codes are in use"
+    )
     told = f"{used}; a code is decided by {_size(metrics['receptive_field'])} pixels"
     if "label_bits" in metrics:
         told += (
-            f", and the code at the best place tells {number(metrics['information_at_best'])} of the "
+            f", and the code at the best place tells {number(metrics['information_at_best'])} of "
+            "the "
             f"{number(metrics['label_bits'])} bits that name the {metrics['label']}"
         )
     findings = []
     if dead:
         text = f"{count(dead)} of {count(metrics['codes'])} codes never occur in these images."
-        findings.append(Finding("dead codes", text, "vqkit prune takes out those that no training image uses."))
+        findings.append(
+            Finding("dead codes", text, "vqkit prune takes out those that no training image uses.")
+        )
     if pairs:
         text = f"{count(pairs)} pairs of codes are nearly the same vector."
-        findings.append(Finding("duplicates", text, "vqkit prune merges them as far as the images allow."))
+        findings.append(
+            Finding("duplicates", text, "vqkit prune merges them as far as the images allow.")
+        )
     steps = (
         "vqkit explain DIR DATA --swap 12 34 adds a swap of two codes that you choose.",
-        "vqkit prune DIR takes out dead codes and merges duplicates, and measures that the images stay.",
+        "vqkit prune DIR takes out dead codes and merges duplicates, and measures that the images "
+        "stay.",
     )
     return Verdict(not dead, "In short", told + ".", tuple(findings), steps)
 
@@ -93,9 +112,17 @@ def _tiles(metrics: Mapping[str, Any]) -> list[Row]:
         Row("A code sees", _size(metrics["receptive_field"]), "pixels"),
     ]
     if "information_per_position" in metrics:
-        rows.append(Row("A place tells", number(metrics["information_per_position"]), f"bits of {metrics['label']}"))
+        rows.append(
+            Row(
+                "A place tells",
+                number(metrics["information_per_position"]),
+                f"bits of {metrics['label']}",
+            )
+        )
     if "probe_codes" in metrics:
-        rows.append(Row("Label read off", *share(metrics["probe_vectors_of_the_codes"]).rsplit(" ", 1)))
+        rows.append(
+            Row("Label read off", *share(metrics["probe_vectors_of_the_codes"]).rsplit(" ", 1))
+        )
     return rows
 
 
@@ -123,7 +150,13 @@ def _book_rows(book: Mapping[str, Any]) -> dict[str, Any]:
 def _usage_map(book: Mapping[str, Any]) -> dict[str, Any]:
     image = code_map(book["counts"])
     dead = int((book["counts"] == 0).sum())
-    return {"uri": data_uri(image), "columns": image.width, "rows": image.height, "name": book["name"], "dead": dead}
+    return {
+        "uri": data_uri(image),
+        "columns": image.width,
+        "rows": image.height,
+        "name": book["name"],
+        "dead": dead,
+    }
 
 
 def _label_rows(labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,8 +164,16 @@ def _label_rows(labels: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     totals = np.bincount(labels["numbers"], minlength=len(labels["names"]))
     for index, name in enumerate(labels["names"]):
-        marks = [(book, mark) for book, each in enumerate(labels["marks"]) for mark in each if mark["label"] == index]
-        shown = [_mark(book, mark) for book, mark in sorted(marks, key=lambda pair: pair[1]["p_value"])[:MAX_MARKS]]
+        marks = [
+            (book, mark)
+            for book, each in enumerate(labels["marks"])
+            for mark in each
+            if mark["label"] == index
+        ]
+        shown = [
+            _mark(book, mark)
+            for book, mark in sorted(marks, key=lambda pair: pair[1]["p_value"])[:MAX_MARKS]
+        ]
         rows.append({"name": name, "images": count(totals[index]), "marks": shown})
     net = _net(found)
     return {
@@ -158,19 +199,41 @@ def _net(information: Mapping[str, Any]) -> np.ndarray:
 
 def _probe_bars(probe: Mapping[str, Any]) -> dict[str, Any]:
     bars = [
-        {"name": kind, "percent": 100 * value, "text": f"{share(value)} ± {100 * probe['error'][kind]:.1f}"}
+        {
+            "name": kind,
+            "percent": 100 * value,
+            "text": f"{share(value)} ± {100 * probe['error'][kind]:.1f}",
+        }
         for kind, value in probe["accuracy"].items()
     ]
-    bars.append({"name": "always the commonest", "percent": 100 * probe["majority"], "text": share(probe["majority"])})
+    bars.append(
+        {
+            "name": "always the commonest",
+            "percent": 100 * probe["majority"],
+            "text": share(probe["majority"]),
+        }
+    )
     return {"bars": bars, "images": [count(images) for images in probe["images"]]}
 
 
 def _peel_rows(peel: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = [{"name": "original", "note": "", "images": [image_uri(image) for image in peel["originals"]]}]
+    rows = [
+        {
+            "name": "original",
+            "note": "",
+            "images": [image_uri(image) for image in peel["originals"]],
+        }
+    ]
     for index, stages in enumerate(peel["stages"]):
         note = f"{peel['psnr'][index]:.2f} dB, {count(peel['bits'][index])} bits"
         name = "stage 1" if stages == 1 else f"stages 1 to {stages}"
-        rows.append({"name": name, "note": note, "images": [image_uri(image) for image in peel["shown"][index]]})
+        rows.append(
+            {
+                "name": name,
+                "note": note,
+                "images": [image_uri(image) for image in peel["shown"][index]],
+            }
+        )
     return rows
 
 
@@ -183,7 +246,7 @@ def _pairs(books: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return pairs[:MAX_PAIRS]
 
 
-# -------------------------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 
 
 def _data(explanation: Mapping[str, Any]) -> Any:
@@ -192,7 +255,9 @@ def _data(explanation: Mapping[str, Any]) -> Any:
 
     labels, field, surprise = explanation["labels"], explanation["field"], explanation["surprise"]
     tree: dict[str, Any] = {
-        "books": [_book_data(book, labels, index) for index, book in enumerate(explanation["books"])],
+        "books": [
+            _book_data(book, labels, index) for index, book in enumerate(explanation["books"])
+        ],
         "labels": labels["names"] if labels else [],
         "core": _core(field, explanation["books"][0]["means"].shape[1:3]),
         "mean": image_uri(explanation["mean_image"]),
@@ -216,7 +281,9 @@ def _core(field: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
     ]
 
 
-def _book_data(book: Mapping[str, Any], labels: Mapping[str, Any] | None, index: int) -> dict[str, Any]:
+def _book_data(
+    book: Mapping[str, Any], labels: Mapping[str, Any] | None, index: int
+) -> dict[str, Any]:
     strips = np.concatenate([book["means"][:, None], book["typical"]], 1)  # (S, 1 + n, s, s, C)
     num, columns, height, width, channels = strips.shape
     rows = strips.transpose(0, 2, 1, 3, 4).reshape(num * height, columns * width, channels)
@@ -245,7 +312,9 @@ def _book_data(book: Mapping[str, Any], labels: Mapping[str, Any] | None, index:
         top = np.argsort(-presence, axis=1, kind="stable")[:, :TOP_LABELS]
         tree["images"] = presence.sum(1).tolist()
         tree["told"] = np.stack([top, np.take_along_axis(presence, top, 1)], 2).tolist()
-        tree["marks"] = [[mark["row"], mark["label"], round(mark["lift"], 2)] for mark in labels["marks"][index]]
+        tree["marks"] = [
+            [mark["row"], mark["label"], round(mark["lift"], 2)] for mark in labels["marks"][index]
+        ]
     return tree
 
 
@@ -261,22 +330,37 @@ def _swap_data(swaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         strip = np.concatenate(list(swap["shown"]), 1)  # three images side by side
         numbers = {name: swap[name] for name in ("code", "other", "place")}
         change = {name: round(swap[name], 2) for name in ("here", "everywhere")}
-        found.append(numbers | change | {"places": swap["places"].astype(int).tolist(), "strip": image_uri(strip)})
+        found.append(
+            numbers
+            | change
+            | {"places": swap["places"].astype(int).tolist(), "strip": image_uri(strip)}
+        )
     return found
 
 
 def _heats(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Maps over the mean image: importance for the image, and what each place tells of the label."""
+    """Maps over the mean image: importance for the image, and what each place tells of the
+    label.
+    """
     heats = [
-        {"title": "For the image", "unit": "levels", "values": _rounded(explanation["importance"]), "group": "output"}
+        {
+            "title": "For the image",
+            "unit": "levels",
+            "values": _rounded(explanation["importance"]),
+            "group": "output",
+        }
     ]
     labels = explanation["labels"]
     if labels:
         found = labels["information"]
         for place, values in enumerate(_net(found)[:MAX_MAPS]):
             name = explanation["places"][place]
-            title = f"For the {labels['column']}" + (f", {name}" if len(explanation["places"]) > 1 else "")
-            heats.append({"title": title, "unit": "bits", "values": _rounded(values), "group": "label"})
+            title = f"For the {labels['column']}" + (
+                f", {name}" if len(explanation["places"]) > 1 else ""
+            )
+            heats.append(
+                {"title": title, "unit": "bits", "values": _rounded(values), "group": "label"}
+            )
     return heats
 
 

@@ -1,7 +1,9 @@
-"""Curves and histograms, each drawn on one matplotlib Axes by a function that says whether it had anything to draw.
+"""Curves and histograms, each drawn on one matplotlib Axes by a function that says whether it had
+anything to draw.
 
-`svg` renders one for the page: its colours are placeholders that become CSS variables, so that the browser chooses them
-(light or dark); its text stays text. `png` renders several side by side on white, for the model card.
+`svg` renders one for the page: its colours are placeholders that become CSS variables, so that the
+browser chooses them (light or dark); its text stays text. `png` renders several side by side on
+white, for the model card.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Palette:
 
 
 PRINT = Palette()
-_PLACEHOLDERS = Palette("#fe0001", "#fe0002", "#fe0003", "#fe0004", tuple(f"#fe001{index}" for index in range(6)))
+_PLACEHOLDERS = Palette(
+    "#fe0001", "#fe0002", "#fe0003", "#fe0004", tuple(f"#fe001{index}" for index in range(6))
+)
 _VARIABLES = {
     _PLACEHOLDERS.ink: "--ink",
     _PLACEHOLDERS.muted: "--muted",
@@ -75,7 +79,9 @@ class Drawing:
 
 
 def svg(name: str, draw: Draw) -> Drawing | None:
-    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`; None if there was nothing to draw."""
+    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`; None if there was
+    nothing to draw.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -106,40 +112,55 @@ def _keys(axes: Axes) -> tuple[Key, ...]:
 
 
 def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> bytes | None:
-    """PNG of the panels that have something to draw, side by side on white, titled; None if none has."""
+    """PNG of the panels that have something to draw, side by side on white, titled; None if none
+    has.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(SETTINGS):
-        drawable = {title: draw for title, draw in panels.items() if draw(Figure().add_subplot(), PRINT)}
+        drawable = {
+            title: draw for title, draw in panels.items() if draw(Figure().add_subplot(), PRINT)
+        }
         if not drawable:
             return None
-        figure = Figure(figsize=(width * len(drawable), height), layout="constrained", facecolor="white")
+        figure = Figure(
+            figsize=(width * len(drawable), height), layout="constrained", facecolor="white"
+        )
         for axes, (title, draw) in zip(
             figure.subplots(1, len(drawable), squeeze=False)[0], drawable.items(), strict=True
         ):
             _style(axes, PRINT)
             draw(axes, PRINT)
             pad = 8 + 15 * _legend(axes, PRINT)
-            axes.set_title(title, loc="left", color=PRINT.ink, fontsize=11, fontweight="bold", pad=pad)
+            axes.set_title(
+                title, loc="left", color=PRINT.ink, fontsize=11, fontweight="bold", pad=pad
+            )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()
 
 
-# ------------------------------------------------------------------------------------------------------------ curves
+# ------------------------------------------------------------------------------------------- curves
 
 
 def loss(history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]] = ()) -> Draw:
-    """Every loss term on both splits; logarithmic when the values span more than a factor of eight."""
-    terms = sorted({key for row in history for key in row if key.startswith("loss/")}, key=_reconstruction_first)
+    """Every loss term on both splits; logarithmic when the values span more than a factor of
+    eight.
+    """
+    terms = sorted(
+        {key for row in history for key in row if key.startswith("loss/")},
+        key=_reconstruction_first,
+    )
     keys = (["loss"] if len(terms) != 1 else []) + terms
 
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = []
         for index, key in enumerate(keys):
             colour = palette.ink if key == "loss" else palette.of(index - (keys[0] == "loss"))
-            drawn += _curve(axes, history, key, colour, "total" if key == "loss" else key.removeprefix("loss/"))
+            drawn += _curve(
+                axes, history, key, colour, "total" if key == "loss" else key.removeprefix("loss/")
+            )
         values = np.concatenate(drawn) if drawn else np.zeros(0)
         if len(values) and values.min() > 0 and values.max() > 8 * values.min():
             axes.set_yscale("log")
@@ -164,7 +185,9 @@ def over_steps(
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = []
         for index, (key, label) in enumerate(keys.items()):
-            drawn += _curve(axes, history, key, palette.of(index), label, scale=100 if percent else 1)
+            drawn += _curve(
+                axes, history, key, palette.of(index), label, scale=100 if percent else 1
+            )
         values = np.concatenate(drawn) if drawn else np.zeros(0)
         if percent and len(values):
             axes.set_ylim(min(values.min() - 5, 85), 101)
@@ -180,33 +203,51 @@ def over_steps(
 
 
 def bits_per_code(
-    history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]] = (), order0_bits: float | None = None
+    history: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]] = (),
+    order0_bits: float | None = None,
 ) -> Draw:
-    """Bits a code of a prior, in the canonical order and in random ones, against the entropy without context."""
+    """Bits a code of a prior, in the canonical order and in random ones, against the entropy
+    without context.
+    """
     keys = {"bits_per_code": "in order", "bits_per_code_any_order": "in random orders"}
 
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = [
-            _curve(axes, history, key, palette.of(index), label) for index, (key, label) in enumerate(keys.items())
+            _curve(axes, history, key, palette.of(index), label)
+            for index, (key, label) in enumerate(keys.items())
         ]
-        values = np.concatenate([part for parts in drawn for part in parts]) if any(drawn) else np.zeros(0)
+        values = (
+            np.concatenate([part for parts in drawn for part in parts])
+            if any(drawn)
+            else np.zeros(0)
+        )
         if len(values):
             shown = [value for value in (order0_bits,) if value is not None]
-            # the first steps fall from far above: cut off, so that the gap between the splits at the end can be seen
+            # the first steps fall from far above: cut off, so that the gap between the splits at
+            # the end can be seen
             top = min(values.max(), max(1.2 * float(np.median(values)), *shown, 0.0))
             low, high = min(values.min(), *shown, np.inf), max(top, *shown, -np.inf)
             margin = 0.05 * max(high - low, 1e-3)
             axes.set_ylim(low - margin, high + margin)
             for value in shown:
                 dashes: Any = (0, (4, 3))
-                axes.axhline(value, color=palette.muted, linewidth=1, linestyle=dashes, label="without context")
+                axes.axhline(
+                    value,
+                    color=palette.muted,
+                    linewidth=1,
+                    linestyle=dashes,
+                    label="without context",
+                )
         return _finish(axes, palette, values, events)
 
     return draw
 
 
 def weights(history: Sequence[Mapping[str, Any]]) -> Draw:
-    """Loss weights that change while training, each as a share of its highest value, which the legend names."""
+    """Loss weights that change while training, each as a share of its highest value, which the
+    legend names.
+    """
     keys = sorted({key for row in history for key in row if key.startswith("weight/")})
 
     def draw(axes: Axes, palette: Palette) -> bool:
@@ -223,7 +264,12 @@ def weights(history: Sequence[Mapping[str, Any]]) -> Draw:
 
 
 def _curve(
-    axes: Axes, history: Sequence[Mapping[str, Any]], key: str, colour: str, label: str, scale: float = 1
+    axes: Axes,
+    history: Sequence[Mapping[str, Any]],
+    key: str,
+    colour: str,
+    label: str,
+    scale: float = 1,
 ) -> list[np.ndarray]:
     """Training thin and light, validation bold; what is logged in training alone is bold too."""
     drawn = []
@@ -233,7 +279,9 @@ def _curve(
             continue
         steps, values = thinned(steps, values * scale)
         bold = split == "validation" or not len(found["validation"][1])
-        style: dict[str, Any] = {"linewidth": 1.9, "zorder": 3} if bold else {"linewidth": 1.0, "alpha": 0.5}
+        style: dict[str, Any] = (
+            {"linewidth": 1.9, "zorder": 3} if bold else {"linewidth": 1.0, "alpha": 0.5}
+        )
         if split == "validation" and len(values) <= 40 or len(values) == 1:
             style |= {"marker": "o", "markersize": 3.6}
         axes.plot(steps, values, color=colour, label=label if bold else "_" + label, **style)
@@ -242,7 +290,9 @@ def _curve(
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last value stay."""
+    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last value
+    stay.
+    """
     if len(values) <= MAX_POINTS:
         return steps, values
     edges = np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[:-1]
@@ -251,7 +301,9 @@ def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return steps, np.array([values[0], *means[1:-1], values[-1]])
 
 
-def _finish(axes: Axes, palette: Palette, values: np.ndarray, events: Sequence[Mapping[str, Any]]) -> bool:
+def _finish(
+    axes: Axes, palette: Palette, values: np.ndarray, events: Sequence[Mapping[str, Any]]
+) -> bool:
     if not len(values):
         return False
     axes.set_xlabel("step", color=palette.muted)
@@ -260,7 +312,10 @@ def _finish(axes: Axes, palette: Palette, values: np.ndarray, events: Sequence[M
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         low, high = axes.get_ylim()
         axes.yaxis.set_minor_formatter(lambda value, _: _minor_label(value, wide=high > 40 * low))
-    for levels, colour in ((("info", "action", "recovered"), palette.muted), (("warning",), palette.alert)):
+    for levels, colour in (
+        (("info", "action", "recovered"), palette.muted),
+        (("warning",), palette.alert),
+    ):
         steps = [finite(event.get("step")) for event in events if event.get("level") in levels]
         at = [step for step in steps if step is not None]
         if at:
@@ -274,11 +329,13 @@ def _minor_label(value: float, wide: bool) -> str:
     return f"{value:g}" if digit in ("3" if wide else "235") else ""
 
 
-# -------------------------------------------------------------------------------------------------------- histograms
+# --------------------------------------------------------------------------------------- histograms
 
 
 def code_usage(code_counts: Sequence[np.ndarray] | None) -> Draw:
-    """Counts (K,) of each codebook in descending order, relative to uniform usage; the dead ones named."""
+    """Counts (K,) of each codebook in descending order, relative to uniform usage; the dead ones
+    named.
+    """
 
     def draw(axes: Axes, palette: Palette) -> bool:
         if code_counts is None or not any(row.sum() for row in code_counts):
@@ -288,7 +345,9 @@ def code_usage(code_counts: Sequence[np.ndarray] | None) -> Draw:
         for index, row in enumerate(relative):
             dead = int((row == 0).sum())
             label = (f"codebook {index + 1}, " if books > 1 else "") + f"{count(dead)} dead"
-            _ranked(axes, row, palette.of(index), label if books <= 6 else "_" + label, fill=books == 1)
+            _ranked(
+                axes, row, palette.of(index), label if books <= 6 else "_" + label, fill=books == 1
+            )
         axes.axhline(1, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)), label="uniform")
         alive = np.concatenate([row[row > 0] for row in relative])
         if alive.max() > 12 * alive.min():
@@ -307,7 +366,9 @@ def code_usage(code_counts: Sequence[np.ndarray] | None) -> Draw:
 
 
 def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) -> None:
-    """A descending staircase with at most about MAX_POINTS treads that ends where the dead codes begin."""
+    """A descending staircase with at most about MAX_POINTS treads that ends where the dead codes
+    begin.
+    """
     alive = int((row > 0).sum())
     if not alive:
         return
@@ -321,7 +382,9 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
 
 
 def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
-    """How many images reach which PSNR, mean and median marked; exact reconstructions (infinite) are left out."""
+    """How many images reach which PSNR, mean and median marked; exact reconstructions (infinite)
+    are left out.
+    """
 
     def draw(axes: Axes, palette: Palette) -> bool:
         values = np.asarray(psnr_per_image, np.float64)
@@ -334,7 +397,13 @@ def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
             (values.mean(), "mean", palette.ink, "-"),
             (np.median(values), "median", palette.of(1), (0, (4, 2))),
         ):
-            axes.axvline(value, color=colour, linewidth=1.6, linestyle=style, label=f"{name} {decibel(value)}")
+            axes.axvline(
+                value,
+                color=colour,
+                linewidth=1.6,
+                linestyle=style,
+                label=f"{name} {decibel(value)}",
+            )
         axes.set_xlabel("PSNR of an image, dB", color=palette.muted)
         axes.locator_params(axis="y", integer=True, nbins=5)
         return True
@@ -342,7 +411,7 @@ def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
     return draw
 
 
-# ------------------------------------------------------------------------------------------------------------- style
+# -------------------------------------------------------------------------------------------- style
 
 
 def _style(axes: Axes, palette: Palette) -> None:
@@ -355,8 +424,12 @@ def _style(axes: Axes, palette: Palette) -> None:
     axes.tick_params(which="both", colors=palette.muted, length=0, pad=5)
     axes.tick_params(axis="x", length=3)
     axes.margins(x=0.01)
-    axes.yaxis.set_major_formatter(lambda value, _: large(value) if value >= 10000 else f"{value:g}")
-    axes.xaxis.set_major_formatter(lambda value, _: large(value) if value >= 10000 else f"{value:g}")
+    axes.yaxis.set_major_formatter(
+        lambda value, _: large(value) if value >= 10000 else f"{value:g}"
+    )
+    axes.xaxis.set_major_formatter(
+        lambda value, _: large(value) if value >= 10000 else f"{value:g}"
+    )
 
 
 def _needs_legend(axes: Axes) -> bool:
@@ -365,7 +438,9 @@ def _needs_legend(axes: Axes) -> bool:
 
 
 def _legend(axes: Axes, palette: Palette) -> int:
-    """Draw the legend above the axes if there is something to tell apart; the number of its lines."""
+    """Draw the legend above the axes if there is something to tell apart; the number of its
+    lines.
+    """
     if not _needs_legend(axes):
         return 0
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=palette.ink,

@@ -19,7 +19,10 @@ CODE_COLOUR = (0, 114, 178)
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
-    """Pillow image in mode L, LA, RGB or RGBA of uint8 pixels (H, W, C), C = 1..4. ValueError for anything else."""
+    """Pillow image in mode L, LA, RGB or RGBA of uint8 pixels (H, W, C), C = 1..4.
+
+    ValueError for anything else.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
         raise ValueError(f"an image is uint8 (H, W, 1..4), not {pixels.dtype} {pixels.shape}")
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
@@ -43,12 +46,15 @@ def comparison_sheet(
 ) -> Image.Image:
     """One RGB image with every original above its reconstruction, row after row, on white.
 
-    Pixels are repeated `scale` times (default: until the longer side has 96); alpha is shown over a checkerboard.
-    The pair (row, column) starts at x = GUTTER + column * (W * scale + GUTTER),
-    y = GUTTER + row * (2 * H * scale + SEAM + GUTTER). ValueError if shapes differ or there is no image.
+    Pixels are repeated `scale` times (default: until the longer side has 96); alpha is shown over a
+    checkerboard. The pair (row, column) starts at x = GUTTER + column * (W * scale + GUTTER),
+    y = GUTTER + row * (2 * H * scale + SEAM + GUTTER). ValueError if shapes differ or there is no
+    image.
     """
     if originals.shape != reconstructions.shape or originals.ndim != 4 or not len(originals):
-        raise ValueError(f"cannot pair originals {originals.shape} with reconstructions {reconstructions.shape}")
+        raise ValueError(
+            f"cannot pair originals {originals.shape} with reconstructions {reconstructions.shape}"
+        )
     count, height, width, _ = originals.shape
     scale = scale or -(-96 // max(height, width))
     columns = max(1, min(columns, count))
@@ -67,14 +73,18 @@ def _upscaled(pixels: np.ndarray, scale: int) -> Image.Image:
     if image.mode not in ("LA", "RGBA"):
         return image.convert("RGB")
     row, column = np.indices((image.height, image.width)) // CHECKER_SIDE
-    checker = Image.fromarray(np.asarray(CHECKER_TONES, np.uint8)[(row + column) % 2]).convert("RGBA")
+    checker = Image.fromarray(np.asarray(CHECKER_TONES, np.uint8)[(row + column) % 2]).convert(
+        "RGBA"
+    )
     return Image.alpha_composite(checker, image.convert("RGBA")).convert("RGB")
 
 
 def code_map(counts: np.ndarray) -> Image.Image:
-    """RGBA image with one pixel per code in the order of the codebook: denser = used more, orange = never used.
+    """RGBA image with one pixel per code in the order of the codebook: denser = used more, orange =
+    never used.
 
-    counts: int64 (K,). Unused cells of the last row are transparent, so the image works on light and dark pages.
+    counts: int64 (K,). Unused cells of the last row are transparent, so the image works on light
+    and dark pages.
     """
     size = len(counts)
     columns = int(2 ** np.ceil(np.log2(np.sqrt(size * 2)))) if size > 2 else size

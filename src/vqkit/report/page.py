@@ -1,4 +1,6 @@
-"""One self-contained HTML page: everything embedded, nothing requested, readable without JavaScript."""
+"""One self-contained HTML page: everything embedded, nothing requested, readable without
+JavaScript.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ MIN_SHOWN, MAX_MAPS = 4, 8
 
 
 def write_report(summary: RunSummary, path: Path) -> None:
-    """Write report.html for a run: at `path` there is the old file or the whole new one, nothing between.
+    """Write report.html for a run: at `path` there is the old file or the whole new one, nothing
+    between.
 
     ValueError if originals and reconstructions do not pair up.
     """
@@ -29,7 +32,10 @@ def write_report(summary: RunSummary, path: Path) -> None:
 
 
 def render(summary: RunSummary) -> str:
-    """The page as text. All strings of the summary are escaped: names of files are not to be trusted."""
+    """The page as text.
+
+    All strings of the summary are escaped: names of files are not to be trusted.
+    """
     return fill(
         "report.html",
         summary=summary,
@@ -62,9 +68,13 @@ def _pairs(
     second: str = "reconstruction of",
 ) -> list[Pair]:
     if originals.shape != reconstructions.shape:
-        raise ValueError(f"cannot pair originals {originals.shape} with reconstructions {reconstructions.shape}")
+        raise ValueError(
+            f"cannot pair originals {originals.shape} with reconstructions {reconstructions.shape}"
+        )
     pairs = []
-    for index, (original, reconstruction) in enumerate(zip(originals, reconstructions, strict=True)):
+    for index, (original, reconstruction) in enumerate(
+        zip(originals, reconstructions, strict=True)
+    ):
         name = str(names[index]) if index < len(names) else f"image {index + 1}"
         quality = decibel(psnr[index]) if index < len(psnr) else ""
         shows = f"{first} {name}", f"{second} {name}"
@@ -93,7 +103,9 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
         "Loss": figures.loss(history, events),
         "PSNR, dB": figures.over_steps(history, {"psnr": "PSNR"}, events),
         "Usage of the codes": figures.over_steps(history, {"usage": "usage"}, events, percent=True),
-        "Perplexity": figures.over_steps(history, {"perplexity": "perplexity"}, events, level=summary.codebook_size),
+        "Perplexity": figures.over_steps(
+            history, {"perplexity": "perplexity"}, events, level=summary.codebook_size
+        ),
         "Loss weights": figures.weights(history),
         "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
         "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),

@@ -19,7 +19,8 @@ MIN_SHOWN, MAX_PAIRS = 24, 48
 
 
 def write_prior_report(summary: PriorSummary, path: Path) -> None:
-    """Write the report of a prior: at `path` there is the old file or the whole new one, nothing between.
+    """Write the report of a prior: at `path` there is the old file or the whole new one, nothing
+    between.
 
     ValueError if samples, nearest images, distances and labels do not belong together.
     """
@@ -27,7 +28,10 @@ def write_prior_report(summary: PriorSummary, path: Path) -> None:
 
 
 def render_prior(summary: PriorSummary) -> str:
-    """The page as text. All strings of the summary are escaped: labels and captions are not to be trusted."""
+    """The page as text.
+
+    All strings of the summary are escaped: labels and captions are not to be trusted.
+    """
     _check(summary)
     metrics = {**summary.metrics, **derived_figures(summary)}
     return fill(
@@ -50,9 +54,14 @@ def render_prior(summary: PriorSummary) -> str:
 def _check(summary: PriorSummary) -> None:
     samples, nearest, distances = summary.samples, summary.nearest, summary.distances
     if len(nearest) and (nearest.shape != samples.shape or distances.shape != (len(samples),)):
-        raise ValueError(f"cannot pair samples {samples.shape} with {nearest.shape} at distances {distances.shape}")
+        raise ValueError(
+            f"cannot pair samples {samples.shape} with {nearest.shape} at distances "
+            f"{distances.shape}"
+        )
     if len(summary.labels) not in (0, len(samples)):
-        raise ValueError(f"{len(samples)} samples need as many labels or none, got {len(summary.labels)}")
+        raise ValueError(
+            f"{len(samples)} samples need as many labels or none, got {len(summary.labels)}"
+        )
 
 
 def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
@@ -60,7 +69,12 @@ def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
     steps = f"{summary.num_steps} step" + ("" if summary.num_steps == 1 else "s")
     found = [
         ("samples", "Samples", "Drawn code by code.", summary.samples),
-        ("scattered", f"In {steps}", "Many codes at a time, scattered over the image.", summary.scattered),
+        (
+            "scattered",
+            f"In {steps}",
+            "Many codes at a time, scattered over the image.",
+            summary.scattered,
+        ),
     ]
     grids = []
     for name, title, lead, images in found:
@@ -93,7 +107,9 @@ def _label(summary: PriorSummary, index: int) -> str:
 
 
 def _yardstick(distances: np.ndarray) -> str:
-    """How near reconstructed held-out images come to the training set, in words; empty if nobody measured it."""
+    """How near reconstructed held-out images come to the training set, in words; empty if nobody
+    measured it.
+    """
     if not len(distances):
         return ""
     nearest, median = np.quantile(distances, [0.01, 0.5])

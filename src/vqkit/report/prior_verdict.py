@@ -1,4 +1,6 @@
-"""Is a prior healthy? Does it predict, does it go on learning, and are its samples more than its training images."""
+"""Is a prior healthy? Does it predict, does it go on learning, and are its samples more than its
+training images.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ from .wording import count, finite, number, share
 
 KEY = "bits_per_code"
 LITTLE_SAVING = 0.02  # of the entropy without context
-STEEP_FALLS = 0.03, 0.08  # of the bits per code, over the last fifth and half; the end of a cosine alone brings less
+STEEP_FALLS = (
+    0.03,
+    0.08,
+)  # of the bits per code, over the last fifth and half; the end of a cosine alone brings less
 LARGE_GAP = 0.05  # of the training bits per code
 RISE = 0.01  # of the best validation bits per code
 MEMORISED = 0.05  # of the samples; chance is 0.01
@@ -32,7 +37,15 @@ SAME = 0.5  # grey levels: the distance of an image from itself, with room for r
 
 def judge_prior(summary: PriorSummary) -> Verdict:
     """The verdict on a prior, from its figures, curves, events and the distances of its samples."""
-    checks = (_broken, _saving, _overfit, _memorised, _duplicates, _falling, lambda run: warned(run.events))
+    checks = (
+        _broken,
+        _saving,
+        _overfit,
+        _memorised,
+        _duplicates,
+        _falling,
+        lambda run: warned(run.events),
+    )
     findings = tuple(found for check in checks if (found := check(summary)))
     figures = _figures(summary)
     if findings:
@@ -45,23 +58,27 @@ def judge_prior(summary: PriorSummary) -> Verdict:
 
 
 def near_copies(summary: PriorSummary) -> np.ndarray:
-    """Which of the samples are nearer to a training image than 99 % of reconstructed held-out images are: bool (N,).
+    """Which of the samples are nearer to a training image than 99 % of reconstructed held-out
+    images are: bool (N,).
 
-    About 1 % are by chance. Reconstructed, because samples are decoded images too: these are smoother than images and
-    as a rule nearer to everything, copied or not. All False without held-out images.
+    About 1 % are by chance. Reconstructed, because samples are decoded images too: these are
+    smoother than images and as a rule nearer to everything, copied or not. All False without
+    held-out images.
     """
     yardstick = np.sort(np.asarray(summary.reconstructed_distances, np.float64))
     if not len(yardstick):
         return np.zeros(len(summary.distances), bool)
-    farther = len(yardstick) - np.searchsorted(yardstick, np.asarray(summary.distances, np.float64), side="right")
+    farther = len(yardstick) - np.searchsorted(
+        yardstick, np.asarray(summary.distances, np.float64), side="right"
+    )
     return 100 * farther >= 99 * len(yardstick)
 
 
 def derived_figures(summary: PriorSummary) -> dict[str, float | None]:
     """Figures that follow from distances and curves; None where these were not measured.
 
-    memorised: share of `near_copies` among the samples. overfit_bits: validation minus training, bits a code at the
-    end.
+    memorised: share of `near_copies` among the samples. overfit_bits: validation minus training,
+    bits a code at the end.
     """
     has_distances = len(summary.distances) and len(summary.reconstructed_distances)
     gap = _gap(summary)
@@ -71,14 +88,16 @@ def derived_figures(summary: PriorSummary) -> dict[str, float | None]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------ checks
+# ------------------------------------------------------------------------------------------- checks
 
 
 def _broken(summary: PriorSummary) -> Finding | None:
     bits = summary.metrics.get(KEY)
     if not isinstance(bits, (int, float)) or math.isfinite(bits):
         return None
-    return Finding("bits per code is not a number", "The prior gives no probabilities.", "Lower train.lr.")
+    return Finding(
+        "bits per code is not a number", "The prior gives no probabilities.", "Lower train.lr."
+    )
 
 
 def _saving(summary: PriorSummary) -> Finding | None:
@@ -120,8 +139,12 @@ def _risen(summary: PriorSummary, step: int, best: float, last: float) -> Findin
     else:
         text += " since."
     kept = summary.metrics.get("stopped_by") == "plateau"
-    advice = "The weights of the best step were kept, so this costs nothing but time; " if kept else ""
-    advice += "for better samples," if kept else "Set train.patience, so that the best weights are kept;"
+    advice = (
+        "The weights of the best step were kept, so this costs nothing but time; " if kept else ""
+    )
+    advice += (
+        "for better samples," if kept else "Set train.patience, so that the best weights are kept;"
+    )
     advice += " use more data, augment.shift or augment.flip, or network.dropout."
     return Finding("the prior over-fits", text, advice)
 
@@ -133,7 +156,9 @@ def _gap(summary: PriorSummary) -> tuple[float, float] | None:
 
 
 def _train_level(summary: PriorSummary, step: int | None) -> float | None:
-    """Training bits per code up to `step` (None: the end): mean over a tenth of the run, as single batches vary."""
+    """Training bits per code up to `step` (None: the end): mean over a tenth of the run, as single
+    batches vary.
+    """
     steps, values = series(summary.history, KEY, "train")
     if not len(steps):
         return None
@@ -158,15 +183,14 @@ def _duplicates(summary: PriorSummary) -> Finding | None:
     if same.sum() < 2 or same.mean() <= 0.01:
         return None
     text = f"{share(same.mean())} of the held-out images are in the training set as well, pixel by pixel."
-    advice = (
-        "Validation looks better than it is, and copies cannot be told by distance. Remove duplicates from the data."
-    )
+    advice = "Validation looks better than it is, and copies cannot be told by distance. Remove duplicates from the data."
     return Finding("held-out images are among the training images", text, advice)
 
 
 def _falling(summary: PriorSummary) -> Finding | None:
     fall = late_fall(summary.history, KEY, STEEP_FALLS)
-    # training alone goes on falling while a prior learns by heart: more of it would be the wrong advice
+    # training alone goes on falling while a prior learns by heart: more of it would be the wrong
+    # advice
     if _overfit(summary):
         return None
     if not fall:
@@ -176,7 +200,7 @@ def _falling(summary: PriorSummary) -> Finding | None:
     return Finding("bits per code is still falling", text, train_longer(summary.metrics, 2 * last))
 
 
-# ------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def _figures(summary: PriorSummary) -> str:
@@ -209,7 +233,16 @@ def _copies_words(summary: PriorSummary) -> str:
 def _next_steps(findings: tuple[Finding, ...]) -> tuple[str, ...]:
     steps = [found.advice for found in findings if found.advice]
     if not findings:
-        steps.append("For better samples: a longer train.max_minutes or train.steps, or a larger network.width.")
-    steps.append("Draw more: vqkit generate DIR --out new.png; --temperature 0.9 is safer, --temperature 1.1 wilder.")
-    steps.append("If even samples with the right structure look blurred, that is the autoencoder: train it longer.")
+        steps.append(
+            "For better samples: a longer train.max_minutes or train.steps, or a larger "
+            "network.width."
+        )
+    steps.append(
+        "Draw more: vqkit generate DIR --out new.png; --temperature 0.9 is safer, --temperature "
+        "1.1 wilder."
+    )
+    steps.append(
+        "If even samples with the right structure look blurred, that is the autoencoder: train it "
+        "longer."
+    )
     return tuple(steps)

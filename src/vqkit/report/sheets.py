@@ -1,4 +1,6 @@
-"""Many images on one sheet, sheets as an animation, and the images that a prior's training leaves."""
+"""Many images on one sheet, sheets as an animation, and the images that a prior's training
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,17 @@ from .summary import PriorSummary
 GAP = 2
 MAX_SIDE = 1000
 LAST_FRAME_MS, FRAME_MS = 2000, 80
-# Pixels of all frames, from which their palette is made: seven times as many took eight times as long to gain 0.1
-# levels.
+# Pixels of all frames, from which their palette is made: seven times as many took eight times as
+# long to gain 0.1 levels.
 PALETTE_PIXELS = 500_000
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image:
     """One RGB image of all images uint8 (N, H, W, C), row after row on grey, alpha over white.
 
-    Pixels are repeated by the largest whole factor up to 8 with which the sheet is at most MAX_SIDE wide. Image
-    (row, column) starts at GAP + row * (H * scale + GAP), the same across. ValueError without images.
+    Pixels are repeated by the largest whole factor up to 8 with which the sheet is at most MAX_SIDE
+    wide. Image (row, column) starts at GAP + row * (H * scale + GAP), the same across. ValueError
+    without images.
     """
     if images.ndim != 4 or not len(images):
         raise ValueError(f"a sheet needs images (N, H, W, C), got {images.shape}")
@@ -34,7 +37,9 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image
     columns = columns or int(np.ceil(np.sqrt(count)))
     scale = max(1, min(8, (MAX_SIDE - GAP) // columns // (width + GAP)))
     step_x, step_y = width * scale + GAP, height * scale + GAP
-    sheet = Image.new("RGB", (GAP + columns * step_x, GAP + -(-count // columns) * step_y), (160, 160, 160))
+    sheet = Image.new(
+        "RGB", (GAP + columns * step_x, GAP + -(-count // columns) * step_y), (160, 160, 160)
+    )
     for index, pixels in enumerate(images):
         tile = to_image(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).convert("RGBA")
         white = Image.new("RGBA", tile.size, "white")
@@ -44,25 +49,34 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image
 
 
 def animation(frames: Sequence[np.ndarray]) -> bytes:
-    """A GIF of the sheets of each frame's images uint8 (N, H, W, C); it loops and rests on the last frame.
+    """A GIF of the sheets of each frame's images uint8 (N, H, W, C); it loops and rests on the last
+    frame.
 
-    All frames share one palette. Grey images keep their values; of others, colours are off by about 3 levels on
-    average. ValueError without frames.
+    All frames share one palette. Grey images keep their values; of others, colours are off by about
+    3 levels on average. ValueError without frames.
     """
     if not len(frames):
         raise ValueError("an animation needs at least one frame")
     sheets = [contact_sheet(frame) for frame in frames]
-    sheets = [sheet.convert("L") for sheet in sheets] if frames[0].shape[-1] <= 2 else _in_one_palette(sheets)
+    sheets = (
+        [sheet.convert("L") for sheet in sheets]
+        if frames[0].shape[-1] <= 2
+        else _in_one_palette(sheets)
+    )
     buffer = io.BytesIO()
     durations = [FRAME_MS] * (len(sheets) - 1) + [LAST_FRAME_MS]
-    sheets[0].save(buffer, "GIF", save_all=True, append_images=sheets[1:], duration=durations, loop=0)
+    sheets[0].save(
+        buffer, "GIF", save_all=True, append_images=sheets[1:], duration=durations, loop=0
+    )
     return buffer.getvalue()
 
 
 def _in_one_palette(sheets: list[Image.Image]) -> list[Image.Image]:
-    """RGB sheets of one size in the 256 colours that fit all of them: with a palette for each, still parts flicker.
+    """RGB sheets of one size in the 256 colours that fit all of them: with a palette for each,
+    still parts flicker.
 
-    Of the ways that Pillow has, this one was nearest on sheets of emoji. No dithering: its dots would move.
+    Of the ways that Pillow has, this one was nearest on sheets of emoji. No dithering: its dots
+    would move.
     """
     num_pixels = len(sheets) * sheets[0].width * sheets[0].height
     step = int(np.ceil(np.sqrt(num_pixels / PALETTE_PIXELS)))
@@ -72,8 +86,10 @@ def _in_one_palette(sheets: list[Image.Image]) -> list[Image.Image]:
 
 
 def write_prior_images(summary: PriorSummary, folder: Path) -> None:
-    """Images of a trained prior: samples.png, scattered.png (drawn in a few steps), nearest.png (each sample above
-    the training image nearest to it), bits.png (bits a code, training against validation)."""
+    """Images of a trained prior: samples.png, scattered.png (drawn in a few steps), nearest.png
+    (each sample above the training image nearest to it), bits.png (bits a code, training against
+    validation).
+    """
     named = {"bits_per_code": "in order", "bits_per_code_any_order": "in random orders"}
     curves = figures.over_steps(summary.history, named)
     found = {

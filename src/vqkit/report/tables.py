@@ -28,30 +28,61 @@ def _perplexity(value: Any) -> str:
 
 
 def _rates(value: Any) -> str:
-    return "; ".join(f"{name} {point['bits']:.0f} bits, {point['psnr']:.1f} dB" for name, point in value.items())
+    return "; ".join(
+        f"{name} {point['bits']:.0f} bits, {point['psnr']:.1f} dB" for name, point in value.items()
+    )
 
 
 # key: label, how to write it, what it means
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
-    "usage": ("Usage", share, "share of the codes that occur in the whole split, mean over codebooks"),
-    "perplexity": ("Perplexity", _perplexity, "how many codes, all used alike, would carry as much"),
-    "bits_per_code": ("Bits per code", number, "what a code costs under the prior; lower is better"),
-    "bits_per_code_untold": ("Bits per code, untold", number, "the same when the prior is told no class or caption"),
-    "order0_bits": ("Bits without context", number, "per code, from its frequency among training codes alone"),
+    "usage": (
+        "Usage",
+        share,
+        "share of the codes that occur in the whole split, mean over codebooks",
+    ),
+    "perplexity": (
+        "Perplexity",
+        _perplexity,
+        "how many codes, all used alike, would carry as much",
+    ),
+    "bits_per_code": (
+        "Bits per code",
+        number,
+        "what a code costs under the prior; lower is better",
+    ),
+    "bits_per_code_untold": (
+        "Bits per code, untold",
+        number,
+        "the same when the prior is told no class or caption",
+    ),
+    "order0_bits": (
+        "Bits without context",
+        number,
+        "per code, from its frequency among training codes alone",
+    ),
     "saving_vs_order0": ("Saving", share, "of the bits without context; a class is paid for"),
     "label_bits": ("Bits of the class", number, "per image; what naming its class costs"),
     "bits_per_image": ("Bits per image", _bits, ""),
     "bpp": ("Bits per pixel", number, ""),
-    "coder_bits_per_code": ("Bits per code in files", number, "under the integer prior, on validation images"),
-    "lossless_bits_per_value": ("Bits per pixel, lossless", number, "and channel, on validation images"),
+    "coder_bits_per_code": (
+        "Bits per code in files",
+        number,
+        "under the integer prior, on validation images",
+    ),
+    "lossless_bits_per_value": (
+        "Bits per pixel, lossless",
+        number,
+        "and channel, on validation images",
+    ),
     "rates": ("Rates of files", _rates, "per image; vqkit compress --rate NAME"),
     "rates_split": ("Split of the rates", str, ""),
     "memorised": (
         "Near copies",
         share,
-        "samples nearer to a training image than 99 % of reconstructed held-out images; 1 % is chance",
+        "samples nearer to a training image than 99 % of reconstructed held-out images; 1 % is "
+        "chance",
     ),
     "overfit_bits": ("Over-fit", number, "bits per code at the end: validation minus training"),
     "images": ("Images", count, "in the evaluated split"),
@@ -63,17 +94,33 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "images_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
     "peak_memory_mb": ("Peak memory", lambda value: f"{count(value)} MB", ""),
     "version": ("vqkit", str, ""),
-    "content_id": ("Content id", str, "SHA-256 of the weights; with the coder's, it names the model in .vq files"),
+    "content_id": (
+        "Content id",
+        str,
+        "SHA-256 of the weights; with the coder's, it names the model in .vq files",
+    ),
 }
 DATA_LABELS = {"sizes": "Original sizes (width × height)", "modes": "Original modes"}
-PRIOR_HEADLINE = ("bits_per_code", "saving_vs_order0", "bits_per_image", "memorised", "training_seconds", "parameters")
+PRIOR_HEADLINE = (
+    "bits_per_code",
+    "saving_vs_order0",
+    "bits_per_image",
+    "memorised",
+    "training_seconds",
+    "parameters",
+)
 HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "bpp", "training_seconds")
 UNITS = (" dB", " %")
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """All figures that are there, the known ones first and explained. What does not apply (None) is left out."""
-    ordered = [key for key in METRICS if key in metrics] + [key for key in metrics if key not in METRICS]
+    """All figures that are there, the known ones first and explained.
+
+    What does not apply (None) is left out.
+    """
+    ordered = [key for key in METRICS if key in metrics] + [
+        key for key in metrics if key not in METRICS
+    ]
     return [_row(key, metrics[key]) for key in ordered if metrics[key] is not None]
 
 
@@ -85,8 +132,12 @@ def _row(key: str, value: Any) -> Row:
         return Row(label, plain(value), note)
 
 
-def headline(metrics: Mapping[str, Any], keys: Sequence[str] = HEADLINE, codebook_size: int | None = None) -> list[Row]:
-    """At most six figures: label, value without unit, unit or what the value is to be compared with."""
+def headline(
+    metrics: Mapping[str, Any], keys: Sequence[str] = HEADLINE, codebook_size: int | None = None
+) -> list[Row]:
+    """At most six figures: label, value without unit, unit or what the value is to be compared
+    with.
+    """
     rows = []
     for key in keys:
         if metrics.get(key) is None:
@@ -116,12 +167,23 @@ def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:
     values = np.asarray(psnr_per_image, np.float64)
     if not len(values) or np.isnan(values).any():
         return []
-    shown = {"Worst image": 0, "1 of 20 is below": 5, "Half are below": 50, "1 of 20 is above": 95, "Best image": 100}
-    return [Row(label, decibel(np.percentile(values, at, method="nearest"))) for label, at in shown.items()]
+    shown = {
+        "Worst image": 0,
+        "1 of 20 is below": 5,
+        "Half are below": 50,
+        "1 of 20 is above": 95,
+        "Best image": 100,
+    }
+    return [
+        Row(label, decibel(np.percentile(values, at, method="nearest")))
+        for label, at in shown.items()
+    ]
 
 
 def plain(value: Any) -> str:
-    """Any value as a person would write it: numbers short, lists with commas, mappings as key: value."""
+    """Any value as a person would write it: numbers short, lists with commas, mappings as key:
+    value.
+    """
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -141,7 +203,9 @@ def data_rows(data: Mapping[str, Any]) -> list[Row]:
             continue
         if key in ("size", "image_size") and isinstance(value, (list, tuple)):
             value = " × ".join(str(side) for side in reversed(value)) + " (width × height)"
-        counts = isinstance(value, Mapping) and all(isinstance(item, int) for item in value.values())
+        counts = isinstance(value, Mapping) and all(
+            isinstance(item, int) for item in value.values()
+        )
         text = _counted(value) if counts else plain(value)
         rows.append(Row(DATA_LABELS.get(key, key.replace("_", " ").capitalize()), text))
     return rows
@@ -158,7 +222,9 @@ def _counted(counts: Mapping[Any, Any], most: int = 12) -> str:
 
 
 def bad_files(data: Mapping[str, Any]) -> list[Row]:
-    """Name and reason of every file that was left out, from a mapping or a list of pairs, mappings or names."""
+    """Name and reason of every file that was left out, from a mapping or a list of pairs, mappings
+    or names.
+    """
     found: Any = next((data[key] for key in ("bad_files", "bad") if data.get(key)), ())
     if isinstance(found, Mapping):
         return [Row(str(name), plain(reason)) for name, reason in found.items()]
@@ -170,8 +236,14 @@ def bad_files(data: Mapping[str, Any]) -> list[Row]:
 def _bad_file(entry: Any) -> Row:
     if isinstance(entry, Mapping):
         values = [str(value) for value in entry.values()]
-        name = next((str(entry[key]) for key in ("name", "path", "file") if key in entry), values[0] if values else "")
-        return Row(name, next((str(entry[key]) for key in ("reason", "error", "message") if key in entry), ""))
+        name = next(
+            (str(entry[key]) for key in ("name", "path", "file") if key in entry),
+            values[0] if values else "",
+        )
+        return Row(
+            name,
+            next((str(entry[key]) for key in ("reason", "error", "message") if key in entry), ""),
+        )
     if isinstance(entry, (list, tuple)) and len(entry) == 2:
         return Row(str(entry[0]), str(entry[1]))
     return Row(str(entry), "")

@@ -1,4 +1,6 @@
-"""What the pages share: templates that fill in, drawings that are titled, sizes at which images are shown."""
+"""What the pages share: templates that fill in, drawings that are titled, sizes at which images are
+shown.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MAX_GALLERY_BYTES = 24_000_000
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images side by side, as URIs with what they show; under them a figure and a name, or nothing ("")."""
+    """Two images side by side, as URIs with what they show; under them a figure and a name, or
+    nothing ("").
+    """
 
     first: str
     second: str
@@ -38,12 +42,17 @@ def image_uri(pixels: np.ndarray) -> str:
 
 
 def num_shown(images: np.ndarray, at_least: int) -> int:
-    """How many pairs of images uint8 (N, H, W, C) a page takes: as many as MAX_GALLERY_BYTES allow, or `at_least`."""
+    """How many pairs of images uint8 (N, H, W, C) a page takes: as many as MAX_GALLERY_BYTES allow,
+    or `at_least`.
+    """
     return max(at_least, MAX_GALLERY_BYTES // max(2 * images[:1].nbytes, 1))
 
 
 def fill(name: str, **values: Any) -> str:
-    """The page of the template `name` as text. All strings are escaped: names of files are not to be trusted."""
+    """The page of the template `name` as text.
+
+    All strings are escaped: names of files are not to be trusted.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -71,7 +80,8 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
     parts = [f"vqkit {metrics['version']}" if metrics.get("version") else "vqkit"]
     if metrics.get("split"):
         parts.append(
-            f"{metrics['split']} split" + (f", {count(metrics['images'])} images" if metrics.get("images") else "")
+            f"{metrics['split']} split"
+            + (f", {count(metrics['images'])} images" if metrics.get("images") else "")
         )
     if metrics.get("step"):
         parts.append(f"step {count(metrics['step'])}")
@@ -79,7 +89,9 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def shown_size(height: int, width: int, channels: int) -> dict[str, Any]:
-    """Width of one image on a wide screen in CSS pixels: a whole multiple of its own if it is small."""
+    """Width of one image on a wide screen in CSS pixels: a whole multiple of its own if it is
+    small.
+    """
     side = max(height, width)
     scale = max(1, round(96 / side)) * min(1.0, 300 / side)
     wide, ratio = round(width * scale), f"{width} / {height}"
@@ -87,7 +99,10 @@ def shown_size(height: int, width: int, channels: int) -> dict[str, Any]:
 
 
 def titled(drawings: Mapping[str, figures.Draw]) -> list[dict[str, Any]]:
-    """Title, SVG and legend of those that have something to draw. The SVG is ours; matplotlib escapes its texts."""
+    """Title, SVG and legend of those that have something to draw.
+
+    The SVG is ours; matplotlib escapes its texts.
+    """
     from markupsafe import Markup
 
     found = []
@@ -99,7 +114,9 @@ def titled(drawings: Mapping[str, figures.Draw]) -> list[dict[str, Any]]:
 
 
 def told_events(events: Any) -> dict[str, Any]:
-    """The events as the pages list them: the last MAX_EVENTS, how many there were, and whether any was a warning."""
+    """The events as the pages list them: the last MAX_EVENTS, how many there were, and whether any
+    was a warning.
+    """
     events = list(events)
     has_warnings = any(event.get("level") == "warning" for event in events)
     return {"events": events[-MAX_EVENTS:], "num_events": len(events), "has_warnings": has_warnings}

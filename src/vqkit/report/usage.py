@@ -11,8 +11,8 @@ import numpy as np
 from .summary import RunSummary
 from .wording import finite
 
-# Images of a split that can show codes to be unused: codes of one image are alike, so that few images hold few
-# of them.
+# Images of a split that can show codes to be unused: codes of one image are alike, so that few
+# images hold few of them.
 ENOUGH_IMAGES = 100
 # Share of the codes that must be used.
 ENOUGH_USAGE = 0.90
@@ -23,7 +23,9 @@ EVALUATED, TRAINING = "in the evaluated split", "in the last steps of training"
 
 @dataclass(frozen=True)
 class Usage:
-    """Shares of the codes of each codebook that occur, their mean, what uniform draws would reach, and where."""
+    """Shares of the codes of each codebook that occur, their mean, what uniform draws would reach,
+    and where.
+    """
 
     shares: tuple[float, ...]
     mean: float
@@ -47,7 +49,8 @@ def has_codes(summary: RunSummary) -> bool:
 
 
 def usage_of(summary: RunSummary) -> Usage | None:
-    """Usage on the evaluated split; on the last steps of training where that split is small and lacks codes.
+    """Usage on the evaluated split; on the last steps of training where that split is small and
+    lacks codes.
 
     None where there are no codes, and where neither can tell.
     """
@@ -56,21 +59,35 @@ def usage_of(summary: RunSummary) -> Usage | None:
     wanted = RATED_USAGE if summary.weighs_bits else ENOUGH_USAGE
     rows, images = _counts(summary), finite(summary.metrics.get("images"))
     shares = [float((row > 0).mean()) for row in rows] or [float(summary.metrics["usage"])]
-    evaluated = Usage(tuple(shares), sum(shares) / len(shares), reachable_usage(rows), EVALUATED, wanted)
+    evaluated = Usage(
+        tuple(shares), sum(shares) / len(shares), reachable_usage(rows), EVALUATED, wanted
+    )
     if images is None or images >= ENOUGH_IMAGES or not evaluated.weak:
         return evaluated
-    trained = [row for row in summary.history if row.get("split") == "train" and finite(row.get("usage")) is not None]
+    trained = [
+        row
+        for row in summary.history
+        if row.get("split") == "train" and finite(row.get("usage")) is not None
+    ]
     if not trained:
         return None
     last = trained[-1]
-    each = [value for index in range(len(rows)) if (value := finite(last.get(f"usage/{index}"))) is not None]
-    window = [row * (summary.window_images / images) for row in rows] if summary.window_images else []
+    each = [
+        value
+        for index in range(len(rows))
+        if (value := finite(last.get(f"usage/{index}"))) is not None
+    ]
+    window = (
+        [row * (summary.window_images / images) for row in rows] if summary.window_images else []
+    )
     mean = float(last["usage"])
     return Usage(tuple(each or [mean]), mean, reachable_usage(window), TRAINING, wanted)
 
 
 def reachable_usage(code_counts: Sequence[np.ndarray]) -> float:
-    """Usage that uniformly drawn codes would reach: 1 - exp(-draws / K) where draws are few, else 1."""
+    """Usage that uniformly drawn codes would reach: 1 - exp(-draws / K) where draws are few, else
+    1.
+    """
     ratio = min((float(row.sum()) / len(row) for row in code_counts), default=math.inf)
     return 1.0 if ratio >= 5 else 1 - math.exp(-ratio)
 

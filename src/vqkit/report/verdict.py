@@ -15,7 +15,10 @@ from .usage import EVALUATED, Usage, has_codes, usage_of
 from .wording import count, decibel, finite, number, share
 
 LOSS = "loss/reconstruction"
-STEEP_FALLS = 0.05, 0.25  # of the loss, over the last fifth and the last half; long runs with a cosine had up to 0.18
+STEEP_FALLS = (
+    0.05,
+    0.25,
+)  # of the loss, over the last fifth and the last half; long runs with a cosine had up to 0.18
 FEW_STEPS = 200  # whose curve looks like that of any run with a cosine, so that it does not tell
 FEW_IMAGES = 20  # in a split whose figures may be chance
 LARGE_GAP = 0.15  # of the training loss
@@ -24,7 +27,9 @@ RISE = 0.05  # of the best validation loss
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that speaks against the run: `short` goes into the sentence, `text` and `advice` below it."""
+    """Something that speaks against the run: `short` goes into the sentence, `text` and `advice`
+    below it.
+    """
 
     short: str
     text: str
@@ -42,7 +47,13 @@ class Verdict:
 
 def judge(summary: RunSummary) -> Verdict:
     """The verdict on a run, from its figures, history, events and gallery."""
-    checks = (_broken(summary), _usage(summary), _no_better_than_mean(summary), _falling(summary), _gap(summary))
+    checks = (
+        _broken(summary),
+        _usage(summary),
+        _no_better_than_mean(summary),
+        _falling(summary),
+        _gap(summary),
+    )
     findings = tuple(found for found in (*checks, warned(summary.events)) if found)
     if findings:
         figures = _figures(summary.metrics)
@@ -61,7 +72,9 @@ def if_healthy(sentence: str, metrics: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def too_few_images(metrics: Mapping[str, Any]) -> str:
-    """A further sentence where the split that was measured is too small to judge by, else nothing."""
+    """A further sentence where the split that was measured is too small to judge by, else
+    nothing.
+    """
     images = finite(metrics.get("images"))
     if images is None or images >= FEW_IMAGES:
         return ""
@@ -75,14 +88,16 @@ def joined(findings: Sequence[Finding]) -> str:
     return shorts[0] if len(shorts) == 1 else ", ".join(shorts[:-1]) + " and " + shorts[-1]
 
 
-# ------------------------------------------------------------------------------------------------------------ checks
+# ------------------------------------------------------------------------------------------- checks
 
 
 def _broken(summary: RunSummary) -> Finding | None:
     psnr = summary.metrics.get("psnr")
     if isinstance(psnr, (int, float)) and math.isnan(psnr):
         return Finding(
-            "PSNR is not a number", "The reconstructions hold values that are not numbers.", "Lower train.lr."
+            "PSNR is not a number",
+            "The reconstructions hold values that are not numbers.",
+            "Lower train.lr.",
         )
     return None
 
@@ -96,9 +111,15 @@ def _usage(summary: RunSummary) -> Finding | None:
     if summary.code_counts is not None and usage.where == EVALUATED:
         row = summary.code_counts[weakest]
         text += f": {count((row == 0).sum())} of {count(len(row))} never do"
-    text += f". The mean over all {len(usage.shares)} codebooks is {share(usage.mean)}" if several else ""
+    text += (
+        f". The mean over all {len(usage.shares)} codebooks is {share(usage.mean)}"
+        if several
+        else ""
+    )
     if 1 < len(usage.weak) <= 8:
-        text += f"; codebooks {', '.join(str(index + 1) for index in sorted(usage.weak))} have too few"
+        text += (
+            f"; codebooks {', '.join(str(index + 1) for index in sorted(usage.weak))} have too few"
+        )
     short = f"only {share(usage.lowest)} of the codes"
     short += f" of codebook {weakest + 1} are used" if several else " are used"
     return Finding(short, text + ".", _usage_advice(summary))
@@ -146,7 +167,9 @@ def _gap(summary: RunSummary) -> Finding | None:
     if len(values) > 2 and values.min() > 0 and values[-1] > (1 + RISE) * values.min():
         best = int(steps[values.argmin()])
         rise = share(values[-1] / values.min() - 1)
-        text = f"The validation {name} was lowest at step {count(best)} and has risen by {rise} since."
+        text = (
+            f"The validation {name} was lowest at step {count(best)} and has risen by {rise} since."
+        )
         advice = "The model memorises. Set train.patience, use more data or data.augment, or make the model smaller."
         return Finding("validation got worse again", text, advice)
     train_steps, train = series(history, key, "train")
@@ -155,7 +178,9 @@ def _gap(summary: RunSummary) -> Finding | None:
         return None
     gap = share(values[-1] / train.mean() - 1)
     text = f"At the end, the validation {name} ({number(values[-1])}) is {gap} above training ({number(train.mean())})"
-    text += f": {10 * math.log10(values[-1] / train.mean()):.1f} dB." if summary.is_log_loss else "."
+    text += (
+        f": {10 * math.log10(values[-1] / train.mean()):.1f} dB." if summary.is_log_loss else "."
+    )
     advice = "The model memorises. Use more data or data.augment, or make the model smaller."
     return Finding("validation is far behind training", text + _few_images(summary), advice)
 
@@ -180,7 +205,9 @@ def few_steps(metrics: Mapping[str, Any]) -> Finding | None:
 def train_longer(metrics: Mapping[str, Any], steps: int) -> str:
     """Advice for a run that ended too early, by what ended it."""
     by_time = metrics.get("stopped_by") == "max_minutes"
-    return "Train longer: " + ("raise train.max_minutes." if by_time else f"train.steps={round_up(steps)}.")
+    return "Train longer: " + (
+        "raise train.max_minutes." if by_time else f"train.steps={round_up(steps)}."
+    )
 
 
 def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
@@ -188,7 +215,9 @@ def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
     warnings: list[Mapping[str, Any]] = []
     for event in events:  # what the run recovered from speaks no longer against it
         level = event.get("level")
-        warnings = [] if level == "recovered" else [*warnings, event] if level == "warning" else warnings
+        warnings = (
+            [] if level == "recovered" else [*warnings, event] if level == "warning" else warnings
+        )
     if not warnings:
         return None
     short = "there was a warning" if len(warnings) == 1 else f"there were {len(warnings)} warnings"
@@ -199,21 +228,33 @@ def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
     return Finding(short, text)
 
 
-# ----------------------------------------------------------------------------------------------------------- history
+# ------------------------------------------------------------------------------------------ history
 
 
-def series(history: Sequence[Mapping[str, Any]], key: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one figure on one split, in the order of steps; rows where it is missing are left out."""
-    rows = [(finite(row.get("step")), finite(row.get(key))) for row in history if row.get("split") == split]
+def series(
+    history: Sequence[Mapping[str, Any]], key: str, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one figure on one split, in the order of steps; rows where it is missing
+    are left out.
+    """
+    rows = [
+        (finite(row.get("step")), finite(row.get(key)))
+        for row in history
+        if row.get("split") == split
+    ]
     kept = sorted((step, value) for step, value in rows if step is not None and value is not None)
     return np.array([step for step, _ in kept]), np.array([value for _, value in kept])
 
 
-def late_fall(history: Sequence[Mapping[str, Any]], key: str | None, steep: tuple[float, float]) -> str:
-    """How much of the loss `key` vanished late in the run, in words; empty if that was little or cannot be told.
+def late_fall(
+    history: Sequence[Mapping[str, Any]], key: str | None, steep: tuple[float, float]
+) -> str:
+    """How much of the loss `key` vanished late in the run, in words; empty if that was little or
+    cannot be told.
 
-    steep: from which shares on a fall over the last fifth, or over the last half, is worth saying. The half is for runs
-    whose learning rate falls to zero, after which no loss falls, or that were too short for five values in a fifth.
+    steep: from which shares on a fall over the last fifth, or over the last half, is worth saying.
+    The half is for runs whose learning rate falls to zero, after which no loss falls, or that were
+    too short for five values in a fifth.
     """
     if key is None:
         return ""
@@ -227,9 +268,11 @@ def late_fall(history: Sequence[Mapping[str, Any]], key: str | None, steep: tupl
 
 
 def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
-    """Share of the loss `key` that vanished over the last fifth of the run; None if it cannot be told from noise.
+    """Share of the loss `key` that vanished over the last fifth of the run; None if it cannot be
+    told from noise.
 
-    A line is fitted to the logarithm of the loss, on the validation split where it has at least five values there.
+    A line is fitted to the logarithm of the loss, on the validation split where it has at least
+    five values there.
     """
     for split in ("validation", "train"):
         steps, values = series(history, key, split)
@@ -239,13 +282,16 @@ def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float 
         x, y = steps[late] / steps[-1], np.log(values[late])
         slope, intercept = np.polyfit(x, y, 1)
         residual = y - slope * x - intercept
-        noise = math.sqrt(float(residual @ residual) / (len(x) - 2) / float(np.square(x - x.mean()).sum()))
+        noise = math.sqrt(
+            float(residual @ residual) / (len(x) - 2) / float(np.square(x - x.mean()).sum())
+        )
         return 1 - math.exp(0.2 * slope) if slope < -2 * noise else None
     return None
 
 
 def fall_over_half(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
-    """Share of the validation loss `key` that vanished over the last half of the run, below 0 if it rose.
+    """Share of the validation loss `key` that vanished over the last half of the run, below 0 if it
+    rose.
 
     None without a value from about the middle. Two values are enough: both are of the same images.
     """
@@ -256,7 +302,9 @@ def fall_over_half(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> flo
 
 
 def _history(summary: RunSummary) -> Sequence[Mapping[str, Any]]:
-    """The rows, with the error itself in place of its logarithm: of numbers of any sign there are no shares."""
+    """The rows, with the error itself in place of its logarithm: of numbers of any sign there are
+    no shares.
+    """
     if not summary.is_log_loss:
         return summary.history
     logs = [finite(row.get(LOSS)) for row in summary.history]
@@ -273,7 +321,7 @@ def _loss_name(summary: RunSummary) -> str:
     return "mean squared error" if summary.is_log_loss else "loss"
 
 
-# ------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def _usage_words(summary: RunSummary) -> str:
@@ -295,8 +343,20 @@ def _share_words(usage: Usage) -> str:
 
 def _figures(metrics: Mapping[str, Any]) -> str:
     psnr, bits, bpp = (metrics.get(key) for key in ("psnr", "bits_per_image", "bpp"))
-    quality = "exact reconstruction" if psnr == math.inf else "" if finite(psnr) is None else decibel(psnr)
-    rate = f"{count(bits)} bits per image" if finite(bits) else f"{number(bpp)} bits per pixel" if finite(bpp) else ""
+    quality = (
+        "exact reconstruction"
+        if psnr == math.inf
+        else ""
+        if finite(psnr) is None
+        else decibel(psnr)
+    )
+    rate = (
+        f"{count(bits)} bits per image"
+        if finite(bits)
+        else f"{number(bpp)} bits per pixel"
+        if finite(bpp)
+        else ""
+    )
     files = bits_in_files(metrics)
     rate += f", {count(files)} in files" if rate and files else ""
     return " at ".join(part for part in (quality, rate) if part)
@@ -312,10 +372,15 @@ def _next_steps(summary: RunSummary, findings: Sequence[Finding]) -> tuple[str, 
     steps = [found.advice for found in findings if found.advice]
     if not findings:
         if has_codes(summary):
-            steps.append("For better images at more bits: a larger codebook, a smaller patch_size, or more levels.")
+            steps.append(
+                "For better images at more bits: a larger codebook, a smaller patch_size, or more "
+                "levels."
+            )
         else:
             steps.append("For codes and real compression, choose model.quantizer.kind=vq or fsq.")
         steps.append("For better images at the same bits: more train.steps, or a larger width.")
     if len(summary.worst.names):
-        steps.append("Look at the worst images: what they share is what the model or its training data lack.")
+        steps.append(
+            "Look at the worst images: what they share is what the model or its training data lack."
+        )
     return tuple(steps)

@@ -1,4 +1,6 @@
-"""What a kind of signal is to everything else: how its files are opened, read, written, measured and shown."""
+"""What a kind of signal is to everything else: how its files are opened, read, written, measured
+and shown.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,12 @@ from ..shapes import Shape
 class Signal(ABC):
     """One constant a folder; see `registry`.
 
-    name: as `data.signal` has it. number: in the headers of compressed files, never to be changed. item: what one of
-    them is called in messages. suffix: of the files that are written. default_recipe: of training without a choice.
+    name: as `data.signal` has it. number: in the headers of compressed files, never to be changed.
+    item: what one of them is called in messages. suffix: of the files that are written.
+    default_recipe: of training without a choice.
 
-    Several methods take `data` and `settings`: the data section of an artifact, plain values, and the settings that the
-    artifact was trained with.
+    Several methods take `data` and `settings`: the data section of an artifact, plain values, and
+    the settings that the artifact was trained with.
     """
 
     name: str
@@ -35,7 +38,7 @@ class Signal(ABC):
         """The item with its article: 'an image'."""
         return f"{'an' if self.item[0] in 'aeiou' else 'a'} {self.item}"
 
-    # ---------------------------------------------------------------------------------------------------------- sets
+    # ----------------------------------------------------------------------------------------- sets
 
     @abstractmethod
     def open(
@@ -50,53 +53,75 @@ class Signal(ABC):
     ) -> Any:
         """The items of a source, a `Dataset`: a built-in set, a folder or a file.
 
-        data: of a model that is used on them; None = normalisation and the like are measured. max_bad: share of bad
-        files from which on nothing is opened. progress: called with the share that is done. Errors: VqkitError with one
-        sentence that says what is wrong and what to do.
+        data: of a model that is used on them; None = normalisation and the like are measured.
+        max_bad: share of bad files from which on nothing is opened. progress: called with the share
+        that is done. Errors: VqkitError with one sentence that says what is wrong and what to do.
         """
 
     def bad_files(
         self, source: str | Path, settings: Any, progress: Callable[[float], None] | None = None
     ) -> tuple[list[tuple[str, str]], int]:
-        """Names of all files of a source that cannot be used, with the reasons, and the number of good items; nothing
-        for a source that cannot be read at all."""
+        """Names of all files of a source that cannot be used, with the reasons, and the number of
+        good items; nothing for a source that cannot be read at all.
+        """
         return [], 0
 
     def describe_in_words(self, data: Any) -> dict[str, str]:
-        """Parts of a set's description, by key, that people read in another form than plain values have."""
+        """Parts of a set's description, by key, that people read in another form than plain values
+        have.
+        """
         return {}
 
     @abstractmethod
     def settings_of(self, settings: Any, shape: Shape) -> Any:
         """The settings under which data come as a model of that shape takes them."""
 
-    # --------------------------------------------------------------------------------------------------------- files
+    # ---------------------------------------------------------------------------------------- files
 
     @abstractmethod
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
-        """The files as they are named, and those of this signal below paths that are folders, sorted."""
+        """The files as they are named, and those of this signal below paths that are folders,
+        sorted.
+        """
 
     @abstractmethod
-    def read(self, path: Path, data: Mapping[str, Any], settings: Any, *, exact: bool = False) -> Tensor:
-        """One file at its own extent, (C, *extent). exact: refuse what would lose anything. VqkitError naming it."""
+    def read(
+        self, path: Path, data: Mapping[str, Any], settings: Any, *, exact: bool = False
+    ) -> Tensor:
+        """One file at its own extent, (C, *extent). exact: refuse what would lose anything.
+
+        VqkitError naming it.
+        """
 
     @abstractmethod
-    def read_fitted(self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape) -> Tensor:
-        """One file brought to the extent of training as training does, (C, *extent). VqkitError naming the file."""
+    def read_fitted(
+        self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape
+    ) -> Tensor:
+        """One file brought to the extent of training as training does, (C, *extent).
+
+        VqkitError naming the file.
+        """
 
     @abstractmethod
     def read_mask(self, path: Path) -> Tensor:
-        """A file that says which positions are meant, (*extent) bool. VqkitError naming the file."""
+        """A file that says which positions are meant, (*extent) bool. VqkitError naming the
+        file.
+        """
 
     @abstractmethod
     def write(self, values: Tensor) -> bytes:
         """Values (C, *extent) as the bytes of a file, with `suffix`."""
 
-    # ------------------------------------------------------------------------------------------ forms that users have
+    # ------------------------------------------------------------------------ forms that users have
 
     @abstractmethod
-    def to_values(self, given: Any, data: Mapping[str, Any], settings: Any, *, exact: bool = False) -> list[Tensor]:
-        """Items in whatever form -> values (C, *extent) of each. ValueError or VqkitError in one sentence."""
+    def to_values(
+        self, given: Any, data: Mapping[str, Any], settings: Any, *, exact: bool = False
+    ) -> list[Tensor]:
+        """Items in whatever form -> values (C, *extent) of each.
+
+        ValueError or VqkitError in one sentence.
+        """
 
     @abstractmethod
     def like(self, values: list[Tensor], given: Any) -> Any:
@@ -106,31 +131,46 @@ class Signal(ABC):
     def to_array(self, values: Tensor) -> np.ndarray:
         """Values (B, C, *extent) as the array that users of this signal expect."""
 
-    # ------------------------------------------------------------------------------------------------ models, figures
+    # ------------------------------------------------------------------------------ models, figures
 
     @abstractmethod
     def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
-        """Encoder and decoder of a network's settings. VqkitError for the network of another signal."""
+        """Encoder and decoder of a network's settings.
+
+        VqkitError for the network of another signal.
+        """
 
     @abstractmethod
-    def measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Quality of values (B, C, *extent) beside the original ones: (B,) each. psnr, in dB, is always among them."""
+    def measures(
+        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Quality of values (B, C, *extent) beside the original ones: (B,) each. psnr, in dB, is
+        always among them.
+        """
 
-    def evaluation_measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def evaluation_measures(
+        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """As `measures`, with those that are too slow for training."""
         return self.measures(values, original, mask)
 
     def removes_noise(self, settings: Any) -> bool:
-        """Whether a model is trained with noise on what it sees, and without on what it shall make of that."""
+        """Whether a model is trained with noise on what it sees, and without on what it shall make
+        of that.
+        """
         return False
 
     def noise_levels(self, settings: Any, values: Tensor) -> dict[str, Tensor]:
-        """Items with noise of rising strength, by its name, for a model that was trained to remove noise; else none."""
+        """Items with noise of rising strength, by its name, for a model that was trained to remove
+        noise; else none.
+        """
         return {}
 
     @abstractmethod
     def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
-        """The name of the rate that this signal is measured in, and what the bits of an item are divided by for it."""
+        """The name of the rate that this signal is measured in, and what the bits of an item are
+        divided by for it.
+        """
 
     @abstractmethod
     def display(self, values: Tensor) -> np.ndarray:

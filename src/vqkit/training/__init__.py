@@ -1,1 +1,3 @@
-"""From data to trained weights: the loop, its guards, the tasks, and everything that touches several processes."""
+"""From data to trained weights: the loop, its guards, the tasks, and everything that touches
+several processes.
+"""

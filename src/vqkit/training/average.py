@@ -12,13 +12,17 @@ from .engine import local
 
 
 class WeightAverage:
-    """Exponential moving average of every floating-point parameter and buffer of a model, codebooks included.
+    """Exponential moving average of every floating-point parameter and buffer of a model, codebooks
+    included.
 
-    The decay warms up as min(decay, (1 + n) / (10 + n)), so the random start is forgotten within a few steps.
+    The decay warms up as min(decay, (1 + n) / (10 + n)), so the random start is forgotten within a
+    few steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.live = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+        self.live = {
+            name: value for name, value in model.state_dict().items() if value.is_floating_point()
+        }
         self.average = {name: value.detach().clone() for name, value in self.live.items()}
         self.decay = decay
 
@@ -26,7 +30,9 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Move towards the live weights; `step` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average, live = ([local(value) for value in values.values()] for values in (self.average, self.live))
+        average, live = (
+            [local(value) for value in values.values()] for values in (self.average, self.live)
+        )
         torch._foreach_lerp_(average, live, 1.0 - decay)
 
     @contextmanager

@@ -1,4 +1,6 @@
-"""What a run resumes from: one safetensors file with every tensor that changes, and the counters in its header."""
+"""What a run resumes from: one safetensors file with every tensor that changes, and the counters in
+its header.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,31 @@ from ..files import write_whole
 FOLDER = "checkpoint"
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
+) -> Path:
     """Write folder/checkpoint/step-N.safetensors, then drop the older ones.
 
-    The file appears under its name only when it is whole and on disk, so a crash or a full disk leaves the last one.
+    The file appears under its name only when it is whole and on disk, so a crash or a full disk
+    leaves the last one.
     Errors: VqkitError when it cannot be written.
     """
     path = folder / FOLDER / f"step-{step:09d}.safetensors"
     try:
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"state": json.dumps(state)}))
+        write_whole(
+            path,
+            lambda temporary: save_file(tensors, temporary, metadata={"state": json.dumps(state)}),
+        )
     except (OSError, SafetensorError) as error:
         kept = find_checkpoint(folder)
         rest = (
-            f"the last checkpoint, {kept.name}, is intact: free space and add --resume" if kept else "nothing was saved"
+            f"the last checkpoint, {kept.name}, is intact: free space and add --resume"
+            if kept
+            else "nothing was saved"
         )
-        raise VqkitError(f"cannot write the checkpoint of step {step} in {path.parent}: {error}; {rest}") from error
+        raise VqkitError(
+            f"cannot write the checkpoint of step {step} in {path.parent}: {error}; {rest}"
+        ) from error
     for old in path.parent.glob("step-*.safetensors"):
         if old != path:
             old.unlink(missing_ok=True)
@@ -53,6 +65,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def resumed_config(folder: Path) -> dict[str, Any] | None:
-    """Settings, as plain values, of the run that is waiting in a folder; None if there is no checkpoint."""
+    """Settings, as plain values, of the run that is waiting in a folder; None if there is no
+    checkpoint.
+    """
     checkpoint = find_checkpoint(folder)
     return None if checkpoint is None else load_checkpoint(checkpoint)[1]["config"]

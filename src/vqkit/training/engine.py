@@ -1,4 +1,6 @@
-"""Devices, precision and processes: the only module that knows lightning-fabric and torch.distributed."""
+"""Devices, precision and processes: the only module that knows lightning-fabric and
+torch.distributed.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,11 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class Engine:
-    """Runs one model and one optimiser on whatever there is: one process, or the ranks that torchrun or Slurm started.
+    """Runs one model and one optimiser on whatever there is: one process, or the ranks that
+    torchrun or Slurm started.
 
-    With several ranks, `ddp` holds a copy of the model on each, `fsdp2` shards encoder and decoder over them. alone:
-    this process works for itself, whatever others there are.
+    With several ranks, `ddp` holds a copy of the model on each, `fsdp2` shards encoder and decoder
+    over them. alone: this process works for itself, whatever others there are.
     """
 
     def __init__(self, config: TrainConfig, alone: bool = False) -> None:
@@ -37,7 +40,10 @@ class Engine:
         if alone:
             config = config.model_copy(update={"strategy": "auto"})
         if config.strategy == "fsdp2" and self.world_size == 1:
-            raise VqkitError("train.strategy=fsdp2 shards over several processes: start it with torchrun, or use auto")
+            raise VqkitError(
+                "train.strategy=fsdp2 shards over several processes: start it with torchrun, or "
+                "use auto"
+            )
         self.sharded = config.strategy == "fsdp2"
         self.units: Sequence[nn.Module] = ()
         self.fabric = Fabric(
@@ -51,8 +57,11 @@ class Engine:
 
     def _strategy(self) -> Any:
         if self.sharded:
-            return ModelParallelStrategy(self._shard, data_parallel_size=self.world_size, tensor_parallel_size=1)
-        # The quantizers keep their statistics equal on all ranks themselves; broadcasting them again would cost time.
+            return ModelParallelStrategy(
+                self._shard, data_parallel_size=self.world_size, tensor_parallel_size=1
+            )
+        # The quantizers keep their statistics equal on all ranks themselves; broadcasting them
+        # again would cost time.
         return DDPStrategy(forward_sync_buffers=False) if self.world_size > 1 else "auto"
 
     @property
@@ -73,19 +82,24 @@ class Engine:
         return "bfloat16" if "bf16" in str(self.fabric._precision.precision) else "float32"
 
     def wrap_model(self, model: nn.Module, units: Sequence[nn.Module], compiled: bool) -> nn.Module:
-        """The model on its device and in its strategy; call the result, keep `unwrap` of it for state.
+        """The model on its device and in its strategy; call the result, keep `unwrap` of it for
+        state.
 
         units: parts that are compiled and sharded one by one.
         """
         # Channels last where parameters have four dimensions; others are left as they are.
-        model = cast(Any, model).to(memory_format=torch.channels_last) if not self.sharded else model
+        model = (
+            cast(Any, model).to(memory_format=torch.channels_last) if not self.sharded else model
+        )
         for unit in units if compiled else ():
             unit.compile()
         self.units = units
         return self.fabric.setup_module(model)
 
     def _shard(self, model: nn.Module, mesh: Any) -> nn.Module:
-        """The plan of FSDP2: the units, then the rest; codebook statistics are buffers and stay whole."""
+        """The plan of FSDP2: the units, then the rest; codebook statistics are buffers and stay
+        whole.
+        """
         for part in (*self.units, model):
             fully_shard(part, mesh=mesh["data_parallel"], reshard_after_forward=True)
         return model
@@ -107,7 +121,9 @@ class Engine:
 
 
 def leave_together() -> None:
-    """End the process group once every rank is done: one that leaves while its threads run can abort at exit."""
+    """End the process group once every rank is done: one that leaves while its threads run can
+    abort at exit.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
@@ -125,7 +141,9 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """A whole, detached copy on the CPU of a tensor that may be sharded; a collective call when it is."""
+    """A whole, detached copy on the CPU of a tensor that may be sharded; a collective call when it
+    is.
+    """
     whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole.detach().to("cpu", copy=True).contiguous()
 
@@ -134,5 +152,7 @@ def copy_full(target: Tensor, value: Tensor) -> None:
     """Write a whole tensor into one that may be sharded."""
     with torch.no_grad():
         if isinstance(target, DTensor):
-            value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+            value = distribute_tensor(
+                value.to(target.device), target.device_mesh, target.placements
+            )
         target.copy_(value)

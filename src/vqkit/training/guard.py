@@ -1,4 +1,6 @@
-"""Guards that watch a run: divergence stops it, a codebook that collapses is said at once and cured if possible."""
+"""Guards that watch a run: divergence stops it, a codebook that collapses is said at once and cured
+if possible.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from .remedies import Remedies
 
 # Steps in which codes are counted before anybody looks at the counts.
 SLICE = 10
-# Slices in the window that slides over training: what is judged are the codes of the last SLICE * SLICES steps.
+# Slices in the window that slides over training: what is judged are the codes of the last SLICE *
+# SLICES steps.
 SLICES = 4
 # Steps in which a codebook must have moved, and after which ranks compare theirs.
 MOVEMENT_EVERY = 50
@@ -36,25 +39,33 @@ LOW_ENTROPY = 0.1
 FALLEN = 0.8
 # An alarm ends this far above the level at which it began, so that it does not flicker.
 HYSTERESIS = 1.1
-# Commitment over the variance of the codes in use: latents are three times as far from the codes as these spread.
+# Commitment over the variance of the codes in use: latents are three times as far from the codes as
+# these spread.
 RUNAWAY = 10.0
 # Dead codes that a message names.
 NAMED = 8
 
 
 class BrokenCodebook(VqkitError):
-    """A codebook that cannot learn: nothing moves it, or ranks hold different ones. No remedy cures it."""
+    """A codebook that cannot learn: nothing moves it, or ranks hold different ones.
+
+    No remedy cures it.
+    """
 
 
 class Event(NamedTuple):
-    """Something to say and to log. level: warning (a problem), action (a remedy) or recovered (warnings are over)."""
+    """Something to say and to log. level: warning (a problem), action (a remedy) or recovered
+    (warnings are over).
+    """
 
     level: str
     message: str
 
 
 class Problem(NamedTuple):
-    """What is wrong, with which parts of the quantizer, and usage as a share of what could be reached."""
+    """What is wrong, with which parts of the quantizer, and usage as a share of what could be
+    reached.
+    """
 
     kind: str
     message: str
@@ -71,7 +82,8 @@ def check_finite(step: int, values: Mapping[str, float], folder: Path) -> None:
         if not math.isfinite(value):
             kept = "; the last checkpoint is from before" if find_checkpoint(folder) else ""
             raise TrainingDiverged(
-                f"training diverged at step {step}: {name} is {value}{kept}. Try a lower train.lr, or train.clip_norm=1"
+                f"training diverged at step {step}: {name} is {value}{kept}. Try a lower train.lr, "
+                "or train.clip_norm=1"
             )
 
 
@@ -82,7 +94,9 @@ def reachable_usage(draws: float, size: int) -> float:
 
 @dataclass
 class Memory:
-    """All that the guard remembers besides tensors; plain values, so that a checkpoint holds them exactly."""
+    """All that the guard remembers besides tensors; plain values, so that a checkpoint holds them
+    exactly.
+    """
 
     filled: int = 0
     """slices of the window that hold counts"""
@@ -102,22 +116,28 @@ class Memory:
 
 
 class Guard:
-    """Watches the codes of a training run over a sliding window, and acts when a codebook collapses.
+    """Watches the codes of a training run over a sliding window, and acts when a codebook
+    collapses.
 
-    `add` takes the codes of every forward pass and `check` follows every step: it returns events. `figures` are those
-    of the last full window. The trainer multiplies loss weights by `remedies.factors` and the learning rate by
-    `remedies.lr_factor`. Decisions rest on numbers summed over ranks, hence are the same on each.
+    `add` takes the codes of every forward pass and `check` follows every step: it returns events.
+    `figures` are those of the last full window. The trainer multiplies loss weights by
+    `remedies.factors` and the learning rate by `remedies.lr_factor`. Decisions rest on numbers
+    summed over ranks, hence are the same on each.
 
-    mode: 'off' makes figures only, 'warn' says what is wrong, 'act' applies remedies (see Remedies) one at a time.
+    mode: 'off' makes figures only, 'warn' says what is wrong, 'act' applies remedies (see Remedies)
+    one at a time.
     """
 
     def __init__(self, quantizer: Bottleneck, settings: TrainConfig, engine: Engine) -> None:
         self.mode, self.engine, self.per_codebook = settings.guard, engine, quantizer.per_codebook
-        # A codebook that several places share is alive if any of them uses it: stages of one size each take their own.
+        # A codebook that several places share is alive if any of them uses it: stages of one size
+        # each take their own.
         parts, self.places = quantizer.parts(), quantizer.places()
         self.parts: list[Quantizer] = [parts[places[0]] for places in self.places]
         shape = (quantizer.num_codebooks, quantizer.codebook_size)
-        self.open = torch.zeros(shape, dtype=torch.int32, device=engine.device)  # of this rank; the rest is of all
+        self.open = torch.zeros(
+            shape, dtype=torch.int32, device=engine.device
+        )  # of this rank; the rest is of all
         self.window = torch.zeros(SLICES, *shape, dtype=torch.int32, device=engine.device)
         self.snapshots: dict[int, Tensor] = {}
         self.memory = Memory(best=[0.0] * len(self.parts))
@@ -125,15 +145,20 @@ class Guard:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window; empty before."""
+        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window;
+        empty before.
+        """
         return self.memory.figures
 
     def add(self, codes: Tensor) -> None:
         """Count codes (B, Q, *grid); -1 is padding."""
         self.open += code_counts(codes, self.open.shape[1])
 
-    def check(self, step: int, row: Mapping[str, float], weights: Mapping[str, float], progress: float) -> list[Event]:
-        """What there is to say after finished step `step`, whose terms (with their `weights`) and `lr` are in `row`.
+    def check(
+        self, step: int, row: Mapping[str, float], weights: Mapping[str, float], progress: float
+    ) -> list[Event]:
+        """What there is to say after finished step `step`, whose terms (with their `weights`) and
+        `lr` are in `row`.
 
         Errors: BrokenCodebook, unless the guard is off.
         """
@@ -144,11 +169,13 @@ class Guard:
         self._close_slice(row, weights)
         if self.mode == "off":
             return []
-        if step % MOVEMENT_EVERY == SLICE:  # not at zero: k-means moves codes before anything learns
+        if (
+            step % MOVEMENT_EVERY == SLICE
+        ):  # not at zero: k-means moves codes before anything learns
             self._check_movement(step)
         return self._react(step, progress) if self.memory.filled == SLICES else []
 
-    # ------------------------------------------------------------------------------------------------------- figures
+    # -------------------------------------------------------------------------------------- figures
 
     def _close_slice(self, row: Mapping[str, float], weights: Mapping[str, float]) -> None:
         memory = self.memory
@@ -159,32 +186,41 @@ class Guard:
         commitment, memory.commitment = memory.commitment / SLICE, 0.0
         if memory.filled == SLICES:
             memory.figures = code_figures(self.per_codebook(self.window.sum(0)))
-            # Not commitment over reconstruction: that is a logarithm or a likelihood with some distortions, of any sign
-            # and size. The codes' variance has the unit of commitment whatever the distortion and the scale of latents.
+            # Not commitment over reconstruction: that is a logarithm or a likelihood with some
+            # distortions, of any sign and size. The codes' variance has the unit of commitment
+            # whatever the distortion and the scale of latents.
             spread = self._variance_of_codes()
             if commitment and spread:
                 memory.figures["commitment_ratio"] = commitment / spread
             reconstruction = weights["reconstruction"] * row["loss/reconstruction"]
             if commitment and reconstruction > 0:
-                memory.figures["commitment_to_reconstruction"] = weights["commitment"] * commitment / reconstruction
+                memory.figures["commitment_to_reconstruction"] = (
+                    weights["commitment"] * commitment / reconstruction
+                )
 
     def _variance_of_codes(self) -> float:
-        """Of a channel of the codes as often as they are used, mean over the learned codebooks; 0 if there are none."""
+        """Of a channel of the codes as often as they are used, mean over the learned codebooks; 0
+        if there are none.
+        """
         found = []
         for part, counts in zip(self.parts, self.per_codebook(self.window.sum(0)), strict=True):
             if isinstance(part, VectorQuantizer):
                 used, counts = (counts > 0).cpu(), counts.cpu().double()
                 codebook = full(part.codebook)[used].double()
-                codebook = F.normalize(codebook, dim=1) if part.config.distance == "cosine" else codebook
+                codebook = (
+                    F.normalize(codebook, dim=1) if part.config.distance == "cosine" else codebook
+                )
                 shares = counts[used] / counts.sum().clamp(min=1)
                 mean = shares @ codebook
                 found.append(float((shares @ (codebook - mean).square()).mean()))
         return sum(found) / len(found) if found else 0.0
 
-    # ------------------------------------------------------------------------------------------------------ judgement
+    # ------------------------------------------------------------------------------------ judgement
 
     def _react(self, step: int, progress: float) -> list[Event]:
-        """Nothing, a warning, or one remedy; then the window fills anew, which is the pause in which it can work."""
+        """Nothing, a warning, or one remedy; then the window fills anew, which is the pause in
+        which it can work.
+        """
         memory, problem = self.memory, self._problem()
         if problem is None:
             return self._recovered() if memory.alarm else []
@@ -209,7 +245,9 @@ class Guard:
     def _recovered(self) -> list[Event]:
         self.memory.alarm, self.memory.share_then = False, 0.0
         self.remedies.rest()
-        return [Event("recovered", f"usage of the codes is back at {self.memory.figures['usage']:.0%}")]
+        return [
+            Event("recovered", f"usage of the codes is back at {self.memory.figures['usage']:.0%}")
+        ]
 
     def _problem(self) -> Problem | None:
         """The worst that the window shows, None if there is nothing to say."""
@@ -244,18 +282,25 @@ class Guard:
         index = min(parts, key=lambda part: _share(totals[part]))
         counts = totals[index]
         dead = (counts == 0).nonzero()[:, 0].tolist()
-        names = f"; dead: {', '.join(map(str, dead[:NAMED]))}{', ...' if len(dead) > NAMED else ''}" if dead else ""
+        names = (
+            f"; dead: {', '.join(map(str, dead[:NAMED]))}{', ...' if len(dead) > NAMED else ''}"
+            if dead
+            else ""
+        )
         name = f"codebook {self.places[index][0]}" if len(self.parts) > 1 else "the codebook"
         return (
-            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over {SLICE * SLICES} steps, "
+            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over {SLICE * SLICES} "
+            "steps, "
             f"perplexity {perplexity(counts[None]):.1f}{names}"
         )
 
-    # ------------------------------------------------------------------------------------------------------- movement
+    # ------------------------------------------------------------------------------------- movement
 
     @torch.no_grad()
     def _check_movement(self, step: int) -> None:
-        """Every learned codebook must have moved since the last check, and be the same on all ranks."""
+        """Every learned codebook must have moved since the last check, and be the same on all
+        ranks.
+        """
         used = self.per_codebook(self.window.sum(0))
         for index, part in enumerate(self.parts):
             if not isinstance(part, VectorQuantizer | SimVQ):
@@ -267,13 +312,18 @@ class Guard:
             # below the resolution of float32 nothing moves: lr is zero at the end of some schedules
             if before is None or self.memory.travelled < 1e-5 * size:
                 continue
-            # Weighed by use: codes that nobody uses rest, and those that are revived jump in a broken codebook too.
-            weights = used[index].cpu() if isinstance(part, VectorQuantizer) else torch.ones(len(print_))
+            # Weighed by use: codes that nobody uses rest, and those that are revived jump in a
+            # broken codebook too.
+            weights = (
+                used[index].cpu() if isinstance(part, VectorQuantizer) else torch.ones(len(print_))
+            )
             still = (before == print_).all(1)
             if int(weights[still].sum()) > 0.5 * int(weights.sum()):
                 raise BrokenCodebook(
-                    f"codebook {self.places[index][0]} received neither a gradient nor a moving average in "
-                    f"{MOVEMENT_EVERY} steps before step {step}: it is not in the optimiser, or cut off from the loss "
+                    f"codebook {self.places[index][0]} received neither a gradient nor a moving "
+                    "average in "
+                    f"{MOVEMENT_EVERY} steps before step {step}: it is not in the optimiser, or "
+                    "cut off from the loss "
                     "(losses.codebook=0 with update=gradient does that)"
                 )
         self.memory.travelled = 0.0
@@ -288,11 +338,12 @@ class Guard:
         # ranks on unlike processors may add up in another order, so not to the last bit
         if bool(((sums - sums[0]).abs() > 1e-12 * print_.abs().sum()).any()):
             raise BrokenCodebook(
-                f"codebook {self.places[index][0]} is not the same on all ranks at step {step}: their statistics or "
+                f"codebook {self.places[index][0]} is not the same on all ranks at step {step}: "
+                "their statistics or "
                 "gradients are no longer exchanged"
             )
 
-    # ----------------------------------------------------------------------------------------------------- checkpoint
+    # ----------------------------------------------------------------------------------- checkpoint
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values that `restore` takes; every rank must call it."""
@@ -312,7 +363,9 @@ class Guard:
 
 
 def _share(counts: Tensor) -> float:
-    """Usage of one codebook, counts (K,), as a share of what uniform draws reach; 1 without any draw."""
+    """Usage of one codebook, counts (K,), as a share of what uniform draws reach; 1 without any
+    draw.
+    """
     draws = int(counts.sum())
     return usage(counts[None]) / reachable_usage(draws, len(counts)) if draws else 1.0
 
@@ -325,10 +378,14 @@ def _is_low(counts: Tensor, margin: float) -> bool:
 
 
 def fingerprint(part: VectorQuantizer | SimVQ) -> tuple[Tensor, float]:
-    """What a part has learned, (rows, d), on two fixed random axes: (rows, 2) float64; and its root mean square.
+    """What a part has learned, (rows, d), on two fixed random axes: (rows, 2) float64; and its root
+    mean square.
 
-    A row that moves at all moves there; it takes less room than the codes, of which there may be a million.
+    A row that moves at all moves there; it takes less room than the codes, of which there may be a
+    million.
     """
     learned = full(part.codebook if isinstance(part, VectorQuantizer) else part.map.weight)
-    axes = torch.randn(learned.shape[1], 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    axes = torch.randn(
+        learned.shape[1], 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     return learned.double() @ axes, float(learned.square().mean().sqrt())

@@ -1,4 +1,6 @@
-"""The loop of every fit: batches in, averaged weights out; resumable to the bit, stoppable at any time."""
+"""The loop of every fit: batches in, averaged weights out; resumable to the bit, stoppable at any
+time.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Interrupted(VqkitError):
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: the model with averaged weights, its curves and events, and figures about the training."""
+    """A finished run: the model with averaged weights, its curves and events, and figures about the
+    training.
+    """
 
     model: nn.Module
     history: list[dict[str, Any]]
@@ -45,12 +49,15 @@ class Finished:
     figures: dict[str, Any]
 
 
-def fit(task: Task, folder: Path, display: Display | None = None, deadline: float | None = None) -> Finished | None:
+def fit(
+    task: Task, folder: Path, display: Display | None = None, deadline: float | None = None
+) -> Finished | None:
     """Train what `task` says, keeping metrics.jsonl and checkpoints in `folder`.
 
-    A checkpoint in the folder is resumed from. deadline: of time.monotonic(), by which the schedule ends. Returns None
-    on ranks other than the first. Errors: TrainingDiverged; Interrupted after Ctrl-C, SIGTERM or SIGHUP (a checkpoint
-    is written first); VqkitError when the folder cannot be written.
+    A checkpoint in the folder is resumed from. deadline: of time.monotonic(), by which the schedule
+    ends. Returns None on ranks other than the first. Errors: TrainingDiverged; Interrupted after
+    Ctrl-C, SIGTERM or SIGHUP (a checkpoint is written first); VqkitError when the folder cannot be
+    written.
     """
     engine = Engine(task.settings, task.is_alone)
     run = Run(task, folder, engine, display if display and engine.is_main else Silent(), deadline)
@@ -67,7 +74,9 @@ def fit(task: Task, folder: Path, display: Display | None = None, deadline: floa
                 run.watch(row, progress)
                 if state.step % settings.log_every == 0:
                     run.log_step(row, output, batch, progress)
-                if state.step % settings.validate_every == 0 or run.must_measure_validation(progress):
+                if state.step % settings.validate_every == 0 or run.must_measure_validation(
+                    progress
+                ):
                     run.validate()
                 if state.step % settings.checkpoint_every == 0:
                     state.save(folder)
@@ -82,7 +91,9 @@ def fit(task: Task, folder: Path, display: Display | None = None, deadline: floa
 class Run:
     """The steps of a run in the order they happen; what they change is in `state`."""
 
-    def __init__(self, task: Task, folder: Path, engine: Engine, display: Display, deadline: float | None) -> None:
+    def __init__(
+        self, task: Task, folder: Path, engine: Engine, display: Display, deadline: float | None
+    ) -> None:
         self.task = task
         self.settings = task.settings
         self.folder = folder
@@ -94,9 +105,13 @@ class Run:
             self.state.restore(checkpoint)
         self.guard = self.state.guard
         self.generator = torch.Generator(device=engine.device)
-        self.log = RunLog(folder, self.state.step if checkpoint else None) if engine.is_main else None
+        self.log = (
+            RunLog(folder, self.state.step if checkpoint else None) if engine.is_main else None
+        )
         self.started = time.monotonic() - self.state.elapsed
-        self.max_seconds = None if task.settings.max_minutes is None else task.settings.max_minutes * 60.0
+        self.max_seconds = (
+            None if task.settings.max_minutes is None else task.settings.max_minutes * 60.0
+        )
         if deadline is not None:
             left = deadline - self.started
             self.max_seconds = left if self.max_seconds is None else min(self.max_seconds, left)
@@ -109,13 +124,17 @@ class Run:
         raw = self.state.raw
         resumed = f"; resumed at step {self.state.step}" if self.state.step else ""
         self.display.start(
-            f"{self.task.title(raw)}; {num_parameters(raw) / 1e6:.2f} M parameters; {engine.precision} on "
+            f"{self.task.title(raw)}; {num_parameters(raw) / 1e6:.2f} M parameters; "
+            f"{engine.precision} on "
             f"{engine.world_size} x {engine.device.type}{resumed}"
         )
         self.window = (time.monotonic(), self.state.step)
 
     def progress(self, stop: threading.Event) -> float:
-        """Share of the schedule that is done, the same on every rank. Interrupted when any rank was told to stop."""
+        """Share of the schedule that is done, the same on every rank.
+
+        Interrupted when any rank was told to stop.
+        """
         state = self.state
         state.elapsed = time.monotonic() - self.started
         progress = 1.0 if state.stopped_by else state.step / self.settings.steps
@@ -129,19 +148,24 @@ class Run:
         stopping = stop.is_set()
         if self.engine.world_size > 1:
             mine = [progress if self.engine.is_main else 0.0, float(stopping)]
-            progress, signals = self.engine.sum(torch.tensor(mine, device=self.engine.device)).tolist()
+            progress, signals = self.engine.sum(
+                torch.tensor(mine, device=self.engine.device)
+            ).tolist()
             stopping = signals > 0
         if stopping:
             state.save(self.folder)
             raise Interrupted(
-                f"interrupted at step {state.step}; the run is saved in {self.folder}: add --resume to go on"
+                f"interrupted at step {state.step}; the run is saved in {self.folder}: add "
+                "--resume to go on"
             )
         if progress >= 1 and not state.stopped_by:
             state.stopped_by = "steps" if state.step >= self.settings.steps else "max_minutes"
         return progress
 
     def step(self, batch: Batch, progress: float) -> tuple[dict[str, Any], Output]:
-        """One update of every phase; its row of figures, and the output of the first phase for more of them."""
+        """One update of every phase; its row of figures, and the output of the first phase for more
+        of them.
+        """
         state = self.state
         factor = self.task.lr_factor(progress) * state.remedies.lr_factor
         self.task.begin_step(state.raw, progress)
@@ -177,7 +201,9 @@ class Run:
     def log_step(self, row: dict[str, Any], output: Output, batch: Batch, progress: float) -> None:
         """Write the row of a step to the log and show it."""
         seconds = time.monotonic() - self.window[0]
-        row["images_per_second"] = (self.state.step - self.window[1]) * self.settings.batch_size / seconds
+        row["images_per_second"] = (
+            (self.state.step - self.window[1]) * self.settings.batch_size / seconds
+        )
         figures = {name: float(value) for name, value in self.task.figures(output, batch).items()}
         row = {"step": self.state.step, "split": "train", **row, **figures}
         row |= self.guard.figures if self.guard else {}
@@ -188,8 +214,12 @@ class Run:
         self.window = (time.monotonic(), self.state.step)
 
     def must_measure_validation(self, progress: float) -> bool:
-        """Whether a time budget has yet to learn, half-way, what the last validation pass will cost."""
-        return self.max_seconds is not None and not self.state.validation_seconds and progress >= 0.5
+        """Whether a time budget has yet to learn, half-way, what the last validation pass will
+        cost.
+        """
+        return (
+            self.max_seconds is not None and not self.state.validation_seconds and progress >= 0.5
+        )
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -211,18 +241,25 @@ class Run:
                 row |= code_figures(quantizer.per_codebook(total))
             if state.watch_plateau(row["loss"]):
                 state.stopped_by = "plateau"
-                self._event("info", "the validation loss no longer falls: stopped, the best weights are kept")
+                self._event(
+                    "info",
+                    "the validation loss no longer falls: stopped, the best weights are kept",
+                )
             if self.log:
                 seconds = time.monotonic() - self.started
                 self.log.add({"step": state.step, "split": "validation", **row, "seconds": seconds})
         elif self.settings.patience and not state.validated_at:
-            self._event("info", "train.patience does nothing here: there is no validation split to look at")
+            self._event(
+                "info", "train.patience does nothing here: there is no validation split to look at"
+            )
         state.validated_at = state.step
         state.validation_seconds = time.monotonic() - begin
         self.window = (time.monotonic(), state.step)
 
     def end(self) -> None:
-        """The last validation pass, and a checkpoint: measuring and fitting, which come now, may be stopped too."""
+        """The last validation pass, and a checkpoint: measuring and fitting, which come now, may be
+        stopped too.
+        """
         state = self.state
         # Of a run without time for a single step, too: what is made of it is the untrained model.
         if state.validated_at != state.step or not state.step:
@@ -257,12 +294,15 @@ class Run:
         if self.log:
             self.log.close()
 
-    # ------------------------------------------------------------------------------------------------ parts of a step
+    # ------------------------------------------------------------------------------ parts of a step
 
     def _weights(self, phase: Phase, progress: float) -> dict[str, float]:
         """Loss weights by term, as the schedule and the guard want them."""
         factors = self.state.remedies.factors
-        return {name: weight * factors.get(name, 1.0) for name, weight in phase.weights(progress).items()}
+        return {
+            name: weight * factors.get(name, 1.0)
+            for name, weight in phase.weights(progress).items()
+        }
 
     def _losses(self, phase: Phase, loss: Tensor, output: Output) -> dict[str, float]:
         """Loss and terms of a phase, means over ranks; those of later phases carry its name."""
@@ -279,7 +319,8 @@ class Run:
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         for group in groups:
             group["lr"] = factor * group["peak_lr"]
-        # In the order of the model, whatever that of the optimisers is: a sum of floats depends on it.
+        # In the order of the model, whatever that of the optimisers is: a sum of floats depends on
+        # it.
         held = {id(parameter) for group in groups for parameter in group["params"]}
         parameters = [parameter for parameter in state.raw.parameters() if id(parameter) in held]
         norm: Any = get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -293,10 +334,11 @@ class Run:
         state.raw.zero_grad(set_to_none=True)
         return row
 
-    # ----------------------------------------------------------------------------------------------------- validation
+    # ----------------------------------------------------------------------------------- validation
 
     def _validation_sums(self, counts: Tensor) -> dict[str, Tensor]:
-        """Sums over this rank's batches of what is averaged, under the same names on every rank; none without a split.
+        """Sums over this rank's batches of what is averaged, under the same names on every rank;
+        none without a split.
 
         A rank that has no batch learns the names from the first one, and counts nothing of it.
         """
@@ -315,10 +357,14 @@ class Run:
         names = sorted(sums)
         totals = self.engine.sum(torch.stack([sums[name] for name in names])).tolist()
         by_name = dict(zip(names, totals, strict=True))
-        return {name: value / by_name["items"] for name, value in by_name.items() if name != "items"}
+        return {
+            name: value / by_name["items"] for name, value in by_name.items() if name != "items"
+        }
 
     def _validation_batches(self) -> Iterator[Batch]:
-        """This rank's batches; all of them when the model is sharded, as shards must step together."""
+        """This rank's batches; all of them when the model is sharded, as shards must step
+        together.
+        """
         for index, batch in enumerate(self.task.validation_batches()):
             if self.engine.sharded or index % self.engine.world_size == self.engine.rank:
                 yield batch
@@ -344,7 +390,9 @@ class Run:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """SIGINT, SIGTERM and SIGHUP set an event instead of breaking a step; a second one breaks it."""
+    """SIGINT, SIGTERM and SIGHUP set an event instead of breaking a step; a second one breaks
+    it.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -11,25 +11,36 @@ from ..model.quantizers import weighted_sum
 
 
 def loss_weights(config: LossConfig, progress: float) -> dict[str, float]:
-    """Weight of every term at `progress` in [0, 1] of training, by the name that it has in the recipe's `losses`."""
+    """Weight of every term at `progress` in [0, 1] of training, by the name that it has in the
+    recipe's `losses`.
+    """
     return {name: scheduled(weight, progress) for name, weight in _weights(config).items()}
 
 
 def peak_weights(config: LossConfig) -> dict[str, float]:
-    """The highest weight of every term. Validation uses these, so that its losses are comparable over a run."""
+    """The highest weight of every term.
+
+    Validation uses these, so that its losses are comparable over a run.
+    """
     return {name: weight.peak for name, weight in _weights(config).items()}
 
 
 def changing_weights(config: LossConfig) -> set[str]:
     """Names of the weights that depend on the time."""
-    return {name for name, weight in _weights(config).items() if weight.peak and weight.schedule != "constant"}
+    return {
+        name
+        for name, weight in _weights(config).items()
+        if weight.peak and weight.schedule != "constant"
+    }
 
 
 def scheduled(weight: WeightConfig, progress: float) -> float:
-    """The weight at `progress` in [0, 1]: a line from 0 to the peak over `share`, then the peak; once or every cycle.
+    """The weight at `progress` in [0, 1]: a line from 0 to the peak over `share`, then the peak;
+    once or every cycle.
 
-    Cycles after Fu et al. 2019, arXiv 1903.10145, equation 6. The start is not quite 0: with several ranks every
-    parameter must have a gradient in every step, and a term of weight 0 is left out of the sum.
+    Cycles after Fu et al. 2019, arXiv 1903.10145, equation 6. The start is not quite 0: with
+    several ranks every parameter must have a gradient in every step, and a term of weight 0 is left
+    out of the sum.
     """
     if weight.schedule == "constant":
         return weight.peak

@@ -14,23 +14,35 @@ from ..model.precision import use_bfloat16
 
 
 def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]:
-    """The optimisers of a model, together holding every parameter once; groups carry their `peak_lr`.
+    """The optimisers of a model, together holding every parameter once; groups carry their
+    `peak_lr`.
 
     Weight decay is for matrices and kernels, not for biases, norms and codebooks.
     """
     named = list(model.named_parameters())
-    hidden = {name for name, value in named if settings.optimizer == "muon" and value.ndim == 2 and "blocks." in name}
+    hidden = {
+        name
+        for name, value in named
+        if settings.optimizer == "muon" and value.ndim == 2 and "blocks." in name
+    }
     decayed = {name for name, value in named if value.ndim >= 2 and "codebook" not in name} - hidden
     groups = [
-        {"params": [value for name, value in named if name in decayed], "weight_decay": settings.weight_decay},
-        {"params": [value for name, value in named if name not in decayed | hidden], "weight_decay": 0.0},
+        {
+            "params": [value for name, value in named if name in decayed],
+            "weight_decay": settings.weight_decay,
+        },
+        {
+            "params": [value for name, value in named if name not in decayed | hidden],
+            "weight_decay": 0.0,
+        },
     ]
     groups = [{**group, "peak_lr": settings.lr} for group in groups if group["params"]]
     optimizers: list[Optimizer] = [AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)]
     if hidden:
         if settings.strategy == "fsdp2":
             raise VqkitError(
-                "train.optimizer=muon needs whole matrices and fsdp2 shards them; use train.optimizer=adamw"
+                "train.optimizer=muon needs whole matrices and fsdp2 shards them; use "
+                "train.optimizer=adamw"
             )
         matrices = [value for name, value in named if name in hidden]
         dtype = torch.bfloat16 if use_bfloat16(settings.precision) else torch.float32
@@ -39,11 +51,12 @@ def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]
 
 
 class Muon(Optimizer):
-    """Momentum whose singular values are all brought near one before it is applied (Jordan et al. 2024).
+    """Momentum whose singular values are all brought near one before it is applied (Jordan et al.
+    2024).
 
-    Update of a matrix (rows, columns): lr * sqrt(max(1, rows / columns)) * orthogonalise(Nesterov momentum). Matrices
-    of one shape are orthogonalised together, in `dtype`: bfloat16 is precise enough and five times as fast where the
-    processor multiplies it, and slow where it does not.
+    Update of a matrix (rows, columns): lr * sqrt(max(1, rows / columns)) * orthogonalise(Nesterov
+    momentum). Matrices of one shape are orthogonalised together, in `dtype`: bfloat16 is precise
+    enough and five times as fast where the processor multiplies it, and slow where it does not.
     """
 
     def __init__(
@@ -81,9 +94,11 @@ class Muon(Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices (n, rows, columns) with their singular values brought to about [0.7, 1.2], directions kept.
+    """Matrices (n, rows, columns) with their singular values brought to about [0.7, 1.2],
+    directions kept.
 
-    The quintic Newton-Schulz iteration X <- a X + b (X X') X + c (X X')^2 X, coefficients of Jordan et al. 2024.
+    The quintic Newton-Schulz iteration X <- a X + b (X X') X + c (X X')^2 X, coefficients of Jordan
+    et al. 2024.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]

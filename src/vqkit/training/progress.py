@@ -109,7 +109,10 @@ class Lines:
         self.last = seconds
         left = seconds / progress - seconds if progress > 0 else 0.0
         step = f"step {row['step']}  " if "step" in row else ""
-        self.message(f"{progress:4.0%}  {step}{figures(row)}  {seconds:.0f} s, about {max(left, 0):.0f} s left")
+        self.message(
+            f"{progress:4.0%}  {step}{figures(row)}  {seconds:.0f} s, about {max(left, 0):.0f} s "
+            "left"
+        )
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -125,7 +128,11 @@ def display_for_terminal() -> Display:
 
 def figures(row: Mapping[str, Any]) -> str:
     """The figures of a row in one short line."""
-    parts = [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in row.items() if name.startswith("loss/")]
+    parts = [
+        f"{name.removeprefix('loss/')} {value:.4g}"
+        for name, value in row.items()
+        if name.startswith("loss/")
+    ]
     if "psnr" in row:
         parts.insert(0, f"PSNR {row['psnr']:.2f} dB")
     if "bits_per_code" in row:

@@ -16,16 +16,17 @@ FITTING = {
 }
 # Times that one remedy is used in a run.
 MAX_USES = 3
-# Share of the run after which only revival is left: after a restart the rest of the model needs time to
-# follow.
+# Share of the run after which only revival is left: after a restart the rest of the model needs
+# time to follow.
 LATE = 0.9
 
 
 class Remedies:
     """Applies one remedy at a time, never the same one twice in a row while another is left.
 
-    Run-time changes: `factors` on loss weights by term, `lr_factor` on the learning rate, and revive_threshold and
-    kmeans_iterations of the parts. `restarted_at` is the step from which averaged weights must forget what was before.
+    Run-time changes: `factors` on loss weights by term, `lr_factor` on the learning rate, and
+    revive_threshold and kmeans_iterations of the parts. `restarted_at` is the step from which
+    averaged weights must forget what was before.
     """
 
     def __init__(self, parts: Sequence[Quantizer]) -> None:
@@ -38,7 +39,9 @@ class Remedies:
         self.tried: list[str] = []
 
     def apply(self, problem: str, parts: Sequence[int], step: int, progress: float) -> str:
-        """Apply the next remedy for a problem of these parts; what was done in words, empty when nothing is left."""
+        """Apply the next remedy for a problem of these parts; what was done in words, empty when
+        nothing is left.
+        """
         fitting = [name for name in FITTING[problem] if self._fits(name, parts, progress)]
         fresh = [name for name in fitting if name not in self.tried]
         if not fresh:
@@ -64,7 +67,10 @@ class Remedies:
                 return f"the weight of entropy is now {self.factors['entropy']:g} of losses.entropy"
 
     def rest(self) -> None:
-        """The problem is over: the next one begins with the mildest remedy again. What was changed stays."""
+        """The problem is over: the next one begins with the mildest remedy again.
+
+        What was changed stays.
+        """
         self.tried, self.exhausted = [], False
 
     def state(self) -> dict[str, Any]:
@@ -96,7 +102,9 @@ class Remedies:
                 return any(part.revive_threshold < 0.5 for part in learned)
             case "restart":
                 return bool(learned)
-            case "learning rate":  # only when new codes did not hold, which tells that the encoder runs from them
+            case (
+                "learning rate"
+            ):  # only when new codes did not hold, which tells that the encoder runs from them
                 return self.uses.get("restart", 0) > 0 or not parts
             case "entropy":
                 return any("entropy" in part.default_weights for part in self.parts)
@@ -104,15 +112,24 @@ class Remedies:
                 return any("commitment" in part.default_weights for part in self.parts)
 
     def _learned(self, parts: Sequence[int]) -> list[VectorQuantizer]:
-        """Those that can be revived and restarted. A map of codes (neighbourhood) cannot: its order would be lost."""
+        """Those that can be revived and restarted.
+
+        A map of codes (neighbourhood) cannot: its order would be lost.
+        """
         chosen = [self.parts[index] for index in parts]
-        return [part for part in chosen if isinstance(part, VectorQuantizer) and not part.config.neighbourhood]
+        return [
+            part
+            for part in chosen
+            if isinstance(part, VectorQuantizer) and not part.config.neighbourhood
+        ]
 
     def _revive(self, parts: Sequence[VectorQuantizer]) -> str:
         for part in parts:
             part.revive_threshold = min(max(0.1, 2 * part.revive_threshold), 0.5)
         highest = max(part.revive_threshold for part in parts)
-        return f"codes that win less than {highest:.0%} of an equal share jump to latents of the batch"
+        return (
+            f"codes that win less than {highest:.0%} of an equal share jump to latents of the batch"
+        )
 
     def _restart(self, parts: Sequence[VectorQuantizer], step: int) -> str:
         for part in parts:

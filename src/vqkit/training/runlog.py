@@ -16,8 +16,9 @@ FILE = "metrics.jsonl"
 class RunLog:
     """Rows of figures and events of a run, on disk at once and in memory for the report.
 
-    A row is {"step": int, "split": "train" | "validation", name: number, ...}; an event {"step", "level", "message"}.
-    Rows of a resumed run that lie after the checkpoint are dropped: they will be made again.
+    A row is {"step": int, "split": "train" | "validation", name: number, ...}; an event {"step",
+    "level", "message"}. Rows of a resumed run that lie after the checkpoint are dropped: they will
+    be made again.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
@@ -25,14 +26,18 @@ class RunLog:
         self.rows: list[dict[str, Any]] = []
         if resume_step is not None and self.path.exists():
             kept = [
-                json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+                json.loads(line)
+                for line in self.path.read_text(encoding="utf-8").splitlines()
+                if line.endswith("}")
             ]
             self.rows = [row for row in kept if row["step"] <= resume_step]
         try:
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self._file = open(self.path, "a", encoding="utf-8")
         except OSError as error:
-            raise VqkitError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+            raise VqkitError(
+                f"cannot write to {folder}: {error.strerror}; choose another --out"
+            ) from error
         self._board = _tensorboard(folder / "tensorboard", resume_step)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -42,7 +47,9 @@ class RunLog:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise VqkitError(f"cannot write {self.path}: {error.strerror}; free space and add --resume") from error
+            raise VqkitError(
+                f"cannot write {self.path}: {error.strerror}; free space and add --resume"
+            ) from error
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("step", "split", "message", "level"):

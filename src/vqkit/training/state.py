@@ -19,16 +19,25 @@ from .remedies import Remedies
 from .task import Task
 
 # Attributes that a checkpoint holds as they are.
-COUNTERS = ("step", "elapsed", "validation_seconds", "validated_at", "stopped_by", "best_loss", "passes_without_gain")
+COUNTERS = (
+    "step",
+    "elapsed",
+    "validation_seconds",
+    "validated_at",
+    "stopped_by",
+    "best_loss",
+    "passes_without_gain",
+)
 
 
 class State:
     """Model, optimisers, averaged weights and counters of a run.
 
-    model is called; raw is the module inside of it, whose names are saved. optimizers: by the name of their phase. step
-    counts finished steps, elapsed their seconds over all starts of the run; validated_at is the step of the last
-    validation pass, stopped_by why there are no more steps, if so. guard is None without discrete codes; what it
-    changed is in remedies. best holds the averaged weights of the best validation pass, with patience.
+    model is called; raw is the module inside of it, whose names are saved. optimizers: by the name
+    of their phase. step counts finished steps, elapsed their seconds over all starts of the run;
+    validated_at is the step of the last validation pass, stopped_by why there are no more steps, if
+    so. guard is None without discrete codes; what it changed is in remedies. best holds the
+    averaged weights of the best validation pass, with patience.
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:
@@ -38,7 +47,10 @@ class State:
         self.model = engine.wrap_model(model, task.units(model), task.settings.compile)
         self.raw = unwrap(self.model)
         self.optimizers = {
-            phase.name: [engine.wrap_optimizer(one) for one in phase.build_optimizers(self.raw, task.settings)]
+            phase.name: [
+                engine.wrap_optimizer(one)
+                for one in phase.build_optimizers(self.raw, task.settings)
+            ]
             for phase in task.phases
         }
         self.average = WeightAverage(self.raw, task.settings.ema_decay)
@@ -55,24 +67,34 @@ class State:
         self.passes_without_gain = 0
 
     def watch_plateau(self, loss: float) -> bool:
-        """Note a validation loss, keep the weights if it is the best; True when patience is used up."""
+        """Note a validation loss, keep the weights if it is the best; True when patience is used
+        up.
+        """
         patience = self.task.settings.patience
         if not patience:
             return False
-        self.passes_without_gain = self.passes_without_gain + 1 if self.task.is_worse(loss, self.best_loss) else 0
+        self.passes_without_gain = (
+            self.passes_without_gain + 1 if self.task.is_worse(loss, self.best_loss) else 0
+        )
         if loss < self.best_loss:
             self.best_loss = loss
             self.best = {name: value.clone() for name, value in self.average.average.items()}
         return self.passes_without_gain >= patience
 
     def weights(self) -> dict[str, Tensor]:
-        """What the artifact holds: the best averaged weights (the last without patience), whole and on the CPU."""
+        """What the artifact holds: the best averaged weights (the last without patience), whole and
+        on the CPU.
+        """
         floats = {name: full(value) for name, value in (self.best or self.average.average).items()}
-        return {name: floats.get(name, full(value)) for name, value in self.raw.state_dict().items()}
+        return {
+            name: floats.get(name, full(value)) for name, value in self.raw.state_dict().items()
+        }
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; every rank must call it. VqkitError when it cannot be written."""
-        guard: tuple[dict[str, Tensor], dict[str, Any]] = self.guard.state() if self.guard else ({}, {})
+        guard: tuple[dict[str, Tensor], dict[str, Any]] = (
+            self.guard.state() if self.guard else ({}, {})
+        )
         groups = {
             "model": self.raw.state_dict(),
             "average": self.average.average,
@@ -85,7 +107,11 @@ class State:
                 for key, value in state.get(parameter, {}).items()
             },
         }
-        tensors = {f"{group}.{name}": full(value) for group, values in groups.items() for name, value in values.items()}
+        tensors = {
+            f"{group}.{name}": full(value)
+            for group, values in groups.items()
+            for name, value in values.items()
+        }
         counters = {
             **{name: getattr(self, name) for name in COUNTERS},
             "guard": guard[1],
@@ -101,7 +127,8 @@ class State:
         tensors, counters = load_checkpoint(path)
         if counters["data"] != self.task.fingerprint:
             raise VqkitError(
-                f"the data are not those that {path.parents[1]} was started with; --resume needs the same ones"
+                f"the data are not those that {path.parents[1]} was started with; --resume needs "
+                "the same ones"
             )
         for name in COUNTERS:
             setattr(self, name, counters[name])
@@ -113,7 +140,11 @@ class State:
                 self.best[name] = average.clone()
                 copy_full(self.best[name], tensors[f"best.{name}"])
         if self.guard:
-            kept = {name.removeprefix("guard."): value for name, value in tensors.items() if name.startswith("guard.")}
+            kept = {
+                name.removeprefix("guard."): value
+                for name, value in tensors.items()
+                if name.startswith("guard.")
+            }
             self.guard.restore(kept, counters["guard"])
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and self.engine.device.type == "cuda":
@@ -134,7 +165,9 @@ class State:
         return states
 
     def _optimizer_states(self) -> Iterator[tuple[nn.Parameter, Any]]:
-        """Every parameter with the state of the optimiser that it belongs to, always in the same order."""
+        """Every parameter with the state of the optimiser that it belongs to, always in the same
+        order.
+        """
         for optimizer in (one for phase in self.task.phases for one in self.optimizers[phase.name]):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:

@@ -1,4 +1,6 @@
-"""What is trained: the parts of a run that an autoencoder, a prior and the coders of files do not share."""
+"""What is trained: the parts of a run that an autoencoder, a prior and the coders of files do not
+share.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Batch = Any
 
 
 class Output(Protocol):
-    """What a forward pass gives: unweighted scalar losses by name, and codes (B, Q, *grid) where a guard wants them."""
+    """What a forward pass gives: unweighted scalar losses by name, and codes (B, Q, *grid) where a
+    guard wants them.
+    """
 
     @property
     def terms(self) -> dict[str, Tensor]: ...
@@ -32,11 +36,12 @@ class Output(Protocol):
 
 @dataclass(frozen=True)
 class Phase:
-    """One update within a training step. Most tasks have one; an adversary adds a second with parameters of its own.
+    """One update within a training step. Most tasks have one; an adversary adds a second with
+    parameters of its own.
 
-    forward: runs the wrapped model on a batch, with randomness from a generator that is alike on all ranks, or None in
-    validation. weights: of every term at a share of training in [0, 1]. optimizers: of the parameters that it updates;
-    None = all of the model's, as the settings say.
+    forward: runs the wrapped model on a batch, with randomness from a generator that is alike on
+    all ranks, or None in validation. weights: of every term at a share of training in [0, 1].
+    optimizers: of the parameters that it updates; None = all of the model's, as the settings say.
     """
 
     name: str
@@ -54,9 +59,9 @@ class Phase:
 class Task(ABC):
     """The loop asks; nothing here changes while training but the model.
 
-    seed: of everything random. settings: of the loop. fingerprint: what must be equal for a run to be resumed. phases:
-    updates of a step, in order; validation runs the first one. is_alone: the task runs on one process, however many
-    there are.
+    seed: of everything random. settings: of the loop. fingerprint: what must be equal for a run to
+    be resumed. phases: updates of a step, in order; validation runs the first one. is_alone: the
+    task runs on one process, however many there are.
     """
 
     seed: int
@@ -122,7 +127,9 @@ class Task(ABC):
 
 
 def cosine_schedule(progress: float, warmup: float, final: float) -> float:
-    """Factor on the peak learning rate: linear warm-up, then a cosine down to `final`; progress in [0, 1]."""
+    """Factor on the peak learning rate: linear warm-up, then a cosine down to `final`; progress in
+    [0, 1].
+    """
     if progress < warmup:
         return max(progress, 1e-3 * warmup) / warmup
     done = (progress - warmup) / max(1.0 - warmup, 1e-9)

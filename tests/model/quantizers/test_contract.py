@@ -30,13 +30,17 @@ KINDS = {
     "vq-ema": VQConfig(codebook_size=32, code_dim=6),
     "vq-gradient": VQConfig(codebook_size=32, code_dim=6, update="gradient"),
     "vq-cosine": VQConfig(codebook_size=32, code_dim=6, distance="cosine"),
-    "vq-cosine-gradient": VQConfig(codebook_size=32, code_dim=6, distance="cosine", update="gradient"),
+    "vq-cosine-gradient": VQConfig(
+        codebook_size=32, code_dim=6, distance="cosine", update="gradient"
+    ),
     "vq-projected": VQConfig(codebook_size=32, code_dim=3, latent_dim=10),
     "vq-rotation": VQConfig(codebook_size=32, code_dim=6, estimator="rotation"),
     "vq-gumbel": VQConfig(codebook_size=32, code_dim=6, estimator="gumbel"),
     "vq-map": VQConfig(codebook_size=32, code_dim=6, neighbourhood=2.0),
     "vq-rate": VQConfig(codebook_size=32, code_dim=6, rate=0.1),
-    "vq-rate-gradient": VQConfig(codebook_size=32, code_dim=6, rate=0.1, distance="cosine", update="gradient"),
+    "vq-rate-gradient": VQConfig(
+        codebook_size=32, code_dim=6, rate=0.1, distance="cosine", update="gradient"
+    ),
     "fsq": FSQConfig(levels=(8, 5, 4)),
     "fsq-projected": FSQConfig(levels=(8, 5, 4), latent_dim=10),
     "simvq": SimVQConfig(codebook_size=32, code_dim=6),
@@ -48,22 +52,33 @@ KINDS = {
     "gaussian-bins": GaussianCodebookConfig(levels=(8, 5, 4)),
     "gaussian-bins-projected": GaussianCodebookConfig(levels=(8, 5, 4), latent_dim=10),
     "gaussian-draws": GaussianCodebookConfig(layout="draws", codebook_size=32, code_dim=6),
-    "gaussian-draws-projected": GaussianCodebookConfig(layout="draws", codebook_size=32, code_dim=3, latent_dim=10),
+    "gaussian-draws-projected": GaussianCodebookConfig(
+        layout="draws", codebook_size=32, code_dim=3, latent_dim=10
+    ),
     "residual-vq": ResidualConfig(num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6)),
     "residual-vq-gradient": ResidualConfig(
         num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6, update="gradient"), latent_dim=9
     ),
-    "residual-shared": ResidualConfig(num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6), shared_codebook=True),
+    "residual-shared": ResidualConfig(
+        num_stages=3, stage=VQConfig(codebook_size=32, code_dim=6), shared_codebook=True
+    ),
     "residual-fsq": ResidualConfig(num_stages=2, stage=FSQConfig(levels=(5, 5, 5))),
-    "residual-cosine": ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=32, code_dim=6, distance="cosine")),
+    "residual-cosine": ResidualConfig(
+        num_stages=2, stage=VQConfig(codebook_size=32, code_dim=6, distance="cosine")
+    ),
     "product-vq": ProductConfig(num_groups=3, group=VQConfig(codebook_size=16, code_dim=4)),
-    "product-shared": ProductConfig(num_groups=3, group=VQConfig(codebook_size=16, code_dim=4), shared_codebook=True),
+    "product-shared": ProductConfig(
+        num_groups=3, group=VQConfig(codebook_size=16, code_dim=4), shared_codebook=True
+    ),
     "product-fsq": ProductConfig(num_groups=2, group=FSQConfig(levels=(5, 4)), latent_dim=7),
     "product-residual": ProductConfig(
-        num_groups=2, group=ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=16, code_dim=4))
+        num_groups=2,
+        group=ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=16, code_dim=4)),
     ),
     "hierarchical": HierarchicalConfig(
-        top=VQConfig(codebook_size=8, code_dim=4), bottom=VQConfig(codebook_size=16, code_dim=4), latent_dim=6
+        top=VQConfig(codebook_size=8, code_dim=4),
+        bottom=VQConfig(codebook_size=16, code_dim=4),
+        latent_dim=6,
     ),
     "hierarchical-3": HierarchicalConfig(
         top=HierarchicalConfig(
@@ -76,14 +91,18 @@ KINDS = {
 
 
 def every_family() -> dict:
-    """Every family that there is, alone and in every composite: a new one is found without a line here."""
+    """Every family that there is, alone and in every composite: a new one is found without a line
+    here.
+    """
     found = {}
     for section in FAMILIES:
         fields = section.model_fields
         family = section(codebook_size=32) if section in (VQConfig, SimVQConfig) else section()
         name = f"any-{fields['kind'].default}"
         found[name] = family
-        found[f"{name}-projected"] = section(**{**family.model_dump(exclude_defaults=True), "latent_dim": 10})
+        found[f"{name}-projected"] = section(
+            **{**family.model_dump(exclude_defaults=True), "latent_dim": 10}
+        )
         found[f"residual-{name}"] = ResidualConfig(num_stages=2, stage=family)
         found[f"product-{name}"] = ProductConfig(num_groups=2, group=family)
         found[f"hierarchical-{name}"] = HierarchicalConfig(top=family, bottom=family, latent_dim=6)
@@ -107,7 +126,9 @@ def quantizer(request):
 
 def latents_for(quantizer, batch=3, grid=(4, 5), seed=1):
     grid = [side * quantizer.grid_multiple for side in grid]
-    return torch.randn(batch, quantizer.latent_dim, *grid, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch, quantizer.latent_dim, *grid, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def generator(seed=0):
@@ -126,8 +147,12 @@ def test_shapes_and_ranges_at_any_number_of_dimensions(kind, grid):
     for row, size in zip(result.codes.movedim(1, 0), quantizer.codebook_sizes, strict=True):
         assert 0 <= int(row.min()) and int(row.max()) < size
     assert result.loss.shape == () and all(term.shape == () for term in result.terms.values())
-    assert quantizer.bits_per_position == pytest.approx(sum(map(math.log2, quantizer.codebook_sizes)))
-    assert [part.codebook_size for part in quantizer.parts()] == list(quantizer.codebook_sizes) or kind == "none"
+    assert quantizer.bits_per_position == pytest.approx(
+        sum(map(math.log2, quantizer.codebook_sizes))
+    )
+    assert [part.codebook_size for part in quantizer.parts()] == list(
+        quantizer.codebook_sizes
+    ) or kind == "none"
 
 
 def at_dimensions(config, dims):
@@ -157,7 +182,10 @@ def test_eval_changes_nothing_even_before_training(quantizer):
 
 def test_loss_is_the_sum_of_the_terms_with_the_papers_weights(quantizer):
     result = quantizer(latents_for(quantizer), generator())
-    expected = sum(quantizer.default_weights[name] * float(term.detach()) for name, term in result.terms.items())
+    expected = sum(
+        quantizer.default_weights[name] * float(term.detach())
+        for name, term in result.terms.items()
+    )
     assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
 
 
@@ -170,7 +198,9 @@ def test_autocast_changes_nothing(quantizer):
         result = quantizer(latents)
         decoded = quantizer.decode(quantizer.encode(latents))
     assert torch.equal(result.codes, expected.codes)
-    assert torch.equal(result.quantized, expected.quantized) and torch.equal(decoded, expected.quantized)
+    assert torch.equal(result.quantized, expected.quantized) and torch.equal(
+        decoded, expected.quantized
+    )
 
 
 def test_every_learnable_value_gets_a_gradient(quantizer):
@@ -184,7 +214,9 @@ def test_every_learnable_value_gets_a_gradient(quantizer):
 
 
 def padding_mask(quantizer, latents):
-    """The first image loses its last cells along the last dimension, the second all but its first cell."""
+    """The first image loses its last cells along the last dimension, the second all but its first
+    cell.
+    """
     size = quantizer.grid_multiple
     mask = torch.ones(latents.shape[0], *latents.shape[2:], dtype=torch.bool)
     mask[0, ..., -size:] = False
@@ -204,7 +236,9 @@ def with_gradients(quantizer, latents, mask):
 @pytest.mark.parametrize("grid", [(6,), (4, 5), (2, 2, 3)], ids=["1-D", "2-D", "3-D"])
 @pytest.mark.parametrize("kind", ALL)
 def test_padding_has_no_part_in_anything_whatever_it_holds(kind, grid):
-    """The same real positions, with NaN, infinity and numbers beside them: everything else is the same."""
+    """The same real positions, with NaN, infinity and numbers beside them: everything else is the
+    same.
+    """
     torch.manual_seed(0)
     quantizer = build_quantizer(at_dimensions(ALL[kind], len(grid)))
     twin = copy.deepcopy(quantizer)
@@ -217,7 +251,9 @@ def test_padding_has_no_part_in_anything_whatever_it_holds(kind, grid):
     assert torch.equal(first.codes, second.codes) and torch.equal(first.quantized, second.quantized)
     assert torch.equal(first.loss, second.loss)
     for left, right in zip(gradients, others, strict=True):
-        assert (left is None and right is None) or (torch.equal(left, right) and bool(left.isfinite().all()))
+        assert (left is None and right is None) or (
+            torch.equal(left, right) and bool(left.isfinite().all())
+        )
     for name, value in quantizer.state_dict().items():
         assert torch.equal(value, twin.state_dict()[name]), name
     assert not first.quantized.detach().movedim(1, -1)[~mask].any()
@@ -229,7 +265,9 @@ def test_padding_has_no_part_in_anything_whatever_it_holds(kind, grid):
 
 
 def tails(config) -> list[bool]:
-    """Where among the codes of a position a single -1 leaves out the last stage of a residual row."""
+    """Where among the codes of a position a single -1 leaves out the last stage of a residual
+    row.
+    """
     match config.kind:
         case "residual":
             return [False] * (config.num_stages - 1) + [config.num_stages > 1]
@@ -239,7 +277,9 @@ def tails(config) -> list[bool]:
 
 
 def may_be_missing(config) -> list[bool]:
-    """Where a code may be -1 beside real ones; a position with a single code becomes padding by it."""
+    """Where a code may be -1 beside real ones; a position with a single code becomes padding
+    by it.
+    """
     if config.kind == "hierarchical":
         top = may_be_missing(config.top)
         positions = build_quantizer(config).grid_multiple ** config.grid_dims
@@ -290,7 +330,9 @@ def test_padding_survives_the_codes(quantizer):
     assert torch.equal(quantizer.decode(result.codes), result.quantized)
     whole = quantizer(latents).codes
     if quantizer.grid_multiple == 1:
-        assert torch.equal(result.codes[mask[:, None].expand_as(whole)], whole[mask[:, None].expand_as(whole)])
+        assert torch.equal(
+            result.codes[mask[:, None].expand_as(whole)], whole[mask[:, None].expand_as(whole)]
+        )
 
 
 def test_a_mask_that_does_not_fit_is_named(quantizer):
@@ -315,7 +357,7 @@ def test_state_dict_round_trip(kind):
     assert torch.equal(twin.eval().encode(latents), trained.eval().encode(latents))
 
 
-# ---------------------------------------------------------------------------------------------------------------- vq
+# ----------------------------------------------------------------------------------------------- vq
 
 
 @pytest.mark.parametrize("kind", ["vq-ema", "vq-gradient"])
@@ -328,7 +370,9 @@ def test_straight_through_gradient_is_the_gradient_of_the_identity(kind):
 
 
 def test_vq_terms_by_hand():
-    quantizer = build_quantizer(VQConfig(codebook_size=2, code_dim=2, update="gradient", revive_threshold=0.0))
+    quantizer = build_quantizer(
+        VQConfig(codebook_size=2, code_dim=2, update="gradient", revive_threshold=0.0)
+    )
     with torch.no_grad():
         quantizer.codebook.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
         quantizer.updates.fill_(1)
@@ -353,10 +397,15 @@ def test_commitment_moves_latents_only_and_codebook_term_moves_codes_only():
 
 def test_ema_follows_the_papers_recurrence():
     """Appendix A.1 of arXiv 1711.00937, in NumPy."""
-    quantizer = build_quantizer(VQConfig(codebook_size=8, code_dim=3, decay=0.9, revive_threshold=0.0))
+    quantizer = build_quantizer(
+        VQConfig(codebook_size=8, code_dim=3, decay=0.9, revive_threshold=0.0)
+    )
     first = latents_for_tokens(200, 3, 0)
     quantizer(first, generator())
-    count, total = quantizer.ema_count.numpy().astype(np.float64), quantizer.ema_sum.numpy().astype(np.float64)
+    count, total = (
+        quantizer.ema_count.numpy().astype(np.float64),
+        quantizer.ema_sum.numpy().astype(np.float64),
+    )
     codebook = quantizer.codebook.numpy().astype(np.float64)
     quantizer.updates.fill_(1000)  # past the shorter memory of the first steps
     for seed in (1, 2, 3):
@@ -372,12 +421,16 @@ def test_ema_follows_the_papers_recurrence():
 
 
 def test_memory_is_short_in_the_first_steps():
-    quantizer = build_quantizer(VQConfig(codebook_size=2, code_dim=1, decay=0.9, revive_threshold=0.0))
+    quantizer = build_quantizer(
+        VQConfig(codebook_size=2, code_dim=1, decay=0.9, revive_threshold=0.0)
+    )
     for value in (1.0, 5.0, 2.0):
         quantizer(torch.tensor([[[value, -value] * 5]]), generator())
     # the first batch sets the codes to +-1 and is then averaged in; the decays are 1/10, 2/11, 3/12
     expected = (1.0 * 2 / 11 + 5.0 * 9 / 11) * 3 / 12 + 2.0 * 9 / 12
-    assert sorted(quantizer.codebook.flatten().tolist()) == pytest.approx([-expected, expected], rel=1e-5)
+    assert sorted(quantizer.codebook.flatten().tolist()) == pytest.approx(
+        [-expected, expected], rel=1e-5
+    )
 
 
 def latents_for_tokens(count, width, seed):
@@ -385,9 +438,13 @@ def latents_for_tokens(count, width, seed):
 
 
 def test_dead_codes_are_revived_with_their_averages_and_stay_alive():
-    quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=2, decay=0.9, revive_threshold=0.1))
+    quantizer = build_quantizer(
+        VQConfig(codebook_size=16, code_dim=2, decay=0.9, revive_threshold=0.1)
+    )
     quantizer(latents_for_tokens(400, 2, 0), generator())
-    with torch.no_grad():  # twelve codes far from every token, with averages that say they are hardly used
+    with (
+        torch.no_grad()
+    ):  # twelve codes far from every token, with averages that say they are hardly used
         quantizer.codebook[4:] = 1000.0
         quantizer.ema_count[4:] = 1e-3
         quantizer.ema_sum[4:] = 1.0
@@ -400,13 +457,19 @@ def test_dead_codes_are_revived_with_their_averages_and_stay_alive():
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"distance": "cosine"}, {"rate": 0.1}, {"neighbourhood": 0.5, "neighbourhood_steps": 1}]
+    "more",
+    [{}, {"distance": "cosine"}, {"rate": 0.1}, {"neighbourhood": 0.5, "neighbourhood_steps": 1}],
 )
 def test_codes_without_tokens_stay_where_they_are(more):
-    """All tokens lie by code 0. On a map its neighbours follow it there, one by one, but not yet the far corner."""
+    """All tokens lie by code 0.
+
+    On a map its neighbours follow it there, one by one, but not yet the far corner.
+    """
     is_map = "neighbourhood" in more
     size, threshold = (400, {}) if is_map else (64, {"revive_threshold": 0.0})
-    quantizer = build_quantizer(VQConfig(codebook_size=size, code_dim=2, decay=0.9, **threshold, **more))
+    quantizer = build_quantizer(
+        VQConfig(codebook_size=size, code_dim=2, decay=0.9, **threshold, **more)
+    )
     quantizer(latents_for_tokens(1000, 2, 0), generator())
     angles = torch.linspace(0, 3, size)
     codes = torch.stack([angles.cos(), angles.sin()], 1)
@@ -421,13 +484,17 @@ def test_codes_without_tokens_stay_where_they_are(more):
 
 
 def test_a_rate_weighs_bits_against_distance():
-    """Every code against the cost of each by hand; distance and bits of all of them together against nearest codes."""
+    """Every code against the cost of each by hand; distance and bits of all of them together
+    against nearest codes.
+    """
     generator = torch.Generator().manual_seed(0)
     sizes = 3 * torch.rand(4096, 1, generator=generator).square()  # many small ones, few large ones
     tokens, costs = torch.randn(4096, 4, generator=generator) * sizes, {}
     weight = 0.0
     for rate in (0.2, 0.0):
-        quantizer = build_quantizer(VQConfig(codebook_size=64, code_dim=4, rate=rate, revive_threshold=0.01)).train()
+        quantizer = build_quantizer(
+            VQConfig(codebook_size=64, code_dim=4, rate=rate, revive_threshold=0.01)
+        ).train()
         for _ in range(200):
             quantizer(tokens[:, :, None], generator=generator)
         distances = torch.cdist(tokens, quantizer.codebook).square()
@@ -435,7 +502,9 @@ def test_a_rate_weighs_bits_against_distance():
         if rate:
             weight = rate * float(quantizer.ema_distance)
             bits = -(quantizer.ema_count / quantizer.ema_count.sum()).log2()
-            assert (codes == (distances + weight * bits).argmin(1)).float().mean() > 0.999  # but for ties of rounding
+            assert (
+                codes == (distances + weight * bits).argmin(1)
+            ).float().mean() > 0.999  # but for ties of rounding
             assert float(quantizer.ema_distance) == pytest.approx(
                 float(distances.gather(1, codes[:, None]).mean()), rel=0.1
             )
@@ -453,7 +522,9 @@ def test_gumbel_with_a_rate_is_refused():
 def test_kmeans_start_reconstructs_better_than_the_random_one():
     errors = {}
     for iterations in (0, 10):
-        quantizer = build_quantizer(VQConfig(codebook_size=16, code_dim=2, kmeans_iterations=iterations, decay=0.99))
+        quantizer = build_quantizer(
+            VQConfig(codebook_size=16, code_dim=2, kmeans_iterations=iterations, decay=0.99)
+        )
         batch = latents_for_tokens(500, 2, 0) * 0.1 + 5
         quantizer(batch, generator())
         errors[iterations] = float(quantizer.eval()(batch).terms["commitment"])
@@ -466,10 +537,12 @@ def test_cosine_ignores_length():
     quantizer(latents, generator())
     quantizer.eval()
     assert torch.equal(quantizer.encode(latents), quantizer.encode(latents * 7.5))
-    assert torch.allclose(quantizer.decode(quantizer.encode(latents)).norm(dim=1), torch.ones(3, 4, 5), atol=1e-5)
+    assert torch.allclose(
+        quantizer.decode(quantizer.encode(latents)).norm(dim=1), torch.ones(3, 4, 5), atol=1e-5
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------- fsq
+# ---------------------------------------------------------------------------------------------- fsq
 
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=5))
@@ -482,7 +555,9 @@ def test_fsq_reaches_every_code_and_decodes_it_back(levels):
     assert float(values.min()) >= -1 and float(values.max()) <= 1
     digits = (values + 1) / 2 * (torch.tensor(levels)[:, None] - 1)
     # the latent whose bounded value is the middle of that digit's cell
-    centre = (digits - 0.5 * (torch.tensor(levels)[:, None] - 1)) / (0.5 * (torch.tensor(levels)[:, None] - 1e-3))
+    centre = (digits - 0.5 * (torch.tensor(levels)[:, None] - 1)) / (
+        0.5 * (torch.tensor(levels)[:, None] - 1e-3)
+    )
     assert torch.equal(quantizer.encode(torch.atanh(centre.double()).float()), codes)
 
 
@@ -509,7 +584,7 @@ def test_fsq_refuses_more_codes_than_an_int64_holds():
         build_quantizer(FSQConfig(levels=(256,) * 8))
 
 
-# ---------------------------------------------------------------------------------------------------- --- none
+# ----------------------------------------------------------------------------------------- --- none
 
 
 def test_float_bits_are_exact_for_every_kind_of_float():

@@ -1,4 +1,6 @@
-"""Gradients through a quantizer against the formulas of the papers, and what composites do with them."""
+"""Gradients through a quantizer against the formulas of the papers, and what composites do with
+them.
+"""
 
 import numpy as np
 import pytest
@@ -20,11 +22,13 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed))
 
 
-# --------------------------------------------------------------------------------------------------------- estimators
+# --------------------------------------------------------------------------------------- estimators
 
 
 def rotation_matrix(source, target):
-    """The rotation in the plane of two unit vectors that takes one to the other (Rodrigues), float64 NumPy."""
+    """The rotation in the plane of two unit vectors that takes one to the other (Rodrigues),
+    float64 NumPy.
+    """
     cosine = source @ target
     across = np.outer(target, source) - np.outer(source, target)
     return np.eye(len(source)) + across + across @ across / (1 + cosine)
@@ -41,7 +45,9 @@ def test_rotation_gradient_is_the_scaled_transposed_rotation():
         matrix = rotation_matrix(e / np.linalg.norm(e), q / np.linalg.norm(q))
         scale = np.linalg.norm(q) / np.linalg.norm(e)
         np.testing.assert_allclose(scale * matrix @ e, q, atol=1e-5)
-        np.testing.assert_allclose(tokens.grad[row].numpy(), scale * matrix.T @ g, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            tokens.grad[row].numpy(), scale * matrix.T @ g, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_rotation_of_a_zero_token_is_finite():
@@ -61,7 +67,10 @@ def test_gumbel_gradient_is_that_of_the_relaxation_over_several_chunks():
     seed = int(torch.randint(1 << 62, (), generator=generator(3)))
     source, rows = generator(seed), SCORES_PER_CHUNK // 300
     noise = torch.cat(
-        [-torch.empty(len(part), 300).exponential_(generator=source).log() for part in tokens.split(rows)]
+        [
+            -torch.empty(len(part), 300).exponential_(generator=source).log()
+            for part in tokens.split(rows)
+        ]
     )
     logits = -(tokens[:, None] - codebook).square().sum(2) / 0.7 + noise
     assert torch.equal(logits.argmax(1), codes)
@@ -75,7 +84,9 @@ def test_gumbel_draws_codes_with_the_probabilities_of_the_softmax():
     tokens = torch.full((60000, 1), 0.8)
     _, codes = estimators.gumbel(tokens, codebook, 0.5, generator())
     expected = (-(0.8 - codebook[:, 0]).square() / 0.5).softmax(0)
-    torch.testing.assert_close(torch.bincount(codes, minlength=3) / 60000, expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        torch.bincount(codes, minlength=3) / 60000, expected, rtol=0, atol=0.01
+    )
 
 
 def test_gumbel_is_the_same_far_from_the_origin():
@@ -102,13 +113,17 @@ def test_gumbel_cools_down_and_is_the_nearest_code_in_eval():
         seen.append(quantizer.temperature)
     assert seen[0] == 2.0 and seen[5] == pytest.approx(0.2) and seen[-1] == pytest.approx(0.02)
     latents = normal(1, 3, 50, seed=99)
-    assert torch.equal(quantizer.eval().encode(latents)[0, 0], nearest(latents[0].t(), quantizer.codebook))
+    assert torch.equal(
+        quantizer.eval().encode(latents)[0, 0], nearest(latents[0].t(), quantizer.codebook)
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- composites
+# --------------------------------------------------------------------------------------- composites
 
 
-@pytest.mark.parametrize("stage", [VQConfig(codebook_size=8, code_dim=3), FSQConfig(levels=(5, 5, 5))])
+@pytest.mark.parametrize(
+    "stage", [VQConfig(codebook_size=8, code_dim=3), FSQConfig(levels=(5, 5, 5))]
+)
 def test_the_gradient_through_all_stages_is_that_through_one(stage):
     quantizer = build_quantizer(ResidualConfig(num_stages=3, stage=stage))
     tokens = quantizer.bound(normal(40, 3) * 0.3).detach().requires_grad_()
@@ -118,13 +133,16 @@ def test_the_gradient_through_all_stages_is_that_through_one(stage):
 
 
 ESTIMATORS = [
-    VQConfig(codebook_size=16, code_dim=3, estimator=name) for name in ("straight_through", "rotation", "gumbel")
+    VQConfig(codebook_size=16, code_dim=3, estimator=name)
+    for name in ("straight_through", "rotation", "gumbel")
 ]
 STAGES = [*ESTIMATORS, *(section() for section in FAMILIES)]
 
 
 def one_step(config, latents):
-    """Result of a training step, gradient of the latents with some weights, and the state after it."""
+    """Result of a training step, gradient of the latents with some weights, and the state
+    after it.
+    """
     torch.manual_seed(0)
     quantizer = build_quantizer(config)
     latents = latents.clone().requires_grad_()
@@ -133,11 +151,16 @@ def one_step(config, latents):
     return result, latents.grad, list(quantizer.state_dict().values())
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.kind}-{getattr(stage, 'estimator', '')}")
+@pytest.mark.parametrize(
+    "stage", STAGES, ids=lambda stage: f"{stage.kind}-{getattr(stage, 'estimator', '')}"
+)
 def test_a_row_of_one_stage_and_a_product_of_one_group_are_what_is_inside(stage):
     latents = normal(2, build_quantizer(stage).latent_dim, 30)
     expected, gradient, _ = one_step(stage, latents)
-    for composite in (ResidualConfig(num_stages=1, stage=stage), ProductConfig(num_groups=1, group=stage)):
+    for composite in (
+        ResidualConfig(num_stages=1, stage=stage),
+        ProductConfig(num_groups=1, group=stage),
+    ):
         result, found, _ = one_step(composite, latents)
         assert torch.equal(result.codes, expected.codes)
         torch.testing.assert_close(result.quantized, expected.quantized)
@@ -150,14 +173,18 @@ def test_a_row_of_one_stage_and_a_product_of_one_group_are_what_is_inside(stage)
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_estimator_of_a_stage_decides_how_gradients_pass_the_row(count):
     latents = normal(2, 3, 30)
-    gradients = [one_step(ResidualConfig(num_stages=count, stage=stage), latents)[1] for stage in ESTIMATORS]
+    gradients = [
+        one_step(ResidualConfig(num_stages=count, stage=stage), latents)[1] for stage in ESTIMATORS
+    ]
     for left, right in ((0, 1), (0, 2), (1, 2)):
         assert float((gradients[left] - gradients[right]).abs().max()) > 0.01
 
 
 def test_residual_stages_by_hand():
     quantizer = build_quantizer(
-        ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=2, code_dim=1, revive_threshold=0))
+        ResidualConfig(
+            num_stages=2, stage=VQConfig(codebook_size=2, code_dim=1, revive_threshold=0)
+        )
     )
     first, second = quantizer.parts()
     with torch.no_grad():
@@ -179,7 +206,9 @@ def test_residual_stages_by_hand():
 
 def test_fewer_stages_decode_too_and_more_are_better():
     quantizer = build_quantizer(
-        ResidualConfig(num_stages=4, stage=VQConfig(codebook_size=16, code_dim=4), quantizer_dropout=0.5)
+        ResidualConfig(
+            num_stages=4, stage=VQConfig(codebook_size=16, code_dim=4), quantizer_dropout=0.5
+        )
     )
     for step in range(30):
         quantizer(normal(1, 4, 500, seed=step), generator(step))
@@ -203,7 +232,9 @@ def test_residual_fsq_measures_its_scales_and_refines():
     tokens = quantizer.bound(latents[0].t())
     error = (quantizer.lookup(quantizer.assign(tokens)) - tokens).square().mean()
     single = build_quantizer(FSQConfig(levels=(5, 5)))
-    assert float(error) < 0.01 * float((single.lookup(single.assign(tokens)) - tokens).square().mean())
+    assert float(error) < 0.01 * float(
+        (single.lookup(single.assign(tokens)) - tokens).square().mean()
+    )
 
 
 def test_product_is_its_groups_side_by_side():
@@ -219,7 +250,9 @@ def test_product_is_its_groups_side_by_side():
 
 def test_shared_groups_learn_from_all_tokens_in_one_step():
     quantizer = build_quantizer(
-        ProductConfig(num_groups=3, group=VQConfig(codebook_size=8, code_dim=2), shared_codebook=True)
+        ProductConfig(
+            num_groups=3, group=VQConfig(codebook_size=8, code_dim=2), shared_codebook=True
+        )
     )
     quantizer(normal(1, 6, 100), generator())
     part = quantizer.parts()[0]
@@ -237,7 +270,7 @@ def test_fold_is_space_to_depth_and_unfold_its_inverse(grid):
         assert torch.equal(folded, torch.nn.functional.pixel_unshuffle(x, 2))
 
 
-# -------------------------------------------------------------------------------------------------------- Kohonen maps
+# ------------------------------------------------------------------------------------- Kohonen maps
 
 
 def test_map_is_nearly_square():
@@ -258,7 +291,10 @@ def neighbour_ratio(codebook):
     rows = map_rows(len(codebook))
     grid = codebook.view(rows, -1, codebook.shape[1])
     beside = torch.cat(
-        [(grid[1:] - grid[:-1]).norm(dim=2).flatten(), (grid[:, 1:] - grid[:, :-1]).norm(dim=2).flatten()]
+        [
+            (grid[1:] - grid[:-1]).norm(dim=2).flatten(),
+            (grid[:, 1:] - grid[:, :-1]).norm(dim=2).flatten(),
+        ]
     )
     return float(beside.mean() / torch.pdist(codebook).mean())
 
@@ -272,11 +308,14 @@ def test_a_neighbourhood_orders_the_codes_and_uses_them_all():
         for step in range(200):
             quantizer(torch.rand(1, 3, 500, generator=generator(step)), generator(step))
         ratios[radius] = neighbour_ratio(quantizer.codebook)
-        assert len(quantizer.eval().encode(torch.rand(1, 3, 4000, generator=generator(999))).unique()) >= 62
+        assert (
+            len(quantizer.eval().encode(torch.rand(1, 3, 4000, generator=generator(999))).unique())
+            >= 62
+        )
     assert ratios[0.0] > 0.8 and ratios[3.0] < 0.5
 
 
-# ------------------------------------------------------------------------------------------------------------- compile
+# ------------------------------------------------------------------------------------------ compile
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -292,20 +331,30 @@ def test_dynamo_traces_the_forward_without_a_break(config, training):
     expected = quantizer.eval()(latents) if not training else None
     quantizer.train(training)
     torch._dynamo.reset()
-    result = torch.compile(quantizer, fullgraph=True, backend="aot_eager")(latents)  # raises at a break
+    result = torch.compile(quantizer, fullgraph=True, backend="aot_eager")(
+        latents
+    )  # raises at a break
     if expected is not None:
-        assert torch.equal(result.codes, expected.codes) and torch.equal(result.quantized, expected.quantized)
+        assert torch.equal(result.codes, expected.codes) and torch.equal(
+            result.quantized, expected.quantized
+        )
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("estimator", ["straight_through", "rotation", "gumbel"])
-def test_gradients_are_those_of_the_codes_that_were_compared_though_dead_ones_are_replaced(distance, estimator):
-    """Codes without tokens jump between forward and backward; what was used has the gradient that it has without."""
+def test_gradients_are_those_of_the_codes_that_were_compared_though_dead_ones_are_replaced(
+    distance, estimator
+):
+    """Codes without tokens jump between forward and backward; what was used has the gradient that
+    it has without.
+    """
     settings = {"codebook_size": 16, "code_dim": 4, "update": "gradient", "kmeans_iterations": 0}
     gradients = []
     for threshold in (0.0, 0.5):
         torch.manual_seed(0)
-        config = VQConfig(**settings, distance=distance, estimator=estimator, revive_threshold=threshold)
+        config = VQConfig(
+            **settings, distance=distance, estimator=estimator, revive_threshold=threshold
+        )
         quantizer = build_quantizer(config).train()
         with torch.no_grad():
             quantizer.ema_count.fill_(1.0)

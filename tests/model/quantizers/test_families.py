@@ -1,4 +1,6 @@
-"""simvq, lfq, bsq and gaussian_codebook, each against a reference in NumPy; the contract is in test_quantizers."""
+"""simvq, lfq, bsq and gaussian_codebook, each against a reference in NumPy; the contract is in
+test_quantizers.
+"""
 
 import math
 
@@ -31,7 +33,7 @@ def codes_of(quantizer, tokens):
     return quantizer.encode(as_latents(tokens))[0, 0]
 
 
-# ------------------------------------------------------------------------------------------------------- simvq
+# -------------------------------------------------------------------------------------------- simvq
 
 
 def trained_once(quantizer, tokens):
@@ -46,8 +48,12 @@ def test_simvq_is_the_nearest_mapped_row():
     codebook = quantizer.frozen.numpy().astype(np.float64) @ quantizer.map.weight.detach().numpy().T
     distance = ((tokens.numpy()[:, None] - codebook) ** 2).sum(-1)
     np.testing.assert_array_equal(result.codes[0, 0].numpy(), distance.argmin(1))
-    np.testing.assert_allclose(result.quantized[0].detach().numpy().T, codebook[distance.argmin(1)], atol=1e-6)
-    assert terms == pytest.approx({"commitment": distance.min(1).mean() / 5, "codebook": distance.min(1).mean() / 5})
+    np.testing.assert_allclose(
+        result.quantized[0].detach().numpy().T, codebook[distance.argmin(1)], atol=1e-6
+    )
+    assert terms == pytest.approx(
+        {"commitment": distance.min(1).mean() / 5, "codebook": distance.min(1).mean() / 5}
+    )
 
 
 def test_simvq_terms_move_either_the_latents_or_the_map():
@@ -62,7 +68,9 @@ def test_simvq_terms_move_either_the_latents_or_the_map():
     result.terms["codebook"].backward()
     assert latents.grad is None
     picked = quantizer.frozen[result.codes[0, 0]]
-    torch.testing.assert_close(quantizer.map.weight.grad, 2 * (values - tokens).t() @ picked / tokens.numel())
+    torch.testing.assert_close(
+        quantizer.map.weight.grad, 2 * (values - tokens).t() @ picked / tokens.numel()
+    )
 
 
 def test_one_step_of_simvq_moves_every_code_even_those_that_nobody_uses():
@@ -88,7 +96,10 @@ def test_simvq_draws_from_the_global_generator_with_variance_one_over_d():
 
 def test_the_first_training_batch_gives_simvq_the_moments_of_the_tokens_and_no_other_does():
     quantizer = build_quantizer(SimVQConfig(codebook_size=20_000, code_dim=3))
-    tokens = normal_tokens(500, 3) @ torch.tensor([[9.0, 1.0, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 2.0]]) + 4.0
+    tokens = (
+        normal_tokens(500, 3) @ torch.tensor([[9.0, 1.0, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 2.0]])
+        + 4.0
+    )
     random = quantizer.map.weight.detach().clone()
     quantizer.eval()(as_latents(tokens))
     assert torch.equal(quantizer.map.weight, random) and not quantizer.fitted
@@ -122,7 +133,7 @@ def test_simvq_starts_even_from_tokens_that_are_all_alike():
     assert int(torch.linalg.matrix_rank(quantizer.map.weight.detach())) == 4
 
 
-# ------------------------------------------------------------------------------------------- lfq and bsq: the codes
+# --------------------------------------------------------------------------- lfq and bsq: the codes
 
 
 @given(kind=st.sampled_from(sorted(SIGNS)), bits=st.integers(1, 40), seed=st.integers(0, 1000))
@@ -150,7 +161,9 @@ def test_bsq_quantises_on_the_sphere_whatever_the_length():
 
 def test_lfq_commitment_and_straight_through_gradient():
     quantizer = build_quantizer(LFQConfig(bits=2))
-    latents = torch.tensor([[[0.5, -3.0], [2.0, 0.0]]], requires_grad=True)  # tokens (0.5, 2) and (-3, 0)
+    latents = torch.tensor(
+        [[[0.5, -3.0], [2.0, 0.0]]], requires_grad=True
+    )  # tokens (0.5, 2) and (-3, 0)
     result = quantizer(latents)
     assert result.quantized.tolist() == [[[1.0, -1.0], [1.0, 1.0]]]
     assert float(result.terms["commitment"].detach()) == pytest.approx((0.25 + 1 + 4 + 1) / 4)
@@ -159,14 +172,16 @@ def test_lfq_commitment_and_straight_through_gradient():
     assert torch.equal(latents.grad, weights)
 
 
-# ----------------------------------------------------------------------------------------- lfq and bsq: the entropy
+# ------------------------------------------------------------------------- lfq and bsq: the entropy
 
 
 def brute_force(tokens, scale, inverse_temperature, bits):
     """p(code | token) over all 2^bits codes by a softmax of distances, in float64: (N, 2^bits)."""
     bit = (torch.arange(2**bits)[:, None] >> torch.arange(bits)) & 1
     codes = scale * (2.0 * bit.double() - 1)
-    return torch.softmax(-inverse_temperature * (tokens.double()[:, None] - codes).square().sum(-1), dim=1)
+    return torch.softmax(
+        -inverse_temperature * (tokens.double()[:, None] - codes).square().sum(-1), dim=1
+    )
 
 
 def entropy(p):
@@ -181,7 +196,9 @@ def reference_term(tokens, scale, inverse_temperature, diversity, bits):
 @pytest.mark.parametrize("inverse_temperature, diversity", [(0.3, 1.0), (1.0, 0.5), (10.0, 2.0)])
 @pytest.mark.parametrize("kind", SIGNS)
 @pytest.mark.parametrize("bits", [1, 6, 7])
-def test_entropy_and_its_gradient_are_those_of_all_codes(kind, bits, inverse_temperature, diversity):
+def test_entropy_and_its_gradient_are_those_of_all_codes(
+    kind, bits, inverse_temperature, diversity
+):
     config = SIGNS[kind](bits=bits, inverse_temperature=inverse_temperature, diversity=diversity)
     quantizer = build_quantizer(config)
     scale = {"lfq": 1.0, "bsq": bits**-0.5}[kind]
@@ -201,15 +218,22 @@ def test_entropy_is_normalised():
     one_code = every_code[:1].repeat(20, 1)
     assert float(quantizer.quantize(one_code).terms["entropy"]) == pytest.approx(0.0, abs=1e-5)
     without_diversity = build_quantizer(LFQConfig(bits=4, diversity=0.0))
-    assert float(without_diversity.quantize(torch.zeros(20, 4)).terms["entropy"]) == pytest.approx(1.0, abs=1e-5)
+    assert float(without_diversity.quantize(torch.zeros(20, 4)).terms["entropy"]) == pytest.approx(
+        1.0, abs=1e-5
+    )
 
 
 def test_groups_of_bits_give_the_sum_of_their_entropies_an_upper_bound(monkeypatch):
-    tokens = normal_tokens(50, 1) + 0.2 * normal_tokens(50, 6, seed=1)  # bits that depend on one another
+    tokens = normal_tokens(50, 1) + 0.2 * normal_tokens(
+        50, 6, seed=1
+    )  # bits that depend on one another
     exact = float(lookup_free.entropy_of_average_code(4.0 * tokens))
     monkeypatch.setattr(lookup_free, "BITS_PER_GROUP", 4)
     grouped = float(lookup_free.entropy_of_average_code(4.0 * tokens))
-    halves = [entropy(brute_force(tokens[:, part], 1.0, 1.0, 3).mean(0)) for part in (slice(0, 3), slice(3, 6))]
+    halves = [
+        entropy(brute_force(tokens[:, part], 1.0, 1.0, 3).mean(0))
+        for part in (slice(0, 3), slice(3, 6))
+    ]
     assert grouped == pytest.approx(float(sum(halves)), rel=1e-5)
     assert grouped > exact + 0.1
 
@@ -234,13 +258,19 @@ def test_saturated_bits_have_finite_gradients(size, inverse_temperature):
 
 
 class AllocatedBytes(TorchDispatchMode):
-    """Bytes of the results of all operations but views: at least as many as are ever held at once."""
+    """Bytes of the results of all operations but views: at least as many as are ever held at
+    once.
+    """
 
     total = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        old = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)}
+        old = {
+            tensor.untyped_storage().data_ptr()
+            for tensor in tree_leaves(args)
+            if isinstance(tensor, torch.Tensor)
+        }
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in old:
                 self.total += tensor.numel() * tensor.element_size()
@@ -257,7 +287,9 @@ def test_eighteen_bits_need_no_tensor_of_tokens_by_codes(kind):
     assert float(latents.grad.abs().sum()) > 0
 
 
-def test_ranks_share_the_average_code_and_their_mean_gradient_is_that_of_the_joined_batch(monkeypatch):
+def test_ranks_share_the_average_code_and_their_mean_gradient_is_that_of_the_joined_batch(
+    monkeypatch,
+):
     tokens = normal_tokens(90, 6).requires_grad_()
     whole = lookup_free.entropy_of_average_code(tokens)
     (expected,) = torch.autograd.grad(whole, tokens)
@@ -265,7 +297,9 @@ def test_ranks_share_the_average_code_and_their_mean_gradient_is_that_of_the_joi
     joint = [lookup_free._mean_code(part.detach(), over_ranks=False) * len(part) for part in parts]
     monkeypatch.setattr(lookup_free, "ranks", lambda: 2)
     monkeypatch.setattr(lookup_free, "place_among_ranks", lambda count, device: (0, 90))
-    monkeypatch.setattr(lookup_free, "all_reduce_sum", lambda tensor: tensor.copy_(joint[0] + joint[1]))
+    monkeypatch.setattr(
+        lookup_free, "all_reduce_sum", lambda tensor: tensor.copy_(joint[0] + joint[1])
+    )
     gradients = []
     for part in parts:
         value = lookup_free.entropy_of_average_code(part)
@@ -286,7 +320,7 @@ def test_ranks_do_not_wait_for_one_another_in_eval_mode(monkeypatch):
     assert calls == [1]
 
 
-# ------------------------------------------------------------------------------------------- gaussian_codebook: bins
+# -------------------------------------------------------------------------- gaussian_codebook: bins
 
 LEVELS = st.lists(st.integers(2, 16), min_size=1, max_size=5).map(tuple)
 
@@ -317,10 +351,16 @@ def test_levels_are_the_conditional_means_and_distortion_is_theirs(count):
         mass = integrate.quad(norm.pdf, low, high)[0]
         moment = integrate.quad(lambda x: x * norm.pdf(x), low, high)[0]
         assert level == pytest.approx(moment / mass, abs=1e-6)
-        distortion += integrate.quad(lambda x, level=level: (x - level) ** 2 * norm.pdf(x), low, high)[0]
+        distortion += integrate.quad(
+            lambda x, level=level: (x - level) ** 2 * norm.pdf(x), low, high
+        )[0]
     tokens = normal_tokens(100_000, 1, seed=count)
-    assert float(quantizer(as_latents(tokens)).terms["commitment"]) == pytest.approx(distortion, rel=0.05)
-    assert float(1 - (quantizer.means[0].double() ** 2).mean()) == pytest.approx(distortion, abs=1e-6)
+    assert float(quantizer(as_latents(tokens)).terms["commitment"]) == pytest.approx(
+        distortion, rel=0.05
+    )
+    assert float(1 - (quantizer.means[0].double() ** 2).mean()) == pytest.approx(
+        distortion, abs=1e-6
+    )
 
 
 def test_normal_tokens_make_uniform_codes():
@@ -335,7 +375,9 @@ def test_tokens_on_an_edge_belong_to_the_bin_above_and_infinite_ones_to_the_oute
     edge = quantizer.edges[0, 2]
     below = torch.nextafter(edge, torch.tensor(-math.inf))
     first = torch.stack([edge, below, torch.tensor(math.inf), torch.tensor(-math.inf)])
-    codes = codes_of(quantizer, torch.stack([first, torch.tensor([0.0, -1e-30, math.inf, -math.inf])], dim=1))
+    codes = codes_of(
+        quantizer, torch.stack([first, torch.tensor([0.0, -1e-30, math.inf, -math.inf])], dim=1)
+    )
     assert codes.tolist() == [3 + 4, 2, 3 + 4, 0]
 
 
@@ -345,7 +387,9 @@ def test_bins_commitment_and_straight_through_gradient():
     latents = torch.tensor([[[0.5], [-2.0]]], requires_grad=True)
     result = quantizer(latents)
     assert result.quantized.flatten().tolist() == pytest.approx([half, -half])
-    assert float(result.terms["commitment"].detach()) == pytest.approx(((0.5 - half) ** 2 + (half - 2) ** 2) / 2)
+    assert float(result.terms["commitment"].detach()) == pytest.approx(
+        ((0.5 - half) ** 2 + (half - 2) ** 2) / 2
+    )
     (result.quantized * torch.tensor([[[3.0], [4.0]]])).sum().backward()
     assert latents.grad.flatten().tolist() == [3.0, 4.0]
 
@@ -355,11 +399,13 @@ def test_bins_refuse_more_codes_than_an_int64_holds():
         build_quantizer(GaussianCodebookConfig(levels=(256,) * 8))
 
 
-# ------------------------------------------------------------------------------------------ gaussian_codebook: draws
+# ------------------------------------------------------------------------- gaussian_codebook: draws
 
 
 def draws(size=200, width=3):
-    return build_quantizer(GaussianCodebookConfig(layout="draws", codebook_size=size, code_dim=width))
+    return build_quantizer(
+        GaussianCodebookConfig(layout="draws", codebook_size=size, code_dim=width)
+    )
 
 
 def test_draws_are_the_same_for_every_model_and_leave_the_global_generator_alone():
@@ -376,20 +422,26 @@ def test_draws_are_the_same_for_every_model_and_leave_the_global_generator_alone
 def test_draws_have_the_moments_of_the_prior(size, width):
     codebook = draws(size, width).codebook.double()
     torch.testing.assert_close(codebook.mean(0), torch.zeros(width).double(), atol=1e-6, rtol=0)
-    torch.testing.assert_close(codebook.square().mean(0), torch.ones(width).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        codebook.square().mean(0), torch.ones(width).double(), atol=1e-5, rtol=0
+    )
 
 
 def test_draws_look_normal():
     values = np.sort(draws(4096, 4).codebook.flatten().numpy())
     ranks = (np.arange(len(values)) + 0.5) / len(values)
-    assert np.abs(norm.cdf(values) - ranks).max() < 1.95 / math.sqrt(len(values))  # Kolmogorov's bound at 0.1 %
+    assert np.abs(norm.cdf(values) - ranks).max() < 1.95 / math.sqrt(
+        len(values)
+    )  # Kolmogorov's bound at 0.1 %
 
 
 def test_draws_are_searched_exactly():
     quantizer = draws()
     tokens = normal_tokens(500, 3)
     result, terms = trained_once(quantizer, tokens)
-    distance = ((tokens.numpy()[:, None].astype(np.float64) - quantizer.codebook.numpy()) ** 2).sum(-1)
+    distance = ((tokens.numpy()[:, None].astype(np.float64) - quantizer.codebook.numpy()) ** 2).sum(
+        -1
+    )
     np.testing.assert_array_equal(result.codes[0, 0].numpy(), distance.argmin(1))
     assert terms == pytest.approx({"commitment": distance.min(1).mean() / 3}, rel=1e-4)
     assert torch.equal(result.quantized[0].t(), quantizer.codebook[result.codes[0, 0]])

@@ -1,4 +1,6 @@
-"""Two ranks with parts of a batch learn what one process learns from it, even where padding makes parts unequal."""
+"""Two ranks with parts of a batch learn what one process learns from it, even where padding makes
+parts unequal.
+"""
 
 import os
 import subprocess
@@ -15,7 +17,9 @@ KINDS = {
     "vq": VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5),
     "vq-rate": VQConfig(codebook_size=16, code_dim=4, rate=0.1),
     "vq-map": VQConfig(codebook_size=16, code_dim=4, neighbourhood=2.0),
-    "residual": ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=8, code_dim=4), quantizer_dropout=0.5),
+    "residual": ResidualConfig(
+        num_stages=2, stage=VQConfig(codebook_size=8, code_dim=4), quantizer_dropout=0.5
+    ),
     "residual-fsq": ResidualConfig(num_stages=2, stage=FSQConfig(levels=(5, 5, 3, 3))),
     "product": ProductConfig(num_groups=2, group=VQConfig(codebook_size=8, code_dim=2)),
     "simvq": SimVQConfig(codebook_size=16, code_dim=4),
@@ -30,8 +34,13 @@ def run(kind: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
     for step in range(STEPS):
         source = torch.Generator().manual_seed(step)
         latents = torch.randn(4, 4, 9, 10, generator=source)
-        mask = torch.rand(4, 9, 10, generator=source) < torch.tensor([0.9, 0.8, 0.3, 0.2])[:, None, None]
-        quantizer(latents.chunk(ranks)[rank], torch.Generator().manual_seed(step), mask.chunk(ranks)[rank])
+        mask = (
+            torch.rand(4, 9, 10, generator=source)
+            < torch.tensor([0.9, 0.8, 0.3, 0.2])[:, None, None]
+        )
+        quantizer(
+            latents.chunk(ranks)[rank], torch.Generator().manual_seed(step), mask.chunk(ranks)[rank]
+        )
     return dict(quantizer.state_dict())
 
 
@@ -50,16 +59,22 @@ def of_two_ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
 def test_two_ranks_learn_what_one_process_learns(kind, of_two_ranks):
     expected = run(kind, 0, 1)
     first, second = (found[kind] for found in of_two_ranks)
-    assert all(torch.equal(value, second[name]) for name, value in first.items()), "ranks hold one codebook"
+    assert all(torch.equal(value, second[name]) for name, value in first.items()), (
+        "ranks hold one codebook"
+    )
     for found in of_two_ranks:
         for name, value in expected.items():
-            torch.testing.assert_close(found[kind][name], value, rtol=1e-4, atol=1e-5, msg=f"{kind}: {name}")
+            torch.testing.assert_close(
+                found[kind][name], value, rtol=1e-4, atol=1e-5, msg=f"{kind}: {name}"
+            )
 
 
 if __name__ == "__main__":
     where, number = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{where}/meet", rank=number, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{where}/meet", rank=number, world_size=2
+    )
     torch.save({kind: run(kind, number, 2) for kind in KINDS}, where / f"{number}.pt")
     torch.distributed.barrier()  # a rank that leaves first can abort the other
     torch.distributed.destroy_process_group()

@@ -56,35 +56,53 @@ print(status("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to reset the peak of memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs Linux to reset the peak of memory"
+)
 def test_a_training_step_never_holds_all_tokens_by_all_codes():
     """4096 x 65536 float32 are 1 GiB."""
     environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
-    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK], capture_output=True, text=True, env=environment
+    )
     assert int(done.stdout) < 50 * 1024, done.stderr
 
 
 @given(st.integers(1, 700), st.integers(1, 5), st.integers(0, 40), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_nearest_is_brute_force_at_any_size(codes, width, count, seed):
-    """Small integers, so that products are exact and ties are frequent: the lowest index must win."""
+    """Small integers, so that products are exact and ties are frequent: the lowest index must
+    win.
+    """
     source = np.random.default_rng(seed)
-    tokens, codebook = (source.integers(-2, 3, size=(n, width)).astype(np.float32) for n in (count, codes))
+    tokens, codebook = (
+        source.integers(-2, 3, size=(n, width)).astype(np.float32) for n in (count, codes)
+    )
     expected = ((tokens[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
-    assert nearest(torch.from_numpy(tokens), torch.from_numpy(codebook)).tolist() == expected.tolist()
+    assert (
+        nearest(torch.from_numpy(tokens), torch.from_numpy(codebook)).tolist() == expected.tolist()
+    )
 
 
 @pytest.mark.parametrize("codes", [1024, 8192, 20000])
 def test_nearest_in_blocks_and_tiles_finds_the_first_of_equals(codes):
     source = np.random.default_rng(0)
-    tokens, codebook = (source.integers(-3, 4, size=(n, 3)).astype(np.float32) for n in (200, codes))
+    tokens, codebook = (
+        source.integers(-3, 4, size=(n, 3)).astype(np.float32) for n in (200, codes)
+    )
     expected = ((tokens[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
-    assert nearest(torch.from_numpy(tokens), torch.from_numpy(codebook)).tolist() == expected.tolist()
+    assert (
+        nearest(torch.from_numpy(tokens), torch.from_numpy(codebook)).tolist() == expected.tolist()
+    )
 
 
 def test_ties_go_to_the_lowest_index():
     codebook = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-    assert nearest(torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]]), codebook).tolist() == [0, 1, 0]
+    assert nearest(torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]]), codebook).tolist() == [
+        0,
+        1,
+        0,
+    ]
 
 
 def test_nearest_of_no_tokens():
@@ -98,19 +116,25 @@ def test_kmeans_finds_separated_clusters():
     assert torch.cdist(centres, found).min(1).values.max() < 0.1
 
 
-# ------------------------------------------------------------------------------------------------ far from the origin
+# ------------------------------------------------------------------------------ far from the origin
 
 
-@pytest.mark.parametrize("case", list(correctness.search_cases(seed=1, quick=True)), ids=lambda case: case[0])
+@pytest.mark.parametrize(
+    "case", list(correctness.search_cases(seed=1, quick=True)), ids=lambda case: case[0]
+)
 def test_nearest_is_brute_force_in_float64_far_from_the_origin_too(case):
     assert correctness.wrong_codes(*case[1:]) == 0
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.2, 100.0, 1e4])
 def test_squared_distances_are_those_of_float64(mean):
-    tokens, values = (mean + 0.1 * torch.randn(count, 8, generator=generator(count)) for count in (200, 30))
+    tokens, values = (
+        mean + 0.1 * torch.randn(count, 8, generator=generator(count)) for count in (200, 30)
+    )
     expected = (tokens.double()[:, None] - values.double()).square().sum(2)
-    size = (values.double() - mean).square().sum(1).max() + (tokens.double() - mean).square().sum(1).max()
+    size = (values.double() - mean).square().sum(1).max() + (tokens.double() - mean).square().sum(
+        1
+    ).max()
     assert float((squared_distances(tokens, values) - expected).abs().max()) < 1e-6 * float(size)
 
 
@@ -122,7 +146,9 @@ def grid_tokens(count, scale, seed):
 def test_kmeans_far_from_the_origin_is_kmeans():
     tokens = grid_tokens(5000, 0.1, 3)
     found = kmeans(tokens, 20, 10, generator(1))
-    torch.testing.assert_close(kmeans(tokens + 1024, 20, 10, generator(1)) - 1024, found, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        kmeans(tokens + 1024, 20, 10, generator(1)) - 1024, found, rtol=0, atol=1e-3
+    )
 
 
 FAMILIES = {
@@ -136,7 +162,9 @@ FAMILIES = {
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_codebooks_follow_tokens_wherever_they_are(kind):
-    """Trained on tokens with a mean of 1024 and a deviation of 0.1, codes tell them apart as they do at the origin."""
+    """Trained on tokens with a mean of 1024 and a deviation of 0.1, codes tell them apart as they
+    do at the origin.
+    """
     codes = []
     for shift in (0.0, 1024.0):
         torch.manual_seed(0)

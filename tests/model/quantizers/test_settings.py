@@ -24,13 +24,25 @@ def test_every_setting_acts_or_is_refused(tree):
     ("settings", "message"),
     [
         (lambda: VQConfig(temperature=2.0), "temperature .* only with estimator=gumbel"),
-        (lambda: VQConfig(neighbourhood=2.0, kmeans_iterations=3), "kmeans_iterations .* neighbourhood=0"),
+        (
+            lambda: VQConfig(neighbourhood=2.0, kmeans_iterations=3),
+            "kmeans_iterations .* neighbourhood=0",
+        ),
         (lambda: VQConfig(neighbourhood=0.3), "shrinks to 0.4 cells"),
         (lambda: VQConfig(neighbourhood=2.0, update="gradient"), "set update=ema"),
         (lambda: GaussianCodebookConfig(codebook_size=64), "codebook_size .* layout=draws"),
-        (lambda: ResidualConfig(num_stages=1, quantizer_dropout=0.5), "quantizer_dropout .* num_stages above 1"),
-        (lambda: ResidualConfig(stage={"kind": "fsq"}, shared_codebook=True), "kind=fsq learns nothing"),
-        (lambda: ProductConfig(num_groups=1, shared_codebook=True), "no effect on a single quantizer"),
+        (
+            lambda: ResidualConfig(num_stages=1, quantizer_dropout=0.5),
+            "quantizer_dropout .* num_stages above 1",
+        ),
+        (
+            lambda: ResidualConfig(stage={"kind": "fsq"}, shared_codebook=True),
+            "kind=fsq learns nothing",
+        ),
+        (
+            lambda: ProductConfig(num_groups=1, shared_codebook=True),
+            "no effect on a single quantizer",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused_with_what_it_needs(settings, message):

@@ -1,4 +1,6 @@
-"""Real images for the data tests: the emoji of vqkit and the photographs inside the scikit-image wheel."""
+"""Real images for the data tests: the emoji of vqkit and the photographs inside the scikit-image
+wheel.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from vqkit.signals.image.source import ImageData
 
 @pytest.fixture(scope="session")
 def photos() -> Path:
-    """Folder of the images in the scikit-image wheel: astronaut, coffee and camera are there without a download."""
+    """Folder of the images in the scikit-image wheel: astronaut, coffee and camera are there
+    without a download.
+    """
     return Path(skimage.__file__).parent / "data"
 
 
@@ -35,7 +39,10 @@ def pictures(emoji: ImageData) -> np.ndarray:  # (400, 32, 32, 3)
 
 @pytest.fixture(scope="session")
 def folder(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 400 emoji as PNG files in two subfolders; more than 1 MiB once decoded. Tests must not change it."""
+    """The 400 emoji as PNG files in two subfolders; more than 1 MiB once decoded.
+
+    Tests must not change it.
+    """
     root = tmp_path_factory.mktemp("images")
     for part in ("a", "b"):
         (root / part).mkdir()

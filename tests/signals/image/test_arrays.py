@@ -37,7 +37,9 @@ def write_mnist(folder: Path, digits: np.ndarray, suffix: str = ".gz") -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_idx_folder_keeps_the_ready_made_test_set(digits: np.ndarray, tmp_path: Path, suffix: str) -> None:
+def test_idx_folder_keeps_the_ready_made_test_set(
+    digits: np.ndarray, tmp_path: Path, suffix: str
+) -> None:
     write_mnist(tmp_path, digits, suffix)
     data = open_images(tmp_path, DataConfig(validation=0.1), seed=0)
     assert data.kind == "idx" and data.shape.channels == 1 and len(data) == 260
@@ -49,16 +51,22 @@ def test_idx_folder_keeps_the_ready_made_test_set(digits: np.ndarray, tmp_path: 
 
 
 def test_one_idx_file(digits: np.ndarray, tmp_path: Path) -> None:
-    for name, content in (("a.idx", idx(digits[:50])), ("b-idx3-ubyte.gz", gzip.compress(idx(digits[:50])))):
+    for name, content in (
+        ("a.idx", idx(digits[:50])),
+        ("b-idx3-ubyte.gz", gzip.compress(idx(digits[:50]))),
+    ):
         (tmp_path / name).write_bytes(content)
         assert len(open_images(tmp_path / name, DataConfig(), seed=0)) == 50
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize(
-    ("shape", "count"), [((50, 8, 8), 49), ((49, 8, 8), 50), ((2**31, 2**20, 2**10), 50), ((4000, 64, 64), 50)]
+    ("shape", "count"),
+    [((50, 8, 8), 49), ((49, 8, 8), 50), ((2**31, 2**20, 2**10), 50), ((4000, 64, 64), 50)],
 )
-def test_lying_idx_headers(digits: np.ndarray, tmp_path: Path, shape: tuple[int, ...], count: int, suffix: str) -> None:
+def test_lying_idx_headers(
+    digits: np.ndarray, tmp_path: Path, shape: tuple[int, ...], count: int, suffix: str
+) -> None:
     content = idx(digits[:count], shape)
     path = tmp_path / f"x-idx3-ubyte{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
@@ -81,19 +89,27 @@ def test_fashion_mnist(digits: np.ndarray, tmp_path: Path, monkeypatch: pytest.M
     write_mnist(tmp_path / "fashion-mnist", digits)
     monkeypatch.setenv("VQKIT_DATA", str(tmp_path))
     data = open_images("fashion-mnist", DataConfig(), seed=0)
-    assert len(data.splits["test"]) == 60 and data.groups is not None and data.groups[0] == "T-shirt/top"
+    assert (
+        len(data.splits["test"]) == 60
+        and data.groups is not None
+        and data.groups[0] == "T-shirt/top"
+    )
 
 
 def test_fashion_mnist_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VQKIT_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(bundled, "_DEBIAN", tmp_path / "nowhere")  # as on a machine without the package
+    monkeypatch.setattr(
+        bundled, "_DEBIAN", tmp_path / "nowhere"
+    )  # as on a machine without the package
     with pytest.raises(VqkitError, match="apt-get install dataset-fashion-mnist.*" + str(tmp_path)):
         open_images("fashion-mnist", DataConfig(), seed=0)
 
 
 def save(path: Path, array: np.ndarray) -> Path:
-    np.savez_compressed(path, images=array, labels=np.zeros(3)) if path.suffix == ".npz" else np.save(path, array)
+    np.savez_compressed(
+        path, images=array, labels=np.zeros(3)
+    ) if path.suffix == ".npz" else np.save(path, array)
     return path
 
 
@@ -123,14 +139,18 @@ def test_npy_and_npz(pictures: np.ndarray, tmp_path: Path, kind: str, suffix: st
         (np.array([{"a": 1}], dtype=object), "Python objects"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, words: str, suffix: str) -> None:
+def test_other_arrays_are_refused(
+    tmp_path: Path, array: np.ndarray, words: str, suffix: str
+) -> None:
     with pytest.raises(VqkitError, match=words):
         open_images(save(tmp_path / f"x{suffix}", array), DataConfig(), seed=0)
 
 
 def lying_npy(pictures: np.ndarray) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 4096, 4096)})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 4096, 4096)}
+    )
     return file.getvalue() + pictures[:5].tobytes()
 
 
@@ -145,7 +165,8 @@ def test_lying_npy_headers(pictures: np.ndarray, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
 @pytest.mark.parametrize(
-    "content", [b"", b"\x93NUMPY\x01\0\x10\0{'descr': nonsense", b"PK\x03\x04" + bytes(50), b"\x93NUMPY"]
+    "content",
+    [b"", b"\x93NUMPY\x01\0\x10\0{'descr': nonsense", b"PK\x03\x04" + bytes(50), b"\x93NUMPY"],
 )
 def test_broken_npy(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -160,18 +181,28 @@ def test_npz_with_unclear_arrays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_larger_than_memory_are_mapped(pictures: np.ndarray, tmp_path: Path, suffix: str) -> None:
+def test_arrays_larger_than_memory_are_mapped(
+    pictures: np.ndarray, tmp_path: Path, suffix: str
+) -> None:
     path = save(tmp_path / f"x{suffix}", pictures)
     streamed = open_images(path, DataConfig(max_memory_mb=1), seed=0)
-    assert not streamed.in_memory and len(pickle.dumps(streamed)) < 100_000  # what a spawned worker would be sent
-    assert torch.equal(pickle.loads(pickle.dumps(streamed)).read([7]).values, streamed.read([7]).values)
+    assert (
+        not streamed.in_memory and len(pickle.dumps(streamed)) < 100_000
+    )  # what a spawned worker would be sent
+    assert torch.equal(
+        pickle.loads(pickle.dumps(streamed)).read([7]).values, streamed.read([7]).values
+    )
     assert np.array_equal(streamed.read(range(400)).values.permute(0, 2, 3, 1).numpy(), pictures)
     assert streamed.normalisation == open_images(path, DataConfig(), seed=0).normalisation
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_arrays_are_fitted_like_pictures(pictures: np.ndarray, folder: Path, tmp_path: Path, channels: int) -> None:
+def test_arrays_are_fitted_like_pictures(
+    pictures: np.ndarray, folder: Path, tmp_path: Path, channels: int
+) -> None:
     config = DataConfig(image_size=(16, 24), channels=channels)
     path = save(tmp_path / "x.npy", np.concatenate([pictures[::2], pictures[1::2]]))
     from_array = open_images(path, config, seed=0).read(range(400)).values
-    assert np.array_equal(from_array.numpy(), open_images(folder, config, seed=0).read(range(400)).values.numpy())
+    assert np.array_equal(
+        from_array.numpy(), open_images(folder, config, seed=0).read(range(400)).values.numpy()
+    )

@@ -47,7 +47,12 @@ def test_flip_twice_is_the_identity(images: torch.Tensor) -> None:
 
 def test_shifts_reach_every_offset_and_no_further() -> None:
     drawn = draw(2000, AugmentConfig(shift=2, flip=True), seeded())
-    assert drawn.shift is not None and drawn.flip is not None and drawn.crop is None and drawn.colour is None
+    assert (
+        drawn.shift is not None
+        and drawn.flip is not None
+        and drawn.crop is None
+        and drawn.colour is None
+    )
     assert drawn.shift.unique().tolist() == [-2, -1, 0, 1, 2]
     assert 900 < int(drawn.flip.sum()) < 1100
 
@@ -55,7 +60,9 @@ def test_shifts_reach_every_offset_and_no_further() -> None:
 def test_whole_crop_is_the_identity_and_a_corner_is_that_corner(images: torch.Tensor) -> None:
     whole = torch.tensor([[1.0, 0.3, 0.6]]).expand(16, 3)
     assert torch.equal(random_crop(images, whole), images)
-    corner = random_crop(images, torch.tensor([[0.5, 1.0, 0.0]]).expand(16, 3))  # bottom left quarter
+    corner = random_crop(
+        images, torch.tensor([[0.5, 1.0, 0.0]]).expand(16, 3)
+    )  # bottom left quarter
     shrunk = torch.nn.functional.avg_pool2d(corner.float(), 2)
     error = (shrunk - images[:, :, 16:, :16].float()).abs().mean()
     assert error < 6 < (shrunk - images[:, :, :16, :16].float()).abs().mean()
@@ -66,14 +73,20 @@ def test_colour_by_hand() -> None:
     assert recolour(image, torch.tensor([[1.1, 1.0, 1.0]]))[0, :, 0, 0].tolist() == [110, 55, 220]
     grey = round(0.299 * 100 + 0.587 * 50 + 0.114 * 200)
     assert recolour(image, torch.tensor([[1.0, 1.0, 0.0]]))[0, :, 0, 0].tolist() == [grey] * 3
-    assert recolour(image, torch.tensor([[2.0, 1.0, 1.0]]))[0, 2].max() == 255  # saturates, does not wrap around
+    assert (
+        recolour(image, torch.tensor([[2.0, 1.0, 1.0]]))[0, 2].max() == 255
+    )  # saturates, does not wrap around
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_every_number_of_channels(images: torch.Tensor, channels: int) -> None:
     chosen = torch.cat([images, images[:, :1]], dim=1)[:, :channels]
     changed = augment(chosen, AugmentConfig(colour=0.5), seeded())
-    assert changed.shape == chosen.shape and changed.dtype == torch.uint8 and not torch.equal(changed, chosen)
+    assert (
+        changed.shape == chosen.shape
+        and changed.dtype == torch.uint8
+        and not torch.equal(changed, chosen)
+    )
     if channels in (2, 4):
         assert torch.equal(changed[:, -1], chosen[:, -1])  # alpha is no colour
 
@@ -81,10 +94,14 @@ def test_every_number_of_channels(images: torch.Tensor, channels: int) -> None:
 def test_input_stays_and_seeds_decide(images: torch.Tensor) -> None:
     before = images.clone()
     first, again, other = (augment(images, ALL, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(images, before) and torch.equal(first, again) and not torch.equal(first, other)
+    assert (
+        torch.equal(images, before) and torch.equal(first, again) and not torch.equal(first, other)
+    )
 
 
 def test_rows_of_a_draw_are_the_rows_of_the_batch(images: torch.Tensor) -> None:
     drawn = draw(16, ALL, seeded())
-    parts = [apply(images[start : start + 4], drawn.rows(start, start + 4)) for start in range(0, 16, 4)]
+    parts = [
+        apply(images[start : start + 4], drawn.rows(start, start + 4)) for start in range(0, 16, 4)
+    ]
     assert torch.equal(torch.cat(parts), apply(images, drawn))

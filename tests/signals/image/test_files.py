@@ -25,7 +25,10 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def close(left: np.ndarray, right: np.ndarray, tolerance: float) -> bool:
-    return left.shape == right.shape and np.abs(left.astype(int) - right.astype(int)).mean() <= tolerance
+    return (
+        left.shape == right.shape
+        and np.abs(left.astype(int) - right.astype(int)).mean() <= tolerance
+    )
 
 
 @pytest.mark.parametrize("kind", ["png", "bmp", "webp", "tiff", "ppm", "tga", "jpeg2000"])
@@ -34,7 +37,8 @@ def test_lossless_rgb_comes_back(astronaut: Image.Image, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"), [("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "tiff"), ("YCbCr", "jpeg")]
+    ("mode", "kind"),
+    [("L", "png"), ("1", "png"), ("P", "png"), ("CMYK", "tiff"), ("YCbCr", "jpeg")],
 )
 def test_modes_reach_grey_and_rgb(astronaut: Image.Image, mode: str, kind: str) -> None:
     stored = encoded(astronaut.convert(mode), kind)
@@ -65,11 +69,15 @@ def test_sixteen_bits_use_their_full_range() -> None:
 
 
 def png16(kind: int, values: int) -> bytes:
-    """A PNG of 2 x 2 pixels of 16 bits, of a colour type with so many values a pixel; Pillow writes none."""
+    """A PNG of 2 x 2 pixels of 16 bits, of a colour type with so many values a pixel; Pillow writes
+    none.
+    """
     rows = (b"\0" + bytes(range(4 * values))) * 2
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -98,12 +106,22 @@ def palette(*colours: tuple[int, ...]) -> Image.Image:
         (encoded(Image.new("RGBA", (2, 2)), "png"), 1, "8-bit RGBA"),
         (encoded(Image.new("RGBA", (2, 2)), "png"), 3, "8-bit RGBA, .* 8-bit RGB only"),
         (encoded(Image.new("LA", (2, 2)), "png"), 1, "8-bit grey with alpha, .* 8-bit grey only"),
-        (encoded(Image.new("RGB", (2, 2)), "png", transparency=(0, 0, 0)), 3, "8-bit RGB with transparency"),
+        (
+            encoded(Image.new("RGB", (2, 2)), "png", transparency=(0, 0, 0)),
+            3,
+            "8-bit RGB with transparency",
+        ),
         (encoded(palette((9, 9, 9), (1, 2, 3)), "png"), 1, "palette"),
-        (encoded(palette((9, 9, 9), (1, 2, 3)), "png", transparency=1), 3, "palette with transparency"),
+        (
+            encoded(palette((9, 9, 9), (1, 2, 3)), "png", transparency=1),
+            3,
+            "palette with transparency",
+        ),
     ],
 )
-def test_what_would_lose_anything_is_refused_where_all_must_come_back(stored: bytes, channels: int, words: str) -> None:
+def test_what_would_lose_anything_is_refused_where_all_must_come_back(
+    stored: bytes, channels: int, words: str
+) -> None:
     assert load_image(stored, channels).shape[2] == channels
     with pytest.raises(VqkitError, match=words):
         load_image(stored, channels, exact=True)
@@ -123,7 +141,9 @@ def test_what_would_lose_anything_is_refused_where_all_must_come_back(stored: by
         (Image.new("RGB", (3, 2), (7, 7, 7)), 1),
     ],
 )
-def test_what_loses_nothing_passes_where_all_must_come_back(image: Image.Image, channels: int) -> None:
+def test_what_loses_nothing_passes_where_all_must_come_back(
+    image: Image.Image, channels: int
+) -> None:
     found = load_image(encoded(image, "png"), channels, exact=True)
     back = Image.fromarray(found[:, :, 0] if channels == 1 else found)
     assert np.array_equal(back.convert("RGBA"), image.convert("RGBA"))
@@ -132,7 +152,12 @@ def test_what_loses_nothing_passes_where_all_must_come_back(image: Image.Image, 
 def test_floats_by_their_range() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     expected = np.arange(256).reshape(16, 16)
-    for scale, known in ((1, None), (255, ValueRange(0, 255)), (7, ValueRange(0, 7)), (1e6, ValueRange(0, 1e6))):
+    for scale, known in (
+        (1, None),
+        (255, ValueRange(0, 255)),
+        (7, ValueRange(0, 7)),
+        (1e6, ValueRange(0, 1e6)),
+    ):
         stored = encoded(Image.fromarray(ramp * np.float32(scale)), "tiff")
         assert np.array_equal(load_image(stored, 1, value_range=known)[:, :, 0], expected)
 
@@ -145,14 +170,19 @@ def test_an_image_is_never_scaled_by_its_own_maximum() -> None:
     bright[0] = 4095
     for kind in (np.uint16, np.int32, np.float32):
         levels = [
-            load_image(encoded(Image.fromarray(values.astype(kind)), "tiff"), 1, value_range=known)[3, 3, 0]
+            load_image(encoded(Image.fromarray(values.astype(kind)), "tiff"), 1, value_range=known)[
+                3, 3, 0
+            ]
             for values in (dark, bright)
         ]
         assert levels == [6, 6]  # 100 / 4095 * 255 = 6.2
 
 
 def test_values_outside_of_the_range() -> None:
-    """A few are clipped, as hot pixels are. More are of another kind, unless the user chose the range."""
+    """A few are clipped, as hot pixels are.
+
+    More are of another kind, unless the user chose the range.
+    """
     values = np.full((20, 20), 2000, dtype=np.uint16)
     values[0, :4] = 60000
     few = encoded(Image.fromarray(values), "png")
@@ -198,7 +228,9 @@ def test_alpha_is_kept_when_asked(channels: int) -> None:
 
 def test_opaque_pictures_get_full_alpha(astronaut: Image.Image) -> None:
     pixels = load_image(encoded(astronaut, "png"), 4)
-    assert (pixels[:, :, 3] == 255).all() and np.array_equal(pixels[:, :, :3], np.asarray(astronaut))
+    assert (pixels[:, :, 3] == 255).all() and np.array_equal(
+        pixels[:, :, :3], np.asarray(astronaut)
+    )
 
 
 def test_palette_with_transparency() -> None:
@@ -219,9 +251,13 @@ def test_grey_with_alpha_and_grey_with_a_transparent_value() -> None:
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(astronaut: Image.Image, orientation: int, kind: str) -> None:
-    """All eight ways of storing an upright image give the upright image, and the probed size agrees."""
+    """All eight ways of storing an upright image give the upright image, and the probed size
+    agrees.
+    """
     upright = astronaut.crop((0, 0, 64, 40))
-    undo = [None, None, 0, 3, 1, 5, 2, 6, 4][orientation]  # Image.Transpose that stores the upright image turned
+    undo = [None, None, 0, 3, 1, 5, 2, 6, 4][
+        orientation
+    ]  # Image.Transpose that stores the upright image turned
     stored = upright if undo is None else upright.transpose(undo)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -248,7 +284,9 @@ def test_errors_name_the_file(tmp_path: Path, astronaut: Image.Image) -> None:
         load_image(b"hello")
 
 
-def test_documents_under_the_name_of_a_picture_are_not_run(tmp_path: Path, astronaut: Image.Image) -> None:
+def test_documents_under_the_name_of_a_picture_are_not_run(
+    tmp_path: Path, astronaut: Image.Image
+) -> None:
     (tmp_path / "image.png").write_bytes(encoded(astronaut.resize((8, 8)), "eps"))
     with pytest.raises(VqkitError, match="image.png: not an image"):
         load_image(tmp_path / "image.png")
@@ -260,10 +298,20 @@ def bomb(side: int = 20000) -> bytes:
     """A PNG of a few bytes that promises side x side pixels."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("side", [10000, 20000])  # Pillow warns at the first and refuses the second
@@ -280,7 +328,9 @@ def test_crop_cuts_the_middle_exactly(astronaut: Image.Image) -> None:
 def test_crop_keeps_shapes_and_resize_squeezes(astronaut: Image.Image) -> None:
     wide = astronaut.crop((0, 0, 64, 32))
     cropped = np.asarray(fit_image(wide, (16, 16), "crop"))
-    expected = np.asarray(astronaut.crop((16, 0, 48, 32)).resize((16, 16), Image.Resampling.LANCZOS))
+    expected = np.asarray(
+        astronaut.crop((16, 0, 48, 32)).resize((16, 16), Image.Resampling.LANCZOS)
+    )
     assert close(cropped, expected, 2)  # the filter sees the pixels outside the window
     squeezed = np.asarray(fit_image(wide, (16, 16), "resize"))
     assert np.array_equal(squeezed, np.asarray(wide.resize((16, 16), Image.Resampling.LANCZOS)))

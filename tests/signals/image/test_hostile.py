@@ -1,4 +1,6 @@
-"""Files that are no images, or that would take memory or time without bound: skipped by name, or refused."""
+"""Files that are no images, or that would take memory or time without bound: skipped by name, or
+refused.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,14 @@ def test_odd_files_are_skipped_by_name(folder: Path, pictures: np.ndarray, tmp_p
     config = DataConfig()
     data = open_images(tmp_path, config, seed=0, max_bad=0.5)
     reasons = {bad.name: bad.reason for bad in data.bad}
-    assert set(reasons) == {"pipe.png", "zeros.png", "gone.png", "empty.png", "text.gif", "tail.tif"}
+    assert set(reasons) == {
+        "pipe.png",
+        "zeros.png",
+        "gone.png",
+        "empty.png",
+        "text.gif",
+        "tail.tif",
+    }
     assert "named pipe" in reasons["pipe.png"] and "device" in reasons["zeros.png"]
     assert len(data) == 101 and "really-a-png.jpg" in data.names
     assert os.fsdecode(b"\xff\xfe.png") in data.names
@@ -63,7 +72,9 @@ def test_sources_that_are_no_files(tmp_path: Path, name: str, kind: str) -> None
         path.symlink_to("/dev/zero")
     else:
         path.touch()
-    with pytest.raises(VqkitError, match={"pipe": "named pipe", "device": "device", "empty": "cannot read"}[kind]):
+    with pytest.raises(
+        VqkitError, match={"pipe": "named pipe", "device": "device", "empty": "cannot read"}[kind]
+    ):
         open_images(path, DataConfig(), seed=0)
     if kind != "empty":
         with pytest.raises(VqkitError, match="cannot read .*not a regular file"):
@@ -77,7 +88,9 @@ def test_an_idx_pipe_in_a_folder(tmp_path: Path) -> None:
         open_images(tmp_path, DataConfig(), seed=0)
 
 
-def test_folders_called_like_images_are_searched_not_read(pictures: np.ndarray, tmp_path: Path) -> None:
+def test_folders_called_like_images_are_searched_not_read(
+    pictures: np.ndarray, tmp_path: Path
+) -> None:
     (tmp_path / "a.png").mkdir()
     Image.fromarray(pictures[0]).save(tmp_path / "a.png" / "b.png")
     assert list(image_paths([tmp_path])) == [tmp_path / "a.png" / "b.png"]
@@ -99,14 +112,22 @@ def test_truncated_jpegs_are_found_however_they_are_read(photos: Path, tmp_path:
     assert [bad.name for bad in bad_files(tmp_path, DataConfig())[0]] == ["07.jpg"]
 
 
-# ---------------------------------------------------------------------------------------- what unpacks to far more
+# ------------------------------------------------------------------------- what unpacks to far more
 
 
 def small_npz(path: Path, megabytes: int) -> None:
     """Images of zeros that hardly take room."""
     count = megabytes << 4
-    header = str({"descr": "|u1", "fortran_order": False, "shape": (count, 256, 256)}).encode().ljust(117) + b"\n"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as file:
+    header = (
+        str({"descr": "|u1", "fortran_order": False, "shape": (count, 256, 256)})
+        .encode()
+        .ljust(117)
+        + b"\n"
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w") as file,
+    ):
         file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
         for _ in range(count // 16):
             file.write(bytes(1 << 20))
@@ -130,11 +151,15 @@ def small_parquet(path: Path, megabytes: int) -> None:
 
 
 @pytest.mark.parametrize(("make", "name"), [(small_npz, "x.npz"), (small_idx, "x-idx3-ubyte.gz")])
-def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, make: Callable[..., None], name: str) -> None:
+def test_what_unpacks_to_too_much_is_refused(
+    tmp_path: Path, make: Callable[..., None], name: str
+) -> None:
     path = tmp_path / name
     make(path, megabytes=20)
     assert path.stat().st_size < 200_000
-    with pytest.raises(VqkitError, match=r"unpacks to 2\d* bytes, more than the 10000000 .*data.max_bytes=2"):
+    with pytest.raises(
+        VqkitError, match=r"unpacks to 2\d* bytes, more than the 10000000 .*data.max_bytes=2"
+    ):
         open_images(path, DataConfig(max_bytes=10_000_000), seed=0)
     with pytest.raises(VqkitError, match="different images"):  # allowed, and read: all are equal
         open_images(path, DataConfig(max_bytes=30_000_000), seed=0)
@@ -166,11 +191,17 @@ except VqkitError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds the memory of a process as Linux does")
 @pytest.mark.parametrize(
     ("make", "name", "limit", "words"),
-    [(small_npz, "x.npz", 1 << 30, "different images"), (small_parquet, "x.parquet", 64 << 20, "500 of 500 files")],
+    [
+        (small_npz, "x.npz", 1 << 30, "different images"),
+        (small_parquet, "x.parquet", 64 << 20, "500 of 500 files"),
+    ],
 )
-def test_memory_stays_flat(tmp_path: Path, make: Callable[..., None], name: str, limit: int, words: str) -> None:
-    """Files of less than a few megabytes that unpack to 500, read with room for 300: to the end, with the answer that
-    their images deserve."""
+def test_memory_stays_flat(
+    tmp_path: Path, make: Callable[..., None], name: str, limit: int, words: str
+) -> None:
+    """Files of less than a few megabytes that unpack to 500, read with room for 300: to the end,
+    with the answer that their images deserve.
+    """
     path = tmp_path / name
     make(path, megabytes=500)
     assert path.stat().st_size < 4 << 20
@@ -199,13 +230,18 @@ def test_pages_are_bounded_like_first_images(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     for number in range(3):
         Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
-    data = open_images(tmp_path, DataConfig(frames="all", validation=0, test=0), seed=0, max_bad=1.0)
+    data = open_images(
+        tmp_path, DataConfig(frames="all", validation=0, test=0), seed=0, max_bad=1.0
+    )
     assert [bad.name for bad in data.bad] == ["x.tif"] and "bomb" in data.bad[0].reason
 
 
 def test_huge_files_are_not_read(tmp_path: Path) -> None:
     """A terabyte with nothing on disk that begins like an image."""
-    for name, start in (("x.webp", b"RIFF\xff\xff\xff\xffWEBPVP8 "), ("x.png", b"\x89PNG\r\n\x1a\n")):
+    for name, start in (
+        ("x.webp", b"RIFF\xff\xff\xff\xffWEBPVP8 "),
+        ("x.png", b"\x89PNG\r\n\x1a\n"),
+    ):
         with (tmp_path / name).open("wb") as file:
             file.write(start)
             file.truncate(1 << 40)

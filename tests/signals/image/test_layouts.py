@@ -27,7 +27,9 @@ KEEP_ALL = {"validation": 0.0, "test": 0.0}
     ],
 )
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_clear_shapes_are_read_and_said(tmp_path: Path, shape: tuple[int, ...], layout: str, suffix: str) -> None:
+def test_clear_shapes_are_read_and_said(
+    tmp_path: Path, shape: tuple[int, ...], layout: str, suffix: str
+) -> None:
     values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     path = tmp_path / f"x.{suffix}"
     np.save(path, values) if suffix == "npy" else np.savez_compressed(path, values)
@@ -35,7 +37,10 @@ def test_clear_shapes_are_read_and_said(tmp_path: Path, shape: tuple[int, ...], 
     images = values if "C" in layout else values[..., None]
     expected = images.transpose(0, 3, 1, 2) if layout != "NCHW" else images
     assert np.array_equal(data.read(range(len(data))).values.numpy(), expected)
-    assert f"is read as {layout}" in data.notes[0] and f"of {expected.shape[3]}x{expected.shape[2]} " in data.notes[0]
+    assert (
+        f"is read as {layout}" in data.notes[0]
+        and f"of {expected.shape[3]}x{expected.shape[2]} " in data.notes[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,20 +58,28 @@ def test_ambiguous_shapes_ask(tmp_path: Path, shape: tuple[int, ...], choices: s
     np.save(tmp_path / "x.npy", values)
     with pytest.raises(VqkitError) as caught:
         open_images(tmp_path / "x.npy", DataConfig(**KEEP_ALL), seed=0)
-    offered = {name for name in ("NHW", "HWC", "CHW", "NHWC", "NCHW") if f"data.layout={name}:" in str(caught.value)}
+    offered = {
+        name
+        for name in ("NHW", "HWC", "CHW", "NHWC", "NCHW")
+        if f"data.layout={name}:" in str(caught.value)
+    }
     assert offered == choices
     for layout in choices:
         size = dict(zip(layout, shape, strict=True))
         data = open_images(tmp_path / "x.npy", DataConfig(layout=layout, **KEEP_ALL), seed=0)  # type: ignore[arg-type]
         assert len(data) == size.get("N", 1) and data.shape.extent == (size["H"], size["W"])
-        assert data.shape.channels == min(3, size.get("C", 1))  # alpha is left out unless it is wanted
+        assert data.shape.channels == min(
+            3, size.get("C", 1)
+        )  # alpha is left out unless it is wanted
 
 
 def test_arranged_by_index() -> None:
     """Every layout, element by element."""
     lengths = {"N": 2, "H": 5, "W": 6, "C": 3}
     for layout in ("NHW", "NHWC", "NCHW", "HWC", "CHW"):
-        values = np.arange(np.prod([lengths[name] for name in layout])).reshape([lengths[name] for name in layout])
+        values = np.arange(np.prod([lengths[name] for name in layout])).reshape(
+            [lengths[name] for name in layout]
+        )
         images = arranged(values, layout)
         for place in np.ndindex(*values.shape):
             index = dict(zip(layout, place, strict=True))

@@ -15,7 +15,9 @@ def test_psnr_by_hand():
     original = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
     changed = original.clone()
     changed[1, 0, 0, 0] = 10
-    assert measures.psnr(changed, original).tolist() == pytest.approx([100.0, 10 * math.log10(255**2 / 25)])
+    assert measures.psnr(changed, original).tolist() == pytest.approx(
+        [100.0, 10 * math.log10(255**2 / 25)]
+    )
 
 
 def test_restored_values_are_rounded_and_clamped():
@@ -25,15 +27,23 @@ def test_restored_values_are_rounded_and_clamped():
 
 def test_ssim_is_that_of_scikit_image_on_real_pictures(emoji):
     images = emoji.read(emoji.splits["test"][:4]).values
-    blurred = torch.nn.functional.avg_pool2d(images.float(), 3, 1, 1, count_include_pad=False).round().to(torch.uint8)
+    blurred = (
+        torch.nn.functional.avg_pool2d(images.float(), 3, 1, 1, count_include_pad=False)
+        .round()
+        .to(torch.uint8)
+    )
     found = measures.ssim(blurred, images)
     for index in range(4):
         a, b = blurred[index].numpy().astype(float), images[index].numpy().astype(float)
         options = {"data_range": 255, "gaussian_weights": True, "use_sample_covariance": False}
-        expected = np.mean([structural_similarity(x, y, **options) for x, y in zip(a, b, strict=True)])
+        expected = np.mean(
+            [structural_similarity(x, y, **options) for x, y in zip(a, b, strict=True)]
+        )
         assert float(found[index]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_of_pictures_smaller_than_its_window():
-    tiny = torch.randint(0, 255, (2, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    tiny = torch.randint(0, 255, (2, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
     assert measures.ssim(tiny, tiny).tolist() == pytest.approx([1.0, 1.0])

@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from vqkit.signals.image.config import NoiseConfig
-from vqkit.signals.image.noise import add_noise, gaussian, jpeg, missing_blocks, poisson, salt_and_pepper, speckle
+from vqkit.signals.image.noise import (
+    add_noise,
+    gaussian,
+    jpeg,
+    missing_blocks,
+    poisson,
+    salt_and_pepper,
+    speckle,
+)
 
 
 def flat(level: int, channels: int = 1) -> torch.Tensor:
@@ -50,7 +58,9 @@ def test_jpeg_is_what_a_file_gives():
     image = torch.randint(0, 256, (3, 24, 40), generator=generator(), dtype=torch.uint8)
     file = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=30)
-    assert np.array_equal(jpeg(image, 30, generator()).permute(1, 2, 0), np.asarray(Image.open(file)))
+    assert np.array_equal(
+        jpeg(image, 30, generator()).permute(1, 2, 0), np.asarray(Image.open(file))
+    )
 
 
 def test_missing_blocks_are_three_squares_at_most():
@@ -68,6 +78,11 @@ def test_an_image_gets_the_same_noise_in_any_batch():
 
 def test_shares_of_clean_and_of_other_kinds():
     images = torch.full((400, 1, 8, 8), 100, dtype=torch.uint8)
-    clean = add_noise(images, NoiseConfig(sigma=75, clean=0.25, others=0.0), range(400)).eq(images).flatten(1).all(1)
+    clean = (
+        add_noise(images, NoiseConfig(sigma=75, clean=0.25, others=0.0), range(400))
+        .eq(images)
+        .flatten(1)
+        .all(1)
+    )
     assert clean.double().mean() == pytest.approx(0.25, abs=0.07)
     assert torch.equal(add_noise(images, NoiseConfig(sigma=75, clean=1.0), range(400)), images)

@@ -21,7 +21,10 @@ TYPES = {"u2": np.uint16, "i4": np.int32, "f4": np.float32}
 
 def levels(data: ImageData) -> dict[str, np.ndarray]:
     """Name -> grey levels (H, W)."""
-    return {name: image[0].numpy() for name, image in zip(data.names, data.read(range(len(data))).values, strict=True)}
+    return {
+        name: image[0].numpy()
+        for name, image in zip(data.names, data.read(range(len(data))).values, strict=True)
+    }
 
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -30,7 +33,9 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sensor() -> np.ndarray:  # (20, 16, 16) uint16
-    """12-bit images of very different exposure: the darkest has the maximum 1, the brightest 4095."""
+    """12-bit images of very different exposure: the darkest has the maximum 1, the brightest
+    4095.
+    """
     random = np.random.default_rng(0)
     values = random.random((20, 16, 16))
     highest = np.linspace(1, 4095, 20)[:, None, None]
@@ -44,9 +49,13 @@ def write(folder: Path, images: np.ndarray, kind: type, suffix: str) -> None:
         Image.fromarray(values.astype(kind)).save(folder / f"{number:02}.{suffix}")
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("u2", "png"), ("u2", "tif"), ("i4", "tif"), ("f4", "tif")])
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("u2", "png"), ("u2", "tif"), ("i4", "tif"), ("f4", "tif")]
+)
 @pytest.mark.parametrize("memory", [1024, 1])
-def test_files_share_one_scale(sensor: np.ndarray, tmp_path: Path, kind: str, suffix: str, memory: int) -> None:
+def test_files_share_one_scale(
+    sensor: np.ndarray, tmp_path: Path, kind: str, suffix: str, memory: int
+) -> None:
     images = sensor if memory > 1 else np.tile(sensor, (1, 16, 16))
     write(tmp_path, images, TYPES[kind], suffix)
     data = open_images(tmp_path, DataConfig(max_memory_mb=memory), seed=0)
@@ -60,9 +69,13 @@ def test_files_share_one_scale(sensor: np.ndarray, tmp_path: Path, kind: str, su
 
 @pytest.mark.parametrize("layout", ["npy", "npz"])
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64, np.float32, np.float64])
-def test_arrays_share_one_scale(sensor: np.ndarray, tmp_path: Path, kind: type, layout: str) -> None:
+def test_arrays_share_one_scale(
+    sensor: np.ndarray, tmp_path: Path, kind: type, layout: str
+) -> None:
     path = tmp_path / f"x.{layout}"
-    np.save(path, sensor.astype(kind)) if layout == "npy" else np.savez_compressed(path, sensor.astype(kind))
+    np.save(path, sensor.astype(kind)) if layout == "npy" else np.savez_compressed(
+        path, sensor.astype(kind)
+    )
     data = open_images(path, DataConfig(), seed=0)
     assert data.describe()["value_range"] == [0, 4095]
     assert np.array_equal(data.read(range(20)).values[:, 0].numpy(), scaled(sensor, 0, 4095))
@@ -111,7 +124,9 @@ def test_8_bit_images_among_others_stay_as_they_are(sensor: np.ndarray, tmp_path
 
 def test_the_range_can_be_set(sensor: np.ndarray, tmp_path: Path) -> None:
     write(tmp_path, sensor, np.float32, "tif")
-    config = load("images", ["data.value_range=[1000, 3000]", "data.image_size=[16, 16]"], Config).data
+    config = load(
+        "images", ["data.value_range=[1000, 3000]", "data.image_size=[16, 16]"], Config
+    ).data
     data = open_images(tmp_path, config, seed=0)
     assert data.describe()["value_range"] == [1000, 3000] and "as set" in data.range_in_words()[0]
     assert np.array_equal(levels(data)["15.tif"], scaled(sensor[15], 1000, 3000))
@@ -121,13 +136,17 @@ def test_the_range_can_be_set(sensor: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_a_trained_model_brings_its_own_range(sensor: np.ndarray, tmp_path: Path) -> None:
-    """Other sets are scaled as the training set was, and refused when most of them lies elsewhere."""
+    """Other sets are scaled as the training set was, and refused when most of them lies
+    elsewhere.
+    """
     trained = open_images("digits", DataConfig(), seed=0).normalisation
     write(tmp_path, sensor[:10], np.uint16, "png")
     data = open_images(tmp_path, DataConfig(), 0, trained, ValueRange(0, 4095))
     assert np.array_equal(levels(data)["09.png"], scaled(sensor[9], 0, 4095))
     for number, values in enumerate(sensor[:10]):
-        Image.fromarray((values.astype(np.int32) * 100 + 5000).astype(np.uint16)).save(tmp_path / f"{number:02}.png")
+        Image.fromarray((values.astype(np.int32) * 100 + 5000).astype(np.uint16)).save(
+            tmp_path / f"{number:02}.png"
+        )
     with pytest.raises(VqkitError, match="0 to 4095, ?.*|range 0 to 4095"):
         open_images(tmp_path, DataConfig(), 0, trained, ValueRange(0, 4095))
     # A model of 8-bit images takes the whole range of the type.
@@ -146,7 +165,9 @@ def test_nan_in_one_file_is_named(sensor: np.ndarray, tmp_path: Path) -> None:
     assert data.describe()["value_range"] == [0, 4095]
 
 
-def test_the_survey_of_8_bit_files_reads_headers_alone(tmp_path: Path, pictures: np.ndarray) -> None:
+def test_the_survey_of_8_bit_files_reads_headers_alone(
+    tmp_path: Path, pictures: np.ndarray
+) -> None:
     """A file whose pixels are missing passes it, and is found when files are decoded."""
     path = tmp_path / "x.png"
     Image.fromarray(pictures[0]).save(path)

@@ -35,7 +35,7 @@ def everything(data: ImageData) -> np.ndarray:  # (N, H, W, C)
     return data.read(range(len(data))).values.permute(0, 2, 3, 1).numpy()
 
 
-# -------------------------------------------------------------------------------------------------- files, folders
+# ----------------------------------------------------------------------------------- files, folders
 
 
 def test_sizes_have_the_width_first(tmp_path: Path) -> None:
@@ -49,15 +49,25 @@ def test_sizes_have_the_width_first(tmp_path: Path) -> None:
 
 def test_folder_is_read_recursively(folder: Path, pictures: np.ndarray) -> None:
     (data := open_images(folder, DataConfig(), seed=0)).read([0])
-    assert len(data) == 400 and data.kind == "folder" and data.shape.extent == (32, 32) and data.shape.channels == 3
+    assert (
+        len(data) == 400
+        and data.kind == "folder"
+        and data.shape.extent == (32, 32)
+        and data.shape.channels == 3
+    )
     assert data.names[0] == "a/000.png" and data.names[-1] == "b/399.png" and data.in_memory
     assert data.modes == {"RGB": 400} and data.sizes == {"32x32": 400} and data.bad == []
     assert np.array_equal(everything(data), np.concatenate([pictures[::2], pictures[1::2]]))
 
 
-def test_folders_right_below_are_classes(folder: Path, pictures: np.ndarray, tmp_path: Path) -> None:
+def test_folders_right_below_are_classes(
+    folder: Path, pictures: np.ndarray, tmp_path: Path
+) -> None:
     data = open_images(folder, DataConfig(), seed=0)
-    assert data.groups == ["a"] * 200 + ["b"] * 200 and data.describe()["classes"] == {"a": 200, "b": 200}
+    assert data.groups == ["a"] * 200 + ["b"] * 200 and data.describe()["classes"] == {
+        "a": 200,
+        "b": 200,
+    }
     for name in ("one/two/", "three/"):
         (tmp_path / name).mkdir(parents=True)
         save_all(pictures[:15], tmp_path / name)
@@ -73,14 +83,23 @@ def test_patches_at_full_resolution(photos: Path, tmp_path: Path) -> None:
     """Those of one image stay together, none is scaled, and a bound on memory is one on patches."""
     for number, name in enumerate(("astronaut", "coffee", "camera", "chelsea")):
         (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
-        (tmp_path / "ab"[number % 2] / f"{name}.png").write_bytes((photos / f"{name}.png").read_bytes())
-    config = DataConfig(fit="patches", image_size=(100, 200), channels=3, validation=0.25, test=0.25)
+        (tmp_path / "ab"[number % 2] / f"{name}.png").write_bytes(
+            (photos / f"{name}.png").read_bytes()
+        )
+    config = DataConfig(
+        fit="patches", image_size=(100, 200), channels=3, validation=0.25, test=0.25
+    )
     data = open_images(tmp_path, config, seed=0)
     assert len(data) == 10 + 12 + 10 + 6 and data.in_memory and data.shape.extent == (100, 200)
     image = np.asarray(Image.open(photos / "coffee.png"))
     index = list(data.names).index("b/coffee.png:200,400")
-    assert np.array_equal(everything(data)[index], image[200:300, 400:600]) and data.groups[index] == "b"
-    owners = [{data.names[index].split(":")[0] for index in data.splits[name]} for name in data.splits]
+    assert (
+        np.array_equal(everything(data)[index], image[200:300, 400:600])
+        and data.groups[index] == "b"
+    )
+    owners = [
+        {data.names[index].split(":")[0] for index in data.splits[name]} for name in data.splits
+    ]
     assert [len(names) for names in owners] == [2, 1, 1] and len(set.union(*owners)) == 4
     few = open_images(tmp_path, config.model_copy(update={"max_memory_mb": 1}), seed=0)
     assert len(few) == 4 * ((1 << 20) // 60_000 // 4) and set(few.names) < set(data.names)
@@ -97,7 +116,10 @@ def test_description_is_json(folder: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_every_number_of_channels(folder: Path, channels: int) -> None:
     data = open_images(folder, DataConfig(channels=channels), seed=0)
-    assert data.read([3, 4]).values.shape == (2, channels, 32, 32) and len(data.normalisation.mean) == channels
+    assert (
+        data.read([3, 4]).values.shape == (2, channels, 32, 32)
+        and len(data.normalisation.mean) == channels
+    )
     if channels in (2, 4):  # opaque everywhere: a constant channel must not divide by zero
         assert data.normalisation.std[-1] == 1 and bool((data.read([0]).values[:, -1] == 255).all())
     with Image.open(io.BytesIO(_sample_sheet(IMAGE, data))) as sheet:
@@ -118,7 +140,10 @@ def test_mixed_sizes_need_a_size(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(VqkitError, match=r"set data.image_size=\[64, 64\]"):
         open_images(tmp_path, DataConfig(), seed=0)
     data = open_images(tmp_path, DataConfig(image_size=(48, 64)), seed=0)
-    assert data.read([0, 1, 2]).values.shape == (3, 3, 48, 64) and data.sizes == {"512x512": 2, "600x400": 1}
+    assert data.read([0, 1, 2]).values.shape == (3, 3, 48, 64) and data.sizes == {
+        "512x512": 2,
+        "600x400": 1,
+    }
     assert data.modes == {"RGB": 2, "L": 1}
 
 
@@ -127,7 +152,9 @@ def test_large_jpeg_is_shrunk_like_a_png(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "jpeg").mkdir()
     photo = Image.open(photos / "astronaut.png").convert("RGB")
     for number in range(3):
-        photo.rotate(90 * number).save(tmp_path / "jpeg" / f"{number}.jpg", quality=95, subsampling=0)
+        photo.rotate(90 * number).save(
+            tmp_path / "jpeg" / f"{number}.jpg", quality=95, subsampling=0
+        )
     data = open_images(tmp_path / "jpeg", DataConfig(image_size=(32, 32)), seed=0)
     expected = np.asarray(photo.resize((32, 32), Image.Resampling.LANCZOS)).astype(int)
     error = np.square(everything(data)[0].astype(int) - expected).mean()
@@ -138,23 +165,34 @@ def test_one_picture_becomes_patches(photos: Path) -> None:
     data = open_images(photos / "astronaut.png", DataConfig(), seed=0)
     photo = np.asarray(Image.open(photos / "astronaut.png").convert("RGB"))
     assert len(data) == 256 and data.kind == "image" and data.sizes == {"512x512": 1}
-    assert data.names[17] == "astronaut.png:32,32" and np.array_equal(everything(data)[17], photo[32:64, 32:64])
-    assert open_images(photos / "camera.png", DataConfig(image_size=(64, 128)), seed=0).shape.channels == 1
+    assert data.names[17] == "astronaut.png:32,32" and np.array_equal(
+        everything(data)[17], photo[32:64, 32:64]
+    )
+    assert (
+        open_images(photos / "camera.png", DataConfig(image_size=(64, 128)), seed=0).shape.channels
+        == 1
+    )
     with pytest.raises(VqkitError, match="too few for one patch"):
         open_images(photos / "astronaut.png", DataConfig(image_size=(1024, 1024)), seed=0)
 
 
-# ------------------------------------------------------------------------------------------------------- bad files
+# ---------------------------------------------------------------------------------------- bad files
 
 
 def test_bad_files_are_counted(folder: Path, pictures: np.ndarray, tmp_path: Path) -> None:
     save_all(pictures[:97], tmp_path)
     (tmp_path / "text.jpg").write_text("this is no image")
-    (tmp_path / "cut.png").write_bytes(png(pictures[99])[:-60])  # the header is fine, the pixels end early
+    (tmp_path / "cut.png").write_bytes(
+        png(pictures[99])[:-60]
+    )  # the header is fine, the pixels end early
     (tmp_path / "empty.gif").touch()
     (tmp_path / "notes.txt").write_text("not called an image, so not counted")
     data = open_images(tmp_path, DataConfig(), seed=0)
-    assert len(data) == 97 and {bad.name for bad in data.bad} == {"text.jpg", "cut.png", "empty.gif"}
+    assert len(data) == 97 and {bad.name for bad in data.bad} == {
+        "text.jpg",
+        "cut.png",
+        "empty.gif",
+    }
     assert all(bad.reason for bad in data.bad) and np.array_equal(everything(data), pictures[:97])
 
 
@@ -186,12 +224,15 @@ def test_too_few_images(pictures: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(VqkitError, match="3 are needed; or set data.validation=0 data.test=0"):
         open_images(tmp_path / "two.npy", DataConfig(), seed=0)
     data = open_images(tmp_path / "two.npy", DataConfig(validation=0, test=0), seed=0)
-    assert len(data.splits["train"]) == 2 and len(data.splits["validation"]) == len(data.splits["test"]) == 0
+    assert (
+        len(data.splits["train"]) == 2
+        and len(data.splits["validation"]) == len(data.splits["test"]) == 0
+    )
     with pytest.raises(VqkitError, match="leave nothing to train on"):
         open_images(tmp_path / "two.npy", DataConfig(validation=0.5, test=0.5), seed=0)
 
 
-# --------------------------------------------------------------------------------------------------- standardising
+# ------------------------------------------------------------------------------------ standardising
 
 
 def test_train_has_mean_0_and_deviation_1(folder: Path) -> None:
@@ -222,15 +263,21 @@ def test_given_normalisation_is_kept(folder: Path) -> None:
             Normalisation.from_dict(wrong)
 
 
-# --------------------------------------------------------------------------------------------------------- parquet
+# ------------------------------------------------------------------------------------------ parquet
 
 
 @pytest.mark.parametrize("layout", ["struct", "binary"])
 def test_parquet(pictures: np.ndarray, tmp_path: Path, layout: str) -> None:
     contents = [png(pixels) for pixels in pictures[:50]]
-    column = [{"bytes": content, "path": "x.png"} for content in contents] if layout == "struct" else contents
+    column = (
+        [{"bytes": content, "path": "x.png"} for content in contents]
+        if layout == "struct"
+        else contents
+    )
     for part in range(2):
-        table = pyarrow.table({"label": list(range(25)), "image": column[25 * part : 25 * part + 25]})
+        table = pyarrow.table(
+            {"label": list(range(25)), "image": column[25 * part : 25 * part + 25]}
+        )
         pyarrow.parquet.write_table(table, tmp_path / f"part-{part}.parquet", row_group_size=10)
     data = open_images(tmp_path, DataConfig(), seed=0)
     assert data.kind == "parquet" and data.names[26] == "part-1.parquet:1"
@@ -248,7 +295,7 @@ def test_parquet_without_pictures(tmp_path: Path) -> None:
         open_images(tmp_path, DataConfig(), seed=0)
 
 
-# -------------------------------------------------------------------------------------------------------- built in
+# ----------------------------------------------------------------------------------------- built in
 
 
 def test_emoji(emoji: ImageData) -> None:
@@ -258,7 +305,9 @@ def test_emoji(emoji: ImageData) -> None:
     assert emoji.names[grapes] == "1f347" and emoji.groups[grapes] == "food-drink"
     red, green, blue = emoji.read([grapes]).values[0, :, 14:22, 10:20].float().mean((1, 2)).tolist()
     assert red > green and blue > green  # the image under the name is the right one: purple
-    assert bool((emoji.read([grapes]).values[0, :, 0, 0] == 255).all())  # transparent corners are white
+    assert bool(
+        (emoji.read([grapes]).values[0, :, 0, 0] == 255).all()
+    )  # transparent corners are white
 
 
 def test_digits() -> None:

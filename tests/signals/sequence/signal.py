@@ -76,7 +76,9 @@ class SequenceSignal(Signal):
             raise VqkitError(f"{source} holds no sequences")
         keys = pack([digest(item.tobytes()) for item in found.items])
         found.splits = split(keys, keys, seed, (settings.validation, settings.test))
-        train = (torch.from_numpy(found.items[index])[None, None] for index in found.splits["train"])
+        train = (
+            torch.from_numpy(found.items[index])[None, None] for index in found.splits["train"]
+        )
         known = None if data is None else Normalisation.from_dict(data["normalisation"])
         found.normalisation = known or measure(train, 1)
         return found
@@ -101,8 +103,12 @@ class SequenceSignal(Signal):
     def write(self, values: Tensor) -> bytes:
         return values.numpy().tobytes()
 
-    def to_values(self, given: Any, data: Any, settings: Any, *, exact: bool = False) -> list[Tensor]:
-        return [torch.as_tensor(one)[None] for one in (given if isinstance(given, list) else [given])]
+    def to_values(
+        self, given: Any, data: Any, settings: Any, *, exact: bool = False
+    ) -> list[Tensor]:
+        return [
+            torch.as_tensor(one)[None] for one in (given if isinstance(given, list) else [given])
+        ]
 
     def like(self, values: list[Tensor], given: Any) -> Any:
         found = [one[0].numpy() for one in values]
@@ -114,11 +120,17 @@ class SequenceSignal(Signal):
     def backbone(self, config: StrideConfig, shape: Shape, widths: Widths) -> Backbone:
         into = nn.Conv1d(shape.channels, config.width, config.stride, config.stride)
         back = nn.ConvTranspose1d(config.width, widths.outputs, config.stride, config.stride)
-        encoder = nn.Sequential(into, Residual(config.width), nn.Conv1d(config.width, widths.encoder, 1))
-        decoder = nn.Sequential(nn.Conv1d(widths.latents, config.width, 1), Residual(config.width), back)
+        encoder = nn.Sequential(
+            into, Residual(config.width), nn.Conv1d(config.width, widths.encoder, 1)
+        )
+        decoder = nn.Sequential(
+            nn.Conv1d(widths.latents, config.width, 1), Residual(config.width), back
+        )
         return Backbone(encoder, decoder, tile=(config.stride,), tile_grid=(1,), reach=2)
 
-    def measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def measures(
+        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         error = (values.float() - original.float()).square().mean(1)
         real = torch.ones_like(error) if mask is None else mask.float()
         mse = (error * real).sum(1) / real.sum(1)

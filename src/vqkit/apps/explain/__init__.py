@@ -1,4 +1,6 @@
-"""What the codes of a trained model mean: where they occur, what they stand for, what they change, what they tell."""
+"""What the codes of a trained model mean: where they occur, what they stand for, what they change,
+what they tell.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,11 @@ PROBE_IMAGES = (2048, 1024, 2048)
 class Explanation:
     """Everything that the page shows; see the classes of its parts.
 
-    metrics: figures in short. places: names of the Q codes of a position. mean_image: uint8 (H, W, C). importance:
-    (h, w) float64, levels. labels and probe: None without a label column; peel: for residual models; surprise: with a
-    prior. Books, labels and the mean image are of training images; swaps, importance, peel and surprise of held-out
-    ones; the probe is fitted on the one and tested on the other.
+    metrics: figures in short. places: names of the Q codes of a position. mean_image: uint8 (H, W,
+    C). importance: (h, w) float64, levels. labels and probe: None without a label column; peel: for
+    residual models; surprise: with a prior. Books, labels and the mean image are of training
+    images; swaps, importance, peel and surprise of held-out ones; the probe is fitted on the one
+    and tested on the other.
     """
 
     metrics: dict[str, Any]
@@ -73,11 +76,14 @@ def explain(
     swap: Sequence[tuple[int, int]] = (),
     progress: Callable[[float], None] = lambda share: None,
 ) -> Explanation:
-    """Measure what codes mean, on at most `num` images of the training split of `data` and of held-out ones.
+    """Measure what codes mean, on at most `num` images of the training split of `data` and of
+    held-out ones.
 
-    label_column: group or caption; None = group where there is one. swap: (code, other) pairs of the first codebook to
-    show. progress: called with the share that is done. Chance comes from the model's seed.
-    Errors: VqkitError for a model without codes to count, for labels or codes that are not there, without images.
+    label_column: group or caption; None = group where there is one. swap: (code, other) pairs of
+    the first codebook to show. progress: called with the share that is done. Chance comes from the
+    model's seed.
+    Errors: VqkitError for a model without codes to count, for labels or codes that are not there,
+    without images.
     """
     _check(model, data)
     column, seed = find_column(data, label_column), model.config.seed
@@ -87,10 +93,17 @@ def explain(
     field = _field(model, sample)
     found = books(model, sample, field)
     progress(0.5)
-    labels = explain_labels(sample, found, model.artifact.network.quantizer.places(), column, seed) if column else None
+    labels = (
+        explain_labels(sample, found, model.artifact.network.quantizer.places(), column, seed)
+        if column
+        else None
+    )
     probed = _probe(model, data, column[1], num) if column else None
     progress(0.6)
-    metrics = _metrics(len(sample), found, field, labels, probed) | {"examples": len(examples), "split": held_out}
+    metrics = _metrics(len(sample), found, field, labels, probed) | {
+        "examples": len(examples),
+        "split": held_out,
+    }
     swapped = swaps(model, examples, found[0], swap, sample)
     progress(0.7)
     changed = importance(model, examples, lambda share: progress(0.7 + 0.2 * share))
@@ -116,16 +129,26 @@ def _field(model: Model, sample: Sample) -> ReceptiveField:
 
 def _probe(model: Model, data: Dataset, labels: Sequence[str], num: int) -> Probe | None:
     splits = zip(("train", "validation", "test"), PROBE_IMAGES, strict=True)
-    return probe(model, [gather(model, data, split, min(num, most)) for split, most in splits], labels)
+    return probe(
+        model, [gather(model, data, split, min(num, most)) for split, most in splits], labels
+    )
 
 
 def _check(model: Model, data: Dataset) -> None:
     quantizer = model.artifact.network.quantizer
     if len(model.shape.extent) != 2:
-        raise VqkitError(f"the page explains the codes of images, not yet those of {model.signal.item}s")
+        raise VqkitError(
+            f"the page explains the codes of images, not yet those of {model.signal.item}s"
+        )
     if not quantizer.is_countable:
-        what = f"{quantizer.codebook_size} codes are too many to count" if quantizer.is_discrete else "it has no codes"
-        raise VqkitError(f"there is nothing to explain in a model of quantizer.kind={_kind(model)}: {what}")
+        what = (
+            f"{quantizer.codebook_size} codes are too many to count"
+            if quantizer.is_discrete
+            else "it has no codes"
+        )
+        raise VqkitError(
+            f"there is nothing to explain in a model of quantizer.kind={_kind(model)}: {what}"
+        )
     if not len(data.splits["train"]):
         raise VqkitError(f"the training split of {data.name} is empty")
 
@@ -135,7 +158,11 @@ def _kind(model: Model) -> str:
 
 
 def _metrics(
-    images: int, found: Sequence[Book], field: ReceptiveField, labels: Labels | None, probed: Probe | None
+    images: int,
+    found: Sequence[Book],
+    field: ReceptiveField,
+    labels: Labels | None,
+    probed: Probe | None,
 ) -> dict[str, Any]:
     sizes = sum(len(book.counts) for book in found)
     dead = sum(int((book.counts == 0).sum()) for book in found)
@@ -156,7 +183,12 @@ def _metrics(
             "label_bits": labels.entropy_bits,
             "label_p_value": labels.information.p_value,
         }
-        metrics |= {"information_per_position": float(net.mean()), "information_at_best": float(net.max())}
+        metrics |= {
+            "information_per_position": float(net.mean()),
+            "information_at_best": float(net.max()),
+        }
     if probed is not None:
-        metrics |= {f"probe_{kind.replace(' ', '_')}": value for kind, value in probed.accuracy.items()}
+        metrics |= {
+            f"probe_{kind.replace(' ', '_')}": value for kind, value in probed.accuracy.items()
+        }
     return metrics

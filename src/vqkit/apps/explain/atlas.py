@@ -26,7 +26,8 @@ MAX_SIDE, MAX_MAP = 24, 16
 # Pixel values of patches that are held at once.
 BATCH_VALUES = 1 << 24
 NUM_NEIGHBOURS = 6
-# Codes that are nearer to one another than this share of the median distance to the nearest code count as duplicates.
+# Codes that are nearer to one another than this share of the median distance to the nearest code
+# count as duplicates.
 DUPLICATE = 0.1
 
 
@@ -34,13 +35,16 @@ DUPLICATE = 0.1
 class Book:
     """One codebook; S of its codes are shown, the most used first.
 
-    name: of the stage, group or place it serves. counts: (K,) int64. codes: (S,) their numbers. means: uint8
-    (S, s, s, C), the mean of all patches of a code: of later residual stages, of what the earlier ones left over,
-    with grey as zero and `gain` times as strong. typical: uint8 (S, n, s, s, C), real patches nearest to that mean, no
-    two of one image; num_typical (S,) how many there are. positions: (S, h, w), times that the code occurs there.
-    plane: (S, 2) float64, the codes' vectors on their two main axes, which hold `explained` of the variance; or, where
-    training put the codes on a map (`neighbourhood`), their columns and rows there, and `explained` is None.
-    neighbours: (S, m) rows of the nearest codes, distances: (S, m) float64. close: pairs of rows nearer than DUPLICATE.
+    name: of the stage, group or place it serves. counts: (K,) int64. codes: (S,) their numbers.
+    means: uint8 (S, s, s, C), the mean of all patches of a code: of later residual stages, of what
+    the earlier ones left over, with grey as zero and `gain` times as strong. typical: uint8 (S, n,
+    s, s, C), real patches nearest to that mean, no two of one image; num_typical (S,) how many
+    there are. positions: (S, h, w), times that the code occurs there.
+    plane: (S, 2) float64, the codes' vectors on their two main axes, which hold `explained` of the
+    variance; or, where training put the codes on a map (`neighbourhood`), their columns and rows
+    there, and `explained` is None.
+    neighbours: (S, m) rows of the nearest codes, distances: (S, m) float64. close: pairs of rows
+    nearer than DUPLICATE.
     """
 
     name: str
@@ -64,7 +68,10 @@ def books(model: Model, sample: Sample, field: ReceptiveField) -> list[Book]:
     """One for each codebook; where several places share one, their codes are counted together."""
     quantizer = model.artifact.network.quantizer
     counts = quantizer.per_codebook(code_counts(sample.codes, quantizer.codebook_size))
-    return [_book(model, sample, field, places, row) for places, row in zip(quantizer.places(), counts, strict=True)]
+    return [
+        _book(model, sample, field, places, row)
+        for places, row in zip(quantizer.places(), counts, strict=True)
+    ]
 
 
 def place_names(model: Model) -> list[str]:
@@ -74,7 +81,9 @@ def place_names(model: Model) -> list[str]:
     return [f"{word} {number}" for number in range(1, count + 1)] if count > 1 else ["codebook"]
 
 
-def _book(model: Model, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor) -> Book:
+def _book(
+    model: Model, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor
+) -> Book:
     names, quantizer = place_names(model), model.artifact.network.quantizer
     order = counts.argsort(descending=True, stable=True)
     codes = order[: min(int((counts > 0).sum()), MAX_CODES // len(quantizer.places()))]
@@ -84,7 +93,9 @@ def _book(model: Model, sample: Sample, field: ReceptiveField, places: list[int]
     means = patches.means(len(codes))
     side, num = _layout(len(codes) * len(quantizer.places()), field)
     typical, num_typical = patches.typical(means, num)
-    gain = 127 / max(float(means.abs().quantile(0.995) if means.numel() < 1 << 24 else means.abs().max()), 1.0)
+    gain = 127 / max(
+        float(means.abs().quantile(0.995) if means.numel() < 1 << 24 else means.abs().max()), 1.0
+    )
     shown = means if places[0] not in patches.leftovers else 128 + gain * means
     vectors = quantizer.parts()[places[0]].lookup(codes[:, None]).detach()
     plane, explained = _plane(vectors) if not _has_map(model) else (_map(codes, len(counts)), None)
@@ -109,7 +120,9 @@ def _book(model: Model, sample: Sample, field: ReceptiveField, places: list[int]
 
 
 def _layout(num_codes: int, field: ReceptiveField) -> tuple[int, int]:
-    """Pixels of a patch's longer side and how many typical patches of each code, so that the page has room for all."""
+    """Pixels of a patch's longer side and how many typical patches of each code, so that the page
+    has room for all.
+    """
     room = SHEET_PIXELS // num_codes
     side = min(MAX_SIDE, max(field.side), math.isqrt(room // (1 + MIN_TYPICAL)))
     return side, max(MIN_TYPICAL, min(MAX_TYPICAL, room // side**2 - 1))
@@ -118,11 +131,13 @@ def _layout(num_codes: int, field: ReceptiveField) -> tuple[int, int]:
 class Patches:
     """The patch of the effective receptive field around every position of every image.
 
-    Beyond the edge of an image its outermost pixels are repeated. Of a later residual stage the patch is cut from
-    what the stages before it left over: original minus what they decode to.
+    Beyond the edge of an image its outermost pixels are repeated. Of a later residual stage the
+    patch is cut from what the stages before it left over: original minus what they decode to.
     """
 
-    def __init__(self, model: Model, sample: Sample, field: ReceptiveField, places: list[int], row_of: Tensor) -> None:
+    def __init__(
+        self, model: Model, sample: Sample, field: ReceptiveField, places: list[int], row_of: Tensor
+    ) -> None:
         self.model = model
         self.sample = sample
         self.places = places
@@ -133,11 +148,20 @@ class Patches:
         high, wide = model.shape.extent
         sides = [tile / parts for tile, parts in zip(network.tile, network.tile_grid, strict=True)]
         tops, lefts = (
-            ((torch.arange(count) * step).round().long() - field.margin)[:, None] + torch.arange(side)
-            for count, step, side in zip(network.grid(model.shape.extent), sides, field.side, strict=True)
+            ((torch.arange(count) * step).round().long() - field.margin)[:, None]
+            + torch.arange(side)
+            for count, step, side in zip(
+                network.grid(model.shape.extent), sides, field.side, strict=True
+            )
         )
-        self.rows, self.columns = tops.clamp(0, high - 1), lefts.clamp(0, wide - 1)  # (h, s) and (w, s)
-        energy, inside = torch.from_numpy(field.energy), torch.zeros(field.side, dtype=torch.float64)
+        self.rows, self.columns = (
+            tops.clamp(0, high - 1),
+            lefts.clamp(0, wide - 1),
+        )  # (h, s) and (w, s)
+        energy, inside = (
+            torch.from_numpy(field.energy),
+            torch.zeros(field.side, dtype=torch.float64),
+        )
         top, left = tops[field.row], lefts[field.column]
         real = ((top >= 0) & (top < high))[:, None] & ((left >= 0) & (left < wide))[None]
         inside[real] = energy[self.rows[field.row][:, None], self.columns[field.column][None]][real]
@@ -184,7 +208,9 @@ class Patches:
         joined = [-(-side // MAX_MAP) for side in (high, wide)]
         parts = [-(-side // join) for side, join in zip((high, wide), joined, strict=True)]
         counts = torch.zeros(num_codes * parts[0] * parts[1], dtype=torch.long)
-        cells = (torch.arange(high) // joined[0])[:, None] * parts[1] + torch.arange(wide) // joined[1]
+        cells = (torch.arange(high) // joined[0])[:, None] * parts[1] + torch.arange(
+            wide
+        ) // joined[1]
         for place in self.places:
             rows = self.row_of[self.sample.codes[:, place]]
             keys = (rows * parts[0] * parts[1] + cells)[rows >= 0]
@@ -206,17 +232,24 @@ class Patches:
             pixels = pixels - decoded(self.model, codes.where(earlier, -1)).float()
         rows = self.row_of[codes[:, place]]
         image, row, column = (rows >= 0).nonzero().T
-        patches = pixels[image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]]
+        patches = pixels[
+            image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]
+        ]
         return rows[rows >= 0], patches.permute(0, 3, 1, 2).flatten(1)
 
 
 def _nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of rows (code, distance, image, row, column) the `num` nearest of each code, no two of one image.
+    """Of rows (code, distance, image, row, column) the `num` nearest of each code, no two of one
+    image.
 
     Gives codes (n,), ranks from 0 (n,), and image, row and column (n, 3).
     """
     found = found[np.lexsort((found[:, 1], found[:, 2], found[:, 0]))]
-    first = np.r_[True, (found[1:, [0, 2]] != found[:-1, [0, 2]]).any(1)] if len(found) else np.zeros(0, bool)
+    first = (
+        np.r_[True, (found[1:, [0, 2]] != found[:-1, [0, 2]]).any(1)]
+        if len(found)
+        else np.zeros(0, bool)
+    )
     found = found[first]
     found = found[np.lexsort((found[:, 1], found[:, 0]))]
     codes = found[:, 0].astype(np.int64)
@@ -236,7 +269,9 @@ def _map(codes: Tensor, size: int) -> np.ndarray:
 
 
 def _plane(vectors: Tensor) -> tuple[np.ndarray, float]:
-    """Vectors (S, d) on their two main axes (S, 2), and the share of the variance that these hold."""
+    """Vectors (S, d) on their two main axes (S, 2), and the share of the variance that these
+    hold.
+    """
     centred = (vectors - vectors.mean(0)).double()
     values, axes = torch.linalg.eigh(centred.T @ centred)
     main = axes[:, -2:].flip(1)  # one column if d is 1

@@ -1,4 +1,6 @@
-"""What happens when codes change: swaps, importance of positions, residual stages one by one; and what surprises."""
+"""What happens when codes change: swaps, importance of positions, residual stages one by one; and
+what surprises.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ MAX_SCORED = 1 << 15
 class Swap:
     """Code `code` replaced by `other` in one real image, at the first place of the first codebook.
 
-    image: row of the sample, or of the training images. place: (row, column) of the one that is swapped. places: (h, w)
-    bool, all of them. here and everywhere: root mean square of the change in levels, over the whole image. shown:
-    uint8 (3, H, W, C), as it was, swapped here, swapped everywhere.
+    image: row of the sample, or of the training images. place: (row, column) of the one that is
+    swapped. places: (h, w) bool, all of them. here and everywhere: root mean square of the change
+    in levels, over the whole image. shown: uint8 (3, H, W, C), as it was, swapped here, swapped
+    everywhere.
     """
 
     code: int
@@ -47,7 +50,8 @@ class Swap:
 
 @dataclass(frozen=True)
 class Peel:
-    """A residual model decoded from its first stages: counts of stages, PSNR in dB and bits of an image (T,) each.
+    """A residual model decoded from its first stages: counts of stages, PSNR in dB and bits of an
+    image (T,) each.
 
     originals: uint8 (n, H, W, C). shown: uint8 (T, n, H, W, C).
     """
@@ -63,8 +67,8 @@ class Peel:
 class Surprise:
     """Images and what their codes cost under the prior, the least likely first.
 
-    shown: uint8 (n, H, W, C). bits: (n, h, w) float64, over all codes of a position. ranks: (n,) among `images`,
-    1 for the least likely. names: (n,).
+    shown: uint8 (n, H, W, C). bits: (n, h, w) float64, over all codes of a position. ranks: (n,)
+    among `images`, 1 for the least likely. names: (n,).
     """
 
     shown: np.ndarray
@@ -74,23 +78,33 @@ class Surprise:
     images: int
 
 
-# ------------------------------------------------------------------------------------------------------------- swaps
+# -------------------------------------------------------------------------------------------- swaps
 
 
 @torch.no_grad()
-def swaps(model: Model, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]], training: Sample) -> list[Swap]:
-    """Much used codes that differ for one another, and those that are `wanted`: (code, other) pairs.
+def swaps(
+    model: Model, sample: Sample, book: Book, wanted: Sequence[tuple[int, int]], training: Sample
+) -> list[Swap]:
+    """Much used codes that differ for one another, and those that are `wanted`: (code, other)
+    pairs.
 
-    A code that is wanted but in no image of the sample is looked for in those of training, which the book counts.
+    A code that is wanted but in no image of the sample is looked for in those of training, which
+    the book counts.
     Errors: VqkitError for a code that is not in the codebook, or in none of the images.
     """
     codes, size, found = sample.codes[:, 0], len(book.counts), dict[tuple[int, int], Swap]()
     for pair in wanted:
         if not all(0 <= code < size for code in pair):
-            raise VqkitError(f"--swap {pair[0]} {pair[1]}: codes of the first codebook are 0 to {size - 1}")
-        having = next((one for one in (sample, training) if bool((one.codes[:, 0] == pair[0]).any())), None)
+            raise VqkitError(
+                f"--swap {pair[0]} {pair[1]}: codes of the first codebook are 0 to {size - 1}"
+            )
+        having = next(
+            (one for one in (sample, training) if bool((one.codes[:, 0] == pair[0]).any())), None
+        )
         if having is None:
-            raise VqkitError(f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images")
+            raise VqkitError(
+                f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images"
+            )
         found[pair] = _swap(model, having, *pair)
     chosen = _different(model, codes)
     for pair in ((code, other) for code in chosen for other in chosen if code != other):
@@ -99,9 +113,13 @@ def swaps(model: Model, sample: Sample, book: Book, wanted: Sequence[tuple[int, 
 
 
 def _different(model: Model, codes: Tensor) -> list[int]:
-    """NUM_SWAPPED of the NUM_COMMON most used codes: the most used, then each time the one farthest from all taken."""
+    """NUM_SWAPPED of the NUM_COMMON most used codes: the most used, then each time the one farthest
+    from all taken.
+    """
     counts = torch.bincount(codes[codes >= 0], minlength=NUM_SWAPPED)
-    common = counts.argsort(descending=True, stable=True)[: min(NUM_COMMON, int((counts > 0).sum()))]
+    common = counts.argsort(descending=True, stable=True)[
+        : min(NUM_COMMON, int((counts > 0).sum()))
+    ]
     vectors = model.artifact.network.quantizer.parts()[0].lookup(common[:, None])
     apart, taken = torch.cdist(vectors, vectors), [0]
     while len(taken) < min(NUM_SWAPPED, len(common)):
@@ -122,17 +140,21 @@ def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
     variants = sample.codes[image].repeat(3, 1, 1, 1)
     variants[1, 0][here], variants[2, 0][places] = other, other
     values = decoded(model, variants)
-    here_only, everywhere = (values[1:].float() - values[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
+    here_only, everywhere = (
+        (values[1:].float() - values[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
+    )
     place = int(rows[nearest]), int(columns[nearest])
     shown = shrunk(values, MAX_SIDE)
     return Swap(code, other, image, place, places.numpy(), here_only, everywhere, shown)
 
 
-# -------------------------------------------------------------------------------------------------------- importance
+# --------------------------------------------------------------------------------------- importance
 
 
 @torch.no_grad()
-def importance(model: Model, sample: Sample, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
+def importance(
+    model: Model, sample: Sample, progress: Callable[[float], None] = lambda share: None
+) -> np.ndarray:
     """(h, w) float64: how far an image changes when the codes of a position are another image's.
 
     Root mean square over images and values, in levels.
@@ -145,12 +167,14 @@ def importance(model: Model, sample: Sample, progress: Callable[[float], None] =
         for column in range(columns):
             swapped = codes.clone()
             swapped[:, :, row, column] = others[:, :, row, column]
-            change[row, column] = float((decoded(model, swapped).float() - before).square().double().mean().sqrt())
+            change[row, column] = float(
+                (decoded(model, swapped).float() - before).square().double().mean().sqrt()
+            )
         progress((row + 1) / rows)
     return change
 
 
-# -------------------------------------------------------------------------------------------------------------- peel
+# --------------------------------------------------------------------------------------------- peel
 
 
 @torch.no_grad()
@@ -182,12 +206,15 @@ def _parts(total: int) -> list[slice]:
     return [slice(start, start + BATCH_SIZE) for start in range(0, total, BATCH_SIZE)]
 
 
-# ---------------------------------------------------------------------------------------------------------- surprise
+# ----------------------------------------------------------------------------------------- surprise
 
 
 @torch.no_grad()
 def surprise(model: Model, sample: Sample, names: Sequence[str]) -> Surprise | None:
-    """The least and the most likely images, told nothing; None without a prior. `names`: of all items of the data."""
+    """The least and the most likely images, told nothing; None without a prior.
+
+    `names`: of all items of the data.
+    """
     if model.prior is None:
         return None
     num = max(NUM_SHOWN, MAX_SCORED // sample.codes[0].numel())
@@ -195,7 +222,9 @@ def surprise(model: Model, sample: Sample, names: Sequence[str]) -> Surprise | N
     order = bits.flatten(1).sum(1).argsort(descending=True)
     half = NUM_SHOWN // 2
     kept = torch.cat([order[:half], order[half:][-half:]])
-    ranks = torch.cat([torch.arange(len(order))[:half], torch.arange(len(order))[half:][-half:]]) + 1
+    ranks = (
+        torch.cat([torch.arange(len(order))[:half], torch.arange(len(order))[half:][-half:]]) + 1
+    )
     labels = [names[int(sample.indices[int(image)])] for image in kept]
     shown: Tensor = sample.images[kept]
     return Surprise(shrunk(shown, MAX_SIDE), bits[kept].numpy(), ranks.tolist(), labels, len(order))

@@ -21,9 +21,10 @@ SHARE = 0.95
 class ReceptiveField:
     """What the latents of one cell of the codes' grid see.
 
-    energy: (H, W) float64, share of the squared gradient that each pixel has; sums to 1. cell: rows and columns of
-    pixels of one cell. row, column: the cell that was measured. extent: height and width of the smallest box that
-    holds every pixel with a gradient. margin: pixels around the cell up to which SHARE of the energy lies.
+    energy: (H, W) float64, share of the squared gradient that each pixel has; sums to 1. cell: rows
+    and columns of pixels of one cell. row, column: the cell that was measured. extent: height and
+    width of the smallest box that holds every pixel with a gradient. margin: pixels around the cell
+    up to which SHARE of the energy lies.
     """
 
     energy: np.ndarray
@@ -42,9 +43,9 @@ class ReceptiveField:
 def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -> ReceptiveField:
     """Of the cell in the middle, over standardised images x (B, C, H, W).
 
-    Luo et al. 2016 (arXiv 1701.04128): squared gradients of the latents with respect to the pixels, here of random
-    combinations of all latents of the cell, whose mean is the sum over channels. Where the images are smaller than
-    the field, extent and margin end at their edge.
+    Luo et al. 2016 (arXiv 1701.04128): squared gradients of the latents with respect to the pixels,
+    here of random combinations of all latents of the cell, whose mean is the sum over channels.
+    Where the images are smaller than the field, extent and margin end at their edge.
     """
     rows, columns = model.grid(x.shape[2:])
     row, column = rows // 2, columns // 2
@@ -59,9 +60,15 @@ def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -
 
 
 def _energy(
-    model: Autoencoder, x: Tensor, grid: tuple[int, int], place: tuple[int, int], generator: torch.Generator
+    model: Autoencoder,
+    x: Tensor,
+    grid: tuple[int, int],
+    place: tuple[int, int],
+    generator: torch.Generator,
 ) -> np.ndarray:
-    """Squared gradients (H, W) float64 of the latents of the cell at `place`, summed over images and channels."""
+    """Squared gradients (H, W) float64 of the latents of the cell at `place`, summed over images
+    and channels.
+    """
     x = x.detach().clone().requires_grad_(True)
     latents = model.latents(x)
     # codes of a hierarchy lie on a coarser grid: one of its cells is several latents

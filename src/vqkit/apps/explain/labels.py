@@ -1,4 +1,6 @@
-"""What codes tell about a label: mutual information, codes that mark a class, and a linear probe."""
+"""What codes tell about a label: mutual information, codes that mark a class, and a linear
+probe.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from .sample import Sample
 
 NUM_PERMUTATIONS = 199
 MAX_LABELS = 256
-# Ridge of the probe, in units of the mean square of the features; the eigenvalues add up to as many as there are
-# images.
+# Ridge of the probe, in units of the mean square of the features; the eigenvalues add up to as many
+# as there are images.
 PENALTIES = 10.0 ** np.arange(-3, 3)
 # Significance level, after the correction for the number of tests.
 SIGNIFICANT = 0.01
@@ -29,9 +31,10 @@ SIGNIFICANT = 0.01
 class Information:
     """I(code; label) at P places, bits, by counting.
 
-    bits: (P,) float64, as counted: too high, since finite samples look dependent. chance: (P,) the mean of the same
-    over permuted labels. p_values: (P,) share of permutations whose largest place reaches this one's bits (the
-    largest of all places: that corrects for their number; Westfall and Young 1993). p_value: of the mean over places.
+    bits: (P,) float64, as counted: too high, since finite samples look dependent. chance: (P,) the
+    mean of the same over permuted labels. p_values: (P,) share of permutations whose largest place
+    reaches this one's bits (the largest of all places: that corrects for their number; Westfall and
+    Young 1993). p_value: of the mean over places.
     """
 
     bits: np.ndarray
@@ -49,8 +52,9 @@ class Information:
 class Mark:
     """A code that occurs in the images of a label more often than by chance.
 
-    row: of the code in its Book. images: with this code; of_label: those of them that have the label. lift:
-    P(label | code) / P(label). p_value: exact (hypergeometric), times the number of tests.
+    row: of the code in its Book. images: with this code; of_label: those of them that have the
+    label. lift: P(label | code) / P(label). p_value: exact (hypergeometric), times the number of
+    tests.
     """
 
     label: int
@@ -65,9 +69,9 @@ class Mark:
 class Labels:
     """What is known about a label column.
 
-    names: of the labels; numbers: (N,) int64, that of each image of the sample. entropy_bits: H(label). information:
-    bits (Q, h, w) in Information's fields. marks: for each codebook. presence: for each codebook (S, L), images of
-    each label that have the code.
+    names: of the labels; numbers: (N,) int64, that of each image of the sample. entropy_bits:
+    H(label). information: bits (Q, h, w) in Information's fields. marks: for each codebook.
+    presence: for each codebook (S, L), images of each label that have the code.
     """
 
     column: str
@@ -80,9 +84,11 @@ class Labels:
 
 
 def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] | None:
-    """Name and values, one for each item of `data`; of None the groups, or nothing if there are none.
+    """Name and values, one for each item of `data`; of None the groups, or nothing if there are
+    none.
 
-    Errors: VqkitError for a column that DATA does not have, and for one with too few or too many different values.
+    Errors: VqkitError for a column that DATA does not have, and for one with too few or too many
+    different values.
     """
     known = {"group": data.groups, "caption": data.captions}
     found = known.get(column or "group")
@@ -90,7 +96,9 @@ def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] 
         if column is None:
             return None
         have = ", ".join(name for name, values in known.items() if values) or "none"
-        raise VqkitError(f"{data.name} has no label column '{column}' (it has: {have}); leave --label-column out")
+        raise VqkitError(
+            f"{data.name} has no label column '{column}' (it has: {have}); leave --label-column out"
+        )
     different = len(set(found))
     if not 2 <= different <= MAX_LABELS:
         if column is None:
@@ -103,7 +111,11 @@ def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] 
 
 
 def explain_labels(
-    sample: Sample, books: Sequence[Book], places: list[list[int]], column: tuple[str, Sequence[str]], seed: int
+    sample: Sample,
+    books: Sequence[Book],
+    places: list[list[int]],
+    column: tuple[str, Sequence[str]],
+    seed: int,
 ) -> Labels:
     """Everything in Labels. `places`: along Q, of each book."""
     values = [column[1][int(index)] for index in sample.indices]
@@ -113,7 +125,10 @@ def explain_labels(
     shape = sample.codes.shape[1:]
     flat = information(sample.codes.flatten(1).numpy(), numbers, np.random.default_rng(seed))
     found = Information(
-        flat.bits.reshape(shape), flat.chance.reshape(shape), flat.p_values.reshape(shape), flat.p_value
+        flat.bits.reshape(shape),
+        flat.chance.reshape(shape),
+        flat.p_values.reshape(shape),
+        flat.p_value,
     )
     presence = [
         presence_of(sample.codes[:, where].flatten(1).numpy(), book.codes, numbers, len(names))
@@ -124,21 +139,27 @@ def explain_labels(
     return Labels(column[0], names, numbers, _entropy(totals), found, marks, presence)
 
 
-# ------------------------------------------------------------------------------------------------ mutual information
+# ------------------------------------------------------------------------------- mutual information
 
 
-def information(codes: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> Information:
+def information(
+    codes: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+) -> Information:
     """Of codes (N, P) and labels (N,), both int64; labels are permuted NUM_PERMUTATIONS times."""
     num_labels = int(labels.max()) + 1
     dense = [np.unique(column, return_inverse=True)[1] for column in codes.T]
-    singles = np.array([_entropy(np.bincount(column)) for column in dense]) + _entropy(np.bincount(labels))
+    singles = np.array([_entropy(np.bincount(column)) for column in dense]) + _entropy(
+        np.bincount(labels)
+    )
 
     def bits(told: np.ndarray) -> np.ndarray:
         joint = [_entropy(np.bincount(column * num_labels + told)) for column in dense]
         return singles - np.array(joint)
 
     seen = bits(labels)
-    permuted = np.stack([bits(generator.permutation(labels)) for _ in range(NUM_PERMUTATIONS)])  # (R, P)
+    permuted = np.stack(
+        [bits(generator.permutation(labels)) for _ in range(NUM_PERMUTATIONS)]
+    )  # (R, P)
     slack = 1e-12  # sums of the same numbers in another order differ in their last bits
     largest, means = permuted.max(1), permuted.mean(1)
     p_values = (1 + (largest[:, None] >= seen - slack).sum(0)) / (1 + NUM_PERMUTATIONS)
@@ -153,11 +174,15 @@ def _entropy(counts: np.ndarray) -> float:
     return float(np.log2(total) - (counts * np.log2(counts)).sum() / total)
 
 
-# ------------------------------------------------------------------------------------------------------------- marks
+# -------------------------------------------------------------------------------------------- marks
 
 
-def presence_of(codes: np.ndarray, shown: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs; codes (N, n), labels (N,)."""
+def presence_of(
+    codes: np.ndarray, shown: np.ndarray, labels: np.ndarray, num_labels: int
+) -> np.ndarray:
+    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs; codes (N,
+    n), labels (N,).
+    """
     row_of = np.full(max(int(codes.max()), int(shown.max())) + 2, -1)
     row_of[shown] = np.arange(len(shown))
     rows = row_of[codes]  # padding, -1, takes the last entry
@@ -168,9 +193,11 @@ def presence_of(codes: np.ndarray, shown: np.ndarray, labels: np.ndarray, num_la
 
 
 def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
-    """The codes that mark a label, by label and then the surest first; `totals` (L,) are the images of each label.
+    """The codes that mark a label, by label and then the surest first; `totals` (L,) are the images
+    of each label.
 
-    A code can mark the label that it lifts most. The number of tests is codes times labels (Bonferroni).
+    A code can mark the label that it lifts most. The number of tests is codes times labels
+    (Bonferroni).
     """
     num, images = int(totals.sum()), presence.sum(1)
     lifts = presence / np.maximum(images, 1)[:, None] * (num / np.maximum(totals, 1))
@@ -178,7 +205,9 @@ def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
     found = []
     for row in np.nonzero(images)[0]:
         label = int(lifts[row].argmax())
-        chance = hypergeometric_tail(int(presence[row, label]), int(images[row]), int(totals[label]), log_factorials)
+        chance = hypergeometric_tail(
+            int(presence[row, label]), int(images[row]), int(totals[label]), log_factorials
+        )
         p_value = min(1.0, chance * presence.size)
         if p_value <= SIGNIFICANT:
             counts = int(images[row]), int(presence[row, label])
@@ -187,7 +216,9 @@ def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
 
 
 def hypergeometric_tail(seen: int, drawn: int, special: int, log_factorials: np.ndarray) -> float:
-    """P(X >= seen) where `drawn` of N are drawn and `special` of the N count; log_factorials (N + 1,)."""
+    """P(X >= seen) where `drawn` of N are drawn and `special` of the N count; log_factorials (N +
+    1,).
+    """
     num = len(log_factorials) - 1
 
     def log_choose(n: int, k: np.ndarray) -> np.ndarray:
@@ -200,15 +231,15 @@ def hypergeometric_tail(seen: int, drawn: int, special: int, log_factorials: np.
     return float(min(1.0, np.exp(logs).sum()))
 
 
-# ------------------------------------------------------------------------------------------------------------- probe
+# -------------------------------------------------------------------------------------------- probe
 
 
 @dataclass(frozen=True)
 class Probe:
     """Accuracy of a linear classifier on images that had no part in it.
 
-    accuracy: by what the classifier sees. error: half the width of the 95 % interval, by the same key. majority: of
-    always naming the commonest label. images: train, validation and test.
+    accuracy: by what the classifier sees. error: half the width of the 95 % interval, by the same
+    key. majority: of always naming the commonest label. images: train, validation and test.
     """
 
     accuracy: dict[str, float]
@@ -219,10 +250,11 @@ class Probe:
 
 @torch.no_grad()
 def probe(model: Model, samples: Sequence[Sample], labels: Sequence[str]) -> Probe | None:
-    """Ridge regression to the labels from pixels, from the vectors of the codes, and from the codes themselves.
+    """Ridge regression to the labels from pixels, from the vectors of the codes, and from the codes
+    themselves.
 
-    samples: train, validation (which chooses the strength of the penalty) and test. labels: of all items of the data.
-    None where one of the samples is empty.
+    samples: train, validation (which chooses the strength of the penalty) and test. labels: of all
+    items of the data. None where one of the samples is empty.
     """
     if not all(len(sample) for sample in samples):
         return None
@@ -230,24 +262,34 @@ def probe(model: Model, samples: Sequence[Sample], labels: Sequence[str]) -> Pro
     names = np.unique(told[0])
     train = torch.from_numpy(np.eye(len(names))[np.searchsorted(names, told[0])])
     accuracy = {}
-    for kind, similarity in (("pixels", _pixels), ("vectors of the codes", _vectors), ("codes", _matches)):
+    for kind, similarity in (
+        ("pixels", _pixels),
+        ("vectors of the codes", _vectors),
+        ("codes", _matches),
+    ):
         grams = [similarity(model, sample, samples[0]) for sample in samples]
         accuracy[kind] = _ridge_accuracy(grams, train, names, told)
     count = len(told[2])
-    error = {kind: 1.96 * math.sqrt(value * (1 - value) / count) for kind, value in accuracy.items()}
+    error = {
+        kind: 1.96 * math.sqrt(value * (1 - value) / count) for kind, value in accuracy.items()
+    }
     majority = names[int(train.sum(0).argmax())]
     sizes = len(told[0]), len(told[1]), count
     return Probe(accuracy, error, float((told[2] == majority).mean()), sizes)
 
 
 def _pixels(model: Model, first: Sample, second: Sample) -> Tensor:
-    left, right = (model.tokenizer.standardise(sample.images).cpu().flatten(1).double() for sample in (first, second))
+    left, right = (
+        model.tokenizer.standardise(sample.images).cpu().flatten(1).double()
+        for sample in (first, second)
+    )
     return left @ right.T
 
 
 def _vectors(model: Model, first: Sample, second: Sample) -> Tensor:
     left, right = (
-        model.artifact.network.quantizer.decode(sample.codes).flatten(1).double() for sample in (first, second)
+        model.artifact.network.quantizer.decode(sample.codes).flatten(1).double()
+        for sample in (first, second)
     )
     return left @ right.T
 
@@ -260,10 +302,13 @@ def _matches(model: Model, first: Sample, second: Sample) -> Tensor:
     return total
 
 
-def _ridge_accuracy(grams: list[Tensor], train: Tensor, names: np.ndarray, told: list[np.ndarray]) -> float:
+def _ridge_accuracy(
+    grams: list[Tensor], train: Tensor, names: np.ndarray, told: list[np.ndarray]
+) -> float:
     """Accuracy on the last of `told`, with the penalty that is best on the one before it.
 
-    grams: similarity (n, N) of each sample to the training images. Features are centred by centring these products.
+    grams: similarity (n, N) of each sample to the training images. Features are centred by centring
+    these products.
     """
     own, columns = grams[0], grams[0].mean(0)
     centred = [gram - gram.mean(1, keepdim=True) - columns + own.mean() for gram in grams]
@@ -273,6 +318,10 @@ def _ridge_accuracy(grams: list[Tensor], train: Tensor, names: np.ndarray, told:
     for strength in PENALTIES:
         factor = torch.linalg.cholesky(centred[0] + strength * scale * identity)
         weights = torch.cholesky_solve(train - train.mean(0), factor)
-        guesses = [names[(gram @ weights + train.mean(0)).argmax(1).numpy()] for gram in centred[1:]]
-        found.append([float((guess == truth).mean()) for guess, truth in zip(guesses, told[1:], strict=True)])
+        guesses = [
+            names[(gram @ weights + train.mean(0)).argmax(1).numpy()] for gram in centred[1:]
+        ]
+        found.append(
+            [float((guess == truth).mean()) for guess, truth in zip(guesses, told[1:], strict=True)]
+        )
     return max(found, key=lambda pair: pair[0])[1]

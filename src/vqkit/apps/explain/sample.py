@@ -32,9 +32,15 @@ class Sample:
 
 @torch.no_grad()
 def gather(
-    model: Model, data: Dataset, split: str, num: int, progress: Callable[[float], None] = lambda share: None
+    model: Model,
+    data: Dataset,
+    split: str,
+    num: int,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Sample:
-    """The first images of a split (its order is random), `num` or as many as MAX_BYTES hold; none of an empty split."""
+    """The first images of a split (its order is random), `num` or as many as MAX_BYTES hold; none
+    of an empty split.
+    """
     quantizer = model.network.quantizer
     grid = model.network.grid(data.shape.extent)
     each = max(data.shape.num_values, 8 * quantizer.num_codebooks * grid[0] * grid[1])
@@ -60,11 +66,15 @@ def decoded(model: Model, codes: Tensor) -> Tensor:
 
 
 def shrunk(pixels: Tensor, side: int) -> np.ndarray:
-    """(..., C, H, W), 0 to 255 -> uint8 (..., H, W, C), no side longer than `side`; smaller by averaging."""
+    """(..., C, H, W), 0 to 255 -> uint8 (..., H, W, C), no side longer than `side`; smaller by
+    averaging.
+    """
     high, wide = pixels.shape[-2:]
     flat = pixels.reshape(-1, *pixels.shape[-3:]).float()
     scale = max(high, wide) / side
     if scale > 1:
-        flat = F.adaptive_avg_pool2d(flat, (max(1, round(high / scale)), max(1, round(wide / scale))))
+        flat = F.adaptive_avg_pool2d(
+            flat, (max(1, round(high / scale)), max(1, round(wide / scale)))
+        )
     whole = flat.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     return whole.reshape(*pixels.shape[:-3], *whole.shape[1:]).contiguous().numpy()

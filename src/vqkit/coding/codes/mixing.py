@@ -126,7 +126,9 @@ class _Item:
             yield range(top, min(top + together, rows))
 
     def _code(self, stage: int, band: range, data: Any, decoder: Any) -> Ints:
-        """Rows of a stage, from bytes or to symbols (n * bits * 2,): see `mixing_kernel.code_rows`."""
+        """Rows of a stage, from bytes or to symbols (n * bits * 2,): see
+        `mixing_kernel.code_rows`.
+        """
         from . import mixing_kernel
 
         columns = self._grid[1]

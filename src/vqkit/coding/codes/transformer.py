@@ -170,7 +170,9 @@ class KeyValueCache:
         self.end = 0
 
     def attention(self, qkv: Array) -> Array:
-        """Queries, keys and values (N, S, 3 D) of the next S <= STRIDE slots -> (N, S, D) float32."""
+        """Queries, keys and values (N, S, 3 D) of the next S <= STRIDE slots -> (N, S, D)
+        float32.
+        """
         count = qkv.shape[1]
         heads = qkv.reshape(len(qkv), count, 3, self.heads, HEAD)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)

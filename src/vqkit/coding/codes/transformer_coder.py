@@ -96,7 +96,9 @@ class TransformerCoder:
         """
         given = len(payloads[0]) if payloads else 0
         if any(len(item) != given for item in payloads) or given > len(self.stages):
-            raise ValueError(f"items must have the same number of stages, at most {len(self.stages)}")
+            raise ValueError(
+                f"items must have the same number of stages, at most {len(self.stages)}"
+            )
         codes = np.zeros((len(payloads), given, *rows_and_columns(grid)), dtype=np.int64)
         kernel = _kernel()
         if kernel:
@@ -111,7 +113,9 @@ class TransformerCoder:
                 self._decode_stage(codes, number, [item[number] for item in payloads])
         return codes.reshape(len(payloads), given, *grid)
 
-    def assign(self, distances: Distances, count: int, grid: Sequence[int], num_stages: int, weight: float) -> Ints:
+    def assign(
+        self, distances: Distances, count: int, grid: Sequence[int], num_stages: int, weight: float
+    ) -> Ints:
         """Codes (N, num_stages, *grid) of N items, each the one with the least distance + weight *
         bits.
 
@@ -211,7 +215,9 @@ class TransformerCoder:
             codes[:, number, y, x] = chosen
             around.set(y, x, chosen)
 
-    def _frequencies(self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]) -> Ints:
+    def _frequencies(
+        self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]
+    ) -> Ints:
         """Frequencies (N, S, K) of the next slots (S,) of all items."""
         rows, columns = around.grid
         y, x = np.divmod(slots, columns)
@@ -265,7 +271,7 @@ def context_offsets(stage: int) -> list[tuple[int, int, int]]:
     return own + below + [(-back, 0, 0) for back in range(2, min(stage, 8) + 1)]
 
 
-# ------------------------------------------------------------------------------------ slots of an item
+# --------------------------------------------------------------------------------- slots of an item
 
 
 class _Surroundings:
@@ -385,7 +391,7 @@ def _parts(count: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-# ------------------------------------------------------------------------------------ checked tensors
+# ---------------------------------------------------------------------------------- checked tensors
 
 
 def _read_stage(
@@ -435,11 +441,15 @@ def _read_layer(tensors: Mapping[str, Array], name: str, channels: int) -> Trans
 
 
 def _checked(tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[int, ...]) -> Array:
-    """A tensor of that type and shape, -1 for any length, int32 within BIAS_LIMIT, int8 above -128."""
+    """A tensor of that type and shape, -1 for any length, int32 within BIAS_LIMIT, int8 above
+    -128.
+    """
     if name not in tensors:
         raise ValueError(f"tensor {name} is missing")
     found = tensors[name]
-    fits = found.ndim == len(shape) and all(wanted in (-1, got) for wanted, got in zip(shape, found.shape, strict=True))
+    fits = found.ndim == len(shape) and all(
+        wanted in (-1, got) for wanted, got in zip(shape, found.shape, strict=True)
+    )
     if found.dtype != dtype or not fits:
         raise ValueError(f"tensor {name} is {found.dtype} {found.shape}")
     limit = 127 if dtype is np.int8 else BIAS_LIMIT

@@ -143,7 +143,9 @@ def _normalise(stream: Any, found: Any) -> None:
 
 @compiled
 def _attend(qkv: Any, slot: int, keys: Any, values: Any, weights: Any, means: Any) -> None:
-    """Queries, keys and values (3 D,) of a slot -> means (D,); keys, values (WINDOW, D) go round."""
+    """Queries, keys and values (3 D,) of a slot -> means (D,); keys, values (WINDOW, D) go
+    round.
+    """
     channels = len(means)
     seen = min(slot + 1, WINDOW)
     for place in range(channels):
@@ -244,7 +246,9 @@ def decode_slots(slots: Slots, weights: Weights, space: Workspace, data: bytes) 
 
 
 @compiled
-def _decode_slots(slots: Slots, weights: Weights, space: Workspace, data: Any, decoder: Any) -> None:
+def _decode_slots(
+    slots: Slots, weights: Weights, space: Workspace, data: Any, decoder: Any
+) -> None:
     for slot in range(len(slots.places)):
         found = _frequencies(slot, slots, weights, space)
         slots.rows[slots.places[slot]] = slots.first_row + decode_symbol(found, data, decoder)
@@ -265,7 +269,9 @@ def weigh_slots(slots: Slots, weights: Weights, space: Workspace, starts: Any, s
 
 
 @compiled
-def choose_slots(slots: Slots, weights: Weights, space: Workspace, begin: int, costs: Any, weight: float) -> None:
+def choose_slots(
+    slots: Slots, weights: Weights, space: Workspace, begin: int, costs: Any, weight: float
+) -> None:
     """Set rows of the slots from number `begin` to the code with the least costs (S, K) + weight *
     bits.
     """

@@ -156,7 +156,9 @@ class Item:
 # ------------------------------------------------------------------------------------------ write
 
 
-def write_bundle(header: BundleHeader, blocks: Iterable[Block], names: Sequence[str] | None = None) -> bytes:
+def write_bundle(
+    header: BundleHeader, blocks: Iterable[Block], names: Sequence[str] | None = None
+) -> bytes:
     """A bundle. OutOfBounds.
 
     ValueError unless blocks and names are those of the items, the extents ones of their signal, and
@@ -229,7 +231,9 @@ class Bundle:
         self._bounds = _read_index(self._reader, self.header)
         self.whole_blocks = bisect_right(self._bounds, self.size) - 1
         if self.whole_blocks == 0:
-            raise Truncated("the bundle is cut off before the end of its first block: nothing is left of it")
+            raise Truncated(
+                "the bundle is cut off before the end of its first block: nothing is left of it"
+            )
         self.sections, self.truncated = self._find_sections()
 
     def _find_sections(self) -> tuple[tuple[Section, ...], bool]:
@@ -242,7 +246,8 @@ class Bundle:
             for one in sections(self._reader):
                 if one.tag % 2:
                     raise UnknownSection(
-                        f"the bundle has a section {one.tag} that this vqkit does not know: update vqkit"
+                        f"the bundle has a section {one.tag} that this vqkit does not know: update "
+                        "vqkit"
                     )
                 found.append(one)
         except Truncated:
@@ -292,7 +297,9 @@ class Bundle:
             except UnicodeDecodeError:
                 names = []
         if not names or not all(map(usable_name, names)):
-            raise CorruptSection("the names of the items are corrupt; the items can be read without them")
+            raise CorruptSection(
+                "the names of the items are corrupt; the items can be read without them"
+            )
         return names
 
 
@@ -310,7 +317,9 @@ def _read_header(reader: Reader) -> BundleHeader:
         count = reader.varint("the number of items of one extent", most, smallest=1)
         extents.add(count, read_extent(reader, kind.signal, num_extents))
     reader.check_crc(0, "header")
-    return BundleHeader(extents, num_codebooks, kind.coder, kind.model_id, block_size, kind.signal, kind.holds)
+    return BundleHeader(
+        extents, num_codebooks, kind.coder, kind.model_id, block_size, kind.signal, kind.holds
+    )
 
 
 def _read_index(reader: Reader, header: BundleHeader) -> array[int]:
@@ -327,7 +336,10 @@ def _read_index(reader: Reader, header: BundleHeader) -> array[int]:
 
 def _read_block(reader: Reader, num_items: int, num_codebooks: int) -> Block:
     crc = reader.crc()
-    lengths = [reader.varint("the length of a payload", MAX_SECTION_BYTES) for _ in range(num_items * num_codebooks)]
+    lengths = [
+        reader.varint("the length of a payload", MAX_SECTION_BYTES)
+        for _ in range(num_items * num_codebooks)
+    ]
     if sum(lengths) != reader.remaining:
         raise CorruptCodes("its lengths do not add up")
     payloads = [reader.take(length) for length in lengths]
@@ -336,7 +348,9 @@ def _read_block(reader: Reader, num_items: int, num_codebooks: int) -> Block:
 
 
 def _unpacked_names(body: bytes, most: int) -> bytes:
-    """Names as they were before they were packed, of which no more than so many bytes are unpacked."""
+    """Names as they were before they were packed, of which no more than so many bytes are
+    unpacked.
+    """
     unpacker = zlib.decompressobj()
     try:
         data = unpacker.decompress(body, most)

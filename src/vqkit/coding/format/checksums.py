@@ -38,10 +38,14 @@ def stage_crcs(codes: np.ndarray) -> list[int]:
 
 
 def check_stages(codes: np.ndarray, sums: Sequence[int]) -> None:
-    """CorruptCodes unless decoded codes (Q, *grid) are those of which `stage_crcs` gave the sums."""
+    """CorruptCodes unless decoded codes (Q, *grid) are those of which `stage_crcs` gave the
+    sums.
+    """
     for number, (found, expected) in enumerate(zip(stage_crcs(codes), sums, strict=True), 1):
         if found != expected:
-            raise CorruptCodes(f"stage {number} is corrupt, or of another item: its codes do not fit its check sum")
+            raise CorruptCodes(
+                f"stage {number} is corrupt, or of another item: its codes do not fit its check sum"
+            )
 
 
 def check_block(codes: np.ndarray, number: int, expected: int) -> None:

@@ -63,7 +63,9 @@ def _describe_bundle(bundle: Bundle) -> Description:
     ]
     complete = _complete(parts, bundle.size)
     positions = bundle.header.extents.positions()
-    return Description(PROFILES[BUNDLE], bundle.header, complete, bundle.size, positions, bundle.truncated)
+    return Description(
+        PROFILES[BUNDLE], bundle.header, complete, bundle.size, positions, bundle.truncated
+    )
 
 
 def _named(sections: tuple[Section, ...]) -> list[tuple[str, int]]:

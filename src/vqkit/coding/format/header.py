@@ -74,9 +74,13 @@ def _read_profile(reader: Reader) -> int:
         raise NotVq("this is not a .vq file" + ("" if magic else ": it is empty"))
     version, profile = divmod(magic[-1], 16)
     if version > VERSION:
-        raise NewerVersion(f"the file has version {version}; this vqkit reads up to {VERSION}: update vqkit")
+        raise NewerVersion(
+            f"the file has version {version}; this vqkit reads up to {VERSION}: update vqkit"
+        )
     if profile > BUNDLE:
-        raise NewerVersion(f"the file has profile {profile}, which this vqkit does not know: update vqkit")
+        raise NewerVersion(
+            f"the file has profile {profile}, which this vqkit does not know: update vqkit"
+        )
     return profile
 
 
@@ -88,7 +92,9 @@ def read_kind(reader: Reader) -> Kind:
     signal, holds = divmod(content, 2)
     if coder > MIXING or (holds == VALUES and coder != MIXING):
         what = "values" if holds == VALUES else "codes"
-        raise NewerVersion(f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt")
+        raise NewerVersion(
+            f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt"
+        )
     return Kind(profile, model_id, signal, holds, coder)
 
 
@@ -139,6 +145,9 @@ def read_num_extents(reader: Reader, signal: int) -> int:
 def read_extent(reader: Reader, signal: int, num_extents: int) -> tuple[int, ...]:
     """The extent of an item. OutOfBounds, Truncated."""
     largest = _largest(signal)
-    extent = tuple(reader.varint(f"extent {number}", largest, smallest=1) for number in range(1, num_extents + 1))
+    extent = tuple(
+        reader.varint(f"extent {number}", largest, smallest=1)
+        for number in range(1, num_extents + 1)
+    )
     check_bounds(math.prod(extent), MAX_POSITIONS, "the product of the extents")
     return extent

@@ -64,7 +64,9 @@ def opened(source: Source | str | Path) -> Iterator[Source]:
     elif isinstance(source, bytes) or _is_binary_stream(source):
         yield source
     else:
-        raise ValueError("a .vq file is given as bytes, as a path, or as a binary stream that can seek")
+        raise ValueError(
+            "a .vq file is given as bytes, as a path, or as a binary stream that can seek"
+        )
 
 
 def _is_binary_stream(source: object) -> bool:
@@ -93,7 +95,9 @@ class Reader:
         """The next bytes."""
         data = self._stream.read(count) if count <= self.remaining else b""
         if len(data) < count:
-            raise Truncated(f"the file is cut off: {count} bytes are missing at byte {self.position}")
+            raise Truncated(
+                f"the file is cut off: {count} bytes are missing at byte {self.position}"
+            )
         self.position += count
         return data
 

@@ -75,7 +75,9 @@ class VqFile:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a file: bytes of the header, sections, `size` of the whole in bytes."""
+    """Where everything lies in a file: bytes of the header, sections, `size` of the whole in
+    bytes.
+    """
 
     header: FileHeader
     header_bytes: int
@@ -152,14 +154,18 @@ def _scan(reader: Reader) -> Layout:
     except Truncated:
         truncated = True
     if num_stages == 0:
-        raise Truncated("the file is cut off before the end of its first stage: nothing is left of it")
+        raise Truncated(
+            "the file is cut off before the end of its first stage: nothing is left of it"
+        )
     return Layout(header, header_bytes, tuple(found), truncated, reader.size)
 
 
 def _check_section(one: Section, complete: bool) -> None:
     """Whether a section may stand where it does. complete: all stages stand before it."""
     if one.tag % 2 and one.tag != STAGE:
-        raise UnknownSection(f"the file has a section {one.tag} that this vqkit does not know: update vqkit")
+        raise UnknownSection(
+            f"the file has a section {one.tag} that this vqkit does not know: update vqkit"
+        )
     if one.tag == STAGE and complete:
         raise TrailingBytes(f"the file has more stages than its header says, from byte {one.start}")
     if one.tag == STAGE and one.end - one.body < CRC_BYTES:

@@ -67,9 +67,17 @@ def neighbours(channel: int) -> list[tuple[int, int, int]]:
     The nearest of its own channel, and 3 x 3 of those before.
     """
     own = [
-        (0, down, right) for down in range(-REACH, 1) for right in range(-REACH, REACH + 1) if (down, right) < (0, 0)
+        (0, down, right)
+        for down in range(-REACH, 1)
+        for right in range(-REACH, REACH + 1)
+        if (down, right) < (0, 0)
     ]
-    others = [(-back, down, right) for back in range(1, channel + 1) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    others = [
+        (-back, down, right)
+        for back in range(1, channel + 1)
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    ]
     return own + others
 
 
@@ -176,7 +184,9 @@ class ValueNetwork:
 
     channels: list[ChannelNetwork]
 
-    def distribution(self, values: Ints, channel: int, rows: Ints, columns: Ints, grid: tuple[int, int]) -> Ints:
+    def distribution(
+        self, values: Ints, channel: int, rows: Ints, columns: Ints, grid: tuple[int, int]
+    ) -> Ints:
         """Neighbours (n, C) at rows and columns (n,) of a grid -> (n, LEVELS + 1), see
         `cumulative`.
         """
@@ -209,7 +219,8 @@ class ValueNetwork:
         """What the network says of slots of one row, flat (n * (LEVELS + 1),)."""
         places = np.arange(row.first, row.end)
         values = [
-            row.padded[row.stage + back, row.top + down, places + right] for back, down, right in neighbours(row.stage)
+            row.padded[row.stage + back, row.top + down, places + right]
+            for back, down, right in neighbours(row.stage)
         ]
         grid = (row.padded.shape[1] - 2 * BORDER, row.padded.shape[2] - 2 * BORDER)
         y = np.full(len(places), row.top - BORDER)
@@ -235,7 +246,9 @@ class ValueNetwork:
         num_channels = len(tensors) // len(ARRAYS)
         names = {f"{number}.{name}" for number in range(num_channels) for name in ARRAYS}
         if set(tensors) != names or not 1 <= num_channels <= MAX_CHANNELS:
-            raise ValueError(f"these are not the tensors of the networks of 1 to {MAX_CHANNELS} channels")
+            raise ValueError(
+                f"these are not the tensors of the networks of 1 to {MAX_CHANNELS} channels"
+            )
         return cls([_read_channel(tensors, number) for number in range(num_channels)])
 
 

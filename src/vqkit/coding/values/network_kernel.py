@@ -34,7 +34,9 @@ _LAST_SHIFT = HIDDEN_BITS + WEIGHT_BITS - OUTPUT_BITS
 
 
 class Weights(NamedTuple):
-    """A network: its neighbours (C, 3), all matrices in the order of use, flat, and what is added."""
+    """A network: its neighbours (C, 3), all matrices in the order of use, flat, and what is
+    added.
+    """
 
     neighbours: Any
     matrices: Any
@@ -61,7 +63,9 @@ def flattened(network: ChannelNetwork, channel: int) -> Weights:
 
 
 @compiled
-def _set_inputs(padded: Any, stage: int, y: int, x: int, around: Any, found: Any, anchors: Any) -> None:
+def _set_inputs(
+    padded: Any, stage: int, y: int, x: int, around: Any, found: Any, anchors: Any
+) -> None:
     """See `network.inputs`, of the slot at y, x of `padded`: found (2 C + 1,), anchors (M,)."""
     west = padded[stage, y, x - 1]
     north = padded[stage, y - 1, x]

@@ -69,7 +69,9 @@ class TokensQuantized:
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor) -> Tensor:
-    """Sum of weight * term, the one place where losses are added up; zero on `like`'s device if empty."""
+    """Sum of weight * term, the one place where losses are added up; zero on `like`'s device if
+    empty.
+    """
     total = like.new_zeros((), dtype=torch.float32)
     for name, term in terms.items():
         if weights[name] != 0:
@@ -91,7 +93,8 @@ class Bottleneck(nn.Module, ABC):
 
     # Weights of the terms in the paper.
     default_weights: Mapping[str, float] = {}
-    # The sides of the latents' grid must be multiples of this; the grid of codes is so much coarser.
+    # The sides of the latents' grid must be multiples of this; the grid of codes is so much
+    # coarser.
     grid_multiple = 1
     # Whether codes come from a finite set.
     is_discrete = True
@@ -118,7 +121,9 @@ class Bottleneck(nn.Module, ABC):
 
     @property
     def bits_per_position(self) -> float:
-        """Sum of log2 K over the codebooks: a position of the codes' grid without entropy coding."""
+        """Sum of log2 K over the codebooks: a position of the codes' grid without entropy
+        coding.
+        """
         return sum(math.log2(size) for size in self.codebook_sizes)
 
     def places(self) -> list[list[int]]:
@@ -134,7 +139,9 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def parts(self) -> list[Quantizer]:
-        """The quantizers inside that have one codebook each, in the order of Q; shared ones repeat."""
+        """The quantizers inside that have one codebook each, in the order of Q; shared ones
+        repeat.
+        """
 
     @abstractmethod
     def forward(
@@ -148,15 +155,21 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, Q, *grid) -> quantized (B, D, *grid) float32, zeros where a position is padding.
+        """Codes (B, Q, *grid) -> quantized (B, D, *grid) float32, zeros where a position is
+        padding.
 
         ValueError for codes that stand for nothing, see the top of this module.
         """
 
     def _checked_codes(self, codes: Tensor) -> Tensor:
-        """The codes as int64. ValueError for another shape, for fractions and for values out of range."""
+        """The codes as int64.
+
+        ValueError for another shape, for fractions and for values out of range.
+        """
         if codes.dim() < 2 or codes.shape[1] != self.num_codebooks:
-            raise ValueError(f"codes must be (B, {self.num_codebooks}, *grid), got {tuple(codes.shape)}")
+            raise ValueError(
+                f"codes must be (B, {self.num_codebooks}, *grid), got {tuple(codes.shape)}"
+            )
         if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
             raise ValueError(f"codes must be whole numbers (int64), got {codes.dtype}")
         codes = codes.long()
@@ -174,7 +187,8 @@ class Bottleneck(nn.Module, ABC):
 class Quantizer(Bottleneck):
     """A bottleneck that takes every position by itself.
 
-        latents (B, D) --project_in--> (N, d) --bound--> tokens (N, d) --quantize--> (N, d) --project_out--> (B, D)
+        latents (B, D) --project_in--> (N, d) --bound--> tokens (N, d) --quantize--> (N, d)
+        --project_out--> (B, D)
 
     A family implements `quantize`, `assign` and `lookup` on tokens, and `bound` where it wants them
     inside of some range.
@@ -186,7 +200,9 @@ class Quantizer(Bottleneck):
     # Whether `quantize` passes gradients to the tokens unchanged.
     is_straight_through = True
 
-    def __init__(self, code_dim: int, codebook_sizes: Sequence[int], latent_dim: int | None = None) -> None:
+    def __init__(
+        self, code_dim: int, codebook_sizes: Sequence[int], latent_dim: int | None = None
+    ) -> None:
         super().__init__(latent_dim or code_dim, codebook_sizes)
         self.code_dim = code_dim
         self.project_in: nn.Module = nn.Identity()
@@ -230,10 +246,12 @@ class Quantizer(Bottleneck):
             values = self.lookup(tokens.where(real[:, None], 0)).where(real[:, None], 0.0)
             return from_tokens(_without_padding(self._project_out(values), real), codes)
 
-    # ----------------------------------------------------------------------------------------- what a family defines
+    # ------------------------------------------------------------------------ what a family defines
 
     def bound(self, tokens: Tensor) -> Tensor:
-        """Any tokens (N, d) -> where the family quantises them: a sphere, a cube; by default as they are."""
+        """Any tokens (N, d) -> where the family quantises them: a sphere, a cube; by default as
+        they are.
+        """
         return tokens
 
     @abstractmethod
@@ -248,14 +266,15 @@ class Quantizer(Bottleneck):
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (N, Q), all in range -> values (N, d), to the bit those of `quantize`."""
 
-    # -------------------------------------------------------------------------------- what a composite redefines
+    # ------------------------------------------------------------------- what a composite redefines
 
     def left_out(self, codes: Tensor) -> Tensor:
         """Where codes (N, Q) that are -1 stand for something that was left out: (N, Q) bool."""
         return torch.zeros_like(codes, dtype=torch.bool)
 
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Squared distances of bounded tokens to what each code of the next codebook would make of them.
+        """Squared distances of bounded tokens to what each code of the next codebook would make of
+        them.
 
         Args:
             tokens: (N, d).
@@ -265,11 +284,13 @@ class Quantizer(Bottleneck):
             (N, K). VqkitError where codes cannot be chosen one after the other.
         """
         if self.num_codebooks != 1:
-            raise VqkitError(f"{type(self).__name__} has no codes that can be weighed one after the other")
+            raise VqkitError(
+                f"{type(self).__name__} has no codes that can be weighed one after the other"
+            )
         every = torch.arange(self.codebook_size, device=tokens.device)
         return squared_distances(tokens, self.lookup(every[:, None]))
 
-    # ------------------------------------------------------------------------------------------------- from outside
+    # --------------------------------------------------------------------------------- from outside
 
     def tokens(self, latents: Tensor) -> Tensor:
         """Latents (B, D, *grid) -> bounded tokens (B * positions, d)."""
@@ -277,7 +298,8 @@ class Quantizer(Bottleneck):
             return self._real_tokens(latents, None)[0]
 
     def _real_tokens(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Bounded tokens of the real positions, and (all positions,) bool, None where none is padded.
+        """Bounded tokens of the real positions, and (all positions,) bool, None where none is
+        padded.
 
         Padded positions are selected away first: multiplied by a zero, a NaN would stay one.
         """
@@ -289,13 +311,16 @@ class Quantizer(Bottleneck):
         return self.bound(self.project_in(tokens[real])), real
 
     def _project_out(self, values: Tensor) -> Tensor:
-        """Values (N, d) -> (N, D), in the precision of the layer: a model may be decoded in float64."""
+        """Values (N, d) -> (N, D), in the precision of the layer: a model may be decoded in
+        float64.
+        """
         weight = getattr(self.project_out, "weight", values)
         return self.project_out(values.to(weight.dtype))
 
 
 def centre_of(codes: Tensor) -> Tensor | None:
-    """What to subtract from codes (K, d) and tokens before they are compared: (d,), None for nothing.
+    """What to subtract from codes (K, d) and tokens before they are compared: (d,), None for
+    nothing.
 
     It is about the mean, where codes lie further from the origin than from one another: there the
     squares of large numbers leave no bits of float32 for the differences between codes. Some of the
@@ -307,7 +332,8 @@ def centre_of(codes: Tensor) -> Tensor | None:
     is_far = length > torch.linalg.vector_norm(some)
     if codes.device.type == "cpu" and not torch.compiler.is_compiling():
         return mean if is_far else None
-    # Elsewhere asking would mean waiting, or a break in the graph; subtracting zeros changes no bit.
+    # Elsewhere asking would mean waiting, or a break in the graph; subtracting zeros changes no
+    # bit.
     return torch.where(is_far, mean, 0.0)
 
 
@@ -325,7 +351,9 @@ def squared_distances(tokens: Tensor, values: Tensor) -> Tensor:
 
 
 def check_latents(latents: Tensor, width: int, mask: Tensor | None = None) -> None:
-    """ValueError when the channels are not `width`, the mask has another grid, or nothing is left of it."""
+    """ValueError when the channels are not `width`, the mask has another grid, or nothing is left
+    of it.
+    """
     if latents.dim() < 2 or latents.shape[1] != width:
         raise ValueError(f"latents must be (B, {width}, *grid), got {tuple(latents.shape)}")
     if mask is None:
@@ -355,11 +383,13 @@ def to_tokens(latents: Tensor) -> Tensor:
 
 
 def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
-    """(N, D) -> (B, D, *grid) with the batch and grid of `like` (B, anything, *grid); channels-last memory."""
+    """(N, D) -> (B, D, *grid) with the batch and grid of `like` (B, anything, *grid); channels-last
+    memory.
+    """
     return tokens.reshape(like.shape[0], *like.shape[2:], tokens.shape[-1]).movedim(-1, 1)
 
 
-# -------------------------------------------------------------------------------------------------------------- ranks
+# -------------------------------------------------------------------------------------------- ranks
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -380,7 +410,9 @@ def rank() -> int:
 
 
 def place_among_ranks(count: int, device: torch.device) -> tuple[int, int]:
-    """Where this rank's `count` rows begin among those of all ranks, and how many there are in all."""
+    """Where this rank's `count` rows begin among those of all ranks, and how many there are
+    in all.
+    """
     if ranks() == 1:
         return 0, count
     counts = torch.zeros(ranks(), dtype=torch.long, device=device)

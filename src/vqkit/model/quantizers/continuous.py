@@ -1,6 +1,7 @@
 """The bottleneck that does not quantise, for plain autoencoders and VAEs.
 
-It keeps the whole contract: its codes are the bits of the float32 latents as integers, 32 bits each.
+It keeps the whole contract: its codes are the bits of the float32 latents as integers, 32 bits
+each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Gradient estimators: how a gradient passes the choice of a code, which has no slope of its own."""
+"""Gradient estimators: how a gradient passes the choice of a code, which has no slope of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from .search import chunks
 
 
 def straight_through(tokens: Tensor, values: Tensor) -> Tensor:
-    """`values`, to the bit, whose gradient goes to `tokens` unchanged (Bengio et al. 2013, arXiv 1308.3432)."""
+    """`values`, to the bit, whose gradient goes to `tokens` unchanged (Bengio et al.
+
+    2013, arXiv 1308.3432).
+    """
     return _StraightThrough.apply(tokens, values.detach())
 
 
@@ -29,7 +34,8 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def rotation(tokens: Tensor, values: Tensor) -> Tensor:
-    """`values`, to the bit, whose gradient is rotated and scaled as a token is on the way to its code.
+    """`values`, to the bit, whose gradient is rotated and scaled as a token is on the way to its
+    code.
 
     The rotation trick (Fifty et al. 2024, arXiv 2410.06424, equation 4) writes
 
@@ -51,7 +57,8 @@ def rotation(tokens: Tensor, values: Tensor) -> Tensor:
 def gumbel(
     tokens: Tensor, codebook: Tensor, temperature: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Codes drawn from softmax(-|token - code|^2 / temperature), with the gradient of the relaxed draw.
+    """Codes drawn from softmax(-|token - code|^2 / temperature), with the gradient of the relaxed
+    draw.
 
     Straight-through Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144, section 2.2): the forward
     pass takes the code with the largest logit + noise, the backward pass differentiates
@@ -76,7 +83,9 @@ def gumbel(
 
 class _Gumbel(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, codebook: Tensor, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, tokens: Tensor, codebook: Tensor, temperature: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
         # Neither the softmax nor its gradient depends on where the origin is.
         tokens, shifted = centred(tokens, codebook)
         ctx.save_for_backward(tokens, shifted)
@@ -101,8 +110,12 @@ class _Gumbel(torch.autograd.Function):
         return torch.cat(parts), None, None, None
 
 
-def _noisy_logits(tokens: Tensor, codebook: Tensor, temperature: float, seed: int) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of rows with -|token - code|^2 / temperature + Gumbel noise, up to a constant of the row."""
+def _noisy_logits(
+    tokens: Tensor, codebook: Tensor, temperature: float, seed: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of rows with -|token - code|^2 / temperature + Gumbel noise, up to a constant of the
+    row.
+    """
     source = torch.Generator(device=tokens.device).manual_seed(seed)
     offset = codebook.square().sum(1)
     for rows in chunks(len(tokens), len(codebook)):

@@ -13,11 +13,13 @@ from .estimators import straight_through
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds every bounded channel to one of a few levels (Mentzer et al. 2023, arXiv 2309.15505, section 3.1).
+    """Rounds every bounded channel to one of a few levels (Mentzer et al. 2023, arXiv 2309.15505,
+    section 3.1).
 
-    Channel i takes `levels[i]` values, evenly spaced in [-1, 1]; a code is their mixed-radix number,
-    first channel least significant. All levels have cells of equal width, centred on zero, for even
-    and for odd numbers of levels. There are no terms: a straight-through gradient is all it needs.
+    Channel i takes `levels[i]` values, evenly spaced in [-1, 1]; a code is their mixed-radix
+    number, first channel least significant. All levels have cells of equal width, centred on zero,
+    for even and for odd numbers of levels. There are no terms: a straight-through gradient is all
+    it needs.
 
     Buffers, constant and not saved:
         levels, basis (d,): int64, levels of each channel and what one level adds to the code.
@@ -48,7 +50,9 @@ class FiniteScalarQuantizer(Quantizer):
         return self._values((codes // self.basis) % self.levels)
 
     def _digits(self, tokens: Tensor) -> Tensor:
-        """(N, d) -> digits in [0, level - 1]; a token outside of [-1, 1] belongs to the outermost level."""
+        """(N, d) -> digits in [0, level - 1]; a token outside of [-1, 1] belongs to the outermost
+        level.
+        """
         top = self.levels - 1
         return (0.5 * (tokens + 1.0) * top).round().clamp(min=0).minimum(top)
 

@@ -1,4 +1,6 @@
-"""A fixed codebook shaped like the prior N(0, I): nothing to learn, uniform codes for latents that follow it."""
+"""A fixed codebook shaped like the prior N(0, I): nothing to learn, uniform codes for latents that
+follow it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def build_gaussian_codebook(config: GaussianCodebookConfig) -> Quantizer:
 
 
 class GaussianBins(Quantizer):
-    """Every channel cut into bins of equal probability under N(0, 1), each bin decoded to its conditional mean.
+    """Every channel cut into bins of equal probability under N(0, 1), each bin decoded to its
+    conditional mean.
 
     The edges of L bins are the quantiles i / L. The mean of N(0, 1) between a and b is
     (phi(a) - phi(b)) / P(a < x < b), here L (phi(a) - phi(b)): the value of least squared error for
@@ -74,7 +77,9 @@ class GaussianBins(Quantizer):
         return self._values((codes // self.basis) % self.levels)
 
     def _digits(self, tokens: Tensor) -> Tensor:
-        """(N, d) -> bins in [0, L - 1]: how many of the channel's edges are at or below the token."""
+        """(N, d) -> bins in [0, L - 1]: how many of the channel's edges are at or below the
+        token.
+        """
         bins = torch.searchsorted(self.edges, tokens.t().contiguous(), right=True).t()
         # An infinite token is also above the edges that only fill up the table.
         return bins.minimum(self.levels - 1)
@@ -127,7 +132,9 @@ class GaussianDraws(Quantizer):
 
 
 def equal_bins(count: int) -> tuple[Tensor, Tensor]:
-    """Edges (count - 1,) and conditional means (count,) of bins of equal probability under N(0, 1), float64."""
+    """Edges (count - 1,) and conditional means (count,) of bins of equal probability under N(0, 1),
+    float64.
+    """
     edges = torch.special.ndtri(torch.arange(1, count, dtype=torch.float64) / count)
     density = torch.exp(-0.5 * edges.square()) / math.sqrt(2 * math.pi)
     outside = density.new_zeros(1)

@@ -9,7 +9,8 @@ from .base import PADDING, Bottleneck, Quantized, Quantizer, check_latents, weig
 
 
 class HierarchicalQuantizer(Bottleneck):
-    """A coarse grid first, then a fine one conditioned on it (Razavi et al. 2019, arXiv 1906.00446, section 3.1).
+    """A coarse grid first, then a fine one conditioned on it (Razavi et al. 2019, arXiv 1906.00446,
+    section 3.1).
 
         latents --cells of 2^n positions, linear--> top --linear, back to positions--> context
         [latents, context] --linear--> bottom --linear--> + context = quantized
@@ -83,12 +84,16 @@ class HierarchicalQuantizer(Bottleneck):
             return self._join(context, self.bottom.decode(bottom), (bottom != PADDING).any(1))
 
     def _checked_latents(self, latents: Tensor, mask: Tensor | None) -> Tensor:
-        """float32, zeros where padded: cells mix positions. ValueError for a grid that makes no cells."""
+        """float32, zeros where padded: cells mix positions.
+
+        ValueError for a grid that makes no cells.
+        """
         check_latents(latents, self.latent_dim, mask)
         grid = tuple(latents.shape[2:])
         if len(grid) != self.grid_dims or any(side % self.grid_multiple for side in grid):
             raise ValueError(
-                f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples of "
+                f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples "
+                "of "
                 f"{self.grid_multiple}, got {grid}"
             )
         if mask is None:
@@ -123,7 +128,9 @@ def _pointwise(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def fold(x: Tensor, factor: int) -> Tensor:
-    """(B, C, *grid) -> (B, C * factor^n, *grid / factor): cells become channels, of each channel row by row."""
+    """(B, C, *grid) -> (B, C * factor^n, *grid / factor): cells become channels, of each channel
+    row by row.
+    """
     dims = x.dim() - 2
     sides = [part for side in x.shape[2:] for part in (side // factor, factor)]
     x = x.reshape(*x.shape[:2], *sides)

@@ -1,4 +1,6 @@
-"""Codes that are signs: one bit a channel, no codebook to search, and the exact entropy of all 2^bits codes."""
+"""Codes that are signs: one bit a channel, no codebook to search, and the exact entropy of all
+2^bits codes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ BITS_PER_GROUP = 18
 
 
 class SignQuantizer(Quantizer):
-    """What both families share: values +-scale by sign, the bits as a binary number, the entropy term.
+    """What both families share: values +-scale by sign, the bits as a binary number, the entropy
+    term.
 
     Channel i is bit i of the code, first channel least significant; zero counts as positive. The
     term `entropy` is
@@ -71,7 +74,8 @@ class SignQuantizer(Quantizer):
 
     def _entropy(self, tokens: Tensor) -> Tensor:
         logits = (4.0 * self.inverse_temperature * self.scale) * tokens
-        # In eval mode ranks may see different numbers of batches, and would wait for one another forever.
+        # In eval mode ranks may see different numbers of batches, and would wait for one another
+        # forever.
         average = entropy_of_average_code(logits, over_ranks=self.training)
         return (entropy_of_bits(logits) - self.diversity * average) / (self.code_dim * math.log(2))
 
@@ -79,7 +83,8 @@ class SignQuantizer(Quantizer):
 class LookupFreeQuantizer(SignQuantizer):
     """Values +-1 (Yu et al. 2023, arXiv 2310.05737, section 3.1, with its entropy penalty).
 
-    The term `commitment` |token - sg(value)|^2, a mean over tokens and channels, keeps tokens from growing.
+    The term `commitment` |token - sg(value)|^2, a mean over tokens and channels, keeps tokens from
+    growing.
     """
 
     default_weights = {"entropy": 0.1, "commitment": 0.25}
@@ -95,8 +100,8 @@ class BinarySphericalQuantizer(SignQuantizer):
     """Values +-1/sqrt(d), for tokens on the unit sphere (Zhao et al. 2024, arXiv 2406.07548).
 
     Tokens and values have the same length, which bounds the error without a commitment term. The
-    paper too adds up the entropy of one token over bits; for the entropy of the average code it takes
-    bits as independent, while here it is exact.
+    paper too adds up the entropy of one token over bits; for the entropy of the average code it
+    takes bits as independent, while here it is exact.
     """
 
     default_weights = {"entropy": 0.1}
@@ -108,14 +113,14 @@ class BinarySphericalQuantizer(SignQuantizer):
         return F.normalize(tokens, dim=1)
 
 
-# ------------------------------------------------------------------------------------------------------------ entropy
+# ------------------------------------------------------------------------------------------ entropy
 
 
 def entropy_of_bits(logits: Tensor) -> Tensor:
     """Mean over tokens of the entropy of their code, in nats; logits (N, bits) of independent bits.
 
-    It is -p ln p - q ln q with ln p = -softplus(-t) and ln q = -softplus(t), which is finite, with all
-    gradients, where p is 0 or 1.
+    It is -p ln p - q ln q with ln p = -softplus(-t) and ln q = -softplus(t), which is finite, with
+    all gradients, where p is 0 or 1.
     """
     ones = torch.sigmoid(logits) * F.softplus(-logits)
     zeros = torch.sigmoid(-logits) * F.softplus(logits)
@@ -123,19 +128,21 @@ def entropy_of_bits(logits: Tensor) -> Tensor:
 
 
 def entropy_of_average_code(logits: Tensor, over_ranks: bool = True) -> Tensor:
-    """Entropy in nats of the mean over tokens of p(code | token); logits (N, bits) of independent bits.
+    """Entropy in nats of the mean over tokens of p(code | token); logits (N, bits) of independent
+    bits.
 
-    Exact up to 18 bits. With the bits cut in two halves, p(code | token) is the product of
-    p(first half | token) and p(second half | token), (N, 2^(bits/2)) each, and the mean over tokens is
-    one matrix product of the two: a table of 2^bits numbers, never one of tokens by codes. More bits
-    are cut into groups of at most 18, whose entropies add up to an upper bound, as dependence between
-    groups is not seen.
+    Exact up to 18 bits. With the bits cut in two halves, p(code | token) is the product of p(first
+    half | token) and p(second half | token), (N, 2^(bits/2)) each, and the mean over tokens is one
+    matrix product of the two: a table of 2^bits numbers, never one of tokens by codes. More bits
+    are cut into groups of at most 18, whose entropies add up to an upper bound, as dependence
+    between groups is not seen.
     """
     groups = math.ceil(logits.shape[1] / BITS_PER_GROUP)
     total = logits.new_zeros(())
     for group in logits.tensor_split(groups, dim=1):
         mean = _mean_code(group, over_ranks)
-        # The floor is far below 2^-18 / N. Without it a code of probability zero had an infinite gradient.
+        # The floor is far below 2^-18 / N. Without it a code of probability zero had an infinite
+        # gradient.
         total = total - (mean * mean.clamp(min=1e-30).log()).sum()
     return total
 
@@ -157,7 +164,9 @@ def _mean_code(logits: Tensor, over_ranks: bool) -> Tensor:
 
 
 def _codes_of_bits(logits: Tensor) -> Tensor:
-    """Logits of n independent bits (N, n) -> probabilities of all their codes (N, 2^n); (N, 1) of ones for n = 0."""
+    """Logits of n independent bits (N, n) -> probabilities of all their codes (N, 2^n); (N, 1) of
+    ones for n = 0.
+    """
     codes = logits.new_ones(len(logits), 1)
     for bit in logits.unbind(1):
         # sigmoid(-t), not 1 - sigmoid(t): the smaller of the two stays exact.

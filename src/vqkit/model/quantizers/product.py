@@ -11,13 +11,16 @@ from .base import Quantizer, TokensQuantized
 
 
 class ProductQuantizer(Quantizer):
-    """Channels cut into groups that are quantised apart (Jegou et al. 2011, section II.B; multi-head quantisation).
+    """Channels cut into groups that are quantised apart (Jegou et al. 2011, section II.B;
+    multi-head quantisation).
 
     G groups of K codes make K^G combinations for the cost of G searches among K. Terms are means
     over groups.
     """
 
-    def __init__(self, groups: Sequence[Quantizer], num_groups: int, latent_dim: int | None = None) -> None:
+    def __init__(
+        self, groups: Sequence[Quantizer], num_groups: int, latent_dim: int | None = None
+    ) -> None:
         """`groups`: one for each of num_groups, or a single one that all share."""
         sizes: list[int] = []
         for index in range(num_groups):
@@ -43,7 +46,10 @@ class ProductQuantizer(Quantizer):
             values = result.values.reshape(len(tokens), -1)
             return TokensQuantized(values, result.codes.reshape(len(tokens), -1), result.terms)
         results = [group.quantize(part, generator) for group, part in self._split(tokens)]
-        terms = {name: torch.stack([result.terms[name] for result in results]).mean() for name in results[0].terms}
+        terms = {
+            name: torch.stack([result.terms[name] for result in results]).mean()
+            for name in results[0].terms
+        }
         values = torch.cat([result.values for result in results], 1)
         codes = torch.cat([result.codes for result in results], 1)
         return TokensQuantized(values, codes, terms)

@@ -34,7 +34,9 @@ def build_quantizer(config: settings.QuantizerConfig) -> Bottleneck:
 
 
 def _positionwise(config: settings.QuantizerSection) -> Quantizer:
-    """A quantizer that takes every position by itself: a family, or several in a row or side by side."""
+    """A quantizer that takes every position by itself: a family, or several in a row or side by
+    side.
+    """
     match config:
         case settings.ResidualConfig():
             count = 1 if config.shared_codebook else config.num_stages

@@ -15,14 +15,16 @@ SCALE_DECAY = 0.99
 
 
 class ResidualQuantizer(Quantizer):
-    """Each stage quantises what the stages before it left over (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
+    """Each stage quantises what the stages before it left over (Zeghidour et al. 2021, arXiv
+    2107.03312, algorithm 1).
 
         r_1 = token      r_(s+1) = r_s - sg(q_s)      value = sum of q_s
 
     The gradient of the value passes as it passes the first stage: unchanged, rotated or relaxed, as
-    that stage's estimator has it; later stages only correct the value. Residuals keep their gradient
-    to the token, so that every stage's commitment has one; terms are means over stages. Stages whose
-    codes have a fixed size get residuals divided by the residuals' scale relative to the first.
+    that stage's estimator has it; later stages only correct the value. Residuals keep their
+    gradient to the token, so that every stage's commitment has one; terms are means over stages.
+    Stages whose codes have a fixed size get residuals divided by the residuals' scale relative to
+    the first.
 
     Codes of -1 from some stage on are a shorter description: `lookup` leaves those stages out.
 
@@ -111,7 +113,9 @@ class ResidualQuantizer(Quantizer):
         return total
 
     def left_out(self, codes: Tensor) -> Tensor:
-        """All codes of a stage and of every later one are -1; the first stage cannot be left out."""
+        """All codes of a stage and of every later one are -1; the first stage cannot be left
+        out.
+        """
         missing = (codes == PADDING).unflatten(1, (self.num_stages, -1)).all(2)
         tail = missing.flip(1).cumprod(1).flip(1).bool()
         tail[:, 0] = False
@@ -128,7 +132,9 @@ class ResidualQuantizer(Quantizer):
         return self.stages[index % len(self.stages)]  # type: ignore[return-value]
 
     def _depth(self, generator: torch.Generator | None, device: torch.device) -> int:
-        """Stages of this batch: all of them, or with dropout sometimes a random number, equal on all ranks."""
+        """Stages of this batch: all of them, or with dropout sometimes a random number, equal on
+        all ranks.
+        """
         if not self.training or self.dropout == 0.0:
             return self.num_stages
         is_dropped, share = torch.rand(2, generator=generator, device=device).tolist()
@@ -138,7 +144,9 @@ class ResidualQuantizer(Quantizer):
 
     @torch.no_grad()
     def _measure(self, square_sums: list[Tensor], decay: float) -> None:
-        """Let the scales of the stages that ran follow this batch; with decay 0 take them from it alone."""
+        """Let the scales of the stages that ran follow this batch; with decay 0 take them from it
+        alone.
+        """
         found = all_reduce_sum(torch.stack(square_sums))
         ratios = (found / found[0].clamp(min=1e-12)).sqrt().clamp(min=1e-4)
         self.scales[: len(square_sums)].lerp_(ratios, 1.0 - decay)

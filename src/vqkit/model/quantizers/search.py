@@ -1,4 +1,6 @@
-"""Exact nearest-code search and k-means, in chunks: no tensor of all tokens by all codes ever exists."""
+"""Exact nearest-code search and k-means, in chunks: no tensor of all tokens by all codes ever
+exists.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def code_sums(tokens: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor
     return all_reduce_sum(counts), all_reduce_sum(sums)
 
 
-def sample_tokens(tokens: Tensor, count: int, generator: torch.Generator | None, distinct: bool = False) -> Tensor:
+def sample_tokens(
+    tokens: Tensor, count: int, generator: torch.Generator | None, distinct: bool = False
+) -> Tensor:
     """`count` random tokens (count, d) out of those of all ranks.
 
     Where there are fewer than `count`, some are repeated, or with `distinct` fewer are returned.
@@ -94,7 +98,9 @@ def sample_tokens(tokens: Tensor, count: int, generator: torch.Generator | None,
     return all_reduce_sum(torch.where(mine[:, None], rows, 0.0))
 
 
-def kmeans(tokens: Tensor, codebook_size: int, iterations: int, generator: torch.Generator | None) -> Tensor:
+def kmeans(
+    tokens: Tensor, codebook_size: int, iterations: int, generator: torch.Generator | None
+) -> Tensor:
     """Codebook (K, d) after Lloyd's iterations from random tokens (N, d).
 
     A code that wins no token starts again at a random one. Over several ranks this is the k-means
@@ -108,7 +114,9 @@ def kmeans(tokens: Tensor, codebook_size: int, iterations: int, generator: torch
     return _lloyd(tokens, codebook, iterations, generator)
 
 
-def _lloyd(tokens: Tensor, codebook: Tensor, iterations: int, generator: torch.Generator | None) -> Tensor:
+def _lloyd(
+    tokens: Tensor, codebook: Tensor, iterations: int, generator: torch.Generator | None
+) -> Tensor:
     """Codebook (K, d) after Lloyd's iterations from the one given."""
     size = len(codebook)
     for _ in range(iterations):

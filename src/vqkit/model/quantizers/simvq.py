@@ -72,7 +72,8 @@ class SimVQ(Quantizer):
 
     @torch.no_grad()
     def _fit_once(self, tokens: Tensor) -> None:
-        """Set W to sqrt(d M), M the second moments of the tokens of all ranks: C W then has them too.
+        """Set W to sqrt(d M), M the second moments of the tokens of all ranks: C W then has them
+        too.
 
         They are moments about zero, not about the mean: without a bias codes stay centred on zero.
         """

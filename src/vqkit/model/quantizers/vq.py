@@ -20,13 +20,14 @@ MIN_COUNT = 1e-6
 
 
 class VectorQuantizer(Quantizer):
-    """The nearest code of a learned codebook (van den Oord et al. 2017, arXiv 1711.00937, equations 1 to 3).
+    """The nearest code of a learned codebook (van den Oord et al. 2017, arXiv 1711.00937, equations
+    1 to 3).
 
-    Codes learn from moving averages of the tokens that they win (appendix A.1 of the paper), or from
-    the term `codebook`, |sg(token) - code|^2. The term `commitment` is |token - sg(code)|^2. Both
-    terms are means over tokens and channels. A training-mode forward pass is one step of the moving
-    averages and of all schedules. The first one sets the codes (k-means); eval mode never does. A
-    code that wins no tokens stays where it is until it is revived.
+    Codes learn from moving averages of the tokens that they win (appendix A.1 of the paper), or
+    from the term `codebook`, |sg(token) - code|^2. The term `commitment` is |token - sg(code)|^2.
+    Both terms are means over tokens and channels. A training-mode forward pass is one step of the
+    moving averages and of all schedules. The first one sets the codes (k-means); eval mode never
+    does. A code that wins no tokens stays where it is until it is revived.
 
     With `neighbourhood` the averages spread over a 2-D map of the codes (Kohonen 1982); code k lies
     in row k // columns, column k % columns.
@@ -72,7 +73,8 @@ class VectorQuantizer(Quantizer):
         if config.rate:
             self.register_buffer("ema_distance", torch.tensor(0.0))
         self.register_buffer("updates", torch.tensor(0))
-        # The counter is asked only until it has once been above zero: on a GPU asking means waiting.
+        # The counter is asked only until it has once been above zero: on a GPU asking means
+        # waiting.
         self._may_be_new = True
 
     def bound(self, tokens: Tensor) -> Tensor:
@@ -119,18 +121,22 @@ class VectorQuantizer(Quantizer):
         return -self.config.rate * self.ema_distance * share.log2()
 
     def restart(self) -> None:
-        """Set the codes again from the next training batch, by k-means even where they began at random."""
+        """Set the codes again from the next training batch, by k-means even where they began at
+        random.
+        """
         self.kmeans_iterations = max(self.kmeans_iterations, RESTART_ITERATIONS)
         self.updates.zero_()
         self._may_be_new = True
 
     @property
     def temperature(self) -> float:
-        """Gumbel's temperature now: it falls exponentially from `temperature` to `final_temperature`."""
+        """Gumbel's temperature now: it falls exponentially from `temperature` to
+        `final_temperature`.
+        """
         done = min(1.0, int(self.updates) / self.config.temperature_steps)
         return self.config.temperature ** (1 - done) * self.config.final_temperature**done
 
-    # ------------------------------------------------------------------------------------------------- how codes learn
+    # ------------------------------------------------------------------------------ how codes learn
 
     @torch.no_grad()
     def _set_once(self, tokens: Tensor, generator: torch.Generator | None) -> None:
@@ -141,7 +147,8 @@ class VectorQuantizer(Quantizer):
         if self.updates:
             return
         if self.config.neighbourhood:
-            # All codes begin close together, at the centre of the tokens: a map unfolds from one place.
+            # All codes begin close together, at the centre of the tokens: a map unfolds from one
+            # place.
             mean, deviation = _mean_and_deviation(tokens)
             self.codebook.copy_(mean + 0.1 * deviation * self.codebook)
         elif self.kmeans_iterations:
@@ -155,7 +162,9 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
-        """One step of the moving averages, the same on every rank, then the revival of dead codes."""
+        """One step of the moving averages, the same on every rank, then the revival of dead
+        codes.
+        """
         counts, sums = code_sums(tokens, codes, self.codebook_size)
         uniform = counts.sum() / self.codebook_size
         if self.config.neighbourhood:
@@ -181,7 +190,9 @@ class VectorQuantizer(Quantizer):
             dead = self.ema_count < self.revive_threshold * uniform
             self._revive(dead, uniform, tokens, generator)
 
-    def _revive(self, dead: Tensor, uniform: Tensor, tokens: Tensor, generator: torch.Generator | None) -> None:
+    def _revive(
+        self, dead: Tensor, uniform: Tensor, tokens: Tensor, generator: torch.Generator | None
+    ) -> None:
         """Dead codes (K,) bool jump to random tokens of the batch.
 
         Their averages are set too, or they would die again at once. No two codes jump to the same
@@ -199,7 +210,9 @@ class VectorQuantizer(Quantizer):
             self.ema_sum.copy_(torch.where(revived[:, None], fresh * uniform, self.ema_sum))
 
     def _spread(self, values: Tensor) -> Tensor:
-        """Values (K, n) of codes, given to their neighbours on the map too with weight exp(-distance^2 / 2 r^2)."""
+        """Values (K, n) of codes, given to their neighbours on the map too with weight
+        exp(-distance^2 / 2 r^2).
+        """
         radius = self.neighbourhood_radius
         rows = map_rows(self.codebook_size)
         for axis, size in ((0, rows), (1, self.codebook_size // rows)):

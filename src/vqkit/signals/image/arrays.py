@@ -1,4 +1,7 @@
-"""Images stored as arrays: IDX (the format of MNIST), .npy and .npz. Headers are checked before memory is taken."""
+"""Images stored as arrays: IDX (the format of MNIST), .npy and .npz.
+
+Headers are checked before memory is taken.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ _CHUNK_BYTES = 1 << 26
 _LARGE_BYTES = 1 << 26
 # Types of numbers that images may have: truth values, whole numbers, floats.
 _NUMBERS = "buif"
-# What NumPy, zipfile and the parser of a header raise when they are fed something else than they expect.
+# What NumPy, zipfile and the parser of a header raise when they are fed something else than they
+# expect.
 _BROKEN = (
     *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, NotImplementedError),
     *(struct.error, zlib.error, zipfile.BadZipFile, RecursionError, MemoryError),
@@ -56,12 +60,16 @@ def array_items(
 ) -> Items:
     """Items of an array: uint8 as they are, other numbers scaled from `value_range`.
 
-    find_range: find one from all values where None is given. mapped: as of ArrayStore. VqkitError for what is no
-    images, for other types, and for values that are not finite or outside of the range.
+    find_range: find one from all values where None is given. mapped: as of ArrayStore. VqkitError
+    for what is no images, for other types, and for values that are not finite or outside of the
+    range.
     """
     array = array[..., None] if array.ndim == 3 else array
     if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or 0 in array.shape:
-        raise VqkitError(f"{where} must be images (N, H, W) or (N, H, W, C) with 1 to 4 channels, not {array.shape}")
+        raise VqkitError(
+            f"{where} must be images (N, H, W) or (N, H, W, C) with 1 to 4 channels, not "
+            f"{array.shape}"
+        )
     if array.dtype.kind not in _NUMBERS:
         raise VqkitError(f"{where} holds {array.dtype}; images must be whole numbers or floats")
     is_wide = array.dtype != np.uint8
@@ -71,12 +79,21 @@ def array_items(
             value_range = _extent(array, step).range()
         store = ArrayStore(array, value_range, mapped)
         digests = [
-            digest(pixels.data) for start in range(0, len(array), step) for pixels in store.chunk(start, start + step)
+            digest(pixels.data)
+            for start in range(0, len(array), step)
+            for pixels in store.chunk(start, start + step)
         ]
     except ValueError as error:
         raise VqkitError(f"cannot use {where}: {error}") from error
     height, width, channels = array.shape[1:]
-    items = Items(kind, store, names, pack(digests), {MODES[channels]: len(array)}, {(height, width): len(array)})
+    items = Items(
+        kind,
+        store,
+        names,
+        pack(digests),
+        {MODES[channels]: len(array)},
+        {(height, width): len(array)},
+    )
     items.value_range = value_range if is_wide else None
     return items
 
@@ -88,11 +105,14 @@ def _extent(array: np.ndarray, step: int) -> Extent:
     return extent
 
 
-# --------------------------------------------------------------------------------------------------------- layouts
+# ------------------------------------------------------------------------------------------ layouts
 
 
 def layout_of(shape: tuple[int, ...], where: str) -> str:
-    """Names of the dimensions of an array of images: N images, H, W, C channels. VqkitError when there are several."""
+    """Names of the dimensions of an array of images: N images, H, W, C channels.
+
+    VqkitError when there are several.
+    """
     if len(shape) == 3 and 0 not in shape:
         readings = {"NHW": True, "HWC": shape[2] <= 4, "CHW": shape[0] in (3, 4)}
     elif len(shape) == 4 and 0 not in shape:
@@ -102,11 +122,17 @@ def layout_of(shape: tuple[int, ...], where: str) -> str:
     possible = [layout for layout, fits in readings.items() if fits]
     if not possible:
         raise VqkitError(
-            f"{where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, not {shape}"
+            f"{where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, "
+            f"not {shape}"
         )
     if len(possible) > 1:
-        choices = "; ".join(f"data.layout={layout}: {_in_words(layout, shape)}" for layout in possible)
-        raise VqkitError(f"{where} has the shape {shape}, which can be read in {len(possible)} ways: set {choices}")
+        choices = "; ".join(
+            f"data.layout={layout}: {_in_words(layout, shape)}" for layout in possible
+        )
+        raise VqkitError(
+            f"{where} has the shape {shape}, which can be read in {len(possible)} ways: set "
+            f"{choices}"
+        )
     return possible[0]
 
 
@@ -120,16 +146,23 @@ def _in_words(layout: str, shape: tuple[int, ...]) -> str:
 
 
 def arranged(array: np.ndarray, layout: str) -> np.ndarray:  # (N, H, W, C)
-    """A view of an array of this layout with its dimensions in the order of images. ValueError for another number."""
+    """A view of an array of this layout with its dimensions in the order of images.
+
+    ValueError for another number.
+    """
     if array.ndim != len(layout):
-        raise ValueError(f"data.layout={layout} has {len(layout)} dimensions, the array has {array.ndim}")
+        raise ValueError(
+            f"data.layout={layout} has {len(layout)} dimensions, the array has {array.ndim}"
+        )
     missing = [name for name in "NHWC" if name not in layout]
     expanded = np.expand_dims(array, tuple(range(array.ndim, array.ndim + len(missing))))
     order = [*layout, *missing]
     return expanded.transpose([order.index(name) for name in "NHWC"])
 
 
-def _laid_out(array: np.ndarray, kind: str, path: Path, where: str, mapped_from: Path | None, how: Reading) -> Items:
+def _laid_out(
+    array: np.ndarray, kind: str, path: Path, where: str, mapped_from: Path | None, how: Reading
+) -> Items:
     """Items of an array in the layout that the settings or its shape say."""
     layout = how.config.layout or layout_of(array.shape, where)
     arrange = partial(arranged, layout=layout)
@@ -139,16 +172,23 @@ def _laid_out(array: np.ndarray, kind: str, path: Path, where: str, mapped_from:
         raise VqkitError(f"cannot use {where}: {error}") from error
     mapped = None if mapped_from is None else (mapped_from, arrange)
     names = NumberedNames(path.name, len(images))
-    items = array_items(images, kind, names, where, how.value_range, find_range=how.find_range, mapped=mapped)
-    items.notes.append(f"{where}: shape {array.shape} is read as {layout}, {_in_words(layout, array.shape)}")
+    items = array_items(
+        images, kind, names, where, how.value_range, find_range=how.find_range, mapped=mapped
+    )
+    items.notes.append(
+        f"{where}: shape {array.shape} is read as {layout}, {_in_words(layout, array.shape)}"
+    )
     return items
 
 
-# ------------------------------------------------------------------------------------------------------ npy, npz
+# ----------------------------------------------------------------------------------------- npy, npz
 
 
 def read_npy(path: Path, how: Reading) -> Items:
-    """Images in a .npy file, mapped from disk. VqkitError if it is broken, or pickled, or no images."""
+    """Images in a .npy file, mapped from disk.
+
+    VqkitError if it is broken, or pickled, or no images.
+    """
     try:
         with open_regular(path) as file:
             _check_npy_header(file, os.fstat(file.fileno()).st_size, str(path))
@@ -161,8 +201,8 @@ def read_npy(path: Path, how: Reading) -> Items:
 def read_npz(path: Path, how: Reading) -> Items:
     """Images in a .npz file: its only array, or the one called images, x_train, x or arr_0.
 
-    A large array is unpacked to a temporary file, piece by piece, and mapped. Errors as `read_npy`, and for more than
-    data.max_bytes.
+    A large array is unpacked to a temporary file, piece by piece, and mapped. Errors as `read_npy`,
+    and for more than data.max_bytes.
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -217,31 +257,45 @@ def _words(error: BaseException) -> str:
 
 def _image_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     members = {
-        info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")
+        info.filename.removesuffix(".npy"): info
+        for info in archive.infolist()
+        if info.filename.endswith(".npy")
     }
     for name in (*(members if len(members) == 1 else ()), "images", "x_train", "x", "arr_0"):
         if name in members:
             return members[name]
-    raise VqkitError(f"{path} holds the arrays {', '.join(members) or '(none)'}; call the one with images 'images'")
+    raise VqkitError(
+        f"{path} holds the arrays {', '.join(members) or '(none)'}; call the one with images "
+        "'images'"
+    )
 
 
 def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
-    """VqkitError unless the header promises exactly the bytes that are there; nothing is allocated before."""
+    """VqkitError unless the header promises exactly the bytes that are there; nothing is allocated
+    before.
+    """
     version = np.lib.format.read_magic(file)
-    length = struct.unpack("<H" if version == (1, 0) else "<I", file.read(2 if version == (1, 0) else 4))[0]
+    length = struct.unpack(
+        "<H" if version == (1, 0) else "<I", file.read(2 if version == (1, 0) else 4)
+    )[0]
     header = ast.literal_eval(file.read(min(length, 65536)).decode("latin1"))
     dtype, shape = np.dtype(header["descr"]), header["shape"]
     if dtype.hasobject:
-        raise VqkitError(f"{where} holds Python objects; they would run code when loaded and are refused")
+        raise VqkitError(
+            f"{where} holds Python objects; they would run code when loaded and are refused"
+        )
     start = 8 + (2 if version == (1, 0) else 4) + length
     if math.prod(shape) * dtype.itemsize != num_bytes - start:
         raise VqkitError(
-            f"{where}: its header promises the shape {shape}, but the file holds {num_bytes - start} bytes"
+            f"{where}: its header promises the shape {shape}, but the file holds {num_bytes - start} "
+            "bytes"
         )
 
 
 def _load_npy(stream: BinaryIO, num_bytes: int, in_memory: int) -> tuple[np.ndarray, Path | None]:
-    """The array, and the temporary file that it is mapped from when it has more than `in_memory` bytes."""
+    """The array, and the temporary file that it is mapped from when it has more than `in_memory`
+    bytes.
+    """
     if num_bytes <= in_memory:
         return np.lib.format.read_array(stream, allow_pickle=False), None
     path, file = temporary_file("npz")
@@ -254,14 +308,14 @@ def _load_npy(stream: BinaryIO, num_bytes: int, in_memory: int) -> tuple[np.ndar
         raise
 
 
-# ----------------------------------------------------------------------------------------------------------- IDX
+# ---------------------------------------------------------------------------------------------- IDX
 
 
 def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
     """uint8 array of an IDX file, gzipped or not (format: yann.lecun.com/exdb/mnist).
 
-    VqkitError if it is not one, if the header promises another amount of data than there is, or more than
-    data.max_bytes.
+    VqkitError if it is not one, if the header promises another amount of data than there is, or
+    more than data.max_bytes.
     """
     try:
         with open_regular(path) as raw:
@@ -270,23 +324,32 @@ def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
             with gzip.open(raw) if packed else raw as file:
                 head = file.read(4 + 4 * num_dims)
                 if head[:4] != bytes([0, 0, 8, num_dims]) or len(head) != 4 + 4 * num_dims:
-                    raise VqkitError(f"{path} is not an IDX file of uint8 with {num_dims} dimensions")
+                    raise VqkitError(
+                        f"{path} is not an IDX file of uint8 with {num_dims} dimensions"
+                    )
                 shape = struct.unpack(f">{num_dims}I", head[4:])
                 promised = math.prod(shape)
                 if promised > os.fstat(raw.fileno()).st_size * (_DEFLATE_LIMIT if packed else 1):
-                    raise VqkitError(f"{path}: its header promises the shape {shape}, far more than the file can hold")
+                    raise VqkitError(
+                        f"{path}: its header promises the shape {shape}, far more than the file "
+                        "can hold"
+                    )
                 check_unpacked(promised, str(path), config)
                 content = file.read(promised + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise VqkitError(f"cannot read {path}: {_words(error)}") from error
     if len(content) != promised:
         held = "more" if len(content) > promised else f"only {len(content)} bytes"
-        raise VqkitError(f"{path}: its header promises {promised} bytes of images, but it holds {held}")
+        raise VqkitError(
+            f"{path}: its header promises {promised} bytes of images, but it holds {held}"
+        )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def find_idx(folder: Path) -> list[list[Path | None]] | None:
-    """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not; None without train images."""
+    """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not; None
+    without train images.
+    """
 
     def find(name: str) -> Path | None:
         choices = (folder / name, folder / f"{name}.gz")
@@ -296,8 +359,11 @@ def find_idx(folder: Path) -> list[list[Path | None]] | None:
     return found if found[0][0] is not None else None
 
 
-def read_idx_folder(folder: Path, config: DataConfig, kind: str = "idx", classes: tuple[str, ...] = ()) -> Items:
-    """Train and t10k images of a folder, one after the other; t10k, where present, is the test set as it is.
+def read_idx_folder(
+    folder: Path, config: DataConfig, kind: str = "idx", classes: tuple[str, ...] = ()
+) -> Items:
+    """Train and t10k images of a folder, one after the other; t10k, where present, is the test set
+    as it is.
 
     Labels become `groups`, with the names in `classes` if given.
     """
@@ -310,8 +376,12 @@ def read_idx_folder(folder: Path, config: DataConfig, kind: str = "idx", classes
         if label_path is not None:
             labels = read_idx(label_path, config, num_dims=1)
             if len(labels) != len(images[part]):
-                raise VqkitError(f"{label_path} holds {len(labels)} labels for {len(images[part])} images")
-            groups += [classes[label] if label < len(classes) else str(label) for label in labels.tolist()]
+                raise VqkitError(
+                    f"{label_path} holds {len(labels)} labels for {len(images[part])} images"
+                )
+            groups += [
+                classes[label] if label < len(classes) else str(label) for label in labels.tolist()
+            ]
     if len({array.shape[1:] for array in images}) > 1:
         raise VqkitError(f"{folder}: the train and t10k images differ in size")
     array = np.concatenate(images) if len(images) > 1 else images[0]

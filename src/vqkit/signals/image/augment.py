@@ -1,7 +1,7 @@
 """Random changes of uint8 images, all as tensor operations on the whole batch.
 
-Drawing and applying are apart: every rank draws the numbers of the global batch and applies its own rows of them, so
-that two ranks together see exactly what one would.
+Drawing and applying are apart: every rank draws the numbers of the global batch and applies its own
+rows of them, so that two ranks together see exactly what one would.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's conversion to L
 class Draw:
     """Random numbers of a batch, one row per image; None where the change is off.
 
-    crop: (B, 3) side as a share of the image, then top and left as shares of the room that is left. shift: (B, 2) int64
-    pixels down and right. flip: (B,) bool. colour: (B, 3) factors of brightness, contrast and saturation.
+    crop: (B, 3) side as a share of the image, then top and left as shares of the room that is left.
+    shift: (B, 2) int64 pixels down and right. flip: (B,) bool. colour: (B, 3) factors of
+    brightness, contrast and saturation.
     """
 
     crop: torch.Tensor | None
@@ -32,7 +33,9 @@ class Draw:
     def rows(self, start: int, stop: int) -> Draw:
         """The numbers of the images start..stop."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Draw(**{name: part[start:stop] if part is not None else None for name, part in parts.items()})
+        return Draw(
+            **{name: part[start:stop] if part is not None else None for name, part in parts.items()}
+        )
 
 
 def draw(count: int, config: AugmentConfig, generator: torch.Generator) -> Draw:
@@ -61,13 +64,18 @@ def apply(images: torch.Tensor, drawn: Draw) -> torch.Tensor:  # (B, C, H, W) ui
     return images
 
 
-def augment(images: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
+def augment(
+    images: torch.Tensor, config: AugmentConfig, generator: torch.Generator
+) -> torch.Tensor:
     """A random variant of every image; uint8 (B, C, H, W) in and out."""
     return apply(images, draw(len(images), config, generator))
 
 
-def move(images: torch.Tensor, shift: torch.Tensor | None, flip: torch.Tensor | None) -> torch.Tensor:
-    """Every image moved by its (down, right) pixels, the edge it left behind repeated, then mirrored if it is to be.
+def move(
+    images: torch.Tensor, shift: torch.Tensor | None, flip: torch.Tensor | None
+) -> torch.Tensor:
+    """Every image moved by its (down, right) pixels, the edge it left behind repeated, then
+    mirrored if it is to be.
 
     Rows are copied whole; columns are gathered pixel by pixel, which shift and flip share.
     """
@@ -86,19 +94,27 @@ def move(images: torch.Tensor, shift: torch.Tensor | None, flip: torch.Tensor | 
 
 
 def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
-    """A window of every image, side, top and left as `Draw.crop`, scaled back to full size (bilinear)."""
+    """A window of every image, side, top and left as `Draw.crop`, scaled back to full size
+    (bilinear).
+    """
     side, top, left = crop.unbind(1)
-    window = torch.zeros(len(images), 2, 3)  # affine maps of output to input coordinates, both from -1 to 1
+    window = torch.zeros(
+        len(images), 2, 3
+    )  # affine maps of output to input coordinates, both from -1 to 1
     window[:, 0, 0] = window[:, 1, 1] = side
     window[:, 0, 2] = (1 - side) * (2 * left - 1)
     window[:, 1, 2] = (1 - side) * (2 * top - 1)
     grid = F.affine_grid(window, list(images.shape), align_corners=False)
-    sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(
+        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     return sampled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast (about the mean grey) and saturation of every image times its factors; alpha stays."""
+    """Brightness, contrast (about the mean grey) and saturation of every image times its factors;
+    alpha stays.
+    """
     colours = 3 if images.shape[1] >= 3 else 1
     brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in factors.unbind(1))
     weights = torch.tensor(_GREY if colours == 3 else (1.0,)).view(1, -1, 1, 1)

@@ -1,4 +1,6 @@
-"""Sets that are known by name: emoji (shipped with vqkit), fashion-mnist (a Debian package or a folder), digits."""
+"""Sets that are known by name: emoji (shipped with vqkit), fashion-mnist (a Debian package or a
+folder), digits.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ from .stores import Items
 
 NAMES = ("emoji", "fashion-mnist", "digits")
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 def read_bundled(name: str, config: DataConfig) -> Items:
@@ -30,14 +43,20 @@ def read_bundled(name: str, config: DataConfig) -> Items:
 
 
 def _emoji() -> Items:
-    """Fluent emoji at 32x32 over white, with captions; drawn by scripts/make_emoji.py, licences in NOTICE."""
+    """Fluent emoji at 32x32 over white, with captions; drawn by scripts/make_emoji.py, licences in
+    NOTICE.
+    """
     folder = resources.files("vqkit") / "signals" / "image" / "builtin"
     table = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))
     with (folder / table["sheet"]).open("rb") as file, Image.open(file) as image:
         sheet = np.asarray(image.convert("RGB"))
     side, count = table["side"], len(table["names"])
     rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
-    cut = sheet.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)[:count]
+    cut = (
+        sheet.reshape(rows, side, columns, side, 3)
+        .transpose(0, 2, 1, 3, 4)
+        .reshape(-1, side, side, 3)[:count]
+    )
     items = array_items(cut, "emoji", table["names"], "emoji")
     items.keys = pack([digest(key.encode()) for key in table["keys"]])
     items.captions, items.groups = table["captions"], table["groups"]
@@ -51,8 +70,10 @@ def _fashion_mnist(config: DataConfig) -> Items:
         if folder.is_dir() and find_idx(folder):
             return read_idx_folder(folder, config, "fashion-mnist", _CLOTHES)
     raise VqkitError(
-        "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' (Debian), or put the "
-        f"four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., t10k-labels-... into {folders[0]}"
+        "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' "
+        "(Debian), or put the "
+        "four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., "
+        f"t10k-labels-... into {folders[0]}"
     )
 
 

@@ -1,4 +1,6 @@
-"""Settings that only images have: what is read from files, what is changed in training, which networks there are."""
+"""Settings that only images have: what is read from files, what is changed in training, which
+networks there are.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class NoiseConfig(Section):
     """largest deviation of Gaussian noise on what the encoder sees, in levels of 0 to 255, the target being the clean
     image; every image has its own, from 0 on; 0 = no noise of any kind"""
     others: Share = 0.4
-    """share of the noisy images with another kind: shot noise, salt and pepper, speckle, JPEG or missing blocks"""
+    """share of the noisy images with another kind: shot noise, salt and pepper, speckle, JPEG
+    or missing blocks
+    """
     clean: Share = 0.05
     """share of the images that stay clean, so that those are left as they are"""
 
@@ -53,11 +57,17 @@ class DataConfig(DataSection):
     """values of more than 8 bits (16-bit and float files, arrays) that become black and white, others are clipped;
     null = found from the whole set"""
     frames: Literal["first", "all"] = "first"
-    """of animations and files with several pages: the first image, or all, which then stay in one split"""
+    """of animations and files with several pages: the first image, or all, which then stay in
+    one split
+    """
     layout: Literal["NHW", "NHWC", "NCHW", "HWC", "CHW"] | None = None
-    """what the dimensions of an array are: N images, C channels, height, width; null = as its shape says"""
+    """what the dimensions of an array are: N images, C channels, height, width; null = as its
+    shape says
+    """
     near_duplicates: bool = False
-    """also keep images that look the same (scaled, recompressed) in one split, not only those of equal pixels"""
+    """also keep images that look the same (scaled, recompressed) in one split, not only those
+    of equal pixels
+    """
     max_bytes: Count | None = None
     """what a compressed file may unpack to, in bytes; null = a quarter of the memory"""
     augment: AugmentConfig = AugmentConfig()
@@ -87,7 +97,9 @@ class MLPConfig(Section):
 
 
 class PatchConfig(Section):
-    """Space-to-depth, residual blocks at the latent grid, depth-to-space: nearly all work at low resolution."""
+    """Space-to-depth, residual blocks at the latent grid, depth-to-space: nearly all work at low
+    resolution.
+    """
 
     kind: Literal["patch"] = "patch"
     patch_size: Annotated[int, Field(ge=1, le=64)] = 4
@@ -102,4 +114,6 @@ class PatchConfig(Section):
     """residual blocks after the quantizer"""
 
 
-NetworkConfig: TypeAlias = Annotated[Union[ConvConfig, PatchConfig, MLPConfig], Field(discriminator="kind")]
+NetworkConfig: TypeAlias = Annotated[
+    Union[ConvConfig, PatchConfig, MLPConfig], Field(discriminator="kind")
+]

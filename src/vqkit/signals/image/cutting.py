@@ -20,7 +20,9 @@ from .stores import Items
 
 
 class Cut(NamedTuple):
-    """Patches (n, h, w, C) uint8 of an image, their places 'row,column', and what the image is told apart by."""
+    """Patches (n, h, w, C) uint8 of an image, their places 'row,column', and what the image is told
+    apart by.
+    """
 
     pixels: np.ndarray
     places: list[str]
@@ -35,20 +37,25 @@ def cut_up(
     keys_of: Callable[[Items, np.ndarray], np.ndarray],
     progress: Callable[[float], None] | None = None,
 ) -> Items:
-    """Patches of target.size from every image, all of them or, where memory is short, as many from each at random.
+    """Patches of target.size from every image, all of them or, where memory is short, as many from
+    each at random.
 
-    Those of one image stay in one split, and with them those of images that have a key in common with it, where
-    `keys_of(items, looks)` gives the keys. Images smaller than a patch are scaled to one. VqkitError when none can be
-    read.
+    Those of one image stay in one split, and with them those of images that have a key in common
+    with it, where `keys_of(items, looks)` gives the keys. Images smaller than a patch are scaled to
+    one. VqkitError when none can be read.
     """
     assert target.size is not None
     height, width = target.size
     most = max(1, max_bytes // (height * width * target.channels) // max(1, len(items.store)))
-    found = np.empty((most * len(items.store), height, width, target.channels), np.uint8)  # untouched pages are free
+    found = np.empty(
+        (most * len(items.store), height, width, target.channels), np.uint8
+    )  # untouched pages are free
     names, owners, good, bad = list[str](), list[int](), list[int](), list(items.bad)
     contents, looks = list[bytes](), list[int]()
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        for index, part in enumerate(pool.map(partial(_cut, items, target, most), range(len(items.store)))):
+        for index, part in enumerate(
+            pool.map(partial(_cut, items, target, most), range(len(items.store)))
+        ):
             if progress:
                 progress((index + 1) / len(items.store))
             if isinstance(part, BadFile):
@@ -64,7 +71,11 @@ def cut_up(
         raise VqkitError(f"none of the images can be read ({bad[0].name}: {bad[0].reason})")
     cut_items = array_items(found[: len(names)], items.kind, PackedStrings(names), "patches")
     whole = replace(items.kept(good), digests=pack(contents))
-    fixed_test = None if items.fixed_test is None else np.isin(np.array(good)[owners], items.fixed_test).nonzero()[0]
+    fixed_test = (
+        None
+        if items.fixed_test is None
+        else np.isin(np.array(good)[owners], items.fixed_test).nonzero()[0]
+    )
     return replace(
         cut_items,
         keys=keys_of(whole, np.array(looks, dtype=np.uint64))[owners],

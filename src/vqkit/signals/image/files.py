@@ -1,7 +1,8 @@
-"""Image files to uint8 arrays: every Pillow mode, alpha over a background, EXIF rotation, one common size.
+"""Image files to uint8 arrays: every Pillow mode, alpha over a background, EXIF rotation, one
+common size.
 
-Decoding has two halves so that a survey of many files is quick: `survey_file` reads the header (and the values only
-where they have more than 8 bits), `decode` decodes.
+Decoding has two halves so that a survey of many files is quick: `survey_file` reads the header (and
+the values only where they have more than 8 bits), `decode` decodes.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ Encoded: TypeAlias = "str | Path | bytes | np.ndarray"
 # Bytes of an image file at most, but for TIFF, of which only what is needed is read.
 MAX_FILE = 1 << 29
 _MAX_FRAMES = 1 << 16
-# Formats whose files hold images one after another. Others hold layers, sizes of one icon, previews or gain maps.
+# Formats whose files hold images one after another. Others hold layers, sizes of one icon, previews
+# or gain maps.
 _FRAME_FORMATS = {"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
-# Pixels from which on a JPEG file is told apart by what it decodes to at an eighth of its size, which is quicker.
+# Pixels from which on a JPEG file is told apart by what it decodes to at an eighth of its size,
+# which is quicker.
 _LARGE = 1 << 18
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _NAMES = {
@@ -48,7 +51,8 @@ _COMPARABLE = {"1", "P", "L", "LA", "RGB", "RGBA"}
 # Formats that Pillow cuts down to 8 bits without saying so.
 _DEPTH_UNKNOWN = {"AVIF", "JPEG2000"}
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
-# These need programs outside Pillow, or hold a file of any format, or Pillow only knows their header.
+# These need programs outside Pillow, or hold a file of any format, or Pillow only knows their
+# header.
 _UNREADABLE_FORMATS = {"EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,10 +67,11 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What every image is brought to: size (height, width) or None = its own, channels 1-4, and how.
+    """What every image is brought to: size (height, width) or None = its own, channels 1-4, and
+    how.
 
-    exact: an image that would lose anything on the way is refused; for images that keep their size. value_range: of
-    values of more than 8 bits; None = the one of their type, see `ranges.to_bytes`.
+    exact: an image that would lose anything on the way is refused; for images that keep their size.
+    value_range: of values of more than 8 bits; None = the one of their type, see `ranges.to_bytes`.
     """
 
     size: tuple[int, int] | None
@@ -99,8 +104,8 @@ class Header:
 class FileSurvey:
     """What is known of an image file before it is decoded.
 
-    headers: of the images in it that are used. num_frames: of those that it holds. extent: of their values, empty for
-    those of 8 bits. is_cut: its colours have 16 bits, of which Pillow gives 8.
+    headers: of the images in it that are used. num_frames: of those that it holds. extent: of their
+    values, empty for those of 8 bits. is_cut: its colours have 16 bits, of which Pillow gives 8.
     """
 
     headers: list[Header]
@@ -113,7 +118,8 @@ class FileSurvey:
 class Decoded(NamedTuple):
     """An image that was brought to its target, and what it is told apart by.
 
-    content: digest of the pixels at the image's own size, whatever the file's format, metadata and the target are.
+    content: digest of the pixels at the image's own size, whatever the file's format, metadata and
+    the target are.
     look: 64 bits that images have nearly in common which look the same.
     """
 
@@ -126,7 +132,8 @@ class Decoded(NamedTuple):
 def pillow_warnings() -> Iterator[None]:
     """Decompression bombs become exceptions, other remarks of Pillow are dropped.
 
-    Enter it once, in the main thread, around a pool of threads: the list of warning filters belongs to the process.
+    Enter it once, in the main thread, around a pool of threads: the list of warning filters belongs
+    to the process.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -136,21 +143,27 @@ def pillow_warnings() -> Iterator[None]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Formats that Pillow reads by itself, in the order in which it tries them: a file's name says nothing for sure."""
+    """Formats that Pillow reads by itself, in the order in which it tries them: a file's name says
+    nothing for sure.
+    """
     Image.init()
     return tuple(kind for kind in Image.ID if kind not in _UNREADABLE_FORMATS)
 
 
 def image_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of the formats that Pillow reads by itself."""
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats())
+    return frozenset(
+        suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats()
+    )
 
 
 def image_paths(files: Iterable[str | Path]) -> Iterator[Path]:
     """The files as they are named, and all images below those that are folders, sorted."""
     for name in map(Path, files):
         if name.is_dir():
-            found = (path for path in sorted(name.rglob("*")) if path.suffix.lower() in image_suffixes())
+            found = (
+                path for path in sorted(name.rglob("*")) if path.suffix.lower() in image_suffixes()
+            )
             yield from (path for path in found if not path.is_dir())
         else:
             yield name
@@ -158,7 +171,10 @@ def image_paths(files: Iterable[str | Path]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _opened(raw: Raw | BinaryIO) -> Iterator[ImageFile.ImageFile]:
-    """The image file at the wanted frame, not decoded yet. OSError for paths that are no regular files."""
+    """The image file at the wanted frame, not decoded yet.
+
+    OSError for paths that are no regular files.
+    """
     file, number = raw if isinstance(raw, Frame) else (raw, 0)
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | Path):
@@ -187,13 +203,19 @@ def _seek(image: ImageFile.ImageFile, index: int) -> None:
 
 
 def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurvey:
-    """What an image file holds; pixels are decoded only to find the extent of values of more than 8 bits.
+    """What an image file holds; pixels are decoded only to find the extent of values of more than 8
+    bits.
 
     Call it inside `pillow_warnings`. Any exception of Pillow: `reason` words it.
     """
     with _opened(file) as image:
         num_frames = _num_frames(image, every_frame)
-        survey = FileSurvey([], num_frames, image.format or "", is_cut=image.mode in MODES.values() and _is_deep(image))
+        survey = FileSurvey(
+            [],
+            num_frames,
+            image.format or "",
+            is_cut=image.mode in MODES.values() and _is_deep(image),
+        )
         for index in range(num_frames if every_frame else 1):
             if index:
                 _seek(image, index)
@@ -204,7 +226,10 @@ def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurv
 
 
 def _num_frames(image: ImageFile.ImageFile, must_be_known: bool) -> int:
-    """Images in a file, 1 for the formats that hold one. A file that breaks off later still has its first."""
+    """Images in a file, 1 for the formats that hold one.
+
+    A file that breaks off later still has its first.
+    """
     if image.format not in _FRAME_FORMATS:
         return 1
     try:
@@ -246,29 +271,41 @@ def load_image(
     *,
     exact: bool = False,
 ) -> np.ndarray:  # (H, W, C)
-    """One image as uint8 (height, width, channels), at its own size, turned upright, first frame of an animation.
+    """One image as uint8 (height, width, channels), at its own size, turned upright, first frame of
+    an animation.
 
-    channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; without alpha, transparent pixels show `background` (RGB, 0-255).
-    value_range: what becomes 0 and 255 of 16-bit, 32-bit and float values, as a rule that of a model's training set;
-    None = 0 and 65535, of floats 0 and 1. The same value becomes the same level in every image.
-    Errors: VqkitError naming the file if it is missing, broken, no regular file, or if its values lie outside the
-    range (see `ValueRange`); with `exact` also if a value is lost in any of these conversions.
+    channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; without alpha, transparent pixels show
+    `background` (RGB, 0-255).
+    value_range: what becomes 0 and 255 of 16-bit, 32-bit and float values, as a rule that of a
+    model's training set; None = 0 and 65535, of floats 0 and 1. The same value becomes the same
+    level in every image.
+    Errors: VqkitError naming the file if it is missing, broken, no regular file, or if its values
+    lie outside the range (see `ValueRange`); with `exact` also if a value is lost in any of these
+    conversions.
     """
     name = str(file) if isinstance(file, str | Path) else "image"
     try:
         with pillow_warnings():
-            return decode(file, Target(None, channels, background, exact=exact, value_range=value_range))
-    except Exception as error:  # Pillow raises a dozen types on broken files, struct.error and KeyError among them
+            return decode(
+                file, Target(None, channels, background, exact=exact, value_range=value_range)
+            )
+    except (
+        Exception
+    ) as error:  # Pillow raises a dozen types on broken files, struct.error and KeyError among them
         raise VqkitError(f"cannot read {name}: {reason(error)}") from error
 
 
 def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
-    """uint8 (height, width, channels) brought to `target`. Raises whatever Pillow raises; see `pillow_warnings`."""
+    """uint8 (height, width, channels) brought to `target`.
+
+    Raises whatever Pillow raises; see `pillow_warnings`.
+    """
     if isinstance(raw, np.ndarray):
         return convert(_from_pixels(raw), target)
     with _opened(raw) as image:
         if target.size is not None and image.format == "JPEG":
-            # Twice the size that is wanted: the last halving is left to the good filter. Square, as it may be turned.
+            # Twice the size that is wanted: the last halving is left to the good filter. Square, as
+            # it may be turned.
             side = 2 * max(target.size)
             image.draft(image.mode, (side, side))
         if target.exact:
@@ -292,10 +329,12 @@ def _upright(image: ImageFile.ImageFile) -> Image.Image:
 def decode_with_content(
     raw: Encoded | Frame, target: Target, *, full: bool, looks: bool = False, pixels: bool = True
 ) -> Decoded:
-    """One image as `decode` gives it, unless its pixels are not wanted, and what it is told apart by.
+    """One image as `decode` gives it, unless its pixels are not wanted, and what it is told apart
+    by.
 
-    full: decode large JPEG files whole for it; needed where files of other formats have the same size. Files of JPEG
-    alone that hold the same pixels hold the same coefficients, and so agree at an eighth of their size.
+    full: decode large JPEG files whole for it; needed where files of other formats have the same
+    size. Files of JPEG alone that hold the same pixels hold the same coefficients, and so agree at
+    an eighth of their size.
     looks: also find what near duplicates have in common; else 0.
     """
     with _opened(raw) as image:
@@ -310,7 +349,9 @@ def decode_with_content(
 
 def _identified(image: Image.Image, target: Target, looks: bool) -> Decoded:
     seen = _to_channels(image, 4, target.background, target.value_range)
-    return Decoded(None, digest(repr(seen.size).encode(), seen.tobytes()), _look(seen) if looks else 0)
+    return Decoded(
+        None, digest(repr(seen.size).encode(), seen.tobytes()), _look(seen) if looks else 0
+    )
 
 
 def look_of(pixels: np.ndarray) -> int:  # (H, W, C) uint8
@@ -319,20 +360,28 @@ def look_of(pixels: np.ndarray) -> int:  # (H, W, C) uint8
 
 
 def _look(image: Image.Image) -> int:
-    """Of 8 x 8 places whether it gets brighter to the right: a difference hash (Krawetz 2013), stable under scaling
-    and compression."""
-    small = np.asarray(image.convert("RGB").convert("L").resize((9, 8), Image.Resampling.BOX)).astype(int)
+    """Of 8 x 8 places whether it gets brighter to the right: a difference hash (Krawetz 2013),
+    stable under scaling and compression.
+    """
+    small = np.asarray(
+        image.convert("RGB").convert("L").resize((9, 8), Image.Resampling.BOX)
+    ).astype(int)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
 def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
-    """An image as uint8 (height, width, channels), brought to `target`. ValueError for one that may not be."""
+    """An image as uint8 (height, width, channels), brought to `target`.
+
+    ValueError for one that may not be.
+    """
     if target.exact:
         _check_depth(image, target.channels)
     converted = _to_channels(image, target.channels, target.background, target.value_range)
     if target.exact and not _is_all_there(image, converted):
         more = " with transparency" if image.has_transparency_data and "A" not in image.mode else ""
-        raise ValueError(_loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels))
+        raise ValueError(
+            _loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels)
+        )
     if target.size is not None:
         converted = fit_image(converted, target.size, target.fit)
     pixels = np.array(converted, dtype=np.uint8)
@@ -340,8 +389,8 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
-    """The image at `size` (height, width): 'crop' scales the short side and cuts the middle, 'resize' squeezes,
-    'patches' cuts the middle and only scales what is too small.
+    """The image at `size` (height, width): 'crop' scales the short side and cuts the middle,
+    'resize' squeezes, 'patches' cuts the middle and only scales what is too small.
 
     Scaling is antialiased (Lanczos) and weights colours by alpha where the image has any.
     """
@@ -359,16 +408,24 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> I
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
-def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:  # (H, W, C) -> (N, h, w, C)
-    """Non-overlapping patches in reading order and their places 'row,column' in pixels; the rest is dropped."""
+def patches(
+    pixels: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, list[str]]:  # (H, W, C) -> (N, h, w, C)
+    """Non-overlapping patches in reading order and their places 'row,column' in pixels; the rest is
+    dropped.
+    """
     height, width = size
     rows, columns, channels = pixels.shape[0] // height, pixels.shape[1] // width, pixels.shape[2]
     cut = pixels[: rows * height, : columns * width].reshape(rows, height, columns, width, channels)
-    places = [f"{row * height},{column * width}" for row in range(rows) for column in range(columns)]
-    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(rows * columns, height, width, channels), places
+    places = [
+        f"{row * height},{column * width}" for row in range(rows) for column in range(columns)
+    ]
+    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(
+        rows * columns, height, width, channels
+    ), places
 
 
-# --------------------------------------------------------------------------------------------------------- modes
+# -------------------------------------------------------------------------------------------- modes
 
 
 def _is_wide(mode: str) -> bool:
@@ -383,9 +440,13 @@ def is_grey(mode: str) -> bool:
 
 def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
     """EXIF orientation 1-8 that is still to be applied; asked before the pixels are loaded."""
-    if image.format == "TIFF":  # Pillow turns TIFF itself while loading, and already reports the turned size
+    if (
+        image.format == "TIFF"
+    ):  # Pillow turns TIFF itself while loading, and already reports the turned size
         return 1
-    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode the whole PNG to look behind it
+    if (
+        image.format == "PNG" and "exif" not in image.info
+    ):  # getexif would decode the whole PNG to look behind it
         return 1
     try:
         return int(image.getexif().get(0x0112, 1))
@@ -405,7 +466,9 @@ def _to_channels(
             under = Image.new("RGBA", image.size, (*background, 255))
             image = Image.alpha_composite(under, image.convert("RGBA")).convert("RGB")
     elif image.mode == "LAB":
-        to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        to_rgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
         image = ImageCms.applyTransform(image, to_rgb) or image
     if image.mode == MODES[channels]:
         return image
@@ -420,19 +483,29 @@ def _to_channels(
 
 
 def _is_all_there(image: Image.Image, converted: Image.Image) -> bool:
-    """Whether an image looks the same, to the level, after it was converted: an opaque one needs no alpha, say."""
+    """Whether an image looks the same, to the level, after it was converted: an opaque one needs no
+    alpha, say.
+    """
     if image.mode not in _COMPARABLE:
         return False
-    before, after = (np.asarray(one.convert("RGBA")) for one in (image, converted))  # transparent colours, too
+    before, after = (
+        np.asarray(one.convert("RGBA")) for one in (image, converted)
+    )  # transparent colours, too
     return np.array_equal(before, after)
 
 
 def _check_depth(image: Image.Image, channels: int) -> None:
-    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones; loaded images do not tell."""
+    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones; loaded images
+    do not tell.
+    """
     if image.format in _DEPTH_UNKNOWN:
-        raise ValueError(_loss(f"of format {image.format}, whose depth is not known here", channels))
+        raise ValueError(
+            _loss(f"of format {image.format}, whose depth is not known here", channels)
+        )
     if _is_deep(image):
-        raise ValueError(_loss(f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit", channels))
+        raise ValueError(
+            _loss(f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit", channels)
+        )
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -15,18 +15,24 @@ from .files import MODES, Target, convert, load_image
 
 
 def to_values(given: Any, target: Target) -> list[Tensor]:
-    """Images in any form -> values (C, H, W) each, uint8, or float in [0, 255] for floating-point images.
+    """Images in any form -> values (C, H, W) each, uint8, or float in [0, 255] for floating-point
+    images.
 
-    Forms: a path; a PIL image; a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C); a floating-point one
-    (B, C, H, W) in [0, 1]; a list of any of these. ValueError or VqkitError in one sentence for all others, and
-    with target.exact for images that lose anything, as far as one that is loaded still tells.
+    Forms: a path; a PIL image; a uint8 array or tensor (H, W), (H, W, C) or (B, H, W, C); a
+    floating-point one (B, C, H, W) in [0, 1]; a list of any of these. ValueError or VqkitError in
+    one sentence for all others, and with target.exact for images that lose anything, as far as one
+    that is loaded still tells.
     """
     if isinstance(given, str | Path):
-        pixels = load_image(given, target.channels, target.background, target.value_range, exact=target.exact)
+        pixels = load_image(
+            given, target.channels, target.background, target.value_range, exact=target.exact
+        )
         return [channels_first(pixels)]
     if isinstance(given, Image.Image):
         if not (given.width and given.height):
-            raise ValueError(f"there are no pixels in an image of {given.width}x{given.height} (width x height)")
+            raise ValueError(
+                f"there are no pixels in an image of {given.width}x{given.height} (width x height)"
+            )
         return [channels_first(convert(given, target))]
     if isinstance(given, list | tuple):
         found = [values for one in given for values in to_values(one, target)]
@@ -34,12 +40,17 @@ def to_values(given: Any, target: Target) -> list[Tensor]:
             raise ValueError("there are no images")
         return found
     if not isinstance(given, np.ndarray | Tensor):
-        raise ValueError(f"images are paths, PIL images, arrays, tensors or lists of them, not {type(given).__name__}")
+        raise ValueError(
+            "images are paths, PIL images, arrays, tensors or lists of them, not "
+            f"{type(given).__name__}"
+        )
     return _from_tensor(as_tensor(given), target)
 
 
 def like(values: Sequence[Tensor], given: Any) -> Any:
-    """Values (C, H, W) of each image, uint8, in the form that `given` had; of a path, a PIL image."""
+    """Values (C, H, W) of each image, uint8, in the form that `given` had; of a path, a PIL
+    image.
+    """
     if isinstance(given, str | Path | Image.Image):
         return to_image(values[0])
     if isinstance(given, list | tuple):
@@ -75,7 +86,9 @@ def to_array(values: Tensor) -> np.ndarray:
 
 
 def as_tensor(given: np.ndarray | Tensor) -> Tensor:
-    """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied first."""
+    """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied
+    first.
+    """
     if isinstance(given, np.ndarray) and not given.flags.writeable:
         return torch.from_numpy(given.copy())
     return torch.as_tensor(given)
@@ -86,7 +99,8 @@ def _from_tensor(values: Tensor, target: Target) -> list[Tensor]:
         return list(_from_floats(values, target))
     if values.dtype != torch.uint8 or values.dim() not in (2, 3, 4):
         raise ValueError(
-            f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} {tuple(values.shape)}"
+            f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} "
+            f"{tuple(values.shape)}"
         )
     pixels = values[:, :, None] if values.dim() == 2 else values
     pixels = pixels[None] if pixels.dim() == 3 else pixels
@@ -94,7 +108,9 @@ def _from_tensor(values: Tensor, target: Target) -> list[Tensor]:
         raise ValueError(f"there are no pixels in images of shape {tuple(values.shape)}")
     channels = pixels.shape[3]
     if channels not in MODES:
-        raise ValueError(f"uint8 images are (H, W, C) with 1 to 4 channels, got {tuple(values.shape)}")
+        raise ValueError(
+            f"uint8 images are (H, W, C) with 1 to 4 channels, got {tuple(values.shape)}"
+        )
     if channels == target.channels:
         return list(pixels.permute(0, 3, 1, 2))
     return [channels_first(convert(to_image(one.permute(2, 0, 1)), target)) for one in pixels]
@@ -111,7 +127,9 @@ def _from_floats(values: Tensor, target: Target) -> Tensor:
     if values.shape[1] == 1 and target.channels == 3:
         values = values.expand(-1, 3, -1, -1)
     if values.shape[1] != target.channels:
-        raise ValueError(f"the model has {target.channels} channels, the images have {values.shape[1]}")
+        raise ValueError(
+            f"the model has {target.channels} channels, the images have {values.shape[1]}"
+        )
     return values.float() * 255
 
 

@@ -19,10 +19,11 @@ def psnr(values: Tensor, original: Tensor) -> Tensor:
 
 
 def ssim(values: Tensor, original: Tensor) -> Tensor:
-    """Structural similarity of every image (Wang et al. 2004): (B, C, H, W) uint8 twice -> (B,) float32.
+    """Structural similarity of every image (Wang et al. 2004): (B, C, H, W) uint8 twice -> (B,)
+    float32.
 
-    Gaussian window of 11 pixels, sigma 1.5, averaged where the window lies inside of the image; images that are smaller
-    than the window are widened by repeating their edge.
+    Gaussian window of 11 pixels, sigma 1.5, averaged where the window lies inside of the image;
+    images that are smaller than the window are widened by repeating their edge.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -1,6 +1,7 @@
 """Encoders and decoders of images: the networks of `model.network`, each pair mirrored.
 
-Encoders: standardised images (B, C, H, W) -> latents (B, D, h, w). Decoders: quantized (B, D, h, w) -> (B, C, H, W).
+Encoders: standardised images (B, C, H, W) -> latents (B, D, h, w). Decoders: quantized (B, D, h, w)
+-> (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
                 reach=config.encoder_blocks + config.decoder_blocks,
             )
         case MLPConfig():
-            # The decoder is built first: the order in which weights are drawn is a part of every recorded loss.
+            # The decoder is built first: the order in which weights are drawn is a part of every
+            # recorded loss.
             decoder = MLPDecoder(config, Shape(widths.outputs, shape.extent), widths.latents)
             return Backbone(
                 encoder=MLPEncoder(config, shape, widths.encoder),
@@ -54,16 +56,22 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
 class ConvEncoder(nn.Module):
     """Strided 4x4 convolutions, then residual 3x3 blocks (arXiv 1711.00937, section 4.1).
 
-    image --(conv4 stride 2, relu) x num_downsamplings--> conv3 --ConvResidual x num_blocks--> relu, conv1 --> latents
+    image --(conv4 stride 2, relu) x num_downsamplings--> conv3 --ConvResidual x num_blocks--> relu,
+    conv1 --> latents
     """
 
     def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(config.num_downsamplings):
-            layers += [nn.Conv2d(channels if index == 0 else config.width, config.width, 4, 2, 1), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels if index == 0 else config.width, config.width, 4, 2, 1),
+                nn.ReLU(),
+            ]
         layers.append(nn.Conv2d(config.width, config.width, 3, padding=1))
-        layers += [ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)]
+        layers += [
+            ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)
+        ]
         layers += [nn.ReLU(), nn.Conv2d(config.width, latent_dim, 1)]
         self.layers = nn.Sequential(*layers)
 
@@ -72,9 +80,11 @@ class ConvEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Squares of patch_size pixels become channels; everything after works at the latent grid, channels last.
+    """Squares of patch_size pixels become channels; everything after works at the latent grid,
+    channels last.
 
-    image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear --> latents
+    image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear -->
+    latents
     """
 
     def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
@@ -82,17 +92,23 @@ class PatchEncoder(nn.Module):
         self.patch_size = config.patch_size
         self.stem = nn.Linear(channels * config.patch_size**2, config.width)
         self.blocks = nn.Sequential(
-            *(DepthwiseResidual(config.width, config.expansion) for _ in range(config.encoder_blocks))
+            *(
+                DepthwiseResidual(config.width, config.expansion)
+                for _ in range(config.encoder_blocks)
+            )
         )
         self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, latent_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = F.pixel_unshuffle(x.contiguous(), self.patch_size).permute(0, 2, 3, 1)  # (B, h, w, C * patch_size^2)
+        patches = F.pixel_unshuffle(x.contiguous(), self.patch_size).permute(
+            0, 2, 3, 1
+        )  # (B, h, w, C * patch_size^2)
         return self.head(self.blocks(self.stem(patches))).permute(0, 3, 1, 2)  # (B, D, h, w)
 
 
 class MLPEncoder(nn.Module):
-    """Fully connected: a tile of the training size is flattened, and its output arranged as the grid.
+    """Fully connected: a tile of the training size is flattened, and its output arranged as the
+    grid.
 
     image --tiles of (H, W)--> flatten --Linear, ReLU, ...--> (D, h, w) a tile --> latents
     """
@@ -114,16 +130,22 @@ class MLPEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Residual 3x3 blocks, then transposed 4x4 convolutions (arXiv 1711.00937, section 4.1).
 
-    latents --> conv3 --ConvResidual x num_blocks--> relu --(transposed conv4 stride 2) x num_downsamplings--> image
+    latents --> conv3 --ConvResidual x num_blocks--> relu --(transposed conv4 stride 2) x
+    num_downsamplings--> image
     """
 
     def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(latent_dim, config.width, 3, padding=1)]
-        layers += [ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)]
+        layers += [
+            ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)
+        ]
         for index in range(config.num_downsamplings):
             last = index == config.num_downsamplings - 1
-            layers += [nn.ReLU(), nn.ConvTranspose2d(config.width, channels if last else config.width, 4, 2, 1)]
+            layers += [
+                nn.ReLU(),
+                nn.ConvTranspose2d(config.width, channels if last else config.width, 4, 2, 1),
+            ]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, quantized: Tensor) -> Tensor:
@@ -131,9 +153,11 @@ class ConvDecoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """All work at the latent grid, channels last; channels become squares of patch_size pixels at the very end.
+    """All work at the latent grid, channels last; channels become squares of patch_size pixels at
+    the very end.
 
-    latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space--> image
+    latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space-->
+    image
     """
 
     def __init__(self, config: PatchConfig, channels: int, latent_dim: int) -> None:
@@ -141,12 +165,19 @@ class PatchDecoder(nn.Module):
         self.patch_size = config.patch_size
         self.stem = nn.Linear(latent_dim, config.width)
         self.blocks = nn.Sequential(
-            *(DepthwiseResidual(config.width, config.expansion) for _ in range(config.decoder_blocks))
+            *(
+                DepthwiseResidual(config.width, config.expansion)
+                for _ in range(config.decoder_blocks)
+            )
         )
-        self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, channels * config.patch_size**2))
+        self.head = nn.Sequential(
+            nn.LayerNorm(config.width), nn.Linear(config.width, channels * config.patch_size**2)
+        )
 
     def forward(self, quantized: Tensor) -> Tensor:
-        patches = self.head(self.blocks(self.stem(quantized.permute(0, 2, 3, 1))))  # (B, h, w, C * patch_size^2)
+        patches = self.head(
+            self.blocks(self.stem(quantized.permute(0, 2, 3, 1)))
+        )  # (B, h, w, C * patch_size^2)
         return F.pixel_shuffle(patches.permute(0, 3, 1, 2), self.patch_size)
 
 

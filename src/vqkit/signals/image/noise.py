@@ -1,7 +1,7 @@
 """Noise on uint8 images (C, H, W): what a denoiser is trained against, and measured with.
 
-Every function takes the image, how strong, and the generator of all that is random in it, and gives a new image. Values
-are rounded and cut to 0 to 255, as every image file does.
+Every function takes the image, how strong, and the generator of all that is random in it, and gives
+a new image. Values are rounded and cut to 0 to 255, as every image file does.
 """
 
 from __future__ import annotations
@@ -48,8 +48,14 @@ def jpeg(image: Tensor, quality: float, generator: torch.Generator) -> Tensor:
     colours = 1 if len(image) < 3 else 3
     pixels = image[:colours].permute(1, 2, 0).numpy()
     file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if colours == 1 else pixels).save(file, "JPEG", quality=round(quality))
-    decoded = torch.from_numpy(np.array(Image.open(file))).view(*image.shape[1:], colours).permute(2, 0, 1)
+    Image.fromarray(pixels[:, :, 0] if colours == 1 else pixels).save(
+        file, "JPEG", quality=round(quality)
+    )
+    decoded = (
+        torch.from_numpy(np.array(Image.open(file)))
+        .view(*image.shape[1:], colours)
+        .permute(2, 0, 1)
+    )
     return torch.cat([decoded, image[colours:]])
 
 
@@ -84,7 +90,9 @@ OTHERS = {
 
 def add_noise(images: Tensor, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
     """uint8 (B, C, H, W) with noise as the settings say, each image's drawn from its own seed."""
-    return torch.stack([_drawn(image, config, seed) for image, seed in zip(images, seeds, strict=True)])
+    return torch.stack(
+        [_drawn(image, config, seed) for image, seed in zip(images, seeds, strict=True)]
+    )
 
 
 def _drawn(image: Tensor, config: NoiseConfig, seed: int) -> Tensor:
@@ -95,7 +103,9 @@ def _drawn(image: Tensor, config: NoiseConfig, seed: int) -> Tensor:
     if what < config.clean + (1 - config.clean) * config.others:
         kind = list(OTHERS.values())[int(which * len(OTHERS))]
         # even steps of the ratio: half of the images would else have hardly any shot noise
-        return kind.add(image, kind.weakest * (kind.strongest / kind.weakest) ** strength, generator)
+        return kind.add(
+            image, kind.weakest * (kind.strongest / kind.weakest) ** strength, generator
+        )
     return gaussian(image, config.sigma * strength, generator)
 
 

@@ -1,4 +1,5 @@
-"""Values of more than 8 bits to uint8: one scale for a whole set, found from the set, saved with the model.
+"""Values of more than 8 bits to uint8: one scale for a whole set, found from the set, saved with
+the model.
 
 8-bit values are never scaled.
 """
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-# Share of the values of an image that may lie outside a range that was found, as a hot pixel or an outlier does.
+# Share of the values of an image that may lie outside a range that was found, as a hot pixel or an
+# outlier does.
 MAX_CLIPPED = 0.01
 
 
@@ -19,8 +21,8 @@ MAX_CLIPPED = 0.01
 class ValueRange:
     """Values that become 0 and 255. What lies outside is clipped.
 
-    chosen: by the user, who then wants what is outside to be clipped. A range that was found from a set refuses images
-    of which more than MAX_CLIPPED lies outside: they are of another kind.
+    chosen: by the user, who then wants what is outside to be clipped. A range that was found from a
+    set refuses images of which more than MAX_CLIPPED lies outside: they are of another kind.
     """
 
     low: float
@@ -41,7 +43,9 @@ class Extent:
         self.are_whole = True
 
     def add(self, values: np.ndarray) -> None:
-        """Take in an array of numbers. ValueError for NaN or infinite ones, which change nothing."""
+        """Take in an array of numbers. ValueError for NaN or infinite ones, which change
+        nothing.
+        """
         low, high = float(values.min()), float(values.max())
         _check_finite(low, high)
         self.merge(low, high, _are_whole(values.dtype))
@@ -59,8 +63,9 @@ class Extent:
     def range(self) -> ValueRange:
         """Black and white for a set with these values.
 
-        Floats in [0, 1]: 0 and 1. Whole numbers from 0 on: 0 and the largest value of as many bits as the largest of
-        them has, 4095 for 12-bit values. Everything else: the smallest and the largest value.
+        Floats in [0, 1]: 0 and 1. Whole numbers from 0 on: 0 and the largest value of as many bits
+        as the largest of them has, 4095 for 12-bit values. Everything else: the smallest and the
+        largest value.
         """
         if self.are_whole and self.low >= 0:
             return ValueRange(0, 2 ** max(8, int(self.high).bit_length()) - 1)
@@ -76,16 +81,16 @@ def _are_whole(dtype: np.dtype) -> bool:
 def to_bytes(values: np.ndarray[Any, np.dtype[Any]], value_range: ValueRange | None) -> np.ndarray:
     """Numbers as uint8, rounded to the nearest level and clipped; the same shape.
 
-    value_range None: the one of the dtype, [0, 1] for floats and [0, 65535] for whole numbers; nothing may lie outside.
-    ValueError for NaN, infinity and what the range refuses.
+    value_range None: the one of the dtype, [0, 1] for floats and [0, 65535] for whole numbers;
+    nothing may lie outside. ValueError for NaN, infinity and what the range refuses.
     """
     low, high = float(values.min()), float(values.max())
     _check_finite(low, high)
     used = value_range or (SIXTEEN_BITS if _are_whole(values.dtype) else UNIT)
     if (low < used.low or high > used.high) and not used.chosen:
         _check_clipped(values, used, value_range is not None)
-    # In single precision where that is exact enough; float32 images of 8-bit values come back as they were.
-    # Python's numbers take the precision of the array.
+    # In single precision where that is exact enough; float32 images of 8-bit values come back as
+    # they were. Python's numbers take the precision of the array.
     precise: np.ndarray = values.astype(np.float32 if used == UNIT else np.float64)
     scaled = (precise - used.low) * (255 / (used.high - used.low))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
@@ -100,10 +105,13 @@ def _check_clipped(values: np.ndarray, used: ValueRange, is_known: bool) -> None
     seen = f"its values go from {float(values.min()):g} to {float(values.max()):g}"
     if not is_known:
         kind = "whole numbers" if _are_whole(values.dtype) else "floats"
-        raise ValueError(f"{seen}, and without a known range {kind} must lie in [{used.low:g}, {used.high:g}]")
+        raise ValueError(
+            f"{seen}, and without a known range {kind} must lie in [{used.low:g}, {used.high:g}]"
+        )
     outside = float(((values < used.low) | (values > used.high)).mean())
     if outside > MAX_CLIPPED:
         raise ValueError(
-            f"{seen}, and {outside:.0%} of them lie outside of the range {used.low:g} to {used.high:g} "
+            f"{seen}, and {outside:.0%} of them lie outside of the range {used.low:g} to "
+            f"{used.high:g} "
             "of the training images; scale them to it first"
         )

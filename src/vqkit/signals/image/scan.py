@@ -1,4 +1,7 @@
-"""Surveys of many image files: the header of each, flat in memory. Only values of more than 8 bits are decoded."""
+"""Surveys of many image files: the header of each, flat in memory.
+
+Only values of more than 8 bits are decoded.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +76,18 @@ class _Survey:
         self.frames.append(frame)
 
     def items(self, kind: str, store: Store, how: Reading) -> Items:
-        """All that was found, with the range of values that was given, or else the one of all of them."""
-        items = Items(kind, store, PackedStrings(self.names), None, dict(self.modes), dict(self.sizes), self.bad)
+        """All that was found, with the range of values that was given, or else the one of all of
+        them.
+        """
+        items = Items(
+            kind,
+            store,
+            PackedStrings(self.names),
+            None,
+            dict(self.modes),
+            dict(self.sizes),
+            self.bad,
+        )
         items.full = np.array([size in self.other_sizes for size in self.item_sizes], dtype=bool)
         if len(self.files) > self.num_files:
             items.files = np.array(self.files, dtype=np.int64)
@@ -87,13 +100,19 @@ class _Survey:
         notes = []
         if self.num_left:
             notes.append(
-                f"{self.num_holding_more} files hold {self.num_left + self.num_holding_more} images; the first of each "
+                f"{self.num_holding_more} files hold {self.num_left + self.num_holding_more} "
+                "images; the first of each "
                 "is used, data.frames=all uses all"
             )
         if len(self.files) > self.num_files:
-            notes.append(f"{len(self.files)} images lie in {self.num_files} files; those of one file stay in one split")
+            notes.append(
+                f"{len(self.files)} images lie in {self.num_files} files; those of one file stay "
+                "in one split"
+            )
         if self.num_cut:
-            notes.append(f"{self.num_cut} files have colours of 16 bits, of which the upper 8 are used")
+            notes.append(
+                f"{self.num_cut} files have colours of 16 bits, of which the upper 8 are used"
+            )
         return notes
 
     def frame_numbers(self) -> np.ndarray | None:
@@ -102,13 +121,17 @@ class _Survey:
 
 
 def image_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    """Relative paths, sorted, of the files below `folder` with one of these suffixes; hidden ones are passed over."""
+    """Relative paths, sorted, of the files below `folder` with one of these suffixes; hidden ones
+    are passed over.
+    """
     found = list[str]()
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                found.append(os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/"))
+                found.append(
+                    os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+                )
     return sorted(found)
 
 
@@ -119,7 +142,10 @@ def scan_folder(folder: Path, how: Reading) -> Items:
     """
     names = image_files(folder, image_suffixes())
     if not names:
-        raise VqkitError(f"{folder} holds no images (looked for .png, .jpg and every other format that Pillow reads)")
+        raise VqkitError(
+            f"{folder} holds no images (looked for .png, .jpg and every other format that Pillow "
+            "reads)"
+        )
     survey = _Survey()
     files = []
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
@@ -141,31 +167,39 @@ def scan_folder(folder: Path, how: Reading) -> Items:
 def folder_classes(names: list[str]) -> list[str] | None:
     """Of images 'folder/.../file' their first folder, if that looks like a class.
 
-    None where an image lies beside the folders, for one folder alone, and for folders of fewer than two images each
-    on average.
+    None where an image lies beside the folders, for one folder alone, and for folders of fewer than
+    two images each on average.
     """
     first = [name.split("/", 1)[0] for name in names if "/" in name]
     different = len(set(first))
-    return first if len(first) == len(names) and different > 1 and 2 * different <= len(names) else None
+    return (
+        first
+        if len(first) == len(names) and different > 1 and 2 * different <= len(names)
+        else None
+    )
 
 
 def _inspect(file: Encoded, every_frame: bool) -> Found:
     try:
         return survey_file(file, every_frame)
-    except Exception as error:  # a broken file may raise anything in Pillow; one bad file must not end the survey
+    except (
+        Exception
+    ) as error:  # a broken file may raise anything in Pillow; one bad file must not end the survey
         return reason(error)
 
 
-# ------------------------------------------------------------------------------------------------------- parquet
+# ------------------------------------------------------------------------------------------ parquet
 
 
 def scan_parquet(files: list[Path], how: Reading) -> Items:
-    """Images in a column of parquet files: binary, or the struct {bytes, path} of Hugging Face datasets.
+    """Images in a column of parquet files: binary, or the struct {bytes, path} of Hugging Face
+    datasets.
 
-    Rows are shuffled in training, and parquet can only be read in large groups: the encoded images are copied once,
-    as they are, to a temporary file (in TMPDIR, as large as the column) that is read at random.
-    Errors: VqkitError without pyarrow, without such a column, if a file is broken, or if it unpacks to more than
-    data.max_bytes and twice its size.
+    Rows are shuffled in training, and parquet can only be read in large groups: the encoded images
+    are copied once, as they are, to a temporary file (in TMPDIR, as large as the column) that is
+    read at random.
+    Errors: VqkitError without pyarrow, without such a column, if a file is broken, or if it unpacks
+    to more than data.max_bytes and twice its size.
     """
     try:
         import pyarrow
@@ -179,11 +213,18 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
         with file, pillow_warnings():
             for source in files:
                 start = file.tell()
-                # Encoded images hardly shrink: what unpacks to many times its size was made to do harm.
+                # Encoded images hardly shrink: what unpacks to many times its size was made to do
+                # harm.
                 limit = max(max_unpacked(how.config), 2 * source.stat().st_size)
-                for row, content in enumerate(_parquet_rows(source, pyarrow.parquet.ParquetFile, how.config)):
+                for row, content in enumerate(
+                    _parquet_rows(source, pyarrow.parquet.ParquetFile, how.config)
+                ):
                     found = inspect(content) if content is not None else "the row holds no bytes"
-                    if survey.add(f"{source.name}:{row}", found) and content and isinstance(found, FileSurvey):
+                    if (
+                        survey.add(f"{source.name}:{row}", found)
+                        and content
+                        and isinstance(found, FileSurvey)
+                    ):
                         file.write(content)
                         lengths += [len(content)] * len(found.headers)
                         ends += [file.tell()] * len(found.headers)
@@ -207,7 +248,8 @@ def _parquet_rows(path: Path, parquet_file: Any, config: DataConfig) -> Iterator
         for group in range(table.num_row_groups):
             size = _column_bytes(table.metadata.row_group(group), column)
             check_unpacked(size, f"a row group of {path}", config)
-            # A dictionary holds a value once, however many rows show it: each may be as large as the whole group.
+            # A dictionary holds a value once, however many rows show it: each may be as large as
+            # the whole group.
             rows = max(1, min(_CHUNK, max_unpacked(config) // max(1, size)))
             for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
                 values = batch.column(0).field("bytes") if nested else batch.column(0)
@@ -218,11 +260,17 @@ def _parquet_rows(path: Path, parquet_file: Any, config: DataConfig) -> Iterator
 def _column_bytes(group: Any, column: str) -> int:
     """Unpacked size of a column in a group of rows, as the file says it."""
     parts = (group.column(index) for index in range(group.num_columns))
-    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == column)
+    return sum(
+        part.total_uncompressed_size
+        for part in parts
+        if part.path_in_schema.split(".")[0] == column
+    )
 
 
 def _image_column(path: Path, schema: Any) -> tuple[str, bool]:
-    """Name of the first column of images, one called 'image' before others, and whether it is a struct."""
+    """Name of the first column of images, one called 'image' before others, and whether it is a
+    struct.
+    """
     found = []
     for column in schema:
         kind = str(column.type)
@@ -231,5 +279,7 @@ def _image_column(path: Path, schema: Any) -> tuple[str, bool]:
         elif kind.startswith("struct<") and any(str(part.name) == "bytes" for part in column.type):
             found.append((column.name, True))
     if not found:
-        raise VqkitError(f"{path} has no column of images: it must be binary or a struct with 'bytes' inside")
+        raise VqkitError(
+            f"{path} has no column of images: it must be binary or a struct with 'bytes' inside"
+        )
     return min(found, key=lambda item: item[0] != "image")

@@ -57,7 +57,10 @@ class ImageSignal(Signal):
         return open_images(source, settings, seed, progress=progress, **known)
 
     def bad_files(
-        self, source: str | Path, settings: DataConfig, progress: Callable[[float], None] | None = None
+        self,
+        source: str | Path,
+        settings: DataConfig,
+        progress: Callable[[float], None] | None = None,
     ) -> tuple[list[tuple[str, str]], int]:
         try:
             bad, num_good = bad_files(source, settings, progress)
@@ -69,7 +72,9 @@ class ImageSignal(Signal):
         described = data.describe()
         # The width first, as in all that is printed.
         words = {"size": self.extent_in_words(data.shape.extent)}
-        sizes = ", ".join(f"{size} {count}" for size, count in list(described["sizes"].items())[:12])
+        sizes = ", ".join(
+            f"{size} {count}" for size, count in list(described["sizes"].items())[:12]
+        )
         words["sizes"] = f"{sizes} (width x height)"
         if "value_range" in described:
             low, high = described["value_range"]
@@ -82,11 +87,22 @@ class ImageSignal(Signal):
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
         return image_paths(paths)
 
-    def read(self, path: str | Path, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False) -> Tensor:
-        pixels = load_image(path, data["channels"], settings.background, _value_range(data, settings), exact=exact)
+    def read(
+        self,
+        path: str | Path,
+        data: Mapping[str, Any],
+        settings: DataConfig,
+        *,
+        exact: bool = False,
+    ) -> Tensor:
+        pixels = load_image(
+            path, data["channels"], settings.background, _value_range(data, settings), exact=exact
+        )
         return forms.channels_first(pixels)
 
-    def read_fitted(self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape) -> Tensor:
+    def read_fitted(
+        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    ) -> Tensor:
         image = forms.to_image(self.read(path, data, settings))
         fitted = fit_image(image, (shape.extent[0], shape.extent[1]), settings.fit)
         return self.to_values(fitted, data, settings)[0]
@@ -103,7 +119,9 @@ class ImageSignal(Signal):
         self, given: Any, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False
     ) -> list[Tensor]:
         value_range = _value_range(data, settings)
-        target = Target(None, data["channels"], settings.background, exact=exact, value_range=value_range)
+        target = Target(
+            None, data["channels"], settings.background, exact=exact, value_range=value_range
+        )
         return forms.to_values(given, target)
 
     def like(self, values: list[Tensor], given: Any) -> Any:
@@ -116,13 +134,19 @@ class ImageSignal(Signal):
         if not isinstance(config, ConvConfig | PatchConfig | MLPConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for images")
         if len(shape.extent) != 2:
-            raise VqkitError(f"the size of images is a height and a width, not {list(shape.extent)}")
+            raise VqkitError(
+                f"the size of images is a height and a width, not {list(shape.extent)}"
+            )
         return build_backbone(config, shape, widths)
 
-    def measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def measures(
+        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         return {"psnr": measures.psnr(values, original)}
 
-    def evaluation_measures(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def evaluation_measures(
+        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
 
     def removes_noise(self, settings: DataConfig) -> bool:
@@ -133,7 +157,8 @@ class ImageSignal(Signal):
             return {}
         generator = torch.Generator().manual_seed(0)
         return {
-            f"sigma {sigma}": torch.stack([gaussian(image, sigma, generator) for image in values]) for sigma in SIGMAS
+            f"sigma {sigma}": torch.stack([gaussian(image, sigma, generator) for image in values])
+            for sigma in SIGMAS
         }
 
     def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
@@ -147,7 +172,9 @@ class ImageSignal(Signal):
 
 
 def _value_range(data: Mapping[str, Any], settings: DataConfig) -> ValueRange | None:
-    """What became 0 and 255 of training images with values of more than 8 bits; None where there were none."""
+    """What became 0 and 255 of training images with values of more than 8 bits; None where there
+    were none.
+    """
     known = data.get("value_range")
     if known is None:
         return None

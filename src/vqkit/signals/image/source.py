@@ -24,7 +24,15 @@ from ...errors import VqkitError
 from ...files import open_regular
 from ...shapes import Shape
 from . import bundled
-from .arrays import array_items, check_unpacked, find_idx, read_idx, read_idx_folder, read_npy, read_npz
+from .arrays import (
+    array_items,
+    check_unpacked,
+    find_idx,
+    read_idx,
+    read_idx_folder,
+    read_npy,
+    read_npz,
+)
 from .augment import apply, draw
 from .config import AugmentConfig, DataConfig, NoiseConfig
 from .cutting import cut_up
@@ -59,13 +67,19 @@ _TOLD = 64
 class ImageData(IndexedDataset):
     """An image set that is ready for batches.
 
-    modes and sizes: Pillow modes and original sizes 'WxH' by count, of all files whose header can be read. value_range:
-    what became 0 and 255 of values of more than 8 bits; None where there are none. notes: what a user should know about
-    how the source was read, a sentence each. pixels: (N, C, H, W) uint8 when in memory.
+    modes and sizes: Pillow modes and original sizes 'WxH' by count, of all files whose header can
+    be read. value_range: what became 0 and 255 of values of more than 8 bits; None where there are
+    none. notes: what a user should know about how the source was read, a sentence each. pixels: (N,
+    C, H, W) uint8 when in memory.
     """
 
     def __init__(
-        self, name: str, items: Items, target: Target, pixels: torch.Tensor | None, settings: DataConfig
+        self,
+        name: str,
+        items: Items,
+        target: Target,
+        pixels: torch.Tensor | None,
+        settings: DataConfig,
     ) -> None:
         assert target.size is not None
         super().__init__(
@@ -101,10 +115,16 @@ class ImageData(IndexedDataset):
         images = torch.empty(len(good), self.shape.channels, *self.shape.extent, dtype=torch.uint8)
         for row, image in enumerate(image for image in read if isinstance(image, torch.Tensor)):
             images[row] = image
-        return Found(ids[good], images, None, [image for image in read if isinstance(image, BadFile)])
+        return Found(
+            ids[good], images, None, [image for image in read if isinstance(image, BadFile)]
+        )
 
-    def augmented(self, values: torch.Tensor, size: int, generator: torch.Generator, rows: slice) -> torch.Tensor:
-        return apply(values, draw(size, self.settings.augment, generator).rows(rows.start, rows.stop))
+    def augmented(
+        self, values: torch.Tensor, size: int, generator: torch.Generator, rows: slice
+    ) -> torch.Tensor:
+        return apply(
+            values, draw(size, self.settings.augment, generator).rows(rows.start, rows.stop)
+        )
 
     def noisy(self, values: torch.Tensor, names: Sequence[tuple[Any, ...]]) -> torch.Tensor | None:
         if not self.settings.noise.sigma:
@@ -118,9 +138,13 @@ class ImageData(IndexedDataset):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise VqkitError(f"augment.{where}: {first['msg']}; see data.augment of the model's recipe") from error
+            raise VqkitError(
+                f"augment.{where}: {first['msg']}; see data.augment of the model's recipe"
+            ) from error
         data = copy.copy(self)
-        data.settings = self.settings.model_copy(update={"augment": changes, "noise": NoiseConfig()})
+        data.settings = self.settings.model_copy(
+            update={"augment": changes, "noise": NoiseConfig()}
+        )
         return data
 
     def report_bad(self, found: BadFile) -> None:
@@ -137,16 +161,25 @@ class ImageData(IndexedDataset):
         return [*self.notes, *self.range_in_words()]
 
     def range_in_words(self) -> list[str]:
-        """A sentence on what became black and white, where there are values of more than 8 bits; else none."""
+        """A sentence on what became black and white, where there are values of more than 8 bits;
+        else none.
+        """
         if self.value_range is None:
             return []
         how = (
-            "as set" if self.value_range.chosen else "found from all images; data.value_range=[low, high] sets another"
+            "as set"
+            if self.value_range.chosen
+            else "found from all images; data.value_range=[low, high] sets another"
         )
-        return [f"values from {self.value_range.low:g} to {self.value_range.high:g} become black to white ({how})"]
+        return [
+            f"values from {self.value_range.low:g} to {self.value_range.high:g} become black to "
+            f"white ({how})"
+        ]
 
     def describe(self) -> dict[str, Any]:
-        """Counts, sizes, modes, bad files, splits and channel statistics; plain values that JSON can hold."""
+        """Counts, sizes, modes, bad files, splits and channel statistics; plain values that JSON
+        can hold.
+        """
         return {
             "name": self.name,
             "kind": self.kind,
@@ -156,8 +189,16 @@ class ImageData(IndexedDataset):
             "in_memory": self.in_memory,
             "sizes": dict(sorted(self.sizes.items(), key=lambda item: -item[1])),
             "modes": dict(sorted(self.modes.items(), key=lambda item: -item[1])),
-            **({"value_range": [self.value_range.low, self.value_range.high]} if self.value_range else {}),
-            **({"classes": dict(Counter(self.groups).most_common(MAX_NAMED))} if self.groups else {}),
+            **(
+                {"value_range": [self.value_range.low, self.value_range.high]}
+                if self.value_range
+                else {}
+            ),
+            **(
+                {"classes": dict(Counter(self.groups).most_common(MAX_NAMED))}
+                if self.groups
+                else {}
+            ),
             "bad": [dataclasses.asdict(bad) for bad in self.bad],
             "splits": {split_name: len(indices) for split_name, indices in self.splits.items()},
             "normalisation": self.normalisation.to_dict(),
@@ -174,14 +215,17 @@ def open_images(
     max_bad: float = MAX_BAD,
     progress: Callable[[float], None] | None = None,
 ) -> ImageData:
-    """Images of a built-in set (emoji, fashion-mnist, digits) or of a path, decided by what lies there.
+    """Images of a built-in set (emoji, fashion-mnist, digits) or of a path, decided by what lies
+    there.
 
-    Paths: a folder (recursive), one image (cut into patches), IDX (a file or the folder of MNIST), .npy, .npz,
-    .parquet (a file or a folder of them). A file called like a built-in set is reached with a separator: ./emoji.
-    Images whose decoded pixels are equal never lie in different splits, whatever files they come from.
-    seed: of the splits. normalisation, value_range: of a trained model that is used; else they are measured, on the
-    train split and the whole set. max_bad: share of bad files from which on nothing is opened. progress: called with
-    the share that is done, from 0 to 1, once for the headers and once for the pixels.
+    Paths: a folder (recursive), one image (cut into patches), IDX (a file or the folder of MNIST),
+    .npy, .npz, .parquet (a file or a folder of them). A file called like a built-in set is reached
+    with a separator: ./emoji. Images whose decoded pixels are equal never lie in different splits,
+    whatever files they come from.
+    seed: of the splits. normalisation, value_range: of a trained model that is used; else they are
+    measured, on the train split and the whole set. max_bad: share of bad files from which on
+    nothing is opened. progress: called with the share that is done, from 0 to 1, once for the
+    headers and once for the pixels.
     Errors: VqkitError with one sentence that says what is wrong and what to do.
     """
     name = str(source)
@@ -195,12 +239,15 @@ def open_images(
     pixels, items = _decoded(name, items, target, config, max_bad, progress)
     assert items.digests is not None and items.keys is not None
     data = ImageData(name, items, target, pixels, config)
-    data.splits = split(items.digests, items.keys, seed, (config.validation, config.test), items.fixed_test)
+    data.splits = split(
+        items.digests, items.keys, seed, (config.validation, config.test), items.fixed_test
+    )
     data.normalisation = normalisation or _measure(data)
     if len(data.normalisation.mean) != data.shape.channels:
         have = len(data.normalisation.mean)
         raise VqkitError(
-            f"the normalisation has {have} channels, the images have {data.shape.channels}; set data.channels={have}"
+            f"the normalisation has {have} channels, the images have {data.shape.channels}; set "
+            f"data.channels={have}"
         )
     return data
 
@@ -208,9 +255,11 @@ def open_images(
 def bad_files(
     source: str | Path, config: DataConfig, progress: Callable[[float], None] | None = None
 ) -> tuple[list[BadFile], int]:
-    """All files of a source that cannot be used, each decoded, and the number of images that can be.
+    """All files of a source that cannot be used, each decoded, and the number of images that can
+    be.
 
-    Needs no size that is common to the images, no least number of them and no largest share of bad files.
+    Needs no size that is common to the images, no least number of them and no largest share of bad
+    files.
     """
     items = _read(source, _reading(config, None, None, progress))
     target = Target(None, 4, value_range=items.value_range)
@@ -238,7 +287,9 @@ def _decoded(
     max_bad: float,
     progress: Callable[[float], None] | None,
 ) -> tuple[torch.Tensor | None, Items]:
-    """Pixels where they fit into memory, and the items, with digests and keys, of the files that can be decoded."""
+    """Pixels where they fit into memory, and the items, with digests and keys, of the files that
+    can be decoded.
+    """
     assert target.size is not None
 
     def keys_of(items: Items, looks: np.ndarray) -> np.ndarray:
@@ -250,7 +301,10 @@ def _decoded(
         assert items.keys is not None
         _check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
     pixels, looks = None, np.empty(0, np.uint64)
-    if len(items.store) * target.channels * target.size[0] * target.size[1] <= config.max_memory_mb << 20:
+    if (
+        len(items.store) * target.channels * target.size[0] * target.size[1]
+        <= config.max_memory_mb << 20
+    ):
         pixels, items, looks = _load(items, target, config, progress)
     elif items.digests is None:
         items, looks = _with_digests(items, target, config, progress)
@@ -261,7 +315,9 @@ def _decoded(
 
 
 def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  # (N, 16) uint8
-    """What must not be torn apart: equal pixels, images of one file and, if wanted, near duplicates."""
+    """What must not be torn apart: equal pixels, images of one file and, if wanted, near
+    duplicates.
+    """
     keys = items.digests if items.keys is None else items.keys
     assert keys is not None
     labels = [] if items.files is None else [items.files]
@@ -270,7 +326,9 @@ def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  #
     tied = tie(keys, labels)
     copies = len(keys) - len(np.unique(keys, axis=0))
     if copies and items.keys is None:
-        items.notes.append(f"{copies} images have the pixels of another one; they stay in its split")
+        items.notes.append(
+            f"{copies} images have the pixels of another one; they stay in its split"
+        )
     if config.near_duplicates:
         together = len(np.unique(keys, axis=0)) - len(np.unique(tie(keys, labels[-1:]), axis=0))
         items.notes.append(f"{together} images look like another one; they stay in its split")
@@ -287,7 +345,10 @@ def _read(source: str | Path, how: Reading) -> Items:
     path = Path(source).expanduser()
     if not path.exists():
         known = ", ".join(bundled.NAMES)
-        raise VqkitError(f"there is no file or folder '{source}', and no built-in set of that name (built-in: {known})")
+        raise VqkitError(
+            f"there is no file or folder '{source}', and no built-in set of that name (built-in: "
+            f"{known})"
+        )
     if path.is_dir():
         return _read_folder(path, how)
     suffix = path.suffix.lower()
@@ -344,15 +405,20 @@ def _read_image(path: Path, how: Reading) -> Items:
     if not places:
         height, width = header.size
         raise VqkitError(
-            f"{path} has {width}x{height} pixels (width x height), too few for one patch of {size[1]}x{size[0]}; "
+            f"{path} has {width}x{height} pixels (width x height), too few for one patch of "
+            f"{size[1]}x{size[0]}; "
             "set data.image_size=[height, width]"
         )
-    items = array_items(cut, "image", PackedStrings(f"{path.name}:{place}" for place in places), str(path))
+    items = array_items(
+        cut, "image", PackedStrings(f"{path.name}:{place}" for place in places), str(path)
+    )
     items.modes = dict(Counter(each.mode for each in survey.headers))
     items.sizes = dict(Counter(each.size for each in survey.headers))
     items.value_range = value_range
     if survey.num_frames > len(survey.headers):
-        items.notes.append(f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all")
+        items.notes.append(
+            f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all"
+        )
     return items
 
 
@@ -377,9 +443,12 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
-            seen = ", ".join(f"{width}x{height}" for height, width in common[:3]) + ", ..." * (len(common) > 3)
+            seen = ", ".join(f"{width}x{height}" for height, width in common[:3]) + ", ..." * (
+                len(common) > 3
+            )
             raise VqkitError(
-                f"the images of {name} have {len(items.sizes)} different sizes (width x height: {seen}); "
+                f"the images of {name} have {len(items.sizes)} different sizes (width x height: "
+                f"{seen}); "
                 "say which one the model shall see: set data.image_size=[64, 64], height first"
             )
         size = next(iter(items.sizes))
@@ -407,7 +476,9 @@ def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch
 def _load(
     items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
 ) -> tuple[torch.Tensor, Items, np.ndarray]:  # (N, C, H, W) uint8, and (N,) uint64
-    """All images in memory, and their looks if wanted; what cannot be decoded is left out and noted."""
+    """All images in memory, and their looks if wanted; what cannot be decoded is left out and
+    noted.
+    """
     store, size = items.store, target.size
     assert size is not None
     if isinstance(store, ArrayStore) and store.array.shape[1:] == (*size, target.channels):
@@ -422,7 +493,9 @@ def _load(
 def _with_digests(
     items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
 ) -> tuple[Items, np.ndarray]:
-    """The items that can be decoded, with what they are told apart by; their pixels are not kept."""
+    """The items that can be decoded, with what they are told apart by; their pixels are not
+    kept.
+    """
     kept, looks, good = _decode_all(items, target, config, None, progress)
     if len(good) < len(items.store):
         kept = dataclasses.replace(kept, store=PartStore(items.store, good))
@@ -470,14 +543,18 @@ def _decode_all(
     return items, looks[good], good
 
 
-def _identified(items: Items, index: int, target: Target, config: DataConfig, wants_pixels: bool) -> Decoded:
+def _identified(
+    items: Items, index: int, target: Target, config: DataConfig, wants_pixels: bool
+) -> Decoded:
     raw = items.store.raw(index)
     if isinstance(raw, np.ndarray):
         assert items.digests is not None
         look = look_of(raw) if config.near_duplicates else 0
         return Decoded(decode(raw, target), items.digests[index].tobytes(), look)
     full = items.full is None or bool(items.full[index])
-    return decode_with_content(raw, target, full=full, looks=config.near_duplicates, pixels=wants_pixels)
+    return decode_with_content(
+        raw, target, full=full, looks=config.near_duplicates, pixels=wants_pixels
+    )
 
 
 def _measure(data: ImageData) -> Normalisation:

@@ -1,7 +1,9 @@
-"""Where images lie: a folder of files, one file of many blobs, or an array. Each gives item i in raw form.
+"""Where images lie: a folder of files, one file of many blobs, or an array. Each gives item i in
+raw form.
 
-Stores travel to worker processes. What they hold is packed into arrays: lists of Python strings would be copied page by
-page as workers touch their reference counts, and memory would grow through the first epoch.
+Stores travel to worker processes. What they hold is packed into arrays: lists of Python strings
+would be copied page by page as workers touch their reference counts, and memory would grow through
+the first epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Store(Protocol):
     def __len__(self) -> int: ...
 
     def raw(self, index: int) -> Raw:
-        """Item `index` as a path, the bytes of an image file, one frame of either, or pixels (H, W, C) uint8."""
+        """Item `index` as a path, the bytes of an image file, one frame of either, or pixels (H, W,
+        C) uint8.
+        """
 
 
 class FileStore:
@@ -48,9 +52,13 @@ class FileStore:
 
 
 class BlobStore:
-    """Image files one after another in a temporary file, which is deleted with the store. frames: as of FileStore."""
+    """Image files one after another in a temporary file, which is deleted with the store. frames:
+    as of FileStore.
+    """
 
-    def __init__(self, path: Path, starts: np.ndarray, ends: np.ndarray, frames: np.ndarray | None = None) -> None:
+    def __init__(
+        self, path: Path, starts: np.ndarray, ends: np.ndarray, frames: np.ndarray | None = None
+    ) -> None:
         self.path, self.starts, self.ends, self.frames = path, starts, ends, frames
 
     def __len__(self) -> int:
@@ -83,8 +91,8 @@ def _frame(file: Path | bytes, frames: np.ndarray | None, index: int) -> Raw:
 class ArrayStore:
     """Images (N, H, W, C) in one array; what is not uint8 is scaled on the way out.
 
-    mapped: the .npy file that the array is mapped from, and how its dimensions are read, if it is. Workers that are not
-    forked map it anew.
+    mapped: the .npy file that the array is mapped from, and how its dimensions are read, if it is.
+    Workers that are not forked map it anew.
     """
 
     def __init__(
@@ -113,7 +121,9 @@ class ArrayStore:
         return values if values.dtype == np.uint8 else to_bytes(values, self.value_range)
 
 
-def _map_array(path: Path, arranged: Callable[[np.ndarray], np.ndarray], value_range: ValueRange | None) -> ArrayStore:
+def _map_array(
+    path: Path, arranged: Callable[[np.ndarray], np.ndarray], value_range: ValueRange | None
+) -> ArrayStore:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     return ArrayStore(arranged(array), value_range, (path, arranged))
 
@@ -122,8 +132,8 @@ def _map_array(path: Path, arranged: Callable[[np.ndarray], np.ndarray], value_r
 class Reading:
     """How a source is read: the settings, and what becomes of values of more than 8 bits.
 
-    value_range: that of a trained model or of the settings. find_range: where there is none, find it from the whole
-    set. progress: called with the share that is done.
+    value_range: that of a trained model or of the settings. find_range: where there is none, find
+    it from the whole set. progress: called with the share that is done.
     """
 
     config: DataConfig
@@ -134,12 +144,14 @@ class Reading:
 
 @dataclass
 class Items:
-    """Everything that a reader found in a source, before it is split: the items of `store` are the good ones.
+    """Everything that a reader found in a source, before it is split: the items of `store` are the
+    good ones.
 
-    digests: content of each item (N, 16); None until the files are decoded. keys: what must not be torn apart, when
-    that is more than the content, (N, 16). files: number of the file that each item lies in, (N,), when there are
-    several images in one. full: items that must be decoded whole to be told apart, (N,) bool. value_range: of values of
-    more than 8 bits; None where there are none. notes: what a user should know about how the source was read.
+    digests: content of each item (N, 16); None until the files are decoded. keys: what must not be
+    torn apart, when that is more than the content, (N, 16). files: number of the file that each
+    item lies in, (N,), when there are several images in one. full: items that must be decoded whole
+    to be told apart, (N,) bool. value_range: of values of more than 8 bits; None where there are
+    none. notes: what a user should know about how the source was read.
     """
 
     kind: str
@@ -183,7 +195,9 @@ def temporary_file(owner_hint: str) -> tuple[Path, BinaryIO]:
 
 
 def delete_with(owner: object, path: Path) -> None:
-    """Deletes the temporary file when `owner` goes or the program ends; worker processes leave it alone."""
+    """Deletes the temporary file when `owner` goes or the program ends; worker processes leave it
+    alone.
+    """
     weakref.finalize(owner, _delete, path, os.getpid())
 
 

@@ -1,7 +1,8 @@
-"""Fits the integer prior that codes are compressed with: a float twin that rounds as the integers will.
+"""Fits the integer prior that codes are compressed with: a float twin that rounds as the integers
+will.
 
-Shapes: B items, Q stages, h w the grid as rows and columns, n = h w slots, C context codes, e the length of a vector,
-D channels, K codes.
+Shapes: B items, Q stages, h w the grid as rows and columns, n = h w slots, C context codes, e the
+length of a vector, D channels, K codes.
 """
 
 from __future__ import annotations
@@ -57,23 +58,27 @@ MAX_BYTES = 1 << 20
 # Codes of a step.
 STEP_CODES = 1 << 13
 WEIGHT_DECAY = 0.1
-# Share of the steps, the last ones, that round as the integers will; before, that would cost time and teach nothing.
+# Share of the steps, the last ones, that round as the integers will; before, that would cost time
+# and teach nothing.
 ROUNDED_SHARE = 0.4
 # Codes of the training items that are in memory at most; more items than that are left out.
 MAX_KEPT = 1 << 24
 NUM_VALIDATED = 1024
 NUM_VALIDATIONS = 12
-# Validation passes in a row that are worse than the best by that factor end the fit; gains of the last steps
-# are smaller.
+# Validation passes in a row that are worse than the best by that factor end the fit; gains of the
+# last steps are smaller.
 PATIENCE = 3
 WORSE = 1.05
-# Times that the training codes are seen at most, and steps that this leaves of those that were asked for.
+# Times that the training codes are seen at most, and steps that this leaves of those that were
+# asked for.
 MAX_EPOCHS = 8
 MIN_STEPS = 40
 
 
 class _Round(torch.autograd.Function):
-    """Nearest multiple of 2^-bits in [low, high], halves up as integers are shifted; the gradient passes inside."""
+    """Nearest multiple of 2^-bits in [low, high], halves up as integers are shifted; the gradient
+    passes inside.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bits: int, low: float, high: float) -> Tensor:
@@ -89,7 +94,9 @@ class _Round(torch.autograd.Function):
 
 
 class _Layer(nn.Module):
-    """Attention and two linear maps, without biases; see coding.codes.transformer.TransformerLayer."""
+    """Attention and two linear maps, without biases; see
+    coding.codes.transformer.TransformerLayer.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,7 +109,9 @@ class _Layer(nn.Module):
 class _Stage(nn.Module):
     """The network of one stage; see coding.codes.transformer.StageTransformer."""
 
-    def __init__(self, stage: int, size: int, length: int, grid: tuple[int, int], channels: int) -> None:
+    def __init__(
+        self, stage: int, size: int, length: int, grid: tuple[int, int], channels: int
+    ) -> None:
         super().__init__()
         self.context = context_offsets(stage)
         inputs = len(self.context) * length
@@ -115,7 +124,8 @@ class _Stage(nn.Module):
 
 
 class CoderNetwork(nn.Module):
-    """All stages of the float twin. forward: codes (B, Q, h, w) int64 -> bits (B, Q, h, w) that each costs.
+    """All stages of the float twin. forward: codes (B, Q, h, w) int64 -> bits (B, Q, h, w) that
+    each costs.
 
     whole: whether it rounds as the integers do. dtype: of what is multiplied; sums are float32.
     """
@@ -126,43 +136,67 @@ class CoderNetwork(nn.Module):
         self.grid = grid
         self.whole = True
         self.dtype = torch.float32
-        length = min(LENGTH, MAX_FAN_IN // max(len(context_offsets(stage)) for stage in range(len(sizes))))
+        length = min(
+            LENGTH, MAX_FAN_IN // max(len(context_offsets(stage)) for stage in range(len(sizes)))
+        )
         self.vectors = nn.ParameterList(0.5 * torch.randn(size + 1, length) for size in sizes)
-        self.stages = nn.ModuleList(_Stage(number, size, length, grid, channels) for number, size in enumerate(sizes))
+        self.stages = nn.ModuleList(
+            _Stage(number, size, length, grid, channels) for number, size in enumerate(sizes)
+        )
 
     def forward(self, codes: Tensor) -> Tensor:
         vectors = [self._small(table) for table in self.vectors]
-        return torch.stack([self._bits(number, codes, vectors) for number in range(len(self.sizes))], 1)
+        return torch.stack(
+            [self._bits(number, codes, vectors) for number in range(len(self.sizes))], 1
+        )
 
     def _bits(self, number: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
         stage = cast(_Stage, self.stages[number])
         high, wide = codes.shape[2:]
-        padded = {back: self._embedded(codes, number + back, vectors) for back in {one[0] for one in stage.context}}
+        padded = {
+            back: self._embedded(codes, number + back, vectors)
+            for back in {one[0] for one in stage.context}
+        }
         shown = [
-            padded[back][:, down + REACH : down + REACH + high, right + REACH : right + REACH + wide]
+            padded[back][
+                :, down + REACH : down + REACH + high, right + REACH : right + REACH + wide
+            ]
             for back, down, right in stage.context
         ]
         x = self._product(torch.cat(shown, -1), stage.first) + stage.rows[:, None] + stage.columns
         x = x.flatten(1, 2)  # (B, n, D)
         for layer in cast(list[Any], list(stage.layers)):
-            x = x + self._product(self._attention(self._product(self._normalised(x), layer.qkv)), layer.out)
-            x = x + self._product(self._small(self._product(self._normalised(x), layer.up), 0), layer.down)
+            x = x + self._product(
+                self._attention(self._product(self._normalised(x), layer.qkv)), layer.out
+            )
+            x = x + self._product(
+                self._small(self._product(self._normalised(x), layer.up), 0), layer.down
+            )
         octaves = self._product(self._normalised(x), stage.last, LAST_BITS) + stage.last_bias
         bits = F.cross_entropy(
-            (math.log(2) * octaves).flatten(0, 1), codes[:, number].flatten(), reduction="none", ignore_index=-1
+            (math.log(2) * octaves).flatten(0, 1),
+            codes[:, number].flatten(),
+            reduction="none",
+            ignore_index=-1,
         )
         return bits.view(len(codes), high, wide) / math.log(2)
 
     def _embedded(self, codes: Tensor, number: int, vectors: list[Tensor]) -> Tensor:
-        """Vectors of the codes of a stage with a border; the border and padding (-1) have that of no code."""
+        """Vectors of the codes of a stage with a border; the border and padding (-1) have that of
+        no code.
+        """
         nothing = self.sizes[number]
         stage = codes[:, number]
-        return F.embedding(F.pad(stage.where(stage >= 0, nothing), (REACH,) * 4, value=nothing), vectors[number])
+        return F.embedding(
+            F.pad(stage.where(stage >= 0, nothing), (REACH,) * 4, value=nothing), vectors[number]
+        )
 
     def _small(self, x: Tensor, low: float = -127, bits: int = VALUE_BITS) -> Tensor:
         if self.whole:
             return cast(Tensor, _Round.apply(x, bits, low, 127.0))
-        return F.hardtanh(x, low / 2.0**bits, 127 / 2.0**bits)  # whose backward is one pass, clamp's is three
+        return F.hardtanh(
+            x, low / 2.0**bits, 127 / 2.0**bits
+        )  # whose backward is one pass, clamp's is three
 
     def _normalised(self, x: Tensor) -> Tensor:
         return self._small(F.rms_norm(x, (x.shape[-1],), eps=1e-6))
@@ -173,7 +207,9 @@ class CoderNetwork(nn.Module):
     def _attention(self, qkv: Tensor) -> Tensor:
         """(B, n, 3 D) -> (B, n, D): every slot sees the WINDOW slots up to itself."""
         batch, count, channels = qkv.shape
-        query, key, value = self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
+        )
         scale = math.log(2) / 4
         if count <= WINDOW:
             mixed = attend(query, key, value, None, scale)
@@ -186,10 +222,17 @@ class CoderNetwork(nn.Module):
         """The same network in whole numbers."""
 
         def weights(x: Tensor, bits: int = WEIGHT_BITS) -> np.ndarray:
-            return torch.floor(x.double() * 2.0**bits + 0.5).clamp(-127, 127).numpy().astype(np.int8)
+            return (
+                torch.floor(x.double() * 2.0**bits + 0.5).clamp(-127, 127).numpy().astype(np.int8)
+            )
 
         def added(x: Tensor, bits: int = VALUE_BITS + WEIGHT_BITS) -> np.ndarray:
-            return torch.floor(x.double() * 2.0**bits + 0.5).clamp(-BIAS_LIMIT, BIAS_LIMIT).numpy().astype(np.int32)
+            return (
+                torch.floor(x.double() * 2.0**bits + 0.5)
+                .clamp(-BIAS_LIMIT, BIAS_LIMIT)
+                .numpy()
+                .astype(np.int32)
+            )
 
         stages = [
             StageTransformer(
@@ -197,21 +240,29 @@ class CoderNetwork(nn.Module):
                 weights(stage.first),
                 added(stage.rows),
                 added(stage.columns),
-                tuple(TransformerLayer(*map(weights, (one.qkv, one.out, one.up, one.down))) for one in stage.layers),
+                tuple(
+                    TransformerLayer(*map(weights, (one.qkv, one.out, one.up, one.down)))
+                    for one in stage.layers
+                ),
                 weights(stage.last, LAST_BITS),
                 added(stage.last_bias, VALUE_BITS + LAST_BITS),
             )
             for stage in cast(list[Any], list(self.stages))
         ]
-        return TransformerCoder(self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages)
+        return TransformerCoder(
+            self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages
+        )
 
 
 def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention (B, heads, n, d) of each slot to the WINDOW slots up to itself, in memory that grows with n alone."""
+    """Attention (B, heads, n, d) of each slot to the WINDOW slots up to itself, in memory that
+    grows with n alone.
+    """
     count = query.shape[2]
     chunks = -(-count // WINDOW)
     query, key, value = (
-        F.pad(x, (0, 0, 0, chunks * WINDOW - count)).unflatten(2, (chunks, WINDOW)) for x in (query, key, value)
+        F.pad(x, (0, 0, 0, chunks * WINDOW - count)).unflatten(2, (chunks, WINDOW))
+        for x in (query, key, value)
     )
     key, value = (torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], 3) for x in (key, value))
     ages = torch.arange(2 * WINDOW, device=query.device)
@@ -230,9 +281,11 @@ class CoderOutput(NamedTuple):
 
 
 class CodeCoderTask(Task):
-    """Fit the float twin to the codes that a tokenizer gives a data set, a pure function of the two and of the steps.
+    """Fit the float twin to the codes that a tokenizer gives a data set, a pure function of the two
+    and of the steps.
 
-    Few codes take fewer steps; validation passes that only become worse end the fit, and the best one is kept.
+    Few codes take fewer steps; validation passes that only become worse end the fit, and the best
+    one is kept.
     """
 
     is_alone = True
@@ -260,9 +313,13 @@ class CodeCoderTask(Task):
             log_every=10,
             guard="off",
         )
-        self.dtype = torch.bfloat16 if use_bfloat16(artifact.config.train.precision) else torch.float32
+        self.dtype = (
+            torch.bfloat16 if use_bfloat16(artifact.config.train.precision) else torch.float32
+        )
         self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id, "steps": steps}
-        self.phases = (Phase("coder", self._forward, lambda progress: {"bits": 1.0}, self._optimizers),)
+        self.phases = (
+            Phase("coder", self._forward, lambda progress: {"bits": 1.0}, self._optimizers),
+        )
 
     @staticmethod
     def why_not(tokenizer: Tokenizer) -> str:
@@ -319,7 +376,9 @@ class CodeCoderTask(Task):
     def is_worse(self, loss: float, best: float) -> bool:
         return loss > WORSE * best
 
-    def _forward(self, model: nn.Module, codes: Tensor, generator: torch.Generator | None) -> CoderOutput:
+    def _forward(
+        self, model: nn.Module, codes: Tensor, generator: torch.Generator | None
+    ) -> CoderOutput:
         codes = codes.to(next(model.parameters()).device)
         if generator is not None:
             return CoderOutput({"bits": _mean(model(codes), codes)}, codes)
@@ -354,13 +413,19 @@ def _mean(bits: Tensor, codes: Tensor) -> Tensor:
     return bits.sum() / (codes >= 0).sum()
 
 
-def _codes(tokenizer: Tokenizer, data: Dataset, split: str, limit: int) -> Tensor:  # (N, Q, h, w) int16
+def _codes(
+    tokenizer: Tokenizer, data: Dataset, split: str, limit: int
+) -> Tensor:  # (N, Q, h, w) int16
     """Codes of the first items of a split, their grids as rows and columns."""
     parts: list[Tensor] = []
     found = 0
     for batch in data.split(split, 256):
         codes = tokenizer.encode(batch.values, batch.mask)
-        parts.append(codes.flatten(2, -2).to(torch.int16) if codes.dim() > 3 else codes[:, :, None].to(torch.int16))
+        parts.append(
+            codes.flatten(2, -2).to(torch.int16)
+            if codes.dim() > 3
+            else codes[:, :, None].to(torch.int16)
+        )
         found += codes.numel()
         if found >= limit:
             break
@@ -384,5 +449,7 @@ def _network(quantizer: Bottleneck, codes: Tensor, seed: int) -> CoderNetwork:
         values = part.lookup(torch.arange(size)[:, None]).detach().float()
         left, singular, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)
         axes = (left * singular)[:, : network.vectors[number].shape[1]]
-        network.vectors[number].data[:size, : axes.shape[1]] = 0.5 * axes / axes.std().clamp(min=1e-6)
+        network.vectors[number].data[:size, : axes.shape[1]] = (
+            0.5 * axes / axes.std().clamp(min=1e-6)
+        )
     return network

@@ -28,7 +28,9 @@ MAX_VALIDATED = 1024
 
 
 class PriorOutput(NamedTuple):
-    """terms: nats a code, `causal` in the canonical order and `any_order` in random ones; codes (B, Q, *grid)."""
+    """terms: nats a code, `causal` in the canonical order and `any_order` in random ones; codes (B,
+    Q, *grid).
+    """
 
     terms: dict[str, Tensor]
     codes: Tensor
@@ -45,8 +47,8 @@ class Labelled(NamedTuple):
 class Labels:
     """What codes are conditioned on: a row of numbers for each item, and what the numbers mean.
 
-    rows: (N,) int64 class numbers, (N, bytes) uint8 captions, or (N, 0) for nothing. classes: names by number, empty
-    without classes. has_captions: whether rows are bytes of captions.
+    rows: (N,) int64 class numbers, (N, bytes) uint8 captions, or (N, 0) for nothing. classes: names
+    by number, empty without classes. has_captions: whether rows are bytes of captions.
     """
 
     rows: Tensor
@@ -65,7 +67,10 @@ class Labels:
             if not data.captions:
                 raise VqkitError(f"{data.name} has no captions; set condition=class or none")
             length = config.network.caption_bytes
-            return cls(torch.stack([caption_bytes(text, length) for text in data.captions]), has_captions=True)
+            return cls(
+                torch.stack([caption_bytes(text, length) for text in data.captions]),
+                has_captions=True,
+            )
         if wanted == "class":
             if not data.groups:
                 raise VqkitError(f"{data.name} has no classes; set condition=none")
@@ -100,7 +105,8 @@ class PriorTask(Task):
         self.canonical = self.build().layout.canonical[0]  # (L,)
         self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id}
         self.phases = (Phase("prior", self._forward, self._weights),)
-        # The autoencoder on the device of training: a copy of its own, the artifact stays where it is.
+        # The autoencoder on the device of training: a copy of its own, the artifact stays where it
+        # is.
         self._encoder = artifact.network
 
     def config(self) -> dict[str, Any]:
@@ -109,7 +115,9 @@ class PriorTask(Task):
     def build(self) -> PriorNetwork:
         model = self.artifact.network
         labels = self.labels
-        network = build_prior_network(self.all_settings, model, len(labels.classes), labels.has_captions)
+        network = build_prior_network(
+            self.all_settings, model, len(labels.classes), labels.has_captions
+        )
         network.start_from(code_vectors(model), torch.Generator().manual_seed(self.seed))
         return network
 
@@ -117,7 +125,11 @@ class PriorTask(Task):
         return list(cast(PriorNetwork, model).blocks)
 
     def title(self, model: nn.Module) -> str:
-        conditions = "captions" if self.labels.has_captions else f"{len(self.labels.classes) or 'no'} classes"
+        conditions = (
+            "captions"
+            if self.labels.has_captions
+            else f"{len(self.labels.classes) or 'no'} classes"
+        )
         length = cast(PriorNetwork, model).layout.length
         return f"{self.data.name}: {len(self.data.splits['train'])} training items of {length} codes, {conditions}"
 
@@ -147,7 +159,9 @@ class PriorTask(Task):
         share = self.all_settings.random_order
         return {"causal": 1.0 - share, "any_order": share}
 
-    def _forward(self, model: nn.Module, batch: Labelled, generator: torch.Generator | None) -> PriorOutput:
+    def _forward(
+        self, model: nn.Module, batch: Labelled, generator: torch.Generator | None
+    ) -> PriorOutput:
         device = next(model.parameters()).device
         codes = self._codes(batch.items, device)
         rows = batch.rows.to(device)
@@ -162,7 +176,10 @@ class PriorTask(Task):
         condition = self.labels.condition(self.labels.dropped(rows, drop))
         nats = model(codes.flatten(1), order, *condition, self.settings.accumulate)
         # The first rows of the batch come in the canonical order, as many as are not mixed.
-        parts = {"causal": slice(0, len(rows) - mixed), "any_order": slice(len(rows) - mixed, len(rows))}
+        parts = {
+            "causal": slice(0, len(rows) - mixed),
+            "any_order": slice(len(rows) - mixed, len(rows)),
+        }
         terms = {
             name: _mean(nats[part], None if real is None else real[part])
             for name, part in parts.items()
@@ -179,10 +196,15 @@ class PriorTask(Task):
         return self._encoder.encode(channels_last(self.artifact.normalisation.apply(values)), mask)
 
     def _draws(self, count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which conditions are dropped (B,) bool, and random orders (B, L): this rank's share of those of all ranks."""
+        """Which conditions are dropped (B,) bool, and random orders (B, L): this rank's share of
+        those of all ranks.
+        """
         whole = count * ranks()
         device = generator.device
-        drop = torch.rand(whole, generator=generator, device=device) < self.all_settings.condition_dropout
+        drop = (
+            torch.rand(whole, generator=generator, device=device)
+            < self.all_settings.condition_dropout
+        )
         order = torch.rand(whole, length, generator=generator, device=device).argsort(1)
         return drop.chunk(ranks())[this_rank()], order.chunk(ranks())[this_rank()]
 

@@ -1,7 +1,8 @@
-"""Fits the network that lossless files start from: a float twin of it, whose weights are rounded at the end.
+"""Fits the network that lossless files start from: a float twin of it, whose weights are rounded at
+the end.
 
-Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of a signal).
-The extent of an item is seen as rows and columns.
+Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of
+a signal). The extent of an item is seen as rows and columns.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ HIDDEN = 128
 STEP_VALUES = 1024
 # Steps of this fit, shared by the planes, for each step of the coder of codes.
 STEPS = 12
-# Times that as many values are taken as there are, at most, and steps that this leaves of those that were asked for.
+# Times that as many values are taken as there are, at most, and steps that this leaves of those
+# that were asked for.
 MAX_EPOCHS = 20
 MIN_STEPS = 300
 LR = 4e-3
@@ -56,8 +58,9 @@ NUM_VALIDATED = 256
 
 
 class ChannelTwin(nn.Module):
-    """One plane. forward: inputs (n, 2 C + 1) and anchors (n, M) as integers make them, rows and columns (n,), levels
-    (n,) -> nats (n,) that each value costs."""
+    """One plane. forward: inputs (n, 2 C + 1) and anchors (n, M) as integers make them, rows and
+    columns (n,), levels (n,) -> nats (n,) that each value costs.
+    """
 
     def __init__(self, plane: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -72,7 +75,9 @@ class ChannelTwin(nn.Module):
         self.last = nn.Parameter(torch.randn(HIDDEN, 3 * MIXED) * 0.2 * HIDDEN**-0.5)
         self.last_bias = nn.Parameter(torch.zeros(3 * MIXED))
 
-    def forward(self, values: Tensor, anchors: Tensor, rows: Tensor, columns: Tensor, levels: Tensor) -> Tensor:
+    def forward(
+        self, values: Tensor, anchors: Tensor, rows: Tensor, columns: Tensor, levels: Tensor
+    ) -> Tensor:
         most = MOST / 2**HIDDEN_BITS
         hidden = (values / 2**INPUT_BITS) @ self.first
         hidden = functional.hardtanh(hidden + self.rows[rows] + self.columns[columns], 0, most)
@@ -83,7 +88,9 @@ class ChannelTwin(nn.Module):
         steepness = math.log(2) / 16 * torch.exp2(-scales.clamp(-8, 4))
         lower = levels[:, None] - 0.5 - anchors - 64 * means
         below = torch.where(levels[:, None] == 0, 0.0, torch.sigmoid(lower * steepness))
-        upto = torch.where(levels[:, None] == LEVELS - 1, 1.0, torch.sigmoid((lower + 1) * steepness))
+        upto = torch.where(
+            levels[:, None] == LEVELS - 1, 1.0, torch.sigmoid((lower + 1) * steepness)
+        )
         likely = (weights * (upto - below)).sum(1)
         return -torch.log(likely * (1 - 1 / LEVELS) + 2.0**-16)
 
@@ -101,7 +108,9 @@ class ChannelTwin(nn.Module):
 
 
 class ValueTwin(nn.Module):
-    """The twins of all planes. forward: inputs of values for each plane -> nats (n,) of each plane."""
+    """The twins of all planes. forward: inputs of values for each plane -> nats (n,) of each
+    plane.
+    """
 
     def __init__(self, num_planes: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -133,7 +142,8 @@ class ValueOutput(NamedTuple):
 
 
 class ValueCoderTask(Task):
-    """Fit the float twin to the values of a data set, a pure function of it, of the seed and of the steps.
+    """Fit the float twin to the values of a data set, a pure function of it, of the seed and of the
+    steps.
 
     steps: of the coder of codes; few values take fewer.
     """
@@ -165,7 +175,9 @@ class ValueCoderTask(Task):
             guard="off",
         )
         self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id, "steps": steps}
-        self.phases = (Phase("values", self._forward, lambda progress: {"nats": 1.0}, self._optimizers),)
+        self.phases = (
+            Phase("values", self._forward, lambda progress: {"nats": 1.0}, self._optimizers),
+        )
 
     @staticmethod
     def why_not(tokenizer: Tokenizer) -> str:
@@ -199,7 +211,9 @@ class ValueCoderTask(Task):
         columns = torch.arange(self.size[1]).repeat(self.size[0])
         for item in range(min(NUM_VALIDATED, len(self.held_out))):
             items = torch.full_like(rows, item)
-            yield [self.held_out.take(items, plane, rows, columns) for plane in range(self.num_planes)]
+            yield [
+                self.held_out.take(items, plane, rows, columns) for plane in range(self.num_planes)
+            ]
 
     def num_items(self, batch: list[PlaneInputs]) -> int:
         return 1
@@ -213,14 +227,19 @@ class ValueCoderTask(Task):
 
     def _drawn(self, plane: int, generator: torch.Generator) -> PlaneInputs:
         limits = (len(self.kept), *self.size)
-        items, rows, columns = (torch.randint(limit, (STEP_VALUES,), generator=generator) for limit in limits)
+        items, rows, columns = (
+            torch.randint(limit, (STEP_VALUES,), generator=generator) for limit in limits
+        )
         return self.kept.take(items, plane, rows, columns)
 
-    def _forward(self, model: nn.Module, batch: list[PlaneInputs], generator: torch.Generator | None) -> ValueOutput:
+    def _forward(
+        self, model: nn.Module, batch: list[PlaneInputs], generator: torch.Generator | None
+    ) -> ValueOutput:
         device = next(model.parameters()).device
         nats = model([PlaneInputs(*(part.to(device) for part in plane)) for plane in batch])
         return ValueOutput(
-            {"nats": torch.stack([plane.mean() for plane in nats]).mean()}, torch.zeros(0, device=device)
+            {"nats": torch.stack([plane.mean() for plane in nats]).mean()},
+            torch.zeros(0, device=device),
         )
 
     def _optimizers(self, model: nn.Module) -> list[Optimizer]:
@@ -229,13 +248,17 @@ class ValueCoderTask(Task):
 
 
 class _Items:
-    """Items of a split as rows and columns, padded, of which any values are taken with their neighbours."""
+    """Items of a split as rows and columns, padded, of which any values are taken with their
+    neighbours.
+    """
 
     def __init__(self, data: Dataset, split: str, limit: int) -> None:
         parts: list[Tensor] = []
         size = 0
         for batch in data.split(split, 256):
-            values = batch.values.reshape(*batch.values.shape[:2], *rows_and_columns(batch.values.shape[2:]))
+            values = batch.values.reshape(
+                *batch.values.shape[:2], *rows_and_columns(batch.values.shape[2:])
+            )
             parts.append(functional.pad(values, (REACH,) * 4))
             size += values.numel()
             if size >= limit:
@@ -249,7 +272,11 @@ class _Items:
         """Values (n,) of a plane, by item, row and column, with what is around them."""
         _, planes, high, wide = self.padded.shape
         start = ((items * planes + plane) * high + rows + REACH) * wide + columns + REACH
-        offsets = torch.tensor([(back * high + down) * wide + right for back, down, right in neighbours(plane)])
+        offsets = torch.tensor(
+            [(back * high + down) * wide + right for back, down, right in neighbours(plane)]
+        )
         flat = self.padded.view(-1)
         given, anchors = inputs(flat[start[:, None] + offsets].numpy().astype(np.int32), plane)
-        return PlaneInputs(torch.from_numpy(given), torch.from_numpy(anchors), rows, columns, flat[start])
+        return PlaneInputs(
+            torch.from_numpy(given), torch.from_numpy(anchors), rows, columns, flat[start]
+        )
