@@ -4,8 +4,10 @@ torch.distributed.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -24,6 +26,11 @@ from ..model.precision import use_bfloat16
 
 # The title of a run says devices and precision; Fabric would say them again on a line of its own.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
+# Parameters of mallopt(3), as malloc.h of glibc numbers them.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
 class Engine:
@@ -46,6 +53,7 @@ class Engine:
             )
         self.sharded = config.strategy == "fsdp2"
         self.units: Sequence[nn.Module] = ()
+        _keep_freed_memory()
         self.fabric = Fabric(
             accelerator="auto" if torch.cuda.is_available() else "cpu",
             devices=local,
@@ -118,6 +126,20 @@ class Engine:
 
     def barrier(self) -> None:
         self.fabric.barrier()
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what a step frees for the next step, where it is glibc.
+
+    Every step frees and takes the same tensors. By default glibc gives large ones back to the
+    system at some steps of some processes, which then pays for fresh pages at each of them.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def leave_together() -> None:
