@@ -3,20 +3,19 @@ training.
 
     python benchmarks/training.py [--quick] [--seed 0] [--json FILE]
 
-One process and one data set (Fashion-MNIST), in turn:
+One data set (Fashion-MNIST), in turn:
 (a) pythae's VQVAE with its ResNets for MNIST (144 bits: 4x4 codes of 9 bits) and its own trainer,
-EMA codebook, Adam
-    1e-3, batches of 100, as its documentation has it; then vqkit at the same 144 bits (patches of 7
-    pixels) with a tenth and a fifth of that time: which share is enough for pythae's PSNR on the
-    test images.
+    EMA codebook, Adam 1e-3, batches of 100, as its documentation has it; then vqkit at the same 144
+    bits (patches of 7 pixels) with a tenth and a fifth of that time: which share is enough for
+    pythae's PSNR on the test images.
 (b) a plain loop over the network of recipe fashion-mnist as a tutorial has it: the default memory
-layout, a one-hot
-    quantizer, DataLoader, AdamW; against vqkit with AdamW at the same batch size.
+    layout, a one-hot quantizer, DataLoader, AdamW; against vqkit with AdamW at the same batch size.
 (c) the same network, layout and optimiser in a bare loop without any trainer, for what the trainer
-adds.
+    adds.
 (b) and (c) have a row for each precision that the processor computes quickly: float32, and bfloat16
-where it has instructions for it. All loops of a row compute in the same precision. Speeds are
-medians of alternating windows, so that every loop sees the machine in the same mood.
+where it has instructions for it. All loops of a row compute in the same precision. Each runs in a
+process of its own, as one would run it; speeds are medians of alternating windows, so that every
+loop sees the machine in the same mood.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def plain_steps(data: ImageData, settings: Config, precision: str):
+def plain_steps(data: ImageData, settings: Config, folder: Path):
     """Yields once per step of the plain loop."""
     images = data.normalisation.apply(data.read(data.splits["train"]).values)
     model = PlainAutoencoder(settings)
@@ -156,7 +155,7 @@ def plain_steps(data: ImageData, settings: Config, precision: str):
     loader = DataLoader(TensorDataset(images), BATCH, shuffle=True, drop_last=True)
     while True:
         for (x,) in loader:
-            with autocast(precision):
+            with autocast(settings.train.precision):
                 reconstruction, commitment = model(x)
                 loss = F.mse_loss(reconstruction, x) + 0.25 * commitment
             optimizer.zero_grad()
@@ -168,7 +167,7 @@ def plain_steps(data: ImageData, settings: Config, precision: str):
 # ------------------------------------------------------------------------ (c) bare loop and trainer
 
 
-def bare_steps(data: ImageData, settings: Config, precision: str):
+def bare_steps(data: ImageData, settings: Config, folder: Path):
     """Our model, layout and optimiser with nothing around them."""
     images = data.read(data.splits["train"]).values
     model = build_model(settings, data.shape, data.normalisation).to(
@@ -181,7 +180,7 @@ def bare_steps(data: ImageData, settings: Config, precision: str):
             x = data.normalisation.apply(images[indices]).contiguous(
                 memory_format=torch.channels_last
             )
-            with autocast(precision):
+            with autocast(settings.train.precision):
                 terms = model(x, generator).terms
             loss = terms["reconstruction"] + 0.25 * terms["commitment"]
             loss.backward()
@@ -202,18 +201,64 @@ def trainer_steps(data: ImageData, settings: Config, folder: Path):
         yield row["loss"]
 
 
-def speeds(loops: dict, windows: int, steps: int) -> dict[str, list[float]]:
-    """Images per second of every loop in each of several rounds."""
+LOOPS = {"plain": plain_steps, "bare": bare_steps, "vqkit": trainer_steps}
+
+
+def serve(name: str, precision: str, seed: int, folder: Path) -> None:
+    """Of one loop, in a process of its own: reads a number of steps from each line of standard
+    input, takes them, and writes the seconds.
+    """
+    settings = load(
+        "fashion-mnist", [*PLAIN, f"train.precision={precision}", f"seed={seed}"], Config
+    )
+    data = open_set("fashion-mnist", seed, settings.data)
+    loop = LOOPS[name](data, settings, folder)
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        for _ in range(int(line)):
+            next(loop)
+        print(time.perf_counter() - begin, flush=True)
+
+
+class Loop:
+    """A loop that runs in a process of its own, as no trainer's settings of the C library, of
+    threads or of memory should reach another.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--loop", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def seconds(self, steps: int) -> float:
+        """What so many more steps take."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def speeds(
+    precision: str, seed: int, windows: int, steps: int, folder: Path
+) -> dict[str, list[float]]:
+    """Images per second of every loop in each of several rounds, one after the other."""
+    loops = {name: Loop(name, precision, str(seed), str(folder / name)) for name in LOOPS}
     found: dict[str, list[float]] = {name: [] for name in loops}
     for loop in loops.values():
-        for _ in range(3):
-            next(loop)
+        loop.seconds(5)
     for _ in range(windows):
         for name, loop in loops.items():
-            begin = time.perf_counter()
-            for _ in range(steps):
-                next(loop)
-            found[name].append(steps * BATCH / (time.perf_counter() - begin))
+            found[name].append(steps * BATCH / loop.seconds(steps))
+    for loop in loops.values():
+        loop.close()
     return found
 
 
@@ -228,24 +273,13 @@ def measured_at(precision: str, seed: int, windows: int, steps: int, folder: Pat
     """Rows of one precision, which all three loops compute in. overhead: of the trainer over the
     bare loop.
     """
-    settings = load(
-        "fashion-mnist", [*PLAIN, f"train.precision={precision}", f"seed={seed}"], Config
-    )
-    data = open_set("fashion-mnist", seed, settings.data)
-    loops = {
-        "plain": plain_steps(data, settings, precision),
-        "bare": bare_steps(data, settings, precision),
-        "vqkit": trainer_steps(data, settings, folder / precision),
-    }
-    rates = speeds(loops, windows, steps)
-    pairs = zip(rates["bare"], rates["vqkit"], strict=True)
+    rates = speeds(precision, seed, windows, steps, folder / precision)
+    rounds = list(zip(rates["plain"], rates["bare"], rates["vqkit"], strict=True))
     return {
         "precision": precision,
         "images_per_s": {name: median(values) for name, values in rates.items()},
-        "ratio": median(
-            ours / plain for ours, plain in zip(rates["vqkit"], rates["plain"], strict=True)
-        ),
-        "overhead": median(bare / ours - 1 for bare, ours in pairs),
+        "ratio": median(ours / plain for plain, _, ours in rounds),
+        "overhead": median(bare / ours - 1 for _, bare, ours in rounds),
     }
 
 
@@ -381,5 +415,7 @@ def time_claim(share: float, settings: dict) -> Claim:
 if __name__ == "__main__":
     if "--pythae" in sys.argv:
         pythae_main(*map(int, sys.argv[2:5]), Path(sys.argv[5]))
+    elif "--loop" in sys.argv:
+        serve(sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))
     else:
         main()
