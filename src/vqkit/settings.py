@@ -39,6 +39,7 @@ class Config(Root):
     """Everything that training an autoencoder needs beside the data."""
 
     recipe_folder: ClassVar[str] = "recipes"
+    default_recipe: ClassVar[str] = "images"
 
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of everything random: weights, splits, order, augmentation, noise"""
@@ -61,6 +62,7 @@ class PriorConfig(Root):
     """Everything that training a prior needs beside the artifact."""
 
     recipe_folder: ClassVar[str] = "recipes/prior"
+    default_recipe: ClassVar[str] = "prior"
 
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of weights, order of the items, orders of codes, dropped conditions"""

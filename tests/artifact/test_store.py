@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import vqkit
 from vqkit import cli
 from vqkit.artifact.coder_files import save_coders
-from vqkit.artifact.store import save_artifact, save_prior
+from vqkit.artifact.store import load_artifact, save_artifact, save_prior
 from vqkit.artifact.tensor_files import SUM, write_tensors
 from vqkit.errors import VqkitError
 
@@ -592,3 +594,32 @@ def test_files_of_an_artifact_follow_the_umask(prior_model, tmp_path, umask):
     assert sorted(written) == sorted(FILES + OPTIONAL)
     assert set(written.values()) == {0o666 & ~umask}
     assert vqkit.load(tmp_path / "new").artifact.problems == ()
+
+
+def test_loading_leaves_the_global_random_state_as_it_is(whole):
+    before = torch.get_rng_state()
+    artifact = load_artifact(whole)
+    assert artifact.prior is not None
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_verbs_that_do_not_train_wait_for_no_compiler_and_no_trainer(whole, few_images, tmp_path):
+    """PyTorch imports its compiler, sympy with it, for much that is done on its meta device; both
+    take longer than all else that these verbs do.
+    """
+    code = """
+import sys
+from vqkit import cli
+folder, items, out = sys.argv[1:]
+for words in (
+    ["info", folder],
+    ["data", items, "--sheet", out + "/sheet.png"],
+    ["reconstruct", folder, out + "/sheet.png", "--out", out],
+    ["generate", folder, "--num", "1", "--out", out + "/sample.png"],
+):
+    assert cli.main(words) == 0, words
+print(sorted({"torch._dynamo", "sympy", "lightning_fabric"} & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", code, str(whole), str(few_images), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr

@@ -1,9 +1,12 @@
 """The folder that training ends with and everything later starts from.
 
-config.json         resolved settings, format version, data summary with normalisation constants,
-content id model.safetensors   weights; config.json repeated in its header, so the file alone can be
-loaded prior.safetensors   a prior over the codes, if one was trained; its settings and figures are
-in its header coder.safetensors, lossless.safetensors   see coder_files
+config.json         resolved settings, format version, content id, and a data summary with
+                    normalisation constants
+model.safetensors   weights; config.json repeated in its header, so that the file alone can be
+                    loaded
+prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in
+                    its header
+coder.safetensors, lossless.safetensors   see coder_files
 metrics.json        figures of training and evaluation, for people
 
 Nothing in the folder is trusted: sizes are bounded before memory is taken, pickle is never read,
@@ -23,7 +26,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import __version__
 from ..config.loading import from_tree
@@ -188,7 +192,7 @@ def filled(
     VqkitError for a file whose names, shapes or types are not those of the module.
     """
     try:
-        with torch.device("meta"):
+        with _Unfilled(torch.device("meta")):
             expected = {
                 name: (value.dtype, tuple(value.shape))
                 for name, value in build().state_dict().items()
@@ -208,9 +212,50 @@ def filled(
         raise VqkitError(
             f"{path} does not fit its settings (tensor {wrong}); one of the two was replaced"
         )
-    module = build()
+    with _Unfilled(torch.device("cpu")):
+        module = build()
     module.load_state_dict(file.tensors)
     return module, file
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules are made without first weights, which a file is about to replace; on the meta device
+    they take no memory either.
+
+    Loading then neither changes the global random state nor waits for draws. `torch.device("meta")`
+    would put all else there too, for which PyTorch imports its compiler: more than a second.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # Draws with a generator of their own are no first weights.
+        is_draw = kwargs.get("generator") is None
+        if func in _FILLS and is_draw:
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.empty or (func is torch.randn and is_draw):
+            return torch.empty(*args, **{**kwargs, "device": self.device})
+        return func(*args, **kwargs)
+
+
+# What fills a tensor in place with random numbers.
+_FILLS = (
+    nn.init.kaiming_normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.normal_,
+    nn.init.orthogonal_,
+    nn.init.trunc_normal_,
+    nn.init.uniform_,
+    nn.init.xavier_normal_,
+    nn.init.xavier_uniform_,
+    Tensor.normal_,
+    Tensor.uniform_,
+)
 
 
 def _check_size(path: Path, num_bytes: int) -> None:

@@ -228,12 +228,11 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _data(options: argparse.Namespace) -> int:
     from ..config.loading import load
-    from ..pipelines.autoencoder import DEFAULT_RECIPE
     from ..pipelines.session import choose_recipe
     from ..settings import Config
     from ..signals.registry import signal_of
 
-    recipe = choose_recipe(Config, options.data, options.recipe, DEFAULT_RECIPE)
+    recipe = choose_recipe(Config, options.data, options.recipe)
     config = load(recipe, options.settings, Config)
     signal = signal_of(config.data)
     try:

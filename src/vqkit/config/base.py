@@ -36,9 +36,12 @@ def _is_switch_or_words(annotation: Any) -> bool:
 
 
 class Root(Section):
-    """All settings of one kind of run; its recipes lie in `recipe_folder` of the package."""
+    """All settings of one kind of run; its recipes lie in `recipe_folder` of the package, and
+    `default_recipe` is for data that no recipe is named after.
+    """
 
     recipe_folder: ClassVar[str]
+    default_recipe: ClassVar[str]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -42,7 +42,6 @@ from .session import (
     write_recipe,
 )
 
-DEFAULT_RECIPE = "images"
 TRAINING = "train the autoencoder"
 REPORT = "measure and write the report"
 
@@ -72,7 +71,7 @@ def train(
     folder = Path(out)
     overrides = list(overrides)
     check_unlocked(folder)
-    chosen = choose_recipe(Config, source, recipe, DEFAULT_RECIPE)
+    chosen = choose_recipe(Config, source, recipe)
     if not resume:
         check_new(folder)
     config = decide_settings(

@@ -38,7 +38,6 @@ from .session import REPORT_FILE, choose_recipe, decide_settings, is_main, locke
 
 # Inside of the artifact: the log, checkpoints and images of the prior's training.
 FOLDER = "prior"
-DEFAULT_RECIPE = "prior"
 NUM_SAMPLES = 64
 # Steps of the scattered samples.
 NUM_STEPS = 12
@@ -73,7 +72,7 @@ def train_prior(
     with locked(folder, display):
         if not resume:
             _check_new(folder, work)
-        chosen = choose_recipe(PriorConfig, source, recipe, DEFAULT_RECIPE)
+        chosen = choose_recipe(PriorConfig, source, recipe)
         config = decide_settings(
             PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None
         )

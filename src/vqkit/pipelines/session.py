@@ -36,13 +36,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def choose_recipe(
-    root: type[Root], source: str | Path, recipe: str | Path | None, default: str
-) -> str:
+def choose_recipe(root: type[Root], source: str | Path, recipe: str | Path | None) -> str:
     """The recipe that was asked for, else the one named like the built-in set, else the default."""
     if recipe is not None:
         return str(recipe)
-    return str(source) if str(source) in recipe_names(root) else default
+    return str(source) if str(source) in recipe_names(root) else root.default_recipe
 
 
 def decide_settings(

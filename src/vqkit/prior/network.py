@@ -191,7 +191,7 @@ class CaptionEncoder(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv1d(hidden, hidden, 5, padding=2) for _ in range(2))
         self.pool = nn.Linear(4 * hidden, width)
         self.whole = nn.Linear(hidden, width)
-        self.position = nn.Parameter(0.02 * torch.randn(num_bytes // 4, width))
+        self.position = nn.Parameter(torch.empty(num_bytes // 4, width).normal_(std=0.02))
 
     def forward(self, captions: Tensor) -> Tensor:
         x = self.embedding(captions.long())  # (B, n, hidden)
