@@ -212,7 +212,7 @@ class Model:
             ),
             (
                 "quantizer",
-                f"{self.config.model.quantizer.kind}, {quantizer.num_codebooks} codebooks",
+                f"{self.config.model.quantizer.kind}, codebooks: {quantizer.num_codebooks}",
             ),
             (
                 "network",
