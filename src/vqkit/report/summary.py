@@ -91,11 +91,11 @@ class PriorSummary:
     """resolved settings as commented YAML"""
     metrics: Mapping[str, Any]
     """final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
-    bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by, training_seconds, parameters,
-    content_id and the like; `derived_figures` come to them"""
+    bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by, training_seconds,
+    parameters, content_id and the like; `derived_figures` come to them"""
     history: Sequence[Mapping[str, Any]] = ()
-    """rows of metrics.jsonl: step, split ("train" or "validation"), loss and loss/<term> in nats a code, bits_per_code,
-    bits_per_code_any_order (training alone), lr, grad_norm, seconds"""
+    """rows of metrics.jsonl: step, split ("train" or "validation"), loss and loss/<term> in nats a
+    code, bits_per_code, bits_per_code_any_order (training alone), lr, grad_norm, seconds"""
     events: Sequence[Mapping[str, Any]] = ()
     """step, level ("info" or "warning"), message"""
     samples: np.ndarray = field(
