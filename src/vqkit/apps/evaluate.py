@@ -226,14 +226,13 @@ def _check_has_likelihood(model: Model) -> None:
     if not model.network.likelihood.is_likelihood:
         raise VqkitError(
             f"losses.distortion={distortion} gives values no probability, so there is no "
-            "likelihood to measure; "
-            "train with losses.distortion=logistic_mixture"
+            "likelihood to measure; train with losses.distortion=logistic_mixture"
         )
     if not model.network.quantizer.is_discrete and not model.network.is_sampled:
         raise VqkitError(
             "a plain autoencoder has no distribution over its latents, so there is no likelihood "
-            "to measure; "
-            "train with a quantizer, or with model.variational=true and losses.kl above 0"
+            "to measure; train with a quantizer, or with model.variational=true and losses.kl "
+            "above 0"
         )
 
 

@@ -90,9 +90,8 @@ def prune(
     )
     if len(kept) == len(counts):
         raise VqkitError(
-            "nothing to prune: every code is used, and reconstructions show every merge of two "
-            f"by more than {tolerance} "
-            "levels; a larger --tolerance allows more"
+            "nothing to prune: every code is used, and reconstructions show every merge of two by "
+            f"more than {tolerance} levels; a larger --tolerance allows more"
         )
     smaller = with_codes(model, kept)
     dead = len(counts) - int(used.sum())
@@ -139,8 +138,8 @@ def _most_merges(
     kept, proof = attempt(0)
     if proof.beyond:
         raise VqkitError(
-            f"without its dead codes alone a reconstruction changes by {proof.largest} levels; "
-            "a larger --tolerance allows it"
+            f"without its dead codes alone a reconstruction changes by {proof.largest} levels; a "
+            "larger --tolerance allows it"
         )
     fits, too_many = 0, most + 1
     while too_many - fits > 1:

@@ -149,8 +149,7 @@ def code_codec(
     if max(sizes) > MAX_CODEBOOK:
         raise VqkitError(
             f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for "
-            "2^32; "
-            "train one with fewer bits or levels, or use --lossless"
+            "2^32; train one with fewer bits or levels, or use --lossless"
         )
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")

@@ -174,12 +174,17 @@ def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) ->
     if not can_be_weighed(quantizer, prefixes):
         return (
             f"this model can have no rates: {type(quantizer).__name__} does not choose its codes "
-            "one after the other; "
-            "leave the rate out"
+            "one after the other; leave the rate out"
         )
     if quantizer.codebook_size > MAX_CODES:
-        return f"this model can have no rates: its codebooks have more than {MAX_CODES} codes; leave the rate out"
-    return f"rates of this model: {', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
+        return (
+            f"this model can have no rates: its codebooks have more than {MAX_CODES} codes; leave "
+            "the rate out"
+        )
+    return (
+        "rates of this model: "
+        f"{', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
+    )
 
 
 def _beats(one: Rate, other: Rate) -> bool:

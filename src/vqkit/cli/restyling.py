@@ -37,8 +37,8 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         "--before",
         nargs="+",
         metavar="FILE",
-        help="for each style the same thing in the style of the content, with the same file name: the content changes "
-        "as they did",
+        help="for each style the same thing in the style of the content, with the same file name: "
+        "the content changes as they did",
     )
     parser.add_argument(
         "--weights",

@@ -166,4 +166,7 @@ def _too_few(num_keys: int, shares: tuple[float, float]) -> str:
     needed = max(len(requested) + 1, math.ceil(1 / held_out))
     cure = " ".join(f"{text.split('=')[0]}=0" for text in requested)
     cure = f"; or set {cure}" if requested and num_keys > 0 else ""
-    return f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"
+    return (
+        f"{num_keys} different images are too few for {', '.join(['training', *requested])}: "
+        f"{needed} are needed{cure}"
+    )

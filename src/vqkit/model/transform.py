@@ -130,8 +130,7 @@ def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) 
     if config.kind in ("none", "linear") and latent_dim != quantizer_dim:
         raise ValueError(
             f"model.transform.kind={config.kind} keeps the width, but latent_dim is {latent_dim} "
-            "and the quantizer "
-            f"takes {quantizer_dim} channels; use mlp or conv, or leave "
+            f"and the quantizer takes {quantizer_dim} channels; use mlp or conv, or leave "
             "model.transform.latent_dim=null"
         )
     match config.kind:

@@ -71,8 +71,7 @@ def decide_settings(
     if repeated != config:
         raise VqkitError(
             f"--resume goes on with the settings of {folder / RECIPE_FILE}, and those that were "
-            "given differ: "
-            f"{_difference(config, repeated)}; leave them out, or start a new run"
+            f"given differ: {_difference(config, repeated)}; leave them out, or start a new run"
         )
     return config
 

@@ -50,8 +50,7 @@ class Layout:
         if sum(self.group_sizes) > MAX_CODES:
             raise VqkitError(
                 f"codebooks of {sum(self.group_sizes)} codes are more than a prior takes "
-                f"({MAX_CODES}); "
-                "split them with quantizer.kind=residual or product"
+                f"({MAX_CODES}); split them with quantizer.kind=residual or product"
             )
 
     @property

@@ -108,7 +108,11 @@ def _header() -> str:
     header = yaml.safe_dump(
         {"library_name": "vqkit", "pipeline_tag": "image-to-image", "tags": tags}, sort_keys=False
     )
-    license_lines = "# The weights are yours: name a license before you share them.\nlicense: other\nlicense_name: not-chosen\n"
+    license_lines = (
+        "# The weights are yours: name a license before you share them.\n"
+        "license: other\n"
+        "license_name: not-chosen\n"
+    )
     return f"---\n{license_lines}{header}---"
 
 
@@ -155,8 +159,8 @@ def _limits(summary: RunSummary) -> list[str]:
         "without a warning.",
         "- Reconstruction is lossy: small text, faces and thin lines go first. Not for uses where "
         "they matter.",
-        "- The model reproduces what is in its training data, including what is wrong or "
-        "one-sided in them.",
+        "- The model reproduces what is in its training data, including what is wrong or one-sided "
+        "in them.",
     ]
     if len(summary.psnr_per_image):
         lines.insert(1, f"- The worst image reaches {float(min(summary.psnr_per_image)):.1f} dB.")

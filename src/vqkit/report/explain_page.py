@@ -82,8 +82,7 @@ def _verdict(metrics: Mapping[str, Any]) -> Verdict:
     if "label_bits" in metrics:
         told += (
             f", and the code at the best place tells {number(metrics['information_at_best'])} of "
-            "the "
-            f"{number(metrics['label_bits'])} bits that name the {metrics['label']}"
+            f"the {number(metrics['label_bits'])} bits that name the {metrics['label']}"
         )
     findings = []
     if dead:
@@ -189,7 +188,10 @@ def _label_rows(labels: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mark(book: int, mark: Mapping[str, Any]) -> dict[str, Any]:
-    told = f"{mark['of_label']} of {mark['images']} images with this code; p = {max(mark['p_value'], 1e-300):.0e}"
+    told = (
+        f"{mark['of_label']} of {mark['images']} images with this code; p = "
+        f"{max(mark['p_value'], 1e-300):.0e}"
+    )
     return {"book": book, "row": mark["row"], "lift": number(mark["lift"]), "told": told}
 
 

@@ -113,7 +113,10 @@ def _yardstick(distances: np.ndarray) -> str:
     if not len(distances):
         return ""
     nearest, median = np.quantile(distances, [0.01, 0.5])
-    return f"Reconstructed held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer than {median:.1f}."
+    return (
+        f"Reconstructed held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer "
+        f"than {median:.1f}."
+    )
 
 
 def _training_figures(summary: PriorSummary) -> dict[str, figures.Draw]:

@@ -106,7 +106,10 @@ def _saving(summary: PriorSummary) -> Finding | None:
         return None
     text = "Against codes whose frequencies are known and nothing else, it saves "
     text += f"only {share(saving)} of the bits." if saving > 0 else "nothing."
-    advice = "It has learned no structure, so samples look like random codes. Train longer, or check the data."
+    advice = (
+        "It has learned no structure, so samples look like random codes. Train longer, or check "
+        "the data."
+    )
     return Finding("the prior hardly predicts anything", text, advice)
 
 
@@ -121,21 +124,36 @@ def _overfit(summary: PriorSummary) -> Finding | None:
     if gap is None or gap[0] <= 0 or gap[1] <= (1 + LARGE_GAP) * gap[0]:
         return None
     train, validation = gap
-    text = f"At the end, validation costs {number(validation)} bits per code and training {number(train)}: "
+    text = (
+        f"At the end, validation costs {number(validation)} bits per code and training "
+        f"{number(train)}: "
+    )
     text += f"{number(validation - train)} more, or {share(validation / train - 1)}."
-    advice = "The prior learns its images by heart. Use more data, augment.shift or augment.flip, network.dropout, "
+    advice = (
+        "The prior learns its images by heart. Use more data, augment.shift or augment.flip, "
+        "network.dropout, "
+    )
     return Finding("the prior over-fits", text, advice + "or a smaller network.width.")
 
 
 def _risen(summary: PriorSummary, step: int, best: float, last: float) -> Finding:
     """Validation is above its best: by heart if training fell meanwhile, else unsteady."""
-    text = f"Validation was best at step {count(step)} ({number(best)} bits per code) and has risen to {number(last)}"
+    text = (
+        f"Validation was best at step {count(step)} ({number(best)} bits per code) and has risen "
+        f"to {number(last)}"
+    )
     then, now = _train_level(summary, step), _train_level(summary, None)
     if then is not None and now is not None and now >= then:
-        advice = "Training did not fall either: it became unsteady. Lower train.lr, or raise train.warmup."
+        advice = (
+            "Training did not fall either: it became unsteady. Lower train.lr, or raise "
+            "train.warmup."
+        )
         return Finding("validation got worse again", text + " since.", advice)
     if then is not None and now is not None:
-        text += f" since, while training fell from {number(then)} to {number(now)}: from there on it learned by heart."
+        text += (
+            f" since, while training fell from {number(then)} to {number(now)}: from there on it "
+            "learned by heart."
+        )
     else:
         text += " since."
     kept = summary.metrics.get("stopped_by") == "plateau"
@@ -171,10 +189,22 @@ def _memorised(summary: PriorSummary) -> Finding | None:
     near = near_copies(summary)
     if near.sum() < 2 or near.mean() <= MEMORISED:
         return None
-    text = f"{count(near.sum())} of {count(len(near))} samples are nearer to a training image than all but one in a "
-    text += f"hundred reconstructed held-out images; by chance it would be {count(math.ceil(len(near) / 100))}."
-    advice = "Look at the nearest pairs below. Plain images are near to everything; if these are copies, use more "
-    advice += "data, augment.shift or augment.flip, network.dropout, or fewer steps, and do not publish them as new."
+    text = (
+        f"{count(near.sum())} of {count(len(near))} samples are nearer to a training image than "
+        "all but one in a "
+    )
+    text += (
+        "hundred reconstructed held-out images; by chance it would be "
+        f"{count(math.ceil(len(near) / 100))}."
+    )
+    advice = (
+        "Look at the nearest pairs below. Plain images are near to everything; if these are "
+        "copies, use more "
+    )
+    advice += (
+        "data, augment.shift or augment.flip, network.dropout, or fewer steps, and do not publish "
+        "them as new."
+    )
     return Finding("samples are close to copies of training images", text, advice)
 
 
@@ -182,8 +212,14 @@ def _duplicates(summary: PriorSummary) -> Finding | None:
     same = np.asarray(summary.held_out_distances) < SAME
     if same.sum() < 2 or same.mean() <= 0.01:
         return None
-    text = f"{share(same.mean())} of the held-out images are in the training set as well, pixel by pixel."
-    advice = "Validation looks better than it is, and copies cannot be told by distance. Remove duplicates from the data."
+    text = (
+        f"{share(same.mean())} of the held-out images are in the training set as well, pixel by "
+        "pixel."
+    )
+    advice = (
+        "Validation looks better than it is, and copies cannot be told by distance. Remove "
+        "duplicates from the data."
+    )
     return Finding("held-out images are among the training images", text, advice)
 
 
@@ -227,7 +263,10 @@ def _copies_words(summary: PriorSummary) -> str:
     if derived_figures(summary)["memorised"] is None:
         return ""
     near = near_copies(summary)
-    return f"no sign of copying ({count(near.sum())} of {count(len(near))} samples are nearly a training image)"
+    return (
+        f"no sign of copying ({count(near.sum())} of {count(len(near))} samples are nearly a "
+        "training image)"
+    )
 
 
 def _next_steps(findings: tuple[Finding, ...]) -> tuple[str, ...]:

@@ -79,7 +79,10 @@ def too_few_images(metrics: Mapping[str, Any]) -> str:
     if images is None or images >= FEW_IMAGES:
         return ""
     split = metrics.get("split", "evaluated")
-    return f" The {count(images)} {split} images are too few to judge by: others may give other figures."
+    return (
+        f" The {count(images)} {split} images are too few to judge by: others may give other "
+        "figures."
+    )
 
 
 def joined(findings: Sequence[Finding]) -> str:
@@ -107,7 +110,10 @@ def _usage(summary: RunSummary) -> Finding | None:
     if usage is None or not usage.weak:
         return None
     weakest, several = usage.weak[0], len(usage.shares) > 1
-    text = f"{share(usage.lowest)} of the codes{f' of codebook {weakest + 1}' if several else ''} occur {usage.where}"
+    text = (
+        f"{share(usage.lowest)} of the codes{f' of codebook {weakest + 1}' if several else ''} "
+        f"occur {usage.where}"
+    )
     if summary.code_counts is not None and usage.where == EVALUATED:
         row = summary.code_counts[weakest]
         text += f": {count((row == 0).sum())} of {count(len(row))} never do"
@@ -127,8 +133,14 @@ def _usage(summary: RunSummary) -> Finding | None:
 
 def _usage_advice(summary: RunSummary) -> str:
     if summary.weighs_bits:
-        return "Codes that weigh bits are used unevenly by intention, but not as much: lower the quantizer's rate."
-    advice = "You pay for bits that carry nothing. Try a smaller codebook, a smaller code_dim, distance: cosine"
+        return (
+            "Codes that weigh bits are used unevenly by intention, but not as much: lower the "
+            "quantizer's rate."
+        )
+    advice = (
+        "You pay for bits that carry nothing. Try a smaller codebook, a smaller code_dim, "
+        "distance: cosine"
+    )
     can_revive = "revive_threshold" in summary.config_yaml
     return advice + (" or a higher revive_threshold." if can_revive else ", or fewer levels.")
 
@@ -141,8 +153,14 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
     baseline = float(np.square(originals - originals.mean(axis=0)).mean())
     if error < 0.98 * baseline or baseline == 0:
         return None
-    text = "The reconstructions are no closer to the originals than the average image is: the codes carry nothing."
-    advice = "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data are as you think."
+    text = (
+        "The reconstructions are no closer to the originals than the average image is: the codes "
+        "carry nothing."
+    )
+    advice = (
+        "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data "
+        "are as you think."
+    )
     return Finding("the reconstructions are no better than the average image", text, advice)
 
 
@@ -170,14 +188,20 @@ def _gap(summary: RunSummary) -> Finding | None:
         text = (
             f"The validation {name} was lowest at step {count(best)} and has risen by {rise} since."
         )
-        advice = "The model memorises. Set train.patience, use more data or data.augment, or make the model smaller."
+        advice = (
+            "The model memorises. Set train.patience, use more data or data.augment, or make the "
+            "model smaller."
+        )
         return Finding("validation got worse again", text, advice)
     train_steps, train = series(history, key, "train")
     train = train[train_steps >= 0.9 * max(steps[-1], 1)]
     if not len(train) or train.mean() <= 0 or values[-1] <= (1 + LARGE_GAP) * train.mean():
         return None
     gap = share(values[-1] / train.mean() - 1)
-    text = f"At the end, the validation {name} ({number(values[-1])}) is {gap} above training ({number(train.mean())})"
+    text = (
+        f"At the end, the validation {name} ({number(values[-1])}) is {gap} above training "
+        f"({number(train.mean())})"
+    )
     text += (
         f": {10 * math.log10(values[-1] / train.mean()):.1f} dB." if summary.is_log_loss else "."
     )
@@ -224,7 +248,10 @@ def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
     last = warnings[-1]
     text = f"Step {count(last.get('step', 0))}: {str(last.get('message', '')).rstrip('.')}."
     if len(warnings) > 1:
-        text = f"The last of {len(warnings)}, at step {count(last.get('step', 0))}: {text.partition(': ')[2]}"
+        text = (
+            f"The last of {len(warnings)}, at step {count(last.get('step', 0))}: "
+            f"{text.partition(': ')[2]}"
+        )
     return Finding(short, text)
 
 
@@ -329,7 +356,10 @@ def _usage_words(summary: RunSummary) -> str:
     if not has_codes(summary):
         return "no codes to count"
     if usage is None:
-        return f"{summary.metrics.get('split', 'evaluated')} images too few to tell how many codes are used"
+        return (
+            f"{summary.metrics.get('split', 'evaluated')} images too few to tell how many codes "
+            "are used"
+        )
     return _share_words(usage) + ("" if usage.where == EVALUATED else " in training")
 
 

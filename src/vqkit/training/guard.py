@@ -269,7 +269,10 @@ class Guard:
             message = self._usage_message("collapsed", found["collapsed"], total)
             return Problem("collapsed", message, found["collapsed"], min(shares))
         if ratio > RUNAWAY and ratio > before:
-            message = f"latents run away from the codes: commitment is {ratio:.0f} times the variance of the codes"
+            message = (
+                f"latents run away from the codes: commitment is {ratio:.0f} times the variance of "
+                "the codes"
+            )
             return Problem("runaway", message, [], min(shares))
         if found["recovering"]:  # on its own: no reason to act, and none to call off an alarm
             return Problem("recovering", "", found["recovering"], min(shares))
@@ -289,9 +292,8 @@ class Guard:
         )
         name = f"codebook {self.places[index][0]}" if len(self.parts) > 1 else "the codebook"
         return (
-            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over {SLICE * SLICES} "
-            "steps, "
-            f"perplexity {perplexity(counts[None]):.1f}{names}"
+            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over "
+            f"{SLICE * SLICES} steps, perplexity {perplexity(counts[None]):.1f}{names}"
         )
 
     # ------------------------------------------------------------------------------------- movement
@@ -321,10 +323,9 @@ class Guard:
             if int(weights[still].sum()) > 0.5 * int(weights.sum()):
                 raise BrokenCodebook(
                     f"codebook {self.places[index][0]} received neither a gradient nor a moving "
-                    "average in "
-                    f"{MOVEMENT_EVERY} steps before step {step}: it is not in the optimiser, or "
-                    "cut off from the loss "
-                    "(losses.codebook=0 with update=gradient does that)"
+                    f"average in {MOVEMENT_EVERY} steps before step {step}: it is not in the "
+                    "optimiser, or cut off from the loss (losses.codebook=0 with update=gradient "
+                    "does that)"
                 )
         self.memory.travelled = 0.0
 
@@ -339,8 +340,7 @@ class Guard:
         if bool(((sums - sums[0]).abs() > 1e-12 * print_.abs().sum()).any()):
             raise BrokenCodebook(
                 f"codebook {self.places[index][0]} is not the same on all ranks at step {step}: "
-                "their statistics or "
-                "gradients are no longer exchanged"
+                "their statistics or gradients are no longer exchanged"
             )
 
     # ----------------------------------------------------------------------------------- checkpoint

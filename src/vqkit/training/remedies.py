@@ -58,10 +58,16 @@ class Remedies:
             case "learning rate":
                 self.lr_factor *= 0.2
                 self._restart(self._learned(parts), step)
-                return f"the learning rate is now {self.lr_factor:g} of its schedule, and the codes are set anew"
+                return (
+                    f"the learning rate is now {self.lr_factor:g} of its schedule, and the codes "
+                    "are set anew"
+                )
             case "commitment":
                 self.factors["commitment"] *= 0.3
-                return f"the weight of commitment is now {self.factors['commitment']:g} of losses.commitment"
+                return (
+                    f"the weight of commitment is now {self.factors['commitment']:g} of "
+                    "losses.commitment"
+                )
             case _:
                 self.factors["entropy"] *= 3.0
                 return f"the weight of entropy is now {self.factors['entropy']:g} of losses.entropy"

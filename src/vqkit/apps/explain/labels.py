@@ -104,8 +104,8 @@ def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] 
         if column is None:
             return None
         raise VqkitError(
-            f"label column '{column}' of {data.name} has {different} different values; "
-            f"labels with 2 to {MAX_LABELS} of them can be explained"
+            f"label column '{column}' of {data.name} has {different} different values; labels with "
+            f"2 to {MAX_LABELS} of them can be explained"
         )
     return column or "group", found
 

@@ -71,8 +71,8 @@ class HierarchicalQuantizer(Bottleneck):
             codes = self._checked_codes(codes)
             if codes.dim() != 2 + self.grid_dims:
                 raise ValueError(
-                    f"a hierarchy of {self.grid_dims} grid dimensions has codes "
-                    f"(B, {self.num_codebooks}, *grid), got {tuple(codes.shape)}"
+                    f"a hierarchy of {self.grid_dims} grid dimensions has codes (B, "
+                    f"{self.num_codebooks}, *grid), got {tuple(codes.shape)}"
                 )
             num_top = self.top.num_codebooks
             top = codes[:, :num_top]
@@ -93,8 +93,7 @@ class HierarchicalQuantizer(Bottleneck):
         if len(grid) != self.grid_dims or any(side % self.grid_multiple for side in grid):
             raise ValueError(
                 f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples "
-                "of "
-                f"{self.grid_multiple}, got {grid}"
+                f"of {self.grid_multiple}, got {grid}"
             )
         if mask is None:
             return latents.float()

@@ -244,8 +244,8 @@ def check_unpacked(num_bytes: int, where: str, config: DataConfig) -> None:
     limit = max_unpacked(config)
     if num_bytes > limit:
         raise VqkitError(
-            f"{where} unpacks to {num_bytes} bytes, more than the {limit} that are allowed; "
-            f"if the file can be trusted, set data.max_bytes={num_bytes}"
+            f"{where} unpacks to {num_bytes} bytes, more than the {limit} that are allowed; if the "
+            f"file can be trusted, set data.max_bytes={num_bytes}"
         )
 
 
@@ -287,8 +287,8 @@ def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
     start = 8 + (2 if version == (1, 0) else 4) + length
     if math.prod(shape) * dtype.itemsize != num_bytes - start:
         raise VqkitError(
-            f"{where}: its header promises the shape {shape}, but the file holds {num_bytes - start} "
-            "bytes"
+            f"{where}: its header promises the shape {shape}, but the file holds "
+            f"{num_bytes - start} bytes"
         )
 
 

@@ -71,9 +71,8 @@ def _fashion_mnist(config: DataConfig) -> Items:
             return read_idx_folder(folder, config, "fashion-mnist", _CLOTHES)
     raise VqkitError(
         "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' "
-        "(Debian), or put the "
-        "four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., "
-        f"t10k-labels-... into {folders[0]}"
+        "(Debian), or put the four files train-images-idx3-ubyte.gz, train-labels-..., "
+        f"t10k-images-..., t10k-labels-... into {folders[0]}"
     )
 
 

@@ -112,6 +112,5 @@ def _check_clipped(values: np.ndarray, used: ValueRange, is_known: bool) -> None
     if outside > MAX_CLIPPED:
         raise ValueError(
             f"{seen}, and {outside:.0%} of them lie outside of the range {used.low:g} to "
-            f"{used.high:g} "
-            "of the training images; scale them to it first"
+            f"{used.high:g} of the training images; scale them to it first"
         )

@@ -101,8 +101,7 @@ class _Survey:
         if self.num_left:
             notes.append(
                 f"{self.num_holding_more} files hold {self.num_left + self.num_holding_more} "
-                "images; the first of each "
-                "is used, data.frames=all uses all"
+                "images; the first of each is used, data.frames=all uses all"
             )
         if len(self.files) > self.num_files:
             notes.append(

@@ -406,8 +406,7 @@ def _read_image(path: Path, how: Reading) -> Items:
         height, width = header.size
         raise VqkitError(
             f"{path} has {width}x{height} pixels (width x height), too few for one patch of "
-            f"{size[1]}x{size[0]}; "
-            "set data.image_size=[height, width]"
+            f"{size[1]}x{size[0]}; set data.image_size=[height, width]"
         )
     items = array_items(
         cut, "image", PackedStrings(f"{path.name}:{place}" for place in places), str(path)
@@ -448,8 +447,8 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
             )
             raise VqkitError(
                 f"the images of {name} have {len(items.sizes)} different sizes (width x height: "
-                f"{seen}); "
-                "say which one the model shall see: set data.image_size=[64, 64], height first"
+                f"{seen}); say which one the model shall see: set data.image_size=[64, 64], height "
+                "first"
             )
         size = next(iter(items.sizes))
     return Target(size, channels, config.background, config.fit, value_range=items.value_range)

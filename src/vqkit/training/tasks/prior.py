@@ -131,7 +131,10 @@ class PriorTask(Task):
             else f"{len(self.labels.classes) or 'no'} classes"
         )
         length = cast(PriorNetwork, model).layout.length
-        return f"{self.data.name}: {len(self.data.splits['train'])} training items of {length} codes, {conditions}"
+        return (
+            f"{self.data.name}: {len(self.data.splits['train'])} training items of {length} codes, "
+            f"{conditions}"
+        )
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Labelled]:
         found = self.data.train(start_step, self.settings.batch_size, self.seed, rank, world_size)
