@@ -36,7 +36,8 @@ EPILOG = """examples:
   vqkit train-prior runs/photos photos             then it makes images of its own:
   vqkit generate runs/photos --num 64 --out grid.png
 
-DATA is a folder of images, one image, IDX, .npy, .npz, .parquet, or built in: emoji, fashion-mnist, digits."""
+DATA is a folder of images, one image, IDX, .npy, .npz, .parquet, or built in: emoji, \
+fashion-mnist, digits."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="vqkit",
-        description="Train a discrete autoencoder on your own files, see that it is healthy, and use it.",
+        description="Train a discrete autoencoder on your own files, see that it is healthy, and "
+        "use it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -45,7 +45,8 @@ def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
         "--sigma",
         type=_sigma,
         metavar="auto|N",
-        help="deviation of the noise in levels of 0 to 255; auto (default): levels by what predicts hidden pixels best",
+        help="deviation of the noise in levels of 0 to 255; auto (default): levels by what "
+        "predicts hidden pixels best",
     )
     parser.add_argument(
         "--sheet", metavar="FILE.png", help="also every item beside its result, the first 8 of them"

@@ -82,7 +82,8 @@ class progress_bar:
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
-            redirect_stdout=sys.stdout.isatty(),  # it would take what goes into a file or pipe to the terminal
+            # It would take what goes into a file or a pipe to the terminal.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self.task = self.bar.add_task(printable(what), total=None)
 

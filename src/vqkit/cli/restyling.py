@@ -51,7 +51,8 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         nargs="+",
         choices=METHODS,
-        help="moments of channels, covariance (default), codes, patches of latents; of several: FILE-METHOD.png",
+        help="moments of channels, covariance (default), codes, patches of latents; of several: "
+        "FILE-METHOD.png",
     )
     parser.add_argument(
         "--alpha",
