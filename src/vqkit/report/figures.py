@@ -67,8 +67,8 @@ class Key:
     """One entry of a legend, which the page writes in its own text."""
 
     label: str
+    # A CSS variable.
     colour: str
-    """a CSS variable"""
     dashed: bool
 
 

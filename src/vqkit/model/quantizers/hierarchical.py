@@ -39,8 +39,10 @@ class HierarchicalQuantizer(Bottleneck):
 
     def parts(self) -> list[Quantizer]:
         repeats = self.grid_multiple**self.grid_dims
-        below = [part for part in self.bottom.parts() for _ in range(repeats)]
-        return [*self.top.parts(), *below]
+        parts = self.top.parts()
+        for part in self.bottom.parts():
+            parts += [part] * repeats
+        return parts
 
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
@@ -110,7 +112,9 @@ class HierarchicalQuantizer(Bottleneck):
 
     def _join(self, context: Tensor, bottom: Tensor, mask: Tensor | None) -> Tensor:
         joined = context + _pointwise(self.from_bottom, bottom)
-        return joined if mask is None else joined.where(mask.to(joined.device)[:, None], 0.0)
+        if mask is None:
+            return joined
+        return joined.where(mask.to(joined.device)[:, None], 0.0)
 
     def _arrange(self, top: Tensor, bottom: Tensor) -> Tensor:
         return torch.cat([top, fold(bottom, self.grid_multiple)], 1)
@@ -118,7 +122,9 @@ class HierarchicalQuantizer(Bottleneck):
 
 def _coarse(mask: Tensor | None) -> Tensor | None:
     """A cell is real where one of its positions is."""
-    return None if mask is None else fold(mask[:, None], 2).any(1)
+    if mask is None:
+        return None
+    return fold(mask[:, None], 2).any(1)
 
 
 def _pointwise(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -131,7 +137,9 @@ def fold(x: Tensor, factor: int) -> Tensor:
     row by row.
     """
     dims = x.dim() - 2
-    sides = [part for side in x.shape[2:] for part in (side // factor, factor)]
+    sides: list[int] = []
+    for side in x.shape[2:]:
+        sides += (side // factor, factor)
     x = x.reshape(*x.shape[:2], *sides)
     cells = range(2, 2 + 2 * dims, 2)
     inside = range(3, 3 + 2 * dims, 2)
@@ -144,5 +152,7 @@ def unfold(x: Tensor, factor: int) -> Tensor:
     x = x.reshape(x.shape[0], -1, *[factor] * len(grid), *grid)
     inside = range(2, 2 + len(grid))
     cells = range(2 + len(grid), 2 + 2 * len(grid))
-    order = [axis for pair in zip(cells, inside, strict=True) for axis in pair]
+    order: list[int] = []
+    for cell, place in zip(cells, inside, strict=True):
+        order += (cell, place)
     return x.permute(0, 1, *order).reshape(*x.shape[:2], *(side * factor for side in grid))
