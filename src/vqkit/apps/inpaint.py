@@ -98,11 +98,10 @@ def outpaint(
 
 def _check(model: Model, values: Tensor, mask: Tensor) -> None:
     if mask.shape != values.shape[1:]:
-        words = [
-            model.signal.extent_in_words(tuple(shape)) for shape in (mask.shape, values.shape[1:])
-        ]
+        words = model.signal.extent_in_words
         raise VqkitError(
-            f"the mask has {words[0]}, the {model.signal.item} {words[1]}; both must have one size"
+            f"the mask has {words(tuple(mask.shape))}, the {model.signal.item} "
+            f"{words(tuple(values.shape[1:]))}; both must have one size"
         )
     if not mask.any():
         raise VqkitError("the mask hides nothing: white marks what is made anew")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import itertools
 import os
 import re
 import sys
@@ -112,19 +113,20 @@ def _parser() -> Parser:
 
 def _check_rest(options: argparse.Namespace, rest: list[str]) -> None:
     """What argparse left over: settings behind options are settings, all else is a mistake."""
-    settings = [
-        word
-        for word in rest
-        if "=" in word and not word.startswith("-") and hasattr(options, "settings")
-    ]
+    takes_settings = hasattr(options, "settings")
+    settings = []
+    for word in rest:
+        if takes_settings and "=" in word and not word.startswith("-"):
+            settings.append(word)
+            continue
+        known = ["--debug", *itertools.chain(*options.known)]
+        raise VqkitError(f"unknown argument '{word}'{_did_you_mean(word, known)}")
     if settings:
         options.settings = [*options.settings, *settings]
-    wrong = [word for word in rest if word not in settings]
-    if wrong:
-        known = ["--debug", *(action for option in options.known for action in option)]
-        raise VqkitError(f"unknown argument '{wrong[0]}'{_did_you_mean(wrong[0], known)}")
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
+    if not close:
+        return ""
+    return f", did you mean '{close[0]}'?"

@@ -1,6 +1,4 @@
-"""Sets whose items have numbers: batches in an order that seed and step alone decide, from memory
-or streamed.
-"""
+"""Sets whose items have numbers, in memory or streamed: seed and step alone decide the order."""
 
 from __future__ import annotations
 
@@ -85,7 +83,8 @@ class IndexedDataset(ABC):
 
     def remarks(self) -> list[str]:
         """What a user should know before training, a sentence each."""
-        return [*self.notes_in_words(), *(f"skipped {bad.name}: {bad.reason}" for bad in self.bad)]
+        skipped = [f"skipped {bad.name}: {bad.reason}" for bad in self.bad]
+        return self.notes_in_words() + skipped
 
     def notes_in_words(self) -> list[str]:
         """How the source was read, a sentence each."""
@@ -113,10 +112,9 @@ class IndexedDataset(ABC):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        found = self.describe()
-        return {
-            key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")
-        }
+        description = self.describe()
+        keys = ("images", "size", "channels", "splits", "normalisation")
+        return {key: description[key] for key in keys}
 
     def read(self, ids: Sequence[int] | np.ndarray | Tensor) -> Batch:
         """The items of these numbers.

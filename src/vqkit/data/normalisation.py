@@ -1,6 +1,4 @@
-"""Per-channel standardisation of values, and the exact measurement of its constants for 8-bit
-ones.
-"""
+"""Per-channel standardisation of values, whose constants are measured exactly for 8-bit ones."""
 
 from __future__ import annotations
 
@@ -58,8 +56,10 @@ class Normalisation:
 
         Values of 8 bits are the rule, which is not written.
         """
-        found: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
-        return found if self.levels == BYTE else {**found, "levels": self.levels}
+        constants: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
+        if self.levels != BYTE:
+            constants["levels"] = self.levels
+        return constants
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Normalisation:
@@ -94,9 +94,8 @@ def measure(batches: Iterable[torch.Tensor], channels: int) -> Normalisation:
     A channel that never changes gets deviation 1, so that it becomes all zeros. VqkitError if none
     changes.
     """
-    counts = torch.zeros(
-        channels, 256, dtype=torch.float64
-    )  # whole numbers below 2**53: sums are exact
+    # Whole numbers below 2^53: sums of them are exact.
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
     for images in batches:
         for channel in range(channels):
             counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)

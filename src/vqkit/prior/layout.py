@@ -154,12 +154,10 @@ def share_out(total: int, counts: Sequence[int]) -> list[int]:
     """
     shares = [1] * len(counts)
     for _ in range(total - len(counts)):
-        best = max(
-            (count / share, -index)
-            for index, (count, share) in enumerate(zip(counts, shares, strict=True))
-            if share < count
-        )
-        shares[-best[1]] += 1
+        # The one whose parts are largest; of equal ones the first.
+        open_ones = [index for index, count in enumerate(counts) if shares[index] < count]
+        largest = max(open_ones, key=lambda index: counts[index] / shares[index])
+        shares[largest] += 1
     return shares
 
 

@@ -300,9 +300,8 @@ def _book_data(
         top = np.argsort(-presence, axis=1, kind="stable")[:, :TOP_LABELS]
         tree["images"] = presence.sum(1).tolist()
         tree["told"] = np.stack([top, np.take_along_axis(presence, top, 1)], 2).tolist()
-        tree["marks"] = [
-            [mark["row"], mark["label"], round(mark["lift"], 2)] for mark in labels["marks"][index]
-        ]
+        for mark in labels["marks"][index]:
+            tree["marks"].append([mark["row"], mark["label"], round(mark["lift"], 2)])
     return tree
 
 

@@ -18,10 +18,11 @@ class Ranked:
     """The images at one end of the PSNR ranking, most extreme first; n of each."""
 
     names: Sequence[str] = ()
-    # DB.
+    # In dB.
     psnr: Sequence[float] = ()
-    originals: np.ndarray = field(default_factory=_no_images)  # uint8 (n, H, W, C)
-    reconstructions: np.ndarray = field(default_factory=_no_images)  # uint8 (n, H, W, C)
+    # uint8 (n, H, W, C) both.
+    originals: np.ndarray = field(default_factory=_no_images)
+    reconstructions: np.ndarray = field(default_factory=_no_images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +47,14 @@ class RunSummary:
     events: Sequence[Mapping[str, Any]] = ()
     # Name, counts per split, original sizes and modes, bad files with reasons, channels, size.
     data: Mapping[str, Any] = field(default_factory=dict)
-    code_counts: Sequence[np.ndarray] | None = (
-        None  # int64 (K,) for each codebook, over the evaluated split
-    )
-    originals: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), C = 1..4
-    reconstructions: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C)
+    # int64 (K,) for each codebook, over the evaluated split.
+    code_counts: Sequence[np.ndarray] | None = None
+    # uint8 (N, H, W, C) both, C = 1..4.
+    originals: np.ndarray = field(default_factory=_no_images)
+    reconstructions: np.ndarray = field(default_factory=_no_images)
     names: Sequence[str] = ()
-    psnr_per_image: np.ndarray = field(
-        default_factory=lambda: np.zeros(0)
-    )  # dB, all images of the split
+    # In dB, of all images of the split.
+    psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))
     worst: Ranked = field(default_factory=Ranked)
     best: Ranked = field(default_factory=Ranked)
     # Of a denoiser: noisy images in place of the originals.
@@ -69,10 +69,10 @@ class RunSummary:
     @property
     def codebook_size(self) -> int | None:
         """Codes of every codebook; None where there are none, or where codebooks differ."""
-        sizes = (
-            {len(counts) for counts in self.code_counts} if self.code_counts is not None else set()
-        )
-        return sizes.pop() if len(sizes) == 1 else None
+        sizes = set(map(len, self.code_counts or ()))
+        if len(sizes) != 1:
+            return None
+        return sizes.pop()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +96,15 @@ class PriorSummary:
     history: Sequence[Mapping[str, Any]] = ()
     # Step, level ("info" or "warning"), message.
     events: Sequence[Mapping[str, Any]] = ()
-    samples: np.ndarray = field(
-        default_factory=_no_images
-    )  # uint8 (N, H, W, C), C = 1..4, drawn code by code
-    scattered: np.ndarray = field(
-        default_factory=_no_images
-    )  # uint8 (N, H, W, C), drawn in num_steps steps
+    # uint8 (N, H, W, C), C = 1..4, drawn code by code.
+    samples: np.ndarray = field(default_factory=_no_images)
+    # The same, drawn in num_steps steps.
+    scattered: np.ndarray = field(default_factory=_no_images)
     num_steps: int = 0
     # Class or caption that each sample was told; empty when it was told nothing.
     labels: Sequence[str] = ()
-    nearest: np.ndarray = field(
-        default_factory=_no_images
-    )  # uint8 (N, H, W, C), training image nearest to each sample
+    # uint8 (N, H, W, C), the training image nearest to each sample.
+    nearest: np.ndarray = field(default_factory=_no_images)
     # (N,) of each sample to its nearest training image: root mean square over pixels, 0..255.
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
     # (M,) the same of held-out images, encoded and decoded as samples are: the yardstick of

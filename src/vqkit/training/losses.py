@@ -27,11 +27,11 @@ def peak_weights(config: LossConfig) -> dict[str, float]:
 
 def changing_weights(config: LossConfig) -> set[str]:
     """Names of the weights that depend on the time."""
-    return {
-        name
-        for name, weight in _weights(config).items()
-        if weight.peak and weight.schedule != "constant"
-    }
+    names = set()
+    for name, weight in _weights(config).items():
+        if weight.peak and weight.schedule != "constant":
+            names.add(name)
+    return names
 
 
 def scheduled(weight: WeightConfig, progress: float) -> float:

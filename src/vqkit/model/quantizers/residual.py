@@ -62,7 +62,10 @@ class ResidualQuantizer(Quantizer):
         self.register_buffer("measured", torch.tensor(self.fits_any_scale))
 
     def parts(self) -> list[Quantizer]:
-        return [part for index in range(self.num_stages) for part in self._stage(index).parts()]
+        parts: list[Quantizer] = []
+        for index in range(self.num_stages):
+            parts += self._stage(index).parts()
+        return parts
 
     def bound(self, tokens: Tensor) -> Tensor:
         return self._stage(0).bound(tokens)

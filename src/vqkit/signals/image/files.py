@@ -255,10 +255,10 @@ def _num_frames(image: ImageFile.ImageFile, must_be_known: bool) -> int:
 
 
 def _header(image: ImageFile.ImageFile) -> Header:
-    height, width = image.height, image.width
+    # From the fifth orientation on, images lie on their side.
     if _orientation(image) >= 5:
-        height, width = width, height
-    return Header(image.mode, (height, width))
+        return Header(image.mode, (image.width, image.height))
+    return Header(image.mode, (image.height, image.width))
 
 
 def reason(error: BaseException) -> str:
