@@ -13,8 +13,9 @@ SHOWN = 8
 
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: (B, Q, *grid) -> (Q, K) int64; -1 is padding and is not
-    counted.
+    """How often each code occurs: (B, Q, *grid) -> (Q, K) int64.
+
+    -1 is padding and is not counted.
     """
     # Padding gets a bin of its own, the first: that is faster than to pick it out.
     per_codebook = codes.movedim(1, 0).flatten(1) + 1
@@ -23,8 +24,9 @@ def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
 
 
 def usage(counts: Tensor) -> float:
-    """Share of codes hit at least once, mean over codebooks; `counts` (Q, K) over a whole split,
-    never a batch.
+    """Share of codes hit at least once, mean over codebooks.
+
+    `counts` (Q, K) over a whole split, never a batch.
     """
     return float((counts > 0).float().mean())
 

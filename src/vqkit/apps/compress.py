@@ -43,8 +43,9 @@ class Verdict:
 
     @classmethod
     def failed(cls, error: VqkitError, items: int = 0, truncated: bool = False) -> Verdict:
-        """Where that was raised; of a model that is missing, or another one, it says nothing about
-        the file.
+        """Where that was raised.
+
+        Of a model that is missing, or another one, it says nothing about the file.
         """
         checked = isinstance(error, FormatError) and not isinstance(error, WrongModel)
         return cls(items, truncated, str(error), checked)

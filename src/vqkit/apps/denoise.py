@@ -53,8 +53,9 @@ def denoise(
     sigma: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Denoised:
-    """An item without its noise, values (C, *extent) of any extent; at most one of the four says
-    how much is smoothed.
+    """An item without its noise, values (C, *extent) of any extent.
+
+    At most one of the four says how much is smoothed.
 
     continuous: latents go to the decoder as they are. levels: the first stages of a residual
     quantizer (fewer are smoother). strength: 0 = all stages; towards 1 ever fewer, and codes that
@@ -91,8 +92,9 @@ def denoise(
 
 
 def num_levels(model: Model) -> int:
-    """Stages of a residual quantizer, of which the first alone can be decoded; 1 for every other
-    quantizer.
+    """Stages of a residual quantizer, of which the first alone can be decoded.
+
+    1 for every other quantizer.
     """
     quantizer = model.network.quantizer
     if not isinstance(quantizer, ResidualQuantizer):
@@ -156,8 +158,9 @@ def _hidden_errors(
 
 
 def _lattice(way: int, dims: int) -> tuple[slice, ...]:
-    """Every STRIDE-th position along each dimension; the first one goes through all places with
-    `way`.
+    """Every STRIDE-th position along each dimension.
+
+    The first one goes through all places with `way`.
     """
     if dims == 1:
         return (slice(way, None, STRIDE),)
@@ -227,8 +230,9 @@ def _decoded(
 
 
 def _probable(model: Model, latents: Tensor, levels: int, share: float) -> Tensor:
-    """Codes (1, Q, *grid) that weigh distance against bits under the integer prior; the nearest
-    without a prior.
+    """Codes (1, Q, *grid) that weigh distance against bits under the integer prior.
+
+    The nearest without a prior.
     """
     device = latents.device
     coder = model.artifact.coders.codes
@@ -251,8 +255,9 @@ def _probable(model: Model, latents: Tensor, levels: int, share: float) -> Tenso
 
 
 def _neighbours(values: Tensor) -> Tensor:
-    """Mean of what is around each position of (B, C, *extent); what shares a side counts twice what
-    a corner does.
+    """Mean of what is around each position of (B, C, *extent).
+
+    What shares a side counts twice what a corner does.
     """
     dims = values.dim() - 2
     kernel = torch.tensor([1.0])

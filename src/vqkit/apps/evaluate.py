@@ -134,8 +134,9 @@ def evaluate(
 def _denoised(
     model: Model, data: Dataset, split: str
 ) -> tuple[dict[str, dict[str, float]], Examples | None] | None:
-    """PSNR in dB of the first items of a split with noise, before and after, and some of them; None
-    for a model that never saw noise.
+    """PSNR in dB of the first items of a split with noise, before and after, and some of them.
+
+    None for a model that never saw noise.
     """
     batch = next(_batches(data, split, None))
     levels = model.signal.noise_levels(model.config.data, batch.values)

@@ -120,8 +120,9 @@ def without_context(known: Tensor, counts: Tensor, sizes: Sequence[int]) -> floa
 
 
 def described(prior: Prior, data: Dataset, indices: np.ndarray) -> Condition:
-    """What the data say of these items, as far as the prior knows it; nothing for data without
-    labels.
+    """What the data say of these items, as far as the prior knows it.
+
+    Nothing for data without labels.
     """
     if prior.has_captions and data.captions:
         prompts = [data.captions[int(index)] for index in indices]

@@ -134,8 +134,9 @@ def _known_codes(
 
 
 def _composite(model: Model, codes: Tensor, values: Tensor, mask: Tensor, blend: int) -> Tensor:
-    """Decoded codes inside of the mask, the item outside; mixed over `blend` positions around
-    it.
+    """Decoded codes inside of the mask, the item outside.
+
+    Mixed over `blend` positions around it.
     """
     decoded = model.tokenizer.decode(codes, values.shape[1:], exact=True)
     alpha = blend_weights(mask, blend)

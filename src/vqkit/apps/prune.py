@@ -159,8 +159,9 @@ def _most_merges(
 
 
 def with_codes(model: Model, kept: Tensor) -> Model:
-    """The same model with the codes `kept` (K',) alone, renumbered in that order; without coder,
-    prior and figures.
+    """The same model with the codes `kept` (K',) alone, renumbered in that order.
+
+    Without coder, prior and figures.
     """
     artifact = model.artifact
     quantizer = artifact.config.model.quantizer
@@ -184,7 +185,8 @@ def with_codes(model: Model, kept: Tensor) -> Model:
 def compare(
     before: Model, after: Model, kept: Tensor, data: Dataset, split: str, tolerance: int
 ) -> Comparison:
-    """Two models that differ in their codes alone, over at most NUM_COMPARED items of a split;
+    """Two models that differ in their codes alone, over at most NUM_COMPARED items of a split.
+
     `kept` as in Pruned.
 
     Items are decoded where a code became another; the same codes with the same vectors make the

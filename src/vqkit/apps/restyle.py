@@ -164,8 +164,9 @@ def _described(images: Sequence[Tensor], scale: float) -> Tensor:
 
 
 def _ring(images: Sequence[Tensor], scale: float) -> Tensor:
-    """Latents (1, D, h, w) of images -> rows of 8 D: those around each; at the edges the last ones
-    again.
+    """Latents (1, D, h, w) of images -> rows of 8 D: those around each.
+
+    At the edges the last ones again.
     """
     rows = []
     for latents in images:
@@ -305,8 +306,9 @@ def _codes(model: Model, content: Tensor, style: Tensor) -> Tensor:
 
 
 def _coarse(model: Model, latents: Tensor) -> Tensor:
-    """What the first half of a residual quantizer's stages makes of latents; zeros of any other
-    quantizer.
+    """What the first half of a residual quantizer's stages makes of latents.
+
+    Zeros of any other quantizer.
     """
     quantizer = model.network.quantizer
     if not isinstance(quantizer, ResidualQuantizer) or quantizer.num_stages == 1:

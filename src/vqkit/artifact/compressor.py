@@ -208,8 +208,9 @@ class Compressor:
         lossless: bool = False,
         rate: str | None = None,
     ) -> bytes:
-        """The file of one item (C, *extent), with the name that it had if one is given; see
-        `codec`.
+        """The file of one item (C, *extent), with the name that it had if one is given.
+
+        See `codec`.
         """
         codec = self.codec(lossless=lossless, rate=rate)
         coded = self.code(values[None], codec)[0]
@@ -278,8 +279,9 @@ class Compressor:
             raise unnamed
 
     def read_item(self, stream: bytes | BinaryIO, item: str) -> Decoded:
-        """The item with a number, from 0, or with a stored name; of a bundle only its block is
-        read.
+        """The item with a number, from 0, or with a stored name.
+
+        Of a bundle only its block is read.
 
         Errors: FormatError for what is wrong with it; VqkitError if there is none of that number or
         name.
@@ -300,8 +302,9 @@ class Compressor:
         return _decoded(codec, bundle, names, number, codes, truncated=False)
 
     def decode(self, items: Sequence[Decoded], *, exact: bool = True) -> list[Tensor]:
-        """Decoded items as values (C, *extent); those of one extent go through the decoder
-        together.
+        """Decoded items as values (C, *extent).
+
+        Those of one extent go through the decoder together.
         """
         decoded: list[Tensor] = [torch.zeros(0)] * len(items)
         kinds = [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
@@ -373,8 +376,9 @@ def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
 
 
 def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -> None:
-    """Raise the error of the first lost block, with the items of all of them; Truncated if only the
-    end is missing.
+    """Raise the error of the first lost block, with the items of all of them.
+
+    Truncated if only the end is missing.
     """
     missing = len(bundle.header.extents) - bundle.header.items(bundle.whole_blocks).start
     cut = ""

@@ -50,8 +50,9 @@ class Model:
     # ------------------------------------------------------------------------------ what users call
 
     def encode(self, items: Any) -> Tensor | list[Tensor]:
-        """Items in any form -> codes (B, Q, *grid) int64; of items of several sizes, a list of (Q,
-        *grid).
+        """Items in any form -> codes (B, Q, *grid) int64.
+
+        Of items of several sizes, a list of (Q, *grid).
 
         ValueError or VqkitError for what is no form of an item.
         """
@@ -94,8 +95,9 @@ class Model:
         return self.compressor.write(values[0], name, lossless=lossless, rate=rate)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
-        """A .vq file -> its item, of an image uint8 (H, W, C); of one that was cut off, a coarser
-        one and a warning.
+        """A .vq file -> its item, of an image uint8 (H, W, C).
+
+        Of one that was cut off, a coarser one and a warning.
 
         source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.FormatError, a
         VqkitError, for whatever is not what `compress` wrote with this model.
@@ -114,8 +116,9 @@ class Model:
         return self.signal.to_array(self.tokenizer.sample(count, seed))
 
     def to(self, device: str | torch.device) -> Model:
-        """This model on another device; itself if it is there already. Nothing is moved in
-        place.
+        """This model on another device.
+
+        Itself if it is there already. Nothing is moved in place.
         """
         if resolve_device(device) == self.device:
             return self
@@ -176,8 +179,9 @@ class Model:
         return self.prior
 
     def to_values(self, items: Any, *, exact: bool = False) -> list[Tensor]:
-        """Items in any form -> values (C, *extent) of each; exact: refuse what would lose
-        anything.
+        """Items in any form -> values (C, *extent) of each.
+
+        exact: refuse what would lose anything.
         """
         return self.signal.to_values(items, self.data, self.config.data, exact=exact)
 

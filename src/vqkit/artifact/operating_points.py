@@ -113,8 +113,9 @@ def measure(
     prefixes: bool,
     in_time: Callable[[], bool] = lambda: True,
 ) -> list[Rate]:
-    """All points that are tried, on latents (B, D, *grid); none for families that `assign` does not
-    take.
+    """All points that are tried, on latents (B, D, *grid).
+
+    None for families that `assign` does not take.
 
     psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can
     be decoded. in_time: weights beside 0 are tried only while it says so.

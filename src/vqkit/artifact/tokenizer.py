@@ -62,8 +62,9 @@ class Tokenizer:
 
     @torch.no_grad()
     def encode(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Values (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) bool, True where
-        real.
+        """Values (B, C, *extent) -> codes (B, Q, *grid) int64.
+
+        mask (B, *extent) bool, True where real.
         """
         if mask is not None:
             return self.network.encode(self.standardise(values), mask.to(self.device)).cpu()

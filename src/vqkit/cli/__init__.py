@@ -53,8 +53,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when
-    interrupted.
+    """Entry point.
+
+    Returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments

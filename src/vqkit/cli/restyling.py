@@ -126,8 +126,9 @@ def _results(
 
 
 def _partners(model: Model, files: list[str], paths: list[Path]) -> list[Path]:
-    """For each path the one of `files`, or in them, with the same name but for its suffix; one and
-    one need no name.
+    """For each path the one of `files`, or in them, with the same name but for its suffix.
+
+    One and one need no name.
     """
     found = {path.stem: path for path in model.signal.find(files)}
     if len(found) == len(paths) == 1:

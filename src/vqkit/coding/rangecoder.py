@@ -68,8 +68,9 @@ class RangeEncoder:
         return bytes(self._bytes).removesuffix(b"\0")
 
     def _put(self, digit: int) -> None:
-        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the
-        number is below 1.
+        """Append a byte.
+
+        What exceeds 255 is a carry into those before it, where it ends: the number is below 1.
         """
         if digit > 0xFF:
             last = len(self._bytes) - 1

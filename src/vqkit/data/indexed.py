@@ -99,8 +99,9 @@ class IndexedDataset(ABC):
         return values
 
     def noisy(self, values: Tensor, names: Sequence[tuple[Any, ...]]) -> Tensor | None:
-        """Items with noise that is to be removed, each from its own name alone; None where there
-        shall be none.
+        """Items with noise that is to be removed, each from its own name alone.
+
+        None where there shall be none.
         """
         return None
 
@@ -273,8 +274,9 @@ class _Reader(TorchDataset):
         return Found(replaced, batch.values, batch.mask, bad)
 
     def _good_from(self, index: int, bad: list[BadFile]) -> int:
-        """The number, or the next one of the split that can be decoded; failures are added to
-        `bad`.
+        """The number, or the next one of the split that can be decoded.
+
+        Failures are added to `bad`.
         """
         assert self._ring is not None
         place = int(np.flatnonzero(self._ring == index)[0])

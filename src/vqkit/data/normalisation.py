@@ -36,8 +36,9 @@ class Normalisation:
         return standardised.mul_(_channelwise(scale, values)).add_(_channelwise(shift, values))
 
     def undo(self, standardised: Tensor) -> Tensor:  # (B, C, *extent) -> (B, C, *extent) float32
-        """Back to units where `levels` is 1; not clamped, as a model may overshoot and a loss may
-        want to know.
+        """Back to units where `levels` is 1.
+
+        Not clamped, as a model may overshoot and a loss may want to know.
         """
         values = standardised.to(torch.float32)
         return values * _channelwise(self.std, values) + _channelwise(self.mean, values)

@@ -148,8 +148,9 @@ class Autoencoder(nn.Module):
         return self.transform(self.posterior(x)[0])
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) as in
-        `forward`.
+        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64.
+
+        mask (B, *extent) as in `forward`.
         """
         latents = self.latents(_without_padding(x, mask))
         grid_mask = None if mask is None else self.grid_mask(mask)
@@ -246,8 +247,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
-    """network(x), one part of the batch at a time; activations are computed again backwards (Chen
-    et al. 2016).
+    """network(x), one part of the batch at a time.
+
+    Activations are computed again backwards (Chen et al. 2016).
     """
     if parts == 1:
         return network(x)
@@ -255,8 +257,9 @@ def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
 
 
 def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, *extent) with zeros where the mask (B, *extent) is False; networks, which look
-    around, see no others.
+    """x (B, C, *extent) with zeros where the mask (B, *extent) is False.
+
+    Networks, which look around, see no others.
     """
     if mask is None:
         return x

@@ -66,8 +66,9 @@ class Likelihood(nn.Module):
             return self.mixture.mean(decoder_output.float())
 
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Decoder output and items (B, C, *extent) -> the term, a scalar; mask (B, *extent) bool,
-        True where real.
+        """Decoder output and items (B, C, *extent) -> the term, a scalar.
+
+        mask (B, *extent) bool, True where real.
         """
         if mask is not None:
             return self._masked(decoder_output, target, mask)

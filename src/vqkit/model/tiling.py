@@ -31,8 +31,9 @@ class Tiled(Protocol):
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
-    """(B, C, *extent) with its last positions repeated until every side is a multiple; crop to
-    undo.
+    """(B, C, *extent) with its last positions repeated until every side is a multiple.
+
+    Crop to undo.
     """
     missing = [-side % step for side, step in zip(x.shape[2:], multiple, strict=True)]
     if not any(missing):
@@ -132,8 +133,9 @@ def _times(counts: Sequence[int], sides: Sequence[int]) -> list[int]:
 
 
 def _cut(x: Tensor, sides: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
-    """A view of the tiles from start to stop along each dimension; at the end there may be fewer
-    than are asked for.
+    """A view of the tiles from start to stop along each dimension.
+
+    At the end there may be fewer than are asked for.
     """
     for axis, (side, (start, stop)) in enumerate(zip(sides, spans, strict=True), 2):
         end = min(stop * side, x.shape[axis])

@@ -83,8 +83,9 @@ class Plan:
         return "\n".join(lines)
 
     def deadline(self, name: str) -> float | None:
-        """When a part must end, by time.monotonic(), so that those behind it have theirs; None
-        without a limit.
+        """When a part must end, by time.monotonic(), so that those behind it have theirs.
+
+        None without a limit.
         """
         if self.end is None:
             return None

@@ -152,8 +152,9 @@ def _finish(
 def _measure(
     model: Model, data: Dataset, finished: Finished, stage: Display
 ) -> tuple[dict[str, Any], list[float]]:
-    """Figures of a split that was not trained on, if there is one; quantiles of the bits that an
-    item costs there.
+    """Figures of a split that was not trained on, if there is one.
+
+    Quantiles of the bits that an item costs there.
     """
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     stage.message(f"measuring on the {split} split and drawing samples ...")

@@ -127,8 +127,9 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """VqkitError when another process is writing to the folder; removes only what a killed one was
-    writing.
+    """VqkitError when another process is writing to the folder.
+
+    Removes only what a killed one was writing.
     """
     path = folder / LOCK_FILE
     if not is_main() or not path.exists():

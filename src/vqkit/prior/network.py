@@ -32,8 +32,9 @@ MAX_DENSE = 512
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Three passes forward and three backward; the operator of PyTorch takes up to ten times as
-    long on a CPU.
+    """Three passes forward and three backward.
+
+    The operator of PyTorch takes up to ten times as long on a CPU.
     """
 
     @staticmethod
@@ -57,8 +58,9 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467); the maps behind
-    it scale.
+    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467).
+
+    The maps behind it scale.
 
     In the type of autocast where that is on, which the maps behind it would take it to, three of
     them one by one.
@@ -97,8 +99,9 @@ class Cache:
 
 @dataclass(frozen=True)
 class Condition:
-    """What is known about the images: classes (B,) int64, the number of classes for none; captions
-    (B, bytes) uint8.
+    """What is known about the images: classes (B,) int64, the number of classes for none.
+
+    Captions (B, bytes) uint8.
     """
 
     classes: Tensor | None = None
@@ -360,8 +363,9 @@ class PriorNetwork(nn.Module):
     def hidden(
         self, steps: Steps, cache: Cache | None = None, mask: Tensor | None = None, keep: int = 0
     ) -> Tensor:
-        """Run the blocks; with a cache behind what it holds, of which the first `keep` steps stay
-        there.
+        """Run the blocks.
+
+        With a cache behind what it holds, of which the first `keep` steps stay there.
         """
         x = steps.inputs
         memory = None
@@ -433,8 +437,9 @@ class PriorNetwork(nn.Module):
         return F.embedding(slots, where)
 
     def angles(self, asked: Tensor, lying: Tensor) -> _Angles:
-        """Turns for questions about slots (B, n) by steps whose code lies at slots (B, n); -1 is
-        not turned.
+        """Turns for questions about slots (B, n) by steps whose code lies at slots (B, n).
+
+        -1 is not turned.
         """
         return _Angles(self._turns(asked), self._turns(lying))
 

@@ -340,8 +340,9 @@ def uniform_numbers(seed: int, index: int, count: int) -> Tensor:  # (count,) fl
 
 
 def windows(grid: Sequence[int], window: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Windows that cover a grid in row-major order, half a window apart; one where the grid is not
-    larger.
+    """Windows that cover a grid in row-major order, half a window apart.
+
+    One where the grid is not larger.
     """
 
     def along(side: int, part: int) -> list[slice]:

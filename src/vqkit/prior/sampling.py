@@ -69,8 +69,9 @@ def draw(
     sampling: Sampling,
     watch: Watch | None = None,
 ) -> Tensor:
-    """Codes (B, L) in which the last slots of the order are drawn, `sizes` of them at a time; the
-    rest stays.
+    """Codes (B, L) in which the last slots of the order are drawn, `sizes` of them at a time.
+
+    The rest stays.
 
     Codes of one step do not see one another; a step of one is exact.
     """
@@ -192,8 +193,9 @@ def pick(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
 
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities (..., K) after temperature, top_k and top_p, in this order; not normalised
-    again after top_p.
+    """Probabilities (..., K) after temperature, top_k and top_p, in this order.
+
+    Not normalised again after top_p.
     """
     logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:

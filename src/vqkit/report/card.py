@@ -40,8 +40,9 @@ PRIOR_FIGURES = (
 
 
 def write_card(summary: RunSummary, folder: Path) -> None:
-    """Write README.md and samples/*.png into an artifact's folder; images first, so that no link is
-    ever dead.
+    """Write README.md and samples/*.png into an artifact's folder.
+
+    Images first, so that no link is ever dead.
     """
     folder = Path(folder)
     images = _images(summary)
@@ -211,8 +212,9 @@ def prior_section(metrics: Mapping[str, Any]) -> str:
 
 
 def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Append the section about the prior to README.md of an artifact's folder, or replace it; the
-    rest stays as it is.
+    """Append the section about the prior to README.md of an artifact's folder, or replace it.
+
+    The rest stays as it is.
 
     Does nothing where there is no README.md. Errors: those of the disk; the card is then what it
     was.

@@ -79,8 +79,9 @@ class Drawing:
 
 
 def svg(name: str, draw: Draw) -> Drawing | None:
-    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`; None if there was
-    nothing to draw.
+    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`.
+
+    None if there was nothing to draw.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -118,8 +119,9 @@ def _keys(axes: Axes) -> tuple[Key, ...]:
 
 
 def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> bytes | None:
-    """PNG of the panels that have something to draw, side by side on white, titled; None if none
-    has.
+    """PNG of the panels that have something to draw, side by side on white, titled.
+
+    None if none has.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -150,8 +152,9 @@ def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> 
 
 
 def loss(history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]] = ()) -> Draw:
-    """Every loss term on both splits; logarithmic when the values span more than a factor of
-    eight.
+    """Every loss term on both splits.
+
+    Logarithmic when the values span more than a factor of eight.
     """
     terms = sorted(_keys_under("loss/", history), key=_reconstruction_first)
 
@@ -305,8 +308,9 @@ def _hidden(label: str) -> str:
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last value
-    stay.
+    """At most MAX_POINTS points, each the mean of its neighbours.
+
+    The first and the last value stay.
     """
     if len(values) <= MAX_POINTS:
         return steps, values
@@ -367,8 +371,9 @@ def _minor_label(value: float, wide: bool) -> str:
 
 
 def code_usage(code_counts: Sequence[np.ndarray] | None) -> Draw:
-    """Counts (K,) of each codebook in descending order, relative to uniform usage; the dead ones
-    named.
+    """Counts (K,) of each codebook in descending order, relative to uniform usage.
+
+    The legend names how many are dead.
     """
 
     def draw(axes: Axes, palette: Palette) -> bool:
@@ -419,8 +424,9 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
 
 
 def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
-    """How many images reach which PSNR, mean and median marked; exact reconstructions (infinite)
-    are left out.
+    """How many images reach which PSNR, mean and median marked.
+
+    Exact reconstructions (infinite) are left out.
     """
 
     def draw(axes: Axes, palette: Palette) -> bool:
@@ -472,8 +478,9 @@ def _needs_legend(axes: Axes) -> bool:
 
 
 def _legend(axes: Axes, palette: Palette) -> int:
-    """Draw the legend above the axes if there is something to tell apart; the number of its
-    lines.
+    """Draw the legend above the axes if there is something to tell apart.
+
+    Returns the number of its lines.
     """
     if not _needs_legend(axes):
         return 0

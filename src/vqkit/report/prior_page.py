@@ -119,8 +119,9 @@ def _label(summary: PriorSummary, index: int) -> str:
 
 
 def _yardstick(distances: np.ndarray) -> str:
-    """How near reconstructed held-out images come to the training set, in words; empty if nobody
-    measured it.
+    """How near reconstructed held-out images come to the training set, in words.
+
+    Empty if nobody measured it.
     """
     if not len(distances):
         return ""

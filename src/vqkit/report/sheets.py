@@ -49,8 +49,9 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image
 
 
 def animation(frames: Sequence[np.ndarray]) -> bytes:
-    """A GIF of the sheets of each frame's images uint8 (N, H, W, C); it loops and rests on the last
-    frame.
+    """A GIF of the sheets of each frame's images uint8 (N, H, W, C).
+
+    It loops and rests on the last frame.
 
     All frames share one palette. Grey images keep their values; of others, colours are off by about
     3 levels on average. ValueError without frames.

@@ -69,7 +69,9 @@ class RunSummary:
     @property
     def codebook_size(self) -> int | None:
         """Codes of every codebook; None where there are none, or where codebooks differ."""
-        sizes = set(map(len, self.code_counts or ()))
+        if self.code_counts is None:
+            return None
+        sizes = set(map(len, self.code_counts))
         if len(sizes) != 1:
             return None
         return sizes.pop()

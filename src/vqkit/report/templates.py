@@ -23,8 +23,9 @@ MAX_GALLERY_BYTES = 24_000_000
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images side by side, as URIs with what they show; under them a figure and a name, or
-    nothing ("").
+    """Two images side by side, as URIs with what they show.
+
+    Under them a figure and a name, or nothing ("").
     """
 
     first: str

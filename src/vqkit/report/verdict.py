@@ -268,8 +268,9 @@ def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
 def series(
     history: Sequence[Mapping[str, Any]], key: str, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one figure on one split, in the order of steps; rows where it is missing
-    are left out.
+    """Steps and values of one figure on one split, in the order of steps.
+
+    Rows where it is missing are left out.
     """
     points = []
     for row in history:
@@ -285,8 +286,9 @@ def series(
 def late_fall(
     history: Sequence[Mapping[str, Any]], key: str | None, steep: tuple[float, float]
 ) -> str:
-    """How much of the loss `key` vanished late in the run, in words; empty if that was little or
-    cannot be told.
+    """How much of the loss `key` vanished late in the run, in words.
+
+    Empty if that was little or cannot be told.
 
     steep: from which shares on a fall over the last fifth, or over the last half, is worth saying.
     The half is for runs whose learning rate falls to zero, after which no loss falls, or that were
@@ -304,8 +306,9 @@ def late_fall(
 
 
 def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
-    """Share of the loss `key` that vanished over the last fifth of the run; None if it cannot be
-    told from noise.
+    """Share of the loss `key` that vanished over the last fifth of the run.
+
+    None if it cannot be told from noise.
 
     A line is fitted to the logarithm of the loss, on the validation split where it has at least
     five values there.

@@ -49,8 +49,9 @@ def decibel(value: Any) -> str:
 
 
 def share(value: Any) -> str:
-    """0.123 -> 12.3 %; what is not quite everything never reads 100 %, what is not nothing never
-    reads 0 %.
+    """0.123 -> 12.3 %.
+
+    What is not quite everything never reads 100 %, what is not nothing never reads 0 %.
     """
     percent = 100 * float(value)
     if 99.95 <= percent < 100:

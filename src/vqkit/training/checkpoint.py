@@ -61,8 +61,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def resumed_config(folder: Path) -> dict[str, Any] | None:
-    """Settings, as plain values, of the run that is waiting in a folder; None if there is no
-    checkpoint.
+    """Settings, as plain values, of the run that is waiting in a folder.
+
+    None if there is no checkpoint.
     """
     checkpoint = find_checkpoint(folder)
     if checkpoint is None:

@@ -151,8 +151,9 @@ class Guard:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window;
-        empty before.
+        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window.
+
+        Empty before.
         """
         return self.memory.figures
 
@@ -222,8 +223,9 @@ class Guard:
     # ------------------------------------------------------------------------------------ judgement
 
     def _react(self, step: int, progress: float) -> list[Event]:
-        """Nothing, a warning, or one remedy; then the window fills anew, which is the pause in
-        which it can work.
+        """Nothing, a warning, or one remedy.
+
+        Then the window fills anew, which is the pause in which it can work.
         """
         memory = self.memory
         problem = self._problem()
@@ -387,8 +389,9 @@ class Guard:
 
 
 def _share(counts: Tensor) -> float:
-    """Usage of one codebook, counts (K,), as a share of what uniform draws reach; 1 without any
-    draw.
+    """Usage of one codebook, counts (K,), as a share of what uniform draws reach.
+
+    1 without any draw.
     """
     draws = int(counts.sum())
     if not draws:

@@ -14,8 +14,9 @@ from ..model.precision import use_bfloat16
 
 
 def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]:
-    """The optimisers of a model, together holding every parameter once; groups carry their
-    `peak_lr`.
+    """The optimisers of a model, together holding every parameter once.
+
+    Groups carry their `peak_lr`.
 
     Weight decay is for matrices and kernels, not for biases, norms and codebooks.
     """

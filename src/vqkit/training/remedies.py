@@ -39,8 +39,9 @@ class Remedies:
         self.tried: list[str] = []
 
     def apply(self, problem: str, parts: Sequence[int], step: int, progress: float) -> str:
-        """Apply the next remedy for a problem of these parts; what was done in words, empty when
-        nothing is left.
+        """Apply the next remedy for a problem of these parts.
+
+        Returns what was done, in words; empty when nothing is left.
         """
         fitting = [name for name in FITTING[problem] if self._fits(name, parts, progress)]
         fresh = [name for name in fitting if name not in self.tried]

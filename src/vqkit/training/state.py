@@ -69,8 +69,9 @@ class State:
         self.passes_without_gain = 0
 
     def watch_plateau(self, loss: float) -> bool:
-        """Note a validation loss, keep the weights if it is the best; True when patience is used
-        up.
+        """Note a validation loss, keep the weights if it is the best.
+
+        True when patience is used up.
         """
         patience = self.task.settings.patience
         if not patience:

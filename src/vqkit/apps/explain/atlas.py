@@ -192,8 +192,9 @@ class Patches:
         self.step = max(1, BATCH_VALUES // each)
 
     def _lines(self, field: ReceptiveField) -> list[Tensor]:
-        """Rows (h, s) of the patches of each row of cells, then the same of columns (w, s); they
-        may lie beyond the image.
+        """Rows (h, s) of the patches of each row of cells, then the same of columns (w, s).
+
+        They may lie beyond the image.
         """
         network = self.model.network
         grid = network.grid(self.model.shape.extent)

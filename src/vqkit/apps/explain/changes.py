@@ -1,6 +1,4 @@
-"""What happens when codes change: swaps, importance of positions, residual stages; and what
-surprises a prior.
-"""
+"""What happens when codes change (swaps, importance, residual stages), and what is unlikely."""
 
 from __future__ import annotations
 

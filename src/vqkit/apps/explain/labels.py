@@ -82,8 +82,9 @@ class Labels:
 
 
 def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] | None:
-    """Name and values, one for each item of `data`; of None the groups, or nothing if there are
-    none.
+    """Name and values, one for each item of `data`.
+
+    Of None the groups, or nothing if there are none.
 
     Errors: VqkitError for a column that DATA does not have, and for one with too few or too many
     different values.
@@ -182,8 +183,9 @@ def _entropy(counts: np.ndarray) -> float:
 def presence_of(
     codes: np.ndarray, shown: np.ndarray, labels: np.ndarray, num_labels: int
 ) -> np.ndarray:
-    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs; codes (N,
-    n), labels (N,).
+    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs.
+
+    codes (N, n), labels (N,).
     """
     row_of = np.full(max(int(codes.max()), int(shown.max())) + 2, -1)
     row_of[shown] = np.arange(len(shown))
@@ -196,8 +198,9 @@ def presence_of(
 
 
 def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
-    """The codes that mark a label, by label and then the surest first; `totals` (L,) are the images
-    of each label.
+    """The codes that mark a label, by label and then the surest first.
+
+    `totals` (L,) are the images of each label.
 
     A code can mark the label that it lifts most. The number of tests is codes times labels
     (Bonferroni).
@@ -220,8 +223,9 @@ def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
 
 
 def hypergeometric_tail(seen: int, drawn: int, special: int, log_factorials: np.ndarray) -> float:
-    """P(X >= seen) where `drawn` of N are drawn and `special` of the N count; log_factorials (N +
-    1,).
+    """P(X >= seen) where `drawn` of N are drawn and `special` of the N count.
+
+    log_factorials (N + 1,).
     """
     num = len(log_factorials) - 1
 

@@ -274,8 +274,9 @@ def _image_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
-    """VqkitError unless the header promises exactly the bytes that are there; nothing is allocated
-    before.
+    """VqkitError unless the header promises exactly the bytes that are there.
+
+    Nothing is allocated before.
     """
     version = np.lib.format.read_magic(file)
     # The header's length: two bytes in the first version of the format, then four.
@@ -357,8 +358,9 @@ def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
 
 
 def find_idx(folder: Path) -> list[list[Path | None]] | None:
-    """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not; None
-    without train images.
+    """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not.
+
+    None without train images.
     """
 
     def find(name: str) -> Path | None:
@@ -376,8 +378,9 @@ def find_idx(folder: Path) -> list[list[Path | None]] | None:
 def read_idx_folder(
     folder: Path, config: DataConfig, kind: str = "idx", classes: tuple[str, ...] = ()
 ) -> Items:
-    """Train and t10k images of a folder, one after the other; t10k, where present, is the test set
-    as it is.
+    """Train and t10k images of a folder, one after the other.
+
+    t10k, where present, is the test set as it is.
 
     Labels become `groups`, with the names in `classes` if given.
     """

@@ -111,8 +111,9 @@ def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
 
 
 def recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast (about the mean grey) and saturation of every image times its factors;
-    alpha stays.
+    """Brightness, contrast (about the mean grey) and saturation of every image times its factors.
+
+    Alpha stays.
     """
     colours = 3 if images.shape[1] >= 3 else 1
     brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)

@@ -46,8 +46,9 @@ def read_bundled(name: str, config: DataConfig) -> Items:
 
 
 def _emoji() -> Items:
-    """Fluent emoji at 32x32 over white, with captions; drawn by scripts/make_emoji.py, licences in
-    NOTICE.
+    """Fluent emoji at 32x32 over white, with captions.
+
+    Drawn by scripts/make_emoji.py, licences in NOTICE.
     """
     folder = resources.files("vqkit") / "signals" / "image" / "builtin"
     table = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))

@@ -214,8 +214,9 @@ def _seek(image: ImageFile.ImageFile, index: int) -> None:
 
 
 def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurvey:
-    """What an image file holds; pixels are decoded only to find the extent of values of more than 8
-    bits.
+    """What an image file holds.
+
+    Pixels are decoded only to find the extent of values of more than 8 bits.
 
     Call it inside `pillow_warnings`. Any exception of Pillow: `reason` words it.
     """
@@ -510,8 +511,9 @@ def _is_all_there(image: Image.Image, converted: Image.Image) -> bool:
 
 
 def _check_depth(image: Image.Image, channels: int) -> None:
-    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones; loaded images
-    do not tell.
+    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones.
+
+    Loaded images do not tell.
     """
     if image.format in _DEPTH_UNKNOWN:
         what = f"of format {image.format}, whose depth is not known here"

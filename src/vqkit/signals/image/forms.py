@@ -50,8 +50,9 @@ def to_values(given: Any, target: Target) -> list[Tensor]:
 
 
 def like(values: Sequence[Tensor], given: Any) -> Any:
-    """Values (C, H, W) of each image, uint8, in the form that `given` had; of a path, a PIL
-    image.
+    """Values (C, H, W) of each image, uint8, in the form that `given` had.
+
+    Of a path, a PIL image.
     """
     if isinstance(given, str | Path | Image.Image):
         return to_image(values[0])
@@ -92,8 +93,9 @@ def to_array(values: Tensor) -> np.ndarray:
 
 
 def as_tensor(given: np.ndarray | Tensor) -> Tensor:
-    """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied
-    first.
+    """The values as a tensor.
+
+    What NumPy holds read-only (as a view of a PIL image) is copied first.
     """
     if isinstance(given, np.ndarray) and not given.flags.writeable:
         return torch.from_numpy(given.copy())

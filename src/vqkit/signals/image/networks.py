@@ -83,8 +83,9 @@ class ConvEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Squares of patch_size pixels become channels; everything after works at the latent grid,
-    channels last.
+    """Squares of patch_size pixels become channels.
+
+    Everything after works at the latent grid, channels last.
 
     image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear -->
     latents
@@ -147,8 +148,9 @@ class ConvDecoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """All work at the latent grid, channels last; channels become squares of patch_size pixels at
-    the very end.
+    """All work at the latent grid, channels last.
+
+    Channels become squares of patch_size pixels at the very end.
 
     latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space-->
     image

@@ -134,8 +134,9 @@ class _Survey:
 
 
 def image_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    """Relative paths, sorted, of the files below `folder` with one of these suffixes; hidden ones
-    are passed over.
+    """Relative paths, sorted, of the files below `folder` with one of these suffixes.
+
+    Hidden ones are passed over.
     """
     paths = []
     for parent, folders, files in os.walk(folder):

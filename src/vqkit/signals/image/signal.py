@@ -172,8 +172,9 @@ class ImageSignal(Signal):
 
 
 def _value_range(data: Mapping[str, Any], settings: DataConfig) -> ValueRange | None:
-    """What became 0 and 255 of training images with values of more than 8 bits; None where there
-    were none.
+    """What became 0 and 255 of training images with values of more than 8 bits.
+
+    None where there were none.
     """
     known = data.get("value_range")
     if known is None:

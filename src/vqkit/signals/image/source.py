@@ -163,8 +163,9 @@ class ImageData(IndexedDataset):
         return [*self.notes, *self.range_in_words()]
 
     def range_in_words(self) -> list[str]:
-        """A sentence on what became black and white, where values have more than 8 bits; else
-        none.
+        """A sentence on what became black and white, where values have more than 8 bits.
+
+        Else none.
         """
         if self.value_range is None:
             return []
@@ -177,8 +178,9 @@ class ImageData(IndexedDataset):
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Counts, sizes, modes, bad files, splits and channel statistics; plain values that JSON
-        can hold.
+        """Counts, sizes, modes, bad files, splits and channel statistics.
+
+        Plain values that JSON can hold.
         """
         description: dict[str, Any] = {
             "name": self.name,
@@ -483,8 +485,9 @@ def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch
 def _load(
     items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
 ) -> tuple[torch.Tensor, Items, np.ndarray]:  # (N, C, H, W) uint8, and (N,) uint64
-    """All images in memory, and their looks if wanted; what cannot be decoded is left out and
-    noted.
+    """All images in memory, and their looks if wanted.
+
+    What cannot be decoded is left out and noted.
     """
     store = items.store
     size = target.size
@@ -506,8 +509,9 @@ def _load(
 def _with_digests(
     items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
 ) -> tuple[Items, np.ndarray]:
-    """The items that can be decoded, with what they are told apart by; their pixels are not
-    kept.
+    """The items that can be decoded, with what they are told apart by.
+
+    Their pixels are not kept.
     """
     kept, looks, good = _decode_all(items, target, config, None, progress)
     if len(good) < len(items.store):

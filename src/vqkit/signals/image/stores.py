@@ -207,8 +207,9 @@ def temporary_file(owner_hint: str) -> tuple[Path, BinaryIO]:
 
 
 def delete_with(owner: object, path: Path) -> None:
-    """Deletes the temporary file when `owner` goes or the program ends; worker processes leave it
-    alone.
+    """Deletes the temporary file when `owner` goes or the program ends.
+
+    Worker processes leave it alone.
     """
     weakref.finalize(owner, _delete, path, os.getpid())
 

@@ -75,8 +75,9 @@ MIN_STEPS = 40
 
 
 class _Round(torch.autograd.Function):
-    """Nearest multiple of 2^-bits in [low, high], halves up as integers are shifted; the gradient
-    passes inside.
+    """Nearest multiple of 2^-bits in [low, high], halves up as integers are shifted.
+
+    The gradient passes inside.
     """
 
     @staticmethod
@@ -93,8 +94,9 @@ class _Round(torch.autograd.Function):
 
 
 class _Layer(nn.Module):
-    """Attention and two linear maps, without biases; see
-    coding.codes.transformer.TransformerLayer.
+    """Attention and two linear maps, without biases.
+
+    See coding.codes.transformer.TransformerLayer.
     """
 
     def __init__(self, channels: int) -> None:
@@ -174,8 +176,9 @@ class CoderNetwork(nn.Module):
         return nats.view(len(codes), high, wide) / math.log(2)
 
     def _embedded(self, codes: Tensor, number: int, vectors: list[Tensor]) -> Tensor:
-        """Vectors of the codes of a stage with a border; the border and padding (-1) have that of
-        no code.
+        """Vectors of the codes of a stage with a border.
+
+        The border and padding (-1) have that of no code.
         """
         nothing = self.sizes[number]
         stage = codes[:, number]
