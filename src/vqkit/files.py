@@ -82,8 +82,9 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes of this machine were writing in a folder; what living ones write
-    stays.
+    """Remove what killed processes of this machine were writing in a folder.
+
+    What living ones write stays.
     """
     for path in list(folder.glob(".*.tmp")):
         matched = _TEMPORARY.match(path.name)
@@ -96,8 +97,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path` that only this process uses; the first time, leftovers beside it are
-    removed.
+    """A name beside `path` that only this process uses.
+
+    The first time, leftovers beside it are removed.
     """
     folder = path.parent.resolve()
     if folder not in _tidied:
@@ -135,8 +137,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """`content` as the file `path` in UTF-8, whole or not at all; escapes for names of files that
-    are no text.
+    """`content` as the file `path` in UTF-8, whole or not at all.
+
+    Escapes for names of files that are no text.
     """
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 

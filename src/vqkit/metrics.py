@@ -13,20 +13,20 @@ SHOWN = 8
 
 
 def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: (B, Q, *grid) -> (Q, K) int64; -1 is padding and is not
-    counted.
+    """How often each code occurs: (B, Q, *grid) -> (Q, K) int64.
+
+    -1 is padding and is not counted.
     """
-    per_codebook = (
-        codes.movedim(1, 0).flatten(1) + 1
-    )  # padding has a bin of its own: faster than picking it out
-    return torch.stack(
-        [torch.bincount(row, minlength=codebook_size + 1)[1:] for row in per_codebook]
-    )
+    # Padding gets a bin of its own, the first: that is faster than to pick it out.
+    per_codebook = codes.movedim(1, 0).flatten(1) + 1
+    counts = [torch.bincount(row, minlength=codebook_size + 1)[1:] for row in per_codebook]
+    return torch.stack(counts)
 
 
 def usage(counts: Tensor) -> float:
-    """Share of codes hit at least once, mean over codebooks; `counts` (Q, K) over a whole split,
-    never a batch.
+    """Share of codes hit at least once, mean over codebooks.
+
+    `counts` (Q, K) over a whole split, never a batch.
     """
     return float((counts > 0).float().mean())
 
@@ -61,10 +61,14 @@ def code_figures(counts: Sequence[Tensor]) -> dict[str, float]:
     the first eight.
     """
     each = [_figures(row[None]) for row in counts]
-    figures = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+    figures = {}
+    for name in each[0]:
+        figures[name] = sum(one[name] for one in each) / len(each)
     figures["dead_codes"] = sum(int((row == 0).sum()) for row in counts)
-    for index, one in enumerate(each[:SHOWN] if len(each) > 1 else ()):
-        figures |= {f"{name}/{index}": value for name, value in one.items()}
+    if len(each) > 1:
+        for index, one in enumerate(each[:SHOWN]):
+            for name, value in one.items():
+                figures[f"{name}/{index}"] = value
     return figures
 
 

@@ -67,15 +67,15 @@ class PriorConfig(Root):
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of weights, order of the items, orders of codes, dropped conditions"""
     condition: Literal["auto", "none", "class", "caption"] = "auto"
-    """what codes are conditioned on: the class or the caption of their item, or nothing; auto = caption, else class, if
-    DATA has them"""
+    """what codes are conditioned on: the class or the caption of their item, or nothing; auto =
+    caption, else class, if DATA has them"""
     condition_dropout: Share = 0.1
     """share of the items whose condition is left out, so that the prior works without one,
     and for guidance
     """
     random_order: Share = 0.5
-    """share of the items whose codes come in a random order, for completing, varying and drawing many at once; the
-    rest come in the order that likelihoods are counted in"""
+    """share of the items whose codes come in a random order, for completing, varying and drawing
+    many at once; the rest come in the order that likelihoods are counted in"""
     augment: dict[str, Any] = {}
     """settings of data.augment, of the model's own kind of signal, for the items before they
     become codes

@@ -43,8 +43,9 @@ class Verdict:
 
     @classmethod
     def failed(cls, error: VqkitError, items: int = 0, truncated: bool = False) -> Verdict:
-        """Where that was raised; of a model that is missing, or another one, it says nothing about
-        the file.
+        """Where that was raised.
+
+        Of a model that is missing, or another one, it says nothing about the file.
         """
         checked = isinstance(error, FormatError) and not isinstance(error, WrongModel)
         return cls(items, truncated, str(error), checked)
@@ -86,15 +87,14 @@ def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
 def _compressed(
     model: Model, codec: Codec, waiting: list[tuple[KeyT, Tensor]]
 ) -> Iterator[tuple[KeyT, Compressed]]:
-    found: dict[int, Compressed] = {}
+    compressed: dict[int, Compressed] = {}
     for places in alike([values.shape for _, values in waiting]):
         batch = torch.stack([waiting[place][1] for place in places])
         coded = model.compressor.code(batch, codec)
         held = np.stack([one.codes for one in coded])
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
         quality = model.signal.measures(shown, batch)["psnr"].tolist()
-        found |= {
-            place: Compressed(one, psnr)
-            for place, one, psnr in zip(places, coded, quality, strict=True)
-        }
-    yield from ((key, found[place]) for place, (key, _) in enumerate(waiting))
+        for place, one, psnr in zip(places, coded, quality, strict=True):
+            compressed[place] = Compressed(one, psnr)
+    for place, (key, _) in enumerate(waiting):
+        yield key, compressed[place]

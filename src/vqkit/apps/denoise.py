@@ -53,8 +53,9 @@ def denoise(
     sigma: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Denoised:
-    """An item without its noise, values (C, *extent) of any extent; at most one of the four says
-    how much is smoothed.
+    """An item without its noise, values (C, *extent) of any extent.
+
+    At most one of the four says how much is smoothed.
 
     continuous: latents go to the decoder as they are. levels: the first stages of a residual
     quantizer (fewer are smoother). strength: 0 = all stages; towards 1 ever fewer, and codes that
@@ -72,9 +73,8 @@ def denoise(
             f"strength={strength} must lie between 0 (all that the codes can say) and 1 (smoothest)"
         )
     if levels is not None and not 1 <= levels <= most:
-        raise VqkitError(
-            f"levels={levels}: this model has {most}" + ("; 1 to all of them" if most > 1 else "")
-        )
+        choice = "; 1 to all of them" if most > 1 else ""
+        raise VqkitError(f"levels={levels}: this model has {most}{choice}")
     if sigma is not None and not 0 <= sigma <= 255:
         raise VqkitError(f"sigma={sigma} must lie between 0 and 255, the levels of a pixel")
     fast = use_bfloat16(model.config.train.precision)
@@ -83,19 +83,23 @@ def denoise(
             levels = most - round(strength * (most - 1))
         elif not continuous and levels is None:
             middle = _middle(values)
-            levels = (
-                calibrated(model, middle) if sigma is None else _taking_out(model, middle, sigma)
-            )
-        found = smoothed(model, values, None if continuous else levels, strength or 0.0, progress)
-    return Denoised(found, _deviation(values, found), None if continuous else levels)
+            if sigma is None:
+                levels = calibrated(model, middle)
+            else:
+                levels = _taking_out(model, middle, sigma)
+        clean = smoothed(model, values, levels, strength or 0.0, progress)
+    return Denoised(clean, _deviation(values, clean), levels)
 
 
 def num_levels(model: Model) -> int:
-    """Stages of a residual quantizer, of which the first alone can be decoded; 1 for every other
-    quantizer.
+    """Stages of a residual quantizer, of which the first alone can be decoded.
+
+    1 for every other quantizer.
     """
     quantizer = model.network.quantizer
-    return quantizer.num_stages if isinstance(quantizer, ResidualQuantizer) else 1
+    if not isinstance(quantizer, ResidualQuantizer):
+        return 1
+    return quantizer.num_stages
 
 
 def calibrated(model: Model, values: Tensor) -> int:
@@ -128,7 +132,9 @@ def calibrated(model: Model, values: Tensor) -> int:
         return most
     doubt = CONFIDENCE * gain.std(1) / gain.shape[1] ** 0.5
     better = torch.where(gain.mean(1) > doubt, gain.mean(1), 0.0)
-    return tried[int(better.argmax())] if better.max() > 0 else most
+    if better.max() <= 0:
+        return most
+    return tried[int(better.argmax())]
 
 
 def _hidden_errors(
@@ -140,21 +146,21 @@ def _hidden_errors(
     extent = noisy.shape[2:]
     hidden = torch.zeros(extent, dtype=torch.bool)
     hidden[_lattice(way, len(extent))] = True
-    latents = model.network.latents(
-        model.tokenizer.standardise(torch.where(hidden, _neighbours(noisy), noisy))
-    )
-    found: list[Tensor] = []
+    shown = torch.where(hidden, _neighbours(noisy), noisy)
+    latents = model.network.latents(model.tokenizer.standardise(shown))
+    errors: list[Tensor] = []
     for level in levels:
         values = _decoded(model, latents, level, extent)
-        found.append((values - noisy)[:, :, hidden].square().flatten())
-        if until_they_rise and len(found) > 1 and found[-1].mean() >= found[-2].mean():
+        errors.append((values - noisy)[:, :, hidden].square().flatten())
+        if until_they_rise and len(errors) > 1 and errors[-1].mean() >= errors[-2].mean():
             break
-    return torch.stack(found)
+    return torch.stack(errors)
 
 
 def _lattice(way: int, dims: int) -> tuple[slice, ...]:
-    """Every STRIDE-th position along each dimension; the first one goes through all places with
-    `way`.
+    """Every STRIDE-th position along each dimension.
+
+    The first one goes through all places with `way`.
     """
     if dims == 1:
         return (slice(way, None, STRIDE),)
@@ -214,47 +220,44 @@ def _decoded(
     if levels is None:
         return model.tokenizer.restore(network.decode_latents(latents, extent))
     quantizer = network.quantizer
-    codes = (
-        _probable(model, latents, levels, help_of_prior)
-        if help_of_prior
-        else quantizer.encode(latents)
-    )
+    if help_of_prior:
+        codes = _probable(model, latents, levels, help_of_prior)
+    else:
+        codes = quantizer.encode(latents)
     if levels < num_levels(model):
         codes[:, quantizer.num_codebooks // num_levels(model) * levels :] = -1
     return model.tokenizer.restore(network.decode(codes, extent))
 
 
 def _probable(model: Model, latents: Tensor, levels: int, share: float) -> Tensor:
-    """Codes (1, Q, *grid) that weigh distance against bits under the integer prior; the nearest
-    without a prior.
+    """Codes (1, Q, *grid) that weigh distance against bits under the integer prior.
+
+    The nearest without a prior.
     """
     device = latents.device
     coder = model.artifact.coders.codes
     quantizer = model.artifact.network.quantizer
     latents = latents.cpu()
     nearest = quantizer.encode(latents)
-    if (
-        coder is None
-        or not isinstance(quantizer, Quantizer)
-        or quantizer.num_codebooks != num_levels(model)
-    ):
+    if coder is None or not isinstance(quantizer, Quantizer):
+        return nearest.to(device)
+    # Stages of several codes each cannot be chosen one after the other.
+    if quantizer.num_codebooks != num_levels(model):
         return nearest.to(device)
     grid = model.network.grid(model.shape.extent)
     padded = pad_to_multiple(latents, grid)
-    weight = (
-        share
-        * WEIGHTS[-1]
-        * distortion(quantizer, quantizer.tokens(latents), nearest[:, :levels].numpy())
-    )
-    found = torch.from_numpy(assign(quantizer, coder, tile(padded, grid), levels, weight))
+    error = distortion(quantizer, quantizer.tokens(latents), nearest[:, :levels].numpy())
+    weight = share * WEIGHTS[-1] * error
+    codes = torch.from_numpy(assign(quantizer, coder, tile(padded, grid), levels, weight))
     counts = [side // step for side, step in zip(padded.shape[2:], grid, strict=True)]
-    found = crop(untile(found, counts), latents.shape[2:])
-    return torch.cat([found, nearest[:, levels:]], 1).to(device)
+    codes = crop(untile(codes, counts), latents.shape[2:])
+    return torch.cat([codes, nearest[:, levels:]], 1).to(device)
 
 
 def _neighbours(values: Tensor) -> Tensor:
-    """Mean of what is around each position of (B, C, *extent); what shares a side counts twice what
-    a corner does.
+    """Mean of what is around each position of (B, C, *extent).
+
+    What shares a side counts twice what a corner does.
     """
     dims = values.dim() - 2
     kernel = torch.tensor([1.0])

@@ -1,6 +1,4 @@
-"""How good is a model on a set of items: distortion, use of the codebook, rate, likelihood, and
-what tells most.
-"""
+"""How good is a model on a set of items: distortion, use of the codebook, rate, likelihood."""
 
 from __future__ import annotations
 
@@ -108,23 +106,23 @@ def evaluate(
     Errors: VqkitError when the split is empty.
     """
     quantizer = model.network.quantizer
-    counts = torch.zeros(
-        quantizer.num_codebooks, quantizer.codebook_size if quantizer.is_countable else 1
-    ).long()
+    counts: Tensor | None = None
+    if quantizer.is_countable:
+        size = (quantizer.num_codebooks, quantizer.codebook_size)
+        counts = torch.zeros(size, dtype=torch.long)
     ids: list[np.ndarray] = []
-    found: dict[str, list[Tensor]] = {}
+    parts: dict[str, list[Tensor]] = {}
     for batch in _batches(data, split, progress):
         mask = None if batch.mask is None else batch.mask.to(model.device)
         output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
         values = model.tokenizer.restore(output.reconstruction)
-        for name, each in model.signal.evaluation_measures(
-            values, batch.values, batch.mask
-        ).items():
-            found.setdefault(name, []).append(each)
+        measures = model.signal.evaluation_measures(values, batch.values, batch.mask)
+        for name, part in measures.items():
+            parts.setdefault(name, []).append(part)
         ids.append(batch.ids)
-        if quantizer.is_countable:
+        if counts is not None:
             counts += code_counts(output.codes.cpu(), quantizer.codebook_size)
-    measured = {name: torch.cat(parts) for name, parts in found.items()}
+    measured = {name: torch.cat(of_batches) for name, of_batches in parts.items()}
     evaluation = _collect(model, data, split, np.concatenate(ids), measured, counts)
     denoised = _denoised(model, data, split)
     if denoised is None:
@@ -136,26 +134,28 @@ def evaluate(
 def _denoised(
     model: Model, data: Dataset, split: str
 ) -> tuple[dict[str, dict[str, float]], Examples | None] | None:
-    """PSNR in dB of the first items of a split with noise, before and after, and some of them; None
-    for a model that never saw noise.
+    """PSNR in dB of the first items of a split with noise, before and after, and some of them.
+
+    None for a model that never saw noise.
     """
     batch = next(_batches(data, split, None))
     levels = model.signal.noise_levels(model.config.data, batch.values)
     if not levels:
         return None
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     shown = None
     for number, (name, noisy) in enumerate(levels.items()):
         output = model.network(model.tokenizer.standardise(noisy)).reconstruction
         values = model.tokenizer.restore(output)
         before = model.signal.measures(noisy, batch.values)["psnr"]
         after = model.signal.measures(values, batch.values)["psnr"]
-        found[name] = {"noisy": float(before.mean()), "denoised": float(after.mean())}
+        figures[name] = {"noisy": float(before.mean()), "denoised": float(after.mean())}
+        # The level in the middle is shown.
         if number == len(levels) // 2:
             names = [str(data.names[index]) for index in batch.ids[:SHOWN_DENOISED]]
             kept = slice(SHOWN_DENOISED)
             shown = Examples(names, after[kept].tolist(), noisy[kept], values[kept])
-    return found, shown
+    return figures, shown
 
 
 @torch.no_grad()
@@ -189,33 +189,32 @@ def likelihood(
         else:
             mean, log_var = network.posterior(x)
             assert log_var is not None, "checked above"
-            codes = network.quantizer.encode(
-                network.transform(gaussian.sample(mean, log_var, generator))
-            )
-            rows = zip(mean.double().split(1), log_var.double().split(1), strict=True)
-            latent_nats.append(torch.stack([gaussian.kl(*row) for row in rows]).cpu())
+            z = gaussian.sample(mean, log_var, generator)
+            codes = network.quantizer.encode(network.transform(z))
+            # Of each item by itself: `kl` gives the mean over a batch.
+            each = map(gaussian.kl, mean.double().split(1), log_var.double().split(1))
+            latent_nats.append(torch.stack(list(each)).cpu())
         value_nats.append(network.nats(x, codes).cpu())
-    latent_bits, value_bits = (
-        torch.cat(nats).numpy() / math.log(2) for nats in (latent_nats, value_nats)
-    )
+    latent_bits = torch.cat(latent_nats).numpy() / math.log(2)
+    value_bits = torch.cat(value_nats).numpy() / math.log(2)
     bits_per_dim = (latent_bits + value_bits) / data.shape.num_values
-    name = "code_bits" if network.quantizer.is_discrete else "kl_bits"
-    kind = "uniform" if model.prior is None else "learned"
-    if name == "kl_bits":
-        kind = "normal"
-    found = {"bits_per_dim": bits_per_dim, "pixel_bits": value_bits, name: latent_bits}
-    means = {key: float(values.mean()) for key, values in found.items()}
-    return Likelihoods({"split": split, "images": len(value_bits), "prior": kind, **means}, **found)
+    if not network.quantizer.is_discrete:
+        name = "kl_bits"
+        prior = "normal"
+    else:
+        name = "code_bits"
+        prior = "uniform" if model.prior is None else "learned"
+    bits = {"bits_per_dim": bits_per_dim, "pixel_bits": value_bits, name: latent_bits}
+    metrics = {"split": split, "images": len(value_bits), "prior": prior}
+    metrics |= {key: float(values.mean()) for key, values in bits.items()}
+    return Likelihoods(metrics, **bits)
 
 
 def _code_nats(model: Model, codes: Tensor) -> Tensor:
-    """Nats (B,) float64 of codes (B, Q, *grid) under the learned prior, else under a uniform
-    one.
-    """
+    """Nats (B,) float64 of codes (B, Q, *grid) under the learned prior, or a uniform one."""
     if model.prior is None:
-        bits = torch.full(
-            (len(codes),), model.network.num_bits(model.shape.extent), dtype=torch.float64
-        )
+        num_bits = model.network.num_bits(model.shape.extent)
+        bits = torch.full((len(codes),), num_bits, dtype=torch.float64)
     else:
         bits = model.prior.bits(codes).double()
     return bits * math.log(2)
@@ -226,14 +225,13 @@ def _check_has_likelihood(model: Model) -> None:
     if not model.network.likelihood.is_likelihood:
         raise VqkitError(
             f"losses.distortion={distortion} gives values no probability, so there is no "
-            "likelihood to measure; "
-            "train with losses.distortion=logistic_mixture"
+            "likelihood to measure; train with losses.distortion=logistic_mixture"
         )
     if not model.network.quantizer.is_discrete and not model.network.is_sampled:
         raise VqkitError(
             "a plain autoencoder has no distribution over its latents, so there is no likelihood "
-            "to measure; "
-            "train with a quantizer, or with model.variational=true and losses.kl above 0"
+            "to measure; train with a quantizer, or with model.variational=true and losses.kl "
+            "above 0"
         )
 
 
@@ -260,24 +258,23 @@ def _collect(
     split: str,
     ids: np.ndarray,
     measured: dict[str, Tensor],
-    counts: Tensor,
+    counts: Tensor | None,
 ) -> Evaluation:
-    quantizer = model.network.quantizer
     values = measured["psnr"].numpy()
     bits = model.network.num_bits(data.shape.extent)
     rate_name, divisor = model.signal.rate_per(data.shape.extent)
-    counted = quantizer.per_codebook(counts) if quantizer.is_countable else []
-    figures = code_figures(counted) if counted else {}
-    metrics: dict[str, Any] = {
-        "split": split,
-        "images": len(values),
-        **{name: float(each.double().mean()) for name, each in measured.items()},
-        **{
-            key: figures.get(key) for key in ("usage", "perplexity", "code_entropy", "entropy_bits")
-        },
-        "bits_per_image": bits,
-        rate_name: bits / divisor,
-    }
+    by_codebook: list[Tensor] = []
+    figures: dict[str, float] = {}
+    if counts is not None:
+        by_codebook = model.network.quantizer.per_codebook(counts)
+        figures = code_figures(by_codebook)
+    metrics: dict[str, Any] = {"split": split, "images": len(values)}
+    for name, each in measured.items():
+        metrics[name] = float(each.double().mean())
+    for name in ("usage", "perplexity", "code_entropy", "entropy_bits"):
+        metrics[name] = figures.get(name)
+    metrics["bits_per_image"] = bits
+    metrics[rate_name] = bits / divisor
     order = np.argsort(values, kind="stable")
     spread = np.linspace(0, len(values) - 1, min(GALLERY, len(values))).round().astype(int)
 
@@ -291,7 +288,7 @@ def _collect(
 
     return Evaluation(
         metrics,
-        [row.numpy() for row in counted] or None,
+        [row.numpy() for row in by_codebook] or None,
         values,
         examples(spread),
         examples(order[:RANKED]),

@@ -1,5 +1,5 @@
-"""How well does a prior predict the codes of a set of items, and how near are its samples to what
-it was trained on.
+"""How well a prior predicts the codes of a set of items, and how near its samples are to those it
+was trained on.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ def evaluate_prior(
         codes = model.tokenizer.encode(batch.values, batch.mask)
         counts += code_counts(codes, max(sizes))
         condition = described(prior, data, batch.ids)
-        told.append(prior.bits(codes, condition))
-        untold.append(told[-1] if condition.is_empty else prior.bits(codes))
+        bits = prior.bits(codes, condition)
+        told.append(bits)
+        untold.append(bits if condition.is_empty else prior.bits(codes))
         if progress:
             progress(sum(map(len, told)) / len(data.splits[split]))
     if not told:
@@ -119,25 +120,27 @@ def without_context(known: Tensor, counts: Tensor, sizes: Sequence[int]) -> floa
 
 
 def described(prior: Prior, data: Dataset, indices: np.ndarray) -> Condition:
-    """What the data say of these items, as far as the prior knows it; nothing for data without
-    labels.
+    """What the data say of these items, as far as the prior knows it.
+
+    Nothing for data without labels.
     """
     if prior.has_captions and data.captions:
-        return prior.condition(
-            len(indices), prompts=[data.captions[int(index)] for index in indices]
-        )
+        prompts = [data.captions[int(index)] for index in indices]
+        return prior.condition(len(indices), prompts=prompts)
     if prior.classes and data.groups:
-        return prior.condition(len(indices), [data.groups[int(index)] for index in indices])
+        classes = [data.groups[int(index)] for index in indices]
+        return prior.condition(len(indices), classes)
     return Condition()
 
 
 def _collect(
     prior: Prior, split: str, told: Tensor, untold: Tensor, order0: float
 ) -> PriorEvaluation:
-    length, has_classes = prior.layout.length, bool(prior.classes)
-    label_bits = (
-        float(np.log2(len(prior.classes))) if has_classes else None if prior.has_captions else 0.0
-    )
+    length = prior.layout.length
+    # What a caption costs is not known.
+    label_bits: float | None = None if prior.has_captions else 0.0
+    if prior.classes:
+        label_bits = float(np.log2(len(prior.classes)))
     best = float(untold.mean()) / length
     if label_bits is not None:
         best = min(best, (float(told.mean()) + label_bits) / length)
@@ -162,11 +165,15 @@ def nearness(model: Model, data: Dataset, samples: Tensor) -> Nearness:
     training split is empty.
     """
     split = "validation" if len(data.splits["validation"]) else "test"
-    found = list(islice(data.split(split, BATCH_SIZE), NUM_HELD_OUT // BATCH_SIZE))
-    held_out = torch.cat([batch.values for batch in found]) if found else samples[:0]
-    reconstructions = model.tokenizer.reconstruct(held_out) if len(held_out) else held_out
-    apart = [nearest_items(data, values)[1] for values in (reconstructions, held_out)]
-    return Nearness(*nearest_items(data, samples), *apart)
+    batches = islice(data.split(split, BATCH_SIZE), NUM_HELD_OUT // BATCH_SIZE)
+    held_out = torch.cat([samples[:0], *(batch.values for batch in batches)])
+    reconstructions = held_out
+    if len(held_out):
+        reconstructions = model.tokenizer.reconstruct(held_out)
+    _, reconstructed_distances = nearest_items(data, reconstructions)
+    _, held_out_distances = nearest_items(data, held_out)
+    nearest, distances = nearest_items(data, samples)
+    return Nearness(nearest, distances, reconstructed_distances, held_out_distances)
 
 
 @torch.no_grad()

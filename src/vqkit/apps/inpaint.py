@@ -98,11 +98,10 @@ def outpaint(
 
 def _check(model: Model, values: Tensor, mask: Tensor) -> None:
     if mask.shape != values.shape[1:]:
-        words = [
-            model.signal.extent_in_words(tuple(shape)) for shape in (mask.shape, values.shape[1:])
-        ]
+        words = model.signal.extent_in_words
         raise VqkitError(
-            f"the mask has {words[0]}, the {model.signal.item} {words[1]}; both must have one size"
+            f"the mask has {words(tuple(mask.shape))}, the {model.signal.item} "
+            f"{words(tuple(values.shape[1:]))}; both must have one size"
         )
     if not mask.any():
         raise VqkitError("the mask hides nothing: white marks what is made anew")
@@ -135,8 +134,9 @@ def _known_codes(
 
 
 def _composite(model: Model, codes: Tensor, values: Tensor, mask: Tensor, blend: int) -> Tensor:
-    """Decoded codes inside of the mask, the item outside; mixed over `blend` positions around
-    it.
+    """Decoded codes inside of the mask, the item outside.
+
+    Mixed over `blend` positions around it.
     """
     decoded = model.tokenizer.decode(codes, values.shape[1:], exact=True)
     alpha = blend_weights(mask, blend)

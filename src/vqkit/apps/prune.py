@@ -1,6 +1,4 @@
-"""A model with fewer codes that makes the same reconstructions: dead codes are taken out,
-duplicates merged.
-"""
+"""A model with fewer codes and the same reconstructions: without dead codes and duplicates."""
 
 from __future__ import annotations
 
@@ -81,24 +79,25 @@ def prune(
     _check(model)
     counts = _counts(model, data, lambda share: progress(0.6 * share))
     used = counts > 0
-    used[:MIN_CODES] |= int(used.sum()) < MIN_CODES  # a codebook has two codes at least
+    # A codebook has two codes at least.
+    used[:MIN_CODES] |= int(used.sum()) < MIN_CODES
     order = _duplicates(model, counts, used)
 
+    def told(share: float) -> None:
+        progress(0.6 + 0.3 * share)
+
     attempt = partial(_attempt, model, data, used, order, tolerance)
-    merged, kept, proof = _most_merges(
-        attempt, len(order), lambda share: progress(0.6 + 0.3 * share)
-    )
+    merged, kept, proof = _most_merges(attempt, len(order), told)
     if len(kept) == len(counts):
         raise VqkitError(
-            "nothing to prune: every code is used, and reconstructions show every merge of two "
-            f"by more than {tolerance} "
-            "levels; a larger --tolerance allows more"
+            "nothing to prune: every code is used, and reconstructions show every merge of two by "
+            f"more than {tolerance} levels; a larger --tolerance allows more"
         )
     smaller = with_codes(model, kept)
     dead = len(counts) - int(used.sum())
-    held_out = (
-        compare(model, smaller, kept, data, "test", tolerance) if len(data.splits["test"]) else None
-    )
+    held_out = None
+    if len(data.splits["test"]):
+        held_out = compare(model, smaller, kept, data, "test", tolerance)
     metrics = {
         "pruned_from": model.content_id,
         "codes_before": len(counts),
@@ -109,11 +108,13 @@ def prune(
         "proof": asdict(proof),
         "held_out": asdict(held_out) if held_out else None,
     }
-    parts = [("coder", model.artifact.coders.codes), ("prior", model.artifact.prior)]
-    dropped = [name for name, part in parts if part is not None]
-    return Pruned(
-        replace(smaller.artifact, metrics=metrics), kept, dead, merged, proof, held_out, dropped
-    )
+    dropped = []
+    if model.artifact.coders.codes is not None:
+        dropped.append("coder")
+    if model.artifact.prior is not None:
+        dropped.append("prior")
+    artifact = replace(smaller.artifact, metrics=metrics)
+    return Pruned(artifact, kept, dead, merged, proof, held_out, dropped)
 
 
 def _attempt(
@@ -139,24 +140,28 @@ def _most_merges(
     kept, proof = attempt(0)
     if proof.beyond:
         raise VqkitError(
-            f"without its dead codes alone a reconstruction changes by {proof.largest} levels; "
-            "a larger --tolerance allows it"
+            f"without its dead codes alone a reconstruction changes by {proof.largest} levels; a "
+            "larger --tolerance allows it"
         )
-    fits, too_many = 0, most + 1
+    fits = 0
+    too_many = most + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        found = attempt(middle)
-        if found[1].beyond:
+        kept_then, proof_then = attempt(middle)
+        if proof_then.beyond:
             too_many = middle
         else:
-            fits, (kept, proof) = middle, found
+            fits = middle
+            kept = kept_then
+            proof = proof_then
         progress(1 - (too_many - fits) / (most + 1))
     return fits, kept, proof
 
 
 def with_codes(model: Model, kept: Tensor) -> Model:
-    """The same model with the codes `kept` (K',) alone, renumbered in that order; without coder,
-    prior and figures.
+    """The same model with the codes `kept` (K',) alone, renumbered in that order.
+
+    Without coder, prior and figures.
     """
     artifact = model.artifact
     quantizer = artifact.config.model.quantizer
@@ -170,9 +175,9 @@ def with_codes(model: Model, kept: Tensor) -> Model:
     config = artifact.config.model_copy(update={"model": model_config})
     network = build_model(config, artifact.shape, artifact.normalisation)
     tensors = artifact.network.state_dict()
-    network.load_state_dict(
-        {name: value[kept] if name in ROWS else value for name, value in tensors.items()}
-    )
+    for name in ROWS & tensors.keys():
+        tensors[name] = tensors[name][kept]
+    network.load_state_dict(tensors)
     return Model(Artifact(config, network.eval(), artifact.data), model.device)
 
 
@@ -180,7 +185,8 @@ def with_codes(model: Model, kept: Tensor) -> Model:
 def compare(
     before: Model, after: Model, kept: Tensor, data: Dataset, split: str, tolerance: int
 ) -> Comparison:
-    """Two models that differ in their codes alone, over at most NUM_COMPARED items of a split;
+    """Two models that differ in their codes alone, over at most NUM_COMPARED items of a split.
+
     `kept` as in Pruned.
 
     Items are decoded where a code became another; the same codes with the same vectors make the
@@ -189,7 +195,8 @@ def compare(
     images = largest = beyond = changed = total = 0
     for batch in _batches(data, split, NUM_COMPARED):
         latents = before.network.latents(before.tokenizer.standardise(batch))
-        old, new = (model.network.quantizer.encode(latents).cpu() for model in (before, after))
+        old = before.network.quantizer.encode(latents).cpu()
+        new = after.network.quantizer.encode(latents).cpu()
         moved = kept[new] != old
         images += len(batch)
         total += old.numel()
@@ -223,7 +230,8 @@ def _counts(model: Model, data: Dataset, progress: Callable[[float], None]) -> T
     """How often each code (K,) occurs in the training and validation items."""
     size = model.network.quantizer.codebook_size
     counts = torch.zeros(size, dtype=torch.long)
-    total, done = sum(len(data.splits[split]) for split in ("train", "validation")), 0
+    total = len(data.splits["train"]) + len(data.splits["validation"])
+    done = 0
     for split in ("train", "validation"):
         for batch in _batches(data, split, len(data.splits[split])):
             counts += code_counts(model.tokenizer.encode(batch), size)[0]
@@ -249,17 +257,20 @@ def _duplicates(model: Model, counts: Tensor, used: Tensor) -> Tensor:
     numbers = used.nonzero()[:, 0]
     quantizer = model.artifact.network.quantizer
     vectors = quantizer.parts()[0].lookup(numbers[:, None]).double()
-    distances, nearest = [], []
+    distances = []
+    nearest = []
     for start in range(0, len(vectors), 1024):
         apart = torch.cdist(vectors[start : start + 1024], vectors)
-        apart.scatter_(1, torch.arange(start, start + len(apart))[:, None], torch.inf)
-        found = apart.min(1)
-        distances.append(found.values)
-        nearest.append(found.indices)
-    others, gone = torch.cat(nearest).tolist(), list[int]()
+        # A code is not its own neighbour.
+        own = torch.arange(start, start + len(apart))[:, None]
+        closest = apart.scatter_(1, own, torch.inf).min(1)
+        distances.append(closest.values)
+        nearest.append(closest.indices)
+    others = torch.cat(nearest).tolist()
+    gone: list[int] = []
     paired: set[int] = set()
     for row in torch.cat(distances).argsort(stable=True).tolist():
-        pair = int(numbers[row]), int(numbers[others[row]])
+        pair = (int(numbers[row]), int(numbers[others[row]]))
         if paired.isdisjoint(pair):
             paired.update(pair)
             gone.append(min(pair, key=lambda code: (int(counts[code]), -code)))

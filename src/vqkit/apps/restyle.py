@@ -87,10 +87,11 @@ def restyle_by_pairs(
     for an alpha beyond 0 to 1, what is no pairs, and images that are too small.
     """
     _check_alpha(alpha)
-    found = pair_targets(model, contents, before, after, progress)
-    return [
-        blended(model, *pair, alpha, content) for pair, content in zip(found, contents, strict=True)
-    ]
+    pairs = pair_targets(model, contents, before, after, progress)
+    changed = []
+    for content, (latents, target) in zip(contents, pairs, strict=True):
+        changed.append(blended(model, latents, target, alpha, content))
+    return changed
 
 
 @torch.no_grad()
@@ -110,58 +111,68 @@ def pair_targets(
     that neighbours come from neighbours.
     """
     _check_pairs(before, after)
-    given, known, became = (
-        [_latents(model, one, f"{name} {number}", "pairs") for number, one in enumerate(images, 1)]
-        for name, images in (
-            ("content", contents),
-            ("image before", before),
-            ("image after", after),
-        )
-    )
-    if not given:
+    latents = _latents_of_all(model, contents, "content")
+    latents_before = _latents_of_all(model, before, "image before")
+    latents_after = _latents_of_all(model, after, "image after")
+    if not latents:
         return []
-    scale = 1 / float(
-        torch.cat([to_tokens(latents) for latents in known])
-        .std(0, correction=0)
-        .mean()
-        .clamp(min=1e-6)
-    )
-    bank = torch.cat(list(map(to_tokens, became)))
-    queries, places = (_described(latents, scale) for latents in (given, known))
-    found: list[Tensor] = []
+    # Latents are compared in units of their deviation.
+    deviation = _tokens_of_all(latents_before).std(0, correction=0).mean()
+    scale = 1 / float(deviation.clamp(min=1e-6))
+    bank = _tokens_of_all(latents_after)
+    queries = _described(latents, scale)
+    keys = _described(latents_before, scale)
+    targets: list[Tensor] = []
     for done in range(1, PASSES + 1):
-        if found:
-            more, others = (_ring(latents, FOLLOWING * scale) for latents in (found, became))
+        if not targets:
+            chosen = nearest(queries, keys)
         else:
-            more, others = queries[:, :0], places[:, :0]
-        chosen = nearest(torch.cat([queries, more], 1), torch.cat([places, others], 1))
-        parts = bank[chosen].split([latents[0, 0].numel() for latents in given])
-        found = [from_tokens(part, latents) for part, latents in zip(parts, given, strict=True)]
+            around = _ring(targets, FOLLOWING * scale)
+            around_after = _ring(latents_after, FOLLOWING * scale)
+            chosen = nearest(torch.cat([queries, around], 1), torch.cat([keys, around_after], 1))
+        rows = bank[chosen].split([one[0, 0].numel() for one in latents])
+        targets = list(map(from_tokens, rows, latents))
         if progress:
             progress(done / PASSES)
-    return list(zip(given, found, strict=True))
+    return list(zip(latents, targets, strict=True))
+
+
+def _latents_of_all(model: Model, images: Sequence[Tensor], name: str) -> list[Tensor]:
+    latents = []
+    for number, image in enumerate(images, 1):
+        latents.append(_latents(model, image, f"{name} {number}", "pairs"))
+    return latents
+
+
+def _tokens_of_all(images: Sequence[Tensor]) -> Tensor:
+    """Latents (1, D, h, w) of images -> all of their tokens (N, D)."""
+    return torch.cat([to_tokens(latents) for latents in images])
 
 
 def _described(images: Sequence[Tensor], scale: float) -> Tensor:
     """Latents (1, D, h, w) of images -> rows of 9 D + 2: each with those around it, and where it
     is.
     """
-    centres = torch.cat([to_tokens(latents) for latents in images]) * scale
-    places = [
-        torch.cartesian_prod(*(PLACE * torch.linspace(-1, 1, side) for side in latents.shape[2:]))
-        for latents in images
-    ]
+    centres = _tokens_of_all(images) * scale
+    places = []
+    for latents in images:
+        rows, columns = latents.shape[2:]
+        down = PLACE * torch.linspace(-1, 1, rows)
+        across = PLACE * torch.linspace(-1, 1, columns)
+        places.append(torch.cartesian_prod(down, across))
     return torch.cat([centres, _ring(images, AROUND * scale), torch.cat(places)], 1)
 
 
 def _ring(images: Sequence[Tensor], scale: float) -> Tensor:
-    """Latents (1, D, h, w) of images -> rows of 8 D: those around each; at the edges the last ones
-    again.
+    """Latents (1, D, h, w) of images -> rows of 8 D: those around each.
+
+    At the edges the last ones again.
     """
     rows = []
     for latents in images:
         patches = F.unfold(F.pad(latents * scale, (1, 1, 1, 1), mode="replicate"), 3)[0].T
         nine = patches.view(len(patches), latents.shape[1], 9)
+        # All of a patch of 3 x 3 but the one in its middle.
         rows.append(torch.cat([nine[:, :, :4], nine[:, :, 5:]], 2).flatten(1))
     return torch.cat(rows)
 
@@ -196,13 +207,12 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights that sum up to 1."""
     if not count:
         raise VqkitError("there is no style: give at least one image")
-    weights = [1.0] * count if weights is None else weights
+    if weights is None:
+        weights = [1.0] * count
     total = sum(weights)
-    if (
-        len(weights) != count
-        or not all(weight >= 0 for weight in weights)
-        or not 0 < total < math.inf
-    ):
+    # A comparison with a weight that is not a number is false.
+    are_shares = all(weight >= 0 for weight in weights) and 0 < total < math.inf
+    if len(weights) != count or not are_shares:
         raise VqkitError(
             f"weights {', '.join(map(str, weights))}: {count} styles need as many, not below 0, "
             "not all 0"
@@ -241,10 +251,8 @@ def _adain(model: Model, content: Tensor, style: Tensor) -> Tensor:
     1703.06868, equation 8).
     """
     dims = (2, 3)
-    mean, deviation = (
-        content.mean(dims, keepdim=True),
-        content.std(dims, correction=0, keepdim=True),
-    )
+    mean = content.mean(dims, keepdim=True)
+    deviation = content.std(dims, correction=0, keepdim=True)
     whitened = (content - mean) / deviation.clamp(min=1e-6)
     return whitened * style.std(dims, correction=0, keepdim=True) + style.mean(dims, keepdim=True)
 
@@ -253,7 +261,8 @@ def _wct(model: Model, content: Tensor, style: Tensor) -> Tensor:
     """Mean and covariance become the style's, both covariances shrunk (Li et al. 2017, arXiv
     1705.08086, equations 2 and 3).
     """
-    tokens, wanted = to_tokens(content).double(), to_tokens(style).double()
+    tokens = to_tokens(content).double()
+    wanted = to_tokens(style).double()
     whitened = (tokens - tokens.mean(0)) @ _power(shrunk_covariance(tokens), -0.5)
     coloured = whitened @ _power(shrunk_covariance(wanted), 0.5) + wanted.mean(0)
     return from_tokens(coloured.float(), content)
@@ -267,11 +276,14 @@ def shrunk_covariance(tokens: Tensor) -> Tensor:
     """
     count, width = tokens.shape
     centred = tokens - tokens.mean(0)
-    found = centred.T @ centred / count
-    trace, square = float(found.trace()), float(found.square().sum())
+    sample = centred.T @ centred / count
+    trace = float(sample.trace())
+    square = float(sample.square().sum())
     excess = (count + 1 - 2 / width) * (square - trace**2 / width)
-    share = min(1.0, ((1 - 2 / width) * square + trace**2) / excess) if excess > 0 else 1.0
-    return (1 - share) * found + share * trace / width * torch.eye(width, dtype=found.dtype)
+    share = 1.0
+    if excess > 0:
+        share = min(1.0, ((1 - 2 / width) * square + trace**2) / excess)
+    return (1 - share) * sample + share * trace / width * torch.eye(width, dtype=sample.dtype)
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
@@ -287,14 +299,16 @@ def _codes(model: Model, content: Tensor, style: Tensor) -> Tensor:
     Of a residual model the first half of the stages stays the content's, and what is left over is
     the style's.
     """
-    coarse, style_coarse = (_coarse(model, latents) for latents in (content, style))
-    tokens, bank = to_tokens(content - coarse), _thinned(to_tokens(style - style_coarse))
+    coarse = _coarse(model, content)
+    tokens = to_tokens(content - coarse)
+    bank = _thinned(to_tokens(style - _coarse(model, style)))
     return coarse + from_tokens(bank[balanced_nearest(tokens, bank)], content)
 
 
 def _coarse(model: Model, latents: Tensor) -> Tensor:
-    """What the first half of a residual quantizer's stages makes of latents; zeros of any other
-    quantizer.
+    """What the first half of a residual quantizer's stages makes of latents.
+
+    Zeros of any other quantizer.
     """
     quantizer = model.network.quantizer
     if not isinstance(quantizer, ResidualQuantizer) or quantizer.num_stages == 1:
@@ -317,18 +331,15 @@ def balanced_nearest(tokens: Tensor, bank: Tensor) -> Tensor:
     pulled to uniform by BALANCE (Chizat et al. 2018, arXiv 1607.05816). Chunks of distances, never
     all of them.
     """
-    spread = (
-        tokens.square().sum(1).mean()
-        + bank.square().sum(1).mean()
-        - 2 * tokens.mean(0) @ bank.mean(0)
-    ).item()
+    # The mean of all squared distances, without any of them.
+    squares = tokens.square().sum(1).mean() + bank.square().sum(1).mean()
+    spread = (squares - 2 * tokens.mean(0) @ bank.mean(0)).item()
     smoothing = max(SMOOTHING * spread, 1e-12)
     rows = list(chunks(len(tokens), len(bank)))
     price = bank.new_zeros(len(bank))
     for _ in range(SINKHORN_STEPS):
-        use = torch.full_like(
-            price, -math.inf
-        )  # log of the tokens that each row gets, before its price
+        # The logarithm of the tokens that each row gets, before its price.
+        use = torch.full_like(price, -math.inf)
         for part in rows:
             gain = -squared_distances(tokens[part], bank) / smoothing
             given = torch.logsumexp(gain + price / smoothing, 1, keepdim=True)
@@ -342,12 +353,11 @@ def _patches(model: Model, content: Tensor, style: Tensor) -> Tensor:
     mean (Chen and Schmidt 2016, arXiv 1612.04337). They are compared after the content got the
     style's moments: else its colours decide.
     """
-    matched, bank = (
-        F.unfold(latents, PATCH)[0].T for latents in (_adain(model, content, style), style)
-    )
-    bank = _thinned(bank)
+    matched = F.unfold(_adain(model, content, style), PATCH)[0].T
+    bank = _thinned(F.unfold(style, PATCH)[0].T)
     chosen = bank[nearest(matched, bank)].T[None]  # (1, D * PATCH^2, patches)
     grid = content.shape[2], content.shape[3]
+    # The sum of overlapping patches, over how many there are at each place.
     return F.fold(chosen, grid, PATCH) / F.fold(torch.ones_like(chosen), grid, PATCH)
 
 

@@ -44,8 +44,9 @@ def score(
     classes: Sequence[str] = (),
     prompts: Sequence[str] = (),
 ) -> Iterator[Score[KeyT]]:
-    """Score items (C, *extent) of the training extent, each with a key that comes back with it;
-    yields as it goes.
+    """Score items (C, *extent) of the training extent, each with a key that comes back with it.
+
+    Yields as it goes.
 
     classes, prompts: one for all items. Errors: VqkitError without a prior, for several classes or
     prompts, and for one that it does not know.

@@ -35,13 +35,11 @@ def variations(
     codes = codes.expand(num, *codes.shape[1:])  # (num, Q, *grid)
     positions = codes[0, 0].numel()
     count = round(strength * positions)
-    chosen = torch.stack(
-        [
-            uniform_numbers(drawing.seed + 1, index, positions).argsort()[:count]
-            for index in range(num)
-        ]
-    )
-    unknown = torch.zeros(num, positions, dtype=torch.bool).scatter_(1, chosen, True)
+    unknown = torch.zeros(num, positions, dtype=torch.bool)
+    for index in range(num):
+        # Not the numbers of the drawing itself: places and codes are to be independent.
+        numbers = uniform_numbers(drawing.seed + 1, index, positions)
+        unknown[index, numbers.argsort()[:count]] = True
     known = ~unknown.reshape(num, 1, *codes.shape[2:]).expand_as(codes)
     if count:
         codes = prior.complete(codes, known, drawing, following(progress, 0.0, 1.0, num))

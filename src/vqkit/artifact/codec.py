@@ -88,9 +88,8 @@ class Codec:
         """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there
         -1.
         """
-        missing = np.full(
-            (len(codes), self.num_stages - codes.shape[1], *codes.shape[2:]), -1, codes.dtype
-        )
+        num_missing = self.num_stages - codes.shape[1]
+        missing = np.full((len(codes), num_missing, *codes.shape[2:]), -1, codes.dtype)
         return np.concatenate([codes, missing], 1)
 
     def file_of(
@@ -99,9 +98,9 @@ class Codec:
         """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each
         stage.
         """
-        stages = [
-            Stage(crc, payload) for crc, payload in zip(stage_crcs(codes), payloads, strict=True)
-        ]
+        stages = []
+        for crc, payload in zip(stage_crcs(codes), payloads, strict=True):
+            stages.append(Stage(crc, payload))
         header = FileHeader(
             tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds
         )
@@ -149,14 +148,15 @@ def code_codec(
     if max(sizes) > MAX_CODEBOOK:
         raise VqkitError(
             f"this model has 2^{math.log2(max(sizes)):.1f} codes, and a .vq file has numbers for "
-            "2^32; "
-            "train one with fewer bits or levels, or use --lossless"
+            "2^32; train one with fewer bits or levels, or use --lossless"
         )
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
-    coder, tensors = (
-        (TRANSFORMER, engine.tensors()) if isinstance(engine, TransformerCoder) else (MIXING, {})
-    )
+    coder = MIXING
+    tensors: dict[str, np.ndarray] = {}
+    if isinstance(engine, TransformerCoder):
+        coder = TRANSFORMER
+        tensors = engine.tensors()
     name = model_id(content_id, tensors)
     return Codec(signal, CODES, coder, engine, name, len(sizes), has_prefixes, grid_of)
 

@@ -195,10 +195,10 @@ class Compressor:
         codec.grid(extent)
         held = self.held(values, codec)
         payloads = codec.engine.encode(held)
-        return [
-            Coded(extent, one.astype(np.uint32), tuple(parts))
-            for one, parts in zip(held, payloads, strict=True)
-        ]
+        coded = []
+        for codes, parts in zip(held, payloads, strict=True):
+            coded.append(Coded(extent, codes.astype(np.uint32), tuple(parts)))
+        return coded
 
     def write(
         self,
@@ -208,8 +208,9 @@ class Compressor:
         lossless: bool = False,
         rate: str | None = None,
     ) -> bytes:
-        """The file of one item (C, *extent), with the name that it had if one is given; see
-        `codec`.
+        """The file of one item (C, *extent), with the name that it had if one is given.
+
+        See `codec`.
         """
         codec = self.codec(lossless=lossless, rate=rate)
         coded = self.code(values[None], codec)[0]
@@ -230,9 +231,12 @@ class Compressor:
         )
         blocks = []
         for number in range(header.num_blocks):
-            inside = [items[item] for item in header.items(number)]
-            crc = codes_crc(np.concatenate([item.codes.ravel() for item in inside]), number)
-            blocks.append(Block(crc, tuple(item.payloads for item in inside)))
+            codes = []
+            payloads = []
+            for place in header.items(number):
+                codes.append(items[place].codes.ravel())
+                payloads.append(items[place].payloads)
+            blocks.append(Block(codes_crc(np.concatenate(codes), number), tuple(payloads)))
         return write_bundle(header, blocks, names)
 
     # -------------------------------------------------------------------------------------- reading
@@ -259,31 +263,25 @@ class Compressor:
         why: FormatError | None = None
         for number in range(bundle.whole_blocks):
             try:
-                found = _decode_block(codec, bundle, number)
+                codes = _decode_block(codec, bundle, number)
             except FormatError as error:
                 # Other blocks know nothing of this one; its traceback would keep the block in
                 # memory.
                 why = why or error.with_traceback(None)
                 lost.append(number)
                 continue
-            yield [
-                Decoded(
-                    codec,
-                    codes,
-                    bundle.header.extents[item],
-                    names[item] if names else None,
-                    bundle.truncated,
-                    item,
-                )
-                for item, codes in zip(bundle.header.items(number), found, strict=True)
-            ]
+            block = []
+            for item, held in zip(bundle.header.items(number), codes, strict=True):
+                block.append(_decoded(codec, bundle, names, item, held, bundle.truncated))
+            yield block
         _check_complete(bundle, lost, why)
         if unnamed:
             raise unnamed
 
     def read_item(self, stream: bytes | BinaryIO, item: str) -> Decoded:
-        """The item with a number, from 0, or with a stored name; of a bundle only its block is
-        read.
+        """The item with a number, from 0, or with a stored name.
+
+        Of a bundle only its block is read.
 
         Errors: FormatError for what is wrong with it; VqkitError if there is none of that number or
         name.
@@ -301,28 +299,22 @@ class Compressor:
         found = bundle.item(number)
         # A block has one check sum for all of its items.
         codes = _decode_block(codec, bundle, found.block)[found.place]
-        return Decoded(
-            codec,
-            codes,
-            bundle.header.extents[number],
-            names[number] if names else None,
-            False,
-            number,
-        )
+        return _decoded(codec, bundle, names, number, codes, truncated=False)
 
     def decode(self, items: Sequence[Decoded], *, exact: bool = True) -> list[Tensor]:
-        """Decoded items as values (C, *extent); those of one extent go through the decoder
-        together.
+        """Decoded items as values (C, *extent).
+
+        Those of one extent go through the decoder together.
         """
-        found: dict[int, Tensor] = {}
-        for places in alike(
-            [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
-        ):
+        decoded: list[Tensor] = [torch.zeros(0)] * len(items)
+        kinds = [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
+        for places in alike(kinds):
             first = items[places[0]]
             held = np.stack([items[place].codes for place in places])
             values = self.values_of(first.codec, held, first.extent, exact=exact)
-            found |= dict(zip(places, values, strict=True))
-        return [found[place] for place in range(len(items))]
+            for place, one in zip(places, values, strict=True):
+                decoded[place] = one
+        return decoded
 
     def values_of(
         self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False
@@ -352,6 +344,18 @@ class Compressor:
         return bundle, codec
 
 
+def _decoded(
+    codec: Codec,
+    bundle: Bundle,
+    names: Sequence[str] | None,
+    number: int,
+    codes: np.ndarray,
+    truncated: bool,
+) -> Decoded:
+    name = names[number] if names else None
+    return Decoded(codec, codes, bundle.header.extents[number], name, truncated, number)
+
+
 def _number_of(bundle: Bundle, names: Sequence[str] | None, item: str) -> int:
     count = len(bundle.header.extents)
     if item.isdecimal() and len(item) <= len(str(count)) and int(item) < count:
@@ -372,11 +376,14 @@ def _names(bundle: Bundle) -> tuple[list[str] | None, CorruptSection | None]:
 
 
 def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None) -> None:
-    """Raise the error of the first lost block, with the items of all of them; Truncated if only the
-    end is missing.
+    """Raise the error of the first lost block, with the items of all of them.
+
+    Truncated if only the end is missing.
     """
     missing = len(bundle.header.extents) - bundle.header.items(bundle.whole_blocks).start
-    cut = f"the bundle is cut off: its last {missing} items are lost" if missing > 0 else ""
+    cut = ""
+    if missing > 0:
+        cut = f"the bundle is cut off: its last {missing} items are lost"
     if why is None:
         if cut:
             raise Truncated(cut)
@@ -386,10 +393,9 @@ def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None
         if spans and spans[-1].stop == items.start:
             items = range(spans.pop().start, items.stop)
         spans.append(items)
-    said = [
-        f"{span.start} to {span[-1]}" if len(span) > 1 else f"{span.start}"
-        for span in spans[:MAX_SAID]
-    ]
+    said = []
+    for span in spans[:MAX_SAID]:
+        said.append(f"{span.start} to {span[-1]}" if len(span) > 1 else f"{span.start}")
     if len(spans) > MAX_SAID:
         said.append(f"{len(spans) - MAX_SAID} more spans")
     words = f"{why}; lost are the items {', '.join(said)}, counted from 0"
@@ -403,18 +409,19 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
     grids = [codec.grid(bundle.header.extents[item]) for item in items]
     if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
         raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
-    found: list[np.ndarray] = [np.zeros(0)] * len(items)
+    codes: list[np.ndarray] = [np.zeros(0)] * len(items)
     for places in alike(grids):
-        codes = codec.engine.decode([block.payloads[place] for place in places], grids[places[0]])
-        for place, one in zip(places, codes, strict=True):
-            found[place] = one
-    check_block(np.concatenate([one.ravel() for one in found]), number, block.crc)
-    return found
+        payloads = [block.payloads[place] for place in places]
+        decoded = codec.engine.decode(payloads, grids[places[0]])
+        for place, one in zip(places, decoded, strict=True):
+            codes[place] = one
+    check_block(np.concatenate([one.ravel() for one in codes]), number, block.crc)
+    return codes
 
 
 def alike(kinds: Sequence[object]) -> list[list[int]]:
     """Places of equal kinds, in the order in which these come first."""
-    found: dict[object, list[int]] = {}
+    places: dict[object, list[int]] = {}
     for place, kind in enumerate(kinds):
-        found.setdefault(kind, []).append(place)
-    return list(found.values())
+        places.setdefault(kind, []).append(place)
+    return list(places.values())

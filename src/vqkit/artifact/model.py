@@ -43,15 +43,16 @@ class Model:
         self.device = resolve_device(device)
         self.tokenizer = Tokenizer(artifact, self.device)
         self.compressor = Compressor(self.tokenizer)
-        self.prior: Prior | None = (
-            None if artifact.prior is None else artifact.prior.to(self.device)
-        )
+        self.prior: Prior | None = None
+        if artifact.prior is not None:
+            self.prior = artifact.prior.to(self.device)
 
     # ------------------------------------------------------------------------------ what users call
 
     def encode(self, items: Any) -> Tensor | list[Tensor]:
-        """Items in any form -> codes (B, Q, *grid) int64; of items of several sizes, a list of (Q,
-        *grid).
+        """Items in any form -> codes (B, Q, *grid) int64.
+
+        Of items of several sizes, a list of (Q, *grid).
 
         ValueError or VqkitError for what is no form of an item.
         """
@@ -69,7 +70,8 @@ class Model:
         depend on how many items and threads there are. ValueError for what are no codes of this
         model.
         """
-        codes = torch.as_tensor(codes if isinstance(codes, Tensor) else np.asarray(codes))
+        if not isinstance(codes, Tensor):
+            codes = torch.as_tensor(np.asarray(codes))
         return self.signal.to_array(self.tokenizer.decode(codes.cpu(), size, exact=exact))
 
     def reconstruct(self, items: Any) -> Any:
@@ -93,8 +95,9 @@ class Model:
         return self.compressor.write(values[0], name, lossless=lossless, rate=rate)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
-        """A .vq file -> its item, of an image uint8 (H, W, C); of one that was cut off, a coarser
-        one and a warning.
+        """A .vq file -> its item, of an image uint8 (H, W, C).
+
+        Of one that was cut off, a coarser one and a warning.
 
         source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.FormatError, a
         VqkitError, for whatever is not what `compress` wrote with this model.
@@ -113,10 +116,13 @@ class Model:
         return self.signal.to_array(self.tokenizer.sample(count, seed))
 
     def to(self, device: str | torch.device) -> Model:
-        """This model on another device; itself if it is there already. Nothing is moved in
-        place.
+        """This model on another device.
+
+        Itself if it is there already. Nothing is moved in place.
         """
-        return self if resolve_device(device) == self.device else Model(self.artifact, device)
+        if resolve_device(device) == self.device:
+            return self
+        return Model(self.artifact, device)
 
     def half(self) -> Model:
         """Not offered: codes would depend on rounding. VqkitError."""
@@ -173,24 +179,25 @@ class Model:
         return self.prior
 
     def to_values(self, items: Any, *, exact: bool = False) -> list[Tensor]:
-        """Items in any form -> values (C, *extent) of each; exact: refuse what would lose
-        anything.
+        """Items in any form -> values (C, *extent) of each.
+
+        exact: refuse what would lose anything.
         """
         return self.signal.to_values(items, self.data, self.config.data, exact=exact)
 
     # --------------------------------------------------------------------------------- how it looks
 
     def __repr__(self) -> str:
-        return "\n".join(
-            ["vqkit.Model", *(f"  {name:<11}{one_line(text)}" for name, text in self._facts())]
-        )
+        lines = ["vqkit.Model"]
+        for name, text in self._facts():
+            lines.append(f"  {name:<11}{one_line(text)}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr><th "
-            f"style='text-align:left'>{html.escape(name)}</th><td>{html.escape(one_line(text))}</td></tr>"
-            for name, text in self._facts()
-        )
+        rows = ""
+        for name, text in self._facts():
+            head = f"<th style='text-align:left'>{html.escape(name)}</th>"
+            rows += f"<tr>{head}<td>{html.escape(one_line(text))}</td></tr>"
         return f"<table><caption>vqkit.Model</caption>{rows}</table>"
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -198,8 +205,11 @@ class Model:
         extent = self.shape.extent
         grid = "x".join(map(str, self.network.grid(extent)))
         sides = "x".join(map(str, extent))
-        parts = [("a prior", self.artifact.prior), ("a coder", self.artifact.coders.codes)]
-        has = [name for name, part in parts if part is not None]
+        has = []
+        if self.artifact.prior is not None:
+            has.append("a prior")
+        if self.artifact.coders.codes is not None:
+            has.append("a coder")
         return [
             (
                 "signal",

@@ -48,17 +48,19 @@ class Rate:
 
         TypeError or ValueError for no point.
         """
-        found = cls(**point)
-        numbers = (found.weight, found.bits, found.psnr)
-        is_whole = type(found.num_stages) is int and found.num_stages >= 1
-        are_numbers = all(
-            type(number) in (int, float) and math.isfinite(number) for number in numbers
-        )
-        if not is_whole or not are_numbers or found.weight < 0:
+        rate = cls(**point)
+        is_whole = type(rate.num_stages) is int and rate.num_stages >= 1
+        are_numbers = all(map(_is_number, (rate.weight, rate.bits, rate.psnr)))
+        if not is_whole or not are_numbers or rate.weight < 0:
             raise ValueError(
                 f"{dict(point)} is no point between few bits and a good reconstruction"
             )
-        return found
+        return rate
+
+
+def _is_number(value: Any) -> bool:
+    # Not isinstance: a truth value is an int, too.
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 @torch.autocast("cpu", enabled=False)
@@ -111,8 +113,9 @@ def measure(
     prefixes: bool,
     in_time: Callable[[], bool] = lambda: True,
 ) -> list[Rate]:
-    """All points that are tried, on latents (B, D, *grid); none for families that `assign` does not
-    take.
+    """All points that are tried, on latents (B, D, *grid).
+
+    None for families that `assign` does not take.
 
     psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can
     be decoded. in_time: weights beside 0 are tried only while it says so.
@@ -131,9 +134,8 @@ def measure(
             if not in_time():
                 break
             codes = assign(quantizer, coder, latents, depth, weight * unit)
-            found.append(
-                Rate(depth, weight * unit, float(_bits(coder.encode(codes)).sum()), psnr_of(codes))
-            )
+            bits = float(_bits(coder.encode(codes)).sum())
+            found.append(Rate(depth, weight * unit, bits, psnr_of(codes)))
     return found
 
 
@@ -152,21 +154,22 @@ def offered(points: Sequence[Rate]) -> dict[str, Rate]:
     if not points:
         return {}
     full = max(points, key=lambda point: (point.num_stages, -point.weight))
-    best = [
-        point
-        for point in points
-        if not any(_beats(other, point) for other in points) and point.bits < full.bits
-    ]
-    best = sorted(best, key=lambda point: point.bits)
-    found: dict[str, Rate] = {}
+    best = []
+    for point in points:
+        is_beaten = any(_beats(other, point) for other in points)
+        if point.bits < full.bits and not is_beaten:
+            best.append(point)
+    best.sort(key=lambda point: point.bits)
+    named: dict[str, Rate] = {}
     if best:
-        low, high = np.log(best[0].bits), np.log(full.bits)
+        low = np.log(best[0].bits)
+        high = np.log(full.bits)
         for place, name in enumerate(NAMES[:-1]):
             wanted = low + (high - low) * place / (len(NAMES) - 1)
             nearest = min(best, key=lambda point: abs(np.log(point.bits) - wanted))
-            if nearest not in found.values():
-                found[name] = nearest
-    return {**found, NAMES[-1]: full}
+            if nearest not in named.values():
+                named[name] = nearest
+    return {**named, NAMES[-1]: full}
 
 
 def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) -> str:
@@ -174,12 +177,17 @@ def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) ->
     if not can_be_weighed(quantizer, prefixes):
         return (
             f"this model can have no rates: {type(quantizer).__name__} does not choose its codes "
-            "one after the other; "
-            "leave the rate out"
+            "one after the other; leave the rate out"
         )
     if quantizer.codebook_size > MAX_CODES:
-        return f"this model can have no rates: its codebooks have more than {MAX_CODES} codes; leave the rate out"
-    return f"rates of this model: {', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
+        return (
+            f"this model can have no rates: its codebooks have more than {MAX_CODES} codes; leave "
+            "the rate out"
+        )
+    return (
+        "rates of this model: "
+        f"{', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
+    )
 
 
 def _beats(one: Rate, other: Rate) -> bool:

@@ -32,10 +32,9 @@ class Tokenizer:
         self.artifact = artifact
         self.device = resolve_device(device)
         self.normalisation = artifact.normalisation
-        on_cpu = self.device.type == "cpu"
-        self.network = (
-            artifact.network if on_cpu else copy.deepcopy(artifact.network).to(self.device)
-        )
+        self.network = artifact.network
+        if self.device.type != "cpu":
+            self.network = copy.deepcopy(artifact.network).to(self.device)
 
     @property
     def shape(self) -> Shape:
@@ -63,8 +62,9 @@ class Tokenizer:
 
     @torch.no_grad()
     def encode(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Values (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) bool, True where
-        real.
+        """Values (B, C, *extent) -> codes (B, Q, *grid) int64.
+
+        mask (B, *extent) bool, True where real.
         """
         if mask is not None:
             return self.network.encode(self.standardise(values), mask.to(self.device)).cpu()
@@ -99,11 +99,13 @@ class Tokenizer:
         def decoded(part: Tensor) -> Tensor:
             return self.restore(network.decode(part.to(device)))
 
-        parts = codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64)))
-        values = torch.cat(
-            [by_parts(network, decoded, part, network.tile_grid, network.tile) for part in parts]
-        )
-        return values if extent is None else crop(values, extent)
+        values = []
+        for part in codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64))):
+            values.append(by_parts(network, decoded, part, network.tile_grid, network.tile))
+        whole = torch.cat(values)
+        if extent is None:
+            return whole
+        return crop(whole, extent)
 
     def reconstruct(self, values: Tensor) -> Tensor:
         """Values (B, C, *extent) through the model and back."""
@@ -123,27 +125,29 @@ class Tokenizer:
 
     def to(self, device: str | torch.device) -> Tokenizer:
         """This tokenizer on another device; itself if it is there already."""
-        return self if resolve_device(device) == self.device else Tokenizer(self.artifact, device)
+        if resolve_device(device) == self.device:
+            return self
+        return Tokenizer(self.artifact, device)
 
     @cached_property
     def _exact(self) -> Autoencoder:
         """The network in float64: on its device, but for Apple's, which has none."""
         network = copy.deepcopy(self.network)
-        return (network.cpu() if self.device.type == "mps" else network).double()
+        if self.device.type == "mps":
+            network = network.cpu()
+        return network.double()
 
     def _encoded(self, encode: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         """What `encode` makes of values (B, C, *extent) when they are standardised: (B, ., *grid),
         part by part.
         """
         network = self.network
+
+        def encoded(part: Tensor) -> Tensor:
+            return encode(self.standardise(part)).cpu()
+
         padded = pad_to_multiple(values, network.tile)
-        return by_parts(
-            network,
-            lambda part: encode(self.standardise(part)).cpu(),
-            padded,
-            network.tile,
-            network.tile_grid,
-        )
+        return by_parts(network, encoded, padded, network.tile, network.tile_grid)
 
     def _check(self, codes: Tensor) -> None:
         quantizer = self.network.quantizer

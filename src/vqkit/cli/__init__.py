@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import itertools
 import os
 import re
 import sys
@@ -36,7 +37,8 @@ EPILOG = """examples:
   vqkit train-prior runs/photos photos             then it makes images of its own:
   vqkit generate runs/photos --num 64 --out grid.png
 
-DATA is a folder of images, one image, IDX, .npy, .npz, .parquet, or built in: emoji, fashion-mnist, digits."""
+DATA is a folder of images, one image, IDX, .npy, .npz, .parquet, or built in: emoji, \
+fashion-mnist, digits."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,8 +53,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when
-    interrupted.
+    """Entry point.
+
+    Returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
@@ -94,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="vqkit",
-        description="Train a discrete autoencoder on your own files, see that it is healthy, and use it.",
+        description="Train a discrete autoencoder on your own files, see that it is healthy, and "
+        "use it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -110,19 +114,20 @@ def _parser() -> Parser:
 
 def _check_rest(options: argparse.Namespace, rest: list[str]) -> None:
     """What argparse left over: settings behind options are settings, all else is a mistake."""
-    settings = [
-        word
-        for word in rest
-        if "=" in word and not word.startswith("-") and hasattr(options, "settings")
-    ]
+    takes_settings = hasattr(options, "settings")
+    settings = []
+    for word in rest:
+        if takes_settings and "=" in word and not word.startswith("-"):
+            settings.append(word)
+            continue
+        known = ["--debug", *itertools.chain(*options.known)]
+        raise VqkitError(f"unknown argument '{word}'{_did_you_mean(word, known)}")
     if settings:
         options.settings = [*options.settings, *settings]
-    wrong = [word for word in rest if word not in settings]
-    if wrong:
-        known = ["--debug", *(action for option in options.known for action in option)]
-        raise VqkitError(f"unknown argument '{wrong[0]}'{_did_you_mean(wrong[0], known)}")
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
+    if not close:
+        return ""
+    return f", did you mean '{close[0]}'?"

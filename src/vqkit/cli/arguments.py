@@ -56,7 +56,9 @@ class Number:
         what = "a whole number" if self.kind is int else "a number"
         if math.isfinite(self.low):
             what += f" above {self.low:g}" if self.above else f" from {self.low:g}"
-        return what + (f" up to {self.high:g}" if math.isfinite(self.high) else "")
+        if math.isfinite(self.high):
+            what += f" up to {self.high:g}"
+        return what
 
 
 COUNT = Number(int, 1)

@@ -108,10 +108,9 @@ def _compress(options: argparse.Namespace) -> int:
 
     items = arguments.Items(model, options.files, read)
     _check_target(options, len(items.paths))
+    write = _bundle if options.bundle else _singles
     with progress_bar("compressing"):
-        num_positions, size = (_bundle if options.bundle else _singles)(
-            options, model, codec, items
-        )
+        num_positions, size = write(options, model, codec, items)
     if num_positions:
         say(f"{size} bytes, {8 * size / num_positions:.3f} bits per position in all")
     return items.status
@@ -137,11 +136,13 @@ def _singles(
     written: set[Path] = set()
     positions = 0
     size = 0
+    is_taken = written.__contains__ if options.force else Path.exists
     for source, found in compress(model, codec, items):
-        path = (
-            Path(options.out) if options.out else Path(options.out_dir) / f"{source.stem}{SUFFIX}"
-        )
-        path = free_name(path, written.__contains__ if options.force else Path.exists)
+        if options.out:
+            path = Path(options.out)
+        else:
+            path = Path(options.out_dir) / f"{source.stem}{SUFFIX}"
+        path = free_name(path, is_taken)
         written.add(path)
         coded = found.coded
         data = codec.file_of(coded.codes, coded.payloads, coded.extent, _stored_name(source))
@@ -181,7 +182,9 @@ def _quality(options: argparse.Namespace, psnr: float) -> str:
 def _stored_name(source: Path) -> str | None:
     from ..coding import usable_name
 
-    return source.name if usable_name(source.name) else None
+    if not usable_name(source.name):
+        return None
+    return source.name
 
 
 # --------------------------------------------------------------------------------------- decompress
@@ -226,21 +229,27 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
     from ..files import free_name
 
     written: set[Path] = set()
+    is_taken = written.__contains__ if options.force else Path.exists
     lost = 0
     with opened(source) as stream:
         for block in _blocks(model, stream, options.item):
             for decoded, values in zip(block, model.compressor.decode(block), strict=True):
                 target = Path(options.out_dir) / f"{_stem(source, decoded)}{model.signal.suffix}"
-                target = free_name(target, written.__contains__ if options.force else Path.exists)
+                target = free_name(target, is_taken)
                 written.add(target)
                 write_file(target, model.signal.write(values))
-                state = "coarser than it was" if decoded.is_coarser else "but this item is complete"
                 lost += decoded.truncated
-                say(
-                    f"{source} -> {target}"
-                    + (f": the file is cut off, {state}" if decoded.truncated else "")
-                )
+                say(f"{source} -> {target}{_cut_off(decoded)}")
     return lost
+
+
+def _cut_off(decoded: Decoded) -> str:
+    """What a file that is cut off means for one of its items, in words after its name."""
+    if not decoded.truncated:
+        return ""
+    if decoded.is_coarser:
+        return ": the file is cut off, coarser than it was"
+    return ": the file is cut off, but this item is complete"
 
 
 def _blocks(model: Model, stream: object, item: str | None) -> Iterator[list[Decoded]]:
@@ -257,7 +266,9 @@ def _stem(source: Path, decoded: Decoded) -> str:
     stem = Path(decoded.name or "").stem
     if 0 < len(stem.encode()) <= MAX_STEM:
         return stem
-    return f"{source.stem}-{decoded.number}" if decoded.number else source.stem
+    if not decoded.number:
+        return source.stem
+    return f"{source.stem}-{decoded.number}"
 
 
 def _model(options: argparse.Namespace, source: Path, models: dict[Path, Model]) -> Model:

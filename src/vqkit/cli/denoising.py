@@ -45,7 +45,8 @@ def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
         "--sigma",
         type=_sigma,
         metavar="auto|N",
-        help="deviation of the noise in levels of 0 to 255; auto (default): levels by what predicts hidden pixels best",
+        help="deviation of the noise in levels of 0 to 255; auto (default): levels by what "
+        "predicts hidden pixels best",
     )
     parser.add_argument(
         "--sheet", metavar="FILE.png", help="also every item beside its result, the first 8 of them"
@@ -86,15 +87,11 @@ def _denoise(options: argparse.Namespace) -> int:
                 sigma=options.sigma,
                 progress=progress,
             )
-        write_new(
-            Path(options.out) / f"{source.stem}{model.signal.suffix}",
-            model.signal.write(found.values),
-        )
-        used = (
-            "not quantised"
-            if found.levels is None
-            else f"{found.levels} of {num_levels(model)} levels"
-        )
+        target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
+        write_new(target, model.signal.write(found.values))
+        used = "not quantised"
+        if found.levels is not None:
+            used = f"{found.levels} of {num_levels(model)} levels"
         say(f"  took out noise of deviation {found.sigma:.1f}; {used}")
         if len(rows) < 2 * SHEET_PAIRS and (not rows or values.shape == rows[0].shape):
             rows += [values, found.values]

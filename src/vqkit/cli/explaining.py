@@ -135,9 +135,8 @@ def _prune(options: argparse.Namespace) -> int:
         if seen:
             say(
                 f"{seen.images} {name}: the largest change of a value is {seen.largest} of 255 "
-                "levels, "
-                f"{seen.changed:.3%} of the codes changed, {seen.beyond} items are beyond the "
-                "tolerance"
+                f"levels, {seen.changed:.3%} of the codes changed, {seen.beyond} items are beyond "
+                "the tolerance"
             )
     commands = {"coder": "train-coder", "prior": "train-prior"}
     for name in found.dropped:

@@ -120,8 +120,8 @@ def _info(options: argparse.Namespace) -> int:
     in_codes = f" in {quantizer.num_codebooks} codes" if quantizer.num_codebooks > 1 else ""
     grid = "x".join(map(str, reversed(model.network.grid(extent))))
     say(
-        f"codes    {grid} of {quantizer.bits_per_position:.4g} bits{in_codes}"
-        f" = {model.network.num_bits(extent):.0f} bits {model.signal.an_item}"
+        f"codes    {grid} of {quantizer.bits_per_position:.4g} bits{in_codes} = "
+        f"{model.network.num_bits(extent):.0f} bits {model.signal.an_item}"
     )
     say(f"files    of model {_names_in_files(model)}")
     print_figures(model.metrics)

@@ -41,8 +41,9 @@ def plain(value: Any) -> str:
 
 
 def print_figures(metrics: Mapping[str, Any]) -> None:
-    """Figures, a line each; those of another form than they are written in are left out, which is
-    said.
+    """Figures, a line each.
+
+    Those of another form than they are written in are left out, which is said.
     """
     for key, value in metrics.items():
         try:
@@ -70,8 +71,9 @@ def _print_figure(key: str, value: Any, metrics: Mapping[str, Any]) -> None:
 
 
 class progress_bar:
-    """A bar on the error stream while something takes long, which swings until a share is told;
-    nothing when that is not a terminal. What is printed meanwhile goes where it would go without.
+    """A bar on the error stream while something takes long, which swings until a share is told.
+
+    Nothing when that is not a terminal. What is printed meanwhile goes where it would go without.
     """
 
     def __init__(self, what: str) -> None:
@@ -82,7 +84,8 @@ class progress_bar:
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
-            redirect_stdout=sys.stdout.isatty(),  # it would take what goes into a file or pipe to the terminal
+            # It would take what goes into a file or a pipe to the terminal.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self.task = self.bar.add_task(printable(what), total=None)
 
@@ -107,8 +110,9 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes, quiet: bool = False) -> Path:
-    """The file under this name or, if it is taken, the next free one; VqkitError when it cannot be
-    written.
+    """The file under this name or, if it is taken, the next free one.
+
+    VqkitError when it cannot be written.
     """
     from ..files import free_name
 

@@ -174,7 +174,10 @@ def _classes(options: argparse.Namespace) -> list[str]:
     In double quotes, which may be doubled inside, a name is taken as it is. VqkitError for a quote
     that is not closed.
     """
-    return [name for given in vars(options).get("classes") or [] for name in _class_names(given)]
+    names: list[str] = []
+    for given in vars(options).get("classes") or []:
+        names += _class_names(given)
+    return names
 
 
 def _class_names(given: str) -> Iterator[str]:
@@ -194,7 +197,9 @@ def _class_names(given: str) -> Iterator[str]:
 
 def _repeat_warning(model: Model) -> None:
     """What speaks against the prior, by the figures of its training; behind what it made."""
-    warning = None if model.prior is None else model.prior.metrics.get("warning")
+    if model.prior is None:
+        return
+    warning = model.prior.metrics.get("warning")
     if warning:
         warn(f"vqkit: this prior was not healthy when it was trained: {warning}")
 
@@ -220,9 +225,8 @@ def _generate(options: argparse.Namespace) -> int:
         )
     _write_items(options, model, found.values)
     if options.gif:
-        write_new(
-            Path(options.gif), animation([model.signal.display(frame) for frame in found.frames])
-        )
+        shown = [model.signal.display(frame) for frame in found.frames]
+        write_new(Path(options.gif), animation(shown))
     bits = found.bits
     say(
         f"{'bits an item':<18} {plain(float(bits.mean()))} (between {bits.min():.0f} and "
@@ -328,22 +332,22 @@ def _interpolate(options: argparse.Namespace) -> int:
 
     drawing = _drawing(options)
     model = arguments.load_model(options.artifact, options.device)
-    first, second = (arguments.read_item(model, path) for path in (options.first, options.second))
+    first = arguments.read_item(model, options.first)
+    second = arguments.read_item(model, options.second)
     with progress_bar("interpolating") as progress:
         found = interpolate(
             model, first, second, num=options.num, drawing=drawing, progress=progress
         )
-    rows = [found.latents] if found.morph is None else [found.latents, found.morph]
+    rows = [found.latents]
+    told = "row 1: through latents (no prior)"
+    if found.morph is not None:
+        rows.append(found.morph)
+        told = "row 1: through latents; row 2: through codes, with the prior"
     _write_items(options, model, torch.cat(rows), columns=options.num)
     if options.gif:
-        shown = [model.signal.display(row) for row in rows]
-        write_new(
-            Path(options.gif), animation([np.stack(frame) for frame in zip(*shown, strict=True)])
-        )
-    say(
-        "row 1: through latents"
-        + ("; row 2: through codes, with the prior" if len(rows) == 2 else " (no prior)")
-    )
+        shown = np.stack([model.signal.display(row) for row in rows], 1)
+        write_new(Path(options.gif), animation(list(shown)))
+    say(told)
     return 0
 
 
@@ -400,9 +404,8 @@ def _write_items(
     from ..report.sheets import contact_sheet
 
     if len(values) > 1:
-        write_new(
-            Path(options.out), png_bytes(contact_sheet(model.signal.display(values), columns))
-        )
+        sheet = contact_sheet(model.signal.display(values), columns)
+        write_new(Path(options.out), png_bytes(sheet))
     else:
         write_new(Path(options.out), model.signal.write(values[0]))
     if options.each:

@@ -37,8 +37,8 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         "--before",
         nargs="+",
         metavar="FILE",
-        help="for each style the same thing in the style of the content, with the same file name: the content changes "
-        "as they did",
+        help="for each style the same thing in the style of the content, with the same file name: "
+        "the content changes as they did",
     )
     parser.add_argument(
         "--weights",
@@ -51,7 +51,8 @@ def _restyle_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         nargs="+",
         choices=METHODS,
-        help="moments of channels, covariance (default), codes, patches of latents; of several: FILE-METHOD.png",
+        help="moments of channels, covariance (default), codes, patches of latents; of several: "
+        "FILE-METHOD.png",
     )
     parser.add_argument(
         "--alpha",
@@ -74,7 +75,8 @@ def _restyle(options: argparse.Namespace) -> int:
 
     model = arguments.load_model(options.artifact, options.device)
     paths = list(model.signal.find(options.style))
-    content, *styles = (arguments.read_item(model, path) for path in (options.content, *paths))
+    content = arguments.read_item(model, options.content)
+    styles = [arguments.read_item(model, path) for path in paths]
     out = Path(options.out)
     with progress_bar("restyling") as progress:
         results = _results(options, model, content, styles, paths, progress)
@@ -106,23 +108,27 @@ def _results(
             raise VqkitError("--before is a method of its own: leave out --method and --weights")
         partners = _partners(model, options.before, paths)
         before = [arguments.read_item(model, path) for path in partners]
-        return {
-            "pairs": restyle_by_pairs(model, [content], before, styles, **alpha, progress=progress)[
-                0
-            ]
-        }
-    methods = dict.fromkeys(options.method or ["wct"])
-    return {
-        way: restyle(
-            model, content, styles, method=way, weights=options.weights, **alpha, progress=progress
+        changed = restyle_by_pairs(model, [content], before, styles, **alpha, progress=progress)
+        return {"pairs": changed[0]}
+    results = {}
+    # A method that is named twice is used once.
+    for method in dict.fromkeys(options.method or ["wct"]):
+        results[method] = restyle(
+            model,
+            content,
+            styles,
+            method=method,
+            weights=options.weights,
+            **alpha,
+            progress=progress,
         )
-        for way in methods
-    }
+    return results
 
 
 def _partners(model: Model, files: list[str], paths: list[Path]) -> list[Path]:
-    """For each path the one of `files`, or in them, with the same name but for its suffix; one and
-    one need no name.
+    """For each path the one of `files`, or in them, with the same name but for its suffix.
+
+    One and one need no name.
     """
     found = {path.stem: path for path in model.signal.find(files)}
     if len(found) == len(paths) == 1:

@@ -26,8 +26,9 @@ def usable() -> bool:
 
 
 def compiled(function: Any) -> Any:
-    """A function that numba compiles when it is first called; without numba, the function
-    itself.
+    """A function that numba compiles when it is first called.
+
+    Without numba, the function itself.
     """
     if not usable():
         return function

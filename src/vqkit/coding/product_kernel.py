@@ -24,12 +24,18 @@ def multiply(vector: Any, weights: Any, at: int, sums: Any) -> int:
             count += 1
     sums[:] = 0
     for first in range(0, count - 3, 4):
-        i, j, k, m = used[first], used[first + 1], used[first + 2], used[first + 3]
+        i = used[first]
+        j = used[first + 1]
+        k = used[first + 2]
+        m = used[first + 3]
         one = weights[at + i * width : at + (i + 1) * width]
         two = weights[at + j * width : at + (j + 1) * width]
         three = weights[at + k * width : at + (k + 1) * width]
         four = weights[at + m * width : at + (m + 1) * width]
-        a, b, c, d = vector[i], vector[j], vector[k], vector[m]
+        a = vector[i]
+        b = vector[j]
+        c = vector[k]
+        d = vector[m]
         for place in range(width):
             sums[place] += (a * one[place] + b * two[place]) + (c * three[place] + d * four[place])
     for rest in range(count - count % 4, count):

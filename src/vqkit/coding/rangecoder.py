@@ -68,8 +68,9 @@ class RangeEncoder:
         return bytes(self._bytes).removesuffix(b"\0")
 
     def _put(self, digit: int) -> None:
-        """Append a byte; what exceeds 255 is a carry into those before it, where it ends: the
-        number is below 1.
+        """Append a byte.
+
+        What exceeds 255 is a carry into those before it, where it ends: the number is below 1.
         """
         if digit > 0xFF:
             last = len(self._bytes) - 1
@@ -212,7 +213,8 @@ class BatchRangeDecoder:
 
 
 def _intervals(starts: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    start, frequency = (np.ascontiguousarray(x, np.uint64) for x in (starts, frequencies))
+    start = np.ascontiguousarray(starts, np.uint64)
+    frequency = np.ascontiguousarray(frequencies, np.uint64)
     # A negative number became a huge one. TOTAL - frequency wraps only for a frequency that the
     # first test refuses.
     inside = (frequency - 1 < TOTAL) & (start <= TOTAL - frequency)
@@ -248,7 +250,7 @@ def _strings(digits: np.ndarray, lengths: np.ndarray) -> list[bytes]:
     for place in range(int(lengths.max(initial=0)) - 1, 0, -1):
         digits[place - 1] += digits[place] >> 8
     text = (digits & 0xFF).astype(np.uint8).T
-    return [
-        row[:length].tobytes().removesuffix(b"\0")
-        for row, length in zip(text, lengths, strict=True)
-    ]
+    strings = []
+    for row, length in zip(text, lengths, strict=True):
+        strings.append(row[:length].tobytes().removesuffix(b"\0"))
+    return strings

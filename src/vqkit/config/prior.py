@@ -13,8 +13,9 @@ class PriorNetworkConfig(Section):
     """A transformer that predicts any code from any others; see docs of vqkit.model.prior."""
 
     order: Literal["coarse_first", "delayed"] = "coarse_first"
-    """codes of several codebooks: coarse_first = all positions of one codebook, then the next; delayed = position by
-    position, every codebook one position behind the one before it (MusicGen), drawn together: fewer steps"""
+    """codes of several codebooks: coarse_first = all positions of one codebook, then the next;
+    delayed = position by position, every codebook one position behind the one before it (MusicGen),
+    drawn together: fewer steps"""
     width: Count = 256
     """channels of the residual stream; a multiple of 4 times num_heads"""
     num_blocks: Annotated[int, Field(ge=1, le=64)] = 6

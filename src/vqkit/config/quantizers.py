@@ -82,8 +82,8 @@ class VQConfig(QuantizerSection):
     0 = never
     """
     estimator: Literal["straight_through", "rotation", "gumbel"] = "straight_through"
-    """how gradients pass the quantizer: as if it were not there, rotated and scaled with the code, or by sampling codes
-    with Gumbel noise in training"""
+    """how gradients pass the quantizer: as if it were not there, rotated and scaled with the code,
+    or by sampling codes with Gumbel noise in training"""
     temperature: Positive = 1.0
     """of gumbel at the start: codes are drawn from softmax(-squared distance / temperature)"""
     final_temperature: Positive = 0.05
@@ -91,11 +91,11 @@ class VQConfig(QuantizerSection):
     temperature_steps: Count = 2000
     """optimiser steps in which gumbel's temperature falls, exponentially"""
     rate: NonNegative = 0.0
-    """weight of a code's bits where latents choose their codes, in units of their mean squared distance to them; files
-    get smaller and images a little coarser; 0 = the nearest code"""
+    """weight of a code's bits where latents choose their codes, in units of their mean squared
+    distance to them; files get smaller and images a little coarser; 0 = the nearest code"""
     neighbourhood: NonNegative = 0.0
-    """initial radius, in cells of a 2-D map of the codes, in which a latent pulls the neighbours of its code too
-    (Kohonen): neighbours on the map end up alike; with update: ema; 0 = off"""
+    """initial radius, in cells of a 2-D map of the codes, in which a latent pulls the neighbours of
+    its code too (Kohonen): neighbours on the map end up alike; with update: ema; 0 = off"""
     neighbourhood_steps: Count = 1000
     """optimiser steps in which that radius shrinks to less than one cell"""
 

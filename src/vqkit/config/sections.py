@@ -83,9 +83,9 @@ class LossConfig(Section):
     """
 
     distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
-    """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
-    logistic = discretised logistic likelihood, nats per value; logistic_mixture = the same with a mixture of logistics
-    for every value, all of it from the decoder"""
+    """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse,
+    which is mean PSNR; logistic = discretised logistic likelihood, nats per value; logistic_mixture
+    = the same with a mixture of logistics for every value, all of it from the decoder"""
     num_mixtures: Annotated[int, Field(ge=1, le=64)] = 5
     """logistics in the mixture of every value, with distortion: logistic_mixture"""
     reconstruction: Weight = _weight(1.0)
@@ -107,8 +107,9 @@ class LossConfig(Section):
     transform_distance: Literal["sliced_wasserstein", "moments", "prior_network"] = (
         "sliced_wasserstein"
     )
-    """how far z' is from N(0, 1): sorted random projections, means and covariances, or its squared distance to what it
-    would be if a small network that predicts mean and scale of z' from its neighbours had standardised it"""
+    """how far z' is from N(0, 1): sorted random projections, means and covariances, or its squared
+    distance to what it would be if a small network that predicts mean and scale of z' from its
+    neighbours had standardised it"""
 
 
 def _off_is_a_word(value: Any) -> Any:
@@ -156,8 +157,8 @@ class TrainConfig(Section):
     log_every: Count = 20
     """steps between two lines of metrics.jsonl"""
     guard: Annotated[Literal["off", "warn", "act"], BeforeValidator(_off_is_a_word)] = "act"
-    """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower weights and
-    learning rate"""
+    """when a codebook collapses: warn = say it, act = also revive codes, set them anew, or lower
+    weights and learning rate"""
     strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
     """over several processes: ddp copies the model, fsdp2 shards it; auto = ddp when there
     are several

@@ -1,6 +1,4 @@
-"""Sets whose items have numbers: batches in an order that seed and step alone decide, from memory
-or streamed.
-"""
+"""Sets whose items have numbers, in memory or streamed: seed and step alone decide the order."""
 
 from __future__ import annotations
 
@@ -85,7 +83,8 @@ class IndexedDataset(ABC):
 
     def remarks(self) -> list[str]:
         """What a user should know before training, a sentence each."""
-        return [*self.notes_in_words(), *(f"skipped {bad.name}: {bad.reason}" for bad in self.bad)]
+        skipped = [f"skipped {bad.name}: {bad.reason}" for bad in self.bad]
+        return self.notes_in_words() + skipped
 
     def notes_in_words(self) -> list[str]:
         """How the source was read, a sentence each."""
@@ -100,8 +99,9 @@ class IndexedDataset(ABC):
         return values
 
     def noisy(self, values: Tensor, names: Sequence[tuple[Any, ...]]) -> Tensor | None:
-        """Items with noise that is to be removed, each from its own name alone; None where there
-        shall be none.
+        """Items with noise that is to be removed, each from its own name alone.
+
+        None where there shall be none.
         """
         return None
 
@@ -113,10 +113,9 @@ class IndexedDataset(ABC):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        found = self.describe()
-        return {
-            key: found[key] for key in ("images", "size", "channels", "splits", "normalisation")
-        }
+        description = self.describe()
+        keys = ("images", "size", "channels", "splits", "normalisation")
+        return {key: description[key] for key in keys}
 
     def read(self, ids: Sequence[int] | np.ndarray | Tensor) -> Batch:
         """The items of these numbers.
@@ -275,8 +274,9 @@ class _Reader(TorchDataset):
         return Found(replaced, batch.values, batch.mask, bad)
 
     def _good_from(self, index: int, bad: list[BadFile]) -> int:
-        """The number, or the next one of the split that can be decoded; failures are added to
-        `bad`.
+        """The number, or the next one of the split that can be decoded.
+
+        Failures are added to `bad`.
         """
         assert self._ring is not None
         place = int(np.flatnonzero(self._ring == index)[0])

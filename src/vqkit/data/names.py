@@ -43,16 +43,16 @@ class PackedStrings(Sequence[str]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]
-        return bytes(self._text[self._ends[position] : self._ends[position + 1]]).decode(
-            "utf-8", "surrogatepass"
-        )
+        text = bytes(self._text[self._ends[position] : self._ends[position + 1]])
+        return text.decode("utf-8", "surrogatepass")
 
 
 class NumberedNames(Sequence[str]):
     """'name:0', 'name:1', ...: the items of an array."""
 
     def __init__(self, name: str, count: int) -> None:
-        self._name, self._count = name, count
+        self._name = name
+        self._count = count
 
     def __len__(self) -> int:
         return self._count

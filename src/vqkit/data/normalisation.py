@@ -1,6 +1,4 @@
-"""Per-channel standardisation of values, and the exact measurement of its constants for 8-bit
-ones.
-"""
+"""Per-channel standardisation of values, whose constants are measured exactly for 8-bit ones."""
 
 from __future__ import annotations
 
@@ -38,8 +36,9 @@ class Normalisation:
         return standardised.mul_(_channelwise(scale, values)).add_(_channelwise(shift, values))
 
     def undo(self, standardised: Tensor) -> Tensor:  # (B, C, *extent) -> (B, C, *extent) float32
-        """Back to units where `levels` is 1; not clamped, as a model may overshoot and a loss may
-        want to know.
+        """Back to units where `levels` is 1.
+
+        Not clamped, as a model may overshoot and a loss may want to know.
         """
         values = standardised.to(torch.float32)
         return values * _channelwise(self.std, values) + _channelwise(self.mean, values)
@@ -58,8 +57,10 @@ class Normalisation:
 
         Values of 8 bits are the rule, which is not written.
         """
-        found: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
-        return found if self.levels == BYTE else {**found, "levels": self.levels}
+        constants: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
+        if self.levels != BYTE:
+            constants["levels"] = self.levels
+        return constants
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Normalisation:
@@ -94,9 +95,8 @@ def measure(batches: Iterable[torch.Tensor], channels: int) -> Normalisation:
     A channel that never changes gets deviation 1, so that it becomes all zeros. VqkitError if none
     changes.
     """
-    counts = torch.zeros(
-        channels, 256, dtype=torch.float64
-    )  # whole numbers below 2**53: sums are exact
+    # Whole numbers below 2^53: sums of them are exact.
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
     for images in batches:
         for channel in range(channels):
             counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)

@@ -76,9 +76,8 @@ def near(looks: np.ndarray) -> np.ndarray:  # (N,) uint64 -> (N,) int64
                 is_near = np.bitwise_count(different[others] ^ different[member]) <= NEAR_BITS
                 for other in others[is_near].tolist():
                     _join(label, member, other)
-    return np.array([_root(label, index) for index in range(len(different))], dtype=np.int64)[
-        owner.reshape(-1)
-    ]
+    roots = np.array([_root(label, index) for index in range(len(different))], dtype=np.int64)
+    return roots[owner.reshape(-1)]
 
 
 def _root(label: np.ndarray, index: int) -> int:
@@ -89,8 +88,8 @@ def _root(label: np.ndarray, index: int) -> int:
 
 
 def _join(label: np.ndarray, first: int, second: int) -> None:
-    first, second = _root(label, first), _root(label, second)
-    label[max(first, second)] = min(first, second)
+    roots = (_root(label, first), _root(label, second))
+    label[max(roots)] = min(roots)
 
 
 def derive_seed(*parts: object) -> int:
@@ -120,22 +119,29 @@ def split(
         free = np.setdiff1d(free, fixed_test)
     order, owner = _ordered(content[free], keys[free], seed)
     num_keys = int(owner.max(initial=-1)) + 1
-    shares = (fractions[0], 0.0 if fixed_test is not None else fractions[1])
-    num_validation, num_test = (
-        max(1, round(share * num_keys)) if share > 0 else 0 for share in shares
-    )
-    if num_validation + num_test >= num_keys:
-        raise VqkitError(_too_few(num_keys, shares))
-    parts = np.digitize(
-        owner, [num_test, num_test + num_validation]
-    )  # 0 test, 1 validation, 2 train
-    chosen = {
-        name: free[order[parts == part]]
-        for part, name in enumerate(("test", "validation", "train"))
-    }
+    validation, test = fractions
     if fixed_test is not None:
-        chosen["test"] = fixed_test
-    return {name: chosen[name].astype(np.int64) for name in SPLITS}
+        test = 0.0
+    num_validation = _num_held_out(num_keys, validation)
+    num_test = _num_held_out(num_keys, test)
+    if num_validation + num_test >= num_keys:
+        raise VqkitError(_too_few(num_keys, validation, test))
+    # Of the ranks of the keys the first are test, the next ones validation.
+    is_test = owner < num_test
+    is_train = owner >= num_test + num_validation
+    free = free[order].astype(np.int64)
+    return {
+        "train": free[is_train],
+        "validation": free[~is_train & ~is_test],
+        "test": free[is_test] if fixed_test is None else fixed_test.astype(np.int64),
+    }
+
+
+def _num_held_out(num_keys: int, share: float) -> int:
+    """A share of the keys, one at least if it is above 0."""
+    if share <= 0:
+        return 0
+    return max(1, round(share * num_keys))
 
 
 def _ordered(content: np.ndarray, keys: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,16 +160,21 @@ def _ordered(content: np.ndarray, keys: np.ndarray, seed: int) -> tuple[np.ndarr
     return order, owner[order]
 
 
-def _too_few(num_keys: int, shares: tuple[float, float]) -> str:
-    requested = [
-        f"data.{name}={share:g}"
-        for name, share in zip(SPLITS[1:], shares, strict=True)
-        if share > 0
-    ]
-    if sum(shares) >= 1:
+def _too_few(num_keys: int, validation: float, test: float) -> str:
+    requested = []
+    cures = []
+    for name, share in (("validation", validation), ("test", test)):
+        if share > 0:
+            requested.append(f"data.{name}={share:g}")
+            cures.append(f"data.{name}=0")
+    if validation + test >= 1:
         return f"{' and '.join(requested)} leave nothing to train on; their sum must be below 1"
-    held_out = 1 - sum(shares)
-    needed = max(len(requested) + 1, math.ceil(1 / held_out))
-    cure = " ".join(f"{text.split('=')[0]}=0" for text in requested)
-    cure = f"; or set {cure}" if requested and num_keys > 0 else ""
-    return f"{num_keys} different images are too few for {', '.join(['training', *requested])}: {needed} are needed{cure}"
+    train = 1 - (validation + test)
+    needed = max(len(requested) + 1, math.ceil(1 / train))
+    cure = ""
+    if cures and num_keys > 0:
+        cure = f"; or set {' '.join(cures)}"
+    return (
+        f"{num_keys} different images are too few for {', '.join(['training', *requested])}: "
+        f"{needed} are needed{cure}"
+    )

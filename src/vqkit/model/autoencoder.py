@@ -1,6 +1,4 @@
-"""Wires encoder, transform, quantizer and decoder, and owns every size that follows from the
-settings.
-"""
+"""Wires encoder, transform, quantizer and decoder, and owns the sizes that follow from settings."""
 
 from __future__ import annotations
 
@@ -128,11 +126,9 @@ class Autoencoder(nn.Module):
         wanted = x if target is None else target
         x = _without_padding(x, mask)
         mean, log_var = self.posterior(x, parts)
-        z = (
-            gaussian.sample(mean, log_var, generator)
-            if log_var is not None and self.training
-            else mean
-        )
+        z = mean
+        if log_var is not None and self.training:
+            z = gaussian.sample(mean, log_var, generator)
         latents = self.transform(z)
         grid_mask = None if mask is None else self.grid_mask(mask)
         result = self.quantizer(latents, generator, grid_mask)
@@ -152,12 +148,13 @@ class Autoencoder(nn.Module):
         return self.transform(self.posterior(x)[0])
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64; mask (B, *extent) as in
-        `forward`.
+        """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64.
+
+        mask (B, *extent) as in `forward`.
         """
-        return self.quantizer.encode(
-            self.latents(_without_padding(x, mask)), None if mask is None else self.grid_mask(mask)
-        )
+        latents = self.latents(_without_padding(x, mask))
+        grid_mask = None if mask is None else self.grid_mask(mask)
+        return self.quantizer.encode(latents, grid_mask)
 
     def decode(self, codes: Tensor, extent: Sequence[int] | None = None) -> Tensor:
         """Codes (B, Q, *grid) -> standardised (B, C, *extent), whole tiles when extent is None."""
@@ -177,8 +174,10 @@ class Autoencoder(nn.Module):
 
     def grid(self, extent: Sequence[int]) -> tuple[int, ...]:
         """Grid of the codes of an item of that extent."""
-        sides = zip(extent, self.tile, self.tile_grid, strict=True)
-        return tuple(-(-side // step) * cells for side, step, cells in sides)
+        grid = []
+        for side, tile, cells in zip(extent, self.tile, self.tile_grid, strict=True):
+            grid.append(-(-side // tile) * cells)
+        return tuple(grid)
 
     def grid_mask(self, mask: Tensor) -> Tensor:
         """(B, *extent) bool -> (B, *latent grid) bool: a position of the latents is real where a
@@ -187,9 +186,10 @@ class Autoencoder(nn.Module):
         The grid is that of the latents; codes of a hierarchy lie on a coarser one.
         """
         multiple = self.quantizer.grid_multiple
-        padding = [
-            amount for behind in _missing(mask.shape[1:], self.tile) for amount in (0, behind)
-        ]
+        # F.pad takes the amounts before and behind, from the last dimension to the first.
+        padding: list[int] = []
+        for side, tile in zip(reversed(mask.shape[1:]), reversed(self.tile), strict=True):
+            padding += (0, -side % tile)
         padded = F.pad(mask, padding)
         folded = padded
         for axis, (tile, cells) in enumerate(zip(self.tile, self.tile_grid, strict=True), 1):
@@ -210,10 +210,9 @@ class Autoencoder(nn.Module):
         device = next(self.parameters()).device
         grid = self.grid(extent)
         if self.quantizer.is_discrete:
-            draws = [
-                torch.randint(k, (count, *grid), generator=generator)
-                for k in self.quantizer.codebook_sizes
-            ]
+            draws = []
+            for size in self.quantizer.codebook_sizes:
+                draws.append(torch.randint(size, (count, *grid), generator=generator))
             return torch.stack(draws, dim=1).to(device)
         latents = torch.randn((count, self.transform.latent_dim, *grid), generator=generator)
         return self.quantizer.encode(self.transform(latents.to(device)))
@@ -221,7 +220,9 @@ class Autoencoder(nn.Module):
     def posterior(self, x: Tensor, parts: int = 1) -> tuple[Tensor, Tensor | None]:
         """Mean of z given x (B, latent_dim, *grid), and its log-variance where z is sampled."""
         output = in_parts(self.encoder, pad_to_multiple(x, self.tile), parts)
-        return gaussian.mean_and_log_variance(output) if self.is_sampled else (output, None)
+        if not self.is_sampled:
+            return output, None
+        return gaussian.mean_and_log_variance(output)
 
     def _quantized(self, codes: Tensor) -> Tensor:
         """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""
@@ -232,7 +233,9 @@ class Autoencoder(nn.Module):
         values or nats.
         """
         output = in_parts(self.decoder, self.transform.inverse(quantized), parts).float()
-        return output if extent is None else crop(output, extent)
+        if extent is None:
+            return output
+        return crop(output, extent)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -244,28 +247,27 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
-    """network(x), one part of the batch at a time; activations are computed again backwards (Chen
-    et al. 2016).
+    """network(x), one part of the batch at a time.
+
+    Activations are computed again backwards (Chen et al. 2016).
     """
     if parts == 1:
         return network(x)
     return torch.cat([checkpoint(network, part, use_reentrant=False) for part in x.chunk(parts)])
 
 
-def _missing(extent: Sequence[int], tile: Sequence[int]) -> list[int]:
-    """What is missing of whole tiles along each dimension, the last one first, as `F.pad`
-    wants it.
-    """
-    return [-side % step for side, step in zip(reversed(extent), reversed(tile), strict=True)]
-
-
 def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, *extent) with zeros where the mask (B, *extent) is False; networks, which look
-    around, see no others.
+    """x (B, C, *extent) with zeros where the mask (B, *extent) is False.
+
+    Networks, which look around, see no others.
     """
-    return x if mask is None else x.where(mask[:, None], 0.0)
+    if mask is None:
+        return x
+    return x.where(mask[:, None], 0.0)
 
 
 def _values_per_item(x: Tensor, mask: Tensor | None) -> Tensor | int:
     """Real values of an item, on average over the batch."""
-    return x[0].numel() if mask is None else mask.sum() * x.shape[1] / len(x)
+    if mask is None:
+        return x[0].numel()
+    return mask.sum() * x.shape[1] / len(x)

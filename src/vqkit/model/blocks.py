@@ -66,9 +66,8 @@ class DepthwiseResidual(nn.Module):
 def gelu(x: Tensor) -> Tensor:
     """x times the normal distribution function of x (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
     if x.dtype == torch.float64:
-        return x * torch.special.ndtr(
-            x
-        )  # a fifth of the time that PyTorch's takes on a CPU in this type
+        # A fifth of the time that PyTorch's takes on a CPU in this type.
+        return x * torch.special.ndtr(x)
     return F.gelu(x)
 
 

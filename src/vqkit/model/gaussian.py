@@ -15,17 +15,16 @@ def mean_and_log_variance(latents: Tensor) -> tuple[Tensor, Tensor]:
     float32.
     """
     mean, log_var = latents.float().chunk(2, dim=1)
-    return mean, log_var.clamp(
-        -30.0, 20.0
-    )  # exp stays finite; far outside of what a trained encoder gives
+    # Far outside of what a trained encoder gives: exp stays finite.
+    return mean, log_var.clamp(-30.0, 20.0)
 
 
 def sample(mean: Tensor, log_var: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """z = mean + exp(log_var / 2) * eps with eps ~ N(0, 1): a draw that gradients pass (section
     2.4).
     """
-    # every rank draws the noise of the whole batch and takes its part: the same run on any number
-    # of ranks
+    # Every rank draws the noise of the whole batch and takes its part: the same run on any number
+    # of ranks.
     shape = (ranks() * len(mean), *mean.shape[1:])
     noise = torch.randn(shape, generator=generator, device=mean.device).chunk(ranks())[rank()]
     return mean + (0.5 * log_var).exp() * noise

@@ -1,6 +1,4 @@
-"""What `reconstruction` measures: distances on standardised values, or the likelihood of 8-bit
-values.
-"""
+"""What `reconstruction` measures: distances of standardised values, or a likelihood of 8 bits."""
 
 from __future__ import annotations
 
@@ -43,9 +41,8 @@ class Likelihood(nn.Module):
         self.outputs_per_channel = 3 * num_mixtures if kind == "logistic_mixture" else 1
         if kind == "logistic":
             channelwise = (1, len(std), *(1,) * dims)
-            self.register_buffer(
-                "bin_width", 1 / (255 * torch.tensor(std)).view(channelwise), persistent=False
-            )
+            bin_width = 1 / (255 * torch.tensor(std)).view(channelwise)
+            self.register_buffer("bin_width", bin_width, persistent=False)
             self.log_scale = nn.Parameter(torch.full(channelwise, math.log(_START)))
         if kind == "logistic_mixture":
             if mean is None:
@@ -69,8 +66,9 @@ class Likelihood(nn.Module):
             return self.mixture.mean(decoder_output.float())
 
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Decoder output and items (B, C, *extent) -> the term, a scalar; mask (B, *extent) bool,
-        True where real.
+        """Decoder output and items (B, C, *extent) -> the term, a scalar.
+
+        mask (B, *extent) bool, True where real.
         """
         if mask is not None:
             return self._masked(decoder_output, target, mask)
@@ -161,18 +159,16 @@ class LogisticMixture(nn.Module):
         self, std: Sequence[float], mean: Sequence[float], num_mixtures: int, dims: int = 2
     ) -> None:
         super().__init__()
-        std_, mean_ = (
-            torch.tensor(values).view(-1, 1, *(1,) * dims) for values in (std, mean)
-        )  # (C, M, *extent)
         self.num_mixtures = num_mixtures
-        shares = (torch.arange(num_mixtures).view(1, -1, *(1,) * dims) + 0.5) / num_mixtures
-        for name, value in {
-            "bin_width": 1 / (255 * std_),
-            "black": -mean_ / std_,
-            "white": (1 - mean_) / std_,
-            "start": (shares - mean_) / std_,
-        }.items():
-            self.register_buffer(name, value, persistent=False)
+        # Dimensions are (C, M, *extent) from here on.
+        extent = (1,) * dims
+        deviations = torch.tensor(std).view(-1, 1, *extent)
+        means = torch.tensor(mean).view(-1, 1, *extent)
+        shares = (torch.arange(num_mixtures).view(1, -1, *extent) + 0.5) / num_mixtures
+        self.register_buffer("bin_width", 1 / (255 * deviations), persistent=False)
+        self.register_buffer("black", -means / deviations, persistent=False)
+        self.register_buffer("white", (1 - means) / deviations, persistent=False)
+        self.register_buffer("start", (shares - means) / deviations, persistent=False)
 
     def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
         """Decoder output (B, C * 3 M, *extent), standardised values (B, C, *extent) -> nats of
@@ -180,19 +176,20 @@ class LogisticMixture(nn.Module):
         """
         log_shares, means, log_scales = self._parts(decoder_output)
         target = target.unsqueeze(2)
-        inverse, half = torch.exp(-log_scales), 0.5 * self.bin_width
-        above, below = (target - means + half) * inverse, (target - means - half) * inverse
-        is_black, is_white = target < self.black + half, target > self.white - half
+        inverse = torch.exp(-log_scales)
+        half = 0.5 * self.bin_width
+        above = (target - means + half) * inverse
+        below = (target - means - half) * inverse
+        is_black = target < self.black + half
+        is_white = target > self.white - half
         # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor
         # overflows for a > b. At an edge a or b is infinite, and the factor that holds it and the
         # last one are 1.
-        log_mass = F.logsigmoid(above).masked_fill(is_white, 0.0) + F.logsigmoid(
-            -below
-        ).masked_fill(is_black, 0.0)
-        log_width = torch.log(-torch.expm1(-self.bin_width * inverse)).masked_fill(
-            is_black | is_white, 0.0
-        )
-        return -torch.logsumexp(log_shares + log_mass + log_width, dim=2)
+        log_above = F.logsigmoid(above).masked_fill(is_white, 0.0)
+        log_below = F.logsigmoid(-below).masked_fill(is_black, 0.0)
+        log_width = torch.log(-torch.expm1(-self.bin_width * inverse))
+        log_width = log_width.masked_fill(is_black | is_white, 0.0)
+        return -torch.logsumexp(log_shares + (log_above + log_below) + log_width, dim=2)
 
     def mean(self, decoder_output: Tensor) -> Tensor:
         """The expected value, (B, C * 3 M, *extent) -> (B, C, *extent), of the distribution that
@@ -205,11 +202,10 @@ class LogisticMixture(nn.Module):
         """
         log_shares, means, log_scales = self._parts(decoder_output)
         scales = torch.exp(log_scales)
-        low, high = (
-            F.softplus((means - self.black) / scales),
-            F.softplus((means - self.white) / scales),
-        )
-        return (torch.exp(log_shares) * (self.black + scales * (low - high))).sum(2)
+        above_black = F.softplus((means - self.black) / scales)
+        above_white = F.softplus((means - self.white) / scales)
+        expected = self.black + scales * (above_black - above_white)
+        return (torch.exp(log_shares) * expected).sum(2)
 
     def _parts(self, decoder_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log shares, means and log scales (B, C, M, *extent) each, in the units of standardised
@@ -218,12 +214,10 @@ class LogisticMixture(nn.Module):
         parts = decoder_output.unflatten(1, (-1, 3, self.num_mixtures))  # (B, C, 3, M, *extent)
         logits, means, log_scales = parts.unbind(2)
         # Scales stay between a twentieth of a bin (which then has all but 1e-4 of the mass) and a
-        # thousand deviations.
-        # The floor is soft: a component that meets it can come back.
+        # thousand deviations. The floor is soft: a component that meets it can come back.
         floor = torch.log(0.05 * self.bin_width)
-        log_scales = (floor + F.softplus(log_scales + math.log(_START) - floor)).clamp(
-            max=math.log(1e3)
-        )
+        log_scales = floor + F.softplus(log_scales + math.log(_START) - floor)
+        log_scales = log_scales.clamp(max=math.log(1e3))
         return F.log_softmax(logits, dim=2), means + self.start, log_scales
 
 
@@ -239,9 +233,7 @@ def discretised_logistic_nll(
     half = 0.5 * bin_width * torch.exp(-log_scale)
     centred = (target - mean).abs() * torch.exp(-log_scale)
     # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - e^(b - a)): neither cancels nor
-    # overflows for a > b
-    return -(
-        torch.log(-torch.expm1(-2 * half))
-        + F.logsigmoid(centred + half)
-        + F.logsigmoid(half - centred)
-    )
+    # overflows for a > b.
+    log_width = torch.log(-torch.expm1(-2 * half))
+    log_mass = log_width + F.logsigmoid(centred + half) + F.logsigmoid(half - centred)
+    return -log_mass

@@ -48,23 +48,22 @@ class SlicedWasserstein(nn.Module):
 
     def __init__(self, num_directions: int = 64, max_tokens: int = 4096) -> None:
         super().__init__()
-        self.num_directions, self.max_tokens = num_directions, max_tokens
+        self.num_directions = num_directions
+        self.max_tokens = max_tokens
 
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        if (
-            generator is None
-        ):  # in evaluation: the same directions every time, and the global generator stays as it is
+        # In evaluation: the same directions every time, and the global generator stays as it is.
+        if generator is None:
             generator = torch.Generator(latents.device).manual_seed(0)
         tokens = _real_tokens(latents, mask)
         if len(tokens) > self.max_tokens:
             order = torch.randperm(len(tokens), generator=generator, device=tokens.device)
             tokens = tokens[order[: self.max_tokens]]
         shape = (self.num_directions, tokens.shape[1])
-        directions = F.normalize(
-            torch.randn(shape, generator=generator, device=tokens.device), dim=1
-        )
+        drawn = torch.randn(shape, generator=generator, device=tokens.device)
+        directions = F.normalize(drawn, dim=1)
         with torch.autocast(latents.device.type, enabled=False):
             return wasserstein_to_normal(directions @ tokens.T).mean()
 
@@ -79,14 +78,12 @@ def wasserstein_to_normal(values: Tensor) -> Tensor:
     """
     count = values.shape[1]
     edges = torch.linspace(0, 1, count + 1, dtype=torch.float64, device=values.device)
-    density = torch.exp(-0.5 * torch.special.ndtri(edges).square()) / math.sqrt(
-        2 * math.pi
-    )  # 0 at both ends
+    # Of the normal distribution at the edges: 0 at both ends.
+    density = torch.exp(-0.5 * torch.special.ndtri(edges).square()) / math.sqrt(2 * math.pi)
     means = count * (density[:-1] - density[1:])
     within = 1.0 - means.square().mean()
-    return (values.sort(dim=1).values - means.to(values.dtype)).square().mean(1) + within.to(
-        values.dtype
-    )
+    between = (values.sort(dim=1).values - means.to(values.dtype)).square().mean(1)
+    return between + within.to(values.dtype)
 
 
 class Moments(nn.Module):
@@ -161,7 +158,9 @@ def _hollow(weight: Tensor) -> Tensor:
 def _real_tokens(latents: Tensor, mask: Tensor | None) -> Tensor:
     """Latents (B, D, *grid) -> (N, D) float32 of the positions that are real."""
     tokens = to_tokens(latents.float())
-    return tokens if mask is None else tokens[mask.flatten()]
+    if mask is None:
+        return tokens
+    return tokens[mask.flatten()]
 
 
 def _real_mean(values: Tensor, mask: Tensor | None) -> Tensor:

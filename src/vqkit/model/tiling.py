@@ -31,13 +31,17 @@ class Tiled(Protocol):
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
-    """(B, C, *extent) with its last positions repeated until every side is a multiple; crop to
-    undo.
+    """(B, C, *extent) with its last positions repeated until every side is a multiple.
+
+    Crop to undo.
     """
     missing = [-side % step for side, step in zip(x.shape[2:], multiple, strict=True)]
     if not any(missing):
         return x
-    padding = [amount for behind in reversed(missing) for amount in (0, behind)]
+    # F.pad takes the amounts before and behind, from the last dimension to the first.
+    padding: list[int] = []
+    for behind in reversed(missing):
+        padding += (0, behind)
     return F.pad(x, padding, mode="replicate")
 
 
@@ -51,8 +55,9 @@ def crop(x: Tensor, extent: Sequence[int]) -> Tensor:
 def tile(x: Tensor, sides: Sequence[int]) -> Tensor:
     """(B, C, n * side, m * side, ...) -> (B * n * m ..., C, *sides), in row-major order."""
     dims = len(sides)
-    counts = [full // side for full, side in zip(x.shape[2:], sides, strict=True)]
-    interleaved = [size for pair in zip(counts, sides, strict=True) for size in pair]
+    interleaved: list[int] = []
+    for full, side in zip(x.shape[2:], sides, strict=True):
+        interleaved += (full // side, side)
     cells = range(2, 2 + 2 * dims, 2)
     inside = range(3, 3 + 2 * dims, 2)
     x = x.reshape(*x.shape[:2], *interleaved)
@@ -64,9 +69,11 @@ def untile(tiles: Tensor, counts: Sequence[int]) -> Tensor:
     dims = len(counts)
     channels, *sides = tiles.shape[1:]
     x = tiles.reshape(-1, *counts, channels, *sides)
-    pairs = [axis for dim in range(dims) for axis in (1 + dim, 2 + dims + dim)]
-    extent = [count * side for count, side in zip(counts, sides, strict=True)]
-    return x.permute(0, 1 + dims, *pairs).reshape(-1, channels, *extent)
+    # The count and the side of one dimension belong together: (B, C, n, side, m, side, ...).
+    pairs: list[int] = []
+    for dim in range(dims):
+        pairs += (1 + dim, 2 + dims + dim)
+    return x.permute(0, 1 + dims, *pairs).reshape(-1, channels, *_times(counts, sides))
 
 
 def by_parts(
@@ -88,41 +95,49 @@ def by_parts(
     m, ... tiles of the model along each dimension. progress: receives the share that is done.
     ValueError for what is no whole tiles.
     """
-    if any(side % step for side, step in zip(x.shape[2:], before, strict=True)):
-        raise ValueError(
-            f"the extent must be a multiple of {tuple(before)}, got {tuple(x.shape[2:])}"
-        )
-    counts = [side // step for side, step in zip(x.shape[2:], before, strict=True)]
+    counts = []
+    for side, step in zip(x.shape[2:], before, strict=True):
+        if side % step:
+            raise ValueError(
+                f"the extent must be a multiple of {tuple(before)}, got {tuple(x.shape[2:])}"
+            )
+        counts.append(side // step)
     part_side = round(PART_POSITIONS ** (1 / len(counts)))
     steps = [max(1, part_side // side, NUM_MARGINS * model.reach) for side in model.tile]
-    starts = list(
-        itertools.product(
-            *(range(0, count, step) for count, step in zip(counts, steps, strict=True))
-        )
-    )
+    parts = list(itertools.product(*map(_spans, counts, steps)))
     out: Tensor | None = None
-    for number, start in enumerate(starts):
-        stop = [
-            min(first + step, count)
-            for first, step, count in zip(start, steps, counts, strict=True)
-        ]
-        outer = [max(0, first - model.reach) for first in start]
-        part = function(_cut(x, before, outer, [last + model.reach for last in stop]))
+    for number, spans in enumerate(parts, 1):
+        # Where there is no whole margin before a part, it begins at the edge.
+        seen = [(max(0, start - model.reach), stop + model.reach) for start, stop in spans]
+        result = function(_cut(x, before, seen))
         if out is None:
-            extent = [count * step for count, step in zip(counts, after, strict=True)]
-            out = part.new_empty(len(x), part.shape[1], *extent)
-        inner_start = [first - edge for first, edge in zip(start, outer, strict=True)]
-        inner_stop = [last - edge for last, edge in zip(stop, outer, strict=True)]
-        _cut(out, after, start, stop).copy_(_cut(part, after, inner_start, inner_stop))
+            out = result.new_empty(len(x), result.shape[1], *_times(counts, after))
+        inner = []
+        for (start, stop), (edge, _) in zip(spans, seen, strict=True):
+            inner.append((start - edge, stop - edge))
+        _cut(out, after, spans).copy_(_cut(result, after, inner))
         if progress:
-            progress((number + 1) / len(starts))
+            progress(number / len(parts))
     assert out is not None, "there are no tiles"
     return out
 
 
-def _cut(x: Tensor, sides: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
-    """A view of some tiles; there may be fewer than are asked for at the end."""
-    for axis, (side, first, last) in enumerate(zip(sides, start, stop, strict=True), 2):
-        end = min(last * side, x.shape[axis])
-        x = x.narrow(axis, first * side, end - first * side)
+def _spans(count: int, step: int) -> list[tuple[int, int]]:
+    """Start and stop of the parts of `step` tiles each that `count` tiles fall into."""
+    return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _times(counts: Sequence[int], sides: Sequence[int]) -> list[int]:
+    """The extent of so many tiles along each dimension."""
+    return [count * side for count, side in zip(counts, sides, strict=True)]
+
+
+def _cut(x: Tensor, sides: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
+    """A view of the tiles from start to stop along each dimension.
+
+    At the end there may be fewer than are asked for.
+    """
+    for axis, (side, (start, stop)) in enumerate(zip(sides, spans, strict=True), 2):
+        end = min(stop * side, x.shape[axis])
+        x = x.narrow(axis, start * side, end - start * side)
     return x

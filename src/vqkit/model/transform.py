@@ -103,9 +103,8 @@ class LinearTransform(Transform):
     def forward(self, latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             tokens = latents.float().movedim(1, -1)
-            return F.linear(tokens, torch.linalg.matrix_exp(self.log_map()), self.bias).movedim(
-                -1, 1
-            )
+            mapped = F.linear(tokens, torch.linalg.matrix_exp(self.log_map()), self.bias)
+            return mapped.movedim(-1, 1)
 
     def inverse(self, quantized: Tensor) -> Tensor:
         with torch.autocast(quantized.device.type, enabled=False):
@@ -115,9 +114,8 @@ class LinearTransform(Transform):
     def log_map(self) -> Tensor:
         """A (D, D), within its bound."""
         symmetric = (0.5 * (self.log_weight + self.log_weight.T)).detach()
-        stretch = torch.linalg.matrix_norm(
-            symmetric, 2
-        )  # the logarithm of what W can do to a length, at most
+        # The logarithm of what W can do to a length, at most.
+        stretch = torch.linalg.matrix_norm(symmetric, 2)
         return self.log_weight * (MAX_LOG_STRETCH / stretch.clamp(min=MAX_LOG_STRETCH))
 
 
@@ -130,8 +128,7 @@ def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) 
     if config.kind in ("none", "linear") and latent_dim != quantizer_dim:
         raise ValueError(
             f"model.transform.kind={config.kind} keeps the width, but latent_dim is {latent_dim} "
-            "and the quantizer "
-            f"takes {quantizer_dim} channels; use mlp or conv, or leave "
+            f"and the quantizer takes {quantizer_dim} channels; use mlp or conv, or leave "
             "model.transform.latent_dim=null"
         )
     match config.kind:
@@ -146,7 +143,9 @@ def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) 
 
 
 def _skip(before: int, after: int) -> nn.Module:
-    return nn.Identity() if before == after else nn.Linear(before, after)
+    if before == after:
+        return nn.Identity()
+    return nn.Linear(before, after)
 
 
 def _zero_linear(before: int, after: int) -> nn.Linear:

@@ -162,8 +162,9 @@ def _best(finished: Finished, name: str) -> float:
 def measure_rates(
     model: Model, data: Dataset, split: str, deadline: float | None = None
 ) -> dict[str, Rate]:
-    """Points between few bits and a good reconstruction, measured on items of a split; see
-    operating_points.
+    """Points between few bits and a good reconstruction, measured on items of a split.
+
+    See operating_points.
     """
     codec = model.compressor.codec()
     extent = model.shape.extent

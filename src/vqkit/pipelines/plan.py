@@ -1,6 +1,4 @@
-"""What a command does one after the other, how long each part may take, and one bar over all
-of it.
-"""
+"""The parts of a command in order, how long each may take, and one bar over all of them."""
 
 from __future__ import annotations
 
@@ -18,8 +16,10 @@ REPORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a command. share: of the time and of the bar. seconds: what it needs beside its
-    share.
+    """One part of a command.
+
+    share: of the time and of the bar. limit: in words, what else ends it. seconds: what it needs
+    beside its share.
     """
 
     name: str
@@ -46,7 +46,9 @@ class Plan:
         self.display = display or Silent()
         self.end = None
         if minutes is not None:
-            self.end = (time.monotonic() if started is None else started) + 60 * minutes
+            if started is None:
+                started = time.monotonic()
+            self.end = started + 60 * minutes
 
     def __enter__(self) -> Plan:
         """Start the bar. What will be done is said by `announce`, once nothing stands against
@@ -64,37 +66,42 @@ class Plan:
 
     def describe(self) -> str:
         """One line a part: what, and how long at most."""
-        lines = []
-        left = None if self.end is None else max(0.0, self.end - time.monotonic())
+        lines = ["plan:"]
+        left = 0.0
+        if self.end is not None:
+            left = max(0.0, self.end - time.monotonic())
         for number, part in enumerate(self.parts, 1):
-            limit = part.limit
-            if left is not None:
-                limit = f"{self._seconds(part, left) / 60:.1f} min" + (
-                    f", {limit}" if limit else ""
-                )
-            lines.append(f"  {number}. {part.name}" + (f": {limit}" if limit else ""))
-        return "\n".join(["plan:", *lines])
+            limits = []
+            if self.end is not None:
+                limits.append(f"{self._seconds(part, left) / 60:.1f} min")
+            if part.limit:
+                limits.append(part.limit)
+            line = f"  {number}. {part.name}"
+            if limits:
+                line += f": {', '.join(limits)}"
+            lines.append(line)
+        return "\n".join(lines)
 
     def deadline(self, name: str) -> float | None:
-        """When a part must end, by time.monotonic(), so that those behind it have theirs; None
-        without a limit.
+        """When a part must end, by time.monotonic(), so that those behind it have theirs.
+
+        None without a limit.
         """
         if self.end is None:
             return None
         left = self.end - time.monotonic()
-        index = self._index(name)
-        behind = self.parts[index + 1 :]
-        fixed = sum(part.seconds for part in self.parts[index:])
-        shares = sum(part.share for part in self.parts[index:])
-        room = max(0.0, left - fixed)
-        later = sum(part.seconds + room * part.share / shares for part in behind)
+        remaining = self.parts[self._index(name) :]
+        # What no part needs for certain is given out by shares.
+        room = max(0.0, left - _seconds(remaining))
+        behind = remaining[1:]
+        later = _seconds(behind) + room * _shares(behind) / _shares(remaining)
         return self.end - later
 
     def stage(self, name: str) -> Display:
         """A display for one part, whose progress is a part of the bar."""
         index = self._index(name)
-        total = sum(part.share for part in self.parts)
-        first = sum(part.share for part in self.parts[:index]) / total
+        total = _shares(self.parts)
+        first = _shares(self.parts[:index]) / total
         return _Stage(self.display, first, first + self.parts[index].share / total)
 
     def told(self, name: str) -> Callable[[float], None]:
@@ -103,11 +110,19 @@ class Plan:
         return lambda share: stage.update(share, {})
 
     def _index(self, name: str) -> int:
-        return next(index for index, part in enumerate(self.parts) if part.name == name)
+        return [part.name for part in self.parts].index(name)
 
     def _seconds(self, part: Part, left: float) -> float:
-        room = max(0.0, left - sum(one.seconds for one in self.parts))
-        return part.seconds + room * part.share / sum(one.share for one in self.parts)
+        room = max(0.0, left - _seconds(self.parts))
+        return part.seconds + room * part.share / _shares(self.parts)
+
+
+def _seconds(parts: Sequence[Part]) -> float:
+    return sum(part.seconds for part in parts)
+
+
+def _shares(parts: Sequence[Part]) -> float:
+    return sum(part.share for part in parts)
 
 
 class _Stage:

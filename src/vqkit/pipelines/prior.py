@@ -64,7 +64,8 @@ def train_prior(
     minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other
     than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
-    started = time.monotonic() if started is None else started
+    if started is None:
+        started = time.monotonic()
     folder = Path(artifact)
     work = folder / FOLDER
     overrides = list(overrides)
@@ -91,12 +92,11 @@ def train_prior(
                 return None
             assert isinstance(finished.model, PriorNetwork)
             prior = Prior(config, finished.model, task.labels.classes)
-            command = ["vqkit", "train-prior", str(artifact), str(source)]
-            command += [
-                "--recipe",
-                str(work / "recipe.yaml" if resume else chosen),
-                *([] if resume else overrides),
-            ]
+            command = ["vqkit", "train-prior", str(artifact), str(source), "--recipe"]
+            if resume:
+                command.append(str(work / "recipe.yaml"))
+            else:
+                command += [str(chosen), *overrides]
             return _finish(model, prior, finished, data, folder, plan, shlex.join(command))
 
 
@@ -135,11 +135,12 @@ def _finish(
     write_prior_report(summary, work / REPORT_FILE)
     figures = figures | derived_figures(summary)
     verdict = judge_prior(summary)
-    # Those who use the prior hear of it again.
-    warning = {} if verdict.healthy else {"warning": verdict.sentence}
-    trained = replace(
-        trained, prior=replace(prior, metrics={**figures, **warning, "bits_quantiles": quantiles})
-    )
+    metrics = dict(figures)
+    if not verdict.healthy:
+        # Those who use the prior hear of it again.
+        metrics["warning"] = verdict.sentence
+    metrics["bits_quantiles"] = quantiles
+    trained = replace(trained, prior=replace(prior, metrics=metrics))
     save_prior(trained, folder)
     add_prior_to_card(folder, figures)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
@@ -150,8 +151,9 @@ def _finish(
 def _measure(
     model: Model, data: Dataset, finished: Finished, stage: Display
 ) -> tuple[dict[str, Any], list[float]]:
-    """Figures of a split that was not trained on, if there is one; quantiles of the bits that an
-    item costs there.
+    """Figures of a split that was not trained on, if there is one.
+
+    Quantiles of the bits that an item costs there.
     """
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     stage.message(f"measuring on the {split} split and drawing samples ...")

@@ -1,6 +1,4 @@
-"""The folder of a run: which settings hold, whether it is new or goes on, and that one process
-alone writes to it.
-"""
+"""The folder of a run: its settings, whether it is new, and that one process writes to it."""
 
 from __future__ import annotations
 
@@ -40,7 +38,9 @@ def choose_recipe(root: type[Root], source: str | Path, recipe: str | Path | Non
     """The recipe that was asked for, else the one named like the built-in set, else the default."""
     if recipe is not None:
         return str(recipe)
-    return str(source) if str(source) in recipe_names(root) else root.default_recipe
+    if str(source) in recipe_names(root):
+        return str(source)
+    return root.default_recipe
 
 
 def decide_settings(
@@ -69,8 +69,7 @@ def decide_settings(
     if repeated != config:
         raise VqkitError(
             f"--resume goes on with the settings of {folder / RECIPE_FILE}, and those that were "
-            "given differ: "
-            f"{_difference(config, repeated)}; leave them out, or start a new run"
+            f"given differ: {_difference(config, repeated)}; leave them out, or start a new run"
         )
     return config
 
@@ -80,7 +79,9 @@ def check_new(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise VqkitError(f"{folder} is a file; choose another --out, a new or empty folder")
     if is_main() and folder.exists() and any(path.name != LOCK_FILE for path in folder.iterdir()):
-        hint = "add --resume to go on with it, or " if resumed_config(folder) is not None else ""
+        hint = ""
+        if resumed_config(folder) is not None:
+            hint = "add --resume to go on with it, or "
         raise VqkitError(f"{folder} is not empty; {hint}choose another --out")
 
 
@@ -112,12 +113,11 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
         if before and display:
             display.message(f"took over the lock of {_owner(before)}, which ended without notice")
         _remove_leftovers(folder)
-        words = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         now = time.strftime("%Y-%m-%d %H:%M:%S")
+        owner = {"pid": os.getpid(), "since": now, "command": command}
         os.ftruncate(handle, 0)
-        os.pwrite(
-            handle, json.dumps({"pid": os.getpid(), "since": now, "command": words}).encode(), 0
-        )
+        os.pwrite(handle, json.dumps(owner).encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -125,8 +125,9 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """VqkitError when another process is writing to the folder; removes only what a killed one was
-    writing.
+    """VqkitError when another process is writing to the folder.
+
+    Removes only what a killed one was writing.
     """
     path = folder / LOCK_FILE
     if not is_main() or not path.exists():

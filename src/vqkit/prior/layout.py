@@ -50,8 +50,7 @@ class Layout:
         if sum(self.group_sizes) > MAX_CODES:
             raise VqkitError(
                 f"codebooks of {sum(self.group_sizes)} codes are more than a prior takes "
-                f"({MAX_CODES}); "
-                "split them with quantizer.kind=residual or product"
+                f"({MAX_CODES}); split them with quantizer.kind=residual or product"
             )
 
     @property
@@ -82,15 +81,15 @@ class Layout:
 
     @cached_property
     def rows(self) -> Tensor:  # (L,) int64
-        return (
-            torch.arange(self.num_positions)
-            .div(self.plane[1], rounding_mode="floor")
-            .repeat(len(self.groups))
-        )
+        _, num_columns = self.plane
+        rows = torch.arange(self.num_positions).div(num_columns, rounding_mode="floor")
+        return rows.repeat(len(self.groups))
 
     @cached_property
     def columns(self) -> Tensor:  # (L,) int64
-        return torch.arange(self.num_positions).remainder(self.plane[1]).repeat(len(self.groups))
+        _, num_columns = self.plane
+        columns = torch.arange(self.num_positions).remainder(num_columns)
+        return columns.repeat(len(self.groups))
 
     def inside(self, window: Sequence[int]) -> Tensor:
         """Slots (n,) of the corner of the grid of that size, in the order of codes.flatten(1)."""
@@ -123,10 +122,8 @@ class Layout:
         """Coarse codebooks first, the positions of each in Halton order: far apart one after
         another.
         """
-        positions = halton_order(self.grid)
-        return torch.cat(
-            [positions + place * self.num_positions for place in range(len(self.groups))]
-        )
+        places = torch.arange(len(self.groups))[:, None] * self.num_positions
+        return (places + halton_order(self.grid)).flatten()
 
     def steps(self, slots: Tensor, num_steps: int) -> list[int]:
         """Sizes of `num_steps` steps that take `slots` (n,), which are sorted by codebook, none
@@ -145,11 +142,10 @@ class Layout:
             raise VqkitError(
                 f"{num_steps} steps are fewer than the {len(counts)} codebooks; raise --steps"
             )
-        return [
-            size
-            for count, part in zip(counts, share_out(num_steps, counts), strict=True)
-            for size in cosine(count, part)
-        ]
+        sizes = []
+        for count, steps in zip(counts, share_out(num_steps, counts), strict=True):
+            sizes += cosine(count, steps)
+        return sizes
 
 
 def share_out(total: int, counts: Sequence[int]) -> list[int]:
@@ -158,24 +154,24 @@ def share_out(total: int, counts: Sequence[int]) -> list[int]:
     """
     shares = [1] * len(counts)
     for _ in range(total - len(counts)):
-        best = max(
-            (count / share, -index)
-            for index, (count, share) in enumerate(zip(counts, shares, strict=True))
-            if share < count
-        )
-        shares[-best[1]] += 1
+        # The one whose parts are largest; of equal ones the first.
+        open_ones = [index for index, count in enumerate(counts) if shares[index] < count]
+        largest = max(open_ones, key=lambda index: counts[index] / shares[index])
+        shares[largest] += 1
     return shares
 
 
 def cosine(count: int, steps: int) -> list[int]:
     """`count` codes in `steps` steps of at least one, the sums following 1 - cos."""
-    ends = [
-        round(count * (1 - math.cos(math.pi / 2 * (step + 1) / steps))) for step in range(steps)
-    ]
-    for index in range(steps):
-        low = (ends[index - 1] if index else 0) + 1
-        ends[index] = min(max(ends[index], low), count - (steps - 1 - index))
-    return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    sizes = []
+    done = 0
+    for step in range(1, steps + 1):
+        end = round(count * (1 - math.cos(math.pi / 2 * step / steps)))
+        # One code at least in this step, and in each of those to come.
+        end = min(max(end, done + 1), count - (steps - step))
+        sizes.append(end - done)
+        done = end
+    return sizes
 
 
 def halton_order(grid: Sequence[int]) -> Tensor:  # (positions,)
@@ -197,7 +193,8 @@ def halton_order(grid: Sequence[int]) -> Tensor:  # (positions,)
 
 def radical_inverse(index: int, base: int) -> float:
     """The digits of `index` in `base`, mirrored at the point: in [0, 1)."""
-    value, scale = 0.0, 1.0 / base
+    value = 0.0
+    scale = 1.0 / base
     while index:
         index, digit = divmod(index, base)
         value += digit * scale

@@ -12,6 +12,7 @@ of which sees another, are the masked prediction of MaskGIT, without mask tokens
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -31,23 +32,21 @@ MAX_DENSE = 512
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Three passes forward and three backward; the operator of PyTorch takes up to ten times as
-    long on a CPU.
+    """Three passes forward and three backward.
+
+    The operator of PyTorch takes up to ten times as long on a CPU.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        mean = (
-            torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
-            .square_()
-            .div_(x.shape[-1])
-        )
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+        mean = norm.square_().div_(x.shape[-1])
         inverse = mean.add_(1e-6).rsqrt_().to(x.dtype)
-        on = x.device.type
-        normed = (x * inverse).to(
-            torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else x.dtype
-        )
+        normed = x * inverse
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            normed = normed.to(torch.get_autocast_dtype(device))
         ctx.save_for_backward(normed, inverse)
         return normed
 
@@ -59,8 +58,9 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467); the maps behind
-    it scale.
+    """x / rms(x) over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467).
+
+    The maps behind it scale.
 
     In the type of autocast where that is on, which the maps behind it would take it to, three of
     them one by one.
@@ -99,8 +99,9 @@ class Cache:
 
 @dataclass(frozen=True)
 class Condition:
-    """What is known about the images: classes (B,) int64, the number of classes for none; captions
-    (B, bytes) uint8.
+    """What is known about the images: classes (B,) int64, the number of classes for none.
+
+    Captions (B, bytes) uint8.
     """
 
     classes: Tensor | None = None
@@ -110,7 +111,11 @@ class Condition:
         return iter((self.classes, self.captions))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        return Condition(*(None if part is None else part[rows] for part in self))
+        classes, captions = self
+        return Condition(
+            classes=None if classes is None else classes[rows],
+            captions=None if captions is None else captions[rows],
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -119,8 +124,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class _Angles:
-    """Cosines and signed sines (B or 1, 1, steps, d / heads): queries turn by where they ask, keys
-    by where they lie
+    """Cosines and signed sines (B or 1, 1, steps, d / heads).
+
+    Queries turn by where they ask, keys by where they lie.
     """
 
     queries: tuple[Tensor, Tensor]
@@ -137,8 +143,12 @@ class Block(nn.Module):
 
     def __init__(self, config: PriorNetworkConfig) -> None:
         super().__init__()
-        width, self.num_heads, self.dropout = config.width, config.num_heads, config.dropout
-        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        width = config.width
+        self.num_heads = config.num_heads
+        self.dropout = config.dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.expand = nn.Linear(width, config.expansion * width, bias=False)
         self.contract = nn.Linear(config.expansion * width, width, bias=False)
@@ -148,10 +158,12 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, angles: _Angles, mask: Tensor | None, memory: _Memory | None
     ) -> Tensor:
-        weights = torch.cat([layer.weight for layer in (self.query, self.key, self.value)])
+        # One product for all three: (B, heads, steps, d / heads) each.
+        weights = torch.cat([self.query.weight, self.key.weight, self.value.weight])
         mapped = F.linear(rms_norm(x), weights).unflatten(2, (3, self.num_heads, -1))
-        q, k, v = mapped.permute(2, 0, 3, 1, 4).unbind()  # (B, heads, steps, d / heads)
-        q, k = rotate(rms_norm(q), *angles.queries), rotate(rms_norm(k), *angles.keys)
+        q, k, v = mapped.permute(2, 0, 3, 1, 4).unbind()
+        q = rotate(rms_norm(q), *angles.queries)
+        k = rotate(rms_norm(k), *angles.keys)
         if memory is not None:
             k, v = memory.extend(k.to(v.dtype), v)
         attended = attend(q.to(v.dtype), k.to(v.dtype), v, mask)
@@ -159,7 +171,10 @@ class Block(nn.Module):
         return x + self._drop(self.contract(squared_relu(self.expand(rms_norm(x)))))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        # Without dropout no random number is drawn, and nothing is copied.
+        if not self.dropout:
+            return x
+        return F.dropout(x, self.dropout, self.training)
 
 
 @dataclass
@@ -174,7 +189,8 @@ class _Memory:
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         stop = self.start + keys.shape[2]
-        self.keys[:, :, self.start : stop], self.values[:, :, self.start : stop] = keys, values
+        self.keys[:, :, self.start : stop] = keys
+        self.values[:, :, self.start : stop] = values
         return self.keys[:, :, :stop], self.values[:, :, :stop]
 
 
@@ -233,31 +249,32 @@ class PriorNetwork(nn.Module):
             raise ValueError(
                 f"width={config.width} must be a multiple of 4 times num_heads={config.num_heads}"
             )
-        self.config, self.layout, self.num_classes = config, layout, num_classes
-        width, sizes = config.width, layout.group_sizes
-        self.starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
-        self.codes = nn.Embedding(sum(sizes), width)
+        self.config = config
+        self.layout = layout
+        self.num_classes = num_classes
+        width = config.width
+        # Codebook i has the rows of `codes` and of `head` from starts[i] to starts[i + 1].
+        self.starts = [0, *itertools.accumulate(layout.group_sizes)]
+        num_codes = self.starts[-1]
+        num_rows, num_columns = layout.plane
+        num_places = len(layout.groups)
+        self.codes = nn.Embedding(num_codes, width)
         self.begin = nn.Embedding(num_classes + 1, width)
-        self.content_place, self.target_place = (
-            nn.Embedding(len(layout.groups), width) for _ in range(2)
-        )
-        self.content_row, self.target_row = (nn.Embedding(layout.plane[0], width) for _ in range(2))
-        self.content_column, self.target_column = (
-            nn.Embedding(layout.plane[1], width) for _ in range(2)
-        )
+        self.content_place = nn.Embedding(num_places, width)
+        self.target_place = nn.Embedding(num_places, width)
+        self.content_row = nn.Embedding(num_rows, width)
+        self.target_row = nn.Embedding(num_rows, width)
+        self.content_column = nn.Embedding(num_columns, width)
+        self.target_column = nn.Embedding(num_columns, width)
         self.captions = CaptionEncoder(config.caption_bytes, width) if captions else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
-        self.head = nn.Linear(width, sum(sizes))
-        for name, table in {
-            "rows": layout.rows,
-            "columns": layout.columns,
-            "places": layout.places,
-        }.items():
-            self.register_buffer(name, table.clone(), persistent=False)
+        self.head = nn.Linear(width, num_codes)
+        offsets = torch.tensor(self.starts[:-1])[layout.slot_groups]
+        self.register_buffer("rows", layout.rows.clone(), persistent=False)
+        self.register_buffer("columns", layout.columns.clone(), persistent=False)
+        self.register_buffer("places", layout.places.clone(), persistent=False)
         self.register_buffer("groups", layout.slot_groups.clone(), persistent=False)
-        self.register_buffer(
-            "offsets", torch.tensor(self.starts[:-1])[layout.slot_groups], persistent=False
-        )
+        self.register_buffer("offsets", offsets, persistent=False)
         self._initialise()
 
     rows: Tensor
@@ -283,13 +300,11 @@ class PriorNetwork(nn.Module):
         """
         for group, table in enumerate(vectors):
             table = (table - table.mean(0)) / table.std().clamp(min=1e-6)
+            dim = table.shape[1]
             for weight, scale in ((self.codes.weight, 0.5), (self.head.weight, 0.02)):
-                spread = (
-                    torch.randn(table.shape[1], weight.shape[1], generator=generator)
-                    / table.shape[1] ** 0.5
-                )
+                noise = torch.randn(dim, weight.shape[1], generator=generator)
                 part = weight[self.starts[group] : self.starts[group + 1]]
-                part.mul_(0.5).add_(table @ spread, alpha=scale)
+                part.mul_(0.5).add_(table @ (noise / dim**0.5), alpha=scale)
 
     # ------------------------------------------------------------------------------ whole sequences
 
@@ -310,10 +325,14 @@ class PriorNetwork(nn.Module):
         """
         if parts == 1:
             return self._all_nats(codes, order, classes, captions)
-        split = [None if x is None else x.chunk(parts) for x in (codes, order, classes, captions)]
-        count = len(codes.chunk(parts))
-        rows = [[None if x is None else x[part] for x in split] for part in range(count)]
-        return torch.cat([checkpoint(self._all_nats, *one, use_reentrant=False) for one in rows])
+        nats = []
+        condition = Condition(classes, captions)
+        size = -(-len(codes) // parts)
+        for start in range(0, len(codes), size):
+            rows = slice(start, start + size)
+            inputs = (codes[rows], order[rows], *condition[rows])
+            nats.append(checkpoint(self._all_nats, *inputs, use_reentrant=False))
+        return torch.cat(nats)
 
     def _all_nats(
         self, codes: Tensor, order: Tensor, classes: Tensor | None, captions: Tensor | None
@@ -344,16 +363,15 @@ class PriorNetwork(nn.Module):
     def hidden(
         self, steps: Steps, cache: Cache | None = None, mask: Tensor | None = None, keep: int = 0
     ) -> Tensor:
-        """Run the blocks; with a cache behind what it holds, of which the first `keep` steps stay
-        there.
+        """Run the blocks.
+
+        With a cache behind what it holds, of which the first `keep` steps stay there.
         """
         x = steps.inputs
+        memory = None
         for index, block in enumerate(self.blocks):
-            memory = (
-                None
-                if cache is None
-                else _Memory(cache.keys[index], cache.values[index], cache.length)
-            )
+            if cache is not None:
+                memory = _Memory(cache.keys[index], cache.values[index], cache.length)
             x = block(x, steps.angles, mask, memory)
         if cache is not None:
             cache.length += keep
@@ -361,27 +379,26 @@ class PriorNetwork(nn.Module):
 
     def logits(self, hidden: Tensor, group: int) -> Tensor:
         """Logits (..., K) over the codes of one codebook from hidden states (..., d)."""
-        start, stop = self.starts[group], self.starts[group + 1]
-        return F.linear(hidden, self.head.weight[start:stop], self.head.bias[start:stop])
+        rows = slice(self.starts[group], self.starts[group + 1])
+        return F.linear(hidden, self.head.weight[rows], self.head.bias[rows])
 
     def cache(self, batch: int) -> Cache:
-        """An empty cache for whole images.
-
-        Twice the length: questions that are not kept need room too.
-        """
+        """An empty cache for whole images."""
+        # Twice the length: questions that are not kept need room too.
         capacity = self.num_prefix + 2 * self.layout.length
         shape = (batch, self.config.num_heads, capacity, self.config.width // self.config.num_heads)
-        like = self.head.weight
-        parts = [
-            [torch.empty(shape, dtype=like.dtype, device=like.device) for _ in self.blocks]
-            for _ in range(2)
-        ]
-        return Cache(parts[0], parts[1])
+        cache = Cache([], [])
+        for _ in self.blocks:
+            cache.keys.append(self.head.weight.new_empty(shape))
+            cache.values.append(self.head.weight.new_empty(shape))
+        return cache
 
     @property
     def num_prefix(self) -> int:
         """P"""
-        return self.config.caption_bytes // 4 if self.captions is not None else 0
+        if self.captions is None:
+            return 0
+        return self.config.caption_bytes // 4
 
     # --------------------------------------------------------------------------- parts of the input
 
@@ -420,56 +437,60 @@ class PriorNetwork(nn.Module):
         return F.embedding(slots, where)
 
     def angles(self, asked: Tensor, lying: Tensor) -> _Angles:
-        """Turns for questions about slots (B, n) by steps whose code lies at slots (B, n); -1 is
-        not turned.
+        """Turns for questions about slots (B, n) by steps whose code lies at slots (B, n).
+
+        -1 is not turned.
         """
         return _Angles(self._turns(asked), self._turns(lying))
 
     def _turns(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         quarter = self.config.width // self.config.num_heads // 4
         like = self.head.weight
-        speed = 0.5 * 32.0 ** (
-            -torch.arange(quarter, dtype=like.dtype, device=like.device) / quarter
-        )
-        sides = [(table.to(like.dtype)[:, None] * speed) for table in (self.rows, self.columns)]
-        angle = F.pad(torch.cat(sides, 1), (0, 0, 0, 1))[slots]  # row -1 is the padding: no turn
-        cosine, sine = angle.cos()[:, None], angle.sin()[:, None]
+        exponents = -torch.arange(quarter, dtype=like.dtype, device=like.device) / quarter
+        speed = 0.5 * 32.0**exponents
+        by_row = self.rows.to(like.dtype)[:, None] * speed
+        by_column = self.columns.to(like.dtype)[:, None] * speed
+        # A last row of zeros, which slot -1 takes: it is not turned.
+        table = F.pad(torch.cat([by_row, by_column], 1), (0, 0, 0, 1))
+        angle = table[slots]
+        cosine = angle.cos()[:, None]
+        sine = angle.sin()[:, None]
         return torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
 
     def _nats(self, hidden: Tensor, taken: Tensor, order: Tensor) -> Tensor:
         """-log p of the codes `taken` (B, L), codebook by codebook and never more than MAX_LOGITS
         at a time.
         """
+        states = hidden.flatten(0, 1)
+        codes = taken.flatten()
+        if len(self.layout.group_sizes) == 1:
+            return self._group_nats(states, codes, 0).reshape(taken.shape)
         groups = self.groups[order].flatten()
-        flat, wanted = hidden.flatten(0, 1), taken.flatten()
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        nats = torch.zeros(len(flat), dtype=dtype, device=hidden.device)
-        for group, size in enumerate(self.layout.group_sizes):
-            rows = (groups == group).nonzero()[:, 0] if len(self.layout.group_sizes) > 1 else None
-            states, codes = (flat, wanted) if rows is None else (flat[rows], wanted[rows])
-            parts = [
-                self._cross_entropy(part, target, group, len(states) * size > MAX_LOGITS)
-                for part, target in zip(
-                    *(x.split(max(1, MAX_LOGITS // size)) for x in (states, codes)), strict=True
-                )
-            ]
-            found = torch.cat(parts)
-            nats = found if rows is None else nats.index_copy(0, rows, found)
+        nats = torch.zeros(len(states), dtype=dtype, device=hidden.device)
+        for group in range(len(self.layout.group_sizes)):
+            rows = (groups == group).nonzero()[:, 0]
+            nats = nats.index_copy(0, rows, self._group_nats(states[rows], codes[rows], group))
         return nats.reshape(taken.shape)
 
-    def _cross_entropy(self, states: Tensor, codes: Tensor, group: int, again: bool) -> Tensor:
-        """Nats (n,); `again` computes the logits anew in backward instead of keeping them."""
+    def _group_nats(self, states: Tensor, codes: Tensor, group: int) -> Tensor:
+        """-log p (n,) of codes (n,) of one codebook, after states (n, d)."""
 
-        def run(states: Tensor, codes: Tensor) -> Tensor:
-            return F.cross_entropy(
-                at_least_float32(self.logits(states, group)), codes, reduction="none"
-            )
+        def cross_entropy(states: Tensor, codes: Tensor) -> Tensor:
+            logits = at_least_float32(self.logits(states, group))
+            return F.cross_entropy(logits, codes, reduction="none")
 
-        return (
-            checkpoint(run, states, codes, use_reentrant=False)
-            if again and torch.is_grad_enabled()
-            else run(states, codes)
-        )
+        size = self.layout.group_sizes[group]
+        # Logits that are too many to be kept are computed anew in the backward pass.
+        again = len(states) * size > MAX_LOGITS and torch.is_grad_enabled()
+        at_once = max(1, MAX_LOGITS // size)
+        nats = []
+        for part, wanted in zip(states.split(at_once), codes.split(at_once), strict=True):
+            if again:
+                nats.append(checkpoint(cross_entropy, part, wanted, use_reentrant=False))
+            else:
+                nats.append(cross_entropy(part, wanted))
+        return torch.cat(nats)
 
 
 def attend(
@@ -483,14 +504,13 @@ def attend(
     """
     if not (torch.is_grad_enabled() and q.device.type == "cpu" and q.shape[-2] <= MAX_DENSE):
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)
-    unseen = (
-        torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).triu(1)
-        if mask is None
-        else ~mask
-    )
-    scores = at_least_float32(q @ k.transpose(-1, -2)) * (
-        q.shape[-1] ** -0.5 if scale is None else scale
-    )
+    if mask is None:
+        unseen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).triu(1)
+    else:
+        unseen = ~mask
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
+    scores = at_least_float32(q @ k.transpose(-1, -2)) * scale
     return scores.masked_fill(unseen, -torch.inf).softmax(-1).to(v.dtype) @ v
 
 

@@ -112,14 +112,12 @@ class Prior:
             other = f"; it knows the classes {', '.join(self.classes[:20])}" if self.classes else ""
             raise VqkitError(f"this prior was trained without captions and takes no prompt{other}")
         if classes:
-            numbers = [self._class_number(name) for name in classes]
-            return Condition(
-                classes=torch.tensor(numbers).repeat(-(-count // len(numbers)))[:count]
-            )
+            numbers = torch.tensor([self._class_number(name) for name in classes])
+            return Condition(classes=numbers[torch.arange(count) % len(numbers)])
         if prompts:
             length = self.network.config.caption_bytes
             rows = torch.stack([caption_bytes(text, length) for text in prompts])
-            return Condition(captions=rows.repeat(-(-count // len(rows)), 1)[:count])
+            return Condition(captions=rows[torch.arange(count) % len(rows)])
         return Condition()
 
     def _class_number(self, name: str) -> int:
@@ -130,8 +128,11 @@ class Prior:
         wanted = name.strip().casefold()
         if wanted not in known:
             close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-            hint = f", did you mean '{self.classes[known.index(close[0])]}'?" if close else ""
-            names = (f'"{each}"' if "," in each else each for each in self.classes)
+            hint = ""
+            if close:
+                hint = f", did you mean '{self.classes[known.index(close[0])]}'?"
+            # As the command line takes them: a name with a comma stands in quotes.
+            names = [f'"{each}"' if "," in each else each for each in self.classes]
             raise VqkitError(f"no class '{name}'{hint}; there are {', '.join(names)}")
         return known.index(wanted)
 
@@ -153,10 +154,10 @@ class Prior:
         order = self.layout.canonical[0].expand(len(codes), -1)
         flat = codes.flatten(1).to(device)
         size = max(1, BATCH_CODES // self.layout.length)
-        nats = [
-            self.network(flat[rows], order[rows].to(device), *condition[rows])
-            for rows in (slice(start, start + size) for start in range(0, len(flat), size))
-        ]
+        nats = []
+        for start in range(0, len(flat), size):
+            rows = slice(start, start + size)
+            nats.append(self.network(flat[rows], order[rows].to(device), *condition[rows]))
         by_step = torch.cat(nats).cpu().double() / math.log(2)
         return torch.empty_like(by_step).scatter_(1, order, by_step).reshape(codes.shape)
 
@@ -186,12 +187,9 @@ class Prior:
         Errors: VqkitError as in `condition` and `Layout.steps`.
         """
         shape = (count, len(self.layout.groups), *self.layout.grid)
-        return self.complete(
-            torch.zeros(shape, dtype=torch.long),
-            torch.zeros(shape, dtype=torch.bool),
-            drawing,
-            watch,
-        )
+        codes = torch.zeros(shape, dtype=torch.long)
+        known = torch.zeros(shape, dtype=torch.bool)
+        return self.complete(codes, known, drawing, watch)
 
     def complete(
         self,
@@ -209,36 +207,40 @@ class Prior:
         Errors: VqkitError as in `condition` and `Layout.steps`.
         """
         if drawing.steps is not None:
-            self.layout.steps(
-                torch.arange(self.layout.length), drawing.steps
-            )  # before anything is drawn
+            # Refuses a number of steps that does not do before anything is drawn.
+            self.layout.steps(torch.arange(self.layout.length), drawing.steps)
         condition = self.condition(len(codes), drawing.classes, drawing.prompts)
-        numbers = [
-            uniform_numbers(drawing.seed, index, codes[0].numel()) for index in range(len(codes))
-        ]
+        if not len(codes):
+            return codes
         parts = []
         for start in range(0, len(codes), CHUNK):
-            rows = slice(start, start + CHUNK)
-            uniforms = torch.stack(numbers[rows]).reshape(-1, *codes.shape[1:])
-            part_condition = Condition(
-                *(None if part is None else _padded(part) for part in condition[rows])
-            )
-            count = len(codes[rows])
-            shown = (lambda found, count=count: watch(found[:count])) if watch else None
+            rows = torch.arange(start, min(start + CHUNK, len(codes)))
+            uniforms = []
+            for index in rows.tolist():
+                numbers = uniform_numbers(drawing.seed, index, codes[0].numel())
+                uniforms.append(numbers.view(codes.shape[1:]))
             chunk = Chunk(
-                _padded(codes[rows]), _padded(known[rows]), _padded(uniforms), part_condition
+                codes=_padded(codes[rows]),
+                known=_padded(known[rows]),
+                uniforms=_padded(torch.stack(uniforms)),
+                condition=condition[_padded(rows)],
             )
-            parts.append(self._complete_chunk(chunk, drawing, shown)[:count])
-        return torch.cat(parts) if parts else codes
+            shown = _first_of(len(rows), watch) if watch else None
+            parts.append(self._complete_chunk(chunk, drawing, shown)[: len(rows)])
+        return torch.cat(parts)
 
     def _complete_chunk(self, chunk: Chunk, drawing: Drawing, watch: Watch | None) -> Tensor:
-        codes, known = chunk.codes.clone(), chunk.known.clone()
+        codes = chunk.codes.clone()
+        known = chunk.known.clone()
         for window in windows(codes.shape[2:], self.layout.grid):
             for items in _alike(known[(slice(None), slice(None), *window)]):
                 inside: tuple[Tensor | slice, ...] = (items, slice(None), *window)
                 shown = _whole(codes, known, inside, watch) if watch else None
                 part = Chunk(
-                    codes[inside], known[inside], chunk.uniforms[inside], chunk.condition[items]
+                    codes=codes[inside],
+                    known=known[inside],
+                    uniforms=chunk.uniforms[inside],
+                    condition=chunk.condition[items],
                 )
                 codes[inside] = self._complete_window(part, drawing, shown)
                 known[inside] = True
@@ -255,15 +257,20 @@ class Prior:
         order, sizes = self._plan(slots, part.known.flatten(1), drawing.steps)
         flat = codes.new_zeros(len(codes), self.layout.length)
         uniforms = part.uniforms.new_zeros(flat.shape)
-        flat[:, slots], uniforms[:, slots] = codes.flatten(1), part.uniforms.flatten(1)
-        watch_slots = (
-            (lambda found: watch(found.cpu()[:, slots].reshape(codes.shape))) if watch else None
-        )
+        flat[:, slots] = codes.flatten(1)
+        uniforms[:, slots] = part.uniforms.flatten(1)
+
+        def on_grid(flat: Tensor) -> Tensor:
+            return flat.cpu()[:, slots].reshape(codes.shape)
+
+        def show(flat: Tensor) -> None:
+            if watch is not None:
+                watch(on_grid(flat))
+
         network = self._exact
         device = network.head.weight.device
         start = Start(flat.to(device), order.to(device), uniforms.to(device), part.condition)
-        found = draw(network, start, sizes, drawing.sampling, watch_slots).cpu()
-        return found[:, slots].reshape(codes.shape)
+        return on_grid(draw(network, start, sizes, drawing.sampling, show if watch else None))
 
     def _plan(self, slots: Tensor, known: Tensor, steps: int | None) -> tuple[Tensor, list[int]]:
         """Order (B, n) of `slots` (n,) with those that are `known` (B, n) in front, and the sizes
@@ -273,14 +280,15 @@ class Prior:
         if steps is None and len(slots) == layout.length and not bool(known.any()):
             order, sizes = layout.canonical
             return order.expand(len(known), -1), sizes
-        rank = torch.arange(layout.length)  # one by one: codebook by codebook, row by row
+        # One by one: codebook by codebook, row by row. In steps: scattered over the item.
+        rank = torch.arange(layout.length)
         if steps is not None:
             rank[layout.scattered] = torch.arange(layout.length)
         order = slots[(rank[slots] + layout.length * (~known).long()).argsort(1)]
         drawn = order[0, int(known[0].sum()) :]
-        return order, [1] * len(drawn) if steps is None else layout.steps(
-            drawn, min(steps, len(drawn))
-        )
+        if steps is None:
+            return order, [1] * len(drawn)
+        return order, layout.steps(drawn, min(steps, len(drawn)))
 
 
 def build_prior_network(
@@ -309,12 +317,14 @@ def build_prior_network(
 
 def code_vectors(model: Autoencoder) -> list[Tensor]:
     """Code vectors (K, d) of every codebook, in the order of the prior's groups."""
-    parts, found = model.quantizer.parts(), []
+    parts = model.quantizer.parts()
+    device = next(model.parameters()).device
+    vectors = []
     for places in model.quantizer.places():
         part = parts[places[0]]
-        every = torch.arange(part.codebook_size, device=next(model.parameters()).device)
-        found.append(part.lookup(every[:, None]).detach())
-    return found
+        every_code = torch.arange(part.codebook_size, device=device)
+        vectors.append(part.lookup(every_code[:, None]).detach())
+    return vectors
 
 
 def caption_bytes(text: str, length: int) -> Tensor:  # (length,) uint8
@@ -330,19 +340,17 @@ def uniform_numbers(seed: int, index: int, count: int) -> Tensor:  # (count,) fl
 
 
 def windows(grid: Sequence[int], window: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Windows that cover a grid in row-major order, half a window apart; one where the grid is not
-    larger.
+    """Windows that cover a grid in row-major order, half a window apart.
+
+    One where the grid is not larger.
     """
 
-    def starts(side: int, part: int) -> list[int]:
+    def along(side: int, part: int) -> list[slice]:
         last = max(side - part, 0)
-        return [*range(0, last, max(part // 2, 1)), last]
+        starts = [*range(0, last, max(part // 2, 1)), last]
+        return [slice(start, start + part) for start in starts]
 
-    along = [
-        [slice(start, start + part) for start in starts(side, part)]
-        for side, part in zip(grid, window, strict=True)
-    ]
-    yield from itertools.product(*along)
+    yield from itertools.product(*map(along, grid, window))
 
 
 def following(
@@ -359,9 +367,15 @@ def following(
         nonlocal finished
         share = float((codes >= 0).double().mean())
         progress(first + (last - first) * (finished + len(codes) * share) / count)
-        finished += len(codes) if share == 1.0 else 0
+        if share == 1.0:
+            finished += len(codes)
 
     return watch
+
+
+def _first_of(count: int, watch: Watch) -> Watch:
+    """Shows the first items alone: the others only fill up a chunk."""
+    return lambda codes: watch(codes[:count])
 
 
 def _whole(codes: Tensor, known: Tensor, inside: tuple[Tensor | slice, ...], watch: Watch) -> Watch:
@@ -390,4 +404,6 @@ def _alike(known: Tensor) -> Iterator[Tensor]:
 def _padded(rows: Tensor) -> Tensor:
     """CHUNK rows, the last one repeated."""
     missing = CHUNK - len(rows)
-    return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+    if missing == 0:
+        return rows
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])

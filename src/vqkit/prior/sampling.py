@@ -49,9 +49,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Start:
-    """Where drawing starts: codes (B, L); order (B, L) of slots, the known ones first; uniforms (B,
-    L) in [0, 1), one for every slot, of which what is drawn there is a pure function; what the
-    images are told.
+    """Where drawing starts.
+
+    codes: (B, L). order: (B, L) of slots, the known ones first. uniforms: (B, L) in [0, 1), one for
+    every slot, of which what is drawn there is a pure function. condition: of the images.
     """
 
     codes: Tensor
@@ -68,21 +69,27 @@ def draw(
     sampling: Sampling,
     watch: Watch | None = None,
 ) -> Tensor:
-    """Codes (B, L) in which the last slots of the order are drawn, `sizes` of them at a time; the
-    rest stays.
+    """Codes (B, L) in which the last slots of the order are drawn, `sizes` of them at a time.
+
+    The rest stays.
 
     Codes of one step do not see one another; a step of one is exact.
     """
-    order, codes = start.order, start.codes.clone()
-    sides = [start.condition] if sampling.cfg == 1.0 else [start.condition, Condition()]
-    walks = [Walk(network, order, side) for side in sides]
-    first = known = order.shape[1] - sum(sizes)
+    order = start.order
+    codes = start.codes.clone()
+    guided = Walk(network, order, start.condition)
+    # Guidance compares with what comes without the condition.
+    unguided = Walk(network, order, Condition()) if sampling.cfg != 1.0 else None
+    first = order.shape[1] - sum(sizes)
+    known = first
     for size in sizes:
         scale = sampling.guidance((known - first) / sum(sizes))
         asked = order[:, known : known + size]
-        states = [walk.ask(codes, known, size) for walk in (walks if scale != 1.0 else walks[:1])]
-        drawn = _draw_step(network, states, asked, scale, sampling, start.uniforms.gather(1, asked))
-        codes.scatter_(1, asked, drawn)
+        states = [guided.ask(codes, known, size)]
+        if unguided is not None and scale != 1.0:
+            states.append(unguided.ask(codes, known, size))
+        uniforms = start.uniforms.gather(1, asked)
+        codes.scatter_(1, asked, _draw_step(network, states, asked, scale, sampling, uniforms))
         known += size
         if watch:
             missing = torch.ones_like(codes, dtype=torch.bool).scatter_(1, order[:, :known], False)
@@ -94,10 +101,12 @@ class Walk:
     """One pass over an order with a cache: every step is run once, when it is first needed."""
 
     def __init__(self, network: PriorNetwork, order: Tensor, condition: Condition) -> None:
-        self.network, self.order = network, order
+        self.network = network
+        self.order = order
         self.begin, self.prefix = network.beginning(condition, len(order))
         self.cache: Cache = network.cache(len(order))
-        self.done = 0  # steps in the cache, without the prefix
+        # Steps in the cache, without the prefix.
+        self.done = 0
 
     def ask(self, codes: Tensor, known: int, count: int) -> Tensor:
         """Hidden states (B, count, d) for the slots order[:, known : known + count], given the
@@ -106,13 +115,15 @@ class Walk:
         The steps that are missing in the cache are run along, up to the first question, which stays
         in it; the other questions see what the first sees and themselves, and are forgotten.
         """
-        first, network = self.done, self.network
+        network = self.network
+        first = self.done
         asked = self.order[:, first : known + count]
         lying = self.order[:, max(first - 1, 0) : known]
         contents = network.contents(codes.gather(1, lying), lying)
         nowhere = asked.new_full((len(asked), 1), -1)
         if first == 0:
-            contents, lying = torch.cat([self.begin, contents], 1), torch.cat([nowhere, lying], 1)
+            contents = torch.cat([self.begin, contents], 1)
+            lying = torch.cat([nowhere, lying], 1)
         contents = torch.cat([contents, contents[:, -1:].expand(-1, count - 1, -1)], 1)
         lying = torch.cat([lying, lying[:, -1:].expand(-1, count - 1)], 1)
         steps = self._with_prefix(contents + network.targets(asked), asked, lying)
@@ -128,7 +139,8 @@ class Walk:
         if self.cache.length == 0 and self.prefix.shape[1]:
             nowhere = asked.new_full((len(asked), self.prefix.shape[1]), -1)
             inputs = torch.cat([self.prefix, inputs], 1)
-            asked, lying = torch.cat([nowhere, asked], 1), torch.cat([nowhere, lying], 1)
+            asked = torch.cat([nowhere, asked], 1)
+            lying = torch.cat([nowhere, lying], 1)
         return Steps(inputs, network.angles(asked, lying))
 
 
@@ -157,9 +169,11 @@ def _draw_step(
     groups = network.groups[asked[0]]
     for group in groups.unique().tolist():
         columns = (groups == group).nonzero()[:, 0]
-        logits = [network.logits(state[:, columns], group) for state in states]
-        guided = logits[0] if len(logits) == 1 else logits[1] + scale * (logits[0] - logits[1])
-        drawn[:, columns] = pick(guided, sampling, uniforms[:, columns])
+        logits = network.logits(states[0][:, columns], group)
+        if len(states) == 2:
+            without = network.logits(states[1][:, columns], group)
+            logits = without + scale * (logits - without)
+        drawn[:, columns] = pick(logits, sampling, uniforms[:, columns])
     return drawn
 
 
@@ -173,15 +187,15 @@ def pick(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     sums = probabilities.cumsum(-1)
     wanted = uniforms[..., None].to(sums.dtype) * sums[..., -1:]
     found = torch.searchsorted(sums, wanted, right=True)[..., 0]
+    # Rounding may carry a number past the last code that can be drawn.
     last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).to(torch.uint8).argmax(-1)
-    return torch.minimum(
-        found, last
-    )  # rounding may carry a number past the last code that can be drawn
+    return torch.minimum(found, last)
 
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities (..., K) after temperature, top_k and top_p, in this order; not normalised
-    again after top_p.
+    """Probabilities (..., K) after temperature, top_k and top_p, in this order.
+
+    Not normalised again after top_p.
     """
     logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
@@ -191,8 +205,7 @@ def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p < 1.0:
         ordered, index = probabilities.sort(-1, descending=True)
         before = ordered.cumsum(-1) - ordered
-        kept = torch.zeros_like(probabilities, dtype=torch.bool).scatter(
-            -1, index, before < sampling.top_p
-        )
+        kept = torch.zeros_like(probabilities, dtype=torch.bool)
+        kept = kept.scatter(-1, index, before < sampling.top_p)
         probabilities = probabilities * kept
     return probabilities

@@ -22,14 +22,27 @@ from .wording import count
 
 SHEET_IMAGES = 32
 MAX_BAD_FILES = 20
-PRIOR_BEGIN, PRIOR_END = "<!-- prior: begin -->", "<!-- prior: end -->"
-PRIOR_FIGURES = ("bits_per_code", "bits_per_code_untold", "order0_bits", "saving_vs_order0", "bits_per_image",
-                 "label_bits", "memorised", "images", "split", "parameters", "training_seconds")  # fmt: skip
+PRIOR_BEGIN = "<!-- prior: begin -->"
+PRIOR_END = "<!-- prior: end -->"
+PRIOR_FIGURES = (
+    "bits_per_code",
+    "bits_per_code_untold",
+    "order0_bits",
+    "saving_vs_order0",
+    "bits_per_image",
+    "label_bits",
+    "memorised",
+    "images",
+    "split",
+    "parameters",
+    "training_seconds",
+)
 
 
 def write_card(summary: RunSummary, folder: Path) -> None:
-    """Write README.md and samples/*.png into an artifact's folder; images first, so that no link is
-    ever dead.
+    """Write README.md and samples/*.png into an artifact's folder.
+
+    Images first, so that no link is ever dead.
     """
     folder = Path(folder)
     images = _images(summary)
@@ -39,25 +52,31 @@ def write_card(summary: RunSummary, folder: Path) -> None:
 
 
 def _images(summary: RunSummary) -> dict[str, bytes]:
-    found: dict[str, bytes | None] = {}
+    images: dict[str, bytes] = {}
     if len(summary.originals):
-        sheet = comparison_sheet(
-            summary.originals[:SHEET_IMAGES], summary.reconstructions[:SHEET_IMAGES]
-        )
-        found["reconstructions.png"] = png_bytes(sheet)
+        originals = summary.originals[:SHEET_IMAGES]
+        sheet = comparison_sheet(originals, summary.reconstructions[:SHEET_IMAGES])
+        images["reconstructions.png"] = png_bytes(sheet)
     if len(summary.denoised.originals):
         sheet = comparison_sheet(summary.denoised.originals, summary.denoised.reconstructions)
-        found["denoised.png"] = png_bytes(sheet)
-    curves = {"Loss": figures.loss(summary.history, summary.events)}
-    for key, title in (("psnr", "PSNR, dB"), ("usage", "Usage of the codes")):
-        curves[title] = figures.over_steps(
-            summary.history, {key: title}, summary.events, percent=key == "usage"
-        )
-    found["curves.png"] = figures.png(curves)
-    found["codes.png"] = figures.png(
-        {"How often each code is used": figures.code_usage(summary.code_counts)}, 6.4, 3.4
-    )
-    return {name: content for name, content in found.items() if content}
+        images["denoised.png"] = png_bytes(sheet)
+    history = summary.history
+    events = summary.events
+    psnr = {"psnr": "PSNR, dB"}
+    usage = {"usage": "Usage of the codes"}
+    curves = {
+        "Loss": figures.loss(history, events),
+        "PSNR, dB": figures.over_steps(history, psnr, events),
+        "Usage of the codes": figures.over_steps(history, usage, events, percent=True),
+    }
+    drawn = figures.png(curves)
+    if drawn:
+        images["curves.png"] = drawn
+    code_usage = {"How often each code is used": figures.code_usage(summary.code_counts)}
+    drawn = figures.png(code_usage, 6.4, 3.4)
+    if drawn:
+        images["codes.png"] = drawn
+    return images
 
 
 def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str:
@@ -68,12 +87,15 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
         f"# {escaped(summary.title)}",
         f"**{verdict.word}:** {escaped(verdict.sentence)}",
     ]
-    blocks += [f"- {escaped(found.text)} {escaped(found.advice)}" for found in verdict.findings]
+    for finding in verdict.findings:
+        blocks.append(f"- {escaped(finding.text)} {escaped(finding.advice)}")
     if "reconstructions.png" in images:
         blocks.append("![Originals above their reconstructions](samples/reconstructions.png)")
-        blocks.append("Every original is above its reconstruction; none of them was trained on."
-                      if summary.metrics.get("split") in ("validation", "test") else
-                      "Every original is above its reconstruction.")  # fmt: skip
+        if summary.metrics.get("split") in ("validation", "test"):
+            held_out = "; none of them was trained on"
+        else:
+            held_out = ""
+        blocks.append(f"Every original is above its reconstruction{held_out}.")
     if "denoised.png" in images:
         blocks.append("![Noisy images above what the model makes of them](samples/denoised.png)")
         blocks.append("Noisy images, of 25 of 255 levels, above what the model makes of them.")
@@ -105,10 +127,13 @@ def escaped(text: str) -> str:
 
 def _header() -> str:
     tags = ["vq-vae", "autoencoder", "image-compression", "image-tokenizer", "vqkit"]
-    header = yaml.safe_dump(
-        {"library_name": "vqkit", "pipeline_tag": "image-to-image", "tags": tags}, sort_keys=False
+    metadata = {"library_name": "vqkit", "pipeline_tag": "image-to-image", "tags": tags}
+    header = yaml.safe_dump(metadata, sort_keys=False)
+    license_lines = (
+        "# The weights are yours: name a license before you share them.\n"
+        "license: other\n"
+        "license_name: not-chosen\n"
     )
-    license_lines = "# The weights are yours: name a license before you share them.\nlicense: other\nlicense_name: not-chosen\n"
     return f"---\n{license_lines}{header}---"
 
 
@@ -116,35 +141,43 @@ def _table(heads: Sequence[str], rows: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in rows:
         cells = (row.label, row.value, row.note)[: len(heads)]
-        lines.append("| " + " | ".join(escaped(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(escaped, cells)) + " |")
     return "\n".join(lines)
 
 
 def _fenced(language: str, text: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    # A fence ends at one of at least its length, so it is longer than any that the text has.
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{printable(text.strip())}\n{fence}"
 
 
 def _usage(directory: str, denoises: bool) -> str:
     python = f"import vqkit\n\nmodel = vqkit.load({directory!r})\ncodes = model.encode(images)"
     shell = f"vqkit reconstruct {shlex.quote(directory)} FILES... --out reconstructed"
-    shell += f"\nvqkit denoise {shlex.quote(directory)} FILES... --out denoised" if denoises else ""
+    if denoises:
+        shell += f"\nvqkit denoise {shlex.quote(directory)} FILES... --out denoised"
     return f"{_fenced('sh', shell)}\n\n{_fenced('python', python)}"
 
 
 def _data(summary: RunSummary) -> list[str]:
-    blocks = ["## Data"]
-    if rows := data_rows(summary.data):
+    blocks = []
+    rows = data_rows(summary.data)
+    if rows:
         blocks.append(_table(("What", "Value"), rows))
-    if bad := bad_files(summary.data):
+    bad = bad_files(summary.data)
+    if bad:
         blocks.append(f"{count(len(bad))} files could not be read and were left out:")
-        lines = [
-            f"- {escaped(row.label)}" + (f": {escaped(row.value)}" if row.value else "")
-            for row in bad[:MAX_BAD_FILES]
-        ]
-        rest = len(bad) - len(lines)
-        blocks.append("\n".join(lines + ([f"- and {count(rest)} more"] if rest else [])))
-    return blocks if len(blocks) > 1 else []
+        lines = []
+        for row in bad[:MAX_BAD_FILES]:
+            reason = f": {escaped(row.value)}" if row.value else ""
+            lines.append(f"- {escaped(row.label)}{reason}")
+        if len(bad) > MAX_BAD_FILES:
+            lines.append(f"- and {count(len(bad) - MAX_BAD_FILES)} more")
+        blocks.append("\n".join(lines))
+    if not blocks:
+        return []
+    return ["## Data", *blocks]
 
 
 def _limits(summary: RunSummary) -> list[str]:
@@ -155,8 +188,8 @@ def _limits(summary: RunSummary) -> list[str]:
         "without a warning.",
         "- Reconstruction is lossy: small text, faces and thin lines go first. Not for uses where "
         "they matter.",
-        "- The model reproduces what is in its training data, including what is wrong or "
-        "one-sided in them.",
+        "- The model reproduces what is in its training data, including what is wrong or one-sided "
+        "in them.",
     ]
     if len(summary.psnr_per_image):
         lines.insert(1, f"- The worst image reaches {float(min(summary.psnr_per_image)):.1f} dB.")
@@ -179,8 +212,9 @@ def prior_section(metrics: Mapping[str, Any]) -> str:
 
 
 def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Append the section about the prior to README.md of an artifact's folder, or replace it; the
-    rest stays as it is.
+    """Append the section about the prior to README.md of an artifact's folder, or replace it.
+
+    The rest stays as it is.
 
     Does nothing where there is no README.md. Errors: those of the disk; the card is then what it
     was.
@@ -188,13 +222,16 @@ def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
     path = Path(folder) / "README.md"
     if not path.exists():
         return
-    text = path.read_bytes().decode("utf-8")  # not read_text, which would change the ends of lines
+    # Not read_text, which would change the ends of lines.
+    text = path.read_bytes().decode("utf-8")
     section = prior_section(metrics)
-    # the last begin before an end: of a pair that someone cut in half, nothing but our own text may
-    # go
-    begin, end = re.escape(PRIOR_BEGIN), re.escape(PRIOR_END)
-    replaced, found = re.subn(
-        f"{begin}(?:(?!{begin}).)*?{end}", lambda _: section, text, count=1, flags=re.DOTALL
-    )
-    gap = "\n" if text.endswith("\n") else "\n\n"
-    write_text(path, replaced if found else f"{text}{gap}{section}\n")
+    # The last begin before an end: of a pair that someone cut in half, nothing but our own text
+    # may go.
+    begin = re.escape(PRIOR_BEGIN)
+    end = re.escape(PRIOR_END)
+    pattern = re.compile(f"{begin}(?:(?!{begin}).)*?{end}", re.DOTALL)
+    replaced, found = pattern.subn(lambda _: section, text, count=1)
+    if not found:
+        gap = "\n" if text.endswith("\n") else "\n\n"
+        replaced = f"{text}{gap}{section}\n"
+    write_text(path, replaced)

@@ -1,6 +1,4 @@
-"""The HTML page of an explanation: an atlas of the codes that stays quick with sixteen thousand of
-them.
-"""
+"""The HTML page of an explanation: an atlas that stays quick with sixteen thousand codes."""
 
 from __future__ import annotations
 
@@ -46,7 +44,12 @@ def render_explanation(
     """The page as text. All strings are escaped: names of labels and files are not to be
     trusted.
     """
-    books, labels, metrics = explanation["books"], explanation["labels"], explanation["metrics"]
+    books = explanation["books"]
+    metrics = explanation["metrics"]
+    labels = explanation["labels"]
+    probe = explanation["probe"]
+    peel = explanation["peel"]
+    usage = figures.code_usage([book["counts"] for book in books])
     return fill(
         "explain.html",
         summary={"title": title, "command": command, "config_yaml": settings},
@@ -57,13 +60,11 @@ def render_explanation(
         field=explanation["field"],
         metrics=metrics,
         books=[_book_rows(book) for book in books],
-        usage=titled(
-            {"How often each code is used": figures.code_usage([book["counts"] for book in books])}
-        ),
+        usage=titled({"How often each code is used": usage}),
         maps=[_usage_map(book) for book in books[:MAX_MAPS]],
-        labels=_label_rows(labels) if labels else None,
-        probe=_probe_bars(explanation["probe"]) if explanation["probe"] else None,
-        peel=_peel_rows(explanation["peel"]) if explanation["peel"] else None,
+        labels=labels and _label_rows(labels),
+        probe=probe and _probe_bars(probe),
+        peel=peel and _peel_rows(peel),
         surprise=explanation["surprise"],
         pairs=_pairs(books),
         data=_data(explanation),
@@ -74,16 +75,16 @@ def render_explanation(
 
 
 def _verdict(metrics: Mapping[str, Any]) -> Verdict:
-    dead, pairs = metrics["dead_codes"], metrics["close_pairs"]
-    used = (
-        "every code is in use" if not dead else f"{share(metrics['usage'])} of the codes are in use"
-    )
+    dead = metrics["dead_codes"]
+    pairs = metrics["close_pairs"]
+    used = "every code is in use"
+    if dead:
+        used = f"{share(metrics['usage'])} of the codes are in use"
     told = f"{used}; a code is decided by {_size(metrics['receptive_field'])} pixels"
     if "label_bits" in metrics:
         told += (
             f", and the code at the best place tells {number(metrics['information_at_best'])} of "
-            "the "
-            f"{number(metrics['label_bits'])} bits that name the {metrics['label']}"
+            f"the {number(metrics['label_bits'])} bits that name the {metrics['label']}"
         )
     findings = []
     if dead:
@@ -112,17 +113,11 @@ def _tiles(metrics: Mapping[str, Any]) -> list[Row]:
         Row("A code sees", _size(metrics["receptive_field"]), "pixels"),
     ]
     if "information_per_position" in metrics:
-        rows.append(
-            Row(
-                "A place tells",
-                number(metrics["information_per_position"]),
-                f"bits of {metrics['label']}",
-            )
-        )
+        bits = number(metrics["information_per_position"])
+        rows.append(Row("A place tells", bits, f"bits of {metrics['label']}"))
     if "probe_codes" in metrics:
-        rows.append(
-            Row("Label read off", *share(metrics["probe_vectors_of_the_codes"]).rsplit(" ", 1))
-        )
+        value, unit = share(metrics["probe_vectors_of_the_codes"]).rsplit(" ", 1)
+        rows.append(Row("Label read off", value, unit))
     return rows
 
 
@@ -133,6 +128,7 @@ def _size(sides: Sequence[int]) -> str:
 def _book_rows(book: Mapping[str, Any]) -> dict[str, Any]:
     counts = book["counts"]
     used = int((counts > 0).sum())
+    explained = book["explained"]
     return {
         "name": book["name"],
         "size": count(len(counts)),
@@ -143,7 +139,7 @@ def _book_rows(book: Mapping[str, Any]) -> dict[str, Any]:
         "shown": len(book["codes"]),
         "is_leftover": book["gain"] > 0,
         "gain": number(book["gain"]),
-        "explained": None if book["explained"] is None else share(book["explained"]),
+        "explained": None if explained is None else share(explained),
     }
 
 
@@ -160,36 +156,42 @@ def _usage_map(book: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _label_rows(labels: Mapping[str, Any]) -> dict[str, Any]:
-    found = labels["information"]
+    information = labels["information"]
     rows = []
     totals = np.bincount(labels["numbers"], minlength=len(labels["names"]))
     for index, name in enumerate(labels["names"]):
-        marks = [
-            (book, mark)
-            for book, each in enumerate(labels["marks"])
-            for mark in each
-            if mark["label"] == index
-        ]
-        shown = [
-            _mark(book, mark)
-            for book, mark in sorted(marks, key=lambda pair: pair[1]["p_value"])[:MAX_MARKS]
-        ]
-        rows.append({"name": name, "images": count(totals[index]), "marks": shown})
-    net = _net(found)
+        marks = _marks_of(labels, index)
+        rows.append({"name": name, "images": count(totals[index]), "marks": marks})
+    net = _net(information)
+    p_values = information["p_values"]
     return {
         "column": labels["column"],
         "bits": number(labels["entropy_bits"]),
-        "p_value": f"{found['p_value']:.3g}",
+        "p_value": f"{information['p_value']:.3g}",
         "mean": number(net.mean()),
         "best": number(net.max()),
-        "chance": number(found["chance"].mean()),
-        "significant": f"{int((found['p_values'] <= 0.01).sum())} of {found['p_values'].size}",
+        "chance": number(information["chance"].mean()),
+        "significant": f"{int((p_values <= 0.01).sum())} of {p_values.size}",
         "rows": rows,
     }
 
 
+def _marks_of(labels: Mapping[str, Any], label: int) -> list[dict[str, Any]]:
+    """The codes that speak for a label, the most significant first."""
+    marks = []
+    for book, each in enumerate(labels["marks"]):
+        for mark in each:
+            if mark["label"] == label:
+                marks.append((book, mark))
+    marks.sort(key=lambda pair: pair[1]["p_value"])
+    return [_mark(book, mark) for book, mark in marks[:MAX_MARKS]]
+
+
 def _mark(book: int, mark: Mapping[str, Any]) -> dict[str, Any]:
-    told = f"{mark['of_label']} of {mark['images']} images with this code; p = {max(mark['p_value'], 1e-300):.0e}"
+    told = (
+        f"{mark['of_label']} of {mark['images']} images with this code; p = "
+        f"{max(mark['p_value'], 1e-300):.0e}"
+    )
     return {"book": book, "row": mark["row"], "lift": number(mark["lift"]), "told": told}
 
 
@@ -198,51 +200,33 @@ def _net(information: Mapping[str, Any]) -> np.ndarray:
 
 
 def _probe_bars(probe: Mapping[str, Any]) -> dict[str, Any]:
-    bars = [
-        {
-            "name": kind,
-            "percent": 100 * value,
-            "text": f"{share(value)} ± {100 * probe['error'][kind]:.1f}",
-        }
-        for kind, value in probe["accuracy"].items()
-    ]
-    bars.append(
-        {
-            "name": "always the commonest",
-            "percent": 100 * probe["majority"],
-            "text": share(probe["majority"]),
-        }
-    )
-    return {"bars": bars, "images": [count(images) for images in probe["images"]]}
+    bars = []
+    for kind, accuracy in probe["accuracy"].items():
+        text = f"{share(accuracy)} ± {100 * probe['error'][kind]:.1f}"
+        bars.append({"name": kind, "percent": 100 * accuracy, "text": text})
+    majority = probe["majority"]
+    text = share(majority)
+    bars.append({"name": "always the commonest", "percent": 100 * majority, "text": text})
+    return {"bars": bars, "images": list(map(count, probe["images"]))}
 
 
 def _peel_rows(peel: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = [
-        {
-            "name": "original",
-            "note": "",
-            "images": [image_uri(image) for image in peel["originals"]],
-        }
-    ]
+    originals = list(map(image_uri, peel["originals"]))
+    rows = [{"name": "original", "note": "", "images": originals}]
     for index, stages in enumerate(peel["stages"]):
-        note = f"{peel['psnr'][index]:.2f} dB, {count(peel['bits'][index])} bits"
         name = "stage 1" if stages == 1 else f"stages 1 to {stages}"
-        rows.append(
-            {
-                "name": name,
-                "note": note,
-                "images": [image_uri(image) for image in peel["shown"][index]],
-            }
-        )
+        note = f"{peel['psnr'][index]:.2f} dB, {count(peel['bits'][index])} bits"
+        images = list(map(image_uri, peel["shown"][index]))
+        rows.append({"name": name, "note": note, "images": images})
     return rows
 
 
 def _pairs(books: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    pairs = [
-        {"book": index, "rows": pair, "codes": [int(book["codes"][row]) for row in pair]}
-        for index, book in enumerate(books)
-        for pair in book["close"]
-    ]
+    pairs = []
+    for index, book in enumerate(books):
+        for rows in book["close"]:
+            codes = [int(book["codes"][row]) for row in rows]
+            pairs.append({"book": index, "rows": rows, "codes": codes})
     return pairs[:MAX_PAIRS]
 
 
@@ -253,38 +237,42 @@ def _data(explanation: Mapping[str, Any]) -> Any:
     """What the script of the page draws from, as JSON inside of a script element."""
     from markupsafe import Markup
 
-    labels, field, surprise = explanation["labels"], explanation["field"], explanation["surprise"]
+    books = explanation["books"]
+    labels = explanation["labels"]
+    surprise = explanation["surprise"]
     tree: dict[str, Any] = {
-        "books": [
-            _book_data(book, labels, index) for index, book in enumerate(explanation["books"])
-        ],
+        "books": [_book_data(book, labels, index) for index, book in enumerate(books)],
         "labels": labels["names"] if labels else [],
-        "core": _core(field, explanation["books"][0]["means"].shape[1:3]),
+        "core": _core(explanation["field"]),
         "mean": image_uri(explanation["mean_image"]),
         "heats": _heats(explanation),
         "swaps": _swap_data(explanation["swaps"]),
     }
     if surprise:
         tree["surprise"] = {
-            "shown": [image_uri(image) for image in surprise["shown"]],
+            "shown": list(map(image_uri, surprise["shown"])),
             "bits": _rounded(surprise["bits"]),
         }
     text = json.dumps(tree, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
     return Markup(text)
 
 
-def _core(field: Mapping[str, Any], shape: Sequence[int]) -> list[float]:
+def _core(field: Mapping[str, Any]) -> list[float]:
     """Top, left, height and width of the cell in a patch, as shares of its sides."""
-    sides = [cell + 2 * field["margin"] for cell in field["cell"]]
-    return [round(field["margin"] / side, 4) for side in sides] + [
-        round(cell / side, 4) for cell, side in zip(field["cell"], sides, strict=True)
-    ]
+    starts = []
+    lengths = []
+    for cell in field["cell"]:
+        side = cell + 2 * field["margin"]
+        starts.append(round(field["margin"] / side, 4))
+        lengths.append(round(cell / side, 4))
+    return starts + lengths
 
 
 def _book_data(
     book: Mapping[str, Any], labels: Mapping[str, Any] | None, index: int
 ) -> dict[str, Any]:
-    strips = np.concatenate([book["means"][:, None], book["typical"]], 1)  # (S, 1 + n, s, s, C)
+    # A row for each shown code: its mean, then the typical patches, (S, 1 + n, s, s, C).
+    strips = np.concatenate([book["means"][:, None], book["typical"]], 1)
     num, columns, height, width, channels = strips.shape
     rows = strips.transpose(0, 2, 1, 3, 4).reshape(num * height, columns * width, channels)
     positions = book["positions"] / np.maximum(book["positions"].max((1, 2), keepdims=True), 1)
@@ -312,9 +300,8 @@ def _book_data(
         top = np.argsort(-presence, axis=1, kind="stable")[:, :TOP_LABELS]
         tree["images"] = presence.sum(1).tolist()
         tree["told"] = np.stack([top, np.take_along_axis(presence, top, 1)], 2).tolist()
-        tree["marks"] = [
-            [mark["row"], mark["label"], round(mark["lift"], 2)] for mark in labels["marks"][index]
-        ]
+        for mark in labels["marks"][index]:
+            tree["marks"].append([mark["row"], mark["label"], round(mark["lift"], 2)])
     return tree
 
 
@@ -325,17 +312,21 @@ def _sheets(rows: np.ndarray, height: int) -> list[str]:
 
 
 def _swap_data(swaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for swap in swaps:
-        strip = np.concatenate(list(swap["shown"]), 1)  # three images side by side
-        numbers = {name: swap[name] for name in ("code", "other", "place")}
-        change = {name: round(swap[name], 2) for name in ("here", "everywhere")}
-        found.append(
-            numbers
-            | change
-            | {"places": swap["places"].astype(int).tolist(), "strip": image_uri(strip)}
+        side_by_side = np.concatenate(list(swap["shown"]), 1)
+        rows.append(
+            {
+                "code": swap["code"],
+                "other": swap["other"],
+                "place": swap["place"],
+                "here": round(swap["here"], 2),
+                "everywhere": round(swap["everywhere"], 2),
+                "places": swap["places"].astype(int).tolist(),
+                "strip": image_uri(side_by_side),
+            }
         )
-    return found
+    return rows
 
 
 def _heats(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -351,16 +342,14 @@ def _heats(explanation: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
     ]
     labels = explanation["labels"]
-    if labels:
-        found = labels["information"]
-        for place, values in enumerate(_net(found)[:MAX_MAPS]):
-            name = explanation["places"][place]
-            title = f"For the {labels['column']}" + (
-                f", {name}" if len(explanation["places"]) > 1 else ""
-            )
-            heats.append(
-                {"title": title, "unit": "bits", "values": _rounded(values), "group": "label"}
-            )
+    if not labels:
+        return heats
+    places = explanation["places"]
+    for place, values in enumerate(_net(labels["information"])[:MAX_MAPS]):
+        title = f"For the {labels['column']}"
+        if len(places) > 1:
+            title += f", {places[place]}"
+        heats.append({"title": title, "unit": "bits", "values": _rounded(values), "group": "label"})
     return heats
 
 

@@ -1,6 +1,6 @@
-"""Curves and histograms, each drawn on one matplotlib Axes by a function that says whether it had
-anything to draw.
+"""Curves and histograms for the report and the model card.
 
+Each is drawn on one matplotlib Axes by a function that says whether it had anything to draw.
 `svg` renders one for the page: its colours are placeholders that become CSS variables, so that the
 browser chooses them (light or dark); its text stays text. `png` renders several side by side on
 white, for the model card.
@@ -22,7 +22,7 @@ from .wording import count, decibel, finite, large
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito 2008, without yellow; black is the ink
+# Okabe and Ito 2008, without yellow; black is the ink.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 MAX_POINTS = 400
 SETTINGS: Any = {
@@ -67,8 +67,8 @@ class Key:
     """One entry of a legend, which the page writes in its own text."""
 
     label: str
+    # A CSS variable.
     colour: str
-    """a CSS variable"""
     dashed: bool
 
 
@@ -79,8 +79,9 @@ class Drawing:
 
 
 def svg(name: str, draw: Draw) -> Drawing | None:
-    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`; None if there was
-    nothing to draw.
+    """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`.
+
+    None if there was nothing to draw.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -102,34 +103,40 @@ def _keys(axes: Axes) -> tuple[Key, ...]:
     from matplotlib.colors import to_hex
     from matplotlib.lines import Line2D
 
+    if not _needs_legend(axes):
+        return ()
     keys = []
     handle: Any
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-        line = isinstance(handle, Line2D)
-        colour = to_hex(handle.get_color() if line else handle.get_edgecolor())
-        keys.append(Key(label, _VARIABLES[colour], line and handle.get_linestyle() != "-"))
-    return tuple(keys) if _needs_legend(axes) else ()
+        if isinstance(handle, Line2D):
+            colour = handle.get_color()
+            dashed = handle.get_linestyle() != "-"
+        else:
+            colour = handle.get_edgecolor()
+            dashed = False
+        keys.append(Key(label, _VARIABLES[to_hex(colour)], dashed))
+    return tuple(keys)
 
 
 def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> bytes | None:
-    """PNG of the panels that have something to draw, side by side on white, titled; None if none
-    has.
+    """PNG of the panels that have something to draw, side by side on white, titled.
+
+    None if none has.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(SETTINGS):
-        drawable = {
-            title: draw for title, draw in panels.items() if draw(Figure().add_subplot(), PRINT)
-        }
+        drawable = {}
+        for title, draw in panels.items():
+            if draw(Figure().add_subplot(), PRINT):
+                drawable[title] = draw
         if not drawable:
             return None
-        figure = Figure(
-            figsize=(width * len(drawable), height), layout="constrained", facecolor="white"
-        )
-        for axes, (title, draw) in zip(
-            figure.subplots(1, len(drawable), squeeze=False)[0], drawable.items(), strict=True
-        ):
+        size = (width * len(drawable), height)
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        row = figure.subplots(1, len(drawable), squeeze=False)[0]
+        for axes, (title, draw) in zip(row, drawable.items(), strict=True):
             _style(axes, PRINT)
             draw(axes, PRINT)
             pad = 8 + 15 * _legend(axes, PRINT)
@@ -145,28 +152,34 @@ def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> 
 
 
 def loss(history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]] = ()) -> Draw:
-    """Every loss term on both splits; logarithmic when the values span more than a factor of
-    eight.
+    """Every loss term on both splits.
+
+    Logarithmic when the values span more than a factor of eight.
     """
-    terms = sorted(
-        {key for row in history for key in row if key.startswith("loss/")},
-        key=_reconstruction_first,
-    )
-    keys = (["loss"] if len(terms) != 1 else []) + terms
+    terms = sorted(_keys_under("loss/", history), key=_reconstruction_first)
 
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = []
-        for index, key in enumerate(keys):
-            colour = palette.ink if key == "loss" else palette.of(index - (keys[0] == "loss"))
-            drawn += _curve(
-                axes, history, key, colour, "total" if key == "loss" else key.removeprefix("loss/")
-            )
-        values = np.concatenate(drawn) if drawn else np.zeros(0)
+        # The total of a single term is that term.
+        if len(terms) != 1:
+            drawn += _curve(axes, history, "loss", palette.ink, "total")
+        for index, key in enumerate(terms):
+            drawn += _curve(axes, history, key, palette.of(index), key.removeprefix("loss/"))
+        values = _joined(drawn)
         if len(values) and values.min() > 0 and values.max() > 8 * values.min():
             axes.set_yscale("log")
         return _finish(axes, palette, values, events)
 
     return draw
+
+
+def _keys_under(prefix: str, history: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {key for row in history for key in row if key.startswith(prefix)}
+
+
+def _joined(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """The values of all curves, of none an empty array."""
+    return np.concatenate([np.zeros(0), *curves])
 
 
 def _reconstruction_first(term: str) -> tuple[bool, str]:
@@ -184,19 +197,25 @@ def over_steps(
 
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = []
+        scale = 100 if percent else 1
         for index, (key, label) in enumerate(keys.items()):
-            drawn += _curve(
-                axes, history, key, palette.of(index), label, scale=100 if percent else 1
-            )
-        values = np.concatenate(drawn) if drawn else np.zeros(0)
+            drawn += _curve(axes, history, key, palette.of(index), label, scale)
+        values = _joined(drawn)
         if percent and len(values):
             axes.set_ylim(min(values.min() - 5, 85), 101)
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         if level is not None and len(values) and values.max() > 0.2 * level:
             axes.axhline(level, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)))
             axes.set_ylim(0, 1.12 * level)
-            axes.text(0.01, level * 1.02, f"{count(level)} codes, all used alike", color=palette.muted, fontsize=9,
-                      transform=axes.get_yaxis_transform(), verticalalignment="bottom")  # fmt: skip
+            axes.text(
+                0.01,
+                level * 1.02,
+                f"{count(level)} codes, all used alike",
+                color=palette.muted,
+                fontsize=9,
+                transform=axes.get_yaxis_transform(),
+                verticalalignment="bottom",
+            )
         return _finish(axes, palette, values, events)
 
     return draw
@@ -213,32 +232,25 @@ def bits_per_code(
     keys = {"bits_per_code": "in order", "bits_per_code_any_order": "in random orders"}
 
     def draw(axes: Axes, palette: Palette) -> bool:
-        drawn = [
-            _curve(axes, history, key, palette.of(index), label)
-            for index, (key, label) in enumerate(keys.items())
-        ]
-        values = (
-            np.concatenate([part for parts in drawn for part in parts])
-            if any(drawn)
-            else np.zeros(0)
-        )
-        if len(values):
-            shown = [value for value in (order0_bits,) if value is not None]
-            # the first steps fall from far above: cut off, so that the gap between the splits at
-            # the end can be seen
-            top = min(values.max(), max(1.2 * float(np.median(values)), *shown, 0.0))
-            low, high = min(values.min(), *shown, np.inf), max(top, *shown, -np.inf)
-            margin = 0.05 * max(high - low, 1e-3)
-            axes.set_ylim(low - margin, high + margin)
-            for value in shown:
-                dashes: Any = (0, (4, 3))
-                axes.axhline(
-                    value,
-                    color=palette.muted,
-                    linewidth=1,
-                    linestyle=dashes,
-                    label="without context",
-                )
+        drawn = []
+        for index, (key, label) in enumerate(keys.items()):
+            drawn += _curve(axes, history, key, palette.of(index), label)
+        values = _joined(drawn)
+        if not len(values):
+            return False
+        low = values.min()
+        # The first steps fall from far above: they are cut off, so that the gap between the splits
+        # at the end can be seen.
+        high = min(values.max(), 1.2 * float(np.median(values)))
+        if order0_bits is not None:
+            low = min(low, order0_bits)
+            high = max(high, order0_bits)
+        margin = 0.05 * max(high - low, 1e-3)
+        axes.set_ylim(low - margin, high + margin)
+        if order0_bits is not None:
+            dashes: Any = (0, (4, 3))
+            style: dict[str, Any] = {"color": palette.muted, "linewidth": 1, "linestyle": dashes}
+            axes.axhline(order0_bits, label="without context", **style)
         return _finish(axes, palette, values, events)
 
     return draw
@@ -248,7 +260,7 @@ def weights(history: Sequence[Mapping[str, Any]]) -> Draw:
     """Loss weights that change while training, each as a share of its highest value, which the
     legend names.
     """
-    keys = sorted({key for row in history for key in row if key.startswith("weight/")})
+    keys = sorted(_keys_under("weight/", history))
 
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = []
@@ -258,7 +270,7 @@ def weights(history: Sequence[Mapping[str, Any]]) -> Draw:
                 label = f"{key.removeprefix('weight/')}, up to {highest:.3g}"
                 drawn += _curve(axes, history, key, palette.of(index), label, scale=100 / highest)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        return _finish(axes, palette, np.concatenate(drawn) if drawn else np.zeros(0), ())
+        return _finish(axes, palette, _joined(drawn), ())
 
     return draw
 
@@ -273,32 +285,40 @@ def _curve(
 ) -> list[np.ndarray]:
     """Training thin and light, validation bold; what is logged in training alone is bold too."""
     drawn = []
-    found = {split: series(history, key, split) for split in ("train", "validation")}
-    for split, (steps, values) in found.items():
+    curves = {split: series(history, key, split) for split in ("train", "validation")}
+    for split, (steps, values) in curves.items():
         if not len(values):
             continue
         steps, values = thinned(steps, values * scale)
-        bold = split == "validation" or not len(found["validation"][1])
-        style: dict[str, Any] = (
-            {"linewidth": 1.9, "zorder": 3} if bold else {"linewidth": 1.0, "alpha": 0.5}
-        )
+        style: dict[str, Any]
+        if split == "validation" or not len(curves["validation"][1]):
+            style = {"linewidth": 1.9, "zorder": 3, "label": label}
+        else:
+            style = {"linewidth": 1.0, "alpha": 0.5, "label": _hidden(label)}
         if split == "validation" and len(values) <= 40 or len(values) == 1:
             style |= {"marker": "o", "markersize": 3.6}
-        axes.plot(steps, values, color=colour, label=label if bold else "_" + label, **style)
+        axes.plot(steps, values, color=colour, **style)
         drawn.append(values)
     return drawn
 
 
+def _hidden(label: str) -> str:
+    """A label that matplotlib leaves out of the legend."""
+    return f"_{label}"
+
+
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points, each the mean of its neighbours; the first and the last value
-    stay.
+    """At most MAX_POINTS points, each the mean of its neighbours.
+
+    The first and the last value stay.
     """
     if len(values) <= MAX_POINTS:
         return steps, values
     edges = np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[:-1]
     sizes = np.diff([*edges, len(values)])
-    steps, means = (np.add.reduceat(column, edges) / sizes for column in (steps, values))
-    return steps, np.array([values[0], *means[1:-1], values[-1]])
+    means = np.add.reduceat(values, edges) / sizes
+    inner = means[1:-1]
+    return np.add.reduceat(steps, edges) / sizes, np.array([values[0], *inner, values[-1]])
 
 
 def _finish(
@@ -312,42 +332,63 @@ def _finish(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         low, high = axes.get_ylim()
         axes.yaxis.set_minor_formatter(lambda value, _: _minor_label(value, wide=high > 40 * low))
-    for levels, colour in (
-        (("info", "action", "recovered"), palette.muted),
-        (("warning",), palette.alert),
-    ):
-        steps = [finite(event.get("step")) for event in events if event.get("level") in levels]
-        at = [step for step in steps if step is not None]
-        if at:
-            axes.plot(at, [0.0] * len(at), "^", color=colour, markersize=6, clip_on=False, zorder=5,
-                      transform=axes.get_xaxis_transform())  # fmt: skip
+    _mark_events(axes, events, ("info", "action", "recovered"), palette.muted)
+    _mark_events(axes, events, ("warning",), palette.alert)
     return True
 
 
+def _mark_events(
+    axes: Axes, events: Sequence[Mapping[str, Any]], levels: Sequence[str], colour: str
+) -> None:
+    """Triangles on the axis at the steps of the events of some levels."""
+    steps = []
+    for event in events:
+        step = finite(event.get("step"))
+        if step is not None and event.get("level") in levels:
+            steps.append(step)
+    if steps:
+        axes.plot(
+            steps,
+            [0.0] * len(steps),
+            "^",
+            color=colour,
+            markersize=6,
+            clip_on=False,
+            zorder=5,
+            transform=axes.get_xaxis_transform(),
+        )
+
+
 def _minor_label(value: float, wide: bool) -> str:
-    digit = f"{value:e}"[0]
-    return f"{value:g}" if digit in ("3" if wide else "235") else ""
+    """Numbers between the powers of ten: 3 alone where there are many, else 2, 3 and 5."""
+    digits = "3" if wide else "235"
+    if f"{value:e}"[0] in digits:
+        return f"{value:g}"
+    return ""
 
 
 # --------------------------------------------------------------------------------------- histograms
 
 
 def code_usage(code_counts: Sequence[np.ndarray] | None) -> Draw:
-    """Counts (K,) of each codebook in descending order, relative to uniform usage; the dead ones
-    named.
+    """Counts (K,) of each codebook in descending order, relative to uniform usage.
+
+    The legend names how many are dead.
     """
 
     def draw(axes: Axes, palette: Palette) -> bool:
         if code_counts is None or not any(row.sum() for row in code_counts):
             return False
-        books, size = len(code_counts), max(map(len, code_counts))
+        num_books = len(code_counts)
+        size = max(map(len, code_counts))
         relative = [-np.sort(-row) * (len(row) / max(row.sum(), 1)) for row in code_counts]
         for index, row in enumerate(relative):
-            dead = int((row == 0).sum())
-            label = (f"codebook {index + 1}, " if books > 1 else "") + f"{count(dead)} dead"
-            _ranked(
-                axes, row, palette.of(index), label if books <= 6 else "_" + label, fill=books == 1
-            )
+            label = f"{count((row == 0).sum())} dead"
+            if num_books > 1:
+                label = f"codebook {index + 1}, {label}"
+            if num_books > 6:
+                label = _hidden(label)
+            _ranked(axes, row, palette.of(index), label, fill=num_books == 1)
         axes.axhline(1, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)), label="uniform")
         alive = np.concatenate([row[row > 0] for row in relative])
         if alive.max() > 12 * alive.min():
@@ -373,7 +414,8 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
     if not alive:
         return
     ranks = np.unique(np.linspace(0, alive - 1, MAX_POINTS).round().astype(int))
-    edges, heights = np.append(ranks, alive), row[ranks]
+    edges = np.append(ranks, alive)
+    heights = row[ranks]
     axes.stairs(heights, edges, color=colour, linewidth=1.8, label=label, baseline=None)
     if fill:
         axes.stairs(heights, edges, color=colour, fill=True, alpha=0.16, baseline=1e-9)
@@ -382,8 +424,9 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
 
 
 def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
-    """How many images reach which PSNR, mean and median marked; exact reconstructions (infinite)
-    are left out.
+    """How many images reach which PSNR, mean and median marked.
+
+    Exact reconstructions (infinite) are left out.
     """
 
     def draw(axes: Axes, palette: Palette) -> bool:
@@ -393,17 +436,12 @@ def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
             return False
         bins = int(np.clip(2 * len(values) ** (1 / 3) * 1.5, 5, 48))
         axes.hist(values, bins=bins, color=palette.of(0), alpha=0.75, linewidth=0)
-        for value, name, colour, style in (
-            (values.mean(), "mean", palette.ink, "-"),
-            (np.median(values), "median", palette.of(1), (0, (4, 2))),
-        ):
-            axes.axvline(
-                value,
-                color=colour,
-                linewidth=1.6,
-                linestyle=style,
-                label=f"{name} {decibel(value)}",
-            )
+        mean = values.mean()
+        axes.axvline(mean, color=palette.ink, linewidth=1.6, label=f"mean {decibel(mean)}")
+        median = np.median(values)
+        dashes: Any = (0, (4, 2))
+        style: dict[str, Any] = {"color": palette.of(1), "linewidth": 1.6, "linestyle": dashes}
+        axes.axvline(median, label=f"median {decibel(median)}", **style)
         axes.set_xlabel("PSNR of an image, dB", color=palette.muted)
         axes.locator_params(axis="y", integer=True, nbins=5)
         return True
@@ -424,12 +462,14 @@ def _style(axes: Axes, palette: Palette) -> None:
     axes.tick_params(which="both", colors=palette.muted, length=0, pad=5)
     axes.tick_params(axis="x", length=3)
     axes.margins(x=0.01)
-    axes.yaxis.set_major_formatter(
-        lambda value, _: large(value) if value >= 10000 else f"{value:g}"
-    )
-    axes.xaxis.set_major_formatter(
-        lambda value, _: large(value) if value >= 10000 else f"{value:g}"
-    )
+    axes.yaxis.set_major_formatter(_tick)
+    axes.xaxis.set_major_formatter(_tick)
+
+
+def _tick(value: float, _: float) -> str:
+    if value >= 10000:
+        return large(value)
+    return f"{value:g}"
 
 
 def _needs_legend(axes: Axes) -> bool:
@@ -438,13 +478,23 @@ def _needs_legend(axes: Axes) -> bool:
 
 
 def _legend(axes: Axes, palette: Palette) -> int:
-    """Draw the legend above the axes if there is something to tell apart; the number of its
-    lines.
+    """Draw the legend above the axes if there is something to tell apart.
+
+    Returns the number of its lines.
     """
     if not _needs_legend(axes):
         return 0
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=palette.ink,
-                fontsize=9.5, handlelength=1.3, columnspacing=1.2, borderpad=0.2)  # fmt: skip
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=3,
+        frameon=False,
+        labelcolor=palette.ink,
+        fontsize=9.5,
+        handlelength=1.3,
+        columnspacing=1.2,
+        borderpad=0.2,
+    )
     return -(-len(axes.get_legend_handles_labels()[1]) // 3)
 
 

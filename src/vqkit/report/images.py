@@ -25,7 +25,9 @@ def to_image(pixels: np.ndarray) -> Image.Image:
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
         raise ValueError(f"an image is uint8 (H, W, 1..4), not {pixels.dtype} {pixels.shape}")
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    if pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -59,10 +61,12 @@ def comparison_sheet(
     scale = scale or -(-96 // max(height, width))
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    step_x, step_y = width * scale + GUTTER, 2 * height * scale + SEAM + GUTTER
+    step_x = width * scale + GUTTER
+    step_y = 2 * height * scale + SEAM + GUTTER
     sheet = Image.new("RGB", (GUTTER + columns * step_x, GUTTER + rows * step_y), "white")
     for index, pair in enumerate(zip(originals, reconstructions, strict=True)):
-        x, y = GUTTER + index % columns * step_x, GUTTER + index // columns * step_y
+        x = GUTTER + index % columns * step_x
+        y = GUTTER + index // columns * step_y
         for half, pixels in enumerate(pair):
             sheet.paste(_upscaled(pixels, scale), (x, y + half * (height * scale + SEAM)))
     return sheet
@@ -73,9 +77,8 @@ def _upscaled(pixels: np.ndarray, scale: int) -> Image.Image:
     if image.mode not in ("LA", "RGBA"):
         return image.convert("RGB")
     row, column = np.indices((image.height, image.width)) // CHECKER_SIDE
-    checker = Image.fromarray(np.asarray(CHECKER_TONES, np.uint8)[(row + column) % 2]).convert(
-        "RGBA"
-    )
+    tones = np.asarray(CHECKER_TONES, np.uint8)[(row + column) % 2]
+    checker = Image.fromarray(tones).convert("RGBA")
     return Image.alpha_composite(checker, image.convert("RGBA")).convert("RGB")
 
 

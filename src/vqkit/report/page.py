@@ -1,6 +1,4 @@
-"""One self-contained HTML page: everything embedded, nothing requested, readable without
-JavaScript.
-"""
+"""The HTML page of a run: everything embedded, nothing requested, readable without JavaScript."""
 
 from __future__ import annotations
 
@@ -19,7 +17,9 @@ from .templates import Pair, fill, image_uri, kicker, num_shown, shown_size, tit
 from .verdict import judge
 from .wording import decibel
 
-MIN_SHOWN, MAX_MAPS = 4, 8
+# Pairs that are shown however large they are.
+MIN_SHOWN = 4
+MAX_MAPS = 8
 
 
 def write_report(summary: RunSummary, path: Path) -> None:
@@ -72,25 +72,32 @@ def _pairs(
             f"cannot pair originals {originals.shape} with reconstructions {reconstructions.shape}"
         )
     pairs = []
-    for index, (original, reconstruction) in enumerate(
-        zip(originals, reconstructions, strict=True)
-    ):
+    for index in range(len(originals)):
         name = str(names[index]) if index < len(names) else f"image {index + 1}"
         quality = decibel(psnr[index]) if index < len(psnr) else ""
-        shows = f"{first} {name}", f"{second} {name}"
-        pairs.append(Pair(image_uri(original), image_uri(reconstruction), *shows, quality, name))
+        pairs.append(
+            Pair(
+                image_uri(originals[index]),
+                image_uri(reconstructions[index]),
+                f"{first} {name}",
+                f"{second} {name}",
+                quality,
+                name,
+            )
+        )
     return pairs
 
 
 def _gallery(summary: RunSummary) -> list[Pair]:
-    originals, reconstructions = summary.originals, summary.reconstructions
-    kept = num_shown(originals, MIN_SHOWN)
-    return _pairs(originals[:kept], reconstructions[:kept], summary.names, ())
+    kept = num_shown(summary.originals, MIN_SHOWN)
+    originals = summary.originals[:kept]
+    reconstructions = summary.reconstructions[:kept]
+    return _pairs(originals, reconstructions, summary.names, ())
 
 
 def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
-    found = [("Worst", _of(summary.worst)), ("Best", _of(summary.best))]
-    return [(title, group) for title, group in found if group]
+    groups = [("Worst", _of(summary.worst)), ("Best", _of(summary.best))]
+    return [(title, pairs) for title, pairs in groups if pairs]
 
 
 def _of(ranked: Ranked, *shows: str) -> list[Pair]:
@@ -98,7 +105,8 @@ def _of(ranked: Ranked, *shows: str) -> list[Pair]:
 
 
 def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
-    history, events = summary.history, summary.events
+    history = summary.history
+    events = summary.events
     return {
         "Loss": figures.loss(history, events),
         "PSNR, dB": figures.over_steps(history, {"psnr": "PSNR"}, events),
@@ -118,7 +126,14 @@ def _maps(code_counts: Sequence[np.ndarray] | None) -> list[dict[str, Any]]:
     maps = []
     for index, counts in enumerate(code_counts[:MAX_MAPS]):
         image = code_map(counts)
-        maps.append({"uri": data_uri(image), "columns": image.width, "rows": image.height,
-                     "name": f"Codebook {index + 1}" if len(code_counts) > 1 else "The codebook",
-                     "dead": int((counts == 0).sum()), "size": len(counts)})  # fmt: skip
+        maps.append(
+            {
+                "uri": data_uri(image),
+                "columns": image.width,
+                "rows": image.height,
+                "name": f"Codebook {index + 1}" if len(code_counts) > 1 else "The codebook",
+                "dead": int((counts == 0).sum()),
+                "size": len(counts),
+            }
+        )
     return maps

@@ -15,7 +15,9 @@ from .tables import PRIOR_HEADLINE, headline, metric_rows
 from .templates import Pair, fill, image_uri, kicker, num_shown, shown_size, titled, told_events
 from .wording import finite
 
-MIN_SHOWN, MAX_PAIRS = 24, 48
+# Samples that are shown however large they are.
+MIN_SHOWN = 24
+MAX_PAIRS = 48
 
 
 def write_prior_report(summary: PriorSummary, path: Path) -> None:
@@ -52,7 +54,9 @@ def render_prior(summary: PriorSummary) -> str:
 
 
 def _check(summary: PriorSummary) -> None:
-    samples, nearest, distances = summary.samples, summary.nearest, summary.distances
+    samples = summary.samples
+    nearest = summary.nearest
+    distances = summary.distances
     if len(nearest) and (nearest.shape != samples.shape or distances.shape != (len(samples),)):
         raise ValueError(
             f"cannot pair samples {samples.shape} with {nearest.shape} at distances "
@@ -66,24 +70,22 @@ def _check(summary: PriorSummary) -> None:
 
 def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
     """Samples drawn code by code and in few steps, as many as a browser can open."""
-    steps = f"{summary.num_steps} step" + ("" if summary.num_steps == 1 else "s")
-    found = [
-        ("samples", "Samples", "Drawn code by code.", summary.samples),
-        (
-            "scattered",
-            f"In {steps}",
-            "Many codes at a time, scattered over the image.",
-            summary.scattered,
-        ),
-    ]
+    steps = "1 step" if summary.num_steps == 1 else f"{summary.num_steps} steps"
+    many = "Many codes at a time, scattered over the image."
     grids = []
-    for name, title, lead, images in found:
-        kept = images[: num_shown(images, MIN_SHOWN)]
-        shown = [(image_uri(image), _label(summary, index)) for index, image in enumerate(kept)]
+    for name, title, lead, images in (
+        ("samples", "Samples", "Drawn code by code.", summary.samples),
+        ("scattered", f"In {steps}", many, summary.scattered),
+    ):
+        if not len(images):
+            continue
+        shown = []
+        for index, image in enumerate(images[: num_shown(images, MIN_SHOWN)]):
+            shown.append((image_uri(image), _label(summary, index)))
         if len(shown) < len(images):
             lead += f" {len(shown)} of {len(images)} are shown."
         grids.append({"name": name, "title": title, "lead": lead, "images": shown})
-    return [grid for grid in grids if grid["images"]]
+    return grids
 
 
 def _pairs(summary: PriorSummary) -> list[Pair]:
@@ -95,29 +97,44 @@ def _pairs(summary: PriorSummary) -> list[Pair]:
     order = np.argsort(summary.distances, kind="stable")[:kept]
     pairs = []
     for index in order:
-        label, distance = _label(summary, index), f"{float(summary.distances[index]):.1f}"
-        uris = image_uri(summary.samples[index]), image_uri(summary.nearest[index])
-        shows = f"sample of {label}" if label else "sample", "nearest training image"
-        pairs.append(Pair(*uris, *shows, distance, label, bool(copies[index])))
+        label = _label(summary, index)
+        pairs.append(
+            Pair(
+                image_uri(summary.samples[index]),
+                image_uri(summary.nearest[index]),
+                f"sample of {label}" if label else "sample",
+                "nearest training image",
+                f"{float(summary.distances[index]):.1f}",
+                label,
+                bool(copies[index]),
+            )
+        )
     return pairs
 
 
 def _label(summary: PriorSummary, index: int) -> str:
-    return str(summary.labels[index]) if len(summary.labels) else ""
+    if not len(summary.labels):
+        return ""
+    return str(summary.labels[index])
 
 
 def _yardstick(distances: np.ndarray) -> str:
-    """How near reconstructed held-out images come to the training set, in words; empty if nobody
-    measured it.
+    """How near reconstructed held-out images come to the training set, in words.
+
+    Empty if nobody measured it.
     """
     if not len(distances):
         return ""
     nearest, median = np.quantile(distances, [0.01, 0.5])
-    return f"Reconstructed held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer than {median:.1f}."
+    return (
+        f"Reconstructed held-out images: 1 of 100 is nearer than {nearest:.1f}, half are nearer "
+        f"than {median:.1f}."
+    )
 
 
 def _training_figures(summary: PriorSummary) -> dict[str, figures.Draw]:
-    history, events = summary.history, summary.events
+    history = summary.history
+    events = summary.events
     order0 = finite(summary.metrics.get("order0_bits"))
     return {
         "Bits per code": figures.bits_per_code(history, events, order0),

@@ -1,6 +1,4 @@
-"""Many images on one sheet, sheets as an animation, and the images that a prior's training
-leaves.
-"""
+"""Many images on one sheet, sheets as an animation, and the images of a prior's training."""
 
 from __future__ import annotations
 
@@ -18,7 +16,8 @@ from .summary import PriorSummary
 
 GAP = 2
 MAX_SIDE = 1000
-LAST_FRAME_MS, FRAME_MS = 2000, 80
+FRAME_MS = 80
+LAST_FRAME_MS = 2000
 # Pixels of all frames, from which their palette is made: seven times as many took eight times as
 # long to gain 0.1 levels.
 PALETTE_PIXELS = 500_000
@@ -36,10 +35,11 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image
     count, height, width, _ = images.shape
     columns = columns or int(np.ceil(np.sqrt(count)))
     scale = max(1, min(8, (MAX_SIDE - GAP) // columns // (width + GAP)))
-    step_x, step_y = width * scale + GAP, height * scale + GAP
-    sheet = Image.new(
-        "RGB", (GAP + columns * step_x, GAP + -(-count // columns) * step_y), (160, 160, 160)
-    )
+    rows = -(-count // columns)
+    step_x = width * scale + GAP
+    step_y = height * scale + GAP
+    size = (GAP + columns * step_x, GAP + rows * step_y)
+    sheet = Image.new("RGB", size, (160, 160, 160))
     for index, pixels in enumerate(images):
         tile = to_image(pixels.repeat(scale, axis=0).repeat(scale, axis=1)).convert("RGBA")
         white = Image.new("RGBA", tile.size, "white")
@@ -49,8 +49,9 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> Image.Image
 
 
 def animation(frames: Sequence[np.ndarray]) -> bytes:
-    """A GIF of the sheets of each frame's images uint8 (N, H, W, C); it loops and rests on the last
-    frame.
+    """A GIF of the sheets of each frame's images uint8 (N, H, W, C).
+
+    It loops and rests on the last frame.
 
     All frames share one palette. Grey images keep their values; of others, colours are off by about
     3 levels on average. ValueError without frames.
@@ -58,16 +59,14 @@ def animation(frames: Sequence[np.ndarray]) -> bytes:
     if not len(frames):
         raise ValueError("an animation needs at least one frame")
     sheets = [contact_sheet(frame) for frame in frames]
-    sheets = (
-        [sheet.convert("L") for sheet in sheets]
-        if frames[0].shape[-1] <= 2
-        else _in_one_palette(sheets)
-    )
+    if frames[0].shape[-1] <= 2:
+        sheets = [sheet.convert("L") for sheet in sheets]
+    else:
+        sheets = _in_one_palette(sheets)
+    first, *others = sheets
+    durations = [FRAME_MS] * len(others) + [LAST_FRAME_MS]
     buffer = io.BytesIO()
-    durations = [FRAME_MS] * (len(sheets) - 1) + [LAST_FRAME_MS]
-    sheets[0].save(
-        buffer, "GIF", save_all=True, append_images=sheets[1:], duration=durations, loop=0
-    )
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return buffer.getvalue()
 
 
@@ -92,12 +91,12 @@ def write_prior_images(summary: PriorSummary, folder: Path) -> None:
     """
     named = {"bits_per_code": "in order", "bits_per_code_any_order": "in random orders"}
     curves = figures.over_steps(summary.history, named)
-    found = {
+    images = {
         "samples.png": png_bytes(contact_sheet(summary.samples)),
         "scattered.png": png_bytes(contact_sheet(summary.scattered)),
         "nearest.png": png_bytes(comparison_sheet(summary.samples, summary.nearest)),
         "bits.png": figures.png({"Bits a code": curves}, width=7.0, height=4.0),
     }
-    for name, content in found.items():
+    for name, content in images.items():
         if content:
             write_bytes(folder / name, content)

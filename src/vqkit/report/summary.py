@@ -18,10 +18,11 @@ class Ranked:
     """The images at one end of the PSNR ranking, most extreme first; n of each."""
 
     names: Sequence[str] = ()
+    # In dB.
     psnr: Sequence[float] = ()
-    """dB"""
-    originals: np.ndarray = field(default_factory=_no_images)  # uint8 (n, H, W, C)
-    reconstructions: np.ndarray = field(default_factory=_no_images)  # uint8 (n, H, W, C)
+    # uint8 (n, H, W, C) both.
+    originals: np.ndarray = field(default_factory=_no_images)
+    reconstructions: np.ndarray = field(default_factory=_no_images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,49 +33,48 @@ class RunSummary:
     """
 
     title: str
+    # How to reproduce the run.
     command: str
-    """how to reproduce the run"""
+    # Resolved settings as commented YAML.
     config_yaml: str
-    """resolved settings as commented YAML"""
+    # Final figures on the evaluated split; usage and perplexity are None where codes cannot be
+    # counted.
     metrics: Mapping[str, Any]
-    """final figures on the evaluated split; usage and perplexity are None where codes cannot
-    be counted
-    """
+    # Rows of metrics.jsonl: step, split ("train" or "validation"), loss, loss/<term>, psnr, usage,
+    # perplexity, lr.
     history: Sequence[Mapping[str, Any]] = ()
-    """rows of metrics.jsonl: step, split ("train" or "validation"), loss, loss/<term>, psnr,
-    usage, perplexity, lr
-    """
+    # Step, level ("info" or "warning"), message.
     events: Sequence[Mapping[str, Any]] = ()
-    """step, level ("info" or "warning"), message"""
+    # Name, counts per split, original sizes and modes, bad files with reasons, channels, size.
     data: Mapping[str, Any] = field(default_factory=dict)
-    """name, counts per split, original sizes and modes, bad files with reasons, channels, size"""
-    code_counts: Sequence[np.ndarray] | None = (
-        None  # int64 (K,) for each codebook, over the evaluated split
-    )
-    originals: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C), C = 1..4
-    reconstructions: np.ndarray = field(default_factory=_no_images)  # uint8 (N, H, W, C)
+    # int64 (K,) for each codebook, over the evaluated split.
+    code_counts: Sequence[np.ndarray] | None = None
+    # uint8 (N, H, W, C) both, C = 1..4.
+    originals: np.ndarray = field(default_factory=_no_images)
+    reconstructions: np.ndarray = field(default_factory=_no_images)
     names: Sequence[str] = ()
-    psnr_per_image: np.ndarray = field(
-        default_factory=lambda: np.zeros(0)
-    )  # dB, all images of the split
+    # In dB, of all images of the split.
+    psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))
     worst: Ranked = field(default_factory=Ranked)
     best: Ranked = field(default_factory=Ranked)
+    # Of a denoiser: noisy images in place of the originals.
     denoised: Ranked = field(default_factory=Ranked)
-    """of a denoiser: noisy images in place of the originals"""
+    # loss/reconstruction is the logarithm of an error, of any sign.
     is_log_loss: bool = False
-    """loss/reconstruction is the logarithm of an error, of any sign"""
+    # Latents choose codes that cost few bits, so that codes are used unevenly.
     weighs_bits: bool = False
-    """latents choose codes that cost few bits, so that codes are used unevenly"""
+    # Different images whose codes the usage of a training row is of, at most; 0 = not known.
     window_images: int = 0
-    """different images whose codes the usage of a training row is of, at most; 0 = not known"""
 
     @property
     def codebook_size(self) -> int | None:
         """Codes of every codebook; None where there are none, or where codebooks differ."""
-        sizes = (
-            {len(counts) for counts in self.code_counts} if self.code_counts is not None else set()
-        )
-        return sizes.pop() if len(sizes) == 1 else None
+        if self.code_counts is None:
+            return None
+        sizes = set(map(len, self.code_counts))
+        if len(sizes) != 1:
+            return None
+        return sizes.pop()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,38 +85,33 @@ class PriorSummary:
     """
 
     title: str
+    # How to reproduce the run.
     command: str
-    """how to reproduce the run"""
+    # Resolved settings as commented YAML.
     config_yaml: str
-    """resolved settings as commented YAML"""
+    # Final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
+    # bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by,
+    # training_seconds, parameters, content_id and the like; `derived_figures` come to them.
     metrics: Mapping[str, Any]
-    """final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
-    bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by, training_seconds, parameters,
-    content_id and the like; `derived_figures` come to them"""
+    # Rows of metrics.jsonl: step, split ("train" or "validation"), loss and loss/<term> in nats a
+    # code, bits_per_code, bits_per_code_any_order (training alone), lr, grad_norm, seconds.
     history: Sequence[Mapping[str, Any]] = ()
-    """rows of metrics.jsonl: step, split ("train" or "validation"), loss and loss/<term> in nats a code, bits_per_code,
-    bits_per_code_any_order (training alone), lr, grad_norm, seconds"""
+    # Step, level ("info" or "warning"), message.
     events: Sequence[Mapping[str, Any]] = ()
-    """step, level ("info" or "warning"), message"""
-    samples: np.ndarray = field(
-        default_factory=_no_images
-    )  # uint8 (N, H, W, C), C = 1..4, drawn code by code
-    scattered: np.ndarray = field(
-        default_factory=_no_images
-    )  # uint8 (N, H, W, C), drawn in num_steps steps
+    # uint8 (N, H, W, C), C = 1..4, drawn code by code.
+    samples: np.ndarray = field(default_factory=_no_images)
+    # The same, drawn in num_steps steps.
+    scattered: np.ndarray = field(default_factory=_no_images)
     num_steps: int = 0
+    # Class or caption that each sample was told; empty when it was told nothing.
     labels: Sequence[str] = ()
-    """class or caption that each sample was told; empty when it was told nothing"""
-    nearest: np.ndarray = field(
-        default_factory=_no_images
-    )  # uint8 (N, H, W, C), training image nearest to each sample
+    # uint8 (N, H, W, C), the training image nearest to each sample.
+    nearest: np.ndarray = field(default_factory=_no_images)
+    # (N,) of each sample to its nearest training image: root mean square over pixels, 0..255.
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(N,) of each sample to its nearest training image: root mean square over pixels, 0..255"""
+    # (M,) the same of held-out images, encoded and decoded as samples are: the yardstick of
+    # memorisation.
     reconstructed_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(M,) the same of held-out images, encoded and decoded as samples are: the yardstick of
-    memorisation
-    """
+    # (M,) the same of these images as they are: near 0 for those that are in the training set as
+    # well.
     held_out_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(M,) the same of these images as they are: near 0 for those that are in the training
-    set as well
-    """

@@ -20,20 +20,25 @@ class Row:
 
 
 def _bits(value: Any) -> str:
-    return count(value) if float(value) >= 100 else number(value)
+    if float(value) >= 100:
+        return count(value)
+    return number(value)
 
 
 def _perplexity(value: Any) -> str:
-    return large(value) if float(value) > 99_999 else number(value)
+    if float(value) > 99_999:
+        return large(value)
+    return number(value)
 
 
 def _rates(value: Any) -> str:
-    return "; ".join(
-        f"{name} {point['bits']:.0f} bits, {point['psnr']:.1f} dB" for name, point in value.items()
-    )
+    points = []
+    for name, point in value.items():
+        points.append(f"{name} {point['bits']:.0f} bits, {point['psnr']:.1f} dB")
+    return "; ".join(points)
 
 
-# key: label, how to write it, what it means
+# By key: the label, how the value is written, and what it means.
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
@@ -118,10 +123,13 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[Row]:
 
     What does not apply (None) is left out.
     """
-    ordered = [key for key in METRICS if key in metrics] + [
-        key for key in metrics if key not in METRICS
-    ]
-    return [_row(key, metrics[key]) for key in ordered if metrics[key] is not None]
+    known = [key for key in METRICS if key in metrics]
+    others = [key for key in metrics if key not in METRICS]
+    rows = []
+    for key in known + others:
+        if metrics[key] is not None:
+            rows.append(_row(key, metrics[key]))
+    return rows
 
 
 def _row(key: str, value: Any) -> Row:
@@ -135,8 +143,8 @@ def _row(key: str, value: Any) -> Row:
 def headline(
     metrics: Mapping[str, Any], keys: Sequence[str] = HEADLINE, codebook_size: int | None = None
 ) -> list[Row]:
-    """At most six figures: label, value without unit, unit or what the value is to be compared
-    with.
+    """At most six figures: label, value without unit, and as the note its unit or what it is to be
+    compared with.
     """
     rows = []
     for key in keys:
@@ -145,21 +153,36 @@ def headline(
         row = _row(key, metrics[key])
         unit = next((unit for unit in UNITS if row.value.endswith(unit)), "")
         value = row.value.removesuffix(unit)
-        if key == "perplexity" and codebook_size:
-            unit = f" of {large(codebook_size) if codebook_size > 99_999 else count(codebook_size)}"
-        if key == "bits_per_image" and (files := bits_in_files(metrics)):
-            unit = f" {count(files)} in files"
-        if key == "usage" and 0 < (finite(metrics.get("images")) or 0) < ENOUGH_IMAGES:
-            unit += f" in {count(metrics['images'])} images"
-        rows.append(Row(row.label, value, unit.strip()))
+        note = _compared_with(key, metrics, codebook_size)
+        # Only usage keeps its per cent beside the comparison: the others count something.
+        if key == "usage" or not note:
+            note = unit + note
+        rows.append(Row(row.label, value, note.strip()))
     return rows[:6]
+
+
+def _compared_with(key: str, metrics: Mapping[str, Any], codebook_size: int | None) -> str:
+    """What a figure of the headline is to be compared with, in words after it; may be empty."""
+    if key == "perplexity" and codebook_size:
+        size = large(codebook_size) if codebook_size > 99_999 else count(codebook_size)
+        return f" of {size}"
+    if key == "bits_per_image":
+        files = bits_in_files(metrics)
+        return f" {count(files)} in files" if files else ""
+    if key == "usage" and 0 < (finite(metrics.get("images")) or 0) < ENOUGH_IMAGES:
+        return f" in {count(metrics['images'])} images"
+    return ""
 
 
 def bits_in_files(metrics: Mapping[str, Any]) -> float | None:
     """Bits that all codes of an image take in files, measured; None where no coder was fitted."""
     rates = metrics.get("rates")
-    full = rates.get("full") if isinstance(rates, Mapping) else None
-    return finite(full.get("bits")) if isinstance(full, Mapping) else None
+    if not isinstance(rates, Mapping):
+        return None
+    full = rates.get("full")
+    if not isinstance(full, Mapping):
+        return None
+    return finite(full.get("bits"))
 
 
 def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:
@@ -174,10 +197,10 @@ def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:
         "1 of 20 is above": 95,
         "Best image": 100,
     }
-    return [
-        Row(label, decibel(np.percentile(values, at, method="nearest")))
-        for label, at in shown.items()
-    ]
+    rows = []
+    for label, percent in shown.items():
+        rows.append(Row(label, decibel(np.percentile(values, percent, method="nearest"))))
+    return rows
 
 
 def plain(value: Any) -> str:
@@ -192,7 +215,9 @@ def plain(value: Any) -> str:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int):
         return count(value)
-    return str(value) if finite(value) is None else number(value)
+    if finite(value) is None:
+        return str(value)
+    return number(value)
 
 
 def data_rows(data: Mapping[str, Any]) -> list[Row]:
@@ -203,12 +228,13 @@ def data_rows(data: Mapping[str, Any]) -> list[Row]:
             continue
         if key in ("size", "image_size") and isinstance(value, (list, tuple)):
             value = " × ".join(str(side) for side in reversed(value)) + " (width × height)"
-        counts = isinstance(value, Mapping) and all(
-            isinstance(item, int) for item in value.values()
-        )
-        text = _counted(value) if counts else plain(value)
+        text = _counted(value) if _holds_counts(value) else plain(value)
         rows.append(Row(DATA_LABELS.get(key, key.replace("_", " ").capitalize()), text))
     return rows
+
+
+def _holds_counts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(item, int) for item in value.values())
 
 
 def _counted(counts: Mapping[Any, Any], most: int = 12) -> str:
@@ -225,25 +251,28 @@ def bad_files(data: Mapping[str, Any]) -> list[Row]:
     """Name and reason of every file that was left out, from a mapping or a list of pairs, mappings
     or names.
     """
-    found: Any = next((data[key] for key in ("bad_files", "bad") if data.get(key)), ())
-    if isinstance(found, Mapping):
-        return [Row(str(name), plain(reason)) for name, reason in found.items()]
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        return [Row(plain(found), "")]
-    return [_bad_file(entry) for entry in found]
+    entries: Any = data.get("bad_files") or data.get("bad") or ()
+    if isinstance(entries, Mapping):
+        return [Row(str(name), plain(reason)) for name, reason in entries.items()]
+    if isinstance(entries, str) or not isinstance(entries, Iterable):
+        return [Row(plain(entries), "")]
+    return [_bad_file(entry) for entry in entries]
 
 
 def _bad_file(entry: Any) -> Row:
     if isinstance(entry, Mapping):
-        values = [str(value) for value in entry.values()]
-        name = next(
-            (str(entry[key]) for key in ("name", "path", "file") if key in entry),
-            values[0] if values else "",
-        )
-        return Row(
-            name,
-            next((str(entry[key]) for key in ("reason", "error", "message") if key in entry), ""),
-        )
+        first = str(next(iter(entry.values()), ""))
+        name = _first_of(entry, ("name", "path", "file"), first)
+        reason = _first_of(entry, ("reason", "error", "message"), "")
+        return Row(name, reason)
     if isinstance(entry, (list, tuple)) and len(entry) == 2:
         return Row(str(entry[0]), str(entry[1]))
     return Row(str(entry), "")
+
+
+def _first_of(entry: Mapping[Any, Any], keys: Sequence[str], default: str) -> str:
+    """The value of the first of the keys that an entry has."""
+    for key in keys:
+        if key in entry:
+            return str(entry[key])
+    return default

@@ -23,8 +23,9 @@ MAX_GALLERY_BYTES = 24_000_000
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images side by side, as URIs with what they show; under them a figure and a name, or
-    nothing ("").
+    """Two images side by side, as URIs with what they show.
+
+    Under them a figure and a name, or nothing ("").
     """
 
     first: str
@@ -68,7 +69,9 @@ def fill(name: str, **values: Any) -> str:
 
 def _without_controls(value: Any) -> Any:
     """Text without what acts on terminals and editors; markup of our own as it is."""
-    return printable(value) if type(value) is str else value
+    if type(value) is not str:
+        return value
+    return printable(value)
 
 
 def _source(name: str) -> str:
@@ -79,10 +82,10 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
     """The small line above the title: version, split, step."""
     parts = [f"vqkit {metrics['version']}" if metrics.get("version") else "vqkit"]
     if metrics.get("split"):
-        parts.append(
-            f"{metrics['split']} split"
-            + (f", {count(metrics['images'])} images" if metrics.get("images") else "")
-        )
+        split = f"{metrics['split']} split"
+        if metrics.get("images"):
+            split += f", {count(metrics['images'])} images"
+        parts.append(split)
     if metrics.get("step"):
         parts.append(f"step {count(metrics['step'])}")
     return parts
@@ -94,8 +97,12 @@ def shown_size(height: int, width: int, channels: int) -> dict[str, Any]:
     """
     side = max(height, width)
     scale = max(1, round(96 / side)) * min(1.0, 300 / side)
-    wide, ratio = round(width * scale), f"{width} / {height}"
-    return {"wide": wide, "ratio": ratio, "large": side > 120, "transparent": channels in (2, 4)}
+    return {
+        "wide": round(width * scale),
+        "ratio": f"{width} / {height}",
+        "large": side > 120,
+        "transparent": channels in (2, 4),
+    }
 
 
 def titled(drawings: Mapping[str, figures.Draw]) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,16 @@ ENOUGH_IMAGES = 100
 ENOUGH_USAGE = 0.90
 # The same with a bit rate in the choice of codes, which uses them unevenly by intention.
 RATED_USAGE = 0.50
-EVALUATED, TRAINING = "in the evaluated split", "in the last steps of training"
+EVALUATED = "in the evaluated split"
+TRAINING = "in the last steps of training"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Shares of the codes of each codebook that occur, their mean, what uniform draws would reach,
-    and where.
+    """Shares of the codes that occur.
+
+    shares: of each codebook. mean: over codebooks. reachable: what uniform draws would reach.
+    where: EVALUATED or TRAINING. wanted: the part of what is reachable that a healthy run has.
     """
 
     shares: tuple[float, ...]
@@ -40,7 +44,8 @@ class Usage:
     @property
     def weak(self) -> list[int]:
         """Codebooks with too few codes in use, from 0, the weakest first."""
-        low = [index for index, one in enumerate(self.shares) if one < self.wanted * self.reachable]
+        enough = self.wanted * self.reachable
+        low = [index for index, share in enumerate(self.shares) if share < enough]
         return sorted(low, key=self.shares.__getitem__)
 
 
@@ -49,48 +54,67 @@ def has_codes(summary: RunSummary) -> bool:
 
 
 def usage_of(summary: RunSummary) -> Usage | None:
-    """Usage on the evaluated split; on the last steps of training where that split is small and
+    """Usage on the evaluated split, or on the last steps of training where that split is small and
     lacks codes.
 
     None where there are no codes, and where neither can tell.
     """
     if not has_codes(summary):
         return None
-    wanted = RATED_USAGE if summary.weighs_bits else ENOUGH_USAGE
-    rows, images = _counts(summary), finite(summary.metrics.get("images"))
-    shares = [float((row > 0).mean()) for row in rows] or [float(summary.metrics["usage"])]
-    evaluated = Usage(
-        tuple(shares), sum(shares) / len(shares), reachable_usage(rows), EVALUATED, wanted
-    )
+    evaluated = _evaluated_usage(summary)
+    images = finite(summary.metrics.get("images"))
     if images is None or images >= ENOUGH_IMAGES or not evaluated.weak:
         return evaluated
-    trained = [
-        row
-        for row in summary.history
-        if row.get("split") == "train" and finite(row.get("usage")) is not None
-    ]
-    if not trained:
+    return _training_usage(summary, images)
+
+
+def _evaluated_usage(summary: RunSummary) -> Usage:
+    counts = _counts(summary)
+    shares = [float((row > 0).mean()) for row in counts]
+    if not shares:
+        shares = [float(summary.metrics["usage"])]
+    mean = sum(shares) / len(shares)
+    return Usage(tuple(shares), mean, reachable_usage(counts), EVALUATED, _wanted(summary))
+
+
+def _training_usage(summary: RunSummary, images: float) -> Usage | None:
+    """Usage over the window of the last row of training that has it, None without such a row."""
+    last: Mapping[str, Any] | None = None
+    for row in summary.history:
+        if row.get("split") == "train" and finite(row.get("usage")) is not None:
+            last = row
+    if last is None:
         return None
-    last = trained[-1]
-    each = [
-        value
-        for index in range(len(rows))
-        if (value := finite(last.get(f"usage/{index}"))) is not None
-    ]
-    window = (
-        [row * (summary.window_images / images) for row in rows] if summary.window_images else []
-    )
+    counts = _counts(summary)
+    shares = []
+    for index in range(len(counts)):
+        share = finite(last.get(f"usage/{index}"))
+        if share is not None:
+            shares.append(share)
+    # The draws of the window are those of the evaluated split, scaled to the window's images.
+    window = []
+    if summary.window_images:
+        window = [row * (summary.window_images / images) for row in counts]
     mean = float(last["usage"])
-    return Usage(tuple(each or [mean]), mean, reachable_usage(window), TRAINING, wanted)
+    reachable = reachable_usage(window)
+    return Usage(tuple(shares or [mean]), mean, reachable, TRAINING, _wanted(summary))
+
+
+def _wanted(summary: RunSummary) -> float:
+    return RATED_USAGE if summary.weighs_bits else ENOUGH_USAGE
 
 
 def reachable_usage(code_counts: Sequence[np.ndarray]) -> float:
-    """Usage that uniformly drawn codes would reach: 1 - exp(-draws / K) where draws are few, else
-    1.
+    """Usage that uniformly drawn codes would reach: 1 - exp(-draws / K), taken as 1 from five draws
+    a code on.
     """
     ratio = min((float(row.sum()) / len(row) for row in code_counts), default=math.inf)
-    return 1.0 if ratio >= 5 else 1 - math.exp(-ratio)
+    if ratio >= 5:
+        return 1.0
+    return 1 - math.exp(-ratio)
 
 
 def _counts(summary: RunSummary) -> list[np.ndarray]:
-    return [] if summary.code_counts is None else list(summary.code_counts)
+    if summary.code_counts is None:
+        return []
+    return list(summary.code_counts)

@@ -15,20 +15,24 @@ from .usage import EVALUATED, Usage, has_codes, usage_of
 from .wording import count, decibel, finite, number, share
 
 LOSS = "loss/reconstruction"
-STEEP_FALLS = (
-    0.05,
-    0.25,
-)  # of the loss, over the last fifth and the last half; long runs with a cosine had up to 0.18
-FEW_STEPS = 200  # whose curve looks like that of any run with a cosine, so that it does not tell
-FEW_IMAGES = 20  # in a split whose figures may be chance
-LARGE_GAP = 0.15  # of the training loss
-RISE = 0.05  # of the best validation loss
+# Shares of the loss that fell over the last fifth and over the last half, from which on a run was
+# too short. Long runs with a cosine schedule had up to 0.18 over the last half.
+STEEP_FALLS = (0.05, 0.25)
+# Steps below which the curve looks like that of any run with a cosine, so that it does not tell.
+FEW_STEPS = 200
+# Images of a split whose figures may be chance.
+FEW_IMAGES = 20
+# How far validation may be above training, as a share of the training loss.
+LARGE_GAP = 0.15
+# How far validation may be above its best, as a share of the best.
+RISE = 0.05
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that speaks against the run: `short` goes into the sentence, `text` and `advice`
-    below it.
+    """Something that speaks against the run.
+
+    `short` goes into the verdict's sentence, `text` and `advice` below it.
     """
 
     short: str
@@ -53,14 +57,17 @@ def judge(summary: RunSummary) -> Verdict:
         _no_better_than_mean(summary),
         _falling(summary),
         _gap(summary),
+        warned(summary.events),
     )
-    findings = tuple(found for found in (*checks, warned(summary.events)) if found)
+    findings = tuple(filter(None, checks))
+    figures = _figures(summary.metrics)
     if findings:
-        figures = _figures(summary.metrics)
-        sentence = f"{joined(findings)}." + (f" Result: {figures}." if figures else "")
+        sentence = f"{joined(findings)}."
+        if figures:
+            sentence += f" Result: {figures}."
         sentence += too_few_images(summary.metrics)
         return Verdict(False, "Look closer", sentence, findings, _next_steps(summary, findings))
-    parts = [part for part in (_usage_words(summary), _figures(summary.metrics)) if part]
+    parts = filter(None, (_usage_words(summary), figures))
     sentence = (", ".join(parts) or "nothing to report") + "."
     return Verdict(True, *if_healthy(sentence, summary.metrics), (), _next_steps(summary, ()))
 
@@ -79,13 +86,18 @@ def too_few_images(metrics: Mapping[str, Any]) -> str:
     if images is None or images >= FEW_IMAGES:
         return ""
     split = metrics.get("split", "evaluated")
-    return f" The {count(images)} {split} images are too few to judge by: others may give other figures."
+    return (
+        f" The {count(images)} {split} images are too few to judge by: others may give other "
+        "figures."
+    )
 
 
 def joined(findings: Sequence[Finding]) -> str:
     """The short forms of at least one finding as a list in words."""
-    shorts = [found.short for found in findings]
-    return shorts[0] if len(shorts) == 1 else ", ".join(shorts[:-1]) + " and " + shorts[-1]
+    *others, last = [finding.short for finding in findings]
+    if not others:
+        return last
+    return f"{', '.join(others)} and {last}"
 
 
 # ------------------------------------------------------------------------------------------- checks
@@ -106,31 +118,36 @@ def _usage(summary: RunSummary) -> Finding | None:
     usage = usage_of(summary)
     if usage is None or not usage.weak:
         return None
-    weakest, several = usage.weak[0], len(usage.shares) > 1
-    text = f"{share(usage.lowest)} of the codes{f' of codebook {weakest + 1}' if several else ''} occur {usage.where}"
+    weakest = usage.weak[0]
+    several = len(usage.shares) > 1
+    codes = f"{share(usage.lowest)} of the codes"
+    if several:
+        codes += f" of codebook {weakest + 1}"
+    text = f"{codes} occur {usage.where}"
     if summary.code_counts is not None and usage.where == EVALUATED:
         row = summary.code_counts[weakest]
         text += f": {count((row == 0).sum())} of {count(len(row))} never do"
-    text += (
-        f". The mean over all {len(usage.shares)} codebooks is {share(usage.mean)}"
-        if several
-        else ""
-    )
+    if several:
+        text += f". The mean over all {len(usage.shares)} codebooks is {share(usage.mean)}"
     if 1 < len(usage.weak) <= 8:
-        text += (
-            f"; codebooks {', '.join(str(index + 1) for index in sorted(usage.weak))} have too few"
-        )
-    short = f"only {share(usage.lowest)} of the codes"
-    short += f" of codebook {weakest + 1} are used" if several else " are used"
-    return Finding(short, text + ".", _usage_advice(summary))
+        names = ", ".join(str(index + 1) for index in sorted(usage.weak))
+        text += f"; codebooks {names} have too few"
+    return Finding(f"only {codes} are used", text + ".", _usage_advice(summary))
 
 
 def _usage_advice(summary: RunSummary) -> str:
     if summary.weighs_bits:
-        return "Codes that weigh bits are used unevenly by intention, but not as much: lower the quantizer's rate."
-    advice = "You pay for bits that carry nothing. Try a smaller codebook, a smaller code_dim, distance: cosine"
-    can_revive = "revive_threshold" in summary.config_yaml
-    return advice + (" or a higher revive_threshold." if can_revive else ", or fewer levels.")
+        return (
+            "Codes that weigh bits are used unevenly by intention, but not as much: lower the "
+            "quantizer's rate."
+        )
+    advice = (
+        "You pay for bits that carry nothing. Try a smaller codebook, a smaller code_dim, "
+        "distance: cosine"
+    )
+    if "revive_threshold" in summary.config_yaml:
+        return advice + " or a higher revive_threshold."
+    return advice + ", or fewer levels."
 
 
 def _no_better_than_mean(summary: RunSummary) -> Finding | None:
@@ -141,8 +158,14 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
     baseline = float(np.square(originals - originals.mean(axis=0)).mean())
     if error < 0.98 * baseline or baseline == 0:
         return None
-    text = "The reconstructions are no closer to the originals than the average image is: the codes carry nothing."
-    advice = "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data are as you think."
+    text = (
+        "The reconstructions are no closer to the originals than the average image is: the codes "
+        "carry nothing."
+    )
+    advice = (
+        "Lower losses.kl (model.variational) or train.lr, raise warmup, and check that the data "
+        "are as you think."
+    )
     return Finding("the reconstructions are no better than the average image", text, advice)
 
 
@@ -158,10 +181,11 @@ def _falling(summary: RunSummary) -> Finding | None:
 
 def _gap(summary: RunSummary) -> Finding | None:
     history = _history(summary)
-    key, (steps, values) = _loss_key(history), (np.zeros(0), np.zeros(0))
-    if key:
-        steps, values = series(history, key, "validation")
-    if key is None or not len(values):
+    key = _loss_key(history)
+    if key is None:
+        return None
+    steps, values = series(history, key, "validation")
+    if not len(values):
         return None
     name = _loss_name(summary)
     if len(values) > 2 and values.min() > 0 and values[-1] > (1 + RISE) * values.min():
@@ -170,24 +194,32 @@ def _gap(summary: RunSummary) -> Finding | None:
         text = (
             f"The validation {name} was lowest at step {count(best)} and has risen by {rise} since."
         )
-        advice = "The model memorises. Set train.patience, use more data or data.augment, or make the model smaller."
+        advice = (
+            "The model memorises. Set train.patience, use more data or data.augment, or make the "
+            "model smaller."
+        )
         return Finding("validation got worse again", text, advice)
     train_steps, train = series(history, key, "train")
     train = train[train_steps >= 0.9 * max(steps[-1], 1)]
     if not len(train) or train.mean() <= 0 or values[-1] <= (1 + LARGE_GAP) * train.mean():
         return None
     gap = share(values[-1] / train.mean() - 1)
-    text = f"At the end, the validation {name} ({number(values[-1])}) is {gap} above training ({number(train.mean())})"
-    text += (
-        f": {10 * math.log10(values[-1] / train.mean()):.1f} dB." if summary.is_log_loss else "."
+    text = (
+        f"At the end, the validation {name} ({number(values[-1])}) is {gap} above training "
+        f"({number(train.mean())})"
     )
+    if summary.is_log_loss:
+        text += f": {10 * math.log10(values[-1] / train.mean()):.1f} dB"
+    text += "."
     advice = "The model memorises. Use more data or data.augment, or make the model smaller."
     return Finding("validation is far behind training", text + _few_images(summary), advice)
 
 
 def _few_images(summary: RunSummary) -> str:
     splits = summary.data.get("splits")
-    images = finite(splits.get("validation")) if isinstance(splits, Mapping) else None
+    if not isinstance(splits, Mapping):
+        return ""
+    images = finite(splits.get("validation"))
     if images is None or images >= FEW_IMAGES:
         return ""
     return f" With {count(images)} validation images, a part of that may be chance."
@@ -204,28 +236,30 @@ def few_steps(metrics: Mapping[str, Any]) -> Finding | None:
 
 def train_longer(metrics: Mapping[str, Any], steps: int) -> str:
     """Advice for a run that ended too early, by what ended it."""
-    by_time = metrics.get("stopped_by") == "max_minutes"
-    return "Train longer: " + (
-        "raise train.max_minutes." if by_time else f"train.steps={round_up(steps)}."
-    )
+    if metrics.get("stopped_by") == "max_minutes":
+        return "Train longer: raise train.max_minutes."
+    return f"Train longer: train.steps={round_up(steps)}."
 
 
 def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
     """The warnings of a run that it did not recover from, as one finding."""
     warnings: list[Mapping[str, Any]] = []
-    for event in events:  # what the run recovered from speaks no longer against it
+    for event in events:
         level = event.get("level")
-        warnings = (
-            [] if level == "recovered" else [*warnings, event] if level == "warning" else warnings
-        )
+        if level == "recovered":
+            # What the run recovered from speaks no longer against it.
+            warnings.clear()
+        elif level == "warning":
+            warnings.append(event)
     if not warnings:
         return None
-    short = "there was a warning" if len(warnings) == 1 else f"there were {len(warnings)} warnings"
     last = warnings[-1]
-    text = f"Step {count(last.get('step', 0))}: {str(last.get('message', '')).rstrip('.')}."
-    if len(warnings) > 1:
-        text = f"The last of {len(warnings)}, at step {count(last.get('step', 0))}: {text.partition(': ')[2]}"
-    return Finding(short, text)
+    step = count(last.get("step", 0))
+    message = str(last.get("message", "")).rstrip(".")
+    if len(warnings) == 1:
+        return Finding("there was a warning", f"Step {step}: {message}.")
+    text = f"The last of {len(warnings)}, at step {step}: {message}."
+    return Finding(f"there were {len(warnings)} warnings", text)
 
 
 # ------------------------------------------------------------------------------------------ history
@@ -234,23 +268,27 @@ def warned(events: Sequence[Mapping[str, Any]]) -> Finding | None:
 def series(
     history: Sequence[Mapping[str, Any]], key: str, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one figure on one split, in the order of steps; rows where it is missing
-    are left out.
+    """Steps and values of one figure on one split, in the order of steps.
+
+    Rows where it is missing are left out.
     """
-    rows = [
-        (finite(row.get("step")), finite(row.get(key)))
-        for row in history
-        if row.get("split") == split
-    ]
-    kept = sorted((step, value) for step, value in rows if step is not None and value is not None)
-    return np.array([step for step, _ in kept]), np.array([value for _, value in kept])
+    points = []
+    for row in history:
+        step = finite(row.get("step"))
+        value = finite(row.get(key))
+        if row.get("split") == split and step is not None and value is not None:
+            points.append((step, value))
+    points.sort()
+    steps, values = np.array(points).reshape(-1, 2).T
+    return steps, values
 
 
 def late_fall(
     history: Sequence[Mapping[str, Any]], key: str | None, steep: tuple[float, float]
 ) -> str:
-    """How much of the loss `key` vanished late in the run, in words; empty if that was little or
-    cannot be told.
+    """How much of the loss `key` vanished late in the run, in words.
+
+    Empty if that was little or cannot be told.
 
     steep: from which shares on a fall over the last fifth, or over the last half, is worth saying.
     The half is for runs whose learning rate falls to zero, after which no loss falls, or that were
@@ -268,24 +306,30 @@ def late_fall(
 
 
 def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
-    """Share of the loss `key` that vanished over the last fifth of the run; None if it cannot be
-    told from noise.
+    """Share of the loss `key` that vanished over the last fifth of the run.
+
+    None if it cannot be told from noise.
 
     A line is fitted to the logarithm of the loss, on the validation split where it has at least
     five values there.
     """
     for split in ("validation", "train"):
         steps, values = series(history, key, split)
-        late = steps >= 0.8 * steps[-1] if len(steps) else np.zeros(0, bool)
+        if not len(steps):
+            continue
+        late = steps >= 0.8 * steps[-1]
         if late.sum() < 5 or values[late].min() <= 0 or steps[late][0] == steps[-1]:
             continue
-        x, y = steps[late] / steps[-1], np.log(values[late])
+        x = steps[late] / steps[-1]
+        y = np.log(values[late])
         slope, intercept = np.polyfit(x, y, 1)
         residual = y - slope * x - intercept
-        noise = math.sqrt(
-            float(residual @ residual) / (len(x) - 2) / float(np.square(x - x.mean()).sum())
-        )
-        return 1 - math.exp(0.2 * slope) if slope < -2 * noise else None
+        # The standard error of the slope: twice that is what chance alone may reach.
+        variance = float(residual @ residual) / (len(x) - 2)
+        noise = math.sqrt(variance / float(np.square(x - x.mean()).sum()))
+        if slope >= -2 * noise:
+            return None
+        return 1 - math.exp(0.2 * slope)
     return None
 
 
@@ -307,14 +351,18 @@ def _history(summary: RunSummary) -> Sequence[Mapping[str, Any]]:
     """
     if not summary.is_log_loss:
         return summary.history
-    logs = [finite(row.get(LOSS)) for row in summary.history]
-    rows = zip(summary.history, logs, strict=True)
-    return [row if log is None else {**row, LOSS: math.exp(log)} for row, log in rows]
+    rows = []
+    for row in summary.history:
+        log = finite(row.get(LOSS))
+        rows.append(row if log is None else {**row, LOSS: math.exp(log)})
+    return rows
 
 
 def _loss_key(history: Sequence[Mapping[str, Any]]) -> str | None:
-    keys = {key for row in history for key in row}
-    return next((key for key in (LOSS, "loss") if key in keys), None)
+    for key in (LOSS, "loss"):
+        if any(key in row for row in history):
+            return key
+    return None
 
 
 def _loss_name(summary: RunSummary) -> str:
@@ -329,8 +377,12 @@ def _usage_words(summary: RunSummary) -> str:
     if not has_codes(summary):
         return "no codes to count"
     if usage is None:
-        return f"{summary.metrics.get('split', 'evaluated')} images too few to tell how many codes are used"
-    return _share_words(usage) + ("" if usage.where == EVALUATED else " in training")
+        split = summary.metrics.get("split", "evaluated")
+        return f"{split} images too few to tell how many codes are used"
+    words = _share_words(usage)
+    if usage.where == EVALUATED:
+        return words
+    return f"{words} in training"
 
 
 def _share_words(usage: Usage) -> str:
@@ -342,24 +394,32 @@ def _share_words(usage: Usage) -> str:
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:
-    psnr, bits, bpp = (metrics.get(key) for key in ("psnr", "bits_per_image", "bpp"))
-    quality = (
-        "exact reconstruction"
-        if psnr == math.inf
-        else ""
-        if finite(psnr) is None
-        else decibel(psnr)
-    )
-    rate = (
-        f"{count(bits)} bits per image"
-        if finite(bits)
-        else f"{number(bpp)} bits per pixel"
-        if finite(bpp)
-        else ""
-    )
+    """Quality and rate in words, as far as they are known."""
+    return " at ".join(filter(None, (_quality(metrics), _rate(metrics))))
+
+
+def _quality(metrics: Mapping[str, Any]) -> str:
+    psnr = metrics.get("psnr")
+    if psnr == math.inf:
+        return "exact reconstruction"
+    if finite(psnr) is None:
+        return ""
+    return decibel(psnr)
+
+
+def _rate(metrics: Mapping[str, Any]) -> str:
+    bits = metrics.get("bits_per_image")
+    bits_per_pixel = metrics.get("bpp")
+    if finite(bits):
+        rate = f"{count(bits)} bits per image"
+    elif finite(bits_per_pixel):
+        rate = f"{number(bits_per_pixel)} bits per pixel"
+    else:
+        return ""
     files = bits_in_files(metrics)
-    rate += f", {count(files)} in files" if rate and files else ""
-    return " at ".join(part for part in (quality, rate) if part)
+    if files:
+        rate += f", {count(files)} in files"
+    return rate
 
 
 def round_up(steps: int) -> int:
@@ -369,7 +429,7 @@ def round_up(steps: int) -> int:
 
 
 def _next_steps(summary: RunSummary, findings: Sequence[Finding]) -> tuple[str, ...]:
-    steps = [found.advice for found in findings if found.advice]
+    steps = [finding.advice for finding in findings if finding.advice]
     if not findings:
         if has_codes(summary):
             steps.append(

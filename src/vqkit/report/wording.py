@@ -14,12 +14,16 @@ def finite(value: Any) -> float | None:
         result = float(value)
     except (TypeError, ValueError):
         return None
-    return result if math.isfinite(result) else None
+    if not math.isfinite(result):
+        return None
+    return result
 
 
 def count(value: Any) -> str:
     """12345.0 -> 12,345; what is no finite number stays as it is."""
-    return str(value) if finite(value) is None else f"{float(value):,.0f}"
+    if finite(value) is None:
+        return str(value)
+    return f"{float(value):,.0f}"
 
 
 def number(value: Any) -> str:
@@ -29,25 +33,34 @@ def number(value: Any) -> str:
         return {math.inf: "infinite", -math.inf: "-infinite"}.get(value, "not a number")
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+    if abs(value) < 1e-4:
+        return f"{value:.1e}"
+    return f"{value:.3g}"
 
 
 def decibel(value: Any) -> str:
     """26.437 -> 26.4 dB; an exact reconstruction has infinite PSNR."""
     value = float(value)
-    return f"{value:.1f} dB" if math.isfinite(value) else "exact" if value > 0 else "not a number"
+    if value == math.inf:
+        return "exact"
+    if not math.isfinite(value):
+        return "not a number"
+    return f"{value:.1f} dB"
 
 
 def share(value: Any) -> str:
-    """0.123 -> 12.3 %; what is not quite everything never reads 100 %, what is not nothing never
-    reads 0 %.
+    """0.123 -> 12.3 %.
+
+    What is not quite everything never reads 100 %, what is not nothing never reads 0 %.
     """
     percent = 100 * float(value)
     if 99.95 <= percent < 100:
         return "99.9 %"
     if 0 < percent < 0.05:
         return "< 0.1 %"
-    return f"{percent:.0f} %" if percent in (0, 100) or 10 <= percent < 90 else f"{percent:.1f} %"
+    if percent in (0, 100) or 10 <= percent < 90:
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %"
 
 
 def duration(seconds: Any) -> str:

@@ -1,5 +1,6 @@
-"""From settings to signals; this `match` is the registry, and each signal is imported when it is
-first needed.
+"""From settings to signals.
+
+This `match` is the registry, and each signal is imported when it is first needed.
 """
 
 from __future__ import annotations

@@ -20,19 +20,20 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.live = {
-            name: value for name, value in model.state_dict().items() if value.is_floating_point()
-        }
-        self.average = {name: value.detach().clone() for name, value in self.live.items()}
+        self.live: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.live[name] = value
+                self.average[name] = value.detach().clone()
         self.decay = decay
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the live weights; `step` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average, live = (
-            [local(value) for value in values.values()] for values in (self.average, self.live)
-        )
+        average = list(map(local, self.average.values()))
+        live = list(map(local, self.live.values()))
         torch._foreach_lerp_(average, live, 1.0 - decay)
 
     @contextmanager

@@ -1,6 +1,4 @@
-"""What a run resumes from: one safetensors file with every tensor that changes, and the counters in
-its header.
-"""
+"""What a run resumes from: one safetensors file of all that changes, counters in its header."""
 
 from __future__ import annotations
 
@@ -35,11 +33,9 @@ def save_checkpoint(
         )
     except (OSError, SafetensorError) as error:
         kept = find_checkpoint(folder)
-        rest = (
-            f"the last checkpoint, {kept.name}, is intact: free space and add --resume"
-            if kept
-            else "nothing was saved"
-        )
+        rest = "nothing was saved"
+        if kept:
+            rest = f"the last checkpoint, {kept.name}, is intact: free space and add --resume"
         raise VqkitError(
             f"cannot write the checkpoint of step {step} in {path.parent}: {error}; {rest}"
         ) from error
@@ -65,8 +61,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def resumed_config(folder: Path) -> dict[str, Any] | None:
-    """Settings, as plain values, of the run that is waiting in a folder; None if there is no
-    checkpoint.
+    """Settings, as plain values, of the run that is waiting in a folder.
+
+    None if there is no checkpoint.
     """
     checkpoint = find_checkpoint(folder)
-    return None if checkpoint is None else load_checkpoint(checkpoint)[1]["config"]
+    if checkpoint is None:
+        return None
+    _, state = load_checkpoint(checkpoint)
+    return state["config"]

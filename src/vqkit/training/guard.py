@@ -1,5 +1,5 @@
-"""Guards that watch a run: divergence stops it, a codebook that collapses is said at once and cured
-if possible.
+"""Guards that watch a run: divergence stops it, a collapsing codebook is reported and cured if
+possible.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class BrokenCodebook(VqkitError):
 
 
 class Event(NamedTuple):
-    """Something to say and to log. level: warning (a problem), action (a remedy) or recovered
-    (warnings are over).
+    """Something to say and to log.
+
+    level: warning (a problem), action (a remedy) or recovered (warnings are over).
     """
 
     level: str
@@ -63,8 +64,10 @@ class Event(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong, with which parts of the quantizer, and usage as a share of what could be
-    reached.
+    """What is wrong.
+
+    kind: a key of remedies.FITTING, or recovering. parts: of the quantizer that are concerned.
+    share: usage of the worst part, as a share of what could be reached.
     """
 
     kind: str
@@ -94,24 +97,25 @@ def reachable_usage(draws: float, size: int) -> float:
 
 @dataclass
 class Memory:
-    """All that the guard remembers besides tensors; plain values, so that a checkpoint holds them
-    exactly.
+    """All that the guard remembers besides tensors.
+
+    Plain values, so that a checkpoint holds them exactly.
     """
 
+    # Slices of the window that hold counts.
     filled: int = 0
-    """slices of the window that hold counts"""
+    # Whether a problem has been said and is not over.
     alarm: bool = False
-    """a problem has been said, and is not over"""
+    # Best usage of each part, as a share of what could be reached.
     best: list[float] = field(default_factory=list)
-    """best usage of each part, as a share of what could be reached"""
+    # The same of the worst part at the last remedy; 0 without one.
     share_then: float = 0.0
-    """that of the worst part at the last remedy"""
+    # Sum of the commitment term over the open slice.
     commitment: float = 0.0
-    """sum of the term over the open slice"""
+    # Commitment over the variance of the codes, when last looked at.
     ratio: float = math.inf
-    """commitment over the variance of the codes, when last looked at"""
+    # Sum of the learning rates since the codebooks were last compared.
     travelled: float = 0.0
-    """sum of the learning rates since the codebooks were last compared"""
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -129,15 +133,17 @@ class Guard:
     """
 
     def __init__(self, quantizer: Bottleneck, settings: TrainConfig, engine: Engine) -> None:
-        self.mode, self.engine, self.per_codebook = settings.guard, engine, quantizer.per_codebook
+        self.mode = settings.guard
+        self.engine = engine
+        self.per_codebook = quantizer.per_codebook
         # A codebook that several places share is alive if any of them uses it: stages of one size
         # each take their own.
-        parts, self.places = quantizer.parts(), quantizer.places()
+        parts = quantizer.parts()
+        self.places = quantizer.places()
         self.parts: list[Quantizer] = [parts[places[0]] for places in self.places]
         shape = (quantizer.num_codebooks, quantizer.codebook_size)
-        self.open = torch.zeros(
-            shape, dtype=torch.int32, device=engine.device
-        )  # of this rank; the rest is of all
+        # The open slice counts the codes of this rank, the closed ones those of all ranks.
+        self.open = torch.zeros(shape, dtype=torch.int32, device=engine.device)
         self.window = torch.zeros(SLICES, *shape, dtype=torch.int32, device=engine.device)
         self.snapshots: dict[int, Tensor] = {}
         self.memory = Memory(best=[0.0] * len(self.parts))
@@ -145,8 +151,9 @@ class Guard:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window;
-        empty before.
+        """Usage, perplexity, entropy, dead codes and commitment ratio of the last full window.
+
+        Empty before.
         """
         return self.memory.figures
 
@@ -169,11 +176,12 @@ class Guard:
         self._close_slice(row, weights)
         if self.mode == "off":
             return []
-        if (
-            step % MOVEMENT_EVERY == SLICE
-        ):  # not at zero: k-means moves codes before anything learns
+        # Not at step 0: k-means moves codes before anything learns.
+        if step % MOVEMENT_EVERY == SLICE:
             self._check_movement(step)
-        return self._react(step, progress) if self.memory.filled == SLICES else []
+        if self.memory.filled < SLICES:
+            return []
+        return self._react(step, progress)
 
     # -------------------------------------------------------------------------------------- figures
 
@@ -183,115 +191,129 @@ class Guard:
         self.window[0] = self.engine.sum(self.open.clone())
         self.open.zero_()
         memory.filled = min(memory.filled + 1, SLICES)
-        commitment, memory.commitment = memory.commitment / SLICE, 0.0
-        if memory.filled == SLICES:
-            memory.figures = code_figures(self.per_codebook(self.window.sum(0)))
-            # Not commitment over reconstruction: that is a logarithm or a likelihood with some
-            # distortions, of any sign and size. The codes' variance has the unit of commitment
-            # whatever the distortion and the scale of latents.
-            spread = self._variance_of_codes()
-            if commitment and spread:
-                memory.figures["commitment_ratio"] = commitment / spread
-            reconstruction = weights["reconstruction"] * row["loss/reconstruction"]
-            if commitment and reconstruction > 0:
-                memory.figures["commitment_to_reconstruction"] = (
-                    weights["commitment"] * commitment / reconstruction
-                )
+        commitment = memory.commitment / SLICE
+        memory.commitment = 0.0
+        if memory.filled < SLICES:
+            return
+        memory.figures = code_figures(self.per_codebook(self.window.sum(0)))
+        # Not commitment over reconstruction: that is a logarithm or a likelihood with some
+        # distortions, of any sign and size. The codes' variance has the unit of commitment
+        # whatever the distortion and the scale of latents.
+        spread = self._variance_of_codes()
+        if commitment and spread:
+            memory.figures["commitment_ratio"] = commitment / spread
+        reconstruction = weights["reconstruction"] * row["loss/reconstruction"]
+        if commitment and reconstruction > 0:
+            ratio = weights["commitment"] * commitment / reconstruction
+            memory.figures["commitment_to_reconstruction"] = ratio
 
     def _variance_of_codes(self) -> float:
-        """Of a channel of the codes as often as they are used, mean over the learned codebooks; 0
-        if there are none.
+        """Variance of the codes in use, mean over their channels and over the learned codebooks.
+
+        0 if there are none.
         """
-        found = []
+        variances = []
         for part, counts in zip(self.parts, self.per_codebook(self.window.sum(0)), strict=True):
             if isinstance(part, VectorQuantizer):
-                used, counts = (counts > 0).cpu(), counts.cpu().double()
-                codebook = full(part.codebook)[used].double()
-                codebook = (
-                    F.normalize(codebook, dim=1) if part.config.distance == "cosine" else codebook
-                )
-                shares = counts[used] / counts.sum().clamp(min=1)
-                mean = shares @ codebook
-                found.append(float((shares @ (codebook - mean).square()).mean()))
-        return sum(found) / len(found) if found else 0.0
+                variances.append(_variance(part, counts.cpu()))
+        if not variances:
+            return 0.0
+        return sum(variances) / len(variances)
 
     # ------------------------------------------------------------------------------------ judgement
 
     def _react(self, step: int, progress: float) -> list[Event]:
-        """Nothing, a warning, or one remedy; then the window fills anew, which is the pause in
-        which it can work.
+        """Nothing, a warning, or one remedy.
+
+        Then the window fills anew, which is the pause in which it can work.
         """
-        memory, problem = self.memory, self._problem()
+        memory = self.memory
+        problem = self._problem()
         if problem is None:
             return self._recovered() if memory.alarm else []
         if problem.kind == "recovering":
             return []
         if self.mode == "act":
             if memory.share_then and problem.share > 1.1 * memory.share_then:
-                memory.share_then = problem.share  # the last remedy still works
+                # The last remedy still works.
+                memory.share_then = problem.share
                 return []
             done = self.remedies.apply(problem.kind, problem.parts, step, progress)
             if done:
-                memory.alarm, memory.share_then, memory.filled = True, max(problem.share, 1e-9), 0
+                memory.alarm = True
+                memory.share_then = max(problem.share, 1e-9)
+                memory.filled = 0
+                # Codes that are set anew are not to be compared with those of before.
                 if self.remedies.restarted_at == step:
                     self.snapshots.clear()
                 return [Event("action", f"{problem.message}; remedy: {done}")]
         if memory.alarm and (self.mode == "warn" or self.remedies.exhausted):
             return []
-        memory.alarm, self.remedies.exhausted = True, True
+        memory.alarm = True
+        self.remedies.exhausted = True
         advice = "no remedy is left" if self.mode == "act" else "train.guard=act would act"
         return [Event("warning", f"{problem.message}; {advice}")]
 
     def _recovered(self) -> list[Event]:
-        self.memory.alarm, self.memory.share_then = False, 0.0
+        self.memory.alarm = False
+        self.memory.share_then = 0.0
         self.remedies.rest()
-        return [
-            Event("recovered", f"usage of the codes is back at {self.memory.figures['usage']:.0%}")
-        ]
+        usage = self.memory.figures["usage"]
+        return [Event("recovered", f"usage of the codes is back at {usage:.0%}")]
 
     def _problem(self) -> Problem | None:
         """The worst that the window shows, None if there is nothing to say."""
-        memory, total = self.memory, self.per_codebook(self.window.sum(0))
-        newest, oldest = self.per_codebook(self.window[0]), self.per_codebook(self.window[-1])
+        memory = self.memory
+        total = self.per_codebook(self.window.sum(0))
+        newest = self.per_codebook(self.window[0])
+        oldest = self.per_codebook(self.window[-1])
         margin = HYSTERESIS if memory.alarm else 1.0
-        found: dict[str, list[int]] = {"collapsed": [], "recovering": [], "falling": []}
+        collapsed = []
+        recovering = []
+        falling = []
         shares = [_share(counts) for counts in total]
         for index, share in enumerate(shares):
             memory.best[index] = max(memory.best[index], share)
             if _is_low(total[index], margin):
-                rising = _share(newest[index]) > 1.1 * _share(oldest[index])
-                found["recovering" if rising else "collapsed"].append(index)
+                if _share(newest[index]) > 1.1 * _share(oldest[index]):
+                    recovering.append(index)
+                else:
+                    collapsed.append(index)
             elif share < margin * FALLEN * memory.best[index]:
-                found["falling"].append(index)
-        ratio, before = memory.figures.get("commitment_ratio", 0.0), memory.ratio
+                falling.append(index)
+        ratio = memory.figures.get("commitment_ratio", 0.0)
+        ratio_before = memory.ratio
         memory.ratio = ratio
-        if found["collapsed"]:
-            message = self._usage_message("collapsed", found["collapsed"], total)
-            return Problem("collapsed", message, found["collapsed"], min(shares))
-        if ratio > RUNAWAY and ratio > before:
-            message = f"latents run away from the codes: commitment is {ratio:.0f} times the variance of the codes"
+        if collapsed:
+            message = self._usage_message("collapsed", collapsed, total)
+            return Problem("collapsed", message, collapsed, min(shares))
+        if ratio > RUNAWAY and ratio > ratio_before:
+            message = (
+                f"latents run away from the codes: commitment is {ratio:.0f} times the variance of "
+                "the codes"
+            )
             return Problem("runaway", message, [], min(shares))
-        if found["recovering"]:  # on its own: no reason to act, and none to call off an alarm
-            return Problem("recovering", "", found["recovering"], min(shares))
-        if found["falling"]:
-            message = self._usage_message("is losing codes", found["falling"], total)
-            return Problem("falling", message, found["falling"], min(shares))
+        # On its own that is no reason to act, and none to call off an alarm.
+        if recovering:
+            return Problem("recovering", "", recovering, min(shares))
+        if falling:
+            message = self._usage_message("is losing codes", falling, total)
+            return Problem("falling", message, falling, min(shares))
         return None
 
     def _usage_message(self, what: str, parts: list[int], totals: list[Tensor]) -> str:
         index = min(parts, key=lambda part: _share(totals[part]))
         counts = totals[index]
         dead = (counts == 0).nonzero()[:, 0].tolist()
-        names = (
-            f"; dead: {', '.join(map(str, dead[:NAMED]))}{', ...' if len(dead) > NAMED else ''}"
-            if dead
-            else ""
-        )
+        names = ""
+        if dead:
+            names = f"; dead: {', '.join(map(str, dead[:NAMED]))}"
+        if len(dead) > NAMED:
+            names += ", ..."
         name = f"codebook {self.places[index][0]}" if len(self.parts) > 1 else "the codebook"
         return (
-            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over {SLICE * SLICES} "
-            "steps, "
-            f"perplexity {perplexity(counts[None]):.1f}{names}"
+            f"{name} {what}: {len(counts) - len(dead)} of {len(counts)} codes in use over "
+            f"{SLICE * SLICES} steps, perplexity {perplexity(counts[None]):.1f}{names}"
         )
 
     # ------------------------------------------------------------------------------------- movement
@@ -303,44 +325,45 @@ class Guard:
         """
         used = self.per_codebook(self.window.sum(0))
         for index, part in enumerate(self.parts):
+            # The codes of the other families are fixed by design.
             if not isinstance(part, VectorQuantizer | SimVQ):
-                continue  # fixed by design
-            print_, size = fingerprint(part)
-            self._check_ranks(index, print_, step)
+                continue
+            now, size = fingerprint(part)
+            self._check_ranks(index, now, step)
             before = self.snapshots.get(index)
-            self.snapshots[index] = print_
-            # below the resolution of float32 nothing moves: lr is zero at the end of some schedules
+            self.snapshots[index] = now
+            # Below the resolution of float32 nothing moves: lr is zero at the end of some
+            # schedules.
             if before is None or self.memory.travelled < 1e-5 * size:
                 continue
             # Weighed by use: codes that nobody uses rest, and those that are revived jump in a
             # broken codebook too.
-            weights = (
-                used[index].cpu() if isinstance(part, VectorQuantizer) else torch.ones(len(print_))
-            )
-            still = (before == print_).all(1)
+            weights = torch.ones(len(now))
+            if isinstance(part, VectorQuantizer):
+                weights = used[index].cpu()
+            still = (before == now).all(1)
             if int(weights[still].sum()) > 0.5 * int(weights.sum()):
                 raise BrokenCodebook(
                     f"codebook {self.places[index][0]} received neither a gradient nor a moving "
-                    "average in "
-                    f"{MOVEMENT_EVERY} steps before step {step}: it is not in the optimiser, or "
-                    "cut off from the loss "
-                    "(losses.codebook=0 with update=gradient does that)"
+                    f"average in {MOVEMENT_EVERY} steps before step {step}: it is not in the "
+                    "optimiser, or cut off from the loss (losses.codebook=0 with update=gradient "
+                    "does that)"
                 )
         self.memory.travelled = 0.0
 
-    def _check_ranks(self, index: int, print_: Tensor, step: int) -> None:
+    def _check_ranks(self, index: int, learned: Tensor, step: int) -> None:
+        """BrokenCodebook unless all ranks have the same fingerprint."""
         ranks = self.engine.world_size
         if ranks == 1:
             return
-        mine = torch.zeros(ranks, print_.shape[1], dtype=torch.float64)
-        mine[self.engine.rank] = print_.sum(0)
+        mine = torch.zeros(ranks, learned.shape[1], dtype=torch.float64)
+        mine[self.engine.rank] = learned.sum(0)
         sums = self.engine.sum(mine.to(self.engine.device)).cpu()
-        # ranks on unlike processors may add up in another order, so not to the last bit
-        if bool(((sums - sums[0]).abs() > 1e-12 * print_.abs().sum()).any()):
+        # Ranks on unlike processors may add up in another order, so not to the last bit.
+        if bool(((sums - sums[0]).abs() > 1e-12 * learned.abs().sum()).any()):
             raise BrokenCodebook(
                 f"codebook {self.places[index][0]} is not the same on all ranks at step {step}: "
-                "their statistics or "
-                "gradients are no longer exchanged"
+                "their statistics or gradients are no longer exchanged"
             )
 
     # ----------------------------------------------------------------------------------- checkpoint
@@ -354,20 +377,38 @@ class Guard:
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go back to a state, to the bit."""
         self.window.copy_(tensors["window"])
-        if self.engine.is_main:  # the counts of all ranks, once
+        # The counts of all ranks were summed: one rank takes them up.
+        if self.engine.is_main:
             self.open.copy_(tensors["open"])
-        names = [name for name in tensors if name.startswith("snapshot.")]
-        self.snapshots = {int(name.removeprefix("snapshot.")): tensors[name] for name in names}
+        self.snapshots = {}
+        for name, value in tensors.items():
+            if name.startswith("snapshot."):
+                self.snapshots[int(name.removeprefix("snapshot."))] = value
         self.memory = Memory(**values["memory"])
         self.remedies.restore(values["remedies"])
 
 
 def _share(counts: Tensor) -> float:
-    """Usage of one codebook, counts (K,), as a share of what uniform draws reach; 1 without any
-    draw.
+    """Usage of one codebook, counts (K,), as a share of what uniform draws reach.
+
+    1 without any draw.
     """
     draws = int(counts.sum())
-    return usage(counts[None]) / reachable_usage(draws, len(counts)) if draws else 1.0
+    if not draws:
+        return 1.0
+    return usage(counts[None]) / reachable_usage(draws, len(counts))
+
+
+def _variance(part: VectorQuantizer, counts: Tensor) -> float:
+    """Mean over channels of the variance of codes that occur `counts` (K,) times."""
+    used = counts > 0
+    codebook = full(part.codebook)[used].double()
+    if part.config.distance == "cosine":
+        codebook = F.normalize(codebook, dim=1)
+    counts = counts.double()
+    shares = counts[used] / counts.sum().clamp(min=1)
+    mean = shares @ codebook
+    return float((shares @ (codebook - mean).square()).mean())
 
 
 def _is_low(counts: Tensor, margin: float) -> bool:
@@ -385,7 +426,6 @@ def fingerprint(part: VectorQuantizer | SimVQ) -> tuple[Tensor, float]:
     million.
     """
     learned = full(part.codebook if isinstance(part, VectorQuantizer) else part.map.weight)
-    axes = torch.randn(
-        learned.shape[1], 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.randn(learned.shape[1], 2, generator=generator, dtype=torch.float64)
     return learned.double() @ axes, float(learned.square().mean().sqrt())

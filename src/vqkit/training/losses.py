@@ -27,16 +27,17 @@ def peak_weights(config: LossConfig) -> dict[str, float]:
 
 def changing_weights(config: LossConfig) -> set[str]:
     """Names of the weights that depend on the time."""
-    return {
-        name
-        for name, weight in _weights(config).items()
-        if weight.peak and weight.schedule != "constant"
-    }
+    names = set()
+    for name, weight in _weights(config).items():
+        if weight.peak and weight.schedule != "constant":
+            names.add(name)
+    return names
 
 
 def scheduled(weight: WeightConfig, progress: float) -> float:
-    """The weight at `progress` in [0, 1]: a line from 0 to the peak over `share`, then the peak;
-    once or every cycle.
+    """The weight at `progress` in [0, 1]: a line from 0 to the peak over `share`, then the peak.
+
+    Once or every cycle.
 
     Cycles after Fu et al. 2019, arXiv 1903.10145, equation 6. The start is not quite 0: with
     several ranks every parameter must have a gradient in every step, and a term of weight 0 is left

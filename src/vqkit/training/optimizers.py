@@ -14,40 +14,41 @@ from ..model.precision import use_bfloat16
 
 
 def build_optimizers(model: nn.Module, settings: TrainConfig) -> list[Optimizer]:
-    """The optimisers of a model, together holding every parameter once; groups carry their
-    `peak_lr`.
+    """The optimisers of a model, together holding every parameter once.
+
+    Groups carry their `peak_lr`.
 
     Weight decay is for matrices and kernels, not for biases, norms and codebooks.
     """
-    named = list(model.named_parameters())
-    hidden = {
-        name
-        for name, value in named
-        if settings.optimizer == "muon" and value.ndim == 2 and "blocks." in name
-    }
-    decayed = {name for name, value in named if value.ndim >= 2 and "codebook" not in name} - hidden
-    groups = [
-        {
-            "params": [value for name, value in named if name in decayed],
-            "weight_decay": settings.weight_decay,
-        },
-        {
-            "params": [value for name, value in named if name not in decayed | hidden],
-            "weight_decay": 0.0,
-        },
-    ]
-    groups = [{**group, "peak_lr": settings.lr} for group in groups if group["params"]]
+    hidden_matrices: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if settings.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name:
+            hidden_matrices.append(parameter)
+        elif parameter.ndim >= 2 and "codebook" not in name:
+            decayed.append(parameter)
+        else:
+            others.append(parameter)
+    groups = []
+    for parameters, decay in ((decayed, settings.weight_decay), (others, 0.0)):
+        # An optimiser refuses a group without parameters.
+        if parameters:
+            groups.append({"params": parameters, "weight_decay": decay, "peak_lr": settings.lr})
     optimizers: list[Optimizer] = [AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)]
-    if hidden:
-        if settings.strategy == "fsdp2":
-            raise VqkitError(
-                "train.optimizer=muon needs whole matrices and fsdp2 shards them; use "
-                "train.optimizer=adamw"
-            )
-        matrices = [value for name, value in named if name in hidden]
-        dtype = torch.bfloat16 if use_bfloat16(settings.precision) else torch.float32
-        optimizers.append(Muon(matrices, settings.muon_lr, settings.weight_decay, dtype=dtype))
+    if hidden_matrices:
+        optimizers.append(_muon(hidden_matrices, settings))
     return optimizers
+
+
+def _muon(matrices: list[nn.Parameter], settings: TrainConfig) -> Muon:
+    if settings.strategy == "fsdp2":
+        raise VqkitError(
+            "train.optimizer=muon needs whole matrices and fsdp2 shards them; use "
+            "train.optimizer=adamw"
+        )
+    dtype = torch.bfloat16 if use_bfloat16(settings.precision) else torch.float32
+    return Muon(matrices, settings.muon_lr, settings.weight_decay, dtype=dtype)
 
 
 class Muon(Optimizer):
@@ -68,7 +69,9 @@ class Muon(Optimizer):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__([{"params": matrices, "peak_lr": lr}], {"lr": lr})
-        self.weight_decay, self.momentum, self.dtype = weight_decay, momentum, dtype
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -100,7 +103,10 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     The quintic Newton-Schulz iteration X <- a X + b (X X') X + c (X X')^2 X, coefficients of Jordan
     et al. 2024.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    a = 3.4445
+    b = -4.7750
+    c = 2.0315
+    # X X' is the smaller of the two products when there are no more rows than columns.
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

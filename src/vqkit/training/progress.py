@@ -123,16 +123,17 @@ class Lines:
 
 def display_for_terminal() -> Display:
     """A live bar when the error stream is a terminal, else plain lines."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    if sys.stderr.isatty():
+        return Bar()
+    return Lines()
 
 
 def figures(row: Mapping[str, Any]) -> str:
     """The figures of a row in one short line."""
-    parts = [
-        f"{name.removeprefix('loss/')} {value:.4g}"
-        for name, value in row.items()
-        if name.startswith("loss/")
-    ]
+    parts = []
+    for name, value in row.items():
+        if name.startswith("loss/"):
+            parts.append(f"{name.removeprefix('loss/')} {value:.4g}")
     if "psnr" in row:
         parts.insert(0, f"PSNR {row['psnr']:.2f} dB")
     if "bits_per_code" in row:

@@ -39,18 +39,22 @@ class Remedies:
         self.tried: list[str] = []
 
     def apply(self, problem: str, parts: Sequence[int], step: int, progress: float) -> str:
-        """Apply the next remedy for a problem of these parts; what was done in words, empty when
-        nothing is left.
+        """Apply the next remedy for a problem of these parts.
+
+        Returns what was done, in words; empty when nothing is left.
         """
         fitting = [name for name in FITTING[problem] if self._fits(name, parts, progress)]
         fresh = [name for name in fitting if name not in self.tried]
         if not fresh:
-            self.tried, fresh = [], fitting
+            # All were tried: begin again with the mildest.
+            self.tried = []
+            fresh = fitting
         if not fresh:
             return ""
-        self.tried.append(fresh[0])
-        self.uses[fresh[0]] = self.uses.get(fresh[0], 0) + 1
-        match fresh[0]:
+        remedy = fresh[0]
+        self.tried.append(remedy)
+        self.uses[remedy] = self.uses.get(remedy, 0) + 1
+        match remedy:
             case "revival":
                 return self._revive(self._learned(parts))
             case "restart":
@@ -58,10 +62,16 @@ class Remedies:
             case "learning rate":
                 self.lr_factor *= 0.2
                 self._restart(self._learned(parts), step)
-                return f"the learning rate is now {self.lr_factor:g} of its schedule, and the codes are set anew"
+                return (
+                    f"the learning rate is now {self.lr_factor:g} of its schedule, and the codes "
+                    "are set anew"
+                )
             case "commitment":
                 self.factors["commitment"] *= 0.3
-                return f"the weight of commitment is now {self.factors['commitment']:g} of losses.commitment"
+                return (
+                    f"the weight of commitment is now {self.factors['commitment']:g} of "
+                    "losses.commitment"
+                )
             case _:
                 self.factors["entropy"] *= 3.0
                 return f"the weight of entropy is now {self.factors['entropy']:g} of losses.entropy"
@@ -71,25 +81,33 @@ class Remedies:
 
         What was changed stays.
         """
-        self.tried, self.exhausted = [], False
+        self.tried = []
+        self.exhausted = False
 
     def state(self) -> dict[str, Any]:
         """Plain values that `restore` takes."""
-        names = ("factors", "lr_factor", "restarted_at", "exhausted", "uses", "tried")
-        return {name: getattr(self, name) for name in names} | {
-            "parts": {
-                index: [part.revive_threshold, part.kmeans_iterations]
-                for index, part in enumerate(self.parts)
-                if isinstance(part, VectorQuantizer)
-            }
+        parts = {}
+        for index, part in enumerate(self.parts):
+            if isinstance(part, VectorQuantizer):
+                parts[index] = [part.revive_threshold, part.kmeans_iterations]
+        return {
+            "factors": self.factors,
+            "lr_factor": self.lr_factor,
+            "restarted_at": self.restarted_at,
+            "exhausted": self.exhausted,
+            "uses": self.uses,
+            "tried": self.tried,
+            "parts": parts,
         }
 
     def restore(self, values: dict[str, Any]) -> None:
         values = dict(values)
         for index, (threshold, iterations) in values.pop("parts").items():
-            part = self.parts[int(index)]  # keys of JSON are text
+            # Keys of JSON are text.
+            part = self.parts[int(index)]
             assert isinstance(part, VectorQuantizer)
-            part.revive_threshold, part.kmeans_iterations = threshold, iterations
+            part.revive_threshold = threshold
+            part.kmeans_iterations = iterations
         for name, value in values.items():
             setattr(self, name, value)
 
@@ -102,9 +120,8 @@ class Remedies:
                 return any(part.revive_threshold < 0.5 for part in learned)
             case "restart":
                 return bool(learned)
-            case (
-                "learning rate"
-            ):  # only when new codes did not hold, which tells that the encoder runs from them
+            case "learning rate":
+                # Only when new codes did not hold, which tells that the encoder runs from them.
                 return self.uses.get("restart", 0) > 0 or not parts
             case "entropy":
                 return any("entropy" in part.default_weights for part in self.parts)
@@ -116,12 +133,12 @@ class Remedies:
 
         A map of codes (neighbourhood) cannot: its order would be lost.
         """
-        chosen = [self.parts[index] for index in parts]
-        return [
-            part
-            for part in chosen
-            if isinstance(part, VectorQuantizer) and not part.config.neighbourhood
-        ]
+        learned = []
+        for index in parts:
+            part = self.parts[index]
+            if isinstance(part, VectorQuantizer) and not part.config.neighbourhood:
+                learned.append(part)
+        return learned
 
     def _revive(self, parts: Sequence[VectorQuantizer]) -> str:
         for part in parts:

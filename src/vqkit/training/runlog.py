@@ -25,12 +25,7 @@ class RunLog:
         self.path = folder / FILE
         self.rows: list[dict[str, Any]] = []
         if resume_step is not None and self.path.exists():
-            kept = [
-                json.loads(line)
-                for line in self.path.read_text(encoding="utf-8").splitlines()
-                if line.endswith("}")
-            ]
-            self.rows = [row for row in kept if row["step"] <= resume_step]
+            self.rows = _rows_until(resume_step, self.path)
         try:
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self._file = open(self.path, "a", encoding="utf-8")
@@ -72,9 +67,21 @@ class RunLog:
             self._board.close()
 
 
+def _rows_until(step: int, path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        # The last line is cut off where the process was killed while it wrote.
+        if line.endswith("}"):
+            row = json.loads(line)
+            if row["step"] <= step:
+                rows.append(row)
+    return rows
+
+
 def _tensorboard(folder: Path, resume_step: int | None) -> Any:
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=None if resume_step is None else resume_step + 1)
+    purge_step = None if resume_step is None else resume_step + 1
+    return SummaryWriter(str(folder), purge_step=purge_step)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..errors import VqkitError
 from .average import WeightAverage
@@ -41,22 +42,23 @@ class State:
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:
-        self.task, self.engine = task, engine
+        self.task = task
+        self.engine = engine
         torch.manual_seed(task.seed)
         model = task.build()
         self.model = engine.wrap_model(model, task.units(model), task.settings.compile)
         self.raw = unwrap(self.model)
-        self.optimizers = {
-            phase.name: [
-                engine.wrap_optimizer(one)
-                for one in phase.build_optimizers(self.raw, task.settings)
-            ]
-            for phase in task.phases
-        }
+        self.optimizers: dict[str, list[Optimizer]] = {}
+        for phase in task.phases:
+            built = phase.build_optimizers(self.raw, task.settings)
+            self.optimizers[phase.name] = [engine.wrap_optimizer(one) for one in built]
         self.average = WeightAverage(self.raw, task.settings.ema_decay)
+        self.guard: Guard | None = None
+        self.remedies = Remedies([])
         quantizer = task.quantizer(self.raw)
-        self.guard = Guard(quantizer, task.settings, engine) if quantizer is not None else None
-        self.remedies = self.guard.remedies if self.guard else Remedies([])
+        if quantizer is not None:
+            self.guard = Guard(quantizer, task.settings, engine)
+            self.remedies = self.guard.remedies
         self.best: dict[str, Tensor] = {}
         self.step = 0
         self.elapsed = 0.0
@@ -67,15 +69,17 @@ class State:
         self.passes_without_gain = 0
 
     def watch_plateau(self, loss: float) -> bool:
-        """Note a validation loss, keep the weights if it is the best; True when patience is used
-        up.
+        """Note a validation loss, keep the weights if it is the best.
+
+        True when patience is used up.
         """
         patience = self.task.settings.patience
         if not patience:
             return False
-        self.passes_without_gain = (
-            self.passes_without_gain + 1 if self.task.is_worse(loss, self.best_loss) else 0
-        )
+        if self.task.is_worse(loss, self.best_loss):
+            self.passes_without_gain += 1
+        else:
+            self.passes_without_gain = 0
         if loss < self.best_loss:
             self.best_loss = loss
             self.best = {name: value.clone() for name, value in self.average.average.items()}
@@ -85,39 +89,40 @@ class State:
         """What the artifact holds: the best averaged weights (the last without patience), whole and
         on the CPU.
         """
-        floats = {name: full(value) for name, value in (self.best or self.average.average).items()}
-        return {
-            name: floats.get(name, full(value)) for name, value in self.raw.state_dict().items()
-        }
+        weights = {name: full(value) for name, value in self.raw.state_dict().items()}
+        # Averages are kept of floating-point tensors alone; counters stay as they are.
+        for name, value in (self.best or self.average.average).items():
+            if name in weights:
+                weights[name] = full(value)
+        return weights
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; every rank must call it. VqkitError when it cannot be written."""
-        guard: tuple[dict[str, Tensor], dict[str, Any]] = (
-            self.guard.state() if self.guard else ({}, {})
-        )
+        guard_tensors: dict[str, Tensor] = {}
+        guard_values: dict[str, Any] = {}
+        if self.guard:
+            guard_tensors, guard_values = self.guard.state()
+        optimizer: dict[str, Tensor] = {}
+        for index, (parameter, state) in enumerate(self._optimizer_states()):
+            for key, value in state.get(parameter, {}).items():
+                optimizer[f"{index}.{key}"] = value
         groups = {
             "model": self.raw.state_dict(),
             "average": self.average.average,
             "best": self.best,
-            "guard": guard[0],
+            "guard": guard_tensors,
             "random": self._random_states(),
-            "optimizer": {
-                f"{index}.{key}": value
-                for index, (parameter, state) in enumerate(self._optimizer_states())
-                for key, value in state.get(parameter, {}).items()
-            },
+            "optimizer": optimizer,
         }
-        tensors = {
-            f"{group}.{name}": full(value)
-            for group, values in groups.items()
-            for name, value in values.items()
-        }
-        counters = {
-            **{name: getattr(self, name) for name in COUNTERS},
-            "guard": guard[1],
-            "data": self.task.fingerprint,
-            "config": self.task.config(),
-        }
+        # Every rank takes part in making tensors whole; the first one alone writes them.
+        tensors: dict[str, Tensor] = {}
+        for group, values in groups.items():
+            for name, value in values.items():
+                tensors[f"{group}.{name}"] = full(value)
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        counters["guard"] = guard_values
+        counters["data"] = self.task.fingerprint
+        counters["config"] = self.task.config()
         if self.engine.is_main:
             save_checkpoint(folder, self.step, tensors, counters)
         self.engine.barrier()
@@ -140,22 +145,16 @@ class State:
                 self.best[name] = average.clone()
                 copy_full(self.best[name], tensors[f"best.{name}"])
         if self.guard:
-            kept = {
-                name.removeprefix("guard."): value
-                for name, value in tensors.items()
-                if name.startswith("guard.")
-            }
-            self.guard.restore(kept, counters["guard"])
+            self.guard.restore(_under("guard.", tensors), counters["guard"])
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and self.engine.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.engine.device)
         for index, (parameter, state) in enumerate(self._optimizer_states()):
-            prefix = f"optimizer.{index}."
-            for name in (name for name in tensors if name.startswith(prefix)):
-                value = tensors[name]
+            for name, value in _under(f"optimizer.{index}.", tensors).items():
+                # A state of the parameter's shape is laid out like it, sharded where it is.
                 own = torch.zeros_like(parameter if value.shape == parameter.shape else value)
                 copy_full(own, value)
-                state[parameter][name.removeprefix(prefix)] = own
+                state[parameter][name] = own
 
     def _random_states(self) -> dict[str, Tensor]:
         """The global generators, which dropout draws from; alike on all ranks."""
@@ -168,7 +167,17 @@ class State:
         """Every parameter with the state of the optimiser that it belongs to, always in the same
         order.
         """
-        for optimizer in (one for phase in self.task.phases for one in self.optimizers[phase.name]):
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    yield parameter, optimizer.state
+        for phase in self.task.phases:
+            for optimizer in self.optimizers[phase.name]:
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        yield parameter, optimizer.state
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, by the rest of their names."""
+    found = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = value
+    return found

@@ -36,8 +36,9 @@ class Output(Protocol):
 
 @dataclass(frozen=True)
 class Phase:
-    """One update within a training step. Most tasks have one; an adversary adds a second with
-    parameters of its own.
+    """One update within a training step. Most tasks have one.
+
+    An adversary adds a second with parameters of its own.
 
     forward: runs the wrapped model on a batch, with randomness from a generator that is alike on
     all ranks, or None in validation. weights: of every term at a share of training in [0, 1].
@@ -127,8 +128,9 @@ class Task(ABC):
 
 
 def cosine_schedule(progress: float, warmup: float, final: float) -> float:
-    """Factor on the peak learning rate: linear warm-up, then a cosine down to `final`; progress in
-    [0, 1].
+    """Factor on the peak learning rate: linear warm-up, then a cosine down to `final`.
+
+    progress in [0, 1].
     """
     if progress < warmup:
         return max(progress, 1e-3 * warmup) / warmup

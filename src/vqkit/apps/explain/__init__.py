@@ -1,6 +1,4 @@
-"""What the codes of a trained model mean: where they occur, what they stand for, what they change,
-what they tell.
-"""
+"""What the codes of a trained model mean: where they occur, what they show, change and tell."""
 
 from __future__ import annotations
 
@@ -86,32 +84,31 @@ def explain(
     without images.
     """
     _check(model, data)
-    column, seed = find_column(data, label_column), model.config.seed
+    column = find_column(data, label_column)
     sample = gather(model, data, "train", num, lambda share: progress(0.2 * share))
     held_out = next(split for split in ("test", "validation", "train") if len(data.splits[split]))
     examples = gather(model, data, held_out, min(num, NUM_EXAMPLES))
     field = _field(model, sample)
-    found = books(model, sample, field)
+    codebooks = books(model, sample, field)
     progress(0.5)
-    labels = (
-        explain_labels(sample, found, model.artifact.network.quantizer.places(), column, seed)
-        if column
-        else None
-    )
-    probed = _probe(model, data, column[1], num) if column else None
+    labels = None
+    probed = None
+    if column:
+        places = model.artifact.network.quantizer.places()
+        labels = explain_labels(sample, codebooks, places, column, model.config.seed)
+        probed = _probe(model, data, column[1], num)
     progress(0.6)
-    metrics = _metrics(len(sample), found, field, labels, probed) | {
-        "examples": len(examples),
-        "split": held_out,
-    }
-    swapped = swaps(model, examples, found[0], swap, sample)
+    metrics = _metrics(len(sample), codebooks, field, labels, probed)
+    metrics["examples"] = len(examples)
+    metrics["split"] = held_out
+    swapped = swaps(model, examples, codebooks[0], swap, sample)
     progress(0.7)
     changed = importance(model, examples, lambda share: progress(0.7 + 0.2 * share))
     return Explanation(
         metrics=metrics,
         field=field,
         places=place_names(model),
-        books=found,
+        books=codebooks,
         mean_image=sample.images.float().mean(0).round().byte().permute(1, 2, 0).numpy(),
         labels=labels,
         probe=probed,
@@ -128,10 +125,10 @@ def _field(model: Model, sample: Sample) -> ReceptiveField:
 
 
 def _probe(model: Model, data: Dataset, labels: Sequence[str], num: int) -> Probe | None:
-    splits = zip(("train", "validation", "test"), PROBE_IMAGES, strict=True)
-    return probe(
-        model, [gather(model, data, split, min(num, most)) for split, most in splits], labels
-    )
+    samples = []
+    for split, most in zip(("train", "validation", "test"), PROBE_IMAGES, strict=True):
+        samples.append(gather(model, data, split, min(num, most)))
+    return probe(model, samples, labels)
 
 
 def _check(model: Model, data: Dataset) -> None:
@@ -141,54 +138,40 @@ def _check(model: Model, data: Dataset) -> None:
             f"the page explains the codes of images, not yet those of {model.signal.item}s"
         )
     if not quantizer.is_countable:
-        what = (
-            f"{quantizer.codebook_size} codes are too many to count"
-            if quantizer.is_discrete
-            else "it has no codes"
-        )
-        raise VqkitError(
-            f"there is nothing to explain in a model of quantizer.kind={_kind(model)}: {what}"
-        )
+        what = "it has no codes"
+        if quantizer.is_discrete:
+            what = f"{quantizer.codebook_size} codes are too many to count"
+        kind = model.config.model.quantizer.kind
+        raise VqkitError(f"there is nothing to explain in a model of quantizer.kind={kind}: {what}")
     if not len(data.splits["train"]):
         raise VqkitError(f"the training split of {data.name} is empty")
 
 
-def _kind(model: Model) -> str:
-    return model.config.model.quantizer.kind
-
-
 def _metrics(
     images: int,
-    found: Sequence[Book],
+    books: Sequence[Book],
     field: ReceptiveField,
     labels: Labels | None,
     probed: Probe | None,
 ) -> dict[str, Any]:
-    sizes = sum(len(book.counts) for book in found)
-    dead = sum(int((book.counts == 0).sum()) for book in found)
     metrics: dict[str, Any] = {
         "images": images,
-        "codes": sizes,
-        "usage": float(np.mean([(book.counts > 0).mean() for book in found])),
-        "perplexity": float(np.mean([book.perplexity for book in found])),
-        "dead_codes": dead,
-        "close_pairs": sum(len(book.close) for book in found),
+        "codes": sum(len(book.counts) for book in books),
+        "usage": float(np.mean([(book.counts > 0).mean() for book in books])),
+        "perplexity": float(np.mean([book.perplexity for book in books])),
+        "dead_codes": sum(int((book.counts == 0).sum()) for book in books),
+        "close_pairs": sum(len(book.close) for book in books),
         "receptive_field": list(field.side),
         "receptive_field_extent": list(field.extent),
     }
     if labels is not None:
         net = labels.information.net
-        metrics |= {
-            "label": labels.column,
-            "label_bits": labels.entropy_bits,
-            "label_p_value": labels.information.p_value,
-        }
-        metrics |= {
-            "information_per_position": float(net.mean()),
-            "information_at_best": float(net.max()),
-        }
+        metrics["label"] = labels.column
+        metrics["label_bits"] = labels.entropy_bits
+        metrics["label_p_value"] = labels.information.p_value
+        metrics["information_per_position"] = float(net.mean())
+        metrics["information_at_best"] = float(net.max())
     if probed is not None:
-        metrics |= {
-            f"probe_{kind.replace(' ', '_')}": value for kind, value in probed.accuracy.items()
-        }
+        for kind, accuracy in probed.accuracy.items():
+            metrics[f"probe_{kind.replace(' ', '_')}"] = accuracy
     return metrics

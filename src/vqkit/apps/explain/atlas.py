@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ from .sample import Sample, decoded, shrunk
 
 # Codes of all codebooks that have images, the most used ones.
 MAX_CODES = 16384
-# Patches that are shown of a code.
-MAX_TYPICAL, MIN_TYPICAL = 8, 2
+# Patches that are shown of a code, fewer where there are many codes.
+MAX_TYPICAL = 8
+MIN_TYPICAL = 2
 # Pixels of all patches, which bounds the size of the page.
 SHEET_PIXELS = 6_000_000
-# Pixels along a side of a patch, and cells of a position map, at most.
-MAX_SIDE, MAX_MAP = 24, 16
+# Pixels along a side of a patch, and cells along a side of a position map, at most.
+MAX_SIDE = 24
+MAX_MAP = 16
 # Pixel values of patches that are held at once.
 BATCH_VALUES = 1 << 24
 NUM_NEIGHBOURS = 6
@@ -68,46 +71,56 @@ def books(model: Model, sample: Sample, field: ReceptiveField) -> list[Book]:
     """One for each codebook; where several places share one, their codes are counted together."""
     quantizer = model.artifact.network.quantizer
     counts = quantizer.per_codebook(code_counts(sample.codes, quantizer.codebook_size))
-    return [
-        _book(model, sample, field, places, row)
-        for places, row in zip(quantizer.places(), counts, strict=True)
-    ]
+    found = []
+    for places, row in zip(quantizer.places(), counts, strict=True):
+        found.append(_book(model, sample, field, places, row))
+    return found
 
 
 def place_names(model: Model) -> list[str]:
     """What each of the Q codes of a position is called."""
     count = model.artifact.network.quantizer.num_codebooks
+    if count == 1:
+        return ["codebook"]
     word = {"residual": "stage", "product": "group"}.get(model.config.model.quantizer.kind, "place")
-    return [f"{word} {number}" for number in range(1, count + 1)] if count > 1 else ["codebook"]
+    return [f"{word} {number}" for number in range(1, count + 1)]
 
 
 def _book(
     model: Model, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor
 ) -> Book:
-    names, quantizer = place_names(model), model.artifact.network.quantizer
+    quantizer = model.artifact.network.quantizer
+    num_books = len(quantizer.places())
+    first = places[0]
     order = counts.argsort(descending=True, stable=True)
-    codes = order[: min(int((counts > 0).sum()), MAX_CODES // len(quantizer.places()))]
-    row_of = torch.full((len(counts) + 1,), -1)  # of a code; the last one is padding's
+    codes = order[: min(int((counts > 0).sum()), MAX_CODES // num_books)]
+    # The row of each code, -1 where it is not shown; the last entry is for padding, code -1.
+    row_of = torch.full((len(counts) + 1,), -1)
     row_of[codes] = torch.arange(len(codes))
     patches = Patches(model, sample, field, places, row_of)
     means = patches.means(len(codes))
-    side, num = _layout(len(codes) * len(quantizer.places()), field)
+    side, num = _layout(len(codes) * num_books, field)
     typical, num_typical = patches.typical(means, num)
-    gain = 127 / max(
-        float(means.abs().quantile(0.995) if means.numel() < 1 << 24 else means.abs().max()), 1.0
-    )
-    shown = means if places[0] not in patches.leftovers else 128 + gain * means
-    vectors = quantizer.parts()[places[0]].lookup(codes[:, None]).detach()
-    plane, explained = _plane(vectors) if not _has_map(model) else (_map(codes, len(counts)), None)
+    shown = means
+    gain = 0.0
+    if first in patches.leftovers:
+        gain = _gain(means)
+        shown = 128 + gain * means
+    vectors = quantizer.parts()[first].lookup(codes[:, None]).detach()
+    explained: float | None = None
+    if _has_map(model):
+        plane = _map(codes, len(counts))
+    else:
+        plane, explained = _plane(vectors)
     neighbours, distances = _neighbours(vectors)
     return Book(
-        name=names[places[0]] + (f" to {names[places[-1]].split()[-1]}" if len(places) > 1 else ""),
+        name=_name(place_names(model), places),
         counts=counts.numpy(),
         perplexity=perplexity(counts[None]),
         entropy_bits=entropy_bits(counts[None]),
         codes=codes.numpy(),
         means=shrunk(shown, side),
-        gain=gain if places[0] in patches.leftovers else 0.0,
+        gain=gain,
         typical=shrunk(typical, side),
         num_typical=num_typical,
         positions=patches.positions(len(codes)),
@@ -117,6 +130,22 @@ def _book(
         distances=distances,
         close=_close(neighbours, distances),
     )
+
+
+def _name(names: list[str], places: list[int]) -> str:
+    """'stage 1', or 'stage 1 to 4' of a codebook that several places share."""
+    name = names[places[0]]
+    if len(places) > 1:
+        name += f" to {names[places[-1]].split()[-1]}"
+    return name
+
+
+def _gain(leftovers: Tensor) -> float:
+    """What makes nearly all of what is left over fill the range of grey, if it is too faint."""
+    size = leftovers.abs()
+    # torch.quantile takes no more than 2^24 values.
+    largest = size.quantile(0.995) if size.numel() < 1 << 24 else size.max()
+    return 127 / max(float(largest), 1.0)
 
 
 def _layout(num_codes: int, field: ReceptiveField) -> tuple[int, int]:
@@ -144,35 +173,44 @@ class Patches:
         self.row_of = row_of
         kind = model.config.model.quantizer.kind
         self.leftovers = {place for place in places if kind == "residual" and place > 0}
-        network = model.network
         high, wide = model.shape.extent
-        sides = [tile / parts for tile, parts in zip(network.tile, network.tile_grid, strict=True)]
-        tops, lefts = (
-            ((torch.arange(count) * step).round().long() - field.margin)[:, None]
-            + torch.arange(side)
-            for count, step, side in zip(
-                network.grid(model.shape.extent), sides, field.side, strict=True
-            )
-        )
-        self.rows, self.columns = (
-            tops.clamp(0, high - 1),
-            lefts.clamp(0, wide - 1),
-        )  # (h, s) and (w, s)
-        energy, inside = (
-            torch.from_numpy(field.energy),
-            torch.zeros(field.side, dtype=torch.float64),
-        )
-        top, left = tops[field.row], lefts[field.column]
-        real = ((top >= 0) & (top < high))[:, None] & ((left >= 0) & (left < wide))[None]
-        inside[real] = energy[self.rows[field.row][:, None], self.columns[field.column][None]][real]
-        self.weights = (inside / inside.sum()).float()  # (s, s)
+        rows, columns = self._lines(field)
+        # Of each row of cells (h, s), and of each column of cells (w, s): the image's rows and
+        # columns that a patch shows.
+        self.rows = rows.clamp(0, high - 1)
+        self.columns = columns.clamp(0, wide - 1)
+        # What the encoder weighs pixels by, (s, s): those beyond the edge of the image have none.
+        row = rows[field.row]
+        column = columns[field.column]
+        is_inside = ((row >= 0) & (row < high))[:, None] & ((column >= 0) & (column < wide))[None]
+        energy = torch.from_numpy(field.energy)
+        energy = energy[self.rows[field.row][:, None], self.columns[field.column][None]]
+        energy = energy.where(is_inside, 0.0)
+        self.weights = (energy / energy.sum()).float()
+        # Images whose patches are cut at once.
         each = sample.codes[0, 0].numel() * sample.images.shape[1] * self.weights.numel()
-        self.step = max(1, BATCH_VALUES // each)  # images whose patches are cut at once
+        self.step = max(1, BATCH_VALUES // each)
+
+    def _lines(self, field: ReceptiveField) -> list[Tensor]:
+        """Rows (h, s) of the patches of each row of cells, then the same of columns (w, s).
+
+        They may lie beyond the image.
+        """
+        network = self.model.network
+        grid = network.grid(self.model.shape.extent)
+        lines = []
+        for axis, side in enumerate(field.side):
+            cell = network.tile[axis] / network.tile_grid[axis]
+            starts = (torch.arange(grid[axis]) * cell).round().long() - field.margin
+            lines.append(starts[:, None] + torch.arange(side))
+        return lines
 
     def means(self, num_codes: int) -> Tensor:
         """(S, C, s, s) float32 of all patches of each code."""
-        channels, (high, wide) = self.sample.images.shape[1], self.weights.shape
-        total, counts = torch.zeros(num_codes, channels * high * wide), torch.zeros(num_codes)
+        channels = self.sample.images.shape[1]
+        high, wide = self.weights.shape
+        total = torch.zeros(num_codes, channels * high * wide)
+        counts = torch.zeros(num_codes)
         for start in range(0, len(self.sample), self.step):
             for place in self.places:
                 rows, patches = self._cut(start, place)
@@ -195,33 +233,32 @@ class Patches:
                 found.append(torch.stack([rows.double(), distances.double(), *where.T.double()], 1))
         codes, ranks, chosen = _nearest_of_each(torch.cat(found).numpy(), num)
         result = torch.zeros(len(means), num, *means.shape[1:], dtype=torch.uint8)
-        image, row, column = chosen.T
-        cut = self.sample.images[
-            image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]
-        ]  # (n, s, s, C)
-        result[codes, ranks] = cut.permute(0, 3, 1, 2)
+        result[codes, ranks] = self._at(self.sample.images, *chosen.T)
         return result, np.bincount(codes, minlength=len(means))
 
     def positions(self, num_codes: int) -> np.ndarray:
         """(S, h, w) int64, cells joined where the grid is finer than MAX_MAP."""
         high, wide = self.sample.codes.shape[2:]
-        joined = [-(-side // MAX_MAP) for side in (high, wide)]
-        parts = [-(-side // join) for side, join in zip((high, wide), joined, strict=True)]
-        counts = torch.zeros(num_codes * parts[0] * parts[1], dtype=torch.long)
-        cells = (torch.arange(high) // joined[0])[:, None] * parts[1] + torch.arange(
-            wide
-        ) // joined[1]
+        joined_rows = -(-high // MAX_MAP)
+        joined_columns = -(-wide // MAX_MAP)
+        num_rows = -(-high // joined_rows)
+        num_columns = -(-wide // joined_columns)
+        row = torch.arange(high) // joined_rows
+        column = torch.arange(wide) // joined_columns
+        cells = row[:, None] * num_columns + column
+        counts = torch.zeros(num_codes * num_rows * num_columns, dtype=torch.long)
         for place in self.places:
             rows = self.row_of[self.sample.codes[:, place]]
-            keys = (rows * parts[0] * parts[1] + cells)[rows >= 0]
+            keys = (rows * num_rows * num_columns + cells)[rows >= 0]
             counts += torch.bincount(keys, minlength=len(counts))
-        return counts.reshape(num_codes, *parts).numpy()
+        return counts.reshape(num_codes, num_rows, num_columns).numpy()
 
     def _where(self, start: int, place: int) -> Tensor:
         """Image, row and column (n, 3) of the positions in a batch whose code is shown."""
-        found = (self.row_of[self.sample.codes[start : start + self.step, place]] >= 0).nonzero()
-        found[:, 0] += start
-        return found
+        codes = self.sample.codes[start : start + self.step, place]
+        where = (self.row_of[codes] >= 0).nonzero()
+        where[:, 0] += start
+        return where
 
     def _cut(self, start: int, place: int) -> tuple[Tensor, Tensor]:
         """Rows (n,) of the codes of a batch, and their patches (n, C * s * s) float32."""
@@ -231,11 +268,14 @@ class Patches:
             earlier = torch.arange(codes.shape[1])[:, None, None] < place
             pixels = pixels - decoded(self.model, codes.where(earlier, -1)).float()
         rows = self.row_of[codes[:, place]]
-        image, row, column = (rows >= 0).nonzero().T
-        patches = pixels[
-            image[:, None, None], :, self.rows[row][:, :, None], self.columns[column][:, None, :]
-        ]
-        return rows[rows >= 0], patches.permute(0, 3, 1, 2).flatten(1)
+        patches = self._at(pixels, *(rows >= 0).nonzero().T)
+        return rows[rows >= 0], patches.flatten(1)
+
+    def _at(self, images: Tensor, image: Any, row: Any, column: Any) -> Tensor:
+        """Patches (n, C, s, s) of images (B, C, H, W) around the positions of these indices."""
+        rows = self.rows[row][:, :, None]
+        columns = self.columns[column][:, None, :]
+        return images[image[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
 
 
 def _nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -244,18 +284,16 @@ def _nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarra
 
     Gives codes (n,), ranks from 0 (n,), and image, row and column (n, 3).
     """
-    found = found[np.lexsort((found[:, 1], found[:, 2], found[:, 0]))]
-    first = (
-        np.r_[True, (found[1:, [0, 2]] != found[:-1, [0, 2]]).any(1)]
-        if len(found)
-        else np.zeros(0, bool)
-    )
-    found = found[first]
-    found = found[np.lexsort((found[:, 1], found[:, 0]))]
-    codes = found[:, 0].astype(np.int64)
+    # By code, then image, then distance: the first row of each image is its nearest patch.
+    rows = found[np.lexsort((found[:, 1], found[:, 2], found[:, 0]))]
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = (rows[1:, [0, 2]] != rows[:-1, [0, 2]]).any(1)
+    rows = rows[is_first]
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    codes = rows[:, 0].astype(np.int64)
     ranks = np.arange(len(codes)) - np.searchsorted(codes, codes)
     kept = ranks < num
-    return codes[kept], ranks[kept], found[kept, 2:].astype(np.int64)
+    return codes[kept], ranks[kept], rows[kept, 2:].astype(np.int64)
 
 
 def _has_map(model: Model) -> bool:
@@ -274,7 +312,8 @@ def _plane(vectors: Tensor) -> tuple[np.ndarray, float]:
     """
     centred = (vectors - vectors.mean(0)).double()
     values, axes = torch.linalg.eigh(centred.T @ centred)
-    main = axes[:, -2:].flip(1)  # one column if d is 1
+    # A single column if d is 1.
+    main = axes[:, -2:].flip(1)
     plane = np.zeros((len(vectors), 2))
     plane[:, : main.shape[1]] = (centred @ main).numpy()
     return plane, float(values[-2:].sum() / values.sum().clamp(min=1e-30))
@@ -283,13 +322,17 @@ def _plane(vectors: Tensor) -> tuple[np.ndarray, float]:
 def _neighbours(vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Rows and distances (S, m) of the codes nearest to each, without itself."""
     num = min(NUM_NEIGHBOURS, len(vectors) - 1)
-    rows, distances = [], []
+    if not num:
+        return np.zeros((len(vectors), 0), np.int64), np.zeros((len(vectors), 0))
+    rows = []
+    distances = []
     for start in range(0, len(vectors), 1024):
         apart = torch.cdist(vectors[start : start + 1024].double(), vectors.double())
+        # A code is not its own neighbour.
         own = torch.arange(start, start + len(apart))[:, None]
-        nearest = apart.scatter_(1, own, torch.inf).topk(num, largest=False) if num else None
-        rows.append(nearest.indices if nearest else torch.zeros(len(apart), 0, dtype=torch.long))
-        distances.append(nearest.values if nearest else torch.zeros(len(apart), 0))
+        nearest = apart.scatter_(1, own, torch.inf).topk(num, largest=False)
+        rows.append(nearest.indices)
+        distances.append(nearest.values)
     return torch.cat(rows).numpy(), torch.cat(distances).numpy()
 
 

@@ -1,9 +1,8 @@
-"""What happens when codes change: swaps, importance of positions, residual stages one by one; and
-what surprises.
-"""
+"""What happens when codes change (swaps, importance, residual stages), and what is unlikely."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,8 @@ from .atlas import Book
 from .sample import BATCH_SIZE, Sample, decoded, shrunk
 
 # Codes that are swapped for one another, and how many of the most used they are chosen from.
-NUM_SWAPPED, NUM_COMMON = 8, 64
+NUM_SWAPPED = 8
+NUM_COMMON = 64
 # Pixels along a side of an image on the page.
 MAX_SIDE = 96
 # Images that are decoded to measure importance.
@@ -92,24 +92,24 @@ def swaps(
     the book counts.
     Errors: VqkitError for a code that is not in the codebook, or in none of the images.
     """
-    codes, size, found = sample.codes[:, 0], len(book.counts), dict[tuple[int, int], Swap]()
-    for pair in wanted:
-        if not all(0 <= code < size for code in pair):
+    size = len(book.counts)
+    swapped: dict[tuple[int, int], Swap] = {}
+    for code, other in wanted:
+        if not (0 <= code < size and 0 <= other < size):
             raise VqkitError(
-                f"--swap {pair[0]} {pair[1]}: codes of the first codebook are 0 to {size - 1}"
+                f"--swap {code} {other}: codes of the first codebook are 0 to {size - 1}"
             )
-        having = next(
-            (one for one in (sample, training) if bool((one.codes[:, 0] == pair[0]).any())), None
-        )
-        if having is None:
-            raise VqkitError(
-                f"--swap {pair[0]} {pair[1]}: code {pair[0]} occurs in none of the images"
-            )
-        found[pair] = _swap(model, having, *pair)
-    chosen = _different(model, codes)
-    for pair in ((code, other) for code in chosen for other in chosen if code != other):
-        found[pair] = found.get(pair) or _swap(model, sample, *pair)
-    return list(found.values())
+        if (sample.codes[:, 0] == code).any():
+            images = sample
+        elif (training.codes[:, 0] == code).any():
+            images = training
+        else:
+            raise VqkitError(f"--swap {code} {other}: code {code} occurs in none of the images")
+        swapped[code, other] = _swap(model, images, code, other)
+    for code, other in itertools.permutations(_different(model, sample.codes[:, 0]), 2):
+        if (code, other) not in swapped:
+            swapped[code, other] = _swap(model, sample, code, other)
+    return list(swapped.values())
 
 
 def _different(model: Model, codes: Tensor) -> list[int]:
@@ -117,11 +117,11 @@ def _different(model: Model, codes: Tensor) -> list[int]:
     from all taken.
     """
     counts = torch.bincount(codes[codes >= 0], minlength=NUM_SWAPPED)
-    common = counts.argsort(descending=True, stable=True)[
-        : min(NUM_COMMON, int((counts > 0).sum()))
-    ]
+    num_used = int((counts > 0).sum())
+    common = counts.argsort(descending=True, stable=True)[: min(NUM_COMMON, num_used)]
     vectors = model.artifact.network.quantizer.parts()[0].lookup(common[:, None])
-    apart, taken = torch.cdist(vectors, vectors), [0]
+    apart = torch.cdist(vectors, vectors)
+    taken = [0]
     while len(taken) < min(NUM_SWAPPED, len(common)):
         taken.append(int(apart[taken].amin(0).argmax()))
     return [int(common[place]) for place in sorted(taken)]
@@ -129,23 +129,24 @@ def _different(model: Model, codes: Tensor) -> list[int]:
 
 def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
     """In the image that has the code most often; here: the occurrence nearest to the middle."""
-    found = sample.codes[:, 0] == code
-    image = int(found.flatten(1).sum(1).argmax())
-    places = found[image]
+    is_code = sample.codes[:, 0] == code
+    image = int(is_code.flatten(1).sum(1).argmax())
+    places = is_code[image]
+    high, wide = places.shape
     rows, columns = places.nonzero().T
-    middle = [(side - 1) / 2 for side in places.shape]
-    nearest = int(((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2).argmin())
-    here = torch.zeros_like(places)
-    here[rows[nearest], columns[nearest]] = True
+    from_middle = (rows - (high - 1) / 2) ** 2 + (columns - (wide - 1) / 2) ** 2
+    nearest = int(from_middle.argmin())
+    row = int(rows[nearest])
+    column = int(columns[nearest])
+    # As it was, swapped here, swapped everywhere.
     variants = sample.codes[image].repeat(3, 1, 1, 1)
-    variants[1, 0][here], variants[2, 0][places] = other, other
+    variants[1, 0, row, column] = other
+    variants[2, 0][places] = other
     values = decoded(model, variants)
-    here_only, everywhere = (
-        (values[1:].float() - values[:1].float()).square().flatten(1).mean(1).sqrt().tolist()
-    )
-    place = int(rows[nearest]), int(columns[nearest])
+    changes = values[1:].float() - values[:1].float()
+    here, everywhere = changes.square().flatten(1).mean(1).sqrt().tolist()
     shown = shrunk(values, MAX_SIDE)
-    return Swap(code, other, image, place, places.numpy(), here_only, everywhere, shown)
+    return Swap(code, other, image, (row, column), places.numpy(), here, everywhere, shown)
 
 
 # --------------------------------------------------------------------------------------- importance
@@ -161,17 +162,17 @@ def importance(
     """
     rows, columns = sample.codes.shape[2:]
     codes = sample.codes[: max(4, MAX_DECODED // (rows * columns))]
-    before, others = decoded(model, codes).float(), codes.roll(1, 0)
-    change = np.zeros((rows, columns))
+    before = decoded(model, codes).float()
+    others = codes.roll(1, 0)
+    changes = np.zeros((rows, columns))
     for row in range(rows):
         for column in range(columns):
             swapped = codes.clone()
             swapped[:, :, row, column] = others[:, :, row, column]
-            change[row, column] = float(
-                (decoded(model, swapped).float() - before).square().double().mean().sqrt()
-            )
+            change = decoded(model, swapped).float() - before
+            changes[row, column] = float(change.square().double().mean().sqrt())
         progress((row + 1) / rows)
-    return change
+    return changes
 
 
 # --------------------------------------------------------------------------------------------- peel
@@ -191,19 +192,16 @@ def peel(model: Model, sample: Sample) -> Peel | None:
     shown: list[np.ndarray] = []
     for count in counts:
         codes = sample.codes.where(order < count, -1)
-        values = [
-            model.signal.measures(decoded(model, codes[part]), sample.images[part])["psnr"]
-            for part in _parts(len(codes))
-        ]
+        values = []
+        for start in range(0, len(codes), BATCH_SIZE):
+            part = slice(start, start + BATCH_SIZE)
+            measured = model.signal.measures(decoded(model, codes[part]), sample.images[part])
+            values.append(measured["psnr"])
         figures.append(float(torch.cat(values).double().mean()))
         shown.append(shrunk(decoded(model, codes[:NUM_SHOWN]), MAX_SIDE))
     sizes = np.log2(quantizer.codebook_sizes)
     bits = [float(sizes[:count].sum()) * cells for count in counts]
     return Peel(counts, figures, bits, shrunk(sample.images[:NUM_SHOWN], MAX_SIDE), np.stack(shown))
-
-
-def _parts(total: int) -> list[slice]:
-    return [slice(start, start + BATCH_SIZE) for start in range(0, total, BATCH_SIZE)]
 
 
 # ----------------------------------------------------------------------------------------- surprise
@@ -221,10 +219,10 @@ def surprise(model: Model, sample: Sample, names: Sequence[str]) -> Surprise | N
     bits = model.prior.code_bits(sample.codes[:num]).sum(1)  # (n, h, w)
     order = bits.flatten(1).sum(1).argsort(descending=True)
     half = NUM_SHOWN // 2
-    kept = torch.cat([order[:half], order[half:][-half:]])
-    ranks = (
-        torch.cat([torch.arange(len(order))[:half], torch.arange(len(order))[half:][-half:]]) + 1
-    )
+    # Both ends, of which neither takes what the other one has.
+    ranks = torch.arange(len(order))
+    ranks = torch.cat([ranks[:half], ranks[half:][-half:]])
+    kept = order[ranks]
     labels = [names[int(sample.indices[int(image)])] for image in kept]
-    shown: Tensor = sample.images[kept]
-    return Surprise(shrunk(shown, MAX_SIDE), bits[kept].numpy(), ranks.tolist(), labels, len(order))
+    shown = shrunk(sample.images[kept], MAX_SIDE)
+    return Surprise(shown, bits[kept].numpy(), (ranks + 1).tolist(), labels, len(order))

@@ -48,13 +48,15 @@ def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -
     Where the images are smaller than the field, extent and margin end at their edge.
     """
     rows, columns = model.grid(x.shape[2:])
-    row, column = rows // 2, columns // 2
+    row = rows // 2
+    column = columns // 2
     energy = _energy(model, x, (rows, columns), (row, column), generator)
-    seen_rows, seen_columns = np.nonzero(energy.sum(1))[0], np.nonzero(energy.sum(0))[0]
-    extent = int(np.ptp(seen_rows)) + 1, int(np.ptp(seen_columns)) + 1
-    sides = [tile / parts for tile, parts in zip(model.tile, model.tile_grid, strict=True)]
-    cell = math.ceil(sides[0]), math.ceil(sides[1])
-    start = round(row * sides[0]), round(column * sides[1])
+    extent = (_span(energy.sum(1)), _span(energy.sum(0)))
+    # Pixels of a cell; a tile need not be a whole number of cells.
+    high = model.tile[0] / model.tile_grid[0]
+    wide = model.tile[1] / model.tile_grid[1]
+    cell = (math.ceil(high), math.ceil(wide))
+    start = (round(row * high), round(column * wide))
     energy /= energy.sum()
     return ReceptiveField(energy, cell, row, column, extent, _margin(energy, start, cell))
 
@@ -71,9 +73,11 @@ def _energy(
     """
     x = x.detach().clone().requires_grad_(True)
     latents = model.latents(x)
-    # codes of a hierarchy lie on a coarser grid: one of its cells is several latents
-    high, wide = latents.shape[2] // grid[0], latents.shape[3] // grid[1]
-    top, left = place[0] * high, place[1] * wide
+    # Codes of a hierarchy lie on a coarser grid: one of its cells is several latents.
+    high = latents.shape[2] // grid[0]
+    wide = latents.shape[3] // grid[1]
+    top = place[0] * high
+    left = place[1] * wide
     inside = latents[:, :, top : top + high, left : left + wide]
     total = torch.zeros(x.shape[2:], dtype=torch.float64)
     for _ in range(NUM_PROBES):
@@ -85,10 +89,16 @@ def _energy(
     return total.numpy()
 
 
+def _span(energy: np.ndarray) -> int:
+    """From the first to the last of (n,) that is not zero."""
+    return int(np.ptp(np.nonzero(energy)[0])) + 1
+
+
 def _margin(energy: np.ndarray, start: tuple[int, int], cell: tuple[int, int]) -> int:
+    """Pixels around the cell within which SHARE of the energy (H, W) lies."""
     for margin in range(max(energy.shape)):
-        top, left = max(0, start[0] - margin), max(0, start[1] - margin)
-        bottom, right = start[0] + cell[0] + margin, start[1] + cell[1] + margin
-        if energy[top:bottom, left:right].sum() >= SHARE:
+        rows = slice(max(0, start[0] - margin), start[0] + cell[0] + margin)
+        columns = slice(max(0, start[1] - margin), start[1] + cell[1] + margin)
+        if energy[rows, columns].sum() >= SHARE:
             return margin
     return max(energy.shape)

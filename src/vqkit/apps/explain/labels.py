@@ -1,6 +1,4 @@
-"""What codes tell about a label: mutual information, codes that mark a class, and a linear
-probe.
-"""
+"""What codes tell about a label: mutual information, codes that mark a class, a linear probe."""
 
 from __future__ import annotations
 
@@ -84,30 +82,31 @@ class Labels:
 
 
 def find_column(data: Dataset, column: str | None) -> tuple[str, Sequence[str]] | None:
-    """Name and values, one for each item of `data`; of None the groups, or nothing if there are
-    none.
+    """Name and values, one for each item of `data`.
+
+    Of None the groups, or nothing if there are none.
 
     Errors: VqkitError for a column that DATA does not have, and for one with too few or too many
     different values.
     """
     known = {"group": data.groups, "caption": data.captions}
-    found = known.get(column or "group")
-    if found is None:
+    labels = known.get(column or "group")
+    if labels is None:
         if column is None:
             return None
         have = ", ".join(name for name, values in known.items() if values) or "none"
         raise VqkitError(
             f"{data.name} has no label column '{column}' (it has: {have}); leave --label-column out"
         )
-    different = len(set(found))
+    different = len(set(labels))
     if not 2 <= different <= MAX_LABELS:
         if column is None:
             return None
         raise VqkitError(
-            f"label column '{column}' of {data.name} has {different} different values; "
-            f"labels with 2 to {MAX_LABELS} of them can be explained"
+            f"label column '{column}' of {data.name} has {different} different values; labels with "
+            f"2 to {MAX_LABELS} of them can be explained"
         )
-    return column or "group", found
+    return column or "group", labels
 
 
 def explain_labels(
@@ -118,25 +117,27 @@ def explain_labels(
     seed: int,
 ) -> Labels:
     """Everything in Labels. `places`: along Q, of each book."""
-    values = [column[1][int(index)] for index in sample.indices]
+    column_name, labels = column
+    values = [labels[int(index)] for index in sample.indices]
     names = sorted(set(values))
-    number = {name: index for index, name in enumerate(names)}
-    numbers = np.array([number[value] for value in values], np.int64)
+    number_of = {name: number for number, name in enumerate(names)}
+    numbers = np.array([number_of[value] for value in values], np.int64)
+    totals = np.bincount(numbers, minlength=len(names))
     shape = sample.codes.shape[1:]
     flat = information(sample.codes.flatten(1).numpy(), numbers, np.random.default_rng(seed))
-    found = Information(
+    by_place = Information(
         flat.bits.reshape(shape),
         flat.chance.reshape(shape),
         flat.p_values.reshape(shape),
         flat.p_value,
     )
-    presence = [
-        presence_of(sample.codes[:, where].flatten(1).numpy(), book.codes, numbers, len(names))
-        for book, where in zip(books, places, strict=True)
-    ]
-    totals = np.bincount(numbers, minlength=len(names))
-    marks = [marks_of(each, totals) for each in presence]
-    return Labels(column[0], names, numbers, _entropy(totals), found, marks, presence)
+    presence = []
+    marks = []
+    for book, where in zip(books, places, strict=True):
+        codes = sample.codes[:, where].flatten(1).numpy()
+        presence.append(presence_of(codes, book.codes, numbers, len(names)))
+        marks.append(marks_of(presence[-1], totals))
+    return Labels(column_name, names, numbers, _entropy(totals), by_place, marks, presence)
 
 
 # ------------------------------------------------------------------------------- mutual information
@@ -147,21 +148,23 @@ def information(
 ) -> Information:
     """Of codes (N, P) and labels (N,), both int64; labels are permuted NUM_PERMUTATIONS times."""
     num_labels = int(labels.max()) + 1
+    # Codes as numbers from 0 on, without gaps, at each place.
     dense = [np.unique(column, return_inverse=True)[1] for column in codes.T]
-    singles = np.array([_entropy(np.bincount(column)) for column in dense]) + _entropy(
-        np.bincount(labels)
-    )
+    code_entropies = np.array([_entropy(np.bincount(column)) for column in dense])
+    singles = code_entropies + _entropy(np.bincount(labels))
 
-    def bits(told: np.ndarray) -> np.ndarray:
-        joint = [_entropy(np.bincount(column * num_labels + told)) for column in dense]
+    def bits(labels: np.ndarray) -> np.ndarray:
+        """H(code) + H(label) - H(code, label) at each place."""
+        joint = [_entropy(np.bincount(column * num_labels + labels)) for column in dense]
         return singles - np.array(joint)
 
     seen = bits(labels)
-    permuted = np.stack(
-        [bits(generator.permutation(labels)) for _ in range(NUM_PERMUTATIONS)]
-    )  # (R, P)
-    slack = 1e-12  # sums of the same numbers in another order differ in their last bits
-    largest, means = permuted.max(1), permuted.mean(1)
+    shuffles = [generator.permutation(labels) for _ in range(NUM_PERMUTATIONS)]
+    permuted = np.stack(list(map(bits, shuffles)))  # (R, P)
+    # Sums of the same numbers in another order differ in their last bits.
+    slack = 1e-12
+    largest = permuted.max(1)
+    means = permuted.mean(1)
     p_values = (1 + (largest[:, None] >= seen - slack).sum(0)) / (1 + NUM_PERMUTATIONS)
     p_value = (1 + (means >= seen.mean() - slack).sum()) / (1 + NUM_PERMUTATIONS)
     return Information(seen, permuted.mean(0), p_values, float(p_value))
@@ -180,12 +183,14 @@ def _entropy(counts: np.ndarray) -> float:
 def presence_of(
     codes: np.ndarray, shown: np.ndarray, labels: np.ndarray, num_labels: int
 ) -> np.ndarray:
-    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs; codes (N,
-    n), labels (N,).
+    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs.
+
+    codes (N, n), labels (N,).
     """
     row_of = np.full(max(int(codes.max()), int(shown.max())) + 2, -1)
     row_of[shown] = np.arange(len(shown))
-    rows = row_of[codes]  # padding, -1, takes the last entry
+    # Padding, -1, takes the last entry, which belongs to no code.
+    rows = row_of[codes]
     images = np.broadcast_to(np.arange(len(codes))[:, None], rows.shape)
     pairs = np.unique(np.stack([rows[rows >= 0], images[rows >= 0]]), axis=1)
     keys = pairs[0] * num_labels + labels[pairs[1]]
@@ -193,31 +198,34 @@ def presence_of(
 
 
 def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
-    """The codes that mark a label, by label and then the surest first; `totals` (L,) are the images
-    of each label.
+    """The codes that mark a label, by label and then the surest first.
+
+    `totals` (L,) are the images of each label.
 
     A code can mark the label that it lifts most. The number of tests is codes times labels
     (Bonferroni).
     """
-    num, images = int(totals.sum()), presence.sum(1)
+    num = int(totals.sum())
+    images = presence.sum(1)
     lifts = presence / np.maximum(images, 1)[:, None] * (num / np.maximum(totals, 1))
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num + 1)))])
-    found = []
+    marks = []
     for row in np.nonzero(images)[0]:
         label = int(lifts[row].argmax())
-        chance = hypergeometric_tail(
-            int(presence[row, label]), int(images[row]), int(totals[label]), log_factorials
-        )
+        with_code = int(images[row])
+        of_label = int(presence[row, label])
+        chance = hypergeometric_tail(of_label, with_code, int(totals[label]), log_factorials)
         p_value = min(1.0, chance * presence.size)
         if p_value <= SIGNIFICANT:
-            counts = int(images[row]), int(presence[row, label])
-            found.append(Mark(label, int(row), *counts, float(lifts[row, label]), p_value))
-    return sorted(found, key=lambda mark: (mark.label, mark.p_value, -mark.lift))
+            lift = float(lifts[row, label])
+            marks.append(Mark(label, int(row), with_code, of_label, lift, p_value))
+    return sorted(marks, key=lambda mark: (mark.label, mark.p_value, -mark.lift))
 
 
 def hypergeometric_tail(seen: int, drawn: int, special: int, log_factorials: np.ndarray) -> float:
-    """P(X >= seen) where `drawn` of N are drawn and `special` of the N count; log_factorials (N +
-    1,).
+    """P(X >= seen) where `drawn` of N are drawn and `special` of the N count.
+
+    log_factorials (N + 1,).
     """
     num = len(log_factorials) - 1
 
@@ -258,43 +266,43 @@ def probe(model: Model, samples: Sequence[Sample], labels: Sequence[str]) -> Pro
     """
     if not all(len(sample) for sample in samples):
         return None
-    told = [np.array([labels[int(index)] for index in sample.indices]) for sample in samples]
+    told = [_labels_of(sample, labels) for sample in samples]
     names = np.unique(told[0])
     train = torch.from_numpy(np.eye(len(names))[np.searchsorted(names, told[0])])
-    accuracy = {}
-    for kind, similarity in (
-        ("pixels", _pixels),
-        ("vectors of the codes", _vectors),
-        ("codes", _matches),
-    ):
-        grams = [similarity(model, sample, samples[0]) for sample in samples]
-        accuracy[kind] = _ridge_accuracy(grams, train, names, told)
-    count = len(told[2])
-    error = {
-        kind: 1.96 * math.sqrt(value * (1 - value) / count) for kind, value in accuracy.items()
+    pixels = [_pixels(model, sample) for sample in samples]
+    vectors = [_vectors(model, sample) for sample in samples]
+    similarities = {
+        "pixels": [one @ pixels[0].T for one in pixels],
+        "vectors of the codes": [one @ vectors[0].T for one in vectors],
+        "codes": [_matches(sample, samples[0]) for sample in samples],
     }
+    count = len(told[2])
+    accuracy = {}
+    error = {}
+    for kind, grams in similarities.items():
+        share = _ridge_accuracy(grams, train, names, told)
+        accuracy[kind] = share
+        error[kind] = 1.96 * math.sqrt(share * (1 - share) / count)
     majority = names[int(train.sum(0).argmax())]
-    sizes = len(told[0]), len(told[1]), count
+    sizes = (len(told[0]), len(told[1]), count)
     return Probe(accuracy, error, float((told[2] == majority).mean()), sizes)
 
 
-def _pixels(model: Model, first: Sample, second: Sample) -> Tensor:
-    left, right = (
-        model.tokenizer.standardise(sample.images).cpu().flatten(1).double()
-        for sample in (first, second)
-    )
-    return left @ right.T
+def _labels_of(sample: Sample, labels: Sequence[str]) -> np.ndarray:
+    return np.array([labels[int(index)] for index in sample.indices])
 
 
-def _vectors(model: Model, first: Sample, second: Sample) -> Tensor:
-    left, right = (
-        model.artifact.network.quantizer.decode(sample.codes).flatten(1).double()
-        for sample in (first, second)
-    )
-    return left @ right.T
+def _pixels(model: Model, sample: Sample) -> Tensor:
+    """Standardised pixels (N, C * H * W) float64."""
+    return model.tokenizer.standardise(sample.images).cpu().flatten(1).double()
 
 
-def _matches(model: Model, first: Sample, second: Sample) -> Tensor:
+def _vectors(model: Model, sample: Sample) -> Tensor:
+    """The vectors of all codes (N, D * h * w) float64."""
+    return model.artifact.network.quantizer.decode(sample.codes).flatten(1).double()
+
+
+def _matches(first: Sample, second: Sample) -> Tensor:
     """At how many places two images have the same code: the product of one-hot vectors."""
     total = torch.zeros(len(first), len(second), dtype=torch.float64)
     for left, right in zip(first.codes.flatten(1).T, second.codes.flatten(1).T, strict=True):
@@ -310,18 +318,24 @@ def _ridge_accuracy(
     grams: similarity (n, N) of each sample to the training images. Features are centred by centring
     these products.
     """
-    own, columns = grams[0], grams[0].mean(0)
+    own = grams[0]
+    columns = own.mean(0)
     centred = [gram - gram.mean(1, keepdim=True) - columns + own.mean() for gram in grams]
     scale = centred[0].diagonal().mean()
     identity = torch.eye(len(train), dtype=torch.float64)
-    found = []
+    mean = train.mean(0)
+
+    def accuracy(weights: Tensor, index: int) -> float:
+        guesses = names[(centred[index] @ weights + mean).argmax(1).numpy()]
+        return float((guesses == told[index]).mean())
+
+    best = -1.0
+    on_test = 0.0
     for strength in PENALTIES:
         factor = torch.linalg.cholesky(centred[0] + strength * scale * identity)
-        weights = torch.cholesky_solve(train - train.mean(0), factor)
-        guesses = [
-            names[(gram @ weights + train.mean(0)).argmax(1).numpy()] for gram in centred[1:]
-        ]
-        found.append(
-            [float((guess == truth).mean()) for guess, truth in zip(guesses, told[1:], strict=True)]
-        )
-    return max(found, key=lambda pair: pair[0])[1]
+        weights = torch.cholesky_solve(train - mean, factor)
+        on_validation = accuracy(weights, 1)
+        if on_validation > best:
+            best = on_validation
+            on_test = accuracy(weights, 2)
+    return on_test

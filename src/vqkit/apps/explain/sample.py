@@ -38,8 +38,9 @@ def gather(
     num: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Sample:
-    """The first images of a split (its order is random), `num` or as many as MAX_BYTES hold; none
-    of an empty split.
+    """The first images of a split (its order is random), `num` or as many as MAX_BYTES hold.
+
+    None of an empty split.
     """
     quantizer = model.network.quantizer
     grid = model.network.grid(data.shape.extent)
@@ -66,8 +67,9 @@ def decoded(model: Model, codes: Tensor) -> Tensor:
 
 
 def shrunk(pixels: Tensor, side: int) -> np.ndarray:
-    """(..., C, H, W), 0 to 255 -> uint8 (..., H, W, C), no side longer than `side`; smaller by
-    averaging.
+    """(..., C, H, W), 0 to 255 -> uint8 (..., H, W, C), no side longer than `side`.
+
+    Smaller by averaging.
     """
     high, wide = pixels.shape[-2:]
     flat = pixels.reshape(-1, *pixels.shape[-3:]).float()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
@@ -245,7 +246,7 @@ class TransformerCoder:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> TransformerCoder:
         """ValueError for what breaks a bound that exactness or memory rests on."""
-        rows, columns = (int(side) for side in _checked(tensors, "grid", np.int32, (2,)))
+        rows, columns = _checked(tensors, "grid", np.int32, (2,)).tolist()
         if not 1 <= rows * columns <= MAX_POSITIONS or rows < 1:
             raise ValueError(f"a grid of {rows} x {columns} is out of bounds")
         vectors: list[Array] = []
@@ -266,9 +267,13 @@ def context_offsets(stage: int) -> list[tuple[int, int, int]]:
     The nearest codes of its own stage before it, the stage below around it, and all others at its
     place. Attention sees the rest.
     """
-    own = [(0, down, right) for down in (-1, 0) for right in (-1, 0, 1) if (down, right) < (0, 0)]
-    below = [(-1, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)] if stage else []
-    return own + below + [(-back, 0, 0) for back in range(2, min(stage, 8) + 1)]
+    offsets = [(0, -1, -1), (0, -1, 0), (0, -1, 1), (0, 0, -1)]
+    if stage:
+        for down, right in product((-1, 0, 1), repeat=2):
+            offsets.append((-1, down, right))
+    for back in range(2, min(stage, 8) + 1):
+        offsets.append((-back, 0, 0))
+    return offsets
 
 
 # --------------------------------------------------------------------------------- slots of an item
@@ -284,14 +289,15 @@ class _Surroundings:
     def __init__(self, coder: TransformerCoder, codes: Ints, number: int) -> None:
         self.grid = rows, columns = codes.shape[2:]
         self.table = np.concatenate(coder.vectors[: number + 1]).astype(np.float32)
-        sizes = [len(table) for table in coder.vectors[: number + 1]]
-        # Row of the stage's code 0.
-        self.first = sum(sizes[:-1])
         border = ((0, 0), (REACH, REACH), (REACH, REACH))
-        stages = [
-            np.pad(codes[:, stage], border, constant_values=size - 1) + sum(sizes[:stage])
-            for stage, size in enumerate(sizes)
-        ]
+        sizes = [len(vectors) for vectors in coder.vectors[: number + 1]]
+        # Rows in the table of each stage's code 0; its last code is the one that is not there.
+        first_rows = [0, *accumulate(sizes)]
+        self.first = first_rows[number]
+        stages = []
+        for stage, size in enumerate(sizes):
+            padded = np.pad(codes[:, stage], border, constant_values=size - 1)
+            stages.append(padded + first_rows[stage])
         self._padded = np.stack(stages, 1)
         self.flat = self._padded.reshape(len(codes), -1)
         self._width = columns + 2 * REACH
@@ -446,13 +452,13 @@ def _checked(tensors: Mapping[str, Array], name: str, dtype: type, shape: tuple[
     """
     if name not in tensors:
         raise ValueError(f"tensor {name} is missing")
-    found = tensors[name]
-    fits = found.ndim == len(shape) and all(
-        wanted in (-1, got) for wanted, got in zip(shape, found.shape, strict=True)
-    )
-    if found.dtype != dtype or not fits:
-        raise ValueError(f"tensor {name} is {found.dtype} {found.shape}")
+    tensor = tensors[name]
+    fits = tensor.ndim == len(shape)
+    for wanted, length in zip(shape, tensor.shape, strict=False):
+        fits = fits and wanted in (-1, length)
+    if tensor.dtype != dtype or not fits:
+        raise ValueError(f"tensor {name} is {tensor.dtype} {tensor.shape}")
     limit = 127 if dtype is np.int8 else BIAS_LIMIT
-    if found.size and not -limit <= int(found.min()) <= int(found.max()) <= limit:
+    if tensor.size and not -limit <= int(tensor.min()) <= int(tensor.max()) <= limit:
         raise ValueError(f"tensor {name} holds numbers beyond {limit}")
-    return found
+    return tensor

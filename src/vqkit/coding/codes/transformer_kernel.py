@@ -143,8 +143,9 @@ def _normalise(stream: Any, found: Any) -> None:
 
 @compiled
 def _attend(qkv: Any, slot: int, keys: Any, values: Any, weights: Any, means: Any) -> None:
-    """Queries, keys and values (3 D,) of a slot -> means (D,); keys, values (WINDOW, D) go
-    round.
+    """Queries, keys and values (3 D,) of a slot -> means (D,).
+
+    keys, values (WINDOW, D) go round.
     """
     channels = len(means)
     seen = min(slot + 1, WINDOW)

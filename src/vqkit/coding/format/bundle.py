@@ -200,9 +200,9 @@ def _written_block(header: BundleHeader, number: int, block: Block) -> bytes:
 
 
 def _packed_names(header: BundleHeader, names: Sequence[str]) -> bytes:
-    unusable = next((name for name in names if not usable_name(name)), None)
-    if unusable is not None:
-        raise ValueError(f"{unusable!r} cannot be stored as a name")
+    for name in names:
+        if not usable_name(name):
+            raise ValueError(f"{name!r} cannot be stored as a name")
     if len(names) != len(header.extents):
         raise ValueError(f"{len(names)} names for {len(header.extents)} items")
     joined = "\0".join(names).encode()
@@ -281,14 +281,15 @@ class Bundle:
 
     def names(self) -> list[str] | None:
         """Names of all items, None without any. CorruptSection if they are not fit for use."""
-        found = next((one for one in self.sections if one.tag == NAMES), None)
-        if found is None:
+        of_names = [one for one in self.sections if one.tag == NAMES]
+        if not of_names:
             return None
-        self._reader.seek(found.body)
+        first = of_names[0]
+        self._reader.seek(first.body)
         num_items = len(self.header.extents)
         # No more than so many names can be: a few bytes unpack to a thousand times as many.
         most = min(MAX_NAMES_BYTES, num_items * (MAX_NAME_BYTES + 1))
-        joined = _unpacked_names(self._reader.take(found.end - found.body), most)
+        joined = _unpacked_names(self._reader.take(first.end - first.body), most)
         names = []
         # Counted before they are taken apart: a name is 50 bytes in memory, however short it is.
         if joined.count(b"\0") == num_items - 1:
@@ -336,10 +337,9 @@ def _read_index(reader: Reader, header: BundleHeader) -> array[int]:
 
 def _read_block(reader: Reader, num_items: int, num_codebooks: int) -> Block:
     crc = reader.crc()
-    lengths = [
-        reader.varint("the length of a payload", MAX_SECTION_BYTES)
-        for _ in range(num_items * num_codebooks)
-    ]
+    lengths = []
+    for _ in range(num_items * num_codebooks):
+        lengths.append(reader.varint("the length of a payload", MAX_SECTION_BYTES))
     if sum(lengths) != reader.remaining:
         raise CorruptCodes("its lengths do not add up")
     payloads = [reader.take(length) for length in lengths]

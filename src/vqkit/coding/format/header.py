@@ -71,7 +71,8 @@ def profile_of(source: Source) -> int:
 def _read_profile(reader: Reader) -> int:
     magic = reader.take(min(len(MAGIC) + 1, reader.remaining))
     if len(magic) <= len(MAGIC) or not magic.startswith(MAGIC) or magic[-1] >> 4 == 0:
-        raise NotVq("this is not a .vq file" + ("" if magic else ": it is empty"))
+        what = "" if magic else ": it is empty"
+        raise NotVq(f"this is not a .vq file{what}")
     version, profile = divmod(magic[-1], 16)
     if version > VERSION:
         raise NewerVersion(
@@ -145,9 +146,8 @@ def read_num_extents(reader: Reader, signal: int) -> int:
 def read_extent(reader: Reader, signal: int, num_extents: int) -> tuple[int, ...]:
     """The extent of an item. OutOfBounds, Truncated."""
     largest = _largest(signal)
-    extent = tuple(
-        reader.varint(f"extent {number}", largest, smallest=1)
-        for number in range(1, num_extents + 1)
-    )
+    extent = []
+    for number in range(1, num_extents + 1):
+        extent.append(reader.varint(f"extent {number}", largest, smallest=1))
     check_bounds(math.prod(extent), MAX_POSITIONS, "the product of the extents")
-    return extent
+    return tuple(extent)

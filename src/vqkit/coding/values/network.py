@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -66,19 +67,13 @@ def neighbours(channel: int) -> list[tuple[int, int, int]]:
 
     The nearest of its own channel, and 3 x 3 of those before.
     """
-    own = [
-        (0, down, right)
-        for down in range(-REACH, 1)
-        for right in range(-REACH, REACH + 1)
-        if (down, right) < (0, 0)
-    ]
-    others = [
-        (-back, down, right)
-        for back in range(1, channel + 1)
-        for down in (-1, 0, 1)
-        for right in (-1, 0, 1)
-    ]
-    return own + others
+    offsets = []
+    for down, right in product(range(-REACH, 1), range(-REACH, REACH + 1)):
+        if (down, right) < (0, 0):
+            offsets.append((0, down, right))
+    for back, down, right in product(range(1, channel + 1), (-1, 0, 1), (-1, 0, 1)):
+        offsets.append((-back, down, right))
+    return offsets
 
 
 def num_inputs(channel: int) -> int:
@@ -218,10 +213,9 @@ class ValueNetwork:
     def _below(self, row: Rows) -> Ints:
         """What the network says of slots of one row, flat (n * (LEVELS + 1),)."""
         places = np.arange(row.first, row.end)
-        values = [
-            row.padded[row.stage + back, row.top + down, places + right]
-            for back, down, right in neighbours(row.stage)
-        ]
+        values = []
+        for back, down, right in neighbours(row.stage):
+            values.append(row.padded[row.stage + back, row.top + down, places + right])
         grid = (row.padded.shape[1] - 2 * BORDER, row.padded.shape[2] - 2 * BORDER)
         y = np.full(len(places), row.top - BORDER)
         return self.distribution(np.stack(values, 1), row.stage, y, places - BORDER, grid).ravel()
@@ -234,11 +228,11 @@ class ValueNetwork:
 
     def tensors(self) -> dict[str, Array]:
         """Everything, by name, for a file; `from_tensors` takes it back."""
-        return {
-            f"{number}.{name}": getattr(network, name)
-            for number, network in enumerate(self.channels)
-            for name in ARRAYS
-        }
+        tensors = {}
+        for number, network in enumerate(self.channels):
+            for name in ARRAYS:
+                tensors[f"{number}.{name}"] = getattr(network, name)
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> ValueNetwork:
@@ -253,9 +247,10 @@ class ValueNetwork:
 
 
 def _read_channel(tensors: Mapping[str, Array], channel: int) -> ChannelNetwork:
-    found = {name: tensors[f"{channel}.{name}"] for name in ARRAYS}
-    hidden = found["second_bias"].size
-    rows, columns = (len(found[name]) if found[name].ndim else 0 for name in ("rows", "columns"))
+    arrays = {name: tensors[f"{channel}.{name}"] for name in ARRAYS}
+    hidden = arrays["second_bias"].size
+    rows = len(np.atleast_1d(arrays["rows"]))
+    columns = len(np.atleast_1d(arrays["columns"]))
     if not (1 <= hidden <= MAX_HIDDEN and 1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
         raise ValueError(f"the sizes of channel {channel} are out of bounds")
     shapes = {
@@ -269,10 +264,10 @@ def _read_channel(tensors: Mapping[str, Array], channel: int) -> ChannelNetwork:
         "last": (hidden, 3 * MIXED),
         "last_bias": (3 * MIXED,),
     }
-    for name, values in found.items():
+    for name, values in arrays.items():
         limit = (1 << 15) - 1 if ARRAYS[name] is np.int16 else BIAS_LIMIT
         if values.dtype != ARRAYS[name] or values.shape != shapes[name]:
             raise ValueError(f"tensor {channel}.{name} is {values.dtype} {values.shape}")
         if not -limit <= int(values.min()) <= int(values.max()) <= limit:
             raise ValueError(f"tensor {channel}.{name} holds numbers beyond {limit}")
-    return ChannelNetwork(**found)
+    return ChannelNetwork(**arrays)

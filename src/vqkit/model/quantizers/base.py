@@ -69,8 +69,9 @@ class TokensQuantized:
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor) -> Tensor:
-    """Sum of weight * term, the one place where losses are added up; zero on `like`'s device if
-    empty.
+    """Sum of weight * term, the one place where losses are added up.
+
+    Zero on `like`'s device if empty.
     """
     total = like.new_zeros((), dtype=torch.float32)
     for name, term in terms.items():
@@ -139,8 +140,9 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def parts(self) -> list[Quantizer]:
-        """The quantizers inside that have one codebook each, in the order of Q; shared ones
-        repeat.
+        """The quantizers inside that have one codebook each, in the order of Q.
+
+        Shared ones repeat.
         """
 
     @abstractmethod
@@ -249,8 +251,9 @@ class Quantizer(Bottleneck):
     # ------------------------------------------------------------------------ what a family defines
 
     def bound(self, tokens: Tensor) -> Tensor:
-        """Any tokens (N, d) -> where the family quantises them: a sphere, a cube; by default as
-        they are.
+        """Any tokens (N, d) -> where the family quantises them: a sphere, a cube.
+
+        By default as they are.
         """
         return tokens
 
@@ -383,8 +386,9 @@ def to_tokens(latents: Tensor) -> Tensor:
 
 
 def from_tokens(tokens: Tensor, like: Tensor) -> Tensor:
-    """(N, D) -> (B, D, *grid) with the batch and grid of `like` (B, anything, *grid); channels-last
-    memory.
+    """(N, D) -> (B, D, *grid) with the batch and grid of `like` (B, anything, *grid).
+
+    Channels-last memory.
     """
     return tokens.reshape(like.shape[0], *like.shape[2:], tokens.shape[-1]).movedim(-1, 1)
 

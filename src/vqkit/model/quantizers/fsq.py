@@ -50,8 +50,9 @@ class FiniteScalarQuantizer(Quantizer):
         return self._values((codes // self.basis) % self.levels)
 
     def _digits(self, tokens: Tensor) -> Tensor:
-        """(N, d) -> digits in [0, level - 1]; a token outside of [-1, 1] belongs to the outermost
-        level.
+        """(N, d) -> digits in [0, level - 1].
+
+        A token outside of [-1, 1] belongs to the outermost level.
         """
         top = self.levels - 1
         return (0.5 * (tokens + 1.0) * top).round().clamp(min=0).minimum(top)

@@ -39,8 +39,10 @@ class HierarchicalQuantizer(Bottleneck):
 
     def parts(self) -> list[Quantizer]:
         repeats = self.grid_multiple**self.grid_dims
-        below = [part for part in self.bottom.parts() for _ in range(repeats)]
-        return [*self.top.parts(), *below]
+        parts = self.top.parts()
+        for part in self.bottom.parts():
+            parts += [part] * repeats
+        return parts
 
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
@@ -71,8 +73,8 @@ class HierarchicalQuantizer(Bottleneck):
             codes = self._checked_codes(codes)
             if codes.dim() != 2 + self.grid_dims:
                 raise ValueError(
-                    f"a hierarchy of {self.grid_dims} grid dimensions has codes "
-                    f"(B, {self.num_codebooks}, *grid), got {tuple(codes.shape)}"
+                    f"a hierarchy of {self.grid_dims} grid dimensions has codes (B, "
+                    f"{self.num_codebooks}, *grid), got {tuple(codes.shape)}"
                 )
             num_top = self.top.num_codebooks
             top = codes[:, :num_top]
@@ -93,8 +95,7 @@ class HierarchicalQuantizer(Bottleneck):
         if len(grid) != self.grid_dims or any(side % self.grid_multiple for side in grid):
             raise ValueError(
                 f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples "
-                "of "
-                f"{self.grid_multiple}, got {grid}"
+                f"of {self.grid_multiple}, got {grid}"
             )
         if mask is None:
             return latents.float()
@@ -111,7 +112,9 @@ class HierarchicalQuantizer(Bottleneck):
 
     def _join(self, context: Tensor, bottom: Tensor, mask: Tensor | None) -> Tensor:
         joined = context + _pointwise(self.from_bottom, bottom)
-        return joined if mask is None else joined.where(mask.to(joined.device)[:, None], 0.0)
+        if mask is None:
+            return joined
+        return joined.where(mask.to(joined.device)[:, None], 0.0)
 
     def _arrange(self, top: Tensor, bottom: Tensor) -> Tensor:
         return torch.cat([top, fold(bottom, self.grid_multiple)], 1)
@@ -119,7 +122,9 @@ class HierarchicalQuantizer(Bottleneck):
 
 def _coarse(mask: Tensor | None) -> Tensor | None:
     """A cell is real where one of its positions is."""
-    return None if mask is None else fold(mask[:, None], 2).any(1)
+    if mask is None:
+        return None
+    return fold(mask[:, None], 2).any(1)
 
 
 def _pointwise(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -132,7 +137,9 @@ def fold(x: Tensor, factor: int) -> Tensor:
     row by row.
     """
     dims = x.dim() - 2
-    sides = [part for side in x.shape[2:] for part in (side // factor, factor)]
+    sides: list[int] = []
+    for side in x.shape[2:]:
+        sides += (side // factor, factor)
     x = x.reshape(*x.shape[:2], *sides)
     cells = range(2, 2 + 2 * dims, 2)
     inside = range(3, 3 + 2 * dims, 2)
@@ -145,5 +152,7 @@ def unfold(x: Tensor, factor: int) -> Tensor:
     x = x.reshape(x.shape[0], -1, *[factor] * len(grid), *grid)
     inside = range(2, 2 + len(grid))
     cells = range(2 + len(grid), 2 + 2 * len(grid))
-    order = [axis for pair in zip(cells, inside, strict=True) for axis in pair]
+    order: list[int] = []
+    for cell, place in zip(cells, inside, strict=True):
+        order += (cell, place)
     return x.permute(0, 1, *order).reshape(*x.shape[:2], *(side * factor for side in grid))

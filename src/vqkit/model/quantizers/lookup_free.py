@@ -128,8 +128,9 @@ def entropy_of_bits(logits: Tensor) -> Tensor:
 
 
 def entropy_of_average_code(logits: Tensor, over_ranks: bool = True) -> Tensor:
-    """Entropy in nats of the mean over tokens of p(code | token); logits (N, bits) of independent
-    bits.
+    """Entropy in nats of the mean over tokens of p(code | token).
+
+    Logits (N, bits) of independent bits.
 
     Exact up to 18 bits. With the bits cut in two halves, p(code | token) is the product of p(first
     half | token) and p(second half | token), (N, 2^(bits/2)) each, and the mean over tokens is one
@@ -164,8 +165,9 @@ def _mean_code(logits: Tensor, over_ranks: bool) -> Tensor:
 
 
 def _codes_of_bits(logits: Tensor) -> Tensor:
-    """Logits of n independent bits (N, n) -> probabilities of all their codes (N, 2^n); (N, 1) of
-    ones for n = 0.
+    """Logits of n independent bits (N, n) -> probabilities of all their codes (N, 2^n).
+
+    (N, 1) of ones for n = 0.
     """
     codes = logits.new_ones(len(logits), 1)
     for bit in logits.unbind(1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,13 @@ class ProductQuantizer(Quantizer):
         self.is_straight_through = groups[0].is_straight_through
 
     def parts(self) -> list[Quantizer]:
-        return [part for index in range(self.num_groups) for part in self._group(index).parts()]
+        parts: list[Quantizer] = []
+        for index in range(self.num_groups):
+            parts += self._group(index).parts()
+        return parts
 
     def bound(self, tokens: Tensor) -> Tensor:
-        return torch.cat([group.bound(part) for group, part in self._split(tokens)], 1)
+        return self._by_group(tokens, lambda group, part: group.bound(part))
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         if len(self.groups) == 1:
@@ -46,27 +49,32 @@ class ProductQuantizer(Quantizer):
             values = result.values.reshape(len(tokens), -1)
             return TokensQuantized(values, result.codes.reshape(len(tokens), -1), result.terms)
         results = [group.quantize(part, generator) for group, part in self._split(tokens)]
-        terms = {
-            name: torch.stack([result.terms[name] for result in results]).mean()
-            for name in results[0].terms
-        }
         values = torch.cat([result.values for result in results], 1)
         codes = torch.cat([result.codes for result in results], 1)
-        return TokensQuantized(values, codes, terms)
+        return TokensQuantized(values, codes, _means([result.terms for result in results]))
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return torch.cat([group.assign(part) for group, part in self._split(tokens)], 1)
+        return self._by_group(tokens, lambda group, part: group.assign(part))
 
     def lookup(self, codes: Tensor) -> Tensor:
-        return torch.cat([group.lookup(part) for group, part in self._split(codes)], 1)
+        return self._by_group(codes, lambda group, part: group.lookup(part))
 
     def left_out(self, codes: Tensor) -> Tensor:
-        return torch.cat([group.left_out(part) for group, part in self._split(codes)], 1)
+        return self._by_group(codes, lambda group, part: group.left_out(part))
 
     def _group(self, index: int) -> Quantizer:
         return self.groups[index % len(self.groups)]  # type: ignore[return-value]
 
-    def _split(self, rows: Tensor) -> list[tuple[Quantizer, Tensor]]:
+    def _split(self, rows: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
         """Each group with its columns of tokens or codes (N, ...)."""
-        columns = rows.chunk(self.num_groups, 1)
-        return [(self._group(index), part) for index, part in enumerate(columns)]
+        for index, columns in enumerate(rows.chunk(self.num_groups, 1)):
+            yield self._group(index), columns
+
+    def _by_group(self, rows: Tensor, function: Callable[[Quantizer, Tensor], Tensor]) -> Tensor:
+        """`function` of each group and its columns, side by side: (N, ...) -> (N, ...)."""
+        return torch.cat([function(group, part) for group, part in self._split(rows)], 1)
+
+
+def _means(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean over groups of each loss term."""
+    return {name: torch.stack([one[name] for one in terms]).mean() for name in terms[0]}

@@ -62,7 +62,10 @@ class ResidualQuantizer(Quantizer):
         self.register_buffer("measured", torch.tensor(self.fits_any_scale))
 
     def parts(self) -> list[Quantizer]:
-        return [part for index in range(self.num_stages) for part in self._stage(index).parts()]
+        parts: list[Quantizer] = []
+        for index in range(self.num_stages):
+            parts += self._stage(index).parts()
+        return parts
 
     def bound(self, tokens: Tensor) -> Tensor:
         return self._stage(0).bound(tokens)
@@ -113,8 +116,9 @@ class ResidualQuantizer(Quantizer):
         return total
 
     def left_out(self, codes: Tensor) -> Tensor:
-        """All codes of a stage and of every later one are -1; the first stage cannot be left
-        out.
+        """All codes of a stage and of every later one are -1.
+
+        The first stage cannot be left out.
         """
         missing = (codes == PADDING).unflatten(1, (self.num_stages, -1)).all(2)
         tail = missing.flip(1).cumprod(1).flip(1).bool()
@@ -144,8 +148,9 @@ class ResidualQuantizer(Quantizer):
 
     @torch.no_grad()
     def _measure(self, square_sums: list[Tensor], decay: float) -> None:
-        """Let the scales of the stages that ran follow this batch; with decay 0 take them from it
-        alone.
+        """Let the scales of the stages that ran follow this batch.
+
+        With decay 0 take them from it alone.
         """
         found = all_reduce_sum(torch.stack(square_sums))
         ratios = (found / found[0].clamp(min=1e-12)).sqrt().clamp(min=1e-4)

@@ -64,7 +64,8 @@ def array_items(
     for what is no images, for other types, and for values that are not finite or outside of the
     range.
     """
-    array = array[..., None] if array.ndim == 3 else array
+    if array.ndim == 3:
+        array = array[..., None]
     if array.ndim != 4 or not 1 <= array.shape[3] <= 4 or 0 in array.shape:
         raise VqkitError(
             f"{where} must be images (N, H, W) or (N, H, W, C) with 1 to 4 channels, not "
@@ -78,24 +79,21 @@ def array_items(
         if is_wide and find_range and value_range is None:
             value_range = _extent(array, step).range()
         store = ArrayStore(array, value_range, mapped)
-        digests = [
-            digest(pixels.data)
-            for start in range(0, len(array), step)
-            for pixels in store.chunk(start, start + step)
-        ]
+        digests = []
+        for start in range(0, len(array), step):
+            digests += [digest(pixels.data) for pixels in store.chunk(start, start + step)]
     except ValueError as error:
         raise VqkitError(f"cannot use {where}: {error}") from error
     height, width, channels = array.shape[1:]
-    items = Items(
-        kind,
-        store,
-        names,
-        pack(digests),
-        {MODES[channels]: len(array)},
-        {(height, width): len(array)},
+    return Items(
+        kind=kind,
+        store=store,
+        names=names,
+        digests=pack(digests),
+        modes={MODES[channels]: len(array)},
+        sizes={(height, width): len(array)},
+        value_range=value_range if is_wide else None,
     )
-    items.value_range = value_range if is_wide else None
-    return items
 
 
 def _extent(array: np.ndarray, step: int) -> Extent:
@@ -126,19 +124,18 @@ def layout_of(shape: tuple[int, ...], where: str) -> str:
             f"not {shape}"
         )
     if len(possible) > 1:
-        choices = "; ".join(
-            f"data.layout={layout}: {_in_words(layout, shape)}" for layout in possible
-        )
+        choices = [f"data.layout={layout}: {_in_words(layout, shape)}" for layout in possible]
         raise VqkitError(
             f"{where} has the shape {shape}, which can be read in {len(possible)} ways: set "
-            f"{choices}"
+            f"{'; '.join(choices)}"
         )
     return possible[0]
 
 
 def _in_words(layout: str, shape: tuple[int, ...]) -> str:
-    size = {name: length for name, length in zip(layout, shape, strict=True)}
-    count, channels = size.get("N", 1), size.get("C", 1)
+    size = dict(zip(layout, shape, strict=True))
+    count = size.get("N", 1)
+    channels = size.get("C", 1)
     return (
         f"{count} image{'s' * (count > 1)} of {size['W']}x{size['H']} pixels (width x height), "
         f"{channels} channel{'s' * (channels > 1)}"
@@ -170,10 +167,14 @@ def _laid_out(
         images = arrange(array)
     except ValueError as error:
         raise VqkitError(f"cannot use {where}: {error}") from error
-    mapped = None if mapped_from is None else (mapped_from, arrange)
-    names = NumberedNames(path.name, len(images))
     items = array_items(
-        images, kind, names, where, how.value_range, find_range=how.find_range, mapped=mapped
+        images,
+        kind,
+        NumberedNames(path.name, len(images)),
+        where,
+        how.value_range,
+        find_range=how.find_range,
+        mapped=(mapped_from, arrange) if mapped_from else None,
     )
     items.notes.append(
         f"{where}: shape {array.shape} is read as {layout}, {_in_words(layout, array.shape)}"
@@ -235,7 +236,8 @@ def max_unpacked(config: DataConfig) -> int:
         return config.max_bytes
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    except (AttributeError, OSError, ValueError):  # not on this system
+    except (AttributeError, OSError, ValueError):
+        # This system does not say how much it has.
         return 4 << 30
 
 
@@ -244,8 +246,8 @@ def check_unpacked(num_bytes: int, where: str, config: DataConfig) -> None:
     limit = max_unpacked(config)
     if num_bytes > limit:
         raise VqkitError(
-            f"{where} unpacks to {num_bytes} bytes, more than the {limit} that are allowed; "
-            f"if the file can be trusted, set data.max_bytes={num_bytes}"
+            f"{where} unpacks to {num_bytes} bytes, more than the {limit} that are allowed; if the "
+            f"file can be trusted, set data.max_bytes={num_bytes}"
         )
 
 
@@ -256,12 +258,13 @@ def _words(error: BaseException) -> str:
 
 
 def _image_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
-    members = {
-        info.filename.removesuffix(".npy"): info
-        for info in archive.infolist()
-        if info.filename.endswith(".npy")
-    }
-    for name in (*(members if len(members) == 1 else ()), "images", "x_train", "x", "arr_0"):
+    members = {}
+    for info in archive.infolist():
+        if info.filename.endswith(".npy"):
+            members[info.filename.removesuffix(".npy")] = info
+    if len(members) == 1:
+        return next(iter(members.values()))
+    for name in ("images", "x_train", "x", "arr_0"):
         if name in members:
             return members[name]
     raise VqkitError(
@@ -271,24 +274,27 @@ def _image_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 def _check_npy_header(file: BinaryIO, num_bytes: int, where: str) -> None:
-    """VqkitError unless the header promises exactly the bytes that are there; nothing is allocated
-    before.
+    """VqkitError unless the header promises exactly the bytes that are there.
+
+    Nothing is allocated before.
     """
     version = np.lib.format.read_magic(file)
-    length = struct.unpack(
-        "<H" if version == (1, 0) else "<I", file.read(2 if version == (1, 0) else 4)
-    )[0]
+    # The header's length: two bytes in the first version of the format, then four.
+    length_format = "<H" if version == (1, 0) else "<I"
+    length_size = struct.calcsize(length_format)
+    (length,) = struct.unpack(length_format, file.read(length_size))
     header = ast.literal_eval(file.read(min(length, 65536)).decode("latin1"))
-    dtype, shape = np.dtype(header["descr"]), header["shape"]
+    dtype = np.dtype(header["descr"])
+    shape = header["shape"]
     if dtype.hasobject:
         raise VqkitError(
             f"{where} holds Python objects; they would run code when loaded and are refused"
         )
-    start = 8 + (2 if version == (1, 0) else 4) + length
+    start = 8 + length_size + length
     if math.prod(shape) * dtype.itemsize != num_bytes - start:
         raise VqkitError(
-            f"{where}: its header promises the shape {shape}, but the file holds {num_bytes - start} "
-            "bytes"
+            f"{where}: its header promises the shape {shape}, but the file holds "
+            f"{num_bytes - start} bytes"
         )
 
 
@@ -303,7 +309,8 @@ def _load_npy(stream: BinaryIO, num_bytes: int, in_memory: int) -> tuple[np.ndar
         with file:
             shutil.copyfileobj(stream, file, 1 << 20)
         return np.load(path, mmap_mode="r", allow_pickle=False), path
-    except BaseException:  # a broken archive, or Ctrl-C
+    except BaseException:
+        # A broken archive, or Ctrl-C.
         path.unlink()
         raise
 
@@ -321,6 +328,9 @@ def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
         with open_regular(path) as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
+            most = os.fstat(raw.fileno()).st_size
+            if packed:
+                most *= _DEFLATE_LIMIT
             with gzip.open(raw) if packed else raw as file:
                 head = file.read(4 + 4 * num_dims)
                 if head[:4] != bytes([0, 0, 8, num_dims]) or len(head) != 4 + 4 * num_dims:
@@ -329,12 +339,13 @@ def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
                     )
                 shape = struct.unpack(f">{num_dims}I", head[4:])
                 promised = math.prod(shape)
-                if promised > os.fstat(raw.fileno()).st_size * (_DEFLATE_LIMIT if packed else 1):
+                if promised > most:
                     raise VqkitError(
                         f"{path}: its header promises the shape {shape}, far more than the file "
                         "can hold"
                     )
                 check_unpacked(promised, str(path), config)
+                # One byte more, which tells whether there is more than was promised.
                 content = file.read(promised + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise VqkitError(f"cannot read {path}: {_words(error)}") from error
@@ -347,45 +358,58 @@ def read_idx(path: Path, config: DataConfig, num_dims: int = 3) -> np.ndarray:
 
 
 def find_idx(folder: Path) -> list[list[Path | None]] | None:
-    """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not; None
-    without train images.
+    """[[train images, train labels], [t10k images, t10k labels]] in a folder, .gz or not.
+
+    None without train images.
     """
 
     def find(name: str) -> Path | None:
-        choices = (folder / name, folder / f"{name}.gz")
-        return next((path for path in choices if path.is_file()), None)
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+        return None
 
-    found = [[find(images), find(labels)] for images, labels in IDX_PARTS]
-    return found if found[0][0] is not None else None
+    parts = [[find(images), find(labels)] for images, labels in IDX_PARTS]
+    if parts[0][0] is None:
+        return None
+    return parts
 
 
 def read_idx_folder(
     folder: Path, config: DataConfig, kind: str = "idx", classes: tuple[str, ...] = ()
 ) -> Items:
-    """Train and t10k images of a folder, one after the other; t10k, where present, is the test set
-    as it is.
+    """Train and t10k images of a folder, one after the other.
+
+    t10k, where present, is the test set as it is.
 
     Labels become `groups`, with the names in `classes` if given.
     """
-    images, groups, num_train = [], [], 0
-    for part, (image_path, label_path) in enumerate(find_idx(folder) or []):
+    images: list[np.ndarray] = []
+    groups: list[str] = []
+    for image_path, label_path in find_idx(folder) or []:
         if image_path is None:
             continue
         images.append(read_idx(image_path, config))
-        num_train = num_train or len(images[0])
         if label_path is not None:
-            labels = read_idx(label_path, config, num_dims=1)
-            if len(labels) != len(images[part]):
-                raise VqkitError(
-                    f"{label_path} holds {len(labels)} labels for {len(images[part])} images"
-                )
-            groups += [
-                classes[label] if label < len(classes) else str(label) for label in labels.tolist()
-            ]
+            groups += _labels(label_path, len(images[-1]), config, classes)
     if len({array.shape[1:] for array in images}) > 1:
         raise VqkitError(f"{folder}: the train and t10k images differ in size")
-    array = np.concatenate(images) if len(images) > 1 else images[0]
+    array = np.concatenate(images)
     items = array_items(array, kind, NumberedNames(folder.name, len(array)), str(folder))
-    items.groups = groups if len(groups) == len(array) else None
-    items.fixed_test = np.arange(num_train, len(array)) if len(array) > num_train else None
+    if len(groups) == len(array):
+        items.groups = groups
+    num_train = len(images[0])
+    if len(array) > num_train:
+        items.fixed_test = np.arange(num_train, len(array))
     return items
+
+
+def _labels(path: Path, count: int, config: DataConfig, classes: tuple[str, ...]) -> list[str]:
+    """Names of the labels in an IDX file, which must be `count`; numbers where `classes` ends."""
+    labels = read_idx(path, config, num_dims=1)
+    if len(labels) != count:
+        raise VqkitError(f"{path} holds {len(labels)} labels for {count} images")
+    names = []
+    for label in labels.tolist():
+        names.append(classes[label] if label < len(classes) else str(label))
+    return names

@@ -32,10 +32,11 @@ class Draw:
 
     def rows(self, start: int, stop: int) -> Draw:
         """The numbers of the images start..stop."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Draw(
-            **{name: part[start:stop] if part is not None else None for name, part in parts.items()}
-        )
+        parts = {}
+        for field in fields(self):
+            numbers = getattr(self, field.name)
+            parts[field.name] = None if numbers is None else numbers[start:stop]
+        return Draw(**parts)
 
 
 def draw(count: int, config: AugmentConfig, generator: torch.Generator) -> Draw:
@@ -88,9 +89,8 @@ def move(
         columns = (columns - shift[:, 1:]).clamp_(0, width - 1)
         planes = torch.arange(batch * channels).view(batch, channels, 1) * height
         images = images.reshape(-1, width).index_select(0, (planes + rows[:, None]).flatten())
-    return images.view(batch, channels, height, width).gather(
-        3, columns[:, None, None].expand(-1, channels, height, -1)
-    )
+    index = columns[:, None, None].expand(-1, channels, height, -1)
+    return images.view(batch, channels, height, width).gather(3, index)
 
 
 def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
@@ -98,9 +98,8 @@ def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
     (bilinear).
     """
     side, top, left = crop.unbind(1)
-    window = torch.zeros(
-        len(images), 2, 3
-    )  # affine maps of output to input coordinates, both from -1 to 1
+    # Affine maps of output to input coordinates, both from -1 to 1.
+    window = torch.zeros(len(images), 2, 3)
     window[:, 0, 0] = window[:, 1, 1] = side
     window[:, 0, 2] = (1 - side) * (2 * left - 1)
     window[:, 1, 2] = (1 - side) * (2 * top - 1)
@@ -112,11 +111,12 @@ def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
 
 
 def recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast (about the mean grey) and saturation of every image times its factors;
-    alpha stays.
+    """Brightness, contrast (about the mean grey) and saturation of every image times its factors.
+
+    Alpha stays.
     """
     colours = 3 if images.shape[1] >= 3 else 1
-    brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in factors.unbind(1))
+    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
     weights = torch.tensor(_GREY if colours == 3 else (1.0,)).view(1, -1, 1, 1)
     bright = images[:, :colours].float() * brightness
     grey = (bright * weights).sum(1, keepdim=True)

@@ -17,6 +17,7 @@ from ...data.splits import digest, pack
 from ...errors import VqkitError
 from .arrays import array_items, find_idx, read_idx_folder
 from .config import DataConfig
+from .files import patches
 from .stores import Items
 
 NAMES = ("emoji", "fashion-mnist", "digits")
@@ -39,27 +40,28 @@ def read_bundled(name: str, config: DataConfig) -> Items:
     """One of NAMES. VqkitError if its files or the package that brings it are not installed."""
     if name == "fashion-mnist":
         return _fashion_mnist(config)
-    return _emoji() if name == "emoji" else _digits()
+    if name == "emoji":
+        return _emoji()
+    return _digits()
 
 
 def _emoji() -> Items:
-    """Fluent emoji at 32x32 over white, with captions; drawn by scripts/make_emoji.py, licences in
-    NOTICE.
+    """Fluent emoji at 32x32 over white, with captions.
+
+    Drawn by scripts/make_emoji.py, licences in NOTICE.
     """
     folder = resources.files("vqkit") / "signals" / "image" / "builtin"
     table = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))
     with (folder / table["sheet"]).open("rb") as file, Image.open(file) as image:
         sheet = np.asarray(image.convert("RGB"))
-    side, count = table["side"], len(table["names"])
-    rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
-    cut = (
-        sheet.reshape(rows, side, columns, side, 3)
-        .transpose(0, 2, 1, 3, 4)
-        .reshape(-1, side, side, 3)[:count]
-    )
+    side = table["side"]
+    cut, _ = patches(sheet, (side, side))
+    # The last row of the sheet may not be full.
+    cut = cut[: len(table["names"])]
     items = array_items(cut, "emoji", table["names"], "emoji")
     items.keys = pack([digest(key.encode()) for key in table["keys"]])
-    items.captions, items.groups = table["captions"], table["groups"]
+    items.captions = table["captions"]
+    items.groups = table["groups"]
     return items
 
 
@@ -71,9 +73,8 @@ def _fashion_mnist(config: DataConfig) -> Items:
             return read_idx_folder(folder, config, "fashion-mnist", _CLOTHES)
     raise VqkitError(
         "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' "
-        "(Debian), or put the "
-        "four files train-images-idx3-ubyte.gz, train-labels-..., t10k-images-..., "
-        f"t10k-labels-... into {folders[0]}"
+        "(Debian), or put the four files train-images-idx3-ubyte.gz, train-labels-..., "
+        f"t10k-images-..., t10k-labels-... into {folders[0]}"
     )
 
 
@@ -82,9 +83,9 @@ def _digits() -> Items:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise VqkitError("the digits come with scikit-learn: pip install scikit-learn") from error
-    found = load_digits()
-    # 17 levels, 0 to 16
-    images = np.rint(np.asarray(found.images) * (255 / 16)).astype(np.uint8)
+    digits = load_digits()
+    # 17 levels, 0 to 16.
+    images = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
     items = array_items(images, "digits", NumberedNames("digits", len(images)), "digits")
-    items.groups = [str(label) for label in found.target.tolist()]
+    items.groups = list(map(str, digits.target.tolist()))
     return items

@@ -25,8 +25,8 @@ class AugmentConfig(Section):
 
 class NoiseConfig(Section):
     sigma: NonNegative = 0.0
-    """largest deviation of Gaussian noise on what the encoder sees, in levels of 0 to 255, the target being the clean
-    image; every image has its own, from 0 on; 0 = no noise of any kind"""
+    """largest deviation of Gaussian noise on what the encoder sees, in levels of 0 to 255, the
+    target being the clean image; every image has its own, from 0 on; 0 = no noise of any kind"""
     others: Share = 0.4
     """share of the noisy images with another kind: shot noise, salt and pepper, speckle, JPEG
     or missing blocks
@@ -49,13 +49,14 @@ class DataConfig(DataSection):
     channels: Literal[1, 2, 3, 4] | None = None
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA; null = what most of the images have, without alpha"""
     fit: Literal["crop", "resize", "patches"] = "crop"
-    """images of another size: crop = scale the short side and cut the middle, resize = squeeze both sides, patches =
-    patches of image_size from all over each, at full resolution, as many as fit in max_memory_mb"""
+    """images of another size: crop = scale the short side and cut the middle, resize = squeeze both
+    sides, patches = patches of image_size from all over each, at full resolution, as many as fit in
+    max_memory_mb"""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """RGB colour laid under transparent pixels when alpha is not kept"""
     value_range: Annotated[tuple[Finite, Finite] | None, AfterValidator(_rises)] = None
-    """values of more than 8 bits (16-bit and float files, arrays) that become black and white, others are clipped;
-    null = found from the whole set"""
+    """values of more than 8 bits (16-bit and float files, arrays) that become black and white,
+    others are clipped; null = found from the whole set"""
     frames: Literal["first", "all"] = "first"
     """of animations and files with several pages: the first image, or all, which then stay in
     one split

@@ -14,14 +14,24 @@ from ...data.names import BadFile, PackedStrings
 from ...data.splits import pack
 from ...errors import VqkitError
 from .arrays import array_items
-from .files import Target, decode, decode_with_content, look_of, patches, pillow_warnings, reason
+from .files import (
+    BROKEN_IMAGE,
+    Target,
+    decode,
+    decode_with_content,
+    look_of,
+    patches,
+    pillow_warnings,
+    reason,
+)
 from .scan import NUM_THREADS
 from .stores import Items
 
 
 class Cut(NamedTuple):
-    """Patches (n, h, w, C) uint8 of an image, their places 'row,column', and what the image is told
-    apart by.
+    """Patches (n, h, w, C) uint8 of an image and their places 'row,column'.
+
+    content, look: what the image is told apart by, see files.Decoded.
     """
 
     pixels: np.ndarray
@@ -47,21 +57,24 @@ def cut_up(
     assert target.size is not None
     height, width = target.size
     most = max(1, max_bytes // (height * width * target.channels) // max(1, len(items.store)))
-    found = np.empty(
-        (most * len(items.store), height, width, target.channels), np.uint8
-    )  # untouched pages are free
-    names, owners, good, bad = list[str](), list[int](), list[int](), list(items.bad)
-    contents, looks = list[bytes](), list[int]()
+    # Room for the most there can be: pages of memory that are not touched are free.
+    pixels = np.empty((most * len(items.store), height, width, target.channels), np.uint8)
+    names: list[str] = []
+    # Of each patch the place in `good` of its image.
+    owners: list[int] = []
+    good: list[int] = []
+    bad = list(items.bad)
+    contents: list[bytes] = []
+    looks: list[int] = []
+    cut = partial(_cut, items, target, most)
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        for index, part in enumerate(
-            pool.map(partial(_cut, items, target, most), range(len(items.store)))
-        ):
+        for index, part in enumerate(pool.map(cut, range(len(items.store)))):
             if progress:
                 progress((index + 1) / len(items.store))
             if isinstance(part, BadFile):
                 bad.append(part)
                 continue
-            found[len(names) : len(names) + len(part.places)] = part.pixels
+            pixels[len(names) : len(names) + len(part.places)] = part.pixels
             owners += [len(good)] * len(part.places)
             names += [f"{items.names[index]}:{place}" for place in part.places]
             good.append(index)
@@ -69,13 +82,11 @@ def cut_up(
             looks.append(part.look)
     if not names:
         raise VqkitError(f"none of the images can be read ({bad[0].name}: {bad[0].reason})")
-    cut_items = array_items(found[: len(names)], items.kind, PackedStrings(names), "patches")
+    cut_items = array_items(pixels[: len(names)], items.kind, PackedStrings(names), "patches")
     whole = replace(items.kept(good), digests=pack(contents))
-    fixed_test = (
-        None
-        if items.fixed_test is None
-        else np.isin(np.array(good)[owners], items.fixed_test).nonzero()[0]
-    )
+    fixed_test = None
+    if items.fixed_test is not None:
+        fixed_test = np.isin(np.array(good)[owners], items.fixed_test).nonzero()[0]
     return replace(
         cut_items,
         keys=keys_of(whole, np.array(looks, dtype=np.uint64))[owners],
@@ -102,12 +113,14 @@ def _cut(items: Items, target: Target, most: int, index: int) -> Cut | BadFile:
             assert pixels is not None
         else:
             assert items.digests is not None and isinstance(raw, np.ndarray)
-            pixels, content, look = decode(raw, whole), items.digests[index].tobytes(), look_of(raw)
-        found, places = patches(pixels, target.size)
+            pixels = decode(raw, whole)
+            content = items.digests[index].tobytes()
+            look = look_of(raw)
+        every, places = patches(pixels, target.size)
         if not places:
             return Cut(decode(raw, target)[None], ["0,0"], content, look)
-    except Exception as error:  # see files.load_image
+    except BROKEN_IMAGE as error:
         return BadFile(items.names[index], reason(error))
     seed = int.from_bytes(content, "little")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:most])
-    return Cut(found[chosen], [places[number] for number in chosen], content, look)
+    return Cut(every[chosen], [places[number] for number in chosen], content, look)

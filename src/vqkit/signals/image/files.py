@@ -1,5 +1,4 @@
-"""Image files to uint8 arrays: every Pillow mode, alpha over a background, EXIF rotation, one
-common size.
+"""Image files to uint8 arrays: every Pillow mode, alpha, EXIF rotation, one common size.
 
 Decoding has two halves so that a survey of many files is quick: `survey_file` reads the header (and
 the values only where they have more than 8 bits), `decode` decodes.
@@ -10,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,6 +29,14 @@ from .ranges import Extent, ValueRange, to_bytes
 # A path, the bytes of an image file, or decoded pixels (H, W, C) uint8.
 Encoded: TypeAlias = "str | Path | bytes | np.ndarray"
 
+# What the decoders of Pillow raise for files that are broken, of any format. Most of them check
+# little themselves: what they do with the bytes fails in Python or in a library below.
+BROKEN_IMAGE = (
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning, ImageCms.PyCMSError),
+    *(OSError, EOFError, SyntaxError, struct.error, zlib.error),
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError),
+    *(RuntimeError, MemoryError),
+)
 # Bytes of an image file at most, but for TIFF, of which only what is needed is read.
 MAX_FILE = 1 << 29
 _MAX_FRAMES = 1 << 16
@@ -67,9 +76,9 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What every image is brought to: size (height, width) or None = its own, channels 1-4, and
-    how.
+    """What every image is brought to.
 
+    size: (height, width), None = its own. channels: 1 to 4.
     exact: an image that would lose anything on the way is refused; for images that keep their size.
     value_range: of values of more than 8 bits; None = the one of their type, see `ranges.to_bytes`.
     """
@@ -143,30 +152,27 @@ def pillow_warnings() -> Iterator[None]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Formats that Pillow reads by itself, in the order in which it tries them: a file's name says
-    nothing for sure.
-    """
+    """Formats that Pillow reads by itself, in the order in which it tries them."""
+    # All of them are tried: a file's name says nothing for sure.
     Image.init()
     return tuple(kind for kind in Image.ID if kind not in _UNREADABLE_FORMATS)
 
 
 def image_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of the formats that Pillow reads by itself."""
-    return frozenset(
-        suffix for suffix, kind in Image.registered_extensions().items() if kind in _formats()
-    )
+    kinds = Image.registered_extensions()
+    return frozenset(suffix for suffix in kinds if kinds[suffix] in _formats())
 
 
 def image_paths(files: Iterable[str | Path]) -> Iterator[Path]:
     """The files as they are named, and all images below those that are folders, sorted."""
     for name in map(Path, files):
-        if name.is_dir():
-            found = (
-                path for path in sorted(name.rglob("*")) if path.suffix.lower() in image_suffixes()
-            )
-            yield from (path for path in found if not path.is_dir())
-        else:
+        if not name.is_dir():
             yield name
+            continue
+        for path in sorted(name.rglob("*")):
+            if path.suffix.lower() in image_suffixes() and not path.is_dir():
+                yield path
 
 
 @contextlib.contextmanager
@@ -175,7 +181,12 @@ def _opened(raw: Raw | BinaryIO) -> Iterator[ImageFile.ImageFile]:
 
     OSError for paths that are no regular files.
     """
-    file, number = raw if isinstance(raw, Frame) else (raw, 0)
+    number = 0
+    file: Encoded | BinaryIO
+    if isinstance(raw, Frame):
+        file, number = raw
+    else:
+        file = raw
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | Path):
             file = stack.enter_context(open_regular(file))
@@ -203,8 +214,9 @@ def _seek(image: ImageFile.ImageFile, index: int) -> None:
 
 
 def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurvey:
-    """What an image file holds; pixels are decoded only to find the extent of values of more than 8
-    bits.
+    """What an image file holds.
+
+    Pixels are decoded only to find the extent of values of more than 8 bits.
 
     Call it inside `pillow_warnings`. Any exception of Pillow: `reason` words it.
     """
@@ -234,7 +246,7 @@ def _num_frames(image: ImageFile.ImageFile, must_be_known: bool) -> int:
         return 1
     try:
         count = int(getattr(image, "n_frames", 1))
-    except Exception:
+    except BROKEN_IMAGE:
         if must_be_known:
             raise
         return 1
@@ -244,10 +256,10 @@ def _num_frames(image: ImageFile.ImageFile, must_be_known: bool) -> int:
 
 
 def _header(image: ImageFile.ImageFile) -> Header:
-    height, width = image.height, image.width
+    # From the fifth orientation on, images lie on their side.
     if _orientation(image) >= 5:
-        height, width = width, height
-    return Header(image.mode, (height, width))
+        return Header(image.mode, (image.width, image.height))
+    return Header(image.mode, (image.height, image.width))
 
 
 def reason(error: BaseException) -> str:
@@ -284,14 +296,11 @@ def load_image(
     conversions.
     """
     name = str(file) if isinstance(file, str | Path) else "image"
+    target = Target(None, channels, background, exact=exact, value_range=value_range)
     try:
         with pillow_warnings():
-            return decode(
-                file, Target(None, channels, background, exact=exact, value_range=value_range)
-            )
-    except (
-        Exception
-    ) as error:  # Pillow raises a dozen types on broken files, struct.error and KeyError among them
+            return decode(file, target)
+    except BROKEN_IMAGE as error:
         raise VqkitError(f"cannot read {name}: {reason(error)}") from error
 
 
@@ -309,19 +318,25 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
             side = 2 * max(target.size)
             image.draft(image.mode, (side, side))
         if target.exact:
-            _check_depth(image, target.channels)  # only a file that is not loaded yet knows it
+            # Only a file that is not loaded yet knows its depth.
+            _check_depth(image, target.channels)
         return convert(_upright(image), target)
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    return Image.fromarray(pixels)
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
     """The decoded image, turned as its EXIF data say."""
     turn = _TURNS.get(_orientation(image))
     image.load()
-    upright = image.transpose(turn) if turn is not None else image
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    # A colour that stands for transparency is told in there.
     upright.info = image.info
     return upright
 
@@ -329,29 +344,31 @@ def _upright(image: ImageFile.ImageFile) -> Image.Image:
 def decode_with_content(
     raw: Encoded | Frame, target: Target, *, full: bool, looks: bool = False, pixels: bool = True
 ) -> Decoded:
-    """One image as `decode` gives it, unless its pixels are not wanted, and what it is told apart
-    by.
+    """One image as `decode` gives it and what it is told apart by.
 
+    pixels: whether they are wanted; else None in their place.
     full: decode large JPEG files whole for it; needed where files of other formats have the same
     size. Files of JPEG alone that hold the same pixels hold the same coefficients, and so agree at
     an eighth of their size.
     looks: also find what near duplicates have in common; else 0.
     """
     with _opened(raw) as image:
-        if full or image.format != "JPEG" or image.width * image.height <= _LARGE:
-            upright = _upright(image)
-            found = _identified(upright, target, looks)
-            return found._replace(pixels=convert(upright, target)) if pixels else found
-        image.draft(image.mode, (1, 1))
-        found = _identified(_upright(image), target, looks)
-    return found._replace(pixels=decode(raw, target)) if pixels else found
+        is_whole = full or image.format != "JPEG" or image.width * image.height <= _LARGE
+        if not is_whole:
+            image.draft(image.mode, (1, 1))
+        upright = _upright(image)
+        decoded = _identified(upright, target, looks)
+        if pixels and is_whole:
+            return decoded._replace(pixels=convert(upright, target))
+    if pixels:
+        return decoded._replace(pixels=decode(raw, target))
+    return decoded
 
 
 def _identified(image: Image.Image, target: Target, looks: bool) -> Decoded:
-    seen = _to_channels(image, 4, target.background, target.value_range)
-    return Decoded(
-        None, digest(repr(seen.size).encode(), seen.tobytes()), _look(seen) if looks else 0
-    )
+    rgba = _to_channels(image, 4, target.background, target.value_range)
+    content = digest(repr(rgba.size).encode(), rgba.tobytes())
+    return Decoded(None, content, _look(rgba) if looks else 0)
 
 
 def look_of(pixels: np.ndarray) -> int:  # (H, W, C) uint8
@@ -363,9 +380,8 @@ def _look(image: Image.Image) -> int:
     """Of 8 x 8 places whether it gets brighter to the right: a difference hash (Krawetz 2013),
     stable under scaling and compression.
     """
-    small = np.asarray(
-        image.convert("RGB").convert("L").resize((9, 8), Image.Resampling.BOX)
-    ).astype(int)
+    grey = image.convert("RGB").convert("L")
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX)).astype(int)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
@@ -378,14 +394,16 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
         _check_depth(image, target.channels)
     converted = _to_channels(image, target.channels, target.background, target.value_range)
     if target.exact and not _is_all_there(image, converted):
-        more = " with transparency" if image.has_transparency_data and "A" not in image.mode else ""
-        raise ValueError(
-            _loss(_NAMES.get(image.mode, f"of mode {image.mode}") + more, target.channels)
-        )
+        name = _NAMES.get(image.mode, f"of mode {image.mode}")
+        if image.has_transparency_data and "A" not in image.mode:
+            name += " with transparency"
+        raise ValueError(_loss(name, target.channels))
     if target.size is not None:
         converted = fit_image(converted, target.size, target.fit)
     pixels = np.array(converted, dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    return pixels
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
@@ -397,32 +415,34 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> I
     height, width = size
     if (image.height, image.width) == size:
         return image
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    if fit != "resize":
-        scale = min(image.width / width, image.height / height)
-        scale = min(scale, 1.0) if fit == "patches" else scale
-        left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
-        if scale == 1:  # nothing to scale: cut whole pixels, exactly
-            return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+    if fit == "resize":
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    scale = min(image.width / width, image.height / height)
+    if fit == "patches":
+        scale = min(scale, 1.0)
+    left = (image.width - width * scale) / 2
+    top = (image.height - height * scale) / 2
+    if scale == 1:
+        # There is nothing to scale: cut whole pixels, exactly.
+        return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+    box = (left, top, left + width * scale, top + height * scale)
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
-def patches(
-    pixels: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, list[str]]:  # (H, W, C) -> (N, h, w, C)
-    """Non-overlapping patches in reading order and their places 'row,column' in pixels; the rest is
-    dropped.
+def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+    """Non-overlapping patches of an image: (H, W, C) -> (N, h, w, C), in reading order, and their
+    places 'row,column' in pixels. What is left at the edges is dropped.
     """
     height, width = size
-    rows, columns, channels = pixels.shape[0] // height, pixels.shape[1] // width, pixels.shape[2]
+    rows = pixels.shape[0] // height
+    columns = pixels.shape[1] // width
+    channels = pixels.shape[2]
     cut = pixels[: rows * height, : columns * width].reshape(rows, height, columns, width, channels)
-    places = [
-        f"{row * height},{column * width}" for row in range(rows) for column in range(columns)
-    ]
-    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(
-        rows * columns, height, width, channels
-    ), places
+    ordered = np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4))
+    places = []
+    for row in range(rows):
+        places += [f"{row * height},{column * width}" for column in range(columns)]
+    return ordered.reshape(rows * columns, height, width, channels), places
 
 
 # -------------------------------------------------------------------------------------------- modes
@@ -440,17 +460,16 @@ def is_grey(mode: str) -> bool:
 
 def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
     """EXIF orientation 1-8 that is still to be applied; asked before the pixels are loaded."""
-    if (
-        image.format == "TIFF"
-    ):  # Pillow turns TIFF itself while loading, and already reports the turned size
+    # Pillow turns TIFF itself while loading, and already reports the turned size.
+    if image.format == "TIFF":
         return 1
-    if (
-        image.format == "PNG" and "exif" not in image.info
-    ):  # getexif would decode the whole PNG to look behind it
+    # getexif would decode the whole PNG to look behind it.
+    if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # broken EXIF says nothing about the pixels
+    except BROKEN_IMAGE:
+        # Broken EXIF says nothing about the pixels.
         return 1
 
 
@@ -461,23 +480,20 @@ def _to_channels(
     if _is_wide(image.mode):
         image = Image.fromarray(to_bytes(np.asarray(image), value_range))
     if image.has_transparency_data:
-        image = image.convert("RGBA") if image.mode not in ("LA", "RGBA") else image
+        if image.mode not in ("LA", "RGBA"):
+            image = image.convert("RGBA")
         if channels in (1, 3):
             under = Image.new("RGBA", image.size, (*background, 255))
             image = Image.alpha_composite(under, image.convert("RGBA")).convert("RGB")
     elif image.mode == "LAB":
-        to_rgb = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
+        lab = ImageCms.createProfile("LAB")
+        srgb = ImageCms.createProfile("sRGB")
+        to_rgb = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         image = ImageCms.applyTransform(image, to_rgb) or image
     if image.mode == MODES[channels]:
         return image
-    if image.mode not in (
-        "L",
-        "LA",
-        "RGB",
-        "RGBA",
-    ):  # palette, CMYK, YCbCr, HSV and 1-bit reach the others through these
+    # Palette, CMYK, YCbCr, HSV and 1-bit reach the others through grey or RGB.
+    if image.mode not in MODES.values():
         image = image.convert("L" if is_grey(image.mode) else "RGB")
     return image.convert(MODES[channels])
 
@@ -488,24 +504,23 @@ def _is_all_there(image: Image.Image, converted: Image.Image) -> bool:
     """
     if image.mode not in _COMPARABLE:
         return False
-    before, after = (
-        np.asarray(one.convert("RGBA")) for one in (image, converted)
-    )  # transparent colours, too
+    # The colours of transparent pixels count, too.
+    before = np.asarray(image.convert("RGBA"))
+    after = np.asarray(converted.convert("RGBA"))
     return np.array_equal(before, after)
 
 
 def _check_depth(image: Image.Image, channels: int) -> None:
-    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones; loaded images
-    do not tell.
+    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones.
+
+    Loaded images do not tell.
     """
     if image.format in _DEPTH_UNKNOWN:
-        raise ValueError(
-            _loss(f"of format {image.format}, whose depth is not known here", channels)
-        )
+        what = f"of format {image.format}, whose depth is not known here"
+        raise ValueError(_loss(what, channels))
     if _is_deep(image):
-        raise ValueError(
-            _loss(f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit", channels)
-        )
+        what = f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit"
+        raise ValueError(_loss(what, channels))
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -513,7 +528,8 @@ def _is_deep(image: Image.Image) -> bool:
     for kind, _, _, how in getattr(image, "tile", ()):
         words = how if isinstance(how, tuple) else (how,)
         # "RGB;16B", but not "BGR;16"
-        if any(isinstance(word, str) and word[-4:-1] == ";16" for word in words) or kind == "SGI16":
+        names_depth = any(isinstance(word, str) and word[-4:-1] == ";16" for word in words)
+        if names_depth or kind == "SGI16":
             return True
         if kind.startswith("ppm") and words[-1] > 255:
             return True

@@ -35,10 +35,12 @@ def to_values(given: Any, target: Target) -> list[Tensor]:
             )
         return [channels_first(convert(given, target))]
     if isinstance(given, list | tuple):
-        found = [values for one in given for values in to_values(one, target)]
-        if not found:
+        values: list[Tensor] = []
+        for one in given:
+            values += to_values(one, target)
+        if not values:
             raise ValueError("there are no images")
-        return found
+        return values
     if not isinstance(given, np.ndarray | Tensor):
         raise ValueError(
             "images are paths, PIL images, arrays, tensors or lists of them, not "
@@ -48,8 +50,9 @@ def to_values(given: Any, target: Target) -> list[Tensor]:
 
 
 def like(values: Sequence[Tensor], given: Any) -> Any:
-    """Values (C, H, W) of each image, uint8, in the form that `given` had; of a path, a PIL
-    image.
+    """Values (C, H, W) of each image, uint8, in the form that `given` had.
+
+    Of a path, a PIL image.
     """
     if isinstance(given, str | Path | Image.Image):
         return to_image(values[0])
@@ -71,13 +74,17 @@ def like(values: Sequence[Tensor], given: Any) -> Any:
             result = result[0]
         if original.dim() == 2 and result.shape[2] == 1:
             result = result[:, :, 0]
-    return result if isinstance(given, Tensor) else result.numpy()
+    if isinstance(given, Tensor):
+        return result
+    return result.numpy()
 
 
 def to_image(values: Tensor) -> Image.Image:
     """Values (C, H, W) uint8 as a PIL image."""
     pixels = values.permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    return Image.fromarray(pixels)
 
 
 def to_array(values: Tensor) -> np.ndarray:
@@ -86,8 +93,9 @@ def to_array(values: Tensor) -> np.ndarray:
 
 
 def as_tensor(given: np.ndarray | Tensor) -> Tensor:
-    """The values as a tensor; what NumPy holds read-only (as a view of a PIL image) is copied
-    first.
+    """The values as a tensor.
+
+    What NumPy holds read-only (as a view of a PIL image) is copied first.
     """
     if isinstance(given, np.ndarray) and not given.flags.writeable:
         return torch.from_numpy(given.copy())
@@ -102,8 +110,11 @@ def _from_tensor(values: Tensor, target: Target) -> list[Tensor]:
             f"images must be uint8 (H, W, C) or float (B, C, H, W), got {values.dtype} "
             f"{tuple(values.shape)}"
         )
-    pixels = values[:, :, None] if values.dim() == 2 else values
-    pixels = pixels[None] if pixels.dim() == 3 else pixels
+    pixels = values
+    if pixels.dim() == 2:
+        pixels = pixels[:, :, None]
+    if pixels.dim() == 3:
+        pixels = pixels[None]
     if not pixels.numel():
         raise ValueError(f"there are no pixels in images of shape {tuple(values.shape)}")
     channels = pixels.shape[3]
@@ -142,4 +153,6 @@ def _count(given: Any) -> int:
     """Images in one form."""
     if isinstance(given, list | tuple):
         return sum(map(_count, given))
-    return len(given) if isinstance(given, np.ndarray | Tensor) and given.ndim == 4 else 1
+    if isinstance(given, np.ndarray | Tensor) and given.ndim == 4:
+        return len(given)
+    return 1

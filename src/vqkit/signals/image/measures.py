@@ -29,10 +29,10 @@ def ssim(values: Tensor, original: Tensor) -> Tensor:
 
     missing = [max(0, WINDOW - side) for side in original.shape[2:]]
     edges = (0, missing[1], 0, missing[0])
-    first, second = (F.pad(x.float(), edges, mode="replicate") for x in (values, original))
-    found = structural_similarity_index_measure(
+    first = F.pad(values.float(), edges, mode="replicate")
+    second = F.pad(original.float(), edges, mode="replicate")
+    _, similarity = structural_similarity_index_measure(
         first, second, data_range=255.0, reduction="none", return_full_image=True
     )
-    similarity = found[1]  # (B, C, H, W)
     rim = WINDOW // 2
     return similarity[:, :, rim:-rim, rim:-rim].flatten(1).mean(1)

@@ -53,6 +53,11 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
             assert_never(config)
 
 
+def _depthwise_blocks(count: int, config: PatchConfig) -> nn.Sequential:
+    blocks = [DepthwiseResidual(config.width, config.expansion) for _ in range(count)]
+    return nn.Sequential(*blocks)
+
+
 class ConvEncoder(nn.Module):
     """Strided 4x4 convolutions, then residual 3x3 blocks (arXiv 1711.00937, section 4.1).
 
@@ -63,15 +68,13 @@ class ConvEncoder(nn.Module):
     def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for index in range(config.num_downsamplings):
-            layers += [
-                nn.Conv2d(channels if index == 0 else config.width, config.width, 4, 2, 1),
-                nn.ReLU(),
-            ]
+        inputs = channels
+        for _ in range(config.num_downsamplings):
+            layers += [nn.Conv2d(inputs, config.width, 4, 2, 1), nn.ReLU()]
+            inputs = config.width
         layers.append(nn.Conv2d(config.width, config.width, 3, padding=1))
-        layers += [
-            ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)
-        ]
+        for _ in range(config.num_blocks):
+            layers.append(ConvResidual(config.width, max(1, config.width // 4)))
         layers += [nn.ReLU(), nn.Conv2d(config.width, latent_dim, 1)]
         self.layers = nn.Sequential(*layers)
 
@@ -80,8 +83,9 @@ class ConvEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Squares of patch_size pixels become channels; everything after works at the latent grid,
-    channels last.
+    """Squares of patch_size pixels become channels.
+
+    Everything after works at the latent grid, channels last.
 
     image --space-to-depth--> linear --DepthwiseResidual x encoder_blocks--> norm, linear -->
     latents
@@ -91,18 +95,12 @@ class PatchEncoder(nn.Module):
         super().__init__()
         self.patch_size = config.patch_size
         self.stem = nn.Linear(channels * config.patch_size**2, config.width)
-        self.blocks = nn.Sequential(
-            *(
-                DepthwiseResidual(config.width, config.expansion)
-                for _ in range(config.encoder_blocks)
-            )
-        )
+        self.blocks = _depthwise_blocks(config.encoder_blocks, config)
         self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, latent_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = F.pixel_unshuffle(x.contiguous(), self.patch_size).permute(
-            0, 2, 3, 1
-        )  # (B, h, w, C * patch_size^2)
+        # (B, h, w, C * patch_size^2)
+        patches = F.pixel_unshuffle(x.contiguous(), self.patch_size).permute(0, 2, 3, 1)
         return self.head(self.blocks(self.stem(patches))).permute(0, 3, 1, 2)  # (B, D, h, w)
 
 
@@ -137,15 +135,12 @@ class ConvDecoder(nn.Module):
     def __init__(self, config: ConvConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(latent_dim, config.width, 3, padding=1)]
-        layers += [
-            ConvResidual(config.width, max(1, config.width // 4)) for _ in range(config.num_blocks)
-        ]
+        for _ in range(config.num_blocks):
+            layers.append(ConvResidual(config.width, max(1, config.width // 4)))
         for index in range(config.num_downsamplings):
-            last = index == config.num_downsamplings - 1
-            layers += [
-                nn.ReLU(),
-                nn.ConvTranspose2d(config.width, channels if last else config.width, 4, 2, 1),
-            ]
+            is_last = index == config.num_downsamplings - 1
+            outputs = channels if is_last else config.width
+            layers += [nn.ReLU(), nn.ConvTranspose2d(config.width, outputs, 4, 2, 1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, quantized: Tensor) -> Tensor:
@@ -153,8 +148,9 @@ class ConvDecoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """All work at the latent grid, channels last; channels become squares of patch_size pixels at
-    the very end.
+    """All work at the latent grid, channels last.
+
+    Channels become squares of patch_size pixels at the very end.
 
     latents --> linear --DepthwiseResidual x decoder_blocks--> norm, linear --depth-to-space-->
     image
@@ -164,20 +160,13 @@ class PatchDecoder(nn.Module):
         super().__init__()
         self.patch_size = config.patch_size
         self.stem = nn.Linear(latent_dim, config.width)
-        self.blocks = nn.Sequential(
-            *(
-                DepthwiseResidual(config.width, config.expansion)
-                for _ in range(config.decoder_blocks)
-            )
-        )
-        self.head = nn.Sequential(
-            nn.LayerNorm(config.width), nn.Linear(config.width, channels * config.patch_size**2)
-        )
+        self.blocks = _depthwise_blocks(config.decoder_blocks, config)
+        outputs = channels * config.patch_size**2
+        self.head = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, outputs))
 
     def forward(self, quantized: Tensor) -> Tensor:
-        patches = self.head(
-            self.blocks(self.stem(quantized.permute(0, 2, 3, 1)))
-        )  # (B, h, w, C * patch_size^2)
+        # (B, h, w, C * patch_size^2)
+        patches = self.head(self.blocks(self.stem(quantized.permute(0, 2, 3, 1))))
         return F.pixel_shuffle(patches.permute(0, 3, 1, 2), self.patch_size)
 
 

@@ -48,15 +48,11 @@ def jpeg(image: Tensor, quality: float, generator: torch.Generator) -> Tensor:
     colours = 1 if len(image) < 3 else 3
     pixels = image[:colours].permute(1, 2, 0).numpy()
     file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if colours == 1 else pixels).save(
-        file, "JPEG", quality=round(quality)
-    )
-    decoded = (
-        torch.from_numpy(np.array(Image.open(file)))
-        .view(*image.shape[1:], colours)
-        .permute(2, 0, 1)
-    )
-    return torch.cat([decoded, image[colours:]])
+    if colours == 1:
+        pixels = pixels[:, :, 0]
+    Image.fromarray(pixels).save(file, "JPEG", quality=round(quality))
+    decoded = torch.from_numpy(np.array(Image.open(file))).view(*image.shape[1:], colours)
+    return torch.cat([decoded.permute(2, 0, 1), image[colours:]])
 
 
 def missing_blocks(image: Tensor, side: float, generator: torch.Generator) -> Tensor:
@@ -65,7 +61,8 @@ def missing_blocks(image: Tensor, side: float, generator: torch.Generator) -> Te
     length = max(1, round(side * min(height, width)))
     found = image.clone()
     for top, left in torch.rand(3, 2, generator=generator).tolist():
-        row, column = int(top * (height - length + 1)), int(left * (width - length + 1))
+        row = int(top * (height - length + 1))
+        column = int(left * (width - length + 1))
         found[:, row : row + length, column : column + length] = GREY
     return found
 
@@ -90,9 +87,8 @@ OTHERS = {
 
 def add_noise(images: Tensor, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
     """uint8 (B, C, H, W) with noise as the settings say, each image's drawn from its own seed."""
-    return torch.stack(
-        [_drawn(image, config, seed) for image, seed in zip(images, seeds, strict=True)]
-    )
+    noisy = [_drawn(image, config, seed) for image, seed in zip(images, seeds, strict=True)]
+    return torch.stack(noisy)
 
 
 def _drawn(image: Tensor, config: NoiseConfig, seed: int) -> Tensor:
@@ -102,10 +98,9 @@ def _drawn(image: Tensor, config: NoiseConfig, seed: int) -> Tensor:
         return image
     if what < config.clean + (1 - config.clean) * config.others:
         kind = list(OTHERS.values())[int(which * len(OTHERS))]
-        # even steps of the ratio: half of the images would else have hardly any shot noise
-        return kind.add(
-            image, kind.weakest * (kind.strongest / kind.weakest) ** strength, generator
-        )
+        # Even steps of the ratio: half of the images would else have hardly any shot noise.
+        parameter = kind.weakest * (kind.strongest / kind.weakest) ** strength
+        return kind.add(image, parameter, generator)
     return gaussian(image, config.sigma * strength, generator)
 
 

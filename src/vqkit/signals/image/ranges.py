@@ -46,7 +46,8 @@ class Extent:
         """Take in an array of numbers. ValueError for NaN or infinite ones, which change
         nothing.
         """
-        low, high = float(values.min()), float(values.max())
+        low = float(values.min())
+        high = float(values.max())
         _check_finite(low, high)
         self.merge(low, high, _are_whole(values.dtype))
 
@@ -71,7 +72,9 @@ class Extent:
             return ValueRange(0, 2 ** max(8, int(self.high).bit_length()) - 1)
         if self.low >= 0 and self.high <= 1:
             return UNIT
-        return ValueRange(self.low, self.high if self.high > self.low else self.low + 1)
+        if self.high == self.low:
+            return ValueRange(self.low, self.low + 1)
+        return ValueRange(self.low, self.high)
 
 
 def _are_whole(dtype: np.dtype) -> bool:
@@ -84,9 +87,12 @@ def to_bytes(values: np.ndarray[Any, np.dtype[Any]], value_range: ValueRange | N
     value_range None: the one of the dtype, [0, 1] for floats and [0, 65535] for whole numbers;
     nothing may lie outside. ValueError for NaN, infinity and what the range refuses.
     """
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     _check_finite(low, high)
-    used = value_range or (SIXTEEN_BITS if _are_whole(values.dtype) else UNIT)
+    used = value_range
+    if used is None:
+        used = SIXTEEN_BITS if _are_whole(values.dtype) else UNIT
     if (low < used.low or high > used.high) and not used.chosen:
         _check_clipped(values, used, value_range is not None)
     # In single precision where that is exact enough; float32 images of 8-bit values come back as
@@ -112,6 +118,5 @@ def _check_clipped(values: np.ndarray, used: ValueRange, is_known: bool) -> None
     if outside > MAX_CLIPPED:
         raise ValueError(
             f"{seen}, and {outside:.0%} of them lie outside of the range {used.low:g} to "
-            f"{used.high:g} "
-            "of the training images; scale them to it first"
+            f"{used.high:g} of the training images; scale them to it first"
         )

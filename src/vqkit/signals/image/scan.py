@@ -21,7 +21,16 @@ from ...errors import VqkitError
 from ...files import open_regular
 from .arrays import check_unpacked, max_unpacked
 from .config import DataConfig
-from .files import Encoded, FileSurvey, Header, image_suffixes, pillow_warnings, reason, survey_file
+from .files import (
+    BROKEN_IMAGE,
+    Encoded,
+    FileSurvey,
+    Header,
+    image_suffixes,
+    pillow_warnings,
+    reason,
+    survey_file,
+)
 from .ranges import Extent
 from .stores import BlobStore, FileStore, Items, Reading, Store, delete_with, temporary_file
 
@@ -56,7 +65,8 @@ class _Survey:
             self.bad.append(BadFile(name, found))
             return False
         for frame, header in enumerate(found.headers):
-            self._add_image(f"{name}:{frame}" if len(found.headers) > 1 else name, header, frame)
+            item = f"{name}:{frame}" if len(found.headers) > 1 else name
+            self._add_image(item, header, frame)
             if found.format != "JPEG":
                 self.other_sizes.add(header.size)
         if not found.extent.is_empty:
@@ -80,19 +90,21 @@ class _Survey:
         them.
         """
         items = Items(
-            kind,
-            store,
-            PackedStrings(self.names),
-            None,
-            dict(self.modes),
-            dict(self.sizes),
-            self.bad,
+            kind=kind,
+            store=store,
+            names=PackedStrings(self.names),
+            digests=None,
+            modes=dict(self.modes),
+            sizes=dict(self.sizes),
+            bad=self.bad,
         )
         items.full = np.array([size in self.other_sizes for size in self.item_sizes], dtype=bool)
         if len(self.files) > self.num_files:
             items.files = np.array(self.files, dtype=np.int64)
         if not self.extent.is_empty:
-            items.value_range = how.value_range or (self.extent.range() if how.find_range else None)
+            items.value_range = how.value_range
+            if items.value_range is None and how.find_range:
+                items.value_range = self.extent.range()
         items.notes = self._notes()
         return items
 
@@ -101,8 +113,7 @@ class _Survey:
         if self.num_left:
             notes.append(
                 f"{self.num_holding_more} files hold {self.num_left + self.num_holding_more} "
-                "images; the first of each "
-                "is used, data.frames=all uses all"
+                "images; the first of each is used, data.frames=all uses all"
             )
         if len(self.files) > self.num_files:
             notes.append(
@@ -117,22 +128,25 @@ class _Survey:
 
     def frame_numbers(self) -> np.ndarray | None:
         """The image in its file that each item is; None where all are the first."""
-        return np.array(self.frames, dtype=np.int32) if any(self.frames) else None
+        if not any(self.frames):
+            return None
+        return np.array(self.frames, dtype=np.int32)
 
 
 def image_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    """Relative paths, sorted, of the files below `folder` with one of these suffixes; hidden ones
-    are passed over.
+    """Relative paths, sorted, of the files below `folder` with one of these suffixes.
+
+    Hidden ones are passed over.
     """
-    found = list[str]()
+    paths = []
     for parent, folders, files in os.walk(folder):
+        # os.walk goes on into what is left in the list.
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                found.append(
-                    os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-                )
-    return sorted(found)
+                path = os.path.relpath(os.path.join(parent, name), folder)
+                paths.append(path.replace(os.sep, "/"))
+    return sorted(paths)
 
 
 def scan_folder(folder: Path, how: Reading) -> Items:
@@ -172,19 +186,15 @@ def folder_classes(names: list[str]) -> list[str] | None:
     """
     first = [name.split("/", 1)[0] for name in names if "/" in name]
     different = len(set(first))
-    return (
-        first
-        if len(first) == len(names) and different > 1 and 2 * different <= len(names)
-        else None
-    )
+    if len(first) == len(names) and different > 1 and 2 * different <= len(names):
+        return first
+    return None
 
 
 def _inspect(file: Encoded, every_frame: bool) -> Found:
     try:
         return survey_file(file, every_frame)
-    except (
-        Exception
-    ) as error:  # a broken file may raise anything in Pillow; one bad file must not end the survey
+    except BROKEN_IMAGE as error:
         return reason(error)
 
 
@@ -206,7 +216,9 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
         import pyarrow.parquet
     except ImportError as error:
         raise VqkitError("reading parquet needs pyarrow: pip install 'vqkit[parquet]'") from error
-    survey, ends, lengths = _Survey(), [], []
+    survey = _Survey()
+    ends: list[int] = []
+    lengths: list[int] = []
     inspect = partial(_inspect, every_frame=how.config.frames == "all")
     path, file = temporary_file("parquet")
     try:
@@ -216,20 +228,19 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
                 # Encoded images hardly shrink: what unpacks to many times its size was made to do
                 # harm.
                 limit = max(max_unpacked(how.config), 2 * source.stat().st_size)
-                for row, content in enumerate(
-                    _parquet_rows(source, pyarrow.parquet.ParquetFile, how.config)
-                ):
-                    found = inspect(content) if content is not None else "the row holds no bytes"
-                    if (
-                        survey.add(f"{source.name}:{row}", found)
-                        and content
-                        and isinstance(found, FileSurvey)
-                    ):
-                        file.write(content)
-                        lengths += [len(content)] * len(found.headers)
-                        ends += [file.tell()] * len(found.headers)
-                        if file.tell() - start > limit:
-                            check_unpacked(file.tell() - start, str(source), how.config)
+                rows = _parquet_rows(source, pyarrow.parquet.ParquetFile, how.config)
+                for row, content in enumerate(rows):
+                    found: Found = "the row holds no bytes"
+                    if content is not None:
+                        found = inspect(content)
+                    is_good = survey.add(f"{source.name}:{row}", found)
+                    if not is_good or not content or isinstance(found, str):
+                        continue
+                    file.write(content)
+                    lengths += [len(content)] * len(found.headers)
+                    ends += [file.tell()] * len(found.headers)
+                    if file.tell() - start > limit:
+                        check_unpacked(file.tell() - start, str(source), how.config)
     except (pyarrow.ArrowException, OSError) as error:
         path.unlink(missing_ok=True)
         raise VqkitError(f"cannot read {source}: {reason(error)}") from error
@@ -252,34 +263,36 @@ def _parquet_rows(path: Path, parquet_file: Any, config: DataConfig) -> Iterator
             # the whole group.
             rows = max(1, min(_CHUNK, max_unpacked(config) // max(1, size)))
             for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
-                values = batch.column(0).field("bytes") if nested else batch.column(0)
+                values = batch.column(0)
+                if nested:
+                    values = values.field("bytes")
                 for value in values:
                     yield value.as_py()
 
 
 def _column_bytes(group: Any, column: str) -> int:
     """Unpacked size of a column in a group of rows, as the file says it."""
-    parts = (group.column(index) for index in range(group.num_columns))
-    return sum(
-        part.total_uncompressed_size
-        for part in parts
-        if part.path_in_schema.split(".")[0] == column
-    )
+    size = 0
+    for index in range(group.num_columns):
+        part = group.column(index)
+        if part.path_in_schema.split(".")[0] == column:
+            size += part.total_uncompressed_size
+    return size
 
 
 def _image_column(path: Path, schema: Any) -> tuple[str, bool]:
     """Name of the first column of images, one called 'image' before others, and whether it is a
     struct.
     """
-    found = []
+    possible = []
     for column in schema:
         kind = str(column.type)
         if kind in ("binary", "large_binary"):
-            found.append((column.name, False))
+            possible.append((column.name, False))
         elif kind.startswith("struct<") and any(str(part.name) == "bytes" for part in column.type):
-            found.append((column.name, True))
-    if not found:
+            possible.append((column.name, True))
+    if not possible:
         raise VqkitError(
             f"{path} has no column of images: it must be binary or a struct with 'bytes' inside"
         )
-    return min(found, key=lambda item: item[0] != "image")
+    return min(possible, key=lambda item: item[0] != "image")

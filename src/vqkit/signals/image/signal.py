@@ -72,9 +72,8 @@ class ImageSignal(Signal):
         described = data.describe()
         # The width first, as in all that is printed.
         words = {"size": self.extent_in_words(data.shape.extent)}
-        sizes = ", ".join(
-            f"{size} {count}" for size, count in list(described["sizes"].items())[:12]
-        )
+        commonest = list(described["sizes"].items())[:12]
+        sizes = ", ".join(f"{size} {count}" for size, count in commonest)
         words["sizes"] = f"{sizes} (width x height)"
         if "value_range" in described:
             low, high = described["value_range"]
@@ -156,10 +155,11 @@ class ImageSignal(Signal):
         if not self.removes_noise(settings):
             return {}
         generator = torch.Generator().manual_seed(0)
-        return {
-            f"sigma {sigma}": torch.stack([gaussian(image, sigma, generator) for image in values])
-            for sigma in SIGMAS
-        }
+        levels = {}
+        for sigma in SIGMAS:
+            noisy = [gaussian(image, sigma, generator) for image in values]
+            levels[f"sigma {sigma}"] = torch.stack(noisy)
+        return levels
 
     def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
         return "bpp", math.prod(extent)
@@ -172,8 +172,9 @@ class ImageSignal(Signal):
 
 
 def _value_range(data: Mapping[str, Any], settings: DataConfig) -> ValueRange | None:
-    """What became 0 and 255 of training images with values of more than 8 bits; None where there
-    were none.
+    """What became 0 and 255 of training images with values of more than 8 bits.
+
+    None where there were none.
     """
     known = data.get("value_range")
     if known is None:

@@ -37,6 +37,7 @@ from .augment import apply, draw
 from .config import AugmentConfig, DataConfig, NoiseConfig
 from .cutting import cut_up
 from .files import (
+    BROKEN_IMAGE,
     Decoded,
     Frame,
     Target,
@@ -109,22 +110,24 @@ class ImageData(IndexedDataset):
         """What can be decoded, uint8 (B, C, H, W)."""
         if self.pixels is not None:
             return Found(ids, self.pixels.index_select(0, torch.from_numpy(ids)), None, [])
+        images = torch.empty(len(ids), self.shape.channels, *self.shape.extent, dtype=torch.uint8)
+        good: list[int] = []
+        bad: list[BadFile] = []
         with pillow_warnings():
-            read = [self._read_one(index) for index in ids.tolist()]
-        good = [position for position, image in enumerate(read) if isinstance(image, torch.Tensor)]
-        images = torch.empty(len(good), self.shape.channels, *self.shape.extent, dtype=torch.uint8)
-        for row, image in enumerate(image for image in read if isinstance(image, torch.Tensor)):
-            images[row] = image
-        return Found(
-            ids[good], images, None, [image for image in read if isinstance(image, BadFile)]
-        )
+            for position, index in enumerate(ids.tolist()):
+                image = self._read_one(index)
+                if isinstance(image, BadFile):
+                    bad.append(image)
+                    continue
+                images[len(good)] = image
+                good.append(position)
+        return Found(ids[good], images[: len(good)], None, bad)
 
     def augmented(
         self, values: torch.Tensor, size: int, generator: torch.Generator, rows: slice
     ) -> torch.Tensor:
-        return apply(
-            values, draw(size, self.settings.augment, generator).rows(rows.start, rows.stop)
-        )
+        drawn = draw(size, self.settings.augment, generator)
+        return apply(values, drawn.rows(rows.start, rows.stop))
 
     def noisy(self, values: torch.Tensor, names: Sequence[tuple[Any, ...]]) -> torch.Tensor | None:
         if not self.settings.noise.sigma:
@@ -142,9 +145,8 @@ class ImageData(IndexedDataset):
                 f"augment.{where}: {first['msg']}; see data.augment of the model's recipe"
             ) from error
         data = copy.copy(self)
-        data.settings = self.settings.model_copy(
-            update={"augment": changes, "noise": NoiseConfig()}
-        )
+        update = {"augment": changes, "noise": NoiseConfig()}
+        data.settings = self.settings.model_copy(update=update)
         return data
 
     def report_bad(self, found: BadFile) -> None:
@@ -161,48 +163,47 @@ class ImageData(IndexedDataset):
         return [*self.notes, *self.range_in_words()]
 
     def range_in_words(self) -> list[str]:
-        """A sentence on what became black and white, where there are values of more than 8 bits;
-        else none.
+        """A sentence on what became black and white, where values have more than 8 bits.
+
+        Else none.
         """
         if self.value_range is None:
             return []
-        how = (
-            "as set"
-            if self.value_range.chosen
-            else "found from all images; data.value_range=[low, high] sets another"
-        )
+        how = "found from all images; data.value_range=[low, high] sets another"
+        if self.value_range.chosen:
+            how = "as set"
         return [
             f"values from {self.value_range.low:g} to {self.value_range.high:g} become black to "
             f"white ({how})"
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Counts, sizes, modes, bad files, splits and channel statistics; plain values that JSON
-        can hold.
+        """Counts, sizes, modes, bad files, splits and channel statistics.
+
+        Plain values that JSON can hold.
         """
-        return {
+        description: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
             "images": len(self),
             "size": list(self.shape.extent),
             "channels": self.shape.channels,
             "in_memory": self.in_memory,
-            "sizes": dict(sorted(self.sizes.items(), key=lambda item: -item[1])),
-            "modes": dict(sorted(self.modes.items(), key=lambda item: -item[1])),
-            **(
-                {"value_range": [self.value_range.low, self.value_range.high]}
-                if self.value_range
-                else {}
-            ),
-            **(
-                {"classes": dict(Counter(self.groups).most_common(MAX_NAMED))}
-                if self.groups
-                else {}
-            ),
-            "bad": [dataclasses.asdict(bad) for bad in self.bad],
-            "splits": {split_name: len(indices) for split_name, indices in self.splits.items()},
-            "normalisation": self.normalisation.to_dict(),
+            "sizes": _commonest_first(self.sizes),
+            "modes": _commonest_first(self.modes),
         }
+        if self.value_range:
+            description["value_range"] = [self.value_range.low, self.value_range.high]
+        if self.groups:
+            description["classes"] = dict(Counter(self.groups).most_common(MAX_NAMED))
+        description["bad"] = [dataclasses.asdict(bad) for bad in self.bad]
+        description["splits"] = {name: len(ids) for name, ids in self.splits.items()}
+        description["normalisation"] = self.normalisation.to_dict()
+        return description
+
+
+def _commonest_first(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def open_images(
@@ -239,9 +240,8 @@ def open_images(
     pixels, items = _decoded(name, items, target, config, max_bad, progress)
     assert items.digests is not None and items.keys is not None
     data = ImageData(name, items, target, pixels, config)
-    data.splits = split(
-        items.digests, items.keys, seed, (config.validation, config.test), items.fixed_test
-    )
+    shares = (config.validation, config.test)
+    data.splits = split(items.digests, items.keys, seed, shares, items.fixed_test)
     data.normalisation = normalisation or _measure(data)
     if len(data.normalisation.mean) != data.shape.channels:
         have = len(data.normalisation.mean)
@@ -300,18 +300,21 @@ def _decoded(
         items = cut_up(items, target, config.max_memory_mb << 20, keys_of, progress)
         assert items.keys is not None
         _check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
-    pixels, looks = None, np.empty(0, np.uint64)
-    if (
-        len(items.store) * target.channels * target.size[0] * target.size[1]
-        <= config.max_memory_mb << 20
-    ):
+    pixels = None
+    looks = np.empty(0, np.uint64)
+    height, width = target.size
+    num_bytes = len(items.store) * target.channels * height * width
+    if num_bytes <= config.max_memory_mb << 20:
         pixels, items, looks = _load(items, target, config, progress)
     elif items.digests is None:
         items, looks = _with_digests(items, target, config, progress)
     elif config.near_duplicates and not is_cut:
         looks = _looks_of_arrays(items.store)
     _check_bad(name, items.bad, len(items.names), max_bad)
-    return pixels, items if is_cut else dataclasses.replace(items, keys=keys_of(items, looks))
+    # Those of patches were found while they were cut.
+    if not is_cut:
+        items = dataclasses.replace(items, keys=keys_of(items, looks))
+    return pixels, items
 
 
 def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  # (N, 16) uint8
@@ -320,19 +323,21 @@ def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  #
     """
     keys = items.digests if items.keys is None else items.keys
     assert keys is not None
-    labels = [] if items.files is None else [items.files]
-    if config.near_duplicates:
-        labels.append(near(looks))
-    tied = tie(keys, labels)
-    copies = len(keys) - len(np.unique(keys, axis=0))
+    labels = []
+    if items.files is not None:
+        labels.append(items.files)
+    num_different = len(np.unique(keys, axis=0))
+    copies = len(keys) - num_different
     if copies and items.keys is None:
         items.notes.append(
             f"{copies} images have the pixels of another one; they stay in its split"
         )
     if config.near_duplicates:
-        together = len(np.unique(keys, axis=0)) - len(np.unique(tie(keys, labels[-1:]), axis=0))
+        alike = near(looks)
+        labels.append(alike)
+        together = num_different - len(np.unique(tie(keys, [alike]), axis=0))
         items.notes.append(f"{together} images look like another one; they stay in its split")
-    return tied
+    return tie(keys, labels)
 
 
 def _looks_of_arrays(store: Any) -> np.ndarray:  # (N,) uint64
@@ -389,31 +394,30 @@ def _read_image(path: Path, how: Reading) -> Items:
     try:
         with pillow_warnings():
             survey = survey_file(path, config.frames == "all")
-            header = survey.headers[0]
-            channels = config.channels or (1 if is_grey(header.mode) else 3)
-            num_pixels = sum(math.prod(each.size) for each in survey.headers)
+            channels = config.channels
+            if channels is None:
+                channels = 1 if is_grey(survey.headers[0].mode) else 3
+            num_pixels = sum(math.prod(header.size) for header in survey.headers)
             check_unpacked(num_pixels * channels, str(path), config)
             value_range = None
             if not survey.extent.is_empty:
-                value_range = how.value_range or (survey.extent.range() if how.find_range else None)
+                value_range = how.value_range
+                if value_range is None and how.find_range:
+                    value_range = survey.extent.range()
             target = Target(None, channels, config.background, value_range=value_range)
             cut, places = _patches_of_frames(path, len(survey.headers), target, size)
-    except VqkitError:
-        raise
-    except Exception as error:  # see files.load_image
+    except BROKEN_IMAGE as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if not places:
-        height, width = header.size
+        height, width = survey.headers[0].size
         raise VqkitError(
             f"{path} has {width}x{height} pixels (width x height), too few for one patch of "
-            f"{size[1]}x{size[0]}; "
-            "set data.image_size=[height, width]"
+            f"{size[1]}x{size[0]}; set data.image_size=[height, width]"
         )
-    items = array_items(
-        cut, "image", PackedStrings(f"{path.name}:{place}" for place in places), str(path)
-    )
-    items.modes = dict(Counter(each.mode for each in survey.headers))
-    items.sizes = dict(Counter(each.size for each in survey.headers))
+    names = PackedStrings(f"{path.name}:{place}" for place in places)
+    items = array_items(cut, "image", names, str(path))
+    items.modes = dict(Counter(header.mode for header in survey.headers))
+    items.sizes = dict(Counter(header.size for header in survey.headers))
     items.value_range = value_range
     if survey.num_frames > len(survey.headers):
         items.notes.append(
@@ -425,11 +429,14 @@ def _read_image(path: Path, how: Reading) -> Items:
 def _patches_of_frames(
     path: Path, count: int, target: Target, size: tuple[int, int]
 ) -> tuple[np.ndarray, list[str]]:  # (N, h, w, C)
-    cut, places = [], list[str]()
+    cut = []
+    places: list[str] = []
     for number in range(count):
-        found, where = patches(decode(Frame(path, number), target), size)
-        cut.append(found)
-        places += [f"{number}:{place}" for place in where] if count > 1 else where
+        parts, where = patches(decode(Frame(path, number), target), size)
+        cut.append(parts)
+        if count > 1:
+            where = [f"{number}:{place}" for place in where]
+        places += where
     return np.concatenate(cut), places
 
 
@@ -439,17 +446,19 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     if channels is None:
         grey = sum(count for mode, count in items.modes.items() if is_grey(mode))
         channels = 1 if 2 * grey > sum(items.modes.values()) else 3
-    size = config.image_size or (_PATCH_SIZE if items.kind == "image" else None)
+    size = config.image_size
+    if size is None and items.kind == "image":
+        size = _PATCH_SIZE
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
-            seen = ", ".join(f"{width}x{height}" for height, width in common[:3]) + ", ..." * (
-                len(common) > 3
-            )
+            seen = ", ".join(f"{width}x{height}" for height, width in common[:3])
+            if len(common) > 3:
+                seen += ", ..."
             raise VqkitError(
                 f"the images of {name} have {len(items.sizes)} different sizes (width x height: "
-                f"{seen}); "
-                "say which one the model shall see: set data.image_size=[64, 64], height first"
+                f"{seen}); say which one the model shall see: set data.image_size=[64, 64], height "
+                "first"
             )
         size = next(iter(items.sizes))
     return Target(size, channels, config.background, config.fit, value_range=items.value_range)
@@ -469,32 +478,40 @@ def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> 
 def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch.Tensor | BadFile:
     try:
         return torch.from_numpy(decode(raw, target)).permute(2, 0, 1)
-    except Exception as error:  # see files.load_image
+    except BROKEN_IMAGE as error:
         return BadFile(names[index], reason(error))
 
 
 def _load(
     items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
 ) -> tuple[torch.Tensor, Items, np.ndarray]:  # (N, C, H, W) uint8, and (N,) uint64
-    """All images in memory, and their looks if wanted; what cannot be decoded is left out and
-    noted.
+    """All images in memory, and their looks if wanted.
+
+    What cannot be decoded is left out and noted.
     """
-    store, size = items.store, target.size
+    store = items.store
+    size = target.size
     assert size is not None
     if isinstance(store, ArrayStore) and store.array.shape[1:] == (*size, target.channels):
-        looks = _looks_of_arrays(store) if config.near_duplicates else np.empty(0, np.uint64)
+        looks = np.empty(0, np.uint64)
+        if config.near_duplicates:
+            looks = _looks_of_arrays(store)
         chunk = store.chunk(0, len(store)).transpose(0, 3, 1, 2)
         return torch.from_numpy(np.array(chunk, order="C")), items, looks
     pixels = torch.empty(len(store), target.channels, *size, dtype=torch.uint8)
     kept, looks, good = _decode_all(items, target, config, pixels, progress)
-    return (pixels if len(good) == len(store) else pixels[good]), kept, looks
+    # Indexing copies, so not where all are there.
+    if len(good) < len(store):
+        pixels = pixels[good]
+    return pixels, kept, looks
 
 
 def _with_digests(
     items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
 ) -> tuple[Items, np.ndarray]:
-    """The items that can be decoded, with what they are told apart by; their pixels are not
-    kept.
+    """The items that can be decoded, with what they are told apart by.
+
+    Their pixels are not kept.
     """
     kept, looks, good = _decode_all(items, target, config, None, progress)
     if len(good) < len(items.store):
@@ -519,27 +536,30 @@ def _decode_all(
 
     def one(index: int) -> BadFile | None:
         try:
-            found = _identified(items, index, target, config, pixels is not None)
-        except Exception as error:  # see files.load_image
+            decoded = _identified(items, index, target, config, pixels is not None)
+        except BROKEN_IMAGE as error:
             return BadFile(items.names[index], reason(error))
-        if pixels is not None and found.pixels is not None:
-            pixels[index] = torch.from_numpy(found.pixels).permute(2, 0, 1)
-        digests[index] = np.frombuffer(found.content, np.uint8)
-        looks[index] = found.look
+        if pixels is not None and decoded.pixels is not None:
+            pixels[index] = torch.from_numpy(decoded.pixels).permute(2, 0, 1)
+        digests[index] = np.frombuffer(decoded.content, np.uint8)
+        looks[index] = decoded.look
         return None
 
-    failures = []
+    good: list[int] = []
+    bad: list[BadFile] = []
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        for number, failure in enumerate(pool.map(one, range(len(store))), 1):
-            failures.append(failure)
-            if progress and (number % _TOLD == 0 or number == len(store)):
-                progress(number / len(store))
-    good = [index for index, failure in enumerate(failures) if failure is None]
+        for index, failure in enumerate(pool.map(one, range(len(store)))):
+            if failure is None:
+                good.append(index)
+            else:
+                bad.append(failure)
+            done = index + 1
+            if progress and (done % _TOLD == 0 or done == len(store)):
+                progress(done / len(store))
     if items.digests is None:
         items = dataclasses.replace(items, digests=digests)
-    if len(good) < len(store):
-        bad = items.bad + [failure for failure in failures if failure is not None]
-        items = dataclasses.replace(items.kept(good), bad=bad)
+    if bad:
+        items = dataclasses.replace(items.kept(good), bad=items.bad + bad)
     return items, looks[good], good
 
 
@@ -558,7 +578,9 @@ def _identified(
 
 
 def _measure(data: ImageData) -> Normalisation:
-    train = data.splits["train"] if data.in_memory else data.splits["train"][:_MEASURED]
+    train = data.splits["train"]
+    if not data.in_memory:
+        train = train[:_MEASURED]
 
     def batches() -> Iterator[torch.Tensor]:
         for start in range(0, len(train), 256):

@@ -1,5 +1,6 @@
-"""Where images lie: a folder of files, one file of many blobs, or an array. Each gives item i in
-raw form.
+"""Where images lie: a folder of files, one file of many blobs, or an array.
+
+Each gives item i in raw form.
 
 Stores travel to worker processes. What they hold is packed into arrays: lists of Python strings
 would be copied page by page as workers touch their reference counts, and memory would grow through
@@ -42,7 +43,9 @@ class FileStore:
     """
 
     def __init__(self, root: Path, names: Iterable[str], frames: np.ndarray | None = None) -> None:
-        self.root, self.names, self.frames = root, PackedStrings(names), frames
+        self.root = root
+        self.names = PackedStrings(names)
+        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,7 +62,10 @@ class BlobStore:
     def __init__(
         self, path: Path, starts: np.ndarray, ends: np.ndarray, frames: np.ndarray | None = None
     ) -> None:
-        self.path, self.starts, self.ends, self.frames = path, starts, ends, frames
+        self.path = path
+        self.starts = starts
+        self.ends = ends
+        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -75,7 +81,8 @@ class PartStore:
     """Some of the items of another store."""
 
     def __init__(self, store: Store, indices: Sequence[int]) -> None:
-        self.store, self.indices = store, np.array(indices, dtype=np.int64)
+        self.store = store
+        self.indices = np.array(indices, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -85,7 +92,9 @@ class PartStore:
 
 
 def _frame(file: Path | bytes, frames: np.ndarray | None, index: int) -> Raw:
-    return Frame(file, int(frames[index])) if frames is not None and frames[index] else file
+    if frames is None or not frames[index]:
+        return file
+    return Frame(file, int(frames[index]))
 
 
 class ArrayStore:
@@ -101,7 +110,8 @@ class ArrayStore:
         value_range: ValueRange | None = None,
         mapped: tuple[Path, Callable[[np.ndarray], np.ndarray]] | None = None,
     ) -> None:
-        self.array, self.value_range = array, value_range
+        self.array = array
+        self.value_range = value_range
         self._mapped = mapped
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -118,7 +128,9 @@ class ArrayStore:
 
     def chunk(self, start: int, stop: int) -> np.ndarray:  # (n, H, W, C) uint8
         values = np.ascontiguousarray(self.array[start:stop])
-        return values if values.dtype == np.uint8 else to_bytes(values, self.value_range)
+        if values.dtype == np.uint8:
+            return values
+        return to_bytes(values, self.value_range)
 
 
 def _map_array(
@@ -195,8 +207,9 @@ def temporary_file(owner_hint: str) -> tuple[Path, BinaryIO]:
 
 
 def delete_with(owner: object, path: Path) -> None:
-    """Deletes the temporary file when `owner` goes or the program ends; worker processes leave it
-    alone.
+    """Deletes the temporary file when `owner` goes or the program ends.
+
+    Worker processes leave it alone.
     """
     weakref.finalize(owner, _delete, path, os.getpid())
 

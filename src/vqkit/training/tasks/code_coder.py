@@ -1,5 +1,4 @@
-"""Fits the integer prior that codes are compressed with: a float twin that rounds as the integers
-will.
+"""Fits the integer prior that codes are compressed with, by a float twin that rounds alike.
 
 Shapes: B items, Q stages, h w the grid as rows and columns, n = h w slots, C context codes, e the
 length of a vector, D channels, K codes.
@@ -76,8 +75,9 @@ MIN_STEPS = 40
 
 
 class _Round(torch.autograd.Function):
-    """Nearest multiple of 2^-bits in [low, high], halves up as integers are shifted; the gradient
-    passes inside.
+    """Nearest multiple of 2^-bits in [low, high], halves up as integers are shifted.
+
+    The gradient passes inside.
     """
 
     @staticmethod
@@ -94,8 +94,9 @@ class _Round(torch.autograd.Function):
 
 
 class _Layer(nn.Module):
-    """Attention and two linear maps, without biases; see
-    coding.codes.transformer.TransformerLayer.
+    """Attention and two linear maps, without biases.
+
+    See coding.codes.transformer.TransformerLayer.
     """
 
     def __init__(self, channels: int) -> None:
@@ -136,67 +137,59 @@ class CoderNetwork(nn.Module):
         self.grid = grid
         self.whole = True
         self.dtype = torch.float32
-        length = min(
-            LENGTH, MAX_FAN_IN // max(len(context_offsets(stage)) for stage in range(len(sizes)))
-        )
+        widest = max(len(context_offsets(stage)) for stage in range(len(sizes)))
+        length = min(LENGTH, MAX_FAN_IN // widest)
         self.vectors = nn.ParameterList(0.5 * torch.randn(size + 1, length) for size in sizes)
-        self.stages = nn.ModuleList(
-            _Stage(number, size, length, grid, channels) for number, size in enumerate(sizes)
-        )
+        self.stages = nn.ModuleList()
+        for number, size in enumerate(sizes):
+            self.stages.append(_Stage(number, size, length, grid, channels))
 
     def forward(self, codes: Tensor) -> Tensor:
         vectors = [self._small(table) for table in self.vectors]
-        return torch.stack(
-            [self._bits(number, codes, vectors) for number in range(len(self.sizes))], 1
-        )
+        bits = [self._bits(number, codes, vectors) for number in range(len(self.sizes))]
+        return torch.stack(bits, 1)
 
     def _bits(self, number: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
         stage = cast(_Stage, self.stages[number])
         high, wide = codes.shape[2:]
-        padded = {
-            back: self._embedded(codes, number + back, vectors)
-            for back in {one[0] for one in stage.context}
-        }
-        shown = [
-            padded[back][
-                :, down + REACH : down + REACH + high, right + REACH : right + REACH + wide
-            ]
-            for back, down, right in stage.context
-        ]
+        # By how many stages back: its codes as vectors, with a border of REACH.
+        embedded: dict[int, Tensor] = {}
+        shown = []
+        for back, down, right in stage.context:
+            if back not in embedded:
+                embedded[back] = self._embedded(codes, number + back, vectors)
+            rows = slice(down + REACH, down + REACH + high)
+            columns = slice(right + REACH, right + REACH + wide)
+            shown.append(embedded[back][:, rows, columns])
         x = self._product(torch.cat(shown, -1), stage.first) + stage.rows[:, None] + stage.columns
         x = x.flatten(1, 2)  # (B, n, D)
         for layer in cast(list[Any], list(stage.layers)):
-            x = x + self._product(
-                self._attention(self._product(self._normalised(x), layer.qkv)), layer.out
-            )
-            x = x + self._product(
-                self._small(self._product(self._normalised(x), layer.up), 0), layer.down
-            )
+            attended = self._attention(self._product(self._normalised(x), layer.qkv))
+            x = x + self._product(attended, layer.out)
+            # With a lower limit of 0, rounding is the ReLU too.
+            hidden = self._small(self._product(self._normalised(x), layer.up), 0)
+            x = x + self._product(hidden, layer.down)
         octaves = self._product(self._normalised(x), stage.last, LAST_BITS) + stage.last_bias
-        bits = F.cross_entropy(
-            (math.log(2) * octaves).flatten(0, 1),
-            codes[:, number].flatten(),
-            reduction="none",
-            ignore_index=-1,
-        )
-        return bits.view(len(codes), high, wide) / math.log(2)
+        logits = (math.log(2) * octaves).flatten(0, 1)
+        wanted = codes[:, number].flatten()
+        nats = F.cross_entropy(logits, wanted, reduction="none", ignore_index=-1)
+        return nats.view(len(codes), high, wide) / math.log(2)
 
     def _embedded(self, codes: Tensor, number: int, vectors: list[Tensor]) -> Tensor:
-        """Vectors of the codes of a stage with a border; the border and padding (-1) have that of
-        no code.
+        """Vectors of the codes of a stage with a border.
+
+        The border and padding (-1) have that of no code.
         """
         nothing = self.sizes[number]
         stage = codes[:, number]
-        return F.embedding(
-            F.pad(stage.where(stage >= 0, nothing), (REACH,) * 4, value=nothing), vectors[number]
-        )
+        padded = F.pad(stage.where(stage >= 0, nothing), (REACH,) * 4, value=nothing)
+        return F.embedding(padded, vectors[number])
 
     def _small(self, x: Tensor, low: float = -127, bits: int = VALUE_BITS) -> Tensor:
         if self.whole:
             return cast(Tensor, _Round.apply(x, bits, low, 127.0))
-        return F.hardtanh(
-            x, low / 2.0**bits, 127 / 2.0**bits
-        )  # whose backward is one pass, clamp's is three
+        # The backward of hardtanh is one pass, that of clamp three.
+        return F.hardtanh(x, low / 2.0**bits, 127 / 2.0**bits)
 
     def _normalised(self, x: Tensor) -> Tensor:
         return self._small(F.rms_norm(x, (x.shape[-1],), eps=1e-6))
@@ -207,9 +200,8 @@ class CoderNetwork(nn.Module):
     def _attention(self, qkv: Tensor) -> Tensor:
         """(B, n, 3 D) -> (B, n, D): every slot sees the WINDOW slots up to itself."""
         batch, count, channels = qkv.shape
-        query, key, value = (
-            self._small(qkv).to(self.dtype).view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
-        )
+        rounded = self._small(qkv).to(self.dtype)
+        query, key, value = rounded.view(batch, count, 3, -1, HEAD).permute(2, 0, 3, 1, 4)
         scale = math.log(2) / 4
         if count <= WINDOW:
             mixed = attend(query, key, value, None, scale)
@@ -220,38 +212,40 @@ class CoderNetwork(nn.Module):
     @torch.no_grad()
     def integers(self) -> TransformerCoder:
         """The same network in whole numbers."""
+        stages = [_integer_stage(stage) for stage in cast(list[_Stage], list(self.stages))]
+        vectors = [_weights(table, VALUE_BITS) for table in self.vectors]
+        return TransformerCoder(self.grid, vectors, stages)
 
-        def weights(x: Tensor, bits: int = WEIGHT_BITS) -> np.ndarray:
-            return (
-                torch.floor(x.double() * 2.0**bits + 0.5).clamp(-127, 127).numpy().astype(np.int8)
-            )
 
-        def added(x: Tensor, bits: int = VALUE_BITS + WEIGHT_BITS) -> np.ndarray:
-            return (
-                torch.floor(x.double() * 2.0**bits + 0.5)
-                .clamp(-BIAS_LIMIT, BIAS_LIMIT)
-                .numpy()
-                .astype(np.int32)
-            )
+def _integer_stage(stage: _Stage) -> StageTransformer:
+    layers = []
+    for layer in cast(list[_Layer], list(stage.layers)):
+        matrices = map(_weights, (layer.qkv, layer.out, layer.up, layer.down))
+        layers.append(TransformerLayer(*matrices))
+    return StageTransformer(
+        np.array(stage.context).reshape(-1, 3),
+        _weights(stage.first),
+        _added(stage.rows),
+        _added(stage.columns),
+        tuple(layers),
+        _weights(stage.last, LAST_BITS),
+        _added(stage.last_bias, VALUE_BITS + LAST_BITS),
+    )
 
-        stages = [
-            StageTransformer(
-                np.array(stage.context).reshape(-1, 3),
-                weights(stage.first),
-                added(stage.rows),
-                added(stage.columns),
-                tuple(
-                    TransformerLayer(*map(weights, (one.qkv, one.out, one.up, one.down)))
-                    for one in stage.layers
-                ),
-                weights(stage.last, LAST_BITS),
-                added(stage.last_bias, VALUE_BITS + LAST_BITS),
-            )
-            for stage in cast(list[Any], list(self.stages))
-        ]
-        return TransformerCoder(
-            self.grid, [weights(table, VALUE_BITS) for table in self.vectors], stages
-        )
+
+def _weights(x: Tensor, bits: int = WEIGHT_BITS) -> np.ndarray:
+    """In units of 2^-bits, int8."""
+    return _rounded(x, bits).clamp(-127, 127).numpy().astype(np.int8)
+
+
+def _added(x: Tensor, bits: int = VALUE_BITS + WEIGHT_BITS) -> np.ndarray:
+    """What is added to products, in their units of 2^-bits, int32."""
+    return _rounded(x, bits).clamp(-BIAS_LIMIT, BIAS_LIMIT).numpy().astype(np.int32)
+
+
+def _rounded(x: Tensor, bits: int) -> Tensor:
+    """The nearest multiple of 2^-bits, as a whole number; halves up, as `_Round` does."""
+    return torch.floor(x.double() * 2.0**bits + 0.5)
 
 
 def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -260,11 +254,16 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     """
     count = query.shape[2]
     chunks = -(-count // WINDOW)
-    query, key, value = (
-        F.pad(x, (0, 0, 0, chunks * WINDOW - count)).unflatten(2, (chunks, WINDOW))
-        for x in (query, key, value)
-    )
-    key, value = (torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], 3) for x in (key, value))
+
+    def chunked(x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, chunks * WINDOW - count)).unflatten(2, (chunks, WINDOW))
+
+    def with_chunk_before(x: Tensor) -> Tensor:
+        return torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], 3)
+
+    query = chunked(query)
+    key = with_chunk_before(chunked(key))
+    value = with_chunk_before(chunked(value))
     ages = torch.arange(2 * WINDOW, device=query.device)
     age = ages[:WINDOW, None] + WINDOW - ages
     seen = ((age >= 0) & (age < WINDOW)).expand(chunks, -1, -1).clone()
@@ -274,7 +273,7 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 
 
 class CoderOutput(NamedTuple):
-    """terms: bits a code; codes (B, Q, h, w)."""
+    """terms: bits, the mean bits a code; codes (B, Q, h, w)."""
 
     terms: dict[str, Tensor]
     codes: Tensor
@@ -297,8 +296,9 @@ class CodeCoderTask(Task):
         self.seed = artifact.config.seed
         self.codes = _codes(tokenizer, data, "train", MAX_KEPT)
         per_item = self.codes[0].numel()
-        held_out = _codes(tokenizer, data, "validation", NUM_VALIDATED * per_item)
-        self.held_out = held_out if len(held_out) else self.codes[:NUM_VALIDATED]
+        self.held_out = _codes(tokenizer, data, "validation", NUM_VALIDATED * per_item)
+        if not len(self.held_out):
+            self.held_out = self.codes[:NUM_VALIDATED]
         steps = min(steps, max(MIN_STEPS, MAX_EPOCHS * self.codes.numel() // STEP_CODES))
         self.settings = TrainConfig(
             steps=steps,
@@ -313,9 +313,9 @@ class CodeCoderTask(Task):
             log_every=10,
             guard="off",
         )
-        self.dtype = (
-            torch.bfloat16 if use_bfloat16(artifact.config.train.precision) else torch.float32
-        )
+        self.dtype = torch.float32
+        if use_bfloat16(artifact.config.train.precision):
+            self.dtype = torch.bfloat16
         self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id, "steps": steps}
         self.phases = (
             Phase("coder", self._forward, lambda progress: {"bits": 1.0}, self._optimizers),
@@ -394,10 +394,11 @@ class CodeCoderTask(Task):
 
     def _optimizers(self, model: nn.Module) -> list[Optimizer]:
         """Muon for the matrices of the stages, AdamW for vectors, positions and the last layers."""
-        stages = cast(list[Any], list(cast(CoderNetwork, model).stages))
-        matrices = [one for stage in stages for one in (stage.first, *stage.layers.parameters())]
-        known = {id(one) for one in matrices}
-        others = [one for one in model.parameters() if id(one) not in known]
+        matrices: list[nn.Parameter] = []
+        for stage in cast(list[_Stage], list(cast(CoderNetwork, model).stages)):
+            matrices += (stage.first, *stage.layers.parameters())
+        known = set(map(id, matrices))
+        others = [parameter for parameter in model.parameters() if id(parameter) not in known]
         adamw = AdamW(
             [{"params": others, "peak_lr": self.coder.lr}],
             lr=self.coder.lr,
@@ -418,16 +419,14 @@ def _codes(
 ) -> Tensor:  # (N, Q, h, w) int16
     """Codes of the first items of a split, their grids as rows and columns."""
     parts: list[Tensor] = []
-    found = 0
+    count = 0
     for batch in data.split(split, 256):
         codes = tokenizer.encode(batch.values, batch.mask)
-        parts.append(
-            codes.flatten(2, -2).to(torch.int16)
-            if codes.dim() > 3
-            else codes[:, :, None].to(torch.int16)
-        )
-        found += codes.numel()
-        if found >= limit:
+        # A grid of one dimension is a single row, of three or more all but the last are rows.
+        codes = codes.flatten(2, -2) if codes.dim() > 3 else codes[:, :, None]
+        parts.append(codes.to(torch.int16))
+        count += codes.numel()
+        if count >= limit:
             break
     if parts:
         return torch.cat(parts)
@@ -449,7 +448,6 @@ def _network(quantizer: Bottleneck, codes: Tensor, seed: int) -> CoderNetwork:
         values = part.lookup(torch.arange(size)[:, None]).detach().float()
         left, singular, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)
         axes = (left * singular)[:, : network.vectors[number].shape[1]]
-        network.vectors[number].data[:size, : axes.shape[1]] = (
-            0.5 * axes / axes.std().clamp(min=1e-6)
-        )
+        scaled = 0.5 * axes / axes.std().clamp(min=1e-6)
+        network.vectors[number].data[:size, : axes.shape[1]] = scaled
     return network

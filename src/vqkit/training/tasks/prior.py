@@ -28,7 +28,9 @@ MAX_VALIDATED = 1024
 
 
 class PriorOutput(NamedTuple):
-    """terms: nats a code, `causal` in the canonical order and `any_order` in random ones; codes (B,
+    """What the prior says of a batch.
+
+    terms: nats a code, `causal` in the canonical order and `any_order` in random ones. codes: (B,
     Q, *grid).
     """
 
@@ -67,10 +69,8 @@ class Labels:
             if not data.captions:
                 raise VqkitError(f"{data.name} has no captions; set condition=class or none")
             length = config.network.caption_bytes
-            return cls(
-                torch.stack([caption_bytes(text, length) for text in data.captions]),
-                has_captions=True,
-            )
+            rows = torch.stack([caption_bytes(text, length) for text in data.captions])
+            return cls(rows, has_captions=True)
         if wanted == "class":
             if not data.groups:
                 raise VqkitError(f"{data.name} has no classes; set condition=none")
@@ -83,13 +83,17 @@ class Labels:
         """Rows of some items -> what the network takes."""
         if self.has_captions:
             return Condition(captions=rows)
-        return Condition(classes=rows) if self.classes else Condition()
+        if self.classes:
+            return Condition(classes=rows)
+        return Condition()
 
     def dropped(self, rows: Tensor, drop: Tensor) -> Tensor:
         """Rows with those of `drop` (B,) bool replaced by what stands for nothing."""
         if self.has_captions:
             return rows.masked_fill(drop[:, None], 0)
-        return rows.masked_fill(drop, len(self.classes)) if self.classes else rows
+        if self.classes:
+            return rows.masked_fill(drop, len(self.classes))
+        return rows
 
 
 class PriorTask(Task):
@@ -125,22 +129,24 @@ class PriorTask(Task):
         return list(cast(PriorNetwork, model).blocks)
 
     def title(self, model: nn.Module) -> str:
-        conditions = (
-            "captions"
-            if self.labels.has_captions
-            else f"{len(self.labels.classes) or 'no'} classes"
-        )
+        conditions = f"{len(self.labels.classes) or 'no'} classes"
+        if self.labels.has_captions:
+            conditions = "captions"
         length = cast(PriorNetwork, model).layout.length
-        return f"{self.data.name}: {len(self.data.splits['train'])} training items of {length} codes, {conditions}"
+        return (
+            f"{self.data.name}: {len(self.data.splits['train'])} training items of {length} codes, "
+            f"{conditions}"
+        )
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Labelled]:
-        found = self.data.train(start_step, self.settings.batch_size, self.seed, rank, world_size)
-        return map(self._labelled, found)
+        size = self.settings.batch_size
+        batches = self.data.train(start_step, size, self.seed, rank, world_size)
+        return map(self._labelled, batches)
 
     def validation_batches(self) -> Iterator[Labelled]:
         size = self.settings.batch_size
-        found = self.data.split("validation", size)
-        return map(self._labelled, islice(found, -(-MAX_VALIDATED // size)))
+        batches = self.data.split("validation", size)
+        return map(self._labelled, islice(batches, -(-MAX_VALIDATED // size)))
 
     def num_items(self, batch: Labelled) -> int:
         return len(batch.rows)
@@ -176,15 +182,14 @@ class PriorTask(Task):
         condition = self.labels.condition(self.labels.dropped(rows, drop))
         nats = model(codes.flatten(1), order, *condition, self.settings.accumulate)
         # The first rows of the batch come in the canonical order, as many as are not mixed.
-        parts = {
-            "causal": slice(0, len(rows) - mixed),
-            "any_order": slice(len(rows) - mixed, len(rows)),
-        }
-        terms = {
-            name: _mean(nats[part], None if real is None else real[part])
-            for name, part in parts.items()
-            if part.start < part.stop
-        }
+        num_causal = len(rows) - mixed
+        terms = {}
+        if num_causal:
+            real_part = None if real is None else real[:num_causal]
+            terms["causal"] = _mean(nats[:num_causal], real_part)
+        if mixed:
+            real_part = None if real is None else real[num_causal:]
+            terms["any_order"] = _mean(nats[num_causal:], real_part)
         return PriorOutput(terms, codes)
 
     @torch.no_grad()
@@ -201,14 +206,14 @@ class PriorTask(Task):
         """
         whole = count * ranks()
         device = generator.device
-        drop = (
-            torch.rand(whole, generator=generator, device=device)
-            < self.all_settings.condition_dropout
-        )
+        chances = torch.rand(whole, generator=generator, device=device)
+        drop = chances < self.all_settings.condition_dropout
         order = torch.rand(whole, length, generator=generator, device=device).argsort(1)
         return drop.chunk(ranks())[this_rank()], order.chunk(ranks())[this_rank()]
 
 
 def _mean(nats: Tensor, real: Tensor | None) -> Tensor:
     """Mean of nats (B, L) over the codes that are no padding."""
-    return nats.mean() if real is None else nats.sum() / real.sum()
+    if real is None:
+        return nats.mean()
+    return nats.sum() / real.sum()

@@ -1,5 +1,4 @@
-"""Fits the network that lossless files start from: a float twin of it, whose weights are rounded at
-the end.
+"""Fits the network that lossless files start from, by a float twin that is rounded at the end.
 
 Shapes: n values, C neighbours, H hidden channels, M logistics that are mixed, P planes (channels of
 a signal). The extent of an item is seen as rows and columns.
@@ -88,9 +87,9 @@ class ChannelTwin(nn.Module):
         steepness = math.log(2) / 16 * torch.exp2(-scales.clamp(-8, 4))
         lower = levels[:, None] - 0.5 - anchors - 64 * means
         below = torch.where(levels[:, None] == 0, 0.0, torch.sigmoid(lower * steepness))
-        upto = torch.where(
-            levels[:, None] == LEVELS - 1, 1.0, torch.sigmoid((lower + 1) * steepness)
-        )
+        upto = torch.sigmoid((lower + 1) * steepness)
+        # The outermost levels have what lies beyond them, too.
+        upto = torch.where(levels[:, None] == LEVELS - 1, 1.0, upto)
         likely = (weights * (upto - below)).sum(1)
         return -torch.log(likely * (1 - 1 / LEVELS) + 2.0**-16)
 
@@ -99,9 +98,16 @@ class ChannelTwin(nn.Module):
         """The network of integers that computes nearly the same."""
 
         def whole(name: str, kind: type) -> np.ndarray:
-            given = INPUT_BITS if name in ("rows", "columns") else HIDDEN_BITS
-            limit, bits = ((1 << 15) - 1, 0) if kind is np.int16 else (BIAS_LIMIT, given)
-            scaled = getattr(self, name).double() * 2.0 ** (WEIGHT_BITS + bits)
+            limit = BIAS_LIMIT
+            bits = WEIGHT_BITS
+            if kind is np.int16:
+                limit = (1 << 15) - 1
+            elif name in ("rows", "columns"):
+                # What is added to products has the bits of both.
+                bits += INPUT_BITS
+            else:
+                bits += HIDDEN_BITS
+            scaled = getattr(self, name).double() * 2.0**bits
             return scaled.round().clamp(-limit, limit).numpy().astype(kind)
 
         return ChannelNetwork(**{name: whole(name, kind) for name, kind in ARRAYS.items()})
@@ -157,8 +163,9 @@ class ValueCoderTask(Task):
         self.num_planes = shape.channels
         self.size = rows_and_columns(shape.extent)
         self.kept = _Items(data, "train", MAX_KEPT)
-        held_out = _Items(data, "validation", NUM_VALIDATED * shape.num_values)
-        self.held_out = held_out if len(held_out) else self.kept
+        self.held_out = _Items(data, "validation", NUM_VALIDATED * shape.num_values)
+        if not len(self.held_out):
+            self.held_out = self.kept
         steps = STEPS * steps // self.num_planes
         enough = MAX_EPOCHS * len(self.kept) * shape.num_positions // STEP_VALUES
         steps = min(steps, max(MIN_STEPS, enough))
@@ -211,9 +218,10 @@ class ValueCoderTask(Task):
         columns = torch.arange(self.size[1]).repeat(self.size[0])
         for item in range(min(NUM_VALIDATED, len(self.held_out))):
             items = torch.full_like(rows, item)
-            yield [
-                self.held_out.take(items, plane, rows, columns) for plane in range(self.num_planes)
-            ]
+            planes = []
+            for plane in range(self.num_planes):
+                planes.append(self.held_out.take(items, plane, rows, columns))
+            yield planes
 
     def num_items(self, batch: list[PlaneInputs]) -> int:
         return 1
@@ -226,21 +234,20 @@ class ValueCoderTask(Task):
         return min(warm, 0.5 + 0.5 * math.cos(math.pi * progress))
 
     def _drawn(self, plane: int, generator: torch.Generator) -> PlaneInputs:
-        limits = (len(self.kept), *self.size)
-        items, rows, columns = (
-            torch.randint(limit, (STEP_VALUES,), generator=generator) for limit in limits
-        )
+        size = (STEP_VALUES,)
+        items = torch.randint(len(self.kept), size, generator=generator)
+        rows = torch.randint(self.size[0], size, generator=generator)
+        columns = torch.randint(self.size[1], size, generator=generator)
         return self.kept.take(items, plane, rows, columns)
 
     def _forward(
         self, model: nn.Module, batch: list[PlaneInputs], generator: torch.Generator | None
     ) -> ValueOutput:
         device = next(model.parameters()).device
-        nats = model([PlaneInputs(*(part.to(device) for part in plane)) for plane in batch])
-        return ValueOutput(
-            {"nats": torch.stack([plane.mean() for plane in nats]).mean()},
-            torch.zeros(0, device=device),
-        )
+        planes = [PlaneInputs(*(part.to(device) for part in plane)) for plane in batch]
+        means = [nats.mean() for nats in model(planes)]
+        terms = {"nats": torch.stack(means).mean()}
+        return ValueOutput(terms, torch.zeros(0, device=device))
 
     def _optimizers(self, model: nn.Module) -> list[Optimizer]:
         group = {"params": list(model.parameters()), "peak_lr": LR}
@@ -256,14 +263,15 @@ class _Items:
         parts: list[Tensor] = []
         size = 0
         for batch in data.split(split, 256):
-            values = batch.values.reshape(
-                *batch.values.shape[:2], *rows_and_columns(batch.values.shape[2:])
-            )
+            plane = rows_and_columns(batch.values.shape[2:])
+            values = batch.values.reshape(*batch.values.shape[:2], *plane)
             parts.append(functional.pad(values, (REACH,) * 4))
             size += values.numel()
             if size >= limit:
                 break
-        self.padded = torch.cat(parts) if parts else torch.zeros(0, 1, 1, 1, dtype=torch.uint8)
+        self.padded = torch.zeros(0, 1, 1, 1, dtype=torch.uint8)
+        if parts:
+            self.padded = torch.cat(parts)
 
     def __len__(self) -> int:
         return len(self.padded)
@@ -272,11 +280,15 @@ class _Items:
         """Values (n,) of a plane, by item, row and column, with what is around them."""
         _, planes, high, wide = self.padded.shape
         start = ((items * planes + plane) * high + rows + REACH) * wide + columns + REACH
-        offsets = torch.tensor(
-            [(back * high + down) * wide + right for back, down, right in neighbours(plane)]
-        )
+        # Where neighbours are in the flat values, from their slot on.
+        offsets = torch.tensor(neighbours(plane)) @ torch.tensor([high * wide, wide, 1])
         flat = self.padded.view(-1)
-        given, anchors = inputs(flat[start[:, None] + offsets].numpy().astype(np.int32), plane)
+        around = flat[start[:, None] + offsets].numpy()
+        given, anchors = inputs(around.astype(np.int32), plane)
         return PlaneInputs(
-            torch.from_numpy(given), torch.from_numpy(anchors), rows, columns, flat[start]
+            values=torch.from_numpy(given),
+            anchors=torch.from_numpy(anchors),
+            rows=rows,
+            columns=columns,
+            levels=flat[start],
         )
