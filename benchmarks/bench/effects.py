@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -50,9 +50,9 @@ SHORT: dict[type[Root], list[str]] = {
         "data.validation=0.1",
         "model.network.width=16",
         "model.network.encoder_blocks=1",
-        "model.network.decoder_blocks=1",
+        "model.network.decoder_blocks=0",
         "model.quantizer.codebook_size=16",
-        "coder.steps=2",
+        "coder.steps=1",
     ],
     PriorConfig: [
         *TRAIN,
@@ -63,11 +63,11 @@ SHORT: dict[type[Root], list[str]] = {
         "condition=caption",
     ],
 }
-# What else must be set for settings of a section, or one of them, to show what they do in a run that
-# short: a set larger than the memory that it may have, a codebook that collapses.
+# What else must be set for settings of a section, or one of them, to show what they do in a run
+# that short: a set larger than the memory that it may have, a codebook that collapses.
 NEEDS: dict[tuple[type[Root], str], list[str]] = {
     (Config, "train.guard"): [
-        "train.steps=60",
+        "train.steps=41",
         "train.batch_size=32",
         "train.validate_every=100",
         "train.log_every=100",
@@ -77,7 +77,8 @@ NEEDS: dict[tuple[type[Root], str], list[str]] = {
         "model.quantizer.kmeans_iterations=0",
         "model.quantizer.revive_threshold=0",
     ],
-    (Config, "data"): ["data.image_size=[128,128]"],
+    (Config, "data"): ["data.image_size=[96,96]"],
+    (Config, "train.patience"): ["train.lr=10"],
     (PriorConfig, "train.patience"): ["train.lr=10"],
 }
 # Figures that differ from run to run.
@@ -93,7 +94,7 @@ def settings(section: Section, at: str = "") -> Iterator[tuple[str, Any, Any]]:
         value = getattr(section, name)
         if isinstance(value, Section):
             yield from settings(value, f"{at}{name}.")
-        elif name not in TAGS:
+        elif name not in TAGS or len(_words(field.annotation)) > 1:
             yield f"{at}{name}", value, field.annotation
 
 
@@ -159,12 +160,47 @@ def changed(config: Root, key: str, value: Any) -> Root | None:
         return None
 
 
+def variants(config: Root, key: str) -> list[Root]:
+    """The settings with each other value for one of them."""
+    found = {at: (value, annotation) for at, value, annotation in settings(config)}
+    tried = (changed(config, key, value) for value in others(*found[key]))
+    return [one for one in tried if one is not None and one != config]
+
+
 def is_idle(config: Root, key: str) -> bool:
     """Whether a setting is refused because it has no effect beside the others."""
     return any(f"{key}.".startswith(f"{one.key}.") for one in idle_settings(config))
 
 
-# -------------------------------------------------------------------------------------- what it does
+class Condition(NamedTuple):
+    """A condition as it stands: whose it is, where, of which settings, and whether it holds."""
+
+    section: type[Section]
+    at: str
+    names: tuple[str, ...]
+    holds: bool
+
+
+def conditions(section: Section, at: str = "") -> Iterator[Condition]:
+    """Every condition of a section and those in it."""
+    for one in section.conditions:
+        yield Condition(type(section), at, one.names, one.holds(section))
+    for name, value in section:
+        if isinstance(value, Section):
+            yield from conditions(value, f"{at}{name}.")
+
+
+def idle_keys(config: Root) -> set[str]:
+    """Settings of which another value would be refused for having no effect."""
+    failed = {
+        f"{one.at}{name}." for one in conditions(config) if not one.holds for name in one.names
+    }
+    return {
+        key for key, _, _ in settings(config) if any(f"{key}.".startswith(name) for name in failed)
+    }
+
+
+# ------------------------------------------------------------------------------------ what it does
 
 
 @cache
@@ -180,12 +216,12 @@ def folder() -> Path:
     mixed.mkdir()
     for number in range(12):
         smooth = Image.fromarray(source.integers(0, 256, (4, 6, 4), dtype=np.uint8), "RGBA")
-        image = smooth.resize((180 + number, 150), Image.Resampling.BICUBIC)
+        image = smooth.resize((120 + number, 100), Image.Resampling.BICUBIC)
         image.save(mixed / f"{number}.png")
-        image.resize((170, 140)).save(mixed / f"{number}-again.png")
-        wide = source.integers(1000, 3000, (150, 160)).astype(np.uint16)
+        image.resize((115, 97)).save(mixed / f"{number}-again.png")
+        wide = source.integers(1000, 3000, (100, 110)).astype(np.uint16)
         Image.fromarray(wide).save(mixed / f"{number}-wide.png")
-    frames = [Image.fromarray(one).resize((150, 150)) for one in few[:6]]
+    frames = [Image.fromarray(one).resize((100, 100)) for one in few[:6]]
     frames[0].save(mixed / "moving.gif", save_all=True, append_images=frames[1:])
     return root
 
@@ -238,7 +274,9 @@ def fit_result(task: Any) -> list[Any]:
     assert finished is not None
     figures = [finished.figures, *finished.history]
     kept = [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in figures]
-    return [kept, finished.events, finished.model.state_dict(), watch.seen, calls]
+    # To say that a setting does nothing is no effect.
+    events = [event for event in finished.events if "does nothing" not in event["message"]]
+    return [kept, events, finished.model.state_dict(), watch.seen, calls]
 
 
 def train_result(config: Config) -> list[Any]:
@@ -283,19 +321,24 @@ def prior_result(config: PriorConfig) -> list[Any]:
     return fit_result(PriorTask(artifact, data, config))
 
 
-def result(config: Any, key: str) -> list[Any] | None:
+# What a section's settings have their part in; those of the others have it in training.
+RESULTS: dict[str, Callable[[Any], list[Any]]] = {"data": data_result, "coder": coder_result}
+_known: dict[str, list[Any] | None] = {}
+
+
+def result(config: Root, key: str) -> list[Any] | None:
     """What is made with the settings where one of them has its part; None where they are
     refused.
     """
-    section = key.split(".")[0]
-    try:
-        if isinstance(config, PriorConfig):
-            return prior_result(config)
-        if section == "data":
-            return data_result(config)
-        return coder_result(config) if section == "coder" else train_result(config)
-    except VqkitError:
-        return None
+    make = prior_result if isinstance(config, PriorConfig) else train_result
+    make = RESULTS.get(key.split(".")[0], make)
+    name = f"{make.__name__} {config.model_dump_json()}"
+    if name not in _known:
+        try:
+            _known[name] = make(config)
+        except VqkitError:
+            _known[name] = None
+    return _known[name]
 
 
 def same(one: Any, two: Any) -> bool:
@@ -314,7 +357,7 @@ def same(one: Any, two: Any) -> bool:
     return one == two
 
 
-# ----------------------------------------------------------------------------------------- the audit
+# --------------------------------------------------------------------------------------- the audit
 
 
 def short(root: type[Root], key: str, context: Sequence[str] = ()) -> Any:
@@ -329,17 +372,14 @@ def short(root: type[Root], key: str, context: Sequence[str] = ()) -> Any:
 def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None:
     """What is wrong with a setting beside others: None when another value for it changes the result
     or is refused, and when no value is refused that would change it.
+
+    Where the others are refused themselves there is nothing to compare, and nothing wrong.
     """
     config = short(root, key, context)
-    found = {at: (value, annotation) for at, value, annotation in settings(config)}
     before = result(config, key)
     if before is None:
-        return f"{root.__name__} with {context} is refused"
-    tried = [changed(config, key, value) for value in others(*found[key])]
-    tried = [one for one in tried if one is not None and one != config]
-    if not tried:
-        return f"{key}: no other value to try beside {context}"
-    for one in tried:
+        return None
+    for one in variants(config, key):
         differs = not same(before, result(one, key))
         if is_idle(one, key) and differs:
             return f"{key} is refused beside {context}, and acts"
@@ -348,20 +388,53 @@ def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None
     return f"{key} has no effect beside {context}"
 
 
+def faults(quick: bool = False) -> Iterator[str]:
+    """What is wrong with any setting, alone and beside each of `contexts`.
+
+    quick: beside others only settings whose condition they turn.
+    """
+    for root in (Config, PriorConfig):
+        for context in ([], *contexts(root)):
+            keys = turned(root, context) if quick and context else audited(root, context)
+            yield from filter(None, (fault(root, key, context) for key in keys))
+
+
+def audited(root: type[Root], context: Sequence[str] = ()) -> list[str]:
+    """Settings to look at beside others; those of quantizers have an audit of their own."""
+    set_here = {one.partition("=")[0] for one in context}
+    return [
+        key
+        for key, _, _ in settings(short(root, "", context))
+        if not key.startswith("model.quantizer.") and key not in set_here
+    ]
+
+
 def contexts(root: type[Root]) -> Iterator[list[str]]:
-    """What settings may have beside them: each kind of section, word, switch and zero, alone."""
+    """What settings may have beside them: every other word, switch and kind of section, one for
+    zero and zero for what is not, each alone.
+    """
     config = short(root, "")
     for key, kind in kinds(config):
         yield [f"{key}={kind}"]
     for key, value, annotation in settings(config):
         for other in _switched(value, annotation):
             one = changed(config, key, other)
-            if one is not None and not is_idle(one, key):
+            if one is not None and key not in idle_keys(one):
                 yield [f"{key}={other}"]
 
 
+def turned(root: type[Root], context: Sequence[str]) -> list[str]:
+    """Settings that are refused without the context and act with it, or the other way round."""
+    before = idle_keys(short(root, ""))
+    config = short(root, "", context)
+    after = idle_keys(config)
+    known = {key for key, _, _ in settings(short(root, ""))}
+    there = {key for key, _, _ in settings(config)}
+    differ = (before ^ after) & known & there
+    return [key for key in audited(root, context) if key in differ]
+
+
 def _switched(value: Any, annotation: Any) -> list[Any]:
-    """Every other word, the other position of a switch, zero for a number and one for zero."""
     if _words(annotation) or isinstance(value, bool):
         return others(value, annotation)
     if isinstance(value, int | float):
