@@ -44,8 +44,8 @@ class Evaluation:
     """Figures of one split.
 
     metrics: those of the signal (psnr first; means over items), usage (share of codes hit),
-    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_image (of an item), the
-    signal's rate, images (items), split; those of codes are None where there are none to count.
+    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an item), the
+    signal's rate, items, split; those of codes are None where there are none to count.
     code_counts: (K,) int64 for each codebook, or None.
     psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items
     in place of the originals; its PSNR is to the clean ones.
@@ -68,7 +68,7 @@ class Likelihoods:
     bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the
     codes;
     code_bits: of the codes under their prior, None for a model without codes, which has kl_bits
-    instead: KL(q(z|x) || p(z)). metrics: the means of these, split, images (items), and prior:
+    instead: KL(q(z|x) || p(z)). metrics: the means of these, split, items (how many), and prior:
     uniform, learned (of the codes) or normal (of z).
     """
 
@@ -205,7 +205,7 @@ def likelihood(
         kind = "normal"
     found = {"bits_per_dim": bits_per_dim, "pixel_bits": value_bits, name: latent_bits}
     means = {key: float(values.mean()) for key, values in found.items()}
-    return Likelihoods({"split": split, "images": len(value_bits), "prior": kind, **means}, **found)
+    return Likelihoods({"split": split, "items": len(value_bits), "prior": kind, **means}, **found)
 
 
 def _code_nats(model: Model, codes: Tensor) -> Tensor:
@@ -270,12 +270,12 @@ def _collect(
     figures = code_figures(counted) if counted else {}
     metrics: dict[str, Any] = {
         "split": split,
-        "images": len(values),
+        "items": len(values),
         **{name: float(each.double().mean()) for name, each in measured.items()},
         **{
             key: figures.get(key) for key in ("usage", "perplexity", "code_entropy", "entropy_bits")
         },
-        "bits_per_image": bits,
+        "bits_per_item": bits,
         rate_name: bits / divisor,
     }
     order = np.argsort(values, kind="stable")

@@ -110,7 +110,7 @@ class VQConfig(QuantizerSection):
     """optimiser steps in which gumbel's temperature falls, exponentially"""
     rate: NonNegative = 0.0
     """weight of a code's bits where latents choose their codes, in units of their mean squared distance to them; files
-    get smaller and images a little coarser; 0 = the nearest code"""
+    get smaller and items a little coarser; 0 = the nearest code"""
     neighbourhood: NonNegative = 0.0
     """initial radius, in cells of a 2-D map of the codes, in which a latent pulls the neighbours of its code too
     (Kohonen): neighbours on the map end up alike; with update: ema; 0 = off"""

@@ -127,7 +127,7 @@ class LossConfig(Section):
     )
 
     distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
-    """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse, which is mean PSNR;
+    """what reconstruction measures, on standardised pixels; log_mse = mean log of each item's mse, which is mean PSNR;
     logistic = discretised logistic likelihood, nats per value; logistic_mixture = the same with a mixture of logistics
     for every value, all of it from the decoder"""
     num_mixtures: Annotated[int, Field(ge=1, le=64)] = 5
@@ -173,7 +173,7 @@ class TrainConfig(Section):
     alone decide
     """
     batch_size: Count = 128
-    """images per optimiser step, over all ranks and accumulated parts"""
+    """items per optimiser step, over all ranks and accumulated parts"""
     accumulate: Count = 1
     """parts that a batch is cut in, to save memory"""
     optimizer: Literal["adamw", "muon"] = "adamw"

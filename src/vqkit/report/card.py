@@ -23,8 +23,8 @@ from .wording import count
 SHEET_IMAGES = 32
 MAX_BAD_FILES = 20
 PRIOR_BEGIN, PRIOR_END = "<!-- prior: begin -->", "<!-- prior: end -->"
-PRIOR_FIGURES = ("bits_per_code", "bits_per_code_untold", "order0_bits", "saving_vs_order0", "bits_per_image",
-                 "label_bits", "memorised", "images", "split", "parameters", "training_seconds")  # fmt: skip
+PRIOR_FIGURES = ("bits_per_code", "bits_per_code_untold", "order0_bits", "saving_vs_order0", "bits_per_item",
+                 "label_bits", "memorised", "items", "split", "parameters", "training_seconds")  # fmt: skip
 
 
 def write_card(summary: RunSummary, folder: Path) -> None:

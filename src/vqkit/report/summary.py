@@ -90,7 +90,7 @@ class PriorSummary:
     config_yaml: str
     """resolved settings as commented YAML"""
     metrics: Mapping[str, Any]
-    """final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
+    """final figures: split, items, bits_per_code, bits_per_item, label_bits (None for captions),
     bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by, training_seconds, parameters,
     content_id and the like; `derived_figures` come to them"""
     history: Sequence[Mapping[str, Any]] = ()

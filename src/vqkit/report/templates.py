@@ -81,7 +81,7 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
     if metrics.get("split"):
         parts.append(
             f"{metrics['split']} split"
-            + (f", {count(metrics['images'])} images" if metrics.get("images") else "")
+            + (f", {count(metrics['items'])} images" if metrics.get("items") else "")
         )
     if metrics.get("step"):
         parts.append(f"step {count(metrics['step'])}")

@@ -57,7 +57,7 @@ def usage_of(summary: RunSummary) -> Usage | None:
     if not has_codes(summary):
         return None
     wanted = RATED_USAGE if summary.weighs_bits else ENOUGH_USAGE
-    rows, images = _counts(summary), finite(summary.metrics.get("images"))
+    rows, images = _counts(summary), finite(summary.metrics.get("items"))
     shares = [float((row > 0).mean()) for row in rows] or [float(summary.metrics["usage"])]
     evaluated = Usage(
         tuple(shares), sum(shares) / len(shares), reachable_usage(rows), EVALUATED, wanted

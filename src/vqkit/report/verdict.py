@@ -75,7 +75,7 @@ def too_few_images(metrics: Mapping[str, Any]) -> str:
     """A further sentence where the split that was measured is too small to judge by, else
     nothing.
     """
-    images = finite(metrics.get("images"))
+    images = finite(metrics.get("items"))
     if images is None or images >= FEW_IMAGES:
         return ""
     split = metrics.get("split", "evaluated")
@@ -342,7 +342,7 @@ def _share_words(usage: Usage) -> str:
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:
-    psnr, bits, bpp = (metrics.get(key) for key in ("psnr", "bits_per_image", "bpp"))
+    psnr, bits, bpp = (metrics.get(key) for key in ("psnr", "bits_per_item", "bpp"))
     quality = (
         "exact reconstruction"
         if psnr == math.inf
