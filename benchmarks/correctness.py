@@ -5,11 +5,13 @@ codes, parts of a batch.
 
 Settings: of every family, alone and inside of every composite, and of every composite itself, each
 setting is changed in turn. It has an effect if codes, loss, gradients or state differ after three
-training steps, or if it is refused;
-what is left is counted. Search: codes of `nearest` against all distances in float64, with means of
-0 to 1e5 and deviation 0.1, clusters, cosine codebooks included. A code is wrong where its distance
-exceeds the smallest by more than 8 roundings of float32, relative to the squared distances of token
-and code from the middle of the codebook.
+training steps, or if it is refused; what is left is counted. So are settings of all other sections
+that change nothing in how files are read, a short training or a coder, and those that are refused
+and would: alone, and beside every other word, switch and kind of section. Search: codes of
+`nearest` against all distances in float64, with means of 0 to 1e5 and deviation 0.1, clusters,
+cosine codebooks included. A code is wrong where its distance exceeds the smallest by more than 8
+roundings of float32, relative to the squared distances of token and code from the middle of the
+codebook.
 Accumulate: of every subject a small autoencoder takes one training step on a batch of 10, as a
 whole and in 3 and 4 parts of unequal size. accumulate_difference is the largest difference of a
 loss, a gradient or a state, relative to the largest value of its tensor.
@@ -125,22 +127,29 @@ def _others(name: str, value: object, annotation: object) -> list[object]:
     return [value * 2]
 
 
+def chosen(tree: dict):
+    """The settings of a quantizer, as those that users set. VqkitError where one has no effect."""
+    from vqkit.config import from_tree
+    from vqkit.config.conditions import idle_settings, refuse_idle
+    from vqkit.settings import Config
+
+    config = from_tree({"model": {"quantizer": tree}}, "settings", Config)
+    refuse_idle(idle_settings(config), "settings")
+    return config.model.quantizer
+
+
 def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
     """Codes, losses, gradients and state after a few training steps; None where the settings are
     refused.
     """
     import torch
 
-    from vqkit.config import from_tree
     from vqkit.errors import VqkitError
     from vqkit.model.quantizers import build_quantizer
-    from vqkit.settings import Config
 
     torch.manual_seed(seed)
     try:
-        quantizer = build_quantizer(
-            from_tree({"model": {"quantizer": tree}}, "settings", Config).model.quantizer
-        )
+        quantizer = build_quantizer(chosen(tree))
         side = 8 * quantizer.grid_multiple // 2
         latents = torch.randn(4, 64, side, side, generator=torch.Generator().manual_seed(seed))
         found = []
@@ -155,11 +164,11 @@ def result(tree: dict, seed: int = 0) -> list[np.ndarray] | None:
     return [np.asarray(value.detach()) for value in found]
 
 
-def settings_without_effect(seed: int = 0) -> list[str]:
-    """Settings that neither change the result nor are refused, with the quantizer that they belong
-    to.
-    """
-    idle = []
+def settings_without_effect(seed: int = 0, quick: bool = False) -> list[str]:
+    """Settings that neither change the result nor are refused, with what they were tried beside."""
+    from bench import effects
+
+    idle = list(effects.faults(quick))
     for tree in subjects():
         before = result(tree, seed)
         if before is None:
@@ -277,7 +286,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    idle = settings_without_effect(arguments.seed)
+    idle = settings_without_effect(arguments.seed, arguments.quick)
     wrong = {
         name: wrong_codes(*case) for name, *case in search_cases(arguments.seed, arguments.quick)
     }

@@ -61,7 +61,7 @@ def main() -> None:
             "ssim",
             "usage",
             "perplexity",
-            "bits_per_image",
+            "bits_per_item",
             "training_seconds",
             "parameters",
         )

@@ -54,14 +54,12 @@ def main() -> None:
         "psnr_stdev": stdev(values) if seeds > 1 else None,
         "ssim": [run["ssim"] for run in runs],
         "steps": [run["step"] for run in runs],
-        "bits_per_image": runs[0]["bits_per_image"],
-        "images": runs[0]["images"],
+        "bits_per_item": runs[0]["bits_per_item"],
+        "images": runs[0]["items"],
         "split": runs[0]["split"],
     }
     assert (
-        runs[0]["bits_per_image"] == 441
-        and runs[0]["images"] == 10000
-        and runs[0]["split"] == "test"
+        runs[0]["bits_per_item"] == 441 and runs[0]["items"] == 10000 and runs[0]["split"] == "test"
     )
     minutes_used = max(run["training_seconds"] for run in runs) / 60
     claims = [

@@ -17,7 +17,7 @@ import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.frechet import frechet
 from bench.image_sets import arrays
-from bench.short_runs import SHORT, fit_settings, in_parallel
+from bench.short_runs import fit_settings, in_parallel, short_settings
 from PIL import Image
 
 PARSER = options(__doc__)
@@ -41,16 +41,11 @@ def run(job: tuple[str, int, int]) -> dict:
     uint8.
     """
     name, seed, steps = job
-    from vqkit.config import load
-    from vqkit.settings import Config
-
     mlp = name == "variational-mlp"
     if mlp:
         settings = variational_mlp(seed, steps)
     else:
-        settings = load(
-            "fashion-mnist", [*SHORT, *MODELS[name], f"train.steps={steps}", f"seed={seed}"], Config
-        )
+        settings = short_settings("fashion-mnist", MODELS[name], seed, steps)
     model, _, data = fit_settings("fashion-mnist", settings)
     originals = arrays(data, data.splits["test"][:2000])
     if mlp:

@@ -79,7 +79,7 @@ def run(job: tuple[str, str, int, int]) -> dict:
     clean = decibel(model, test, test)
     row = {
         "source": source, "name": name, "seed": seed, "psnr": found["psnr"], "usage": found["usage"],
-        "entropy": found["code_entropy"], "bits": found["bits_per_image"],
+        "entropy": found["code_entropy"], "bits": found["bits_per_item"],
         "gap": decibel(model, train, train) - clean,
         "noise_loss": clean - decibel(model, noisy, test),
         "flip_loss": None if found["usage"] is None else clean - flipped(model, test, noise),

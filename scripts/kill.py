@@ -64,7 +64,6 @@ PRIOR = [
     "train.batch_size=8",
     "train.checkpoint_every=3",
     "train.validate_every=6",
-    "train.guard=off",
     "network.width=32",
     "network.num_blocks=1",
     "network.num_heads=2",

@@ -139,7 +139,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
         Config(
             data=SMALL,
             model=ModelConfig(network=DEEP, quantizer=NoneConfig(code_dim=16), variational=True),
-            losses=MIXTURE,
+            losses=LossConfig(distortion="logistic_mixture"),
             train=NATS.model_copy(update={"steps": 4000}),
         ),
     ),

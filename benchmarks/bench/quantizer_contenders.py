@@ -69,7 +69,7 @@ def run(job: tuple[str, str, int, int, int]) -> dict:
     ):
         trained = fit(source, settings, seed, steps)
         found = evaluate(trained.model, trained.data).metrics
-    keys = ("psnr", "ssim", "usage", "entropy_bits", "perplexity", "bits_per_image")
+    keys = ("psnr", "ssim", "usage", "entropy_bits", "perplexity", "bits_per_item")
     row = {key: found[key] for key in keys} | {"seconds": trained.figures["training_seconds"]}
     row = {"source": source, "name": name, "bits": bits, "seed": seed} | row
     print(json.dumps(row), flush=True)

@@ -35,12 +35,18 @@ def fit(source: str, overrides: list[str], seed: int, steps: int) -> Trained:
     """Train the recipe named like `source` with overrides for a number of steps, without a coder or
     a report.
     """
+    return fit_settings(source, short_settings(source, overrides, seed, steps))
+
+
+def short_settings(source: str, overrides: list[str], seed: int, steps: int) -> Any:
+    """The recipe named like `source` for a number of steps, whatever time they take."""
     from vqkit.config import load
+    from vqkit.config.loading import with_overrides
     from vqkit.settings import Config
 
-    settings = load(source, [*SHORT, *overrides, f"train.steps={steps}", f"seed={seed}"], Config)
-    train = settings.train.model_copy(update={"max_minutes": None})
-    return fit_settings(source, settings.model_copy(update={"train": train}))
+    # One after the other: what a contender has no use for, such as a guard of codes, is no mistake.
+    short = load(source, [*SHORT, "train.max_minutes=null"], Config)
+    return with_overrides(short, [*overrides, f"train.steps={steps}", f"seed={seed}"])
 
 
 def fit_settings(source: str, settings: Any) -> Trained:

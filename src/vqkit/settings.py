@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from .config.base import Root, Section, Share
+from .config.base import ActsOnly, Root, Section, Share
 from .config.prior import PriorNetworkConfig
-from .config.quantizers import QuantizerConfig, VQConfig
+from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
 from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConfig
 from .signals.image import config as image
 
@@ -35,11 +35,45 @@ class ModelConfig(Section):
     """map between the latents and the quantizer"""
 
 
+def _weighs(loss: str) -> ActsOnly:
+    """The weight of a term that only some quantizers have."""
+    return ActsOnly(
+        (f"losses.{loss}",),
+        quantizers_with(loss),
+        lambda config: config.model.quantizer.has_loss(loss),
+    )
+
+
+def _has_codes(config: Config) -> bool:
+    return config.model.quantizer.kind != "none"
+
+
 class Config(Root):
     """Everything that training an autoencoder needs beside the data."""
 
     recipe_folder: ClassVar[str] = "recipes"
     default_recipe: ClassVar[str] = "images"
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(("losses.kl",), "model.variational=true", lambda config: config.model.variational),
+        *(_weighs(loss) for loss in ("commitment", "codebook", "entropy")),
+        ActsOnly(
+            ("train.optimizer", "train.muon_lr"),
+            "residual blocks, of model.network.kind=patch or model.transform.kind=conv",
+            lambda config: (
+                config.model.network.has_residual_blocks or config.model.transform.kind == "conv"
+            ),
+        ),
+        ActsOnly(
+            ("train.validate_every", "train.patience"),
+            "data.validation above 0",
+            lambda config: config.data.validation > 0,
+        ),
+        ActsOnly(
+            ("train.guard", "coder.lr", "coder.muon_lr"),
+            "codes, of another quantizer than none",
+            _has_codes,
+        ),
+    )
 
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of everything random: weights, splits, order, augmentation, noise"""
@@ -63,6 +97,21 @@ class PriorConfig(Root):
 
     recipe_folder: ClassVar[str] = "recipes/prior"
     default_recipe: ClassVar[str] = "prior"
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("condition_dropout",),
+            "a condition: condition=auto, class or caption",
+            lambda config: config.condition != "none",
+        ),
+        ActsOnly(
+            ("network.caption_bytes",),
+            "captions: condition=auto or caption",
+            lambda config: config.condition in ("auto", "caption"),
+        ),
+        ActsOnly(
+            ("train.guard",), "codebooks to watch, which 'vqkit train' has", lambda config: False
+        ),
+    )
 
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """of weights, order of the items, orders of codes, dropped conditions"""

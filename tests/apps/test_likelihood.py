@@ -89,7 +89,7 @@ def test_bound_of_a_discrete_model_is_code_bits_and_pixel_bits(vq, emoji):
     )
     means = {key: getattr(found, key).mean() for key in ("bits_per_dim", "code_bits", "pixel_bits")}
     assert found.metrics == pytest.approx(
-        {"split": "test", "images": count, "prior": "uniform", **means}
+        {"split": "test", "items": count, "prior": "uniform", **means}
     )
     assert 0 < found.metrics["bits_per_dim"] < 8  # below bytes as they are
 
@@ -170,7 +170,7 @@ def test_codes_of_the_mean_bound_a_variational_model_with_codes(trained, emoji):
 
 
 def test_the_older_logistic_has_a_bound_too_and_a_higher_one(trained, vq, emoji):
-    model = trained(*VQ, "losses.distortion=logistic")
+    model = trained("emoji", *TINY, "losses.distortion=logistic")
     assert (
         likelihood(model, emoji).metrics["bits_per_dim"]
         > likelihood(vq, emoji).metrics["bits_per_dim"]

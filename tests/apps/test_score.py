@@ -14,7 +14,7 @@ from vqkit.artifact.model import Model
 class Prior:
     """Says that the code in the second row and third column was a surprise, and no other."""
 
-    metrics: dict[str, Any] = {"bits_quantiles": [1.0, 2.0, 9.0, 10.0], "images": 6}
+    metrics: dict[str, Any] = {"bits_quantiles": [1.0, 2.0, 9.0, 10.0], "items": 6}
 
     def condition(self, count, classes, prompts):
         return None

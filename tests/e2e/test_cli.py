@@ -90,9 +90,9 @@ def test_evaluate_writes_the_figures_that_were_promised(run_folder, tmp_path):
     done = vqkit("evaluate", run_folder, "emoji", "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert {"psnr", "ssim", "usage", "perplexity", "bits_per_image", "images"} <= figures.keys()
+    assert {"psnr", "ssim", "usage", "perplexity", "bits_per_item", "items"} <= figures.keys()
     stored = json.loads((run_folder / "metrics.json").read_text())
-    assert figures["images"] == stored["images"] == 149 and figures["bits_per_image"] == 64 * 6
+    assert figures["items"] == stored["items"] == 149 and figures["bits_per_item"] == 64 * 6
     for name in ("psnr", "ssim", "usage", "perplexity"):
         assert figures[name] == pytest.approx(stored[name], rel=1e-4), name
 
@@ -100,7 +100,7 @@ def test_evaluate_writes_the_figures_that_were_promised(run_folder, tmp_path):
 def test_evaluate_on_other_pictures_with_every_split(trained, pictures, tmp_path):
     done = vqkit("evaluate", trained[0], pictures, "--split", "all", "--json", tmp_path / "f.json")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "f.json").read_text())["images"] == 67
+    assert json.loads((tmp_path / "f.json").read_text())["items"] == 67
 
 
 def test_reconstruct_keeps_sizes_skips_bad_files_and_overwrites_nothing(

@@ -59,7 +59,7 @@ def test_training_learns_and_leaves_what_was_promised(folder, prior_model, emoji
     assert metrics["bits_per_code"] < 6.0 and 0 <= metrics["memorised"] <= 1
     found = evaluate_prior(prior_model, open_for(prior_model, "emoji", "test"))
     assert found.metrics["bits_per_code"] == pytest.approx(metrics["bits_per_code"], rel=1e-5)
-    assert found.bits_per_image.mean() == pytest.approx(64 * metrics["bits_per_code"], rel=1e-5)
+    assert found.bits_per_item.mean() == pytest.approx(64 * metrics["bits_per_code"], rel=1e-5)
     counts = {}
     for split in ("train", "test"):
         codes = prior_model.tokenizer.encode(emoji.read(emoji.splits[split]).values)

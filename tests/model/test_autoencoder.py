@@ -83,7 +83,7 @@ def test_one_batch_of_real_pictures_is_learnt_by_heart(network, kind, emoji):
     assert error < 0.1 * float(x.var()), f"explains {1 - error / float(x.var()):.0%}"
 
 
-def test_bits_per_image_by_hand():
+def test_bits_per_item_by_hand():
     assert build(NETWORKS["patch"], VQConfig(codebook_size=512)).num_bits((28, 28)) == 7 * 7 * 9
     assert build(NETWORKS["conv"], VQConfig(codebook_size=512)).num_bits((29, 28)) == 8 * 7 * 9
     assert build(NETWORKS["mlp"], VQConfig(codebook_size=256)).num_bits((16, 17)) == 2 * 16 * 8

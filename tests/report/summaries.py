@@ -51,8 +51,8 @@ def summary(**changes: Any) -> RunSummary:
     channels = changes.pop("channels", 3)
     originals, reconstructions = images(channels=channels)
     names = [f"image{index}.png" for index in range(9)]
-    metrics = {"psnr": 26.44, "ssim": 0.91, "usage": 1.0, "perplexity": 14.2, "bits_per_image": 441.2, "split": "test",
-               "images": 40, "training_seconds": 83.0, "parameters": 1_234_567, "version": "0.1.0"}  # fmt: skip
+    metrics = {"psnr": 26.44, "ssim": 0.91, "usage": 1.0, "perplexity": 14.2, "bits_per_item": 441.2, "split": "test",
+               "items": 40, "training_seconds": 83.0, "parameters": 1_234_567, "version": "0.1.0"}  # fmt: skip
     parts: dict[str, Any] = {
         "title": "Nine images", "command": "vqkit train images --out run", "config_yaml": "seed: 0  # of all\n",
         "metrics": metrics, "history": history(), "events": [{"step": 20, "level": "info", "message": "began"}],
@@ -91,7 +91,7 @@ def prior_summary(**changes: Any) -> PriorSummary:
     """
     channels = changes.pop("channels", 3)
     samples, nearest = images(channels=channels)
-    metrics = {"split": "test", "images": 40, "bits_per_code": 3.04, "bits_per_image": 149.0, "label_bits": None,
+    metrics = {"split": "test", "items": 40, "bits_per_code": 3.04, "bits_per_item": 149.0, "label_bits": None,
                "bits_per_code_untold": 3.2, "order0_bits": 4.0, "saving_vs_order0": 0.24, "step": 1000,
                "stopped_by": "max_minutes", "training_seconds": 83.0, "parameters": 1_234_567}  # fmt: skip
     parts: dict[str, Any] = {

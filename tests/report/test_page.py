@@ -104,10 +104,10 @@ def test_codebooks_of_any_size(counts):
 
 def test_tiles_say_what_files_take_and_how_few_pictures_usage_is_of():
     metrics = {
-        "bits_per_image": 8192,
+        "bits_per_item": 8192,
         "rates": {"full": {"bits": 2842.7, "psnr": 34.9}},
         "usage": 0.23,
-        "images": 3,
+        "items": 3,
     }
     assert headline(metrics) == [
         Row("Usage", "23", "% in 3 images"),

@@ -196,6 +196,6 @@ def test_nothing_measured_is_nothing_to_blame():
 def test_too_few_images_to_judge_by_are_said():
     figures = {**prior_summary().metrics, "split": "test"}
     for images, word in ((19, "Probably healthy"), (20, "Healthy")):
-        verdict = judge_prior(prior_summary(metrics={**figures, "images": images}))
+        verdict = judge_prior(prior_summary(metrics={**figures, "items": images}))
         assert verdict.word == word
         assert ("The 19 test images are too few to judge by" in verdict.sentence) == (images == 19)

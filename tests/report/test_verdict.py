@@ -23,7 +23,7 @@ def test_low_usage_comes_first_and_counts_the_dead():
     counts = np.array([[50] * 10 + [0] * 6])
     events = [{"step": 7, "level": "warning", "message": "codes died."}]
     verdict = judge(
-        summary(code_counts=counts, metrics=changed(usage=0.625, images=400), events=events)
+        summary(code_counts=counts, metrics=changed(usage=0.625, items=400), events=events)
     )
     assert not verdict.healthy
     expected = "only 62 % of the codes are used and there was a warning. Result: 26.4 dB at 441 bits per image."
@@ -45,7 +45,7 @@ def test_what_a_run_recovered_from_does_not_count():
 def test_the_weakest_codebook_decides():
     counts = np.full((3, 16), 50)
     counts[1, 4:] = 0
-    verdict = judge(summary(code_counts=counts, metrics=changed(usage=0.75, images=400)))
+    verdict = judge(summary(code_counts=counts, metrics=changed(usage=0.75, items=400)))
     assert verdict.sentence.startswith("only 25 % of the codes of codebook 2 are used.")
     assert verdict.findings[0].text == (
         "25 % of the codes of codebook 2 occur in the evaluated split: 12 of 16 never do. "
@@ -56,8 +56,7 @@ def test_the_weakest_codebook_decides():
 @pytest.mark.parametrize(("usage", "healthy"), [(0.89, False), (0.9, True), (0.95, True)])
 def test_usage_limit(usage, healthy):
     assert (
-        judge(summary(code_counts=None, metrics=changed(usage=usage, images=100))).healthy
-        is healthy
+        judge(summary(code_counts=None, metrics=changed(usage=usage, items=100))).healthy is healthy
     )
 
 
@@ -68,7 +67,7 @@ def three_pictures(trained, **changes):
     counts = np.zeros((1, 1024), np.int64)
     counts[0, :71] = 10
     rows = [*history(), {"step": 1000, "split": "train", **trained}]
-    metrics = changed(usage=71 / 1024, images=3)
+    metrics = changed(usage=71 / 1024, items=3)
     return summary(code_counts=counts, metrics=metrics, history=rows, window_images=63, **changes)
 
 
@@ -97,7 +96,7 @@ def test_codes_that_weigh_bits_are_used_unevenly_by_intention():
         counts = np.array([[50] * used + [0] * (100 - used)])
         return judge(
             summary(
-                code_counts=counts, metrics=changed(usage=used / 100, images=400), weighs_bits=True
+                code_counts=counts, metrics=changed(usage=used / 100, items=400), weighs_bits=True
             )
         )
 

@@ -172,8 +172,9 @@ def test_every_map_trains_and_is_loaded_again(kind, distance, tmp_path, emoji):
 
 
 def test_reduced_to_nothing_a_run_is_that_of_plain_vq_to_the_bit(tmp_path, run_folder):
-    settings = [*ALONE, "train.steps=20", "losses.transform_distance=prior_network"]
-    settings += [
+    settings = [
+        *ALONE,
+        "train.steps=20",
         "model.variational=true",
         "losses.kl=0",
         "losses.transform=0",

@@ -205,20 +205,21 @@ def test_a_plateau_stops_and_keeps_the_best_weights(tmp_path):
 
 def test_training_needs_no_images_to_validate_on(tmp_path, few_images):
     """As `vqkit` advises for few images."""
-    overrides = [*ALONE, "data.image_size=[16,16]", "data.validation=0", "data.test=0"]
-    overrides += ["train.patience=1", "train.max_minutes=5"]
+    overrides = [setting for setting in ALONE if "validate_every" not in setting]
+    overrides += ["data.image_size=[16,16]", "data.validation=0", "data.test=0"]
+    overrides += ["train.max_minutes=5"]
     model = vqkit.train(few_images, tmp_path / "run", "emoji", overrides)
     assert model.metrics["split"] == "train" and model.metrics["step"] == 40
     assert rows(tmp_path / "run", "train") and not rows(tmp_path / "run", "validation")
+    small = ["network.width=32", "network.num_heads=2", "network.num_blocks=1", "train.steps=2"]
+    prior = vqkit.train_prior(tmp_path / "run", few_images, overrides=[*small, "train.patience=1"])
+    assert prior.wanted_prior().metrics["split"] == "train"
     said = [
         line
-        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        for line in (tmp_path / "run" / "prior" / "metrics.jsonl").read_text().splitlines()
         if "patience" in line
     ]
     assert len(said) == 1 and "no validation split" in said[0]
-    small = ["network.width=32", "network.num_heads=2", "network.num_blocks=1", "train.steps=2"]
-    prior = vqkit.train_prior(tmp_path / "run", few_images, overrides=small)
-    assert prior.wanted_prior().metrics["split"] == "train"
 
 
 def test_divergence_names_step_and_term(tmp_path):

@@ -42,8 +42,8 @@ class Evaluation:
     """Figures of one split.
 
     metrics: those of the signal (psnr first; means over items), usage (share of codes hit),
-    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_image (of an item), the
-    signal's rate, images (items), split; those of codes are None where there are none to count.
+    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an item), the
+    signal's rate, items, split; those of codes are None where there are none to count.
     code_counts: (K,) int64 for each codebook, or None.
     psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items
     in place of the originals; its PSNR is to the clean ones.
@@ -66,7 +66,7 @@ class Likelihoods:
     bits_per_dim: all bits of an item over its number of values; pixel_bits: of the values given the
     codes;
     code_bits: of the codes under their prior, None for a model without codes, which has kl_bits
-    instead: KL(q(z|x) || p(z)). metrics: the means of these, split, images (items), and prior:
+    instead: KL(q(z|x) || p(z)). metrics: the means of these, split, items (how many), and prior:
     uniform, learned (of the codes) or normal (of z).
     """
 
@@ -205,7 +205,7 @@ def likelihood(
         name = "code_bits"
         prior = "uniform" if model.prior is None else "learned"
     bits = {"bits_per_dim": bits_per_dim, "pixel_bits": value_bits, name: latent_bits}
-    metrics = {"split": split, "images": len(value_bits), "prior": prior}
+    metrics = {"split": split, "items": len(value_bits), "prior": prior}
     metrics |= {key: float(values.mean()) for key, values in bits.items()}
     return Likelihoods(metrics, **bits)
 
@@ -268,12 +268,12 @@ def _collect(
     if counts is not None:
         by_codebook = model.network.quantizer.per_codebook(counts)
         figures = code_figures(by_codebook)
-    metrics: dict[str, Any] = {"split": split, "images": len(values)}
+    metrics: dict[str, Any] = {"split": split, "items": len(values)}
     for name, each in measured.items():
         metrics[name] = float(each.double().mean())
     for name in ("usage", "perplexity", "code_entropy", "entropy_bits"):
         metrics[name] = figures.get(name)
-    metrics["bits_per_image"] = bits
+    metrics["bits_per_item"] = bits
     metrics[rate_name] = bits / divisor
     order = np.argsort(values, kind="stable")
     spread = np.linspace(0, len(values) - 1, min(GALLERY, len(values))).round().astype(int)

@@ -31,16 +31,16 @@ NUM_COUNTED = 1 << 18
 class PriorEvaluation:
     """Figures of one split.
 
-    metrics: bits_per_code and bits_per_image (what the codes of an item cost under the prior
+    metrics: bits_per_code and bits_per_item (what the codes of an item cost under the prior
     conditioned on its class or caption), label_bits (what the class costs, uniformly; None for
     captions), bits_per_code_untold (unconditional), order0_bits (per code under the frequencies of
     training codes: the best that a prior without context does), and saving_vs_order0, of the
-    cheaper of conditional with its class paid for, and unconditional. bits_per_image: (N,) float64,
+    cheaper of conditional with its class paid for, and unconditional. bits_per_item: (N,) float64,
     conditional.
     """
 
     metrics: dict[str, Any]
-    bits_per_image: np.ndarray
+    bits_per_item: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def _collect(
         best = min(best, (float(told.mean()) + label_bits) / length)
     metrics = {
         "split": split,
-        "images": len(told),
+        "items": len(told),
         "bits_per_code": float(told.mean()) / length,
-        "bits_per_image": float(told.mean()),
+        "bits_per_item": float(told.mean()),
         "label_bits": label_bits,
         "bits_per_code_untold": float(untold.mean()) / length,
         "order0_bits": order0,

@@ -58,7 +58,7 @@ def score(
         )
     condition = prior.condition(1, classes, prompts)
     quantiles = np.array(prior.metrics.get("bits_quantiles") or [])
-    held_out = prior.metrics.get("images")
+    held_out = prior.metrics.get("items")
     for key, values in items:
         codes = model.tokenizer.encode(values[None])
         surprise = prior.code_bits(codes, condition)[0].sum(0).numpy()

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ActsOnly(NamedTuple):
+    """Settings that have an effect only beside certain others.
+
+    names: keys below the section that has this in its `conditions`, inner ones with dots.
+    beside: in words what they need, `{at}` standing for the keys that lead to the section.
+    holds: whether a section has what they need.
+    """
+
+    names: tuple[str, ...]
+    beside: str
+    holds: Callable[[Any], bool]
 
 
 class Section(BaseModel):
@@ -16,6 +29,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+    # Settings of this section, or below it, that do nothing unless others are set too. Of a user
+    # they are refused, see `conditions.py`.
+    conditions: ClassVar[tuple[ActsOnly, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod

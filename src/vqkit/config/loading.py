@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import VqkitError
 from .base import Root, Section
+from .conditions import at_defaults, idle_settings, refuse_idle
 
 # Settings that say which section is meant where there are several.
 TAGS = ("kind", "signal")
@@ -66,8 +67,9 @@ def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> Roo
 
     An override of a section's `kind` starts that section again from the defaults of the new kind.
     Such overrides come first, the outer before the inner, so that their order does not matter.
-    Errors: VqkitError naming every wrong key (with a suggestion) and every wrong value (with what
-    is allowed).
+    Settings of the recipe that overrides leave without effect go back to their defaults.
+    Errors: VqkitError naming every wrong key (with a suggestion), every wrong value (with what is
+    allowed) and every setting without effect (with what it needs).
     """
     is_file = str(recipe).endswith((".yaml", ".yml"))
     try:
@@ -82,9 +84,10 @@ def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> Roo
             f"recipe {recipe} must hold settings such as 'train: {{lr: 0.001}}', not "
             f"{type(tree).__name__}"
         )
-    for override in sorted(overrides, key=_rank_of_override):
-        _apply_override(tree, override)
-    return from_tree(tree, f"recipe {recipe}", root)
+    where = f"recipe {recipe}"
+    config = from_tree(tree, where, root)
+    refuse_idle(idle_settings(config), where)
+    return with_overrides(config, overrides, where)
 
 
 def from_tree(tree: Mapping[str, Any], where: str, root: type[RootT]) -> RootT:
@@ -96,12 +99,25 @@ def from_tree(tree: Mapping[str, Any], where: str, root: type[RootT]) -> RootT:
         raise VqkitError(f"{where}: " + "; ".join(lines)) from error
 
 
-def with_overrides(config: RootT, overrides: Iterable[str]) -> RootT:
+def with_overrides(config: RootT, overrides: Iterable[str], where: str = "settings") -> RootT:
     """Settings with overrides written `train.lr=1e-3`. Errors as `load`."""
+    ordered = sorted(overrides, key=_rank_of_override)
+    if not ordered:
+        return config
     tree = config.model_dump(mode="json")
-    for override in sorted(overrides, key=_rank_of_override):
+    for override in ordered:
         _apply_override(tree, override)
-    return from_tree(tree, "settings", type(config))
+    changed = from_tree(tree, where, type(config))
+    keys = [override.partition("=")[0] for override in ordered]
+    while idle := idle_settings(changed):
+        refuse_idle((one for one in idle if any(_leads_to(key, one.key) for key in keys)), where)
+        changed = at_defaults(changed, idle)
+    return changed
+
+
+def _leads_to(key: str, other: str) -> bool:
+    """Whether one of two keys is the other, or of a section that holds it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def dump(config: Section) -> str:

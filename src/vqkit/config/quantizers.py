@@ -6,12 +6,12 @@ any of them, and their own unions are made from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeAlias, Union, get_args
 
 from pydantic import Field, model_validator
 
-from .base import Count, NonNegative, Positive, Section, Share
+from .base import ActsOnly, Count, NonNegative, Positive, Section, Share
 
 # A neighbourhood that has shrunk to this many cells still gives the next cell 4 % of the pull.
 # That keeps the order of the map, and every code alive.
@@ -28,23 +28,19 @@ Levels = Annotated[
 
 
 class QuantizerSection(Section):
-    """The base of a quantizer's settings. A setting that has no effect beside others is refused."""
+    """The base of a quantizer's settings."""
 
+    # Terms that the quantizer adds to the loss, by their names in `losses`, and with which settings
+    # it does (empty: with all).
+    losses: ClassVar[Mapping[str, str]] = {}
     # Composites in which `shared_codebook` makes a difference, because something is learned from
     # the tokens of all parts together.
     sharing_matters_in: ClassVar[tuple[str, ...]] = ("residual", "product")
 
-    def _refuse_idle(self, names: Iterable[str], condition: str) -> None:
-        """ValueError if one of these settings was changed, as it would act only with
-        `condition`.
-        """
-        for name in names:
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default:
-                raise ValueError(
-                    f"{name} has no effect here, it acts only with {condition}: "
-                    f"set that too, or leave {name} at {default}"
-                )
+    def has_loss(self, name: str) -> bool:
+        """Whether the quantizer, or one that it is made of, adds this term to the loss."""
+        inner = [value for _, value in self if isinstance(value, QuantizerSection)]
+        return name in self.losses or any(one.has_loss(name) for one in inner)
 
 
 class NoneConfig(QuantizerSection):
@@ -59,6 +55,28 @@ class NoneConfig(QuantizerSection):
 
 class VQConfig(QuantizerSection):
     """A learned codebook with nearest-neighbour assignment (van den Oord et al. 2017)."""
+
+    losses: ClassVar[Mapping[str, str]] = {"commitment": "", "codebook": "update=gradient"}
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("temperature", "final_temperature", "temperature_steps"),
+            "{at}estimator=gumbel",
+            lambda vq: vq.estimator == "gumbel",
+        ),
+        ActsOnly(
+            ("kmeans_iterations", "revive_threshold"),
+            "{at}neighbourhood=0",
+            lambda vq: vq.neighbourhood == 0,
+        ),
+        ActsOnly(
+            ("neighbourhood_steps",), "{at}neighbourhood above 0", lambda vq: vq.neighbourhood > 0
+        ),
+        ActsOnly(
+            ("decay",),
+            "{at}update=ema, or revive_threshold or rate above 0",
+            lambda vq: vq.update == "ema" or vq.revive_threshold > 0 or vq.rate > 0,
+        ),
+    )
 
     kind: Literal["vq"] = "vq"
     codebook_size: CodebookSize = 512
@@ -92,7 +110,7 @@ class VQConfig(QuantizerSection):
     """optimiser steps in which gumbel's temperature falls, exponentially"""
     rate: NonNegative = 0.0
     """weight of a code's bits where latents choose their codes, in units of their mean squared
-    distance to them; files get smaller and images a little coarser; 0 = the nearest code"""
+    distance to them; files get smaller and items a little coarser; 0 = the nearest code"""
     neighbourhood: NonNegative = 0.0
     """initial radius, in cells of a 2-D map of the codes, in which a latent pulls the neighbours of
     its code too (Kohonen): neighbours on the map end up alike; with update: ema; 0 = off"""
@@ -114,22 +132,14 @@ class VQConfig(QuantizerSection):
             )
         return self
 
-    @model_validator(mode="after")
-    def _settings_act(self) -> VQConfig:
-        if self.estimator != "gumbel":
-            gumbel = ("temperature", "final_temperature", "temperature_steps")
-            self._refuse_idle(gumbel, "estimator=gumbel")
-        if self.neighbourhood:
-            self._refuse_idle(("kmeans_iterations", "revive_threshold"), "neighbourhood=0")
-        else:
-            self._refuse_idle(("neighbourhood_steps",), "neighbourhood above 0")
-        if self.update == "gradient" and not self.revive_threshold and not self.rate:
-            self._refuse_idle(("decay",), "update=ema, a revive_threshold or a rate")
-        return self
+    def has_loss(self, name: str) -> bool:
+        return name in self.losses and (name != "codebook" or self.update == "gradient")
 
 
 class SimVQConfig(QuantizerSection):
     """A frozen random codebook behind a learned linear map (Zhu et al. 2024, arXiv 2411.02038)."""
+
+    losses: ClassVar[Mapping[str, str]] = {"commitment": "", "codebook": ""}
 
     kind: Literal["simvq"] = "simvq"
     codebook_size: CodebookSize = 512
@@ -158,6 +168,7 @@ class FSQConfig(QuantizerSection):
 class LFQConfig(QuantizerSection):
     """Lookup-free quantisation: one bit a channel, its sign (Yu et al. 2023, arXiv 2310.05737)."""
 
+    losses: ClassVar[Mapping[str, str]] = {"commitment": "", "entropy": ""}
     # The entropy term looks at the average code of all tokens that it gets: in a product at those
     # of all groups, in a residual row at one stage's only.
     sharing_matters_in: ClassVar[tuple[str, ...]] = ("product",)
@@ -181,6 +192,7 @@ class BSQConfig(QuantizerSection):
     2024, arXiv 2406.07548).
     """
 
+    losses: ClassVar[Mapping[str, str]] = {"entropy": ""}
     sharing_matters_in: ClassVar[tuple[str, ...]] = ("product",)
 
     kind: Literal["bsq"] = "bsq"
@@ -201,7 +213,14 @@ class GaussianCodebookConfig(QuantizerSection):
     uniform.
     """
 
+    losses: ClassVar[Mapping[str, str]] = {"commitment": ""}
     sharing_matters_in: ClassVar[tuple[str, ...]] = ()
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("codebook_size", "code_dim"), "{at}layout=draws", lambda fixed: fixed.layout == "draws"
+        ),
+        ActsOnly(("levels",), "{at}layout=bins", lambda fixed: fixed.layout == "bins"),
+    )
 
     kind: Literal["gaussian_codebook"] = "gaussian_codebook"
     layout: Literal["bins", "draws"] = "bins"
@@ -216,14 +235,6 @@ class GaussianCodebookConfig(QuantizerSection):
     """draws: width of a vector"""
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = the codes' width, no projection"""
-
-    @model_validator(mode="after")
-    def _settings_act(self) -> GaussianCodebookConfig:
-        if self.layout == "bins":
-            self._refuse_idle(("codebook_size", "code_dim"), "layout=draws")
-        else:
-            self._refuse_idle(("levels",), "layout=bins")
-        return self
 
 
 # Every family that quantises tokens. A new one is added here, and nowhere else in the settings.
@@ -261,6 +272,10 @@ class ResidualConfig(QuantizerSection):
     2021, arXiv 2107.03312).
     """
 
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(("quantizer_dropout",), "{at}num_stages above 1", lambda row: row.num_stages > 1),
+    )
+
     kind: Literal["residual"] = "residual"
     num_stages: Annotated[int, Field(ge=1, le=64)] = 4
     """quantizers in a row; as many codes a position"""
@@ -276,10 +291,8 @@ class ResidualConfig(QuantizerSection):
     """one quantizer for all stages"""
 
     @model_validator(mode="after")
-    def _settings_act(self) -> ResidualConfig:
+    def _settings_fit(self) -> ResidualConfig:
         _check_inside(self.stage, "residual", self.num_stages, self.shared_codebook)
-        if self.num_stages == 1:
-            self._refuse_idle(("quantizer_dropout",), "num_stages above 1")
         return self
 
 
@@ -302,7 +315,7 @@ class ProductConfig(QuantizerSection):
     """one quantizer for all groups, as in heads that share a codebook"""
 
     @model_validator(mode="after")
-    def _settings_act(self) -> ProductConfig:
+    def _settings_fit(self) -> ProductConfig:
         _check_inside(self.group, "product", self.num_groups, self.shared_codebook)
         return self
 
@@ -363,3 +376,14 @@ def num_codebooks(section: QuantizerSection) -> int:
             bottom = num_codebooks(section.bottom) * 2 ** (depth * section.grid_dims)
             return num_codebooks(section.top) + bottom
     return 1
+
+
+def quantizers_with(loss: str) -> str:
+    """In words, the settings of a quantizer whose term `loss` has a weight in `losses`."""
+    kinds = []
+    for section in FAMILIES:
+        if loss in section.losses:
+            beside = section.losses[loss]
+            kind = f"kind={section.model_fields['kind'].default}"
+            kinds.append(f"{kind} and {beside}" if beside else kind)
+    return f"a quantizer of {' or '.join(kinds)}"

@@ -5,11 +5,11 @@ signals.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from .base import Count, NonNegative, Positive, Section, Share
+from .base import ActsOnly, Count, NonNegative, Positive, Section, Share
 
 
 class DataSection(Section):
@@ -25,10 +25,27 @@ class DataSection(Section):
     """worker processes for streamed sets"""
 
 
+class NetworkSection(Section):
+    """The base of the settings of encoders and decoders."""
+
+    @property
+    def has_residual_blocks(self) -> bool:
+        """Whether there are residual blocks with matrices, which Muon is for."""
+        return True
+
+
 class TransformConfig(Section):
     """A learnable map f between the latents and the quantizer; see docs of
     vqkit.model.transform.
     """
+
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("width", "num_blocks"),
+            "{at}kind=mlp or conv",
+            lambda transform: transform.kind in ("mlp", "conv"),
+        ),
+    )
 
     kind: Literal["none", "mlp", "conv", "linear"] = "none"
     """none = identity; mlp = pointwise; conv = residual convolutions; linear = invertible,
@@ -46,6 +63,20 @@ class WeightConfig(Section):
     """A loss weight that may change while training; a plain number means {peak: number}, the same
     all the time.
     """
+
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(("schedule",), "{at}peak above 0", lambda weight: weight.peak > 0),
+        ActsOnly(
+            ("share",),
+            "{at}schedule=warmup or cyclic",
+            lambda weight: weight.peak > 0 and weight.schedule != "constant",
+        ),
+        ActsOnly(
+            ("cycles",),
+            "{at}schedule=cyclic",
+            lambda weight: weight.peak > 0 and weight.schedule == "cyclic",
+        ),
+    )
 
     peak: NonNegative
     """the weight where its schedule is highest, and in validation"""
@@ -82,8 +113,21 @@ class LossConfig(Section):
     A weight is a number or {peak, schedule, share, cycles}.
     """
 
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("num_mixtures",),
+            "{at}distortion=logistic_mixture",
+            lambda losses: losses.distortion == "logistic_mixture",
+        ),
+        ActsOnly(
+            ("transform_distance",),
+            "{at}transform above 0",
+            lambda losses: losses.transform.peak > 0,
+        ),
+    )
+
     distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
-    """what reconstruction measures, on standardised pixels; log_mse = mean log of each image's mse,
+    """what reconstruction measures, on standardised pixels; log_mse = mean log of each item's mse,
     which is mean PSNR; logistic = discretised logistic likelihood, nats per value; logistic_mixture
     = the same with a mixture of logistics for every value, all of it from the decoder"""
     num_mixtures: Annotated[int, Field(ge=1, le=64)] = 5
@@ -91,7 +135,8 @@ class LossConfig(Section):
     reconstruction: Weight = _weight(1.0)
     """weight of the reconstruction term"""
     commitment: Weight = _weight(0.25)
-    """weight of the term that pulls latents to their codes (vq, simvq, lfq)"""
+    """weight of the term that pulls latents to their codes (vq, simvq, lfq,
+    gaussian_codebook)"""
     codebook: Weight = _weight(1.0)
     """weight of the term that pulls codes to latents (vq with update: gradient, simvq)"""
     entropy: Weight = _weight(0.1)
@@ -118,6 +163,10 @@ def _off_is_a_word(value: Any) -> Any:
 
 
 class TrainConfig(Section):
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(("muon_lr",), "{at}optimizer=muon", lambda train: train.optimizer == "muon"),
+    )
+
     steps: Count = 10000
     """optimiser steps; the learning-rate schedule ends here"""
     max_minutes: Positive | None = None
@@ -125,7 +174,7 @@ class TrainConfig(Section):
     alone decide
     """
     batch_size: Count = 128
-    """images per optimiser step, over all ranks and accumulated parts"""
+    """items per optimiser step, over all ranks and accumulated parts"""
     accumulate: Count = 1
     """parts that a batch is cut in, to save memory"""
     optimizer: Literal["adamw", "muon"] = "adamw"

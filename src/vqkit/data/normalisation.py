@@ -97,16 +97,14 @@ def measure(batches: Iterable[torch.Tensor], channels: int) -> Normalisation:
     """
     # Whole numbers below 2^53: sums of them are exact.
     counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for images in batches:
+    for items in batches:
         for channel in range(channels):
-            counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
+            counts[channel] += torch.bincount(items[:, channel].flatten(), minlength=256)
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = counts / counts.sum(1, keepdim=True)
     mean = (shares * values).sum(1)
     std = (shares * (values - mean[:, None]).square()).sum(1).sqrt()
     constant = (counts > 0).sum(1) <= 1
     if bool(constant.all()):
-        raise VqkitError(
-            "the training images are constant: every pixel of every image has the same value"
-        )
+        raise VqkitError("the training items are constant: every value of every item is the same")
     return Normalisation(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, std).tolist()))

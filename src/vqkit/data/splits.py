@@ -1,4 +1,4 @@
-"""Train, validation and test as a pure function of what the images contain and of a seed."""
+"""Train, validation and test as a pure function of what the items contain and of a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEAR_BITS = 4
 
 
 def digest(*parts: bytes) -> bytes:
-    """16 bytes of SHA-256 over the parts; what images are told apart by."""
+    """16 bytes of SHA-256 over the parts; what items are told apart by."""
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(part)
@@ -106,13 +106,13 @@ def split(
 ) -> dict[str, np.ndarray]:
     """Indices (int64) of the splits train, validation and test.
 
-    Images with the same key never part. Keys are put in the order of sha256(seed, key); `fractions`
+    Items with the same key never part. Keys are put in the order of sha256(seed, key); `fractions`
     of the number of keys (validation, test) are cut off in that order, at least one key for every
     fraction above 0. Neither names nor the order of the files matter: the indices of a split come
     in the order of sha256(seed, content), so that even a training run does not see them.
     A ready-made test set `fixed_test` is taken as it is, and only the validation share is cut from
     the rest.
-    Errors: VqkitError if a split stays empty; it says how many different images are needed.
+    Errors: VqkitError if a split stays empty; it says how many different items are needed.
     """
     free = np.arange(len(keys))
     if fixed_test is not None:
@@ -175,6 +175,6 @@ def _too_few(num_keys: int, validation: float, test: float) -> str:
     if cures and num_keys > 0:
         cure = f"; or set {' '.join(cures)}"
     return (
-        f"{num_keys} different images are too few for {', '.join(['training', *requested])}: "
+        f"{num_keys} different items are too few for {', '.join(['training', *requested])}: "
         f"{needed} are needed{cure}"
     )

@@ -158,7 +158,7 @@ def _measure(
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     stage.message(f"measuring on the {split} split and drawing samples ...")
     evaluation = evaluate_prior(model, data, split, lambda share: stage.update(0.3 * share, {}))
-    quantiles = np.quantile(evaluation.bits_per_image, np.linspace(0, 1, 201)).round(2).tolist()
+    quantiles = np.quantile(evaluation.bits_per_item, np.linspace(0, 1, 201)).round(2).tolist()
     return {**evaluation.metrics, **finished.figures, "content_id": model.content_id}, quantiles
 
 

@@ -156,8 +156,18 @@ class Block(nn.Module):
             nn.init.zeros_(last.weight)
 
     def forward(
-        self, x: Tensor, angles: _Angles, mask: Tensor | None, memory: _Memory | None
+        self,
+        x: Tensor,
+        angles: _Angles,
+        mask: Tensor | None,
+        memory: _Memory | None,
+        dropout_mask: Tensor | None = None,
     ) -> Tensor:
+        """dropout_mask: (B, 2, steps, d) bool, True where a channel of either branch stays; None =
+        drawn here.
+        """
+        attended_stay = None if dropout_mask is None else dropout_mask[:, 0]
+        mapped_stay = None if dropout_mask is None else dropout_mask[:, 1]
         # One product for all three: (B, heads, steps, d / heads) each.
         weights = torch.cat([self.query.weight, self.key.weight, self.value.weight])
         mapped = F.linear(rms_norm(x), weights).unflatten(2, (3, self.num_heads, -1))
@@ -167,10 +177,12 @@ class Block(nn.Module):
         if memory is not None:
             k, v = memory.extend(k.to(v.dtype), v)
         attended = attend(q.to(v.dtype), k.to(v.dtype), v, mask)
-        x = x + self._drop(self.output(attended.transpose(1, 2).flatten(2)))
-        return x + self._drop(self.contract(squared_relu(self.expand(rms_norm(x)))))
+        x = x + self._drop(self.output(attended.transpose(1, 2).flatten(2)), attended_stay)
+        return x + self._drop(self.contract(squared_relu(self.expand(rms_norm(x)))), mapped_stay)
 
-    def _drop(self, x: Tensor) -> Tensor:
+    def _drop(self, x: Tensor, stays: Tensor | None) -> Tensor:
+        if stays is not None:
+            return x * stays.to(x.dtype).div_(1 - self.dropout)
         # Without dropout no random number is drawn, and nothing is copied.
         if not self.dropout:
             return x
@@ -325,23 +337,41 @@ class PriorNetwork(nn.Module):
         """
         if parts == 1:
             return self._all_nats(codes, order, classes, captions)
-        nats = []
+        dropout_mask = None
+        if self.training and self.config.dropout > 0:
+            dropout_mask = self._dropout_mask(len(codes))
         condition = Condition(classes, captions)
+        nats = []
         size = -(-len(codes) // parts)
         for start in range(0, len(codes), size):
             rows = slice(start, start + size)
-            inputs = (codes[rows], order[rows], *condition[rows])
+            stays = None if dropout_mask is None else dropout_mask[rows]
+            inputs = (codes[rows], order[rows], *condition[rows], stays)
             nats.append(checkpoint(self._all_nats, *inputs, use_reentrant=False))
         return torch.cat(nats)
 
+    def _dropout_mask(self, batch: int) -> Tensor:
+        """Which channels of every branch stay (B, blocks, 2, P + L, d) bool, drawn for the whole
+        batch as blocks draw it when the batch goes through in one part.
+        """
+        steps = self.num_prefix + self.layout.length
+        like = self.head.weight.new_ones(batch, steps, self.config.width)
+        drawn = [F.dropout(like, self.config.dropout) > 0 for _ in range(2 * len(self.blocks))]
+        return torch.stack(drawn, 1).unflatten(1, (len(self.blocks), 2))
+
     def _all_nats(
-        self, codes: Tensor, order: Tensor, classes: Tensor | None, captions: Tensor | None
+        self,
+        codes: Tensor,
+        order: Tensor,
+        classes: Tensor | None,
+        captions: Tensor | None,
+        dropout_mask: Tensor | None = None,
     ) -> Tensor:
         padding = codes.gather(1, order) < 0
         codes = codes.clamp(min=0)
         taken = codes.gather(1, order)
         steps = self.steps(taken[:, :-1], order, Condition(classes, captions))
-        hidden = self.hidden(steps)[:, -order.shape[1] :]
+        hidden = self.hidden(steps, dropout_mask=dropout_mask)[:, -order.shape[1] :]
         return self._nats(hidden, taken, order).masked_fill(padding, 0.0)
 
     def steps(self, taken: Tensor, order: Tensor, condition: Condition) -> Steps:
@@ -361,18 +391,25 @@ class PriorNetwork(nn.Module):
         return Steps(inputs, self.angles(asked, torch.cat([nowhere, before], 1)))
 
     def hidden(
-        self, steps: Steps, cache: Cache | None = None, mask: Tensor | None = None, keep: int = 0
+        self,
+        steps: Steps,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+        keep: int = 0,
+        dropout_mask: Tensor | None = None,
     ) -> Tensor:
         """Run the blocks.
 
-        With a cache behind what it holds, of which the first `keep` steps stay there.
+        With a cache behind what it holds, of which the first `keep` steps stay there. dropout_mask:
+        of the whole batch, see `_dropout_mask`; None = blocks draw their own.
         """
         x = steps.inputs
         memory = None
         for index, block in enumerate(self.blocks):
             if cache is not None:
                 memory = _Memory(cache.keys[index], cache.values[index], cache.length)
-            x = block(x, steps.angles, mask, memory)
+            stays = None if dropout_mask is None else dropout_mask[:, index]
+            x = block(x, steps.angles, mask, memory, stays)
         if cache is not None:
             cache.length += keep
         return rms_norm(x)

@@ -89,7 +89,7 @@ class PriorSummary:
     command: str
     # Resolved settings as commented YAML.
     config_yaml: str
-    # Final figures: split, images, bits_per_code, bits_per_image, label_bits (None for captions),
+    # Final figures: split, items, bits_per_code, bits_per_item, label_bits (None for captions),
     # bits_per_code_untold, order0_bits, saving_vs_order0 (share), step, stopped_by,
     # training_seconds, parameters, content_id and the like; `derived_figures` come to them.
     metrics: Mapping[str, Any]

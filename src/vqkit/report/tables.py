@@ -69,7 +69,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     ),
     "saving_vs_order0": ("Saving", share, "of the bits without context; a class is paid for"),
     "label_bits": ("Bits of the class", number, "per image; what naming its class costs"),
-    "bits_per_image": ("Bits per image", _bits, ""),
+    "bits_per_item": ("Bits per image", _bits, ""),
     "bpp": ("Bits per pixel", number, ""),
     "coder_bits_per_code": (
         "Bits per code in files",
@@ -90,13 +90,13 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
         "chance",
     ),
     "overfit_bits": ("Over-fit", number, "bits per code at the end: validation minus training"),
-    "images": ("Images", count, "in the evaluated split"),
+    "items": ("Images", count, "in the evaluated split"),
     "split": ("Split", str, ""),
     "parameters": ("Parameters", large, ""),
     "step": ("Steps", count, "of the optimiser"),
     "stopped_by": ("Stopped by", str, ""),
     "training_seconds": ("Training time", duration, ""),
-    "images_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
+    "items_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
     "peak_memory_mb": ("Peak memory", lambda value: f"{count(value)} MB", ""),
     "version": ("vqkit", str, ""),
     "content_id": (
@@ -109,12 +109,12 @@ DATA_LABELS = {"sizes": "Original sizes (width × height)", "modes": "Original m
 PRIOR_HEADLINE = (
     "bits_per_code",
     "saving_vs_order0",
-    "bits_per_image",
+    "bits_per_item",
     "memorised",
     "training_seconds",
     "parameters",
 )
-HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_image", "bpp", "training_seconds")
+HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_item", "bpp", "training_seconds")
 UNITS = (" dB", " %")
 
 
@@ -166,11 +166,11 @@ def _compared_with(key: str, metrics: Mapping[str, Any], codebook_size: int | No
     if key == "perplexity" and codebook_size:
         size = large(codebook_size) if codebook_size > 99_999 else count(codebook_size)
         return f" of {size}"
-    if key == "bits_per_image":
+    if key == "bits_per_item":
         files = bits_in_files(metrics)
         return f" {count(files)} in files" if files else ""
-    if key == "usage" and 0 < (finite(metrics.get("images")) or 0) < ENOUGH_IMAGES:
-        return f" in {count(metrics['images'])} images"
+    if key == "usage" and 0 < (finite(metrics.get("items")) or 0) < ENOUGH_IMAGES:
+        return f" in {count(metrics['items'])} images"
     return ""
 
 

@@ -83,8 +83,8 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
     parts = [f"vqkit {metrics['version']}" if metrics.get("version") else "vqkit"]
     if metrics.get("split"):
         split = f"{metrics['split']} split"
-        if metrics.get("images"):
-            split += f", {count(metrics['images'])} images"
+        if metrics.get("items"):
+            split += f", {count(metrics['items'])} images"
         parts.append(split)
     if metrics.get("step"):
         parts.append(f"step {count(metrics['step'])}")

@@ -62,7 +62,7 @@ def usage_of(summary: RunSummary) -> Usage | None:
     if not has_codes(summary):
         return None
     evaluated = _evaluated_usage(summary)
-    images = finite(summary.metrics.get("images"))
+    images = finite(summary.metrics.get("items"))
     if images is None or images >= ENOUGH_IMAGES or not evaluated.weak:
         return evaluated
     return _training_usage(summary, images)

@@ -82,7 +82,7 @@ def too_few_images(metrics: Mapping[str, Any]) -> str:
     """A further sentence where the split that was measured is too small to judge by, else
     nothing.
     """
-    images = finite(metrics.get("images"))
+    images = finite(metrics.get("items"))
     if images is None or images >= FEW_IMAGES:
         return ""
     split = metrics.get("split", "evaluated")
@@ -408,7 +408,7 @@ def _quality(metrics: Mapping[str, Any]) -> str:
 
 
 def _rate(metrics: Mapping[str, Any]) -> str:
-    bits = metrics.get("bits_per_image")
+    bits = metrics.get("bits_per_item")
     bits_per_pixel = metrics.get("bpp")
     if finite(bits):
         rate = f"{count(bits)} bits per image"

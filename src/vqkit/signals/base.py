@@ -21,7 +21,6 @@ class Signal(ABC):
 
     name: as `data.signal` has it. number: in the headers of compressed files, never to be changed.
     item: what one of them is called in messages. suffix: of the files that are written.
-    default_recipe: of training without a choice.
 
     Several methods take `data` and `settings`: the data section of an artifact, plain values, and
     the settings that the artifact was trained with.
@@ -31,7 +30,6 @@ class Signal(ABC):
     number: int
     item: str
     suffix: str
-    default_recipe: str
 
     @property
     def an_item(self) -> str:

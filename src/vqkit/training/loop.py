@@ -115,7 +115,7 @@ class Run:
         if deadline is not None:
             left = deadline - self.started
             self.max_seconds = left if self.max_seconds is None else min(self.max_seconds, left)
-        # When images per second were last told, and at which step.
+        # When items per second were last told, and at which step.
         self.window = (time.monotonic(), self.state.step)
 
     def begin(self) -> None:
@@ -201,7 +201,7 @@ class Run:
     def log_step(self, row: dict[str, Any], output: Output, batch: Batch, progress: float) -> None:
         """Write the row of a step to the log and show it."""
         seconds = time.monotonic() - self.window[0]
-        row["images_per_second"] = (
+        row["items_per_second"] = (
             (self.state.step - self.window[1]) * self.settings.batch_size / seconds
         )
         figures = {name: float(value) for name, value in self.task.figures(output, batch).items()}
@@ -281,7 +281,7 @@ class Run:
             "step": state.step,
             "stopped_by": state.stopped_by,
             "training_seconds": state.elapsed,
-            "images_per_second": state.step * self.settings.batch_size / state.elapsed,
+            "items_per_second": state.step * self.settings.batch_size / state.elapsed,
             "parameters": num_parameters(model),
             "precision": self.engine.precision,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

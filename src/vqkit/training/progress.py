@@ -142,6 +142,6 @@ def figures(row: Mapping[str, Any]) -> str:
         parts.insert(0, f"{row['bits_per_value']:.3f} bits a value")
     if "usage" in row:
         parts.append(f"usage {row['usage']:.0%}")
-    if "images_per_second" in row:
-        parts.append(f"{row['images_per_second']:.0f} images/s")
+    if "items_per_second" in row:
+        parts.append(f"{row['items_per_second']:.0f} items/s")
     return "  ".join(parts)

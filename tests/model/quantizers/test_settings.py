@@ -2,7 +2,9 @@
 
 import pytest
 
-from vqkit.config import GaussianCodebookConfig, ProductConfig, ResidualConfig, VQConfig
+from vqkit.config import load
+from vqkit.errors import VqkitError
+from vqkit.settings import Config
 
 from ...benchmarks import benchmark
 
@@ -23,28 +25,32 @@ def test_every_setting_acts_or_is_refused(tree):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: VQConfig(temperature=2.0), "temperature .* only with estimator=gumbel"),
+        ("{kind: vq, temperature: 2.0}", "temperature .* only with .*quantizer.estimator=gumbel"),
         (
-            lambda: VQConfig(neighbourhood=2.0, kmeans_iterations=3),
-            "kmeans_iterations .* neighbourhood=0",
+            "{kind: vq, neighbourhood: 2.0, kmeans_iterations: 3}",
+            "kmeans_iterations .*quantizer.neighbourhood=0: .* at 10",
         ),
-        (lambda: VQConfig(neighbourhood=0.3), "shrinks to 0.4 cells"),
-        (lambda: VQConfig(neighbourhood=2.0, update="gradient"), "set update=ema"),
-        (lambda: GaussianCodebookConfig(codebook_size=64), "codebook_size .* layout=draws"),
+        ("{kind: vq, neighbourhood: 0.3}", "shrinks to 0.4 cells"),
+        ("{kind: vq, neighbourhood: 2.0, update: gradient}", "set update=ema"),
         (
-            lambda: ResidualConfig(num_stages=1, quantizer_dropout=0.5),
-            "quantizer_dropout .* num_stages above 1",
-        ),
-        (
-            lambda: ResidualConfig(stage={"kind": "fsq"}, shared_codebook=True),
-            "kind=fsq learns nothing",
+            "{kind: gaussian_codebook, layout: draws, levels: [4, 4]}",
+            r"levels .*quantizer.layout=bins: .* at \[8, 8, 8\]",
         ),
         (
-            lambda: ProductConfig(num_groups=1, shared_codebook=True),
+            "{kind: residual, num_stages: 1, quantizer_dropout: 0.5}",
+            "quantizer_dropout .*quantizer.num_stages above 1",
+        ),
+        (
+            "{kind: product, group: {kind: residual, stage: {kind: vq, temperature: 2}}}",
+            "quantizer.group.stage.temperature .*quantizer.group.stage.estimator=gumbel",
+        ),
+        ("{kind: residual, stage: {kind: fsq}, shared_codebook: true}", "kind=fsq learns nothing"),
+        (
+            "{kind: product, num_groups: 1, shared_codebook: true}",
             "no effect on a single quantizer",
         ),
     ],
 )
 def test_a_setting_without_effect_is_refused_with_what_it_needs(settings, message):
-    with pytest.raises(ValueError, match=message):
-        settings()
+    with pytest.raises(VqkitError, match=message):
+        load("emoji", [f"model.quantizer={settings}"], Config)

@@ -161,7 +161,7 @@ def test_what_unpacks_to_too_much_is_refused(
         VqkitError, match=r"unpacks to 2\d* bytes, more than the 10000000 .*data.max_bytes=2"
     ):
         open_images(path, DataConfig(max_bytes=10_000_000), seed=0)
-    with pytest.raises(VqkitError, match="different images"):  # allowed, and read: all are equal
+    with pytest.raises(VqkitError, match="different items"):  # allowed, and read: all are equal
         open_images(path, DataConfig(max_bytes=30_000_000), seed=0)
 
 
@@ -192,7 +192,7 @@ except VqkitError as error:
 @pytest.mark.parametrize(
     ("make", "name", "limit", "words"),
     [
-        (small_npz, "x.npz", 1 << 30, "different images"),
+        (small_npz, "x.npz", 1 << 30, "different items"),
         (small_parquet, "x.parquet", 64 << 20, "500 of 500 files"),
     ],
 )

@@ -211,7 +211,7 @@ def test_empty_missing_constant(tmp_path: Path) -> None:
         open_images(tmp_path / "emojis", DataConfig(), seed=0)
     constant = np.full((40, 8, 8, 3), 7, dtype=np.uint8)
     np.save(tmp_path / "flat.npy", constant)
-    with pytest.raises(VqkitError, match="constant|different images"):
+    with pytest.raises(VqkitError, match="constant|different items"):
         open_images(tmp_path / "flat.npy", DataConfig(), seed=0)
     constant[:, 0, 0, 0] = np.arange(40) // 39 * 8 + 7
     np.save(tmp_path / "flat.npy", constant[:-1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ...config.base import Count, Section
-from ...config.sections import DataSection
+from ...config.base import Count
+from ...config.sections import DataSection, NetworkSection
 
 
 class DataConfig(DataSection):
@@ -15,7 +15,7 @@ class DataConfig(DataSection):
     """positions of an item in training; shorter ones are padded and masked, longer ones are cut"""
 
 
-class StrideConfig(Section):
+class StrideConfig(NetworkSection):
     kind: Literal["stride"] = "stride"
     stride: Count = 4
     """positions that become one latent"""

@@ -59,7 +59,6 @@ class SequenceSignal(Signal):
     number = 7
     item = "sequence"
     suffix = ".seq"
-    default_recipe = "sequences"
 
     def open(
         self,

@@ -4,12 +4,12 @@ networks there are.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import Annotated, ClassVar, Literal, TypeAlias, Union
 
 from pydantic import AfterValidator, Field
 
-from ...config.base import Byte, Count, Finite, NonNegative, Section, Share, Side
-from ...config.sections import DataSection
+from ...config.base import ActsOnly, Byte, Count, Finite, NonNegative, Section, Share, Side
+from ...config.sections import DataSection, NetworkSection
 
 
 class AugmentConfig(Section):
@@ -24,6 +24,10 @@ class AugmentConfig(Section):
 
 
 class NoiseConfig(Section):
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(("others", "clean"), "{at}sigma above 0", lambda noise: noise.sigma > 0),
+    )
+
     sigma: NonNegative = 0.0
     """largest deviation of Gaussian noise on what the encoder sees, in levels of 0 to 255, the
     target being the clean image; every image has its own, from 0 on; 0 = no noise of any kind"""
@@ -42,6 +46,14 @@ def _rises(value: tuple[float, float] | None) -> tuple[float, float] | None:
 
 
 class DataConfig(DataSection):
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("background",),
+            "{at}channels=1 or 3, which keep no alpha",
+            lambda data: data.channels not in (2, 4),
+        ),
+    )
+
     signal: Literal["image"] = "image"
     """the kind of signal, which decides what may follow"""
     image_size: tuple[Side, Side] | None = None
@@ -75,8 +87,13 @@ class DataConfig(DataSection):
     noise: NoiseConfig = NoiseConfig()
 
 
-class ConvConfig(Section):
+class ConvConfig(NetworkSection):
     """The strided network of van den Oord et al. 2017 (arXiv 1711.00937, section 4.1)."""
+
+    @property
+    def has_residual_blocks(self) -> bool:
+        """Its blocks have kernels, no matrices."""
+        return False
 
     kind: Literal["conv"] = "conv"
     width: Count = 128
@@ -87,8 +104,12 @@ class ConvConfig(Section):
     """residual blocks at the latent grid, on either side"""
 
 
-class MLPConfig(Section):
+class MLPConfig(NetworkSection):
     """Fully connected encoder and decoder on flattened images, as in the classic tutorials."""
+
+    @property
+    def has_residual_blocks(self) -> bool:
+        return False
 
     kind: Literal["mlp"] = "mlp"
     widths: tuple[Count, ...] = Field(default=(512,), min_length=1)
@@ -97,10 +118,22 @@ class MLPConfig(Section):
     """the latents are arranged as a grid of this height and width"""
 
 
-class PatchConfig(Section):
+class PatchConfig(NetworkSection):
     """Space-to-depth, residual blocks at the latent grid, depth-to-space: nearly all work at low
     resolution.
     """
+
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("expansion",),
+            "{at}encoder_blocks or {at}decoder_blocks above 0",
+            lambda network: network.has_residual_blocks,
+        ),
+    )
+
+    @property
+    def has_residual_blocks(self) -> bool:
+        return self.encoder_blocks + self.decoder_blocks > 0
 
     kind: Literal["patch"] = "patch"
     patch_size: Annotated[int, Field(ge=1, le=64)] = 4

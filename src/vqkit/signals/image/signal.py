@@ -36,7 +36,6 @@ class ImageSignal(Signal):
     number = 0
     item = "image"
     suffix = ".png"
-    default_recipe = "images"
 
     def open(
         self,

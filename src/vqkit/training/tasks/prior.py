@@ -105,6 +105,11 @@ class PriorTask(Task):
         self.all_settings = config
         self.seed = config.seed
         self.settings = config.train
+        if config.network.order != "coarse_first" and artifact.network.quantizer.num_codebooks == 1:
+            raise VqkitError(
+                f"network.order={config.network.order} has no effect on codes of a single codebook: "
+                "leave it at coarse_first"
+            )
         self.labels = Labels.of(data, config)
         self.canonical = self.build().layout.canonical[0]  # (L,)
         self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id}
