@@ -34,13 +34,14 @@ from statistics import median
 
 import numpy as np
 from bench.claims import Claim, machine, options, report
-from bench.image_sets import arrays, open_set
+from bench.image_sets import arrays, open_set, shorten_fashion_mnist
 
 PARSER = options(__doc__, work=True)
 
 SOURCE = "fashion-mnist"
 THREADS = (1, 2)
-SINGLES, LOSSLESS = 20, 5
+SINGLES = 20
+LOSSLESS = 5
 
 
 def prepared(folder: Path, seed: int, quick: bool) -> None:
@@ -68,7 +69,8 @@ def seconds(work: Callable[[], object], rounds: int, count: int) -> dict[str, fl
     """Median seconds for each of `count` images: by the clock, and of the processor, all threads
     together.
     """
-    clock, processor = [], []
+    clock = []
+    processor = []
     for _ in range(rounds):
         began = time.perf_counter(), time.process_time()
         work()
@@ -200,6 +202,8 @@ def alone(
 
 def main() -> None:
     arguments = PARSER.parse_args()
+    if arguments.quick:
+        shorten_fashion_mnist()
     count, rounds = (256, 3) if arguments.quick else (2560, 5)
     with tempfile.TemporaryDirectory() as temporary:
         model = (arguments.work or Path(temporary)) / f"{SOURCE}-{arguments.seed}"
@@ -210,8 +214,15 @@ def main() -> None:
         rows = {threads: alone(threads, measure, model, folder, rounds) for threads in THREADS}
         fast = alone(1, measure_coders, model, folder, rounds)
         slow = alone(1, measure_coders, model, folder, 1, first=without_numba)
-    where = {**machine(), "threads": max(THREADS), "seed": arguments.seed, "images": count, "rows": rows,
-             "numba": fast, "without": slow}  # fmt: skip
+    where = {
+        **machine(),
+        "threads": max(THREADS),
+        "seed": arguments.seed,
+        "images": count,
+        "rows": rows,
+        "numba": fast,
+        "without": slow,
+    }
     clock = {name: row.get("clock", 0.0) for name, row in rows[max(THREADS)].items()}
     extra = rows[max(THREADS)]["bytes"]
     claims = [
@@ -241,7 +252,7 @@ def main() -> None:
             f"{name}: {1000 * row['clock']:.1f} ms with numba, {1000 * slow[name]['clock']:.1f} ms "
             "without"
         )
-    report(claims, arguments.json)
+    report(claims, arguments)
     for threads, row in rows.items():
         print(f"{threads} thread(s): {row}")
 

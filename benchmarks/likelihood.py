@@ -25,7 +25,7 @@ from statistics import mean, stdev
 
 import numpy as np
 from bench.claims import Claim, machine, options, report
-from bench.image_sets import arrays, open_set
+from bench.image_sets import arrays, open_set, shorten_fashion_mnist
 
 PARSER = options(__doc__)
 
@@ -141,13 +141,14 @@ def classical(quick: bool) -> dict[str, float]:
 
 def main() -> None:
     arguments = PARSER.parse_args()
+    if arguments.quick:
+        shorten_fashion_mnist()
     claims = [
         Claim(
             f"bits_per_dim_{name}", value, "bits", "reported", "Pillow", CODERS[name.split("_")[0]]
         )
         for name, value in classical(arguments.quick).items()
     ]
-    report(claims, None)
     with tempfile.TemporaryDirectory() as folder:
         rows = models(arguments, Path(folder))
     minutes = QUICK_MINUTES if arguments.quick else MINUTES
@@ -169,7 +170,7 @@ def main() -> None:
                 spread,
             )
         )
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -36,8 +37,15 @@ from bench.image_sets import arrays, open_set
 PARSER = options(__doc__, work=True)
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
-        "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
+TINY = [
+    "train.steps=10",
+    "train.batch_size=32",
+    "train.guard=off",
+    "model.network.width=32",
+    "model.network.encoder_blocks=1",
+    "model.network.decoder_blocks=1",
+    "coder.steps=5",
+]
 KIND = "model.quantizer."
 MODELS = {
     "vq": [f"{KIND}codebook_size=512"],
@@ -78,13 +86,28 @@ WIDE = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR 
 INSTRUCTIONS = {
     "own": {},
     "AVX-512": {"OPENBLAS_CORETYPE": "SkylakeX"},
-    "AVX2": {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": WIDE, "ATEN_CPU_CAPABILITY": "avx2",
-             "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"},
-    "SSE4.2": {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
-               "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-    "SSE3": {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
-             "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-}  # fmt: skip
+    "AVX2": {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": WIDE,
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "AVX2",
+    },
+    "SSE4.2": {
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_CBWR": "COMPATIBLE",
+    },
+    "SSE3": {
+        "OPENBLAS_CORETYPE": "Prescott",
+        "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_CBWR": "COMPATIBLE",
+    },
+}
 # Threads; items that are decoded together; of which only every so many-th.
 RUNS = ((1, 64, 1), (1, 1, 200), (2, 64, 20), (2, 1, 200))
 
@@ -207,9 +230,8 @@ def main() -> None:
     arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
     codes = 10_000 if arguments.quick else CODES
-    wide = (
-        "avx512f" in Path("/proc/cpuinfo").read_text()
-    )  # else the processor refuses what is forced on it
+    # Without it the processor refuses what is forced on it.
+    wide = "avx512f" in Path("/proc/cpuinfo").read_text()
     instructions = (
         ["own", "SSE3"]
         if arguments.quick
@@ -219,15 +241,15 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         golden = work / "golden"
         kept(golden / "manifest.json", lambda: write_golden(golden, models, codes, arguments.seed))
-        rows, tables = [], dict[str, str]()
+        rows = []
+        tables = dict[str, str]()
         for (numpy, python), name, (threads, batch, share) in product(
             pythons(work).items(), instructions, RUNS
         ):
             row = {"python": numpy, "instructions": name, "threads": threads, "batch": batch}
             file = work / f"decoded-{numpy}-{name}-{threads}-{batch}.json"
-            found = kept(
-                file, lambda: decoded(python, golden, INSTRUCTIONS[name], threads, batch, share)
-            )  # noqa: B023
+            settings = INSTRUCTIONS[name]
+            found = kept(file, partial(decoded, python, golden, settings, threads, batch, share))
             these = dict(line.rsplit(" ", 1) for line in found.pop("tables"))
             tables = tables or these
             differing = sum(tables[item] != sum_ for item, sum_ in these.items())
@@ -250,7 +272,7 @@ def main() -> None:
         Claim("portability_files", files, "files", ">= 200", None, where),
         Claim("portability_settings", len(rows), "", "reported", None, where),
     ]
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

@@ -190,14 +190,16 @@ def main() -> None:
     for what, codes, width in scalar if arguments.quick else binary + scalar:
         rows[what, codes] = measure(what, codes, width, arguments.seed, 3)
     settings = {**machine(), "tokens": TOKENS, "rows": list(rows.values())}
-    report(_claims(rows, sizes, settings), arguments.json)
+    report(_claims(rows, sizes, settings), arguments)
 
 
 def _claims(rows: dict, sizes: list[tuple[int, int]], settings: dict) -> list[Claim]:
-    peer, claims = "vector-quantize-pytorch", []
+    peer = "vector-quantize-pytorch"
+    claims = []
     goals = {512: ">= 5", 8192: "reported", 16384: ">= 20", 65536: ">= 20"}
     for codes, width in sizes:
-        ours, theirs = rows["vqkit train", codes], rows["peer train", codes]
+        ours = rows["vqkit train", codes]
+        theirs = rows["peer train", codes]
         if codes in goals and ours["seconds"] and theirs["seconds"]:
             ratio = theirs["seconds"] / ours["seconds"]
             claims.append(

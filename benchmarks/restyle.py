@@ -34,13 +34,22 @@ from bench.short_runs import in_parallel
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--artists", type=Path, metavar="DIR")
 
-MINUTES, STEPS, QUICK_MINUTES, QUICK_STEPS = 5.0, (800, 1500), 0.1, (10, 10)
+MINUTES = 5.0
+STEPS = (800, 1500)
+QUICK_MINUTES = 0.1
+QUICK_STEPS = (10, 10)
 ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
 STYLES = 4
 METHODS = "adain", "wct", "codes", "patches"
-MODEL = ["data.test=0", "coder.steps=0", "train.steps=20000", "model.quantizer.kind=residual",
-         "model.quantizer.stage={kind: vq, codebook_size: 256}", "model.quantizer.num_stages=4",
-         "model.quantizer.quantizer_dropout=0.25"]  # fmt: skip
+MODEL = [
+    "data.test=0",
+    "coder.steps=0",
+    "train.steps=20000",
+    "model.quantizer.kind=residual",
+    "model.quantizer.stage={kind: vq, codebook_size: 256}",
+    "model.quantizer.num_stages=4",
+    "model.quantizer.quantizer_dropout=0.25",
+]
 SHOWN = 14
 
 
@@ -61,7 +70,8 @@ class Judge:
         """
         rows = []
         for number, found in enumerate(results):
-            content, truth = self.contents[number], self.contents[1 - number]
+            content = self.contents[number]
+            truth = self.contents[1 - number]
             known = style_measures.classified(self.group, content) == self.groups
             kept_groups = style_measures.classified(self.group, found) == self.groups
             rows.append(
@@ -144,7 +154,8 @@ def baseline(name: str, content: np.ndarray, styles: np.ndarray, alpha: float) -
     """Moments, or histograms, of each channel of the pixels of all styles."""
     from skimage.exposure import match_histograms
 
-    plain, pixels = content.astype(float), styles.reshape(-1, 1, 3).astype(float)
+    plain = content.astype(float)
+    pixels = styles.reshape(-1, 1, 3).astype(float)
     if name == "pixel adain":
         target = (plain - plain.mean((0, 1))) / plain.std((0, 1)).clip(1) * pixels.std(
             (0, 1)
@@ -273,7 +284,7 @@ def main() -> None:
                 "restyle_pair_distance_vs_adain", ratio, "ratio", "< 1", "AdaIN in pixels", setting
             ),
         ],
-        given.json,
+        given,
     )
 
 

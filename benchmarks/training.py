@@ -354,7 +354,7 @@ def main() -> None:
                 {**shared, "epochs": epochs, **peer, "vqkit": vqkit},
             ),
         ],
-        arguments.json,
+        arguments,
     )
 
 

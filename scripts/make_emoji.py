@@ -5,7 +5,7 @@ uses.
     npm pack openmoji@17.0.0 --ignore-scripts
     python scripts/make_emoji.py lobehub-fluent-emoji-3d-1.1.0.tgz openmoji-17.0.0.tgz
 
-Pictures: 256x256 RGBA, laid over white and scaled to 32x32, in one lossless sheet. Captions and
+Images: 256x256 RGBA, laid over white and scaled to 32x32, in one lossless sheet. Captions and
 groups: openmoji.json. keys[i] names what emoji i is a variant of: skin tones, genders and hair of
 one emoji share it, and so do emoji that look alike to the pixel, so that no split separates them.
 """
@@ -24,7 +24,8 @@ from PIL import Image
 
 SIDE = 32
 COLUMNS = 64
-PERSON, CHILD = "person", "child"
+PERSON = "person"
+CHILD = "child"
 _SAME = {
     "1f468": PERSON,
     "1f469": PERSON,
@@ -86,7 +87,7 @@ def same_key(links: list[list[str]]) -> list[str]:
 
 
 def read_captions(path: Path) -> dict[str, dict[str, str]]:
-    """Entries of openmoji.json by code, written as the picture files are: lower case, no leading
+    """Entries of openmoji.json by code, written as the image files are: lower case, no leading
     zeros, no -fe0f.
     """
     with tarfile.open(path) as archive:
@@ -104,8 +105,8 @@ def plain(code: str) -> str:
     return "-".join(point for point in points if point not in ("fe0f", "e007f"))
 
 
-def read_pictures(path: Path) -> dict[str, Image.Image]:
-    """32x32 RGB pictures by code.
+def read_images(path: Path) -> dict[str, Image.Image]:
+    """32x32 RGB images by code.
 
     Alpha goes first: scaling over the background is scaling premultiplied colours.
     """
@@ -131,36 +132,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", type=Path, help="lobehub-fluent-emoji-3d-1.1.0.tgz")
+    parser.add_argument("images", type=Path, help="lobehub-fluent-emoji-3d-1.1.0.tgz")
     parser.add_argument("captions", type=Path, help="openmoji-17.0.0.tgz")
     default = Path(__file__).parents[1] / "src" / "vqkit" / "signals" / "image" / "builtin"
     parser.add_argument("--out", type=Path, default=default)
     options = parser.parse_args()
-    entries, pictures = read_captions(options.captions), read_pictures(options.pictures)
+    entries = read_captions(options.captions)
+    images = read_images(options.images)
     unnamed = {"annotation": "", "group": ""}
-    found = [entries.get(code, unnamed) for code in pictures]
+    found = [entries.get(code, unnamed) for code in images]
     links = []
-    for (code, picture), entry in zip(pictures.items(), found, strict=True):
-        pixels = "pixels " + hashlib.sha256(picture.tobytes()).hexdigest()
+    for (code, image), entry in zip(images.items(), found, strict=True):
+        pixels = "pixels " + hashlib.sha256(image.tobytes()).hexdigest()
         links.append([code_key(code), *filter(None, [caption_key(entry)]), pixels])
-    sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(pictures) // COLUMNS) * SIDE), "white")
-    for position, picture in enumerate(pictures.values()):
-        sheet.paste(picture, (position % COLUMNS * SIDE, position // COLUMNS * SIDE))
+    sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(images) // COLUMNS) * SIDE), "white")
+    for position, image in enumerate(images.values()):
+        sheet.paste(image, (position % COLUMNS * SIDE, position // COLUMNS * SIDE))
     sheet.save(options.out / "emoji.webp", lossless=True, quality=100, method=6)
     table = {
         "sheet": "emoji.webp",
         "side": SIDE,
-        "names": list(pictures),
+        "names": list(images),
         "captions": [entry["annotation"] for entry in found],
         "groups": [entry["group"] for entry in found],
         "keys": same_key(links),
     }
     text = json.dumps(table, ensure_ascii=False, indent=0, separators=(",", ":"))
     (options.out / "emoji.json").write_text(text + "\n", encoding="utf-8")
-    print(
-        f"{len(pictures)} emoji, {len(set(table['keys']))} keys, {sum(not text for text in table['captions'])} "
-        "unnamed"
-    )
+    unnamed_count = sum(not text for text in table["captions"])
+    print(f"{len(images)} emoji, {len(set(table['keys']))} keys, {unnamed_count} unnamed")
 
 
 if __name__ == "__main__":
