@@ -5,9 +5,9 @@ beside their codes.
 
 The model is DIR/fashion-mnist-SEED, as benchmarks/priors.py leaves it; if it is missing, `vqkit
 train fashion-mnist` makes it, and `vqkit train-coder` its coder (--quick: both in some seconds; how
-long does not change what is measured). 2,560 test images (--quick: 256) of 28x28 pixels, 49 codes
+long does not change what is measured). 2,560 test images (--quick: 64) of 28x28 pixels, 49 codes
 each. One process for each number of threads (1 and 2, of torch and NumPy alike), medians of 5
-rounds (--quick: 3), the claims at two threads.
+rounds (--quick: 2), the claims at two threads.
 
 decode_images_per_s: bytes of a bundle in memory to pixels, with all checks;
 decode_codes_images_per_s: to codes.
@@ -204,7 +204,7 @@ def main() -> None:
     arguments = PARSER.parse_args()
     if arguments.quick:
         shorten_fashion_mnist()
-    count, rounds = (256, 3) if arguments.quick else (2560, 5)
+    count, rounds = (64, 2) if arguments.quick else (2560, 5)
     with tempfile.TemporaryDirectory() as temporary:
         model = (arguments.work or Path(temporary)) / f"{SOURCE}-{arguments.seed}"
         prepared(model, arguments.seed, arguments.quick)

@@ -12,7 +12,7 @@ PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 WORK=${1:-runs/gpu-check}
 rm -rf "$WORK"
-mkdir -p "$WORK/images"
+mkdir -p "$WORK/inputs"
 TABLE=$WORK/table.txt
 VQKIT="$PYTHON -m vqkit"
 failed=0
@@ -23,7 +23,7 @@ if [ "$DEVICE" ]; then
     BRIEF="train.steps=30 train.validate_every=15 train.checkpoint_every=10 coder.steps=5"
     SPEED=
 else
-    BRIEF="train.steps=4 train.validate_every=2 train.checkpoint_every=2 coder.steps=1"
+    BRIEF="train.steps=4 train.validate_every=2 train.checkpoint_every=2 coder.steps=0"
     SPEED=--quick
     DEVICE="no GPU, the processor alone, few steps"
 fi
@@ -93,7 +93,7 @@ from vqkit.signals.image.source import open_images
 data = open_images('emoji', DataConfig(), 0)
 for number, values in enumerate(data.read(range(16)).values):
     image = Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0)))
-    image.save(f'$WORK/images/{number:02}.png')"
+    image.save(f'$WORK/inputs/{number:02}.png')"
 for recipe in $($PYTHON -c "
 from vqkit.config import recipe_names
 from vqkit.settings import Config
@@ -110,14 +110,15 @@ codes = model.encode(images)
 assert np.array_equal(model.to('cpu').encode(images), codes.cpu()) or model.device.type != 'cpu'
 assert model.decode(codes).shape == images.shape
 print(model)"
+check "train-coder" $VQKIT train-coder "$M" emoji --force --steps 2
 check "evaluate" $VQKIT evaluate "$M" emoji
-check "reconstruct" $VQKIT reconstruct "$M" "$WORK/images" --out "$WORK/reconstructed"
-check "compress" $VQKIT compress "$M" "$WORK/images" --bundle --out "$WORK/all.vq"
+check "reconstruct" $VQKIT reconstruct "$M" "$WORK/inputs" --out "$WORK/reconstructed"
+check "compress" $VQKIT compress "$M" "$WORK/inputs" --bundle --out "$WORK/all.vq"
 check "verify" $VQKIT verify "$WORK/all.vq" --model "$M"
 check "decompress" $VQKIT decompress "$WORK/all.vq" --model "$M" --out-dir "$WORK/back"
 check "train-prior" $VQKIT train-prior "$M" emoji train.steps=20 train.validate_every=10
 check "generate" $VQKIT generate "$M" --num 16 --out "$WORK/grid.png"
-check "denoise" $VQKIT denoise "$WORK/denoise" "$WORK/images" --out "$WORK/denoised"
+check "denoise" $VQKIT denoise "$WORK/denoise" "$WORK/inputs" --out "$WORK/denoised"
 check "explain" $VQKIT explain "$M" emoji --out "$WORK/explained.html" --num 256
 check "stop and resume" resumed
 check "bfloat16" $VQKIT train emoji --out "$WORK/bf16" train.precision=bfloat16 $BRIEF
