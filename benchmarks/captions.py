@@ -17,6 +17,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -29,15 +30,18 @@ PARSER = options(__doc__, work=True)
 
 SOURCE = "emoji"
 SAMPLES = 4
-# Settings of --quick: of the tokenizer, and of the prior.
-SHORT = ["train.steps=60", "coder.steps=0"], ["train.steps=20"]
+# For --quick: settings of the tokenizer and of the prior, and training images of the classifier.
+SHORT = ["train.steps=60", "coder.steps=0"]
+SHORT_PRIOR = ["train.steps=10", "network.width=64", "network.num_blocks=2"]
+FEW = 200
 
 
 def train(folder: Path, seed: int, quick: bool) -> None:
     """The artifact of one seed with its prior."""
     vqkit = [sys.executable, "-m", "vqkit"]
     seeds = f"seed={seed}"
-    short, short_prior = SHORT if quick else ([], [])
+    short = SHORT if quick else []
+    short_prior = SHORT_PRIOR if quick else []
     if not (folder / "model.safetensors").exists():
         subprocess.run(
             [*vqkit, "train", SOURCE, "--recipe", SOURCE, "--out", str(folder), seeds, *short],
@@ -49,8 +53,10 @@ def train(folder: Path, seed: int, quick: bool) -> None:
         )
 
 
-def measure(folder: Path, seed: int, samples: int) -> dict:
-    """Agreement of one seed; numbers in [0, 1]."""
+def measure(folder: Path, seed: int, samples: int, few: int | None) -> dict:
+    """Agreement of one seed; numbers in [0, 1]. few: training images of the classifier, None for
+    all.
+    """
     import vqkit
     from vqkit.apps.evaluate import open_for
     from vqkit.apps.generate import generate
@@ -60,19 +66,17 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
     data = open_for(model, SOURCE, "test")
     names = sorted(set(data.groups))
     labels = np.array([names.index(group) for group in data.groups])
-    images = {
-        split: model.reconstruct(arrays(data, data.splits[split])) for split in ("train", "test")
-    }
-    classifier = train_feature_classifier(
-        lite0_features(images["train"]), labels[data.splits["train"]], len(names), seed
-    )
-    test = np.asarray(data.splits["test"])
+    training, test = (np.asarray(data.splits[split]) for split in ("train", "test"))
+    training = training[:few]
+    learnt = lite0_features(model.reconstruct(arrays(data, training)))
+    classifier = train_feature_classifier(learnt, labels[training], len(names), seed)
     wanted = np.repeat(labels[test], samples)
     prompts = [data.captions[index] for index in test for _ in range(samples)]
     drawn = model.signal.to_array(
         generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values
     )
     found = classify_features(classifier, lite0_features(drawn))
+    shown = model.reconstruct(arrays(data, test))
     shuffled = np.repeat(labels[np.random.default_rng(seed).permutation(test)], samples)
     shares = [np.bincount(part, minlength=len(names)) / len(part) for part in (found, wanted)]
     return {
@@ -80,7 +84,7 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
         "shuffled": float((found == shuffled).mean()),
         "chance": float(shares[0] @ shares[1]),
         "accuracy_on_reconstructions": float(
-            (classify_features(classifier, lite0_features(images["test"])) == labels[test]).mean()
+            (classify_features(classifier, lite0_features(shown)) == labels[test]).mean()
         ),
         "largest_group": float(shares[1].max()),
         "samples": len(prompts),
@@ -90,7 +94,7 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    samples, count = (1, 1) if arguments.quick else (SAMPLES, 3)
+    samples, few, count = (1, FEW, 1) if arguments.quick else (SAMPLES, None, 3)
     seeds = [arguments.seed + index for index in range(count)]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,9 +103,7 @@ def main() -> None:
             folder = work / f"{SOURCE}-{seed}"
             train(folder, seed, arguments.quick)
             rows.append(
-                kept(
-                    work / f"captions-{seed}.json", lambda s=seed, f=folder: measure(f, s, samples)
-                )
+                kept(work / f"captions-{seed}.json", partial(measure, folder, seed, samples, few))
             )
     found = []
     for name, key, goal in (

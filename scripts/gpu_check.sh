@@ -21,9 +21,11 @@ DEVICE=$($PYTHON -c "import torch
 print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')")
 if [ "$DEVICE" ]; then
     BRIEF="train.steps=30 train.validate_every=15 train.checkpoint_every=10 coder.steps=5"
+    PRIOR="train.steps=20 train.validate_every=10"
     SPEED=
 else
     BRIEF="train.steps=4 train.validate_every=2 train.checkpoint_every=2 coder.steps=0"
+    PRIOR="train.steps=4 train.validate_every=2 network.width=64 network.num_blocks=2"
     SPEED=--quick
     DEVICE="no GPU, the processor alone, few steps"
 fi
@@ -116,7 +118,7 @@ check "reconstruct" $VQKIT reconstruct "$M" "$WORK/inputs" --out "$WORK/reconstr
 check "compress" $VQKIT compress "$M" "$WORK/inputs" --bundle --out "$WORK/all.vq"
 check "verify" $VQKIT verify "$WORK/all.vq" --model "$M"
 check "decompress" $VQKIT decompress "$WORK/all.vq" --model "$M" --out-dir "$WORK/back"
-check "train-prior" $VQKIT train-prior "$M" emoji train.steps=20 train.validate_every=10
+check "train-prior" $VQKIT train-prior "$M" emoji $PRIOR
 check "generate" $VQKIT generate "$M" --num 16 --out "$WORK/grid.png"
 check "denoise" $VQKIT denoise "$WORK/denoise" "$WORK/inputs" --out "$WORK/denoised"
 check "explain" $VQKIT explain "$M" emoji --out "$WORK/explained.html" --num 256
