@@ -23,7 +23,7 @@ PARSER = options(__doc__)
 def main() -> None:
     arguments = PARSER.parse_args()
     steps, seeds, sources = (
-        (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
+        (10, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     )
     names = [*families(9, False), *(f"peer {name}" for name in PEERS)]
     jobs = [

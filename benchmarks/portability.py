@@ -6,7 +6,7 @@ everywhere.
 Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers
 of stages, are trained for a moment on the built-in emoji, each with its coder. Each writes fifteen
 golden files: ten of single images of random sizes, five bundles; 10^6 codes in all (--quick: two
-models, 3 x 10^4 codes). They are decoded and written anew by processes that have NumPy and
+models, 9 x 10^3 codes). They are decoded and written anew by processes that have NumPy and
 `vqkit.coding` alone, under every combination of: the processor's own instructions, AVX-512, AVX2,
 SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's libraries, although
 none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
@@ -229,7 +229,7 @@ def decoded(
 def main() -> None:
     arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
-    codes = 10_000 if arguments.quick else CODES
+    codes = 3_000 if arguments.quick else CODES
     # Without it the processor refuses what is forced on it.
     wide = "avx512f" in Path("/proc/cpuinfo").read_text()
     instructions = (

@@ -125,7 +125,7 @@ def flipped(model, images, generator) -> float:
 def main() -> None:
     arguments = PARSER.parse_args()
     steps, seeds, sources = (
-        (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
+        (10, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     )
     jobs = [
         (source, name, arguments.seed + index, steps)
