@@ -33,7 +33,9 @@ def options(description: str | None, work: bool = False) -> argparse.ArgumentPar
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute, coarser")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute of one core: few steps and images"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     if work:

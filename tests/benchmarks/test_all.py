@@ -20,6 +20,7 @@ def test_a_script_that_fails_is_named_and_does_not_stop_the_others(tmp_path, mon
     said = capfd.readouterr().out
     assert "failed: first\n" in said
     (claim,) = json.loads(figures.read_text())
+    assert claim["quick"] is True
     assert (claim["claim"], claim["value"], claim["unit"]) == ("bench_scripts_ok", 1, "of 2")
     rows = claim["settings"]["rows"]
     assert [(row["script"], row["status"]) for row in rows] == [("first", 3), ("second", 0)]
