@@ -9,9 +9,10 @@ golden files: ten of single images of random sizes, five bundles; 10^6 codes in 
 models, 9 x 10^3 codes). They are decoded and written anew by processes that have NumPy and
 `vqkit.coding` alone, under every combination of: the processor's own instructions, AVX-512, AVX2,
 SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's libraries, although
-none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
-that is installed; 1 and 2 threads, batches of 64 and of 1. All items are decoded with one thread in
-batches of 64, a sample of them in the other ways (RUNS).
+none of those is loaded); NumPy 1.26.4 (for Python 3.13 and later an early one that it can have), in
+an environment that is made under --work, and the one that is installed; 1 and 2 threads, batches of
+64 and of 1. All items are decoded with one thread in batches of 64, a sample of them in the other
+ways (RUNS).
 
 portability_differences: codes that differ from those that were written, payloads that differ when
 they are written anew, and items whose frequencies (SHA-256 of all of them) differ from the first
@@ -108,6 +109,8 @@ INSTRUCTIONS = {
         "MKL_CBWR": "COMPATIBLE",
     },
 }
+# Of those that ship for this Python.
+OLD_NUMPY = {11: "1.26.4", 12: "1.26.4", 13: "2.1.0"}.get(sys.version_info.minor, "2.3.2")
 # Threads; items that are decoded together; of which only every so many-th.
 RUNS = ((1, 64, 1), (1, 1, 200), (2, 64, 20), (2, 1, 200))
 
@@ -187,15 +190,15 @@ def cut(sheet: np.ndarray, height: int, width: int, rng: np.random.Generator) ->
 
 
 def pythons(work: Path) -> dict[str, Path]:
-    """Interpreters by NumPy: the one that runs this, and one that has NumPy 1.26.4 and nothing
+    """Interpreters by NumPy: the one that runs this, and one that has OLD_NUMPY and nothing
     else.
     """
-    old = work / "numpy-1.26"
+    old = work / f"numpy-{OLD_NUMPY}"
     if not (old / "pyvenv.cfg").exists():
         venv.create(old, with_pip=True)
-        command = [old / "bin" / "python", "-m", "pip", "install", "--quiet", "numpy==1.26.4"]
+        command = [old / "bin" / "python", "-m", "pip", "install", "--quiet", f"numpy=={OLD_NUMPY}"]
         subprocess.run(command, check=True)
-    return {"installed": Path(sys.executable), "1.26.4": old / "bin" / "python"}
+    return {"installed": Path(sys.executable), OLD_NUMPY: old / "bin" / "python"}
 
 
 def decoded(
