@@ -3,7 +3,7 @@ to 262,144 codes.
 
     python benchmarks/quantizers.py [--quick] [--seed 0] [--json FILE]
 
-N = 4096 tokens (--quick: 256), K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two
+N = 4096 tokens (--quick: 64), K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two
 threads, float32, the same random latents. Train: forward, the quantizer's own loss, backward, and
 the EMA update, both with their defaults (vqkit: decay 0.98, revival on; the peer: decay 0.8,
 rotation trick; k-means off in both, as it runs once). Eval: forward. In the same table the search
@@ -32,7 +32,7 @@ PARSER = options(__doc__)
 
 # Side of the grid of tokens; 64 x 64 = 4096.
 SIDE = 64
-QUICK_SIDE = 16
+QUICK_SIDE = 8
 # Codes and their dimensions.
 SIZES = [(512, 64), (8192, 32), (16384, 8), (65536, 16), (262144, 32)]
 # Timed calls.
