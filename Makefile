@@ -33,10 +33,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/bench/debian_packages.py runs/data
-	for script in benchmarks/[a-z]*.py; do \
-		echo "== $$script"; \
-		VQKIT_DATA=runs/data $(BIN)/python $$script --quick --json runs/bench/$$(basename $$script .py).json || exit 1; \
-	done
+	VQKIT_DATA=runs/data PYTHONPATH=benchmarks $(BIN)/python -m bench.all --json runs/bench/all.json
 
 clean:
 	rm -rf $(VENV) runs build src/*.egg-info

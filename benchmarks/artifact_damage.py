@@ -385,7 +385,7 @@ def main() -> None:
             Claim("artifact_damage_meaningless", total["equal"], "", "reported", None, where),
             Claim("artifact_check_cost", ratio, "x", "<= 1.1", "no checks", where),
         ],
-        arguments.json,
+        arguments,
     )
 
 

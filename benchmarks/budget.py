@@ -80,7 +80,7 @@ def main() -> None:
     overrun = 100 * (row["seconds"] / (60 * minutes) - 1)
     print(row["output"])
     settings = {**machine(), "minutes": minutes, "seed": arguments.seed, **row}
-    report([Claim("budget_overrun", overrun, "%", "<= 10", None, settings)], arguments.json)
+    report([Claim("budget_overrun", overrun, "%", "<= 10", None, settings)], arguments)
 
 
 if __name__ == "__main__":

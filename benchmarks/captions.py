@@ -17,6 +17,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -29,22 +30,33 @@ PARSER = options(__doc__, work=True)
 
 SOURCE = "emoji"
 SAMPLES = 4
+# For --quick: settings of the tokenizer and of the prior, and training images of the classifier.
+SHORT = ["train.steps=60", "coder.steps=0"]
+SHORT_PRIOR = ["train.steps=10", "network.width=64", "network.num_blocks=2"]
+FEW = 200
 
 
-def train(folder: Path, seed: int, minutes: float | None) -> None:
+def train(folder: Path, seed: int, quick: bool) -> None:
     """The artifact of one seed with its prior."""
-    vqkit, more = [sys.executable, "-m", "vqkit"], [f"seed={seed}"]
-    more += [] if minutes is None else [f"train.max_minutes={minutes}"]
+    vqkit = [sys.executable, "-m", "vqkit"]
+    seeds = f"seed={seed}"
+    short = SHORT if quick else []
+    short_prior = SHORT_PRIOR if quick else []
     if not (folder / "model.safetensors").exists():
         subprocess.run(
-            [*vqkit, "train", SOURCE, "--recipe", SOURCE, "--out", str(folder), *more], check=True
+            [*vqkit, "train", SOURCE, "--recipe", SOURCE, "--out", str(folder), seeds, *short],
+            check=True,
         )
     if not (folder / "prior.safetensors").exists():
-        subprocess.run([*vqkit, "train-prior", str(folder), SOURCE, *more], check=True)
+        subprocess.run(
+            [*vqkit, "train-prior", str(folder), SOURCE, seeds, *short_prior], check=True
+        )
 
 
-def measure(folder: Path, seed: int, samples: int) -> dict:
-    """Agreement of one seed; numbers in [0, 1]."""
+def measure(folder: Path, seed: int, samples: int, few: int | None) -> dict:
+    """Agreement of one seed; numbers in [0, 1]. few: training images of the classifier, None for
+    all.
+    """
     import vqkit
     from vqkit.apps.evaluate import open_for
     from vqkit.apps.generate import generate
@@ -54,19 +66,17 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
     data = open_for(model, SOURCE, "test")
     names = sorted(set(data.groups))
     labels = np.array([names.index(group) for group in data.groups])
-    images = {
-        split: model.reconstruct(arrays(data, data.splits[split])) for split in ("train", "test")
-    }
-    classifier = train_feature_classifier(
-        lite0_features(images["train"]), labels[data.splits["train"]], len(names), seed
-    )
-    test = np.asarray(data.splits["test"])
+    training, test = (np.asarray(data.splits[split]) for split in ("train", "test"))
+    training = training[:few]
+    learnt = lite0_features(model.reconstruct(arrays(data, training)))
+    classifier = train_feature_classifier(learnt, labels[training], len(names), seed)
     wanted = np.repeat(labels[test], samples)
     prompts = [data.captions[index] for index in test for _ in range(samples)]
     drawn = model.signal.to_array(
         generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values
     )
     found = classify_features(classifier, lite0_features(drawn))
+    shown = model.reconstruct(arrays(data, test))
     shuffled = np.repeat(labels[np.random.default_rng(seed).permutation(test)], samples)
     shares = [np.bincount(part, minlength=len(names)) / len(part) for part in (found, wanted)]
     return {
@@ -74,7 +84,7 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
         "shuffled": float((found == shuffled).mean()),
         "chance": float(shares[0] @ shares[1]),
         "accuracy_on_reconstructions": float(
-            (classify_features(classifier, lite0_features(images["test"])) == labels[test]).mean()
+            (classify_features(classifier, lite0_features(shown)) == labels[test]).mean()
         ),
         "largest_group": float(shares[1].max()),
         "samples": len(prompts),
@@ -84,18 +94,16 @@ def measure(folder: Path, seed: int, samples: int) -> dict:
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    minutes, samples, count = (0.1, 1, 1) if arguments.quick else (None, SAMPLES, 3)
+    samples, few, count = (1, FEW, 1) if arguments.quick else (SAMPLES, None, 3)
     seeds = [arguments.seed + index for index in range(count)]
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         for seed in seeds:
             folder = work / f"{SOURCE}-{seed}"
-            train(folder, seed, minutes)
+            train(folder, seed, arguments.quick)
             rows.append(
-                kept(
-                    work / f"captions-{seed}.json", lambda s=seed, f=folder: measure(f, s, samples)
-                )
+                kept(work / f"captions-{seed}.json", partial(measure, folder, seed, samples, few))
             )
     found = []
     for name, key, goal in (
@@ -107,7 +115,7 @@ def main() -> None:
         found.append(
             Claim(name, mean(values), "%", goal, None, {**machine(), "stdev": spread, "rows": rows})
         )
-    report(found, arguments.json)
+    report(found, arguments)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ beside their codes.
 
 The model is DIR/fashion-mnist-SEED, as benchmarks/priors.py leaves it; if it is missing, `vqkit
 train fashion-mnist` makes it, and `vqkit train-coder` its coder (--quick: both in some seconds; how
-long does not change what is measured). 2,560 test images (--quick: 256) of 28x28 pixels, 49 codes
+long does not change what is measured). 2,560 test images (--quick: 64) of 28x28 pixels, 49 codes
 each. One process for each number of threads (1 and 2, of torch and NumPy alike), medians of 5
-rounds (--quick: 3), the claims at two threads.
+rounds (--quick: 2), the claims at two threads.
 
 decode_images_per_s: bytes of a bundle in memory to pixels, with all checks;
 decode_codes_images_per_s: to codes.
@@ -34,13 +34,14 @@ from statistics import median
 
 import numpy as np
 from bench.claims import Claim, machine, options, report
-from bench.image_sets import arrays, open_set
+from bench.image_sets import arrays, open_set, shorten_fashion_mnist
 
 PARSER = options(__doc__, work=True)
 
 SOURCE = "fashion-mnist"
 THREADS = (1, 2)
-SINGLES, LOSSLESS = 20, 5
+SINGLES = 20
+LOSSLESS = 5
 
 
 def prepared(folder: Path, seed: int, quick: bool) -> None:
@@ -68,7 +69,8 @@ def seconds(work: Callable[[], object], rounds: int, count: int) -> dict[str, fl
     """Median seconds for each of `count` images: by the clock, and of the processor, all threads
     together.
     """
-    clock, processor = [], []
+    clock = []
+    processor = []
     for _ in range(rounds):
         began = time.perf_counter(), time.process_time()
         work()
@@ -200,7 +202,9 @@ def alone(
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    count, rounds = (256, 3) if arguments.quick else (2560, 5)
+    if arguments.quick:
+        shorten_fashion_mnist()
+    count, rounds = (64, 2) if arguments.quick else (2560, 5)
     with tempfile.TemporaryDirectory() as temporary:
         model = (arguments.work or Path(temporary)) / f"{SOURCE}-{arguments.seed}"
         prepared(model, arguments.seed, arguments.quick)
@@ -210,8 +214,15 @@ def main() -> None:
         rows = {threads: alone(threads, measure, model, folder, rounds) for threads in THREADS}
         fast = alone(1, measure_coders, model, folder, rounds)
         slow = alone(1, measure_coders, model, folder, 1, first=without_numba)
-    where = {**machine(), "threads": max(THREADS), "seed": arguments.seed, "images": count, "rows": rows,
-             "numba": fast, "without": slow}  # fmt: skip
+    where = {
+        **machine(),
+        "threads": max(THREADS),
+        "seed": arguments.seed,
+        "images": count,
+        "rows": rows,
+        "numba": fast,
+        "without": slow,
+    }
     clock = {name: row.get("clock", 0.0) for name, row in rows[max(THREADS)].items()}
     extra = rows[max(THREADS)]["bytes"]
     claims = [
@@ -241,7 +252,7 @@ def main() -> None:
             f"{name}: {1000 * row['clock']:.1f} ms with numba, {1000 * slow[name]['clock']:.1f} ms "
             "without"
         )
-    report(claims, arguments.json)
+    report(claims, arguments)
     for threads, row in rows.items():
         print(f"{threads} thread(s): {row}")
 

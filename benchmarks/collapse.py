@@ -214,9 +214,8 @@ def main() -> None:
     steps = 120 if arguments.quick else 200
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     references: dict[int, Outcome] = {}
-    print(
-        f"{'':<24}{'detected':>9}{'usage warn':>12}{'act':>8}{'healthy':>9}{'PSNR warn':>11}{'act':>7}{'healthy':>9}"
-    )
+    titles = f"{'usage warn':>12}{'act':>8}{'healthy':>9}{'PSNR warn':>11}{'act':>7}{'healthy':>9}"
+    print(f"{'':<24}{'detected':>9}{titles}")
     for case in CASES:
         if case.codebook_size not in references:
             references[case.codebook_size] = healthy(case, steps, arguments.seed)
@@ -249,7 +248,7 @@ def main() -> None:
         draw(outcomes, FIGURE)
     claims = [Claim("collapse_detected", detected, "of 5", "5", None, settings)]
     claims.append(Claim("collapse_cured", cured, "of 5", ">= 4", None, settings))
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

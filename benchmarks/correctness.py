@@ -194,7 +194,8 @@ def wrong_codes(tokens, codebook) -> int:
     from vqkit.model.quantizers.search import nearest
 
     found = nearest(tokens, codebook).numpy()
-    tokens, codebook = tokens.double().numpy(), codebook.double().numpy()
+    tokens = tokens.double().numpy()
+    codebook = codebook.double().numpy()
     middle = codebook.mean(0)
     from_middle = np.square(codebook - middle).sum(1)
     wrong = 0
@@ -324,7 +325,7 @@ def main() -> None:
                 accumulated,
             ),
         ],
-        arguments.json,
+        arguments,
     )
 
 

@@ -3,7 +3,7 @@
 
     python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
 
-100,000 mutations (--quick: 5,000) of ten kinds of files, of codes, of a rate and of values, single,
+100,000 mutations (--quick: 2,000) of ten kinds of files, of codes, of a rate and of values, single,
 bare and bundles, through the whole decoder: `Compressor.read`, and `describe`, which `vqkit
 inspect` shows. Two models that were trained for a moment on the built-in emoji make them, one with
 a codebook, one with three residual stages; images are 12x16 pixels, so that a mutation takes some
@@ -40,8 +40,15 @@ from bench.image_sets import arrays, open_set, values_of
 PARSER = options(__doc__)
 
 DEADLINE = 10.0
-TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
-        "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
+TINY = [
+    "train.steps=10",
+    "train.batch_size=32",
+    "train.guard=off",
+    "model.network.width=32",
+    "model.network.encoder_blocks=1",
+    "model.network.decoder_blocks=1",
+    "coder.steps=5",
+]
 SIZE = (12, 16)
 STAGES = 3
 MODELS = {
@@ -81,7 +88,8 @@ def subjects(folder: Path, seed: int) -> dict[str, Subject]:
     images = arrays(open_set("emoji", seed), range(12))[:, : SIZE[0], 8 : 8 + SIZE[1]].copy()
     found = {}
     for name, more in MODELS.items():
-        first, second = folder / name, folder / f"{name}-other"
+        first = folder / name
+        second = folder / f"{name}-other"
         vqkit_run(
             "train", "emoji", "--recipe", "emoji", "--out", str(first), *TINY, *more, f"seed={seed}"
         )
@@ -223,7 +231,8 @@ def deleted(one: Subject, rng: np.random.Generator) -> bytes:
 
 
 def zeroed(one: Subject, rng: np.random.Generator) -> bytes:
-    place, length = int(rng.integers(len(one.files[0]))), int(rng.integers(1, 17))
+    place = int(rng.integers(len(one.files[0])))
+    length = int(rng.integers(1, 17))
     end = min(place + length, len(one.files[0]))
     return one.files[0][:place] + bytes(end - place) + one.files[0][end:]
 
@@ -242,7 +251,8 @@ def foreign(one: Subject, rng: np.random.Generator) -> bytes:
 
 def swapped(one: Subject, rng: np.random.Generator) -> bytes:
     """Sections or blocks in another order, some of them twice or not at all."""
-    data, cuts = one.files[0], one.cuts
+    data = one.files[0]
+    cuts = one.cuts
     parts = [data[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
     chosen = (
         rng.integers(0, len(parts), rng.integers(0, len(parts) + 2))
@@ -282,7 +292,8 @@ def outcome(one: Subject, data: bytes) -> str:
     """Name of the error, or same, mixed, resized, silent, crashed, hung: see above."""
     from vqkit.coding import FormatError, describe
 
-    found, error = [], ""
+    found = []
+    error = ""
     signal.setitimer(signal.ITIMER_VIRTUAL, DEADLINE)
     try:
         describe(data)
@@ -310,7 +321,9 @@ def judge(one: Subject, found: list, complete: bool) -> str:
     """Images that were given against those that were written; complete: no error says that some are
     missing.
     """
-    wholes, mixed, resized = one.codes, False, False
+    wholes = one.codes
+    mixed = False
+    resized = False
     numbers = [decoded.number for decoded in found]
     if numbers != sorted(set(numbers)) or (complete and numbers != list(range(len(wholes[0])))):
         return "silent"
@@ -368,7 +381,7 @@ def kibibytes(what: str) -> int:
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    count = 5_000 if arguments.quick else 100_000
+    count = 2_000 if arguments.quick else 100_000
     began = time.perf_counter()
     outcomes, memory = run(count, arguments.seed)
     total = sum(outcomes.values(), Counter())
@@ -388,7 +401,7 @@ def main() -> None:
         Claim("mutations_hung", total["hung"], "", "0", None, where),
         Claim("mutations_memory", memory, "MB", "reported", None, where),
     ]
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench.claims import Claim, kept, machine, options, report
+from bench.image_sets import shorten_fashion_mnist
 from bench.photographs import test_images, training_patches
 from bench.short_runs import in_parallel
 
@@ -31,12 +32,14 @@ PARSER = options(__doc__, work=True)
 
 PHOTOGRAPHS = "photographs"
 SOURCES = {
-    PHOTOGRAPHS: ["data.test=0", "coder.steps=0"],
+    PHOTOGRAPHS: ["data.test=0"],
     "fashion-mnist": ["data.image_size=null"],
     "emoji": [],
 }
-MINUTES, IMAGES = 5.0, 128
-QUICK_MINUTES, QUICK_IMAGES = 0.15, 4
+MINUTES = 5.0
+IMAGES = 128
+QUICK_MINUTES = 0.05
+QUICK_IMAGES = 2
 SIGMAS = 15, 25, 50
 WEIGHTS = 0.02, 0.05, 0.1, 0.15, 0.2, 0.3
 CLASSICAL = "median", "total variation", "wavelet", "nl-means", "bm3d"
@@ -83,7 +86,7 @@ def settings(source: str, minutes: float, seed: int) -> list[str]:
     return [
         f"train.max_minutes={minutes}",
         "train.steps=20000",
-        "coder.steps=150",
+        "coder.steps=0",
         f"seed={seed}",
         *SOURCES[source],
     ]
@@ -103,7 +106,8 @@ def learn(job: tuple) -> dict:
     from vqkit.settings import Config
 
     source, work, seed, minutes = job
-    folder, overrides = work / f"{source}-{seed}", settings(source, minutes, seed)
+    folder = work / f"{source}-{seed}"
+    overrides = settings(source, minutes, seed)
     if not (folder / "metrics.json").exists():
         vqkit.train(place(source, work), folder, "denoise", overrides)
     seconds = vqkit.load(folder).metrics["training_seconds"]
@@ -211,7 +215,7 @@ def measured(source: str, work: Path, seed: int, minutes: float, count: int, nam
     method.
     """
     add, amount, sigma = cases()[name]
-    held_out = images_of(source, work, seed, "validation", count // 4)
+    held_out = images_of(source, work, seed, "validation", max(1, count // 4))
     trial = noisy(held_out, add, amount)
 
     def gain(weight: float) -> float:
@@ -221,7 +225,8 @@ def measured(source: str, work: Path, seed: int, minutes: float, count: int, nam
 
     weight = max(WEIGHTS, key=gain)
     clean = images_of(source, work, seed, "test", count)
-    images, rows = noisy(clean, add, amount), {}
+    images = noisy(clean, add, amount)
+    rows = {}
     for method, run in methods(source, work, seed, minutes).items():
         run(images[0], sigma, weight)
         start = time.perf_counter()
@@ -284,7 +289,8 @@ def table(source: str, rows: dict) -> None:
 
 
 def claims(found: dict[str, dict], fast: float, base: dict) -> list[Claim]:
-    out, against_twin = [], []
+    out = []
+    against_twin = []
     for source, rows in found.items():
         for sigma in SIGMAS:
             psnr = {
@@ -323,6 +329,8 @@ def claims(found: dict[str, dict], fast: float, base: dict) -> list[Claim]:
 
 def main() -> None:
     given = PARSER.parse_args()
+    if given.quick:
+        shorten_fashion_mnist()
     minutes, count = (QUICK_MINUTES, QUICK_IMAGES) if given.quick else (MINUTES, IMAGES)
     with tempfile.TemporaryDirectory() as scratch:
         work = given.work or Path(scratch)
@@ -345,7 +353,7 @@ def main() -> None:
         "trained": trained,
         **machine(),
     }
-    report(claims(found, fast, base), given.json)
+    report(claims(found, fast, base), given)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ PARSER = options(__doc__)
 
 def expected_side(config: Config, image_size: tuple[int, int]) -> int:
     """Of one cell of codes, in pixels."""
-    network, multiple = config.model.network, _multiple(config.model.quantizer)
+    network = config.model.network
+    multiple = _multiple(config.model.quantizer)
     layers: list[tuple[int, int]] = []  # kernel, stride
     match network:
         case ConvConfig():
@@ -41,9 +42,11 @@ def expected_side(config: Config, image_size: tuple[int, int]) -> int:
             layers = [(image_size[0], image_size[0])]
     if config.model.transform.kind == "conv":
         layers += [(3, 1)] * config.model.transform.num_blocks
-    side, apart = 1, 1
+    side = 1
+    apart = 1
     for kernel, stride in layers:
-        side, apart = side + (kernel - 1) * apart, apart * stride
+        side = side + (kernel - 1) * apart
+        apart = apart * stride
     return side + (multiple - 1) * apart
 
 
@@ -109,7 +112,7 @@ def main() -> None:
     claim = Claim(
         "receptive_field_error", float(worst), "pixels", "== 0", "layer arithmetic", settings
     )
-    report([claim], arguments.json)
+    report([claim], arguments)
 
 
 if __name__ == "__main__":

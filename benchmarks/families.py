@@ -23,20 +23,26 @@ PARSER = options(__doc__)
 def main() -> None:
     arguments = PARSER.parse_args()
     steps, seeds, sources = (
-        (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
+        (10, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     )
     names = [*families(9, False), *(f"peer {name}" for name in PEERS)]
-    jobs = [(source, name, 9, arguments.seed + index, steps)
-            for source in sources for name in names for index in range(seeds)]  # fmt: skip
+    jobs = [
+        (source, name, 9, arguments.seed + index, steps)
+        for source in sources
+        for name in names
+        for index in range(seeds)
+    ]
     rows = in_parallel(run, jobs)
-    report(claims(rows, sources[0], {**machine(), "steps": steps, "rows": rows}), arguments.json)
+    report(claims(rows, sources[0], {**machine(), "steps": steps, "rows": rows}), arguments)
 
 
 def claims(rows: list[dict], source: str, settings: dict) -> list[Claim]:
     """One line a family on Fashion-MNIST, use of 2^14 codes, and the best of ours against the best
     of theirs.
     """
-    peer, found, best = "vector-quantize-pytorch", [], {True: 0.0, False: 0.0}
+    peer = "vector-quantize-pytorch"
+    found = []
+    best = {True: 0.0, False: 0.0}
     for name in dict.fromkeys(row["name"] for row in rows):
         mine = [
             row

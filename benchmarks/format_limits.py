@@ -187,7 +187,7 @@ def main() -> None:
             "limit_memory", max(row["mib"] for row in rows.values()), "MiB", "reported", None, where
         ),
     ]
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
         "bare_python": median(bare),
         "torch_loaded": loaded.stdout.strip(),
     }
-    report([Claim("help_seconds", median(shown), "s", "<= 0.3", None, settings)], arguments.json)
+    report([Claim("help_seconds", median(shown), "s", "<= 0.3", None, settings)], arguments)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from bench.claims import Claim, kept, machine, options, report
+from bench.image_sets import shorten_fashion_mnist
 
 PARSER = options(__doc__, work=True)
 
@@ -80,6 +81,8 @@ def ideal(coder, codes: np.ndarray) -> float:
 
 def main() -> None:
     args = PARSER.parse_args()
+    if args.quick:
+        shorten_fashion_mnist()
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         rows = [one(work, seed, args.quick) for seed in range(1 if args.quick else SEEDS)]
@@ -114,7 +117,7 @@ def main() -> None:
                 "integer_prior_vs_transformer", excess, "%", "<= 2", "float transformer", settings
             )
         )
-    report(claims, args.json)
+    report(claims, args)
 
 
 def one(work: Path, seed: int, quick: bool) -> dict:
@@ -122,9 +125,9 @@ def one(work: Path, seed: int, quick: bool) -> dict:
 
     folder = work / f"fashion-mnist-{seed}"
     if not (folder / "config.json").exists():
-        short = ["train.steps=300"] if quick else []
+        short = ["train.steps=60"] if quick else []
         vqkit.train("fashion-mnist", folder, overrides=["coder.steps=0", f"seed={seed}", *short])
-    steps, count = (60, 500) if quick else (STEPS, 10_000)
+    steps, count = (40, 200) if quick else (STEPS, 10_000)
     row = kept(work / f"coder-{steps}-{seed}.json", lambda: measure(folder, steps, count))
     prior = vqkit.load(folder).prior
     return {**row, "transformer_bits": prior and prior.metrics.get("bits_per_code_untold")}

@@ -6,12 +6,13 @@ everywhere.
 Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers
 of stages, are trained for a moment on the built-in emoji, each with its coder. Each writes fifteen
 golden files: ten of single images of random sizes, five bundles; 10^6 codes in all (--quick: two
-models, 3 x 10^4 codes). They are decoded and written anew by processes that have NumPy and
+models, 9 x 10^3 codes). They are decoded and written anew by processes that have NumPy and
 `vqkit.coding` alone, under every combination of: the processor's own instructions, AVX-512, AVX2,
 SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's libraries, although
-none of those is loaded); NumPy 1.26.4, in an environment that is made under --work, and the one
-that is installed; 1 and 2 threads, batches of 64 and of 1. All items are decoded with one thread in
-batches of 64, a sample of them in the other ways (RUNS).
+none of those is loaded); NumPy 1.26.4 (for Python 3.13 and later an early one that it can have), in
+an environment that is made under --work, and the one that is installed; 1 and 2 threads, batches of
+64 and of 1. All items are decoded with one thread in batches of 64, a sample of them in the other
+ways (RUNS).
 
 portability_differences: codes that differ from those that were written, payloads that differ when
 they are written anew, and items whose frequencies (SHA-256 of all of them) differ from the first
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -36,8 +38,15 @@ from bench.image_sets import arrays, open_set
 PARSER = options(__doc__, work=True)
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["train.steps=10", "train.batch_size=32", "train.guard=off", "model.network.width=32",
-        "model.network.encoder_blocks=1", "model.network.decoder_blocks=1", "coder.steps=5"]  # fmt: skip
+TINY = [
+    "train.steps=10",
+    "train.batch_size=32",
+    "train.guard=off",
+    "model.network.width=32",
+    "model.network.encoder_blocks=1",
+    "model.network.decoder_blocks=1",
+    "coder.steps=5",
+]
 KIND = "model.quantizer."
 MODELS = {
     "vq": [f"{KIND}codebook_size=512"],
@@ -78,13 +87,30 @@ WIDE = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR 
 INSTRUCTIONS = {
     "own": {},
     "AVX-512": {"OPENBLAS_CORETYPE": "SkylakeX"},
-    "AVX2": {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": WIDE, "ATEN_CPU_CAPABILITY": "avx2",
-             "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"},
-    "SSE4.2": {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
-               "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-    "SSE3": {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
-             "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-}  # fmt: skip
+    "AVX2": {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": WIDE,
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "AVX2",
+    },
+    "SSE4.2": {
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_CBWR": "COMPATIBLE",
+    },
+    "SSE3": {
+        "OPENBLAS_CORETYPE": "Prescott",
+        "NPY_DISABLE_CPU_FEATURES": f"{WIDE} AVX2 FMA3 X86_V3",
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_CBWR": "COMPATIBLE",
+    },
+}
+# Of those that ship for this Python.
+OLD_NUMPY = {11: "1.26.4", 12: "1.26.4", 13: "2.1.0"}.get(sys.version_info.minor, "2.3.2")
 # Threads; items that are decoded together; of which only every so many-th.
 RUNS = ((1, 64, 1), (1, 1, 200), (2, 64, 20), (2, 1, 200))
 
@@ -164,15 +190,15 @@ def cut(sheet: np.ndarray, height: int, width: int, rng: np.random.Generator) ->
 
 
 def pythons(work: Path) -> dict[str, Path]:
-    """Interpreters by NumPy: the one that runs this, and one that has NumPy 1.26.4 and nothing
+    """Interpreters by NumPy: the one that runs this, and one that has OLD_NUMPY and nothing
     else.
     """
-    old = work / "numpy-1.26"
+    old = work / f"numpy-{OLD_NUMPY}"
     if not (old / "pyvenv.cfg").exists():
         venv.create(old, with_pip=True)
-        command = [old / "bin" / "python", "-m", "pip", "install", "--quiet", "numpy==1.26.4"]
+        command = [old / "bin" / "python", "-m", "pip", "install", "--quiet", f"numpy=={OLD_NUMPY}"]
         subprocess.run(command, check=True)
-    return {"installed": Path(sys.executable), "1.26.4": old / "bin" / "python"}
+    return {"installed": Path(sys.executable), OLD_NUMPY: old / "bin" / "python"}
 
 
 def decoded(
@@ -206,10 +232,9 @@ def decoded(
 def main() -> None:
     arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
-    codes = 10_000 if arguments.quick else CODES
-    wide = (
-        "avx512f" in Path("/proc/cpuinfo").read_text()
-    )  # else the processor refuses what is forced on it
+    codes = 3_000 if arguments.quick else CODES
+    # Without it the processor refuses what is forced on it.
+    wide = "avx512f" in Path("/proc/cpuinfo").read_text()
     instructions = (
         ["own", "SSE3"]
         if arguments.quick
@@ -219,15 +244,15 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         golden = work / "golden"
         kept(golden / "manifest.json", lambda: write_golden(golden, models, codes, arguments.seed))
-        rows, tables = [], dict[str, str]()
+        rows = []
+        tables = dict[str, str]()
         for (numpy, python), name, (threads, batch, share) in product(
             pythons(work).items(), instructions, RUNS
         ):
             row = {"python": numpy, "instructions": name, "threads": threads, "batch": batch}
             file = work / f"decoded-{numpy}-{name}-{threads}-{batch}.json"
-            found = kept(
-                file, lambda: decoded(python, golden, INSTRUCTIONS[name], threads, batch, share)
-            )  # noqa: B023
+            settings = INSTRUCTIONS[name]
+            found = kept(file, partial(decoded, python, golden, settings, threads, batch, share))
             these = dict(line.rsplit(" ", 1) for line in found.pop("tables"))
             tables = tables or these
             differing = sum(tables[item] != sum_ for item, sum_ in these.items())
@@ -250,7 +275,7 @@ def main() -> None:
         Claim("portability_files", files, "files", ">= 200", None, where),
         Claim("portability_settings", len(rows), "", "reported", None, where),
     ]
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

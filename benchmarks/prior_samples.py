@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.frechet import frechet
-from bench.image_sets import arrays
+from bench.image_sets import arrays, shorten_fashion_mnist
 from bench.short_runs import fit_settings, in_parallel, short_settings
 from PIL import Image
 
@@ -25,15 +25,24 @@ PARSER = options(__doc__)
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 STEPS = 500
 MODELS = {
-    "vae": ["model.quantizer.kind=none", "model.quantizer.code_dim=16", "model.variational=true", "losses.kl=1"],
+    "vae": [
+        "model.quantizer.kind=none",
+        "model.quantizer.code_dim=16",
+        "model.variational=true",
+        "losses.kl=1",
+    ],
     "vq": [],
     "gaussian-codebook": ["model.quantizer.kind=gaussian_codebook", "losses.transform=1"],
     "variational": [
-        "model.quantizer.kind=gaussian_codebook", "model.variational=true", "model.transform.kind=mlp",
-        "model.transform.latent_dim=16", "losses.kl=0.01", "losses.transform=1",
+        "model.quantizer.kind=gaussian_codebook",
+        "model.variational=true",
+        "model.transform.kind=mlp",
+        "model.transform.latent_dim=16",
+        "losses.kl=0.01",
+        "losses.transform=1",
     ],
     "variational-mlp": [],
-}  # fmt: skip
+}
 
 
 def run(job: tuple[str, int, int]) -> dict:
@@ -90,6 +99,8 @@ def save(rows: list[np.ndarray], file: Path, scale: int = 2) -> None:
 
 def main() -> None:
     arguments = PARSER.parse_args()
+    if arguments.quick:
+        shorten_fashion_mnist()
     steps = 10 if arguments.quick else STEPS
     found = in_parallel(run, [(name, arguments.seed, steps) for name in MODELS])
     if not arguments.quick:
@@ -106,7 +117,7 @@ def main() -> None:
         )
         for one in found[:-1]
     ]
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

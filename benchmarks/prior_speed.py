@@ -60,12 +60,14 @@ def begin(layout: Layout, count: int, order: torch.Tensor) -> Start:
 
 def speedups(network: PriorNetwork, rounds: int, side: int) -> dict[str, float]:
     layout = network.layout
-    raster, scattered = layout.canonical[0], layout.scattered
+    raster = layout.canonical[0]
+    scattered = layout.scattered
     sizes = layout.steps(scattered, STEPS)
     times: dict[str, list[float]] = {}
     for _ in range(rounds):
         for count in (1, 16):
-            one_by_one, few = begin(layout, count, raster), begin(layout, count, scattered)
+            one_by_one = begin(layout, count, raster)
+            few = begin(layout, count, scattered)
             found = {
                 f"causal_{count}": seconds(
                     lambda s=one_by_one: draw(network, s, [1] * side**2, Sampling())
@@ -92,14 +94,41 @@ def main() -> None:
     )
     where = {**machine(), **found}
     claims = [
-        Claim("kv_cache_speedup_256", found["uncached_16"] / found["causal_16"], "x", ">= 8", "no cache", where),
-        Claim("kv_cache_speedup_256_single", found["uncached_1"] / found["causal_1"], "x", "-", "no cache", where),
-        Claim("masked_vs_causal_speedup_256", found["causal_1"] / found["masked_1"], "x", ">= 3", "causal", where),
-        Claim("masked_vs_causal_speedup_256_batch_16", found["causal_16"] / found["masked_16"], "x", "reported",
-              "causal", where),
+        Claim(
+            "kv_cache_speedup_256",
+            found["uncached_16"] / found["causal_16"],
+            "x",
+            ">= 8",
+            "no cache",
+            where,
+        ),
+        Claim(
+            "kv_cache_speedup_256_single",
+            found["uncached_1"] / found["causal_1"],
+            "x",
+            "-",
+            "no cache",
+            where,
+        ),
+        Claim(
+            "masked_vs_causal_speedup_256",
+            found["causal_1"] / found["masked_1"],
+            "x",
+            ">= 3",
+            "causal",
+            where,
+        ),
+        Claim(
+            "masked_vs_causal_speedup_256_batch_16",
+            found["causal_16"] / found["masked_16"],
+            "x",
+            "reported",
+            "causal",
+            where,
+        ),
         Claim("seconds_64_samples", sampling, "s", "<= 3", None, where),
-    ]  # fmt: skip
-    report(claims, arguments.json)
+    ]
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

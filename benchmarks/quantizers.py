@@ -3,14 +3,14 @@ to 262,144 codes.
 
     python benchmarks/quantizers.py [--quick] [--seed 0] [--json FILE]
 
-N = 4096 tokens, K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two threads, float32,
-the same random latents. Train: forward, the quantizer's own loss, backward, and the EMA update,
-both with their defaults (vqkit: decay 0.98, revival on; the peer: decay 0.8, rotation trick;
-k-means off in both, as it runs once). Eval: forward. In the same table the search alone:
-torch.cdist and argmin, a matrix product and argmin, faiss IndexFlatL2. Then lookup-free families at
-2^18 codes and FSQ at 64,000.
+N = 4096 tokens (--quick: 64), K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two
+threads, float32, the same random latents. Train: forward, the quantizer's own loss, backward, and
+the EMA update, both with their defaults (vqkit: decay 0.98, revival on; the peer: decay 0.8,
+rotation trick; k-means off in both, as it runs once). Eval: forward. In the same table the search
+alone: torch.cdist and argmin, a matrix product and argmin, faiss IndexFlatL2. Then lookup-free
+families at 2^18 codes and FSQ at 64,000.
 
-Every cell is a process of its own. Time: the median of --repeat calls after one to warm up. Memory:
+Every cell is a process of its own. Time: the median of REPEATS calls after one to warm up. Memory:
 growth of the peak resident set over what is resident before a call, with an allocator that gives
 large blocks back at once. A process may take 20 GiB; what needs more is written as out of memory.
 """
@@ -30,19 +30,33 @@ from bench.claims import Claim, machine, options, report
 
 PARSER = options(__doc__)
 
-TOKENS = 4096
+# Side of the grid of tokens; 64 x 64 = 4096.
+SIDE = 64
+QUICK_SIDE = 8
+# Codes and their dimensions.
 SIZES = [(512, 64), (8192, 32), (16384, 8), (65536, 16), (262144, 32)]
+# Timed calls.
+REPEATS = {512: 15, 8192: 15, 16384: 15, 65536: 5, 262144: 3}
+# Contenders at every size, and codebooks without a search: bits and levels, with their size.
+CLAIMED = ("vqkit train", "peer train")
+BESIDE = ("vqkit eval", "peer eval", "cdist", "matmul", "faiss")
+BITS = {
+    "vqkit-lfq train": (1 << 18, 18),
+    "peer-lfq train": (1 << 18, 18),
+    "vqkit-bsq train": (1 << 18, 18),
+    "peer-bsq train": (1 << 18, 18),
+}
+LEVELS = {"vqkit-fsq train": (64000, 6), "peer-fsq train": (64000, 6)}
 LIMIT = 20 << 30
-SIDE = 64  # of the grid: 64 x 64 tokens
 
 
-def call(what: str, codes: int, width: int, seed: int) -> Callable[[], object]:
+def call(what: str, codes: int, width: int, side: int, seed: int) -> Callable[[], object]:
     """One step of a contender as a function without arguments."""
     import torch
 
     torch.manual_seed(seed)
     name, _, mode = what.partition(" ")
-    latents = torch.randn(1, width, SIDE, SIDE)
+    latents = torch.randn(1, width, side, side)
     if name in ("cdist", "matmul", "faiss"):
         return _search(name, latents.flatten(2)[0].t().contiguous(), torch.randn(codes, width))
     module = _ours(name, codes, width) if name.startswith("vqkit") else _theirs(name, codes, width)
@@ -115,10 +129,12 @@ def _status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def child(what: str, codes: int, width: int, seed: int, repeat: int, memory: bool) -> dict:
+def child(
+    what: str, codes: int, width: int, side: int, seed: int, repeat: int, memory: bool
+) -> dict:
     """Seconds of a call, or bytes that it takes at its peak."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
-    step = call(what, codes, width, seed)
+    step = call(what, codes, width, side, seed)
     step()
     if memory:
         with open("/proc/self/clear_refs", "w") as file:
@@ -134,12 +150,14 @@ def child(what: str, codes: int, width: int, seed: int, repeat: int, memory: boo
     return {"seconds": median(times)}
 
 
-def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
-    """Seconds and bytes of a contender, each from a process of its own; None where it did not
-    run.
+def measure(
+    what: str, codes: int, width: int, side: int, seed: int, repeat: int, kinds: tuple[bool, ...]
+) -> dict:
+    """Seconds and bytes of a contender, each from a process of its own; None where it did not run.
+    kinds: False for seconds, True for bytes.
     """
     found: dict = {"what": what, "codes": codes, "width": width, "seconds": None, "bytes": None}
-    for memory in (False, True):
+    for memory in kinds:
         environment = dict(
             os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536"
         )
@@ -147,7 +165,7 @@ def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
             sys.executable,
             __file__,
             "--child",
-            json.dumps([what, codes, width, seed, repeat, memory]),
+            json.dumps([what, codes, width, side, seed, repeat, memory]),
         ]
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment if memory else None
@@ -159,45 +177,49 @@ def measure(what: str, codes: int, width: int, seed: int, repeat: int) -> dict:
             break
     time_text = "-" if found["seconds"] is None else f"{1e3 * found['seconds']:.1f} ms"
     memory_text = (
-        found.get("error", "") if found["bytes"] is None else f"{found['bytes'] / 2**20:.1f} MiB"
+        found.get("error", "-") if found["bytes"] is None else f"{found['bytes'] / 2**20:.1f} MiB"
     )
     print(f"{codes:>7} x {width:<3} {what:<16} {time_text:>12} {memory_text}", flush=True)
     return found
 
 
+def cells(quick: bool) -> list[tuple]:
+    """What is measured: contender, codes, width, calls, and whether seconds (False), bytes (True)
+    or both. quick: what the claims need, and every other kind of contender once.
+    """
+    seconds, both = (False,), (False, True)
+    if quick:
+        found = [
+            (what, codes, width, 1, both if codes >= 65536 else seconds)
+            for codes, width in SIZES
+            for what in CLAIMED
+        ]
+        found += [(what, *SIZES[0], 1, seconds) for what in BESIDE]
+        return found + [(what, *size, 1, seconds) for what, size in LEVELS.items()]
+    found = []
+    for codes, width in SIZES:
+        found += [(what, codes, width, REPEATS[codes], both) for what in (*CLAIMED, *BESIDE)]
+    return found + [(what, *size, 3, both) for what, size in (BITS | LEVELS).items()]
+
+
 def main() -> None:
     arguments = PARSER.parse_args()
-    sizes = SIZES[:2] if arguments.quick else SIZES
+    side = QUICK_SIDE if arguments.quick else SIDE
     rows = {}
-    for codes, width in sizes:
-        for what in (
-            "vqkit train",
-            "peer train",
-            "vqkit eval",
-            "peer eval",
-            "cdist",
-            "matmul",
-            "faiss",
-        ):
-            repeat = 3 if arguments.quick or codes > 65536 else 5 if codes > 16384 else 15
-            rows[what, codes] = measure(what, codes, width, arguments.seed, repeat)
-    binary = [
-        (f"{side}-{kind} train", 1 << 18, 18)
-        for kind in ("lfq", "bsq")
-        for side in ("vqkit", "peer")
-    ]
-    scalar = [("vqkit-fsq train", 64000, 6), ("peer-fsq train", 64000, 6)]
-    for what, codes, width in scalar if arguments.quick else binary + scalar:
-        rows[what, codes] = measure(what, codes, width, arguments.seed, 3)
-    settings = {**machine(), "tokens": TOKENS, "rows": list(rows.values())}
-    report(_claims(rows, sizes, settings), arguments.json)
+    for what, codes, width, repeat, kinds in cells(arguments.quick):
+        found = measure(what, codes, width, side, arguments.seed, repeat, kinds)
+        rows[what, codes] = found
+    settings = {**machine(), "tokens": side**2, "rows": list(rows.values())}
+    report(_claims(rows, settings), arguments)
 
 
-def _claims(rows: dict, sizes: list[tuple[int, int]], settings: dict) -> list[Claim]:
-    peer, claims = "vector-quantize-pytorch", []
+def _claims(rows: dict, settings: dict) -> list[Claim]:
+    peer = "vector-quantize-pytorch"
+    claims = []
     goals = {512: ">= 5", 8192: "reported", 16384: ">= 20", 65536: ">= 20"}
-    for codes, width in sizes:
-        ours, theirs = rows["vqkit train", codes], rows["peer train", codes]
+    for codes, width in SIZES:
+        ours = rows["vqkit train", codes]
+        theirs = rows["peer train", codes]
         if codes in goals and ours["seconds"] and theirs["seconds"]:
             ratio = theirs["seconds"] / ours["seconds"]
             claims.append(

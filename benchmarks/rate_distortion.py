@@ -1,8 +1,8 @@
 """Bytes against PSNR: .vq files of a residual model beside JPEG, WebP, AVIF, JPEG 2000 and JPEG XL
 on the same images.
 
-    python benchmarks/rate_distortion.py [--set fashion-mnist|emoji|photographs] [--seed 0] [--work
-    DIR] [--json FILE]
+    python benchmarks/rate_distortion.py [--set fashion-mnist|emoji|photographs]
+        [--quick] [--seed 0] [--work DIR] [--json FILE]
 
 Trains recipe rates (four residual stages) and its coder on the training images of a set, or takes
 those of an earlier run in --work; photographs are learnt from patches of wallpapers and tested on
@@ -25,14 +25,47 @@ from pathlib import Path
 
 import numpy as np
 from bench.claims import Claim, kept, machine, options, report
-from bench.image_sets import arrays, values_of
+from bench.image_sets import arrays, shorten_fashion_mnist, values_of
 from PIL import Image
 
-RESAMPLES = 500
-VALIDATED, FILES = 256, 128
-"""validation images that choose points, and test images that get a file of their own; more change little"""
-WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
-"""of a bit, in units of the mean squared distance of tokens to their codes"""
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured. settings: of training. rows: of the mosaic of test images, None for as
+    many as the set has. files: test images that get a file of their own. validated: validation
+    images that choose points. weights: of a bit, in units of the mean squared distance of tokens to
+    their codes. every: of the qualities of other codecs, one of so many. resamples: draws of images
+    for an interval.
+    """
+
+    settings: tuple[str, ...]
+    rows: int | None
+    files: int
+    validated: int
+    weights: tuple[float, ...]
+    every: int
+    resamples: int
+
+
+# More files and validation images change little.
+FULL = Effort(
+    settings=("train.max_minutes=6",),
+    rows=None,
+    files=128,
+    validated=256,
+    weights=(0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
+    every=1,
+    resamples=500,
+)
+QUICK = Effort(
+    settings=("train.steps=60", "coder.steps=20"),
+    rows=2,
+    files=8,
+    validated=32,
+    weights=(0.0, 0.2),
+    every=3,
+    resamples=20,
+)
 
 
 @dataclass(frozen=True)
@@ -132,43 +165,51 @@ def mosaic(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def cut(sheet: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
+    rows = sheet.shape[0] // height
+    columns = sheet.shape[1] // width
     parts = sheet.reshape(rows, height, columns, width, *sheet.shape[2:]).swapaxes(1, 2)
     return parts.reshape(-1, height, width, *sheet.shape[2:])
 
 
-def theirs(images: np.ndarray, columns: int) -> dict[str, list[dict]]:
+def theirs(images: np.ndarray, columns: int, effort: Effort) -> dict[str, list[dict]]:
     """Curves of every codec: bytes an image in a mosaic and in files of their own, and errors of
     each image.
     """
     found: dict[str, list[dict]] = {}
-    grey, some = images.ndim == 3, images[:FILES]
+    grey = images.ndim == 3
+    some = images[: effort.files]
     for name, (encode, qualities) in codecs().items():
-        for quality in qualities:
+        for quality in qualities[:: effort.every]:
             data = encode(mosaic(images, columns), quality)
             together = errors(cut(decoded(data, grey), *images.shape[1:3]), images)
             files = [encode(image, quality) for image in some]
             alone = errors(np.stack([decoded(one, grey) for one in files]), some)
             found.setdefault(name, []).append(
-                {"quality": quality, "mosaic_bytes": len(data) / len(images), "mosaic_mse": together.tolist(),
-                 "file_bytes": float(np.mean([len(one) for one in files])), "file_mse": alone.tolist()}
-            )  # fmt: skip
+                {
+                    "quality": quality,
+                    "mosaic_bytes": len(data) / len(images),
+                    "mosaic_mse": together.tolist(),
+                    "file_bytes": float(np.mean([len(one) for one in files])),
+                    "file_mse": alone.tolist(),
+                }
+            )
     return found
 
 
 # --------------------------------------------------------------------------------------------- ours
 
 
-def ours(model, images: np.ndarray, validation: np.ndarray) -> list[dict]:
+def ours(model, images: np.ndarray, validation: np.ndarray, effort: Effort) -> list[dict]:
     """The hull of validation images, on test images: bytes in a bundle and in files of their
     own.
     """
-    found = [point(model, validation, *where, files=1) for where in places(model, validation)]
+    wanted = places(model, validation, effort.weights)
+    found = [point(model, validation, *where, files=1) for where in wanted]
     best = hull(found)
-    return [point(model, images, one["num_stages"], one["weight"]) for one in best]
+    return [point(model, images, one["num_stages"], one["weight"], effort.files) for one in best]
 
 
-def places(model, images: np.ndarray) -> list[tuple[int, float]]:
+def places(model, images: np.ndarray, weights: tuple[float, ...]) -> list[tuple[int, float]]:
     """Numbers of stages and weights of a bit, as squared distances of tokens."""
     import torch
 
@@ -182,7 +223,7 @@ def places(model, images: np.ndarray) -> list[tuple[int, float]]:
             left = quantizer.distances(tokens, codes[:, : depth - 1]).gather(
                 1, codes[:, depth - 1 : depth]
             )
-            found += [(depth, weight * float(left.mean())) for weight in WEIGHTS]
+            found += [(depth, weight * float(left.mean())) for weight in weights]
     return found
 
 
@@ -207,7 +248,7 @@ def slope(one: tuple, other: tuple) -> float:
     return (other[1] - one[1]) / (other[0] - one[0])
 
 
-def point(model, images: np.ndarray, num_stages: int, weight: float, files: int = FILES) -> dict:
+def point(model, images: np.ndarray, num_stages: int, weight: float, files: int) -> dict:
     from vqkit.apps.compress import compress
 
     model = with_rate(model, num_stages, weight)
@@ -284,14 +325,20 @@ def mixtures(size: np.ndarray, decibels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def compared(
-    mine: list[dict], peers: dict[str, list[dict]], kind: str, measure: str, wanted: Set
+    mine: list[dict],
+    peers: dict[str, list[dict]],
+    kind: str,
+    measure: str,
+    wanted: Set,
+    resamples: int,
 ) -> dict[str, dict]:
     """BD-rate against every codec, with an interval of 95 % over images that are drawn anew."""
     ours_bytes, their_bytes = (
         ("bundle_bytes", "mosaic_bytes") if kind == "mosaic" else ("file_bytes", "file_bytes")
     )
     most = wanted.most if kind == "mosaic" else np.inf
-    rng, level = np.random.default_rng(0), MEASURES[measure]
+    rng = np.random.default_rng(0)
+    level = MEASURES[measure]
     few = [one for one in mine if one[ours_bytes] <= most]
     found = {}
     for name, every in peers.items():
@@ -310,9 +357,12 @@ def compared(
             )
 
         everything = np.arange(mse.shape[1])
-        drawn = [rate(rng.choice(everything, len(everything))) for _ in range(RESAMPLES)]
-        found[name] = {"bd_rate": rate(everything), "low": float(np.nanquantile(drawn, 0.025)),
-                       "high": float(np.nanquantile(drawn, 0.975))}  # fmt: skip
+        drawn = [rate(rng.choice(everything, len(everything))) for _ in range(resamples)]
+        found[name] = {
+            "bd_rate": rate(everything),
+            "low": float(np.nanquantile(drawn, 0.025)),
+            "high": float(np.nanquantile(drawn, 0.975)),
+        }
     return found
 
 
@@ -337,15 +387,13 @@ def place(name: str, work: Path) -> str:
     return str(training_patches(work / f"{name}.npy")) if name == "photographs" else name
 
 
-def trained(name: str, work: Path, seed: int, quick: bool):
+def trained(name: str, work: Path, seed: int, effort: Effort):
     import vqkit
 
     folder = work / f"{name}-rates-{seed}"
     if not (folder / "config.json").exists():
-        short = ["train.steps=300", "coder.steps=60"] if quick else ["train.max_minutes=6"]
-        vqkit.train(
-            place(name, work), folder, "rates", [*short, *SETS[name].settings, f"seed={seed}"]
-        )
+        overrides = [*SETS[name].settings, *effort.settings, f"seed={seed}"]
+        vqkit.train(place(name, work), folder, "rates", overrides)
     return vqkit.load(folder)
 
 
@@ -364,28 +412,35 @@ def images_of(model, name: str, work: Path, split: str, count: int) -> np.ndarra
 
 def main() -> None:
     args = PARSER.parse_args()
+    if args.quick:
+        shorten_fashion_mnist()
     wanted = SETS[args.set]
+    effort = QUICK if args.quick else FULL
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        model = trained(args.set, work, args.seed, args.quick)
-        count = min(wanted.images, 8 * wanted.columns) if args.quick else wanted.images
+        model = trained(args.set, work, args.seed, effort)
+        count = min(wanted.images, (effort.rows or wanted.images) * wanted.columns)
         images = images_of(model, args.set, work, "test", count)
-        validation = images_of(model, args.set, work, "validation", VALIDATED)
+        validation = images_of(model, args.set, work, "validation", effort.validated)
         name = f"{args.set}-{count}-{args.seed}"
-        mine = kept(
-            work / f"ours-{name}.json", lambda: {"points": ours(model, images, validation)}
-        )["points"]
-        peers = kept(work / f"theirs-{name}.json", lambda: theirs(images, wanted.columns))
+        points = kept(
+            work / f"ours-{name}.json",
+            lambda: {"points": ours(model, images, validation, effort)},
+        )
+        mine = points["points"]
+        peers = kept(work / f"theirs-{name}.json", lambda: theirs(images, wanted.columns, effort))
         folder = work / f"{args.set}-rates-{args.seed}"
         model_bytes = sum(
             os.path.getsize(folder / f"{part}.safetensors") for part in ("model", "coder")
         )
     show(mine, peers)
-    report(claims(args, mine, peers, model_bytes), args.json)
+    report(claims(args, mine, peers, model_bytes, effort), args)
 
 
-def claims(args, mine: list[dict], peers: dict[str, list[dict]], model_bytes: int) -> list[Claim]:
+def claims(
+    args, mine: list[dict], peers: dict[str, list[dict]], model_bytes: int, effort: Effort
+) -> list[Claim]:
     found = []
     even = {name: break_even(mine, curve, model_bytes) for name, curve in peers.items()}
     print(
@@ -394,7 +449,8 @@ def claims(args, mine: list[dict], peers: dict[str, list[dict]], model_bytes: in
     )
     for kind, goal in zip(("mosaic", "file"), SETS[args.set].goals, strict=True):
         rows = {
-            measure: compared(mine, peers, kind, measure, SETS[args.set]) for measure in MEASURES
+            measure: compared(mine, peers, kind, measure, SETS[args.set], effort.resamples)
+            for measure in MEASURES
         }
         for measure, by_codec in rows.items():
             for name, row in by_codec.items():
@@ -420,13 +476,20 @@ def show(mine: list[dict], peers: dict[str, list[dict]]) -> None:
             f"{level(np.array(mse)):.2f} dB ({name})" for name, level in MEASURES.items()
         )
 
+    def sizes(one: dict, together: str) -> str:
+        return f"{together} {one[f'{together}_bytes']:6.1f} B, file {one['file_bytes']:6.1f} B"
+
     for one in mine:
-        print(f"ours stages {one['num_stages']} weight {one['weight']:.4f}: bundle {one['bundle_bytes']:6.1f} B, "
-              f"file {one['file_bytes']:6.1f} B, {levels(one['mse'])}")  # fmt: skip
+        print(
+            f"ours stages {one['num_stages']} weight {one['weight']:.4f}: "
+            f"{sizes(one, 'bundle')}, {levels(one['mse'])}"
+        )
     for name, curve in peers.items():
         for one in curve:
-            print(f"{name:<9} {one['quality']:>3}: mosaic {one['mosaic_bytes']:6.1f} B {levels(one['mosaic_mse'])}; "
-                  f"file {one['file_bytes']:6.1f} B {levels(one['file_mse'])}")  # fmt: skip
+            print(
+                f"{name:<9} {one['quality']:>3}: {sizes(one, 'mosaic')}, "
+                f"mosaic {levels(one['mosaic_mse'])}, files {levels(one['file_mse'])}"
+            )
 
 
 if __name__ == "__main__":

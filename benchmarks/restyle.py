@@ -3,7 +3,8 @@
     python benchmarks/restyle.py --artists DIR [--quick] [--seed 0] [--work DIR] [--json FILE]
 
 DIR holds twitter/ and google/, the npm packages emoji-datasource-twitter and -google 16.0.0 (`npm
-pack`, unpacked). Three seeds from --seed on (--quick: one): a residual tokenizer of the training
+pack`, unpacked); --quick without DIR takes the built-in emoji, and the same in inverted colours for
+the second artist's. Three seeds from --seed on (--quick: one): a residual tokenizer of the training
 emoji of both artists, MINUTES on one core, and classifiers of artist and group, trained on these
 images and their reconstructions. Every second test emoji is restyled in both directions: by pairs
 (all training emoji by both artists), and by adain, wct, codes and patches with the STYLES training
@@ -26,7 +27,7 @@ from statistics import mean
 import numpy as np
 import torch
 from bench import style_measures
-from bench.artists import Artists, load
+from bench.artists import Artists, load, made_up
 from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import values_of
 from bench.short_runs import in_parallel
@@ -34,14 +35,25 @@ from bench.short_runs import in_parallel
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--artists", type=Path, metavar="DIR")
 
-MINUTES, STEPS, QUICK_MINUTES, QUICK_STEPS = 5.0, (800, 1500), 0.1, (10, 10)
+MINUTES = 5.0
+STEPS = (800, 1500)
+QUICK_MINUTES = 0.1
+QUICK_STEPS = (10, 10)
 ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
 STYLES = 4
 METHODS = "adain", "wct", "codes", "patches"
-MODEL = ["data.test=0", "coder.steps=0", "train.steps=20000", "model.quantizer.kind=residual",
-         "model.quantizer.stage={kind: vq, codebook_size: 256}", "model.quantizer.num_stages=4",
-         "model.quantizer.quantizer_dropout=0.25"]  # fmt: skip
+MODEL = [
+    "data.test=0",
+    "coder.steps=0",
+    "train.steps=20000",
+    "model.quantizer.kind=residual",
+    "model.quantizer.stage={kind: vq, codebook_size: 256}",
+    "model.quantizer.num_stages=4",
+    "model.quantizer.quantizer_dropout=0.25",
+]
 SHOWN = 14
+# Emoji of --quick without artists.
+MADE_UP = 300
 
 
 @dataclasses.dataclass
@@ -61,7 +73,8 @@ class Judge:
         """
         rows = []
         for number, found in enumerate(results):
-            content, truth = self.contents[number], self.contents[1 - number]
+            content = self.contents[number]
+            truth = self.contents[1 - number]
             known = style_measures.classified(self.group, content) == self.groups
             kept_groups = style_measures.classified(self.group, found) == self.groups
             rows.append(
@@ -144,7 +157,8 @@ def baseline(name: str, content: np.ndarray, styles: np.ndarray, alpha: float) -
     """Moments, or histograms, of each channel of the pixels of all styles."""
     from skimage.exposure import match_histograms
 
-    plain, pixels = content.astype(float), styles.reshape(-1, 1, 3).astype(float)
+    plain = content.astype(float)
+    pixels = styles.reshape(-1, 1, 3).astype(float)
     if name == "pixel adain":
         target = (plain - plain.mean((0, 1))) / plain.std((0, 1)).clip(1) * pixels.std(
             (0, 1)
@@ -188,9 +202,9 @@ def frontier(
     return found
 
 
-def measured(place: Path, folder: Path, seed: int, quick: bool) -> dict:
+def measured(place: Path | None, folder: Path, seed: int, quick: bool) -> dict:
     """All rows of one seed on test emoji, and the alpha that validation emoji choose."""
-    both = load(place)
+    both = load(place) if place else made_up(MADE_UP)
     both.splits["train"] = both.splits["train"][: 100 if quick else None]
     model, artist, group = learn(folder, both, seed, quick)
     splits = {name: both.splits[name][: 16 if quick else None : 2] for name in ("val", "test")}
@@ -228,12 +242,10 @@ def job(work: tuple) -> dict:
 
 def main() -> None:
     given = PARSER.parse_args()
-    if not given.artists:
-        print(
-            "nothing is measured without --artists DIR, which holds the images; see the first "
-            "lines of this file"
+    if not (given.artists or given.quick):
+        PARSER.error(
+            "--artists DIR is missing, which holds the images; --help says how to get them"
         )
-        return
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         seeds = range(given.seed, given.seed + (1 if given.quick else 3))
@@ -273,7 +285,7 @@ def main() -> None:
                 "restyle_pair_distance_vs_adain", ratio, "ratio", "< 1", "AdaIN in pixels", setting
             ),
         ],
-        given.json,
+        given,
     )
 
 

@@ -126,7 +126,8 @@ def drawn(emoji: ImageData, side: int, random: np.random.Generator) -> Image.Ima
         Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box)
     )
     noisy = np.clip(scaled.astype(int) + random.integers(-3, 4, scaled.shape), 0, 255)
-    noisy[0, 0], noisy[0, 1] = 0, 255
+    noisy[0, 0] = 0
+    noisy[0, 1] = 255
     return Image.fromarray(noisy.astype(np.uint8))
 
 
@@ -210,7 +211,7 @@ def main() -> None:
         Claim("split_leaks_arrays", in_arrays, "pairs", "0", None, settings),
         Claim("split_open_share", share, "of a pass", "<= 2", None, settings),
     ]
-    report(claims, arguments.json)
+    report(claims, arguments)
 
 
 if __name__ == "__main__":

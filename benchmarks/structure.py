@@ -135,7 +135,7 @@ def main() -> None:
             Claim("quantizer_files", len(edited), "files", "<= 3", None, settings),
             Claim("signal_proof_files", len(touched), "files", "<= 2", None, settings),
         ],
-        arguments.json,
+        arguments,
     )
 
 

@@ -388,7 +388,7 @@ def main() -> None:
                 {**shared, "epochs": epochs, **peer, "vqkit": vqkit},
             ),
         ],
-        arguments.json,
+        arguments,
     )
 
 

@@ -78,13 +78,18 @@ def run(job: tuple[str, str, int, int]) -> dict:
     )
     clean = decibel(model, test, test)
     row = {
-        "source": source, "name": name, "seed": seed, "psnr": found["psnr"], "usage": found["usage"],
-        "entropy": found["code_entropy"], "bits": found["bits_per_item"],
+        "source": source,
+        "name": name,
+        "seed": seed,
+        "psnr": found["psnr"],
+        "usage": found["usage"],
+        "entropy": found["code_entropy"],
+        "bits": found["bits_per_item"],
         "gap": decibel(model, train, train) - clean,
         "noise_loss": clean - decibel(model, noisy, test),
         "flip_loss": None if found["usage"] is None else clean - flipped(model, test, noise),
         "sample_distance": frechet(model.sample(len(chosen), seed), arrays(data, chosen)),
-    }  # fmt: skip
+    }
     print(
         " ".join(
             f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()
@@ -120,10 +125,14 @@ def flipped(model, images, generator) -> float:
 def main() -> None:
     arguments = PARSER.parse_args()
     steps, seeds, sources = (
-        (20, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
+        (10, 1, ["emoji"]) if arguments.quick else (STEPS, 3, ["fashion-mnist", "emoji"])
     )
-    jobs = [(source, name, arguments.seed + index, steps)
-            for source in sources for name in CONTENDERS for index in range(seeds)]  # fmt: skip
+    jobs = [
+        (source, name, arguments.seed + index, steps)
+        for source in sources
+        for name in CONTENDERS
+        for index in range(seeds)
+    ]
     rows = in_parallel(run, jobs)
     keys = ("psnr", "usage", "entropy", "gap", "sample_distance", "noise_loss", "flip_loss")
     for source in sources:
@@ -135,8 +144,10 @@ def main() -> None:
                 for key in keys
             ]
             print(f"{name:<30} {' | '.join(cells)}")
-    pairs = {name: [row["psnr"] for row in rows if row["name"] == name and row["source"] == sources[0]]
-             for name in ("vq", "vq + kl + transform + pull")}  # fmt: skip
+    pairs = {
+        name: [row["psnr"] for row in rows if row["name"] == name and row["source"] == sources[0]]
+        for name in ("vq", "vq + kl + transform + pull")
+    }
     difference = [
         ours - plain
         for ours, plain in zip(pairs["vq + kl + transform + pull"], pairs["vq"], strict=True)
@@ -149,7 +160,7 @@ def main() -> None:
     }
     report(
         [Claim("variational_psnr_minus_vq_db", mean(difference), "dB", "reported", "vq", settings)],
-        arguments.json,
+        arguments,
     )
 
 

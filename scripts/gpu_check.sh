@@ -1,24 +1,34 @@
 #!/bin/sh
-# Runs what the README promises on a GPU, in ten minutes at most, and prints one table. Without a GPU the same on the
-# processor, which it says.
+# Runs what the README promises on a GPU, in ten minutes at most, and prints one table. Without a
+# GPU the same on the processor with fewer steps, which shows that every line works, and no speed.
 #
 #     sh scripts/gpu_check.sh [DIR]        DIR: for models and logs, emptied; default runs/gpu-check
 #
-# PYTHON is the interpreter (default: that of .venv, else python3). Speed against vector-quantize-pytorch needs that
-# package; without it its row says so.
+# PYTHON is the interpreter (default: that of .venv, else python3). Speed against
+# vector-quantize-pytorch needs that package; without it its row says so.
 set -u
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 WORK=${1:-runs/gpu-check}
 rm -rf "$WORK"
-mkdir -p "$WORK/images"
+mkdir -p "$WORK/inputs"
 TABLE=$WORK/table.txt
 VQKIT="$PYTHON -m vqkit"
-BRIEF="train.steps=30 train.validate_every=15 train.checkpoint_every=10 coder.steps=5"
 failed=0
 
-DEVICE=$($PYTHON -c "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU, processor alone')")
+DEVICE=$($PYTHON -c "import torch
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')")
+if [ "$DEVICE" ]; then
+    BRIEF="train.steps=30 train.validate_every=15 train.checkpoint_every=10 coder.steps=5"
+    PRIOR="train.steps=20 train.validate_every=10"
+    SPEED=
+else
+    BRIEF="train.steps=4 train.validate_every=2 train.checkpoint_every=2 coder.steps=0"
+    PRIOR="train.steps=4 train.validate_every=2 network.width=64 network.num_blocks=2"
+    SPEED=--quick
+    DEVICE="no GPU, the processor alone, few steps"
+fi
 echo "device: $DEVICE" | tee "$TABLE"
 
 # check NAME COMMAND...: run it and note whether it went well, and its seconds.
@@ -26,13 +36,16 @@ check() {
     name=$1
     shift
     began=$(date +%s)
-    if "$@" > "$WORK/log-$(echo "$name" | tr -c 'a-z0-9\n' '-').txt" 2>&1; then said=ok; else said=FAILED; failed=1; fi
+    said=ok
+    "$@" > "$WORK/log-$(echo "$name" | tr -c 'a-z0-9\n' '-').txt" 2>&1 || said=FAILED
+    [ $said = ok ] || failed=1
     printf '%-44s %-7s %4d s\n' "$name" "$said" $(($(date +%s) - began)) | tee -a "$TABLE"
 }
 
 resumed() {
     # Stopped in the middle by the signal that schedulers send, then gone on with.
-    $VQKIT train emoji --out "$WORK/resumed" train.steps=100000 train.checkpoint_every=5 coder.steps=0 &
+    $VQKIT train emoji --out "$WORK/resumed" train.steps=100000 train.checkpoint_every=5 \
+        coder.steps=0 &
     child=$!
     for _ in $(seq 120); do
         ls "$WORK/resumed/checkpoint"/step-*.safetensors > /dev/null 2>&1 && break
@@ -56,7 +69,8 @@ import os, torch, torch.distributed as dist
 dist.init_process_group("gloo")
 from vqkit.cli import main
 raise SystemExit(main(__import__("sys").argv[1:]))
-""", "train", "emoji", "--out", sys.argv[1], "train.steps=6", "train.batch_size=32", "coder.steps=0"]
+""", "train", "emoji", "--out", sys.argv[1], "train.steps=6", "train.batch_size=32",
+         "coder.steps=0"]
 ranks = []
 for rank in range(2):
     # Each rank sees the card as its own.
@@ -68,8 +82,9 @@ END
 }
 
 speed() {
-    # Images a second of our loop and of the plain loop of benchmarks/training.py, and a step of the quantizers.
-    $PYTHON scripts/gpu_speed.py | tee -a "$TABLE"
+    # Images a second of our loop and of the plain loop of benchmarks/training.py, and a step of the
+    # quantizers.
+    $PYTHON scripts/gpu_speed.py $SPEED | tee -a "$TABLE"
 }
 
 check "images to work on" $PYTHON -c "
@@ -79,12 +94,14 @@ from vqkit.settings import DataConfig
 from vqkit.signals.image.source import open_images
 data = open_images('emoji', DataConfig(), 0)
 for number, values in enumerate(data.read(range(16)).values):
-    Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0))).save(f'$WORK/images/{number:02}.png')"
+    image = Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0)))
+    image.save(f'$WORK/inputs/{number:02}.png')"
 for recipe in $($PYTHON -c "
 from vqkit.config import recipe_names
 from vqkit.settings import Config
 print(*recipe_names(Config))"); do
-    check "train, recipe $recipe" $VQKIT train emoji --recipe "$recipe" --out "$WORK/$recipe" data.image_size='[32,32]' $BRIEF
+    check "train, recipe $recipe" $VQKIT train emoji --recipe "$recipe" --out "$WORK/$recipe" \
+        data.image_size='[32,32]' $BRIEF
 done
 M=$WORK/emoji
 check "load, encode and decode" $PYTHON -c "
@@ -95,19 +112,21 @@ codes = model.encode(images)
 assert np.array_equal(model.to('cpu').encode(images), codes.cpu()) or model.device.type != 'cpu'
 assert model.decode(codes).shape == images.shape
 print(model)"
+check "train-coder" $VQKIT train-coder "$M" emoji --force --steps 2
 check "evaluate" $VQKIT evaluate "$M" emoji
-check "reconstruct" $VQKIT reconstruct "$M" "$WORK/images" --out "$WORK/reconstructed"
-check "compress" $VQKIT compress "$M" "$WORK/images" --bundle --out "$WORK/all.vq"
+check "reconstruct" $VQKIT reconstruct "$M" "$WORK/inputs" --out "$WORK/reconstructed"
+check "compress" $VQKIT compress "$M" "$WORK/inputs" --bundle --out "$WORK/all.vq"
 check "verify" $VQKIT verify "$WORK/all.vq" --model "$M"
 check "decompress" $VQKIT decompress "$WORK/all.vq" --model "$M" --out-dir "$WORK/back"
-check "train-prior" $VQKIT train-prior "$M" emoji train.steps=20 train.validate_every=10
+check "train-prior" $VQKIT train-prior "$M" emoji $PRIOR
 check "generate" $VQKIT generate "$M" --num 16 --out "$WORK/grid.png"
-check "denoise" $VQKIT denoise "$WORK/denoise" "$WORK/images" --out "$WORK/denoised"
+check "denoise" $VQKIT denoise "$WORK/denoise" "$WORK/inputs" --out "$WORK/denoised"
 check "explain" $VQKIT explain "$M" emoji --out "$WORK/explained.html" --num 256
 check "stop and resume" resumed
 check "bfloat16" $VQKIT train emoji --out "$WORK/bf16" train.precision=bfloat16 $BRIEF
 check "float32" $VQKIT train emoji --out "$WORK/f32" train.precision=float32 $BRIEF
-check "compile" $VQKIT train emoji --out "$WORK/compiled" train.compile=true train.steps=10 coder.steps=0
+check "compile" $VQKIT train emoji --out "$WORK/compiled" train.compile=true train.steps=10 \
+    coder.steps=0 model.network.encoder_blocks=1 model.network.decoder_blocks=1
 check "two ranks on one card, gloo" two_ranks
 check "speed" speed
 echo

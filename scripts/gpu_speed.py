@@ -1,16 +1,17 @@
 """Speed of training and of a quantizer's step on the device that there is, beside plain PyTorch and
 a peer.
 
-    python scripts/gpu_speed.py
+    python scripts/gpu_speed.py [--quick]
 
 Prints a line each: images a second of vqkit's loop and of the plain loop of benchmarks/training.py,
 in bfloat16 where the device has it, medians of alternating windows; milliseconds of a training step
 of vq with 8,192 codes of 32 dimensions on 4,096 tokens, and of VectorQuantize of
-vector-quantize-pytorch.
+vector-quantize-pytorch. --quick: one window of one step of each.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -26,6 +27,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 BATCH = 64
 WINDOWS = 5
 STEPS = 10
+
+PARSER = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+PARSER.add_argument("--quick", action="store_true")
 
 
 def waited(device: torch.device) -> None:
@@ -91,28 +97,31 @@ def quantizers(device: torch.device) -> dict[str, Callable[[], object]]:
     return steps | {"vector-quantize-pytorch": their_step}
 
 
-def seconds(steps: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Median seconds of a step of each, in windows that take turns."""
+def seconds(
+    steps: dict[str, Callable[[], object]], device: torch.device, windows: int, count: int
+) -> dict[str, float]:
+    """Median seconds of a step of each, in windows of `count` steps that take turns."""
     found: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
-    for _ in range(WINDOWS):
+    for _ in range(windows):
         for name, step in steps.items():
             waited(device)
             began = time.perf_counter()
-            for _ in range(STEPS):
+            for _ in range(count):
                 step()
             waited(device)
-            found[name].append((time.perf_counter() - began) / STEPS)
+            found[name].append((time.perf_counter() - began) / count)
     return {name: median(values) for name, values in found.items()}
 
 
 def main() -> None:
+    size = (1, 1) if PARSER.parse_args().quick else (WINDOWS, STEPS)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        for name, value in seconds(loops(device, Path(folder)), device).items():
+        for name, value in seconds(loops(device, Path(folder)), device, *size).items():
             print(f"speed: training, {name:<24} {BATCH / value:8.0f} images/s")
-    for name, value in seconds(quantizers(device), device).items():
+    for name, value in seconds(quantizers(device), device, *size).items():
         print(f"speed: vq step 8192x32, {name:<24} {1e3 * value:8.2f} ms")
 
 

@@ -401,10 +401,8 @@ def main() -> None:
     print(f"| command | kills | {' | '.join(survived)} | lost |\n|---|---|---|---|---|---|---|")
     for name, counts in outcomes.items():
         cells = [counts[kind] for kind in survived]
-        print(
-            f"| `{name}` | {counts.total()} | {' | '.join(map(str, cells))} | {counts.total() - sum(cells)} "
-            "|"
-        )
+        lost = counts.total() - sum(cells)
+        print(f"| `{name}` | {' | '.join(map(str, [counts.total(), *cells, lost]))} |")
     settings = {**machine(), "seed": arguments.seed, "seconds": time.monotonic() - began}
     settings["outcomes"] = {name: dict(counts) for name, counts in outcomes.items()}
     number = sum(total[kind] for kind in survived)
@@ -414,7 +412,7 @@ def main() -> None:
                 "kills_survived", number, f"of {total.total()}", str(total.total()), None, settings
             )
         ],
-        arguments.json,
+        arguments,
     )
     print(json.dumps(settings["outcomes"]))
 

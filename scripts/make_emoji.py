@@ -5,7 +5,7 @@ uses.
     npm pack openmoji@17.0.0 --ignore-scripts
     python scripts/make_emoji.py lobehub-fluent-emoji-3d-1.1.0.tgz openmoji-17.0.0.tgz
 
-Pictures: 256x256 RGBA, laid over white and scaled to 32x32, in one lossless sheet. Captions and
+Images: 256x256 RGBA, laid over white and scaled to 32x32, in one lossless sheet. Captions and
 groups: openmoji.json. keys[i] names what emoji i is a variant of: skin tones, genders and hair of
 one emoji share it, and so do emoji that look alike to the pixel, so that no split separates them.
 """
@@ -24,7 +24,8 @@ from PIL import Image
 
 SIDE = 32
 COLUMNS = 64
-PERSON, CHILD = "person", "child"
+PERSON = "person"
+CHILD = "child"
 _SAME = {
     "1f468": PERSON,
     "1f469": PERSON,
@@ -136,7 +137,8 @@ def main() -> None:
     default = Path(__file__).parents[1] / "src" / "vqkit" / "signals" / "image" / "builtin"
     parser.add_argument("--out", type=Path, default=default)
     options = parser.parse_args()
-    entries, images = read_captions(options.captions), read_images(options.images)
+    entries = read_captions(options.captions)
+    images = read_images(options.images)
     unnamed = {"annotation": "", "group": ""}
     found = [entries.get(code, unnamed) for code in images]
     links = []
@@ -157,8 +159,8 @@ def main() -> None:
     }
     text = json.dumps(table, ensure_ascii=False, indent=0, separators=(",", ":"))
     (options.out / "emoji.json").write_text(text + "\n", encoding="utf-8")
-    unnamed = sum(not text for text in table["captions"])
-    print(f"{len(images)} emoji, {len(set(table['keys']))} keys, {unnamed} unnamed")
+    unnamed_count = sum(not text for text in table["captions"])
+    print(f"{len(images)} emoji, {len(set(table['keys']))} keys, {unnamed_count} unnamed")
 
 
 if __name__ == "__main__":

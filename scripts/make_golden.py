@@ -44,7 +44,9 @@ from vqkit.coding.values.network import MIXED, ChannelNetwork, num_inputs
 FOLDER = Path(__file__).parents[1] / "tests/coding/golden"
 MODEL = bytes.fromhex("a1b2c3d4e5f60718")
 TRAINED = (3, 4)  # grid of training
-LENGTH, CHANNELS, HIDDEN = 6, 32, 16
+LENGTH = 6
+CHANNELS = 32
+HIDDEN = 16
 CODERS = {"coder": (40, 12), "coder-three": (40, 12, 25)}  # codes of each stage
 
 
@@ -121,7 +123,8 @@ def make_network() -> ValueNetwork:
     """Random weights of three channels, which bring every clip and rounding about; a few are the
     largest there are.
     """
-    rng, width = np.random.default_rng(7), 8
+    rng = np.random.default_rng(7)
+    width = 8
 
     def weights(*shape: int) -> np.ndarray:
         found = rng.integers(-600, 601, shape).astype(np.int16)
@@ -131,18 +134,28 @@ def make_network() -> ValueNetwork:
     def biases(*shape: int) -> np.ndarray:
         return rng.integers(-(1 << 17), 1 << 17, shape).astype(np.int32)
 
-    return ValueNetwork([
-        ChannelNetwork(
-            weights(num_inputs(plane), width), biases(5, width), biases(4, width), weights(width, width), biases(width),
-            weights(width, width), biases(width), weights(width, 3 * MIXED), biases(3 * MIXED),
-        )
-        for plane in range(3)
-    ])  # fmt: skip
+    return ValueNetwork(
+        [
+            ChannelNetwork(
+                weights(num_inputs(plane), width),
+                biases(5, width),
+                biases(4, width),
+                weights(width, width),
+                biases(width),
+                weights(width, width),
+                biases(width),
+                weights(width, 3 * MIXED),
+                biases(3 * MIXED),
+            )
+            for plane in range(3)
+        ]
+    )
 
 
 def make_mixed(name: str, network: ValueNetwork) -> tuple[bytes, np.ndarray]:
     """A golden file of context mixing and its codes (1, stages, *grid): rising lines with noise."""
-    golden, rng = MIXED_FILES[name], np.random.default_rng(list(name.encode()))
+    golden = MIXED_FILES[name]
+    rng = np.random.default_rng(list(name.encode()))
     num_codes = golden.num_codes
     shape = (len(num_codes), *golden.grid)
     steps = np.cumsum(rng.integers(0, 9, shape), -1) + rng.integers(0, 3, shape)
@@ -164,7 +177,8 @@ def make_coder(name: str) -> TransformerCoder:
     """Random weights over their whole range, so that every clip and rounding takes place; of two
     layers to none.
     """
-    rng, sizes = np.random.default_rng(len(CODERS[name])), CODERS[name]
+    rng = np.random.default_rng(len(CODERS[name]))
+    sizes = CODERS[name]
 
     def bytes_of(*shape: int) -> np.ndarray:
         return rng.integers(-127, 128, shape).astype(np.int8)
@@ -183,18 +197,25 @@ def make_coder(name: str) -> TransformerCoder:
 
     stages = [
         StageTransformer(
-            np.array(offsets), bytes_of(len(offsets) * LENGTH, CHANNELS), biases(TRAINED[0], CHANNELS),
-            biases(TRAINED[1], CHANNELS), tuple(layer() for _ in range(max(0, 4 - len(sizes) - number))),
-            bytes_of(CHANNELS, size) // 16, biases(size) // 64,
+            np.array(offsets),
+            bytes_of(len(offsets) * LENGTH, CHANNELS),
+            biases(TRAINED[0], CHANNELS),
+            biases(TRAINED[1], CHANNELS),
+            tuple(layer() for _ in range(max(0, 4 - len(sizes) - number))),
+            bytes_of(CHANNELS, size) // 16,
+            biases(size) // 64,
         )
-        for number, (offsets, size) in enumerate(zip(map(context_offsets, range(len(sizes))), sizes, strict=True))
-    ]  # fmt: skip
+        for number, (offsets, size) in enumerate(
+            zip(map(context_offsets, range(len(sizes))), sizes, strict=True)
+        )
+    ]
     return TransformerCoder(TRAINED, [bytes_of(size + 1, LENGTH) for size in sizes], stages)
 
 
 def make_codes(name: str) -> np.ndarray:
     """(items, stages, *grid): random, but every second item of a bundle has code 3 alone."""
-    golden, rng = GOLDEN[name], np.random.default_rng(list(name.encode()))
+    golden = GOLDEN[name]
+    rng = np.random.default_rng(list(name.encode()))
     shape = (max(1, golden.items), *golden.grid)
     codes = np.stack(
         [rng.integers(0, size, shape) for size in CODERS[golden.coder][: golden.stages]], 1

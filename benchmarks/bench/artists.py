@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.image_sets import arrays, open_set
+
 ARTISTS = "twitter", "google"
 SIDE = 32
 # Ends of the training and the validation split; the rest is for the figures.
@@ -49,8 +51,23 @@ def load(folder: Path) -> Artists:
         [[_image(files[number][artist]) for number in there] for artist in range(len(ARTISTS))]
     )
     categories = [entries[number]["category"] for number in there]
+    return _split(images, categories)
+
+
+def made_up(count: int) -> Artists:
+    """For quick forms, which have no second artist: `count` of the built-in emoji, of all groups,
+    and the same in inverted colours.
+    """
+    data = open_set("emoji")
+    assert data.groups is not None
+    chosen = np.linspace(0, len(data) - 1, count).astype(int).tolist()
+    images = arrays(data, chosen)
+    return _split(np.stack([images, 255 - images]), [data.groups[number] for number in chosen])
+
+
+def _split(images: np.ndarray, categories: list[str]) -> Artists:
     names = sorted(set(categories))
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(there))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(categories))
     ends = [round(share * len(order)) for share in SHARES]
     splits = dict(zip(("train", "val", "test"), np.split(order, ends), strict=True))
     return Artists(

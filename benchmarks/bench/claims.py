@@ -33,7 +33,9 @@ def options(description: str | None, work: bool = False) -> argparse.ArgumentPar
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute, coarser")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute of one core: few steps and images"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     if work:
@@ -55,36 +57,43 @@ def kept(file: Path, measure: Callable[[], dict]) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def report(claims: list[Claim], file: Path | None) -> None:
-    """Print the claims, and write them where --json says."""
+def report(claims: list[Claim], arguments: argparse.Namespace) -> None:
+    """Print the claims, and write them where --json says; both say whether --quick was given."""
     for claim in claims:
         print(f"{claim.claim:<32} {claim.value:>10.4g} {claim.unit:<10} goal {claim.goal}")
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            json.dumps([asdict(claim) for claim in claims], indent=2) + "\n", encoding="utf-8"
-        )
+    if arguments.quick:
+        print("quick: these figures show that the script works, and are no measurements")
+    if arguments.json:
+        rows = [asdict(claim) | {"quick": arguments.quick} for claim in claims]
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> dict:
     """Commit, processor and threads, for the settings of a claim."""
     import torch
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in open("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     return {
-        "commit": commit,
-        "cpu": model,
+        "commit": _commit(),
+        "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _commit() -> str | None:
+    """None without git, or outside of a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    """Its name as Linux has it, else as Python knows it."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -37,7 +37,8 @@ class Item:
 
 
 def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
-    expected, found = np.load(folder / f"{model}-codes.npz"), []
+    expected = np.load(folder / f"{model}-codes.npz")
+    found = []
     for file in files:
         data = (folder / file["name"]).read_bytes()
         if profile_of(data) == BUNDLE:
@@ -59,7 +60,8 @@ class Tables:
 
     def __init__(self, count: int) -> None:
         self.sums = [hashlib.sha256() for _ in range(count)]
-        self.make, self.compiled = transformer_coder.frequencies, kernels.load
+        self.make = transformer_coder.frequencies
+        self.compiled = kernels.load
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         found = self.make(logits)
@@ -73,7 +75,8 @@ class Tables:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        transformer_coder.frequencies, kernels.load = self.make, self.compiled
+        transformer_coder.frequencies = self.make
+        kernels.load = self.compiled
 
 
 def compared(prior: TransformerCoder, batch: list[Item]) -> tuple[int, int]:
@@ -103,7 +106,9 @@ def blas_core() -> str:
 
 
 def main() -> None:
-    folder, batch, share = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder = Path(sys.argv[1])
+    batch = int(sys.argv[2])
+    share = int(sys.argv[3])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     found = {
         "numpy": np.__version__,

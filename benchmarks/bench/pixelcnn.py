@@ -32,7 +32,8 @@ class GatedLayer(nn.Module):
         self, width: int, kernel: int, shift: int, num_classes: int, dropout: float
     ) -> None:
         super().__init__()
-        self.reach, self.shift = kernel // 2, shift
+        self.reach = kernel // 2
+        self.shift = shift
         self.vertical = nn.Conv2d(width, 2 * width, (self.reach + 1, kernel))
         self.horizontal = nn.Conv2d(width, 2 * width, (1, self.reach + 1))
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
@@ -54,7 +55,8 @@ class GatedLayer(nn.Module):
         """v, h (B, C, H, W) of the layer below -> those of this one; places (2C, H, W) is added to
         both units.
         """
-        reach, (rows, columns) = self.reach, v.shape[2:]
+        reach = self.reach
+        rows, columns = v.shape[2:]
         for_v, for_h = self.biases(labels)
         above = F.pad(v, (reach, reach, reach + self.shift, 0))[:, :, : rows + reach]
         left = F.pad(h, (reach + self.shift, 0))[..., : columns + reach]
@@ -89,7 +91,9 @@ class PixelCNN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.codebook_size, self.num_classes, self.grid = codebook_size, num_classes, tuple(grid)
+        self.codebook_size = codebook_size
+        self.num_classes = num_classes
+        self.grid = tuple(grid)
         self.codes = nn.Embedding(codebook_size, width)
         self.places = nn.Parameter(torch.zeros(2 * width, *grid))
         first, later = kernels
@@ -145,7 +149,9 @@ def train_pixelcnn(
     # starts at the frequencies of the codes, which a short training would have to find first
     model.logits.bias.data = torch.bincount(codes.flatten(), minlength=codebook_size).add(1).log()
     optimizer = _optimizer(model, lr)
-    best, weights, looks = math.inf, None, 0
+    best = math.inf
+    weights = None
+    looks = 0
     while True:
         for indices in torch.randperm(len(codes)).split(batch_size):
             spent = (time.process_time() - begin) / seconds
@@ -153,7 +159,8 @@ def train_pixelcnn(
                 looks = int(20 * spent)
                 found = float(bits(model, *validation).mean())
                 if found < best:
-                    best, weights = found, deepcopy(model.state_dict())
+                    best = found
+                    weights = deepcopy(model.state_dict())
             if spent >= 1:
                 model.load_state_dict(weights or model.state_dict())
                 return model.eval()

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 BATCH = 100
+# The first epoch is of 500 images and finds out how long one takes.
 EPOCHS = 11
-"""the first is of 500 images and finds out how long one takes"""
+# Validation images at the end of an epoch, few so that they leave time for training.
 LOOK = 500
-"""validation images at the end of an epoch, few so that the looks leave time for training"""
 
 
 def pythae_vqvae_samples(
@@ -49,8 +49,10 @@ def pythae_vqvae_samples(
     """
     from pythae.samplers import PixelCNNSampler
 
-    begin, times = time.process_time(), {} if times is None else times
-    images, look = _prepared(train), _prepared(validation)[:LOOK]
+    begin = time.process_time()
+    times = {} if times is None else times
+    images = _prepared(train)
+    look = _prepared(validation)[:LOOK]
     with _quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _frozen(_trained(_vqvae(use_ema=True), images, look, begin + share * seconds, seed))
@@ -65,7 +67,8 @@ def pythae_vqvae_samples(
         prior = _trained(sampler.pixelcnn_model, *codes, begin + seconds, seed)
         # what PixelCNNSampler.fit does, except that its prior is left in training mode: batch norm
         # would then take its statistics from half-drawn codes
-        sampler.pixelcnn_model, sampler.is_fitted = prior.eval(), True
+        sampler.pixelcnn_model = prior.eval()
+        sampler.is_fitted = True
         times["prior"] = time.process_time() - begin - times["model"]
         times["usage"] = codes[0].unique().numel() / model.model_config.num_embeddings
         return _sampled(sampler, count, begin, times)
@@ -93,8 +96,10 @@ def pythae_vae_samples(
 
     from bench.image_features import kid, lite0_features
 
-    begin, times = time.process_time(), {} if times is None else times
-    images, look = _prepared(train), _prepared(validation)[:LOOK]
+    begin = time.process_time()
+    times = {} if times is None else times
+    images = _prepared(train)
+    look = _prepared(validation)[:LOOK]
     with _quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         np.random.seed(seed)  # scikit-learn's mixture has no other way in through pythae
@@ -143,7 +148,8 @@ def _frozen(trained: nn.Module) -> nn.Module:
     with EMA a tensor.
     """
     model = _vqvae(use_ema=False)
-    model.encoder, model.decoder = trained.encoder, trained.decoder
+    model.encoder = trained.encoder
+    model.decoder = trained.decoder
     model.quantizer.embeddings.weight.data.copy_(trained.quantizer.embeddings)
     return model.eval()
 
@@ -190,8 +196,10 @@ class _Rounds(Dataset):
     def __init__(self, items: Tensor, seed: int) -> None:
         from pythae.data.datasets import DatasetOutput
 
-        self.items, self.wrapped = items, DatasetOutput
-        self.count, self.generator = min(LOOK, len(items)), torch.Generator().manual_seed(seed)
+        self.items = items
+        self.wrapped = DatasetOutput
+        self.count = min(LOOK, len(items))
+        self.generator = torch.Generator().manual_seed(seed)
         self.order: list[int] = []
 
     def __len__(self) -> int:
@@ -210,17 +218,21 @@ def _clock(rounds: _Rounds, deadline: float):
     from pythae.trainers.training_callbacks import TrainingCallback
 
     class Clock(TrainingCallback):
-        epoch, begin, looked = 0, time.process_time(), 0.0
+        epoch = 0
+        begin = time.process_time()
+        looked = 0.0
 
         def on_epoch_begin(self, training_config, **_) -> None:
-            self.epoch, self.begin = self.epoch + 1, time.process_time()
+            self.epoch = self.epoch + 1
+            self.begin = time.process_time()
 
         def on_eval_step_begin(self, training_config, **_) -> None:
             self.looked = time.process_time()
 
         def on_epoch_end(self, training_config, **_) -> None:
             now = time.process_time()
-            each, look = (self.looked - self.begin) / rounds.count, now - self.looked
+            each = (self.looked - self.begin) / rounds.count
+            look = now - self.looked
             left = (deadline - now) / max(1, EPOCHS - self.epoch) - look
             rounds.count = BATCH * max(1, int(left / each / BATCH))
 

@@ -24,7 +24,8 @@ PEERS = ("vq", "vq-cosine", "simvq", "fsq", "lfq", "bsq", "residual", "product")
 
 def families(bits: int, emoji: bool) -> dict[str, list[str]]:
     """Overrides of model.quantizer for every family of ours at `bits` a position."""
-    size, third = 1 << bits, 1 << (bits // 3)
+    size = 1 << bits
+    third = 1 << (bits // 3)
     vq = ["kind=vq", f"codebook_size={size}", "decay=0.98", "revive_threshold=0.1"]
     top, bottom = (16, 256) if emoji else (11, 64)
     return {
@@ -40,15 +41,23 @@ def families(bits: int, emoji: bool) -> dict[str, list[str]]:
         "bsq": ["kind=bsq", f"bits={bits}"],
         "gaussian-bins": ["kind=gaussian_codebook", f"levels={LEVELS[bits]}", PULL],
         "gaussian-draws": ["kind=gaussian_codebook", "layout=draws", f"codebook_size={size}", PULL],
-        "residual": ["kind=residual", "num_stages=3", f"stage={{kind: vq, codebook_size: {third}, decay: 0.98}}"],
+        "residual": [
+            "kind=residual",
+            "num_stages=3",
+            f"stage={{kind: vq, codebook_size: {third}, decay: 0.98}}",
+        ],
         "product": [
-            "kind=product", "num_groups=3", f"group={{kind: vq, codebook_size: {third}, code_dim: 6, decay: 0.98}}"
+            "kind=product",
+            "num_groups=3",
+            f"group={{kind: vq, codebook_size: {third}, code_dim: 6, decay: 0.98}}",
         ],
         "hierarchical": [
-            "kind=hierarchical", f"top={{kind: vq, codebook_size: {top}, decay: 0.98}}",
-            f"bottom={{kind: vq, codebook_size: {bottom}, decay: 0.98}}", "latent_dim=64",
+            "kind=hierarchical",
+            f"top={{kind: vq, codebook_size: {top}, decay: 0.98}}",
+            f"bottom={{kind: vq, codebook_size: {bottom}, decay: 0.98}}",
+            "latent_dim=64",
         ],
-    }  # fmt: skip
+    }
 
 
 def run(job: tuple[str, str, int, int, int]) -> dict:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PROJECTIONS, TOKENS = 64, 20_000
+PROJECTIONS = 64
+TOKENS = 20_000
 LEVELS = 3
 LUMINANCE = 0.299, 0.587, 0.114
 
@@ -83,7 +84,8 @@ def random_features(images: np.ndarray) -> Tensor:
 
 def laplacian_patches(images: np.ndarray) -> list[Tensor]:
     """Of each level of a Laplacian pyramid, patches of 3x3 as tokens (n, 27)."""
-    here, found = to_tensor(images), []
+    here = to_tensor(images)
+    found = []
     for _ in range(LEVELS):
         smaller = F.avg_pool2d(here, 2)
         band = here - F.interpolate(smaller, scale_factor=2, mode="bilinear")
@@ -126,12 +128,14 @@ def train_classifier(
 ) -> nn.Sequential:
     """AdamW, one cycle, shifts of up to two pixels."""
     torch.manual_seed(seed)
-    given, wanted = to_tensor(images), torch.from_numpy(np.ascontiguousarray(labels))
+    given = to_tensor(images)
+    wanted = torch.from_numpy(np.ascontiguousarray(labels))
     model = classifier(int(wanted.max()) + 1)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(steps, 2))
     for _ in range(steps):
-        chosen, (down, right) = torch.randint(len(given), (64,)), torch.randint(5, (2,)).tolist()
+        chosen = torch.randint(len(given), (64,))
+        down, right = torch.randint(5, (2,)).tolist()
         batch = F.pad(given[chosen], (2, 2, 2, 2), value=1.0)[
             :, :, down : down + 32, right : right + 32
         ]

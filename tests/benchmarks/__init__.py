@@ -15,3 +15,8 @@ def benchmark(name: str) -> ModuleType:
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
     return importlib.import_module(name)
+
+
+def bench(name: str) -> ModuleType:
+    """The helper `benchmarks/bench/NAME.py`, imported."""
+    return benchmark(f"bench.{name}")

@@ -66,11 +66,18 @@ def _emoji() -> Items:
 
 
 def _fashion_mnist(config: DataConfig) -> Items:
+    return read_idx_folder(fashion_mnist_folder(), config, "fashion-mnist", _CLOTHES)
+
+
+def fashion_mnist_folder() -> Path:
+    """Where its four files lie: below VQKIT_DATA or the cache, else where Debian installs them.
+    Raises VqkitError where they are not.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqkit"
     folders = [Path(os.environ.get("VQKIT_DATA") or cache) / "fashion-mnist", _DEBIAN]
     for folder in folders:
         if folder.is_dir() and find_idx(folder):
-            return read_idx_folder(folder, config, "fashion-mnist", _CLOTHES)
+            return folder
     raise VqkitError(
         "fashion-mnist is not on this machine: run 'apt-get install dataset-fashion-mnist' "
         "(Debian), or put the four files train-images-idx3-ubyte.gz, train-labels-..., "

@@ -107,8 +107,8 @@ class PriorTask(Task):
         self.settings = config.train
         if config.network.order != "coarse_first" and artifact.network.quantizer.num_codebooks == 1:
             raise VqkitError(
-                f"network.order={config.network.order} has no effect on codes of a single codebook: "
-                "leave it at coarse_first"
+                f"network.order={config.network.order} has no effect on codes of a single "
+                "codebook: leave it at coarse_first"
             )
         self.labels = Labels.of(data, config)
         self.canonical = self.build().layout.canonical[0]  # (L,)
