@@ -31,9 +31,10 @@ ALLOWED = {
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
         "report": "files printable",
-        "pipelines": "apps artifact coding config data errors files model prior report settings signals training",
-        "cli": "apps artifact coding config data errors files pipelines printable prior report settings signals "
-        "training",
+        "pipelines": "apps artifact coding config data errors files model prior report settings "
+        "signals training",
+        "cli": "apps artifact coding config data errors files pipelines printable prior report "
+        "settings signals training",
         "__main__": "cli",
         "__init__": "artifact coding errors pipelines settings",
     }.items()
@@ -162,7 +163,10 @@ HELP = "import vqkit.cli\ntry: vqkit.cli.main(['--help'])\nexcept SystemExit: pa
 
 @pytest.mark.parametrize("statement", ["import vqkit", HELP])
 def test_torch_is_not_loaded_before_it_is_needed(statement):
-    check = "import sys\nsys.exit(str({'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules) or '') or 0)"
+    check = (
+        "import sys\n"
+        "sys.exit(str({'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules) or '') or 0)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{statement}\n{check}"], capture_output=True, text=True
     )

@@ -79,7 +79,8 @@ def test_the_new_family_keeps_the_contract(patched_root):
 TRAINING = """
 import sys
 import vqkit
-more = ["train.steps=20", "train.batch_size=16", "coder.steps=0", "model.network.width=16", "train.log_every=1"]
+more = ["train.steps=20", "train.batch_size=16", "coder.steps=0"]
+more += ["model.network.width=16", "train.log_every=1"]
 more += ["data.image_size=null"]
 model = vqkit.train("digits", sys.argv[1], "emoji", ["model.quantizer.kind=ternary", *more])
 print(model.network.quantizer.codebook_sizes)

@@ -22,7 +22,8 @@ from .untrained import autoencoder
 PACKAGE = Path(vqkit.__file__).parent
 PARTS = ("model", "prior", "training", "apps", "artifact")
 MAKERS = set(
-    "zeros ones empty full tensor arange linspace rand randn randint randperm eye multinomial".split()
+    "zeros ones empty full tensor arange linspace rand randn randint randperm eye "
+    "multinomial".split()
 )
 
 

@@ -25,7 +25,8 @@ write_text(folder / "text", "x")
 write_whole(folder / "tensors", lambda path: save_file({"x": torch.zeros(2)}, path))
 write_whole(folder / "tensors", lambda path: save_file({"x": torch.ones(2)}, path))
 (folder / ".other").write_bytes(b"x")
-write_whole(folder / "moved", lambda path: (os.chmod(folder / ".other", 0o600), os.replace(folder / ".other", path)))
+os.chmod(folder / ".other", 0o600)
+write_whole(folder / "moved", lambda path: os.replace(folder / ".other", path))
 """
 
 

@@ -234,8 +234,14 @@ def test_mutual_information_is_that_of_scikit_learn_and_chance_is_chance():
 
 def test_labels_that_nothing_knows_are_not_significant():
     """20 draws of independent codes and labels: p below 0.05 about once, as a p value promises."""
-    found = [information(GENERATOR(s).integers(0, 8, (120, 6)), GENERATOR(99 + s).integers(0, 3, 120), GENERATOR(7))
-             for s in range(20)]  # fmt: skip
+    found = [
+        information(
+            GENERATOR(s).integers(0, 8, (120, 6)),
+            GENERATOR(99 + s).integers(0, 3, 120),
+            GENERATOR(7),
+        )
+        for s in range(20)
+    ]
     assert sum(one.p_value <= 0.05 for one in found) <= 3
     assert sum(one.p_values.min() <= 0.05 for one in found) <= 3
 

@@ -161,10 +161,16 @@ class Mixing:
         west, north, corner = c(0, 0, -1), c(0, -1, 0), c(0, -1, -1)
         g = west + north - corner
         found = [
-            hashed(s), hashed(s, west), hashed(s, north), hashed(s, west, north),
-            hashed(s, west, north, corner, c(0, -1, 1)), hashed(s, west, c(0, 0, -2)), hashed(s, north, c(0, -2, 0)),
-            hashed(s, g), hashed(s, (west + north) >> 1, abs(west - north) >> 2),
-        ]  # fmt: skip
+            hashed(s),
+            hashed(s, west),
+            hashed(s, north),
+            hashed(s, west, north),
+            hashed(s, west, north, corner, c(0, -1, 1)),
+            hashed(s, west, c(0, 0, -2)),
+            hashed(s, north, c(0, -2, 0)),
+            hashed(s, g),
+            hashed(s, (west + north) >> 1, abs(west - north) >> 2),
+        ]
         if s > 0:
             here = c(-1, 0, 0)
             found += [hashed(s, here), hashed(s, here, west), hashed(s, here, north)]

@@ -58,13 +58,19 @@ def random_network(planes=1, hidden=12, sides=(5, 7), seed=0):
     return ValueNetwork(
         [
             ChannelNetwork(
-                small(num_inputs(plane), hidden), large(sides[0], hidden), large(sides[1], hidden),
-                small(hidden, hidden), large(hidden), small(hidden, hidden), large(hidden),
-                small(hidden, 12), large(12),
+                small(num_inputs(plane), hidden),
+                large(sides[0], hidden),
+                large(sides[1], hidden),
+                small(hidden, hidden),
+                large(hidden),
+                small(hidden, hidden),
+                large(hidden),
+                small(hidden, 12),
+                large(12),
             )
             for plane in range(planes)
         ]
-    )  # fmt: skip
+    )
 
 
 def smooth(shape, seed=0):

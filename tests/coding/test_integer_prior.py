@@ -38,18 +38,24 @@ def random_prior(
 
     def layer():
         return TransformerLayer(
-            bytes_of(channels, 3 * channels), bytes_of(channels, channels),
-            bytes_of(channels, 48), bytes_of(48, channels),
-        )  # fmt: skip
+            bytes_of(channels, 3 * channels),
+            bytes_of(channels, channels),
+            bytes_of(channels, 48),
+            bytes_of(48, channels),
+        )
 
     stages = [
         StageTransformer(
-            np.array(context_offsets(number)), bytes_of(len(context_offsets(number)) * length, channels),
-            biases(grid[0], channels), biases(grid[1], channels), tuple(layer() for _ in range(layers)),
-            bytes_of(channels, size) // 16, biases(size) // 64,
+            np.array(context_offsets(number)),
+            bytes_of(len(context_offsets(number)) * length, channels),
+            biases(grid[0], channels),
+            biases(grid[1], channels),
+            tuple(layer() for _ in range(layers)),
+            bytes_of(channels, size) // 16,
+            biases(size) // 64,
         )
         for number, size in enumerate(sizes)
-    ]  # fmt: skip
+    ]
     return TransformerCoder(grid, [bytes_of(size + 1, length) for size in sizes], stages)
 
 

@@ -118,8 +118,12 @@ def test_a_new_kind_starts_its_section_afresh_whatever_the_order():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_kind_of_an_inner_section_does_not_get_lost_whatever_the_order(order):
-    overrides = ["model.quantizer.kind=product", "model.quantizer.group.kind=residual",
-                 "model.quantizer.group.stage.kind=fsq", "model.quantizer.group.stage.levels=[4,4]"]  # fmt: skip
+    overrides = [
+        "model.quantizer.kind=product",
+        "model.quantizer.group.kind=residual",
+        "model.quantizer.group.stage.kind=fsq",
+        "model.quantizer.group.stage.levels=[4,4]",
+    ]
     found = config.load("images", overrides[::order], Config).model.quantizer
     assert found == config.ProductConfig(
         group=config.ResidualConfig(stage=config.FSQConfig(levels=(4, 4)))
@@ -129,25 +133,43 @@ def test_the_kind_of_an_inner_section_does_not_get_lost_whatever_the_order(order
 @pytest.mark.parametrize(
     ("overrides", "missing"),
     [
-        (["model.network={width: 8}"], "model.network.kind is missing: set it too, to one of conv, patch, mlp"),
-        (["model.quantizer={bits: 3}"], "model.quantizer.kind is missing: set it too, to one of none, vq, simvq"),
-        (["model.quantizer.kind=residual", "model.quantizer.stage.estimator=rotation"],
-         "model.quantizer.stage.kind is missing: set it too, to one of vq, simvq, fsq"),
-        (["model.quantizer.kind=product", "model.quantizer.group.code_dim=3"],
-         "model.quantizer.group.kind is missing: set it too, to one of vq, simvq, fsq, lfq, bsq"),
-        (["model.quantizer.kind=hierarchical", "model.quantizer.bottom.code_dim=3"],
-         "model.quantizer.bottom.kind is missing"),
-        (["model.quantizer={kind: hierarchical, top: {kind: hierarchical, top: {kind: residual, stage: {bits: 3}}}}"],
-         "model.quantizer.top.top.stage.kind is missing: set it too, to one of vq, simvq"),
+        (
+            ["model.network={width: 8}"],
+            "model.network.kind is missing: set it too, to one of conv, patch, mlp",
+        ),
+        (
+            ["model.quantizer={bits: 3}"],
+            "model.quantizer.kind is missing: set it too, to one of none, vq, simvq",
+        ),
+        (
+            ["model.quantizer.kind=residual", "model.quantizer.stage.estimator=rotation"],
+            "model.quantizer.stage.kind is missing: set it too, to one of vq, simvq, fsq",
+        ),
+        (
+            ["model.quantizer.kind=product", "model.quantizer.group.code_dim=3"],
+            "model.quantizer.group.kind is missing: set it too, to one of vq, simvq, fsq, lfq, bsq",
+        ),
+        (
+            ["model.quantizer.kind=hierarchical", "model.quantizer.bottom.code_dim=3"],
+            "model.quantizer.bottom.kind is missing",
+        ),
+        (
+            [
+                "model.quantizer={kind: hierarchical, top: {kind: hierarchical, "
+                "top: {kind: residual, stage: {bits: 3}}}}"
+            ],
+            "model.quantizer.top.top.stage.kind is missing: set it too, to one of vq, simvq",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_missing_kind_is_named_at_any_depth(overrides, missing):
     with pytest.raises(VqkitError, match=re.escape(missing)):
         config.load("images", overrides, Config)
 
 
 def test_keys_of_deep_sections_are_suggested():
-    tree = "{kind: hierarchical, top: {kind: hierarchical, top: {kind: residual, stage: {kind: fsq, levls: [3]}}}}"
+    residual = "{kind: residual, stage: {kind: fsq, levls: [3]}}"
+    tree = f"{{kind: hierarchical, top: {{kind: hierarchical, top: {residual}}}}}"
     expected = "unknown key 'levls', did you mean 'levels'? in model.quantizer.top.top.stage"
     with pytest.raises(VqkitError, match=re.escape(expected)):
         config.load("images", [f"model.quantizer={tree}"], Config)

@@ -17,8 +17,9 @@ VERBS = """
 import contextlib, io, json, os, sys
 os.umask(int(sys.argv[1], 8))
 from vqkit import cli
-small = ["train.steps=2", "train.batch_size=8", "train.precision=float32", "coder.steps=0", "data.validation=0.1",
-         "data.test=0.1", "model.network.width=16", "model.network.encoder_blocks=1", "model.network.decoder_blocks=1",
+small = ["train.steps=2", "train.batch_size=8", "train.precision=float32", "coder.steps=0",
+         "data.validation=0.1", "data.test=0.1", "model.network.width=16",
+         "model.network.encoder_blocks=1", "model.network.decoder_blocks=1",
          "model.quantizer.codebook_size=16", "data.image_size=[16,16]"]
 printed = io.StringIO()
 codes = []

@@ -61,8 +61,10 @@ class Browser:
         command = [CHROMIUM, *options, f"--user-data-dir={profile}", "about:blank"]
         self.process = subprocess.Popen(
             [sys.executable, "-c", start, str(theirs_in), str(theirs_out), *command],
-            pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=(theirs_in, theirs_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(theirs_in), os.close(theirs_out)
         self.buffer, self.events, self.number, self.session = b"", [], 0, None
         targets = self.call("Target.getTargets")["targetInfos"]

@@ -51,17 +51,39 @@ def summary(**changes: Any) -> RunSummary:
     channels = changes.pop("channels", 3)
     originals, reconstructions = images(channels=channels)
     names = [f"image{index}.png" for index in range(9)]
-    metrics = {"psnr": 26.44, "ssim": 0.91, "usage": 1.0, "perplexity": 14.2, "bits_per_item": 441.2, "split": "test",
-               "items": 40, "training_seconds": 83.0, "parameters": 1_234_567, "version": "0.1.0"}  # fmt: skip
+    metrics = {
+        "psnr": 26.44,
+        "ssim": 0.91,
+        "usage": 1.0,
+        "perplexity": 14.2,
+        "bits_per_item": 441.2,
+        "split": "test",
+        "items": 40,
+        "training_seconds": 83.0,
+        "parameters": 1_234_567,
+        "version": "0.1.0",
+    }
     parts: dict[str, Any] = {
-        "title": "Nine images", "command": "vqkit train images --out run", "config_yaml": "seed: 0  # of all\n",
-        "metrics": metrics, "history": history(), "events": [{"step": 20, "level": "info", "message": "began"}],
-        "data": {"name": "nine", "counts": {"train": 900, "test": 40}, "sizes": {"8x8": 940}, "bad_files": []},
-        "code_counts": np.arange(100, 116)[None], "originals": originals, "reconstructions": reconstructions,
-        "names": names, "psnr_per_image": np.linspace(20.0, 33.0, 40),
+        "title": "Nine images",
+        "command": "vqkit train images --out run",
+        "config_yaml": "seed: 0  # of all\n",
+        "metrics": metrics,
+        "history": history(),
+        "events": [{"step": 20, "level": "info", "message": "began"}],
+        "data": {
+            "name": "nine",
+            "counts": {"train": 900, "test": 40},
+            "sizes": {"8x8": 940},
+            "bad_files": [],
+        },
+        "code_counts": np.arange(100, 116)[None],
+        "originals": originals,
+        "reconstructions": reconstructions,
+        "names": names,
+        "psnr_per_image": np.linspace(20.0, 33.0, 40),
         "worst": Ranked(names[:2], [20.0, 21.0], originals[:2], reconstructions[:2]),
         "best": Ranked(names[2:4], [33.0, 32.0], originals[2:4], reconstructions[2:4]),
-    }  # fmt: skip
+    }
     return RunSummary(**(parts | changes))
 
 
@@ -72,8 +94,17 @@ def prior_history(train: Any, validation: Any, steps: int = 1000) -> list[dict[s
     rows: list[dict[str, Any]] = []
     for step in range(20, steps + 1, 20):
         bits = float(train(step / steps))
-        rows.append({"step": step, "split": "train", "loss": 0.7 * bits, "bits_per_code": bits,
-                     "bits_per_code_any_order": bits + 0.5, "lr": 0.001, "grad_norm": 1.0})  # fmt: skip
+        rows.append(
+            {
+                "step": step,
+                "split": "train",
+                "loss": 0.7 * bits,
+                "bits_per_code": bits,
+                "bits_per_code_any_order": bits + 0.5,
+                "lr": 0.001,
+                "grad_norm": 1.0,
+            }
+        )
         if step % 100 == 0:
             rows.append(
                 {
@@ -91,15 +122,34 @@ def prior_summary(**changes: Any) -> PriorSummary:
     """
     channels = changes.pop("channels", 3)
     samples, nearest = images(channels=channels)
-    metrics = {"split": "test", "items": 40, "bits_per_code": 3.04, "bits_per_item": 149.0, "label_bits": None,
-               "bits_per_code_untold": 3.2, "order0_bits": 4.0, "saving_vs_order0": 0.24, "step": 1000,
-               "stopped_by": "max_minutes", "training_seconds": 83.0, "parameters": 1_234_567}  # fmt: skip
+    metrics = {
+        "split": "test",
+        "items": 40,
+        "bits_per_code": 3.04,
+        "bits_per_item": 149.0,
+        "label_bits": None,
+        "bits_per_code_untold": 3.2,
+        "order0_bits": 4.0,
+        "saving_vs_order0": 0.24,
+        "step": 1000,
+        "stopped_by": "max_minutes",
+        "training_seconds": 83.0,
+        "parameters": 1_234_567,
+    }
     parts: dict[str, Any] = {
-        "title": "Nine priors", "command": "vqkit train-prior run images", "config_yaml": "seed: 0  # of all\n",
-        "metrics": metrics, "history": prior_history(lambda progress: 3.0, lambda progress: 3.06),
-        "events": [{"step": 20, "level": "info", "message": "began"}], "samples": samples,
-        "scattered": samples[::-1].copy(), "num_steps": 12, "labels": [f"class {index}" for index in range(9)],
-        "nearest": nearest, "distances": np.linspace(58.0, 50.0, 9),
-        "reconstructed_distances": np.arange(20.0, 120.0), "held_out_distances": np.arange(40.0, 140.0),
-    }  # fmt: skip
+        "title": "Nine priors",
+        "command": "vqkit train-prior run images",
+        "config_yaml": "seed: 0  # of all\n",
+        "metrics": metrics,
+        "history": prior_history(lambda progress: 3.0, lambda progress: 3.06),
+        "events": [{"step": 20, "level": "info", "message": "began"}],
+        "samples": samples,
+        "scattered": samples[::-1].copy(),
+        "num_steps": 12,
+        "labels": [f"class {index}" for index in range(9)],
+        "nearest": nearest,
+        "distances": np.linspace(58.0, 50.0, 9),
+        "reconstructed_distances": np.arange(20.0, 120.0),
+        "held_out_distances": np.arange(40.0, 140.0),
+    }
     return PriorSummary(**(parts | changes))

@@ -42,8 +42,20 @@ def test_header_links_and_commands(tmp_path):
 
 def test_no_dead_links_when_parts_are_missing(tmp_path):
     nothing = np.zeros((0, 8, 8, 3), np.uint8)
-    write_card(summary(originals=nothing, reconstructions=nothing, history=(), code_counts=None, metrics={}, data={},
-                       psnr_per_image=np.zeros(0), worst=Ranked(), best=Ranked()), tmp_path)  # fmt: skip
+    write_card(
+        summary(
+            originals=nothing,
+            reconstructions=nothing,
+            history=(),
+            code_counts=None,
+            metrics={},
+            data={},
+            psnr_per_image=np.zeros(0),
+            worst=Ranked(),
+            best=Ranked(),
+        ),
+        tmp_path,
+    )
     assert "samples/" not in parts(tmp_path)[1] and not (tmp_path / "samples").exists()
 
 

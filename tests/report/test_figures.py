@@ -54,12 +54,20 @@ def test_changing_weights_are_drawn_as_shares_of_their_highest_and_named_even_al
     ]
 
 
-@pytest.mark.parametrize("draw", [
-    figures.loss([]), figures.loss([{"step": 1, "split": "train", "loss": float("nan")}]),
-    figures.over_steps(history(), {"lr": "learning rate"}), figures.code_usage(None),
-    figures.code_usage(np.zeros((1, 16), np.int64)), figures.code_usage(np.zeros((0, 0), np.int64)),
-    figures.weights(history()), figures.psnr_histogram(np.zeros(0)), figures.psnr_histogram(np.full(3, np.inf)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "draw",
+    [
+        figures.loss([]),
+        figures.loss([{"step": 1, "split": "train", "loss": float("nan")}]),
+        figures.over_steps(history(), {"lr": "learning rate"}),
+        figures.code_usage(None),
+        figures.code_usage(np.zeros((1, 16), np.int64)),
+        figures.code_usage(np.zeros((0, 0), np.int64)),
+        figures.weights(history()),
+        figures.psnr_histogram(np.zeros(0)),
+        figures.psnr_histogram(np.full(3, np.inf)),
+    ],
+)
 def test_nothing_to_draw(draw):
     assert figures.svg("none", draw) is None
     assert figures.png({"none": draw}) is None
@@ -117,7 +125,10 @@ def test_long_histories_are_thinned_to_means():
 
 
 def test_matplotlib_is_imported_late():
-    code = "import sys, vqkit.report; assert not {'matplotlib', 'jinja2', 'torch'} & set(sys.modules), sys.modules.keys()"
+    code = (
+        "import sys, vqkit.report\n"
+        "assert not {'matplotlib', 'jinja2', 'torch'} & set(sys.modules), sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

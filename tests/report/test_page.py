@@ -43,12 +43,21 @@ def test_pictures_hold_the_right_pixels(channels):
 
 def test_strings_are_escaped():
     originals, reconstructions = images()
-    text = render(summary(
-        title=EVIL, command=EVIL, config_yaml=EVIL, names=[EVIL] * 9, data={EVIL: EVIL, "bad_files": {EVIL: EVIL}},
-        events=[{"step": EVIL, "level": "warning", "message": EVIL}], metrics={EVIL: EVIL, "split": EVIL},
-        history=[{"step": 1, "split": "train", "loss": 1.0, f"loss/{EVIL}": 1.0, "loss/$x": 2.0}],
-        worst=Ranked([EVIL], [1.0], originals[:1], reconstructions[:1]),
-    ))  # fmt: skip
+    text = render(
+        summary(
+            title=EVIL,
+            command=EVIL,
+            config_yaml=EVIL,
+            names=[EVIL] * 9,
+            data={EVIL: EVIL, "bad_files": {EVIL: EVIL}},
+            events=[{"step": EVIL, "level": "warning", "message": EVIL}],
+            metrics={EVIL: EVIL, "split": EVIL},
+            history=[
+                {"step": 1, "split": "train", "loss": 1.0, f"loss/{EVIL}": 1.0, "loss/$x": 2.0}
+            ],
+            worst=Ranked([EVIL], [1.0], originals[:1], reconstructions[:1]),
+        )
+    )
     assert_escaped(text)
     assert "onerror=alert(1)" in Page(text).text
 
@@ -61,8 +70,19 @@ def test_names_of_files_that_are_no_text_are_shown_with_escapes(tmp_path):
 
 
 def test_what_is_missing_is_left_out():
-    bare = render(summary(history=(), events=(), code_counts=None, metrics={}, data={}, worst=Ranked(), best=Ranked(),
-                          psnr_per_image=np.zeros(0), names=()))  # fmt: skip
+    bare = render(
+        summary(
+            history=(),
+            events=(),
+            code_counts=None,
+            metrics={},
+            data={},
+            worst=Ranked(),
+            best=Ranked(),
+            psnr_per_image=np.zeros(0),
+            names=(),
+        )
+    )
     assert (
         "<svg" not in bare
         and 'id="training"' not in bare

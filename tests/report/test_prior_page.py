@@ -45,10 +45,16 @@ def test_near_copies_are_marked():
 
 
 def test_strings_are_escaped():
-    text = render_prior(prior_summary(
-        title=EVIL, command=EVIL, config_yaml=EVIL, labels=[EVIL] * 9, metrics={EVIL: EVIL, "split": EVIL},
-        events=[{"step": EVIL, "level": "warning", "message": EVIL}],
-    ))  # fmt: skip
+    text = render_prior(
+        prior_summary(
+            title=EVIL,
+            command=EVIL,
+            config_yaml=EVIL,
+            labels=[EVIL] * 9,
+            metrics={EVIL: EVIL, "split": EVIL},
+            events=[{"step": EVIL, "level": "warning", "message": EVIL}],
+        )
+    )
     assert_escaped(text)
     assert Page(text).text.count(EVIL) >= 27, (
         "samples, scattered and pairs are labelled as they are"
@@ -57,8 +63,19 @@ def test_strings_are_escaped():
 
 def test_what_is_missing_is_left_out():
     none, nothing = np.zeros(0), np.zeros((0, 8, 8, 3), np.uint8)
-    bare = render_prior(prior_summary(metrics={}, history=(), events=(), samples=nothing, scattered=nothing, labels=(),
-                                      nearest=nothing, distances=none, reconstructed_distances=none))  # fmt: skip
+    bare = render_prior(
+        prior_summary(
+            metrics={},
+            history=(),
+            events=(),
+            samples=nothing,
+            scattered=nothing,
+            labels=(),
+            nearest=nothing,
+            distances=none,
+            reconstructed_distances=none,
+        )
+    )
     for name in ("samples", "scattered", "neighbours", "training", "figures"):
         assert f'id="{name}"' not in bare
     assert "<svg" not in bare and 'id="reproduce"' in bare
@@ -70,9 +87,20 @@ def test_what_is_missing_is_left_out():
 
 def test_everything_asked_for_is_there():
     text = render_prior(prior_summary())
-    expected = ("no over-fit", "In 12 steps", "24 %", "1 min 23 s", "1.23 M", "began",
-                "vqkit train-prior run images", "seed: 0 # of all", "in random orders", "without context",
-                "Learning rate", "Norm of the gradient")  # fmt: skip
+    expected = (
+        "no over-fit",
+        "In 12 steps",
+        "24 %",
+        "1 min 23 s",
+        "1.23 M",
+        "began",
+        "vqkit train-prior run images",
+        "seed: 0 # of all",
+        "in random orders",
+        "without context",
+        "Learning rate",
+        "Norm of the gradient",
+    )
     for part in expected:
         assert part in words(text)
     assert "In 1 step<" in render_prior(prior_summary(num_steps=1))
@@ -81,8 +109,17 @@ def test_everything_asked_for_is_there():
 @pytest.mark.parametrize(("num", "side", "pairs"), [(100, 8, MAX_PAIRS), (30, 512, 24)])
 def test_pictures_are_limited_but_at_least_24(num, side, pairs):
     pixels = np.zeros((num, side, side, 3), np.uint8)
-    page = Page(render_prior(prior_summary(samples=pixels, scattered=pixels, nearest=pixels, labels=(),
-                                           distances=np.arange(num) + 50.0)))  # fmt: skip
+    page = Page(
+        render_prior(
+            prior_summary(
+                samples=pixels,
+                scattered=pixels,
+                nearest=pixels,
+                labels=(),
+                distances=np.arange(num) + 50.0,
+            )
+        )
+    )
     assert len(page.pictures("a")) == len(page.pictures("b")) == pairs
     assert f"Nearest first, {pairs} of {num}" in page.text
 

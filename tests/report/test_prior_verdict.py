@@ -54,7 +54,10 @@ def test_validation_rose_while_training_fell(stopped_by, kept):
     rows = prior_history(lambda progress: 3.0 - progress, rising)
     verdict = judge_prior(prior_summary(history=rows, metrics=changed(stopped_by=stopped_by)))
     assert not verdict.healthy and len(verdict.findings) == 1
-    text = "Validation was best at step 500 (3 bits per code) and has risen to 3.5 since, while training fell from "
+    text = (
+        "Validation was best at step 500 (3 bits per code) and has risen to 3.5 since, "
+        "while training fell from "
+    )
     assert verdict.findings[0].text == text + "2.55 to 2.05: from there on it learned by heart."
     assert ("The weights of the best step were kept" in verdict.findings[0].advice) is kept
     assert ("Set train.patience" in verdict.findings[0].advice) is not kept
@@ -116,7 +119,10 @@ def test_memorised_samples():
     distances = np.array([50.0, 3.0, 51.0, 2.0, 52.0, 1.0, 53.0, 54.0, 55.0])
     verdict = judge_prior(prior_summary(distances=distances))
     assert verdict.sentence.startswith("samples are close to copies of training images.")
-    text = "3 of 9 samples are nearer to a training image than all but one in a hundred reconstructed held-out images"
+    text = (
+        "3 of 9 samples are nearer to a training image than all but one in a hundred "
+        "reconstructed held-out images"
+    )
     assert verdict.findings[0].text == f"{text}; by chance it would be 1."
 
 
@@ -188,8 +194,16 @@ def test_not_a_number_and_warnings():
 
 def test_nothing_measured_is_nothing_to_blame():
     none = np.zeros(0)
-    verdict = judge_prior(prior_summary(metrics={}, history=(), events=(), distances=none,
-                                        reconstructed_distances=none, held_out_distances=none))  # fmt: skip
+    verdict = judge_prior(
+        prior_summary(
+            metrics={},
+            history=(),
+            events=(),
+            distances=none,
+            reconstructed_distances=none,
+            held_out_distances=none,
+        )
+    )
     assert verdict.healthy and verdict.sentence == "nothing to report."
 
 

@@ -26,7 +26,10 @@ def test_low_usage_comes_first_and_counts_the_dead():
         summary(code_counts=counts, metrics=changed(usage=0.625, items=400), events=events)
     )
     assert not verdict.healthy
-    expected = "only 62 % of the codes are used and there was a warning. Result: 26.4 dB at 441 bits per image."
+    expected = (
+        "only 62 % of the codes are used and there was a warning. "
+        "Result: 26.4 dB at 441 bits per image."
+    )
     assert verdict.sentence == expected
     assert "6 of 16 never do" in verdict.findings[0].text
     assert verdict.findings[1].text == "Step 7: codes died."

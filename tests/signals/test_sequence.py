@@ -29,9 +29,12 @@ REGISTERED = """
             return SEQUENCE
 """
 SETTINGS = {
-    "from .signals.image import config as image\n": "from .signals.sequence import config as sequence\n",
+    "from .signals.image import config as image\n": (
+        "from .signals.sequence import config as sequence\n"
+    ),
     "DataConfig: TypeAlias = image.DataConfig\n": (
-        'DataConfig: TypeAlias = Annotated[image.DataConfig | sequence.DataConfig, Field(discriminator="signal")]\n'
+        "DataConfig: TypeAlias = Annotated[image.DataConfig | sequence.DataConfig, "
+        'Field(discriminator="signal")]\n'
     ),
     "NetworkConfig: TypeAlias = image.NetworkConfig\n": (
         "NetworkConfig: TypeAlias = Annotated[image.NetworkConfig | sequence.StrideConfig, "
@@ -43,7 +46,8 @@ data: {signal: sequence, length: 32, validation: 0.1, test: 0.1}
 model:
   network: {kind: stride}
   quantizer: {kind: vq, codebook_size: 32, code_dim: 8}
-train: {steps: 60, batch_size: 32, max_minutes: null, precision: float32, optimizer: adamw, lr: 0.002}
+train:
+  {steps: 60, batch_size: 32, max_minutes: null, precision: float32, optimizer: adamw, lr: 0.002}
 coder: {steps: 10}
 """
 # All in one process: what takes long is to start one.
@@ -74,7 +78,9 @@ exact = model.compress(items[0], lossless=True)
 print(json.dumps({
     "codes": [list(one.shape) for one in model.encode(items)],
     "lengths": [len(one) for one in back],
-    "psnr": [10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)) for a, b in zip(items, back)],
+    "psnr": [
+        10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)) for a, b in zip(items, back)
+    ],
     "file": len(file),
     "decoded": bool((model.decompress(file) == back[0]).all()),
     "exact": bool((model.decompress(exact) == items[0]).all()),

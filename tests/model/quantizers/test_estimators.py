@@ -104,8 +104,14 @@ def test_gumbel_is_the_same_far_from_the_origin():
 
 
 def test_gumbel_cools_down_and_is_the_nearest_code_in_eval():
-    config = VQConfig(codebook_size=16, code_dim=3, estimator="gumbel", temperature=2.0, final_temperature=0.02,
-                      temperature_steps=10)  # fmt: skip
+    config = VQConfig(
+        codebook_size=16,
+        code_dim=3,
+        estimator="gumbel",
+        temperature=2.0,
+        final_temperature=0.02,
+        temperature_steps=10,
+    )
     quantizer = build_quantizer(config)
     seen = [quantizer.temperature]
     for step in range(12):
@@ -320,9 +326,13 @@ def test_a_neighbourhood_orders_the_codes_and_uses_them_all():
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    "config", [VQConfig(codebook_size=64, code_dim=4), VQConfig(codebook_size=64, code_dim=4, update="gradient"),
-               FSQConfig(levels=(8, 5, 4))]
-)  # fmt: skip
+    "config",
+    [
+        VQConfig(codebook_size=64, code_dim=4),
+        VQConfig(codebook_size=64, code_dim=4, update="gradient"),
+        FSQConfig(levels=(8, 5, 4)),
+    ],
+)
 def test_dynamo_traces_the_forward_without_a_break(config, training):
     quantizer = build_quantizer(config)
     latents = normal(2, quantizer.latent_dim, 4, 4)
