@@ -1,5 +1,5 @@
-"""Settings without effect: refused where a user sets them, back at their defaults where he switches
-off what they need.
+"""Settings without effect: refused where a user sets them, back at their defaults where what they
+need is switched off.
 
 Which settings need which others stands beside them, in the `conditions` of every section.
 """

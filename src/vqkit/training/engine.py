@@ -42,10 +42,13 @@ class Engine:
     """
 
     def __init__(self, config: TrainConfig, alone: bool = False) -> None:
-        self.world_size = 1 if alone else int(os.environ.get("WORLD_SIZE", "1"))
-        local = 1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.world_size = 1
+        local = 1
         if alone:
             config = config.model_copy(update={"strategy": "auto"})
+        else:
+            self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if config.strategy == "fsdp2" and self.world_size == 1:
             raise VqkitError(
                 "train.strategy=fsdp2 shards over several processes: start it with torchrun, or "
@@ -95,12 +98,12 @@ class Engine:
 
         units: parts that are compiled and sharded one by one.
         """
-        # Channels last where parameters have four dimensions; others are left as they are.
-        model = (
-            cast(Any, model).to(memory_format=torch.channels_last) if not self.sharded else model
-        )
-        for unit in units if compiled else ():
-            unit.compile()
+        if not self.sharded:
+            # Channels last where parameters have four dimensions; others are left as they are.
+            model = cast(Any, model).to(memory_format=torch.channels_last)
+        if compiled:
+            for unit in units:
+                unit.compile()
         self.units = units
         return self.fabric.setup_module(model)
 

@@ -60,7 +60,9 @@ def fit(
     written.
     """
     engine = Engine(task.settings, task.is_alone)
-    run = Run(task, folder, engine, display if display and engine.is_main else Silent(), deadline)
+    if display is None or not engine.is_main:
+        display = Silent()
+    run = Run(task, folder, engine, display, deadline)
     settings = task.settings
     state = run.state
     try:
@@ -105,16 +107,16 @@ class Run:
             self.state.restore(checkpoint)
         self.guard = self.state.guard
         self.generator = torch.Generator(device=engine.device)
-        self.log = (
-            RunLog(folder, self.state.step if checkpoint else None) if engine.is_main else None
-        )
+        self.log: RunLog | None = None
+        if engine.is_main:
+            self.log = RunLog(folder, self.state.step if checkpoint else None)
         self.started = time.monotonic() - self.state.elapsed
-        self.max_seconds = (
-            None if task.settings.max_minutes is None else task.settings.max_minutes * 60.0
-        )
+        limits = []
+        if task.settings.max_minutes is not None:
+            limits.append(task.settings.max_minutes * 60.0)
         if deadline is not None:
-            left = deadline - self.started
-            self.max_seconds = left if self.max_seconds is None else min(self.max_seconds, left)
+            limits.append(deadline - self.started)
+        self.max_seconds = min(limits, default=None)
         # When items per second were last told, and at which step.
         self.window = (time.monotonic(), self.state.step)
 
@@ -201,12 +203,12 @@ class Run:
     def log_step(self, row: dict[str, Any], output: Output, batch: Batch, progress: float) -> None:
         """Write the row of a step to the log and show it."""
         seconds = time.monotonic() - self.window[0]
-        row["items_per_second"] = (
-            (self.state.step - self.window[1]) * self.settings.batch_size / seconds
-        )
+        steps = self.state.step - self.window[1]
+        row["items_per_second"] = steps * self.settings.batch_size / seconds
         figures = {name: float(value) for name, value in self.task.figures(output, batch).items()}
         row = {"step": self.state.step, "split": "train", **row, **figures}
-        row |= self.guard.figures if self.guard else {}
+        if self.guard:
+            row |= self.guard.figures
         row["seconds"] = time.monotonic() - self.started
         if self.log:
             self.log.add(row)
@@ -217,9 +219,8 @@ class Run:
         """Whether a time budget has yet to learn, half-way, what the last validation pass will
         cost.
         """
-        return (
-            self.max_seconds is not None and not self.state.validation_seconds and progress >= 0.5
-        )
+        is_known = self.max_seconds is None or self.state.validation_seconds
+        return not is_known and progress >= 0.5
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -299,10 +300,8 @@ class Run:
     def _weights(self, phase: Phase, progress: float) -> dict[str, float]:
         """Loss weights by term, as the schedule and the guard want them."""
         factors = self.state.remedies.factors
-        return {
-            name: weight * factors.get(name, 1.0)
-            for name, weight in phase.weights(progress).items()
-        }
+        weights = phase.weights(progress)
+        return {name: weight * factors.get(name, 1.0) for name, weight in weights.items()}
 
     def _losses(self, phase: Phase, loss: Tensor, output: Output) -> dict[str, float]:
         """Loss and terms of a phase, means over ranks; those of later phases carry its name."""
@@ -356,10 +355,9 @@ class Run:
         """Means over the items of all ranks."""
         names = sorted(sums)
         totals = self.engine.sum(torch.stack([sums[name] for name in names])).tolist()
-        by_name = dict(zip(names, totals, strict=True))
-        return {
-            name: value / by_name["items"] for name, value in by_name.items() if name != "items"
-        }
+        means = dict(zip(names, totals, strict=True))
+        count = means.pop("items")
+        return {name: total / count for name, total in means.items()}
 
     def _validation_batches(self) -> Iterator[Batch]:
         """This rank's batches; all of them when the model is sharded, as shards must step
