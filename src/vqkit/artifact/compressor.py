@@ -306,7 +306,7 @@ class Compressor:
 
         Those of one extent go through the decoder together.
         """
-        decoded: list[Tensor] = [torch.zeros(0)] * len(items)
+        decoded: dict[int, Tensor] = {}
         kinds = [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
         for places in alike(kinds):
             first = items[places[0]]
@@ -314,7 +314,7 @@ class Compressor:
             values = self.values_of(first.codec, held, first.extent, exact=exact)
             for place, one in zip(places, values, strict=True):
                 decoded[place] = one
-        return decoded
+        return [decoded[place] for place in range(len(items))]
 
     def values_of(
         self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False

@@ -122,8 +122,9 @@ class Layout:
         """Coarse codebooks first, the positions of each in Halton order: far apart one after
         another.
         """
-        places = torch.arange(len(self.groups))[:, None] * self.num_positions
-        return (places + halton_order(self.grid)).flatten()
+        positions = halton_order(self.grid)
+        codebooks = [positions + place * self.num_positions for place in range(len(self.groups))]
+        return torch.cat(codebooks)
 
     def steps(self, slots: Tensor, num_steps: int) -> list[int]:
         """Sizes of `num_steps` steps that take `slots` (n,), which are sorted by codebook, none

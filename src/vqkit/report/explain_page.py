@@ -62,6 +62,7 @@ def render_explanation(
         books=[_book_rows(book) for book in books],
         usage=titled({"How often each code is used": usage}),
         maps=[_usage_map(book) for book in books[:MAX_MAPS]],
+        # Parts that were not measured are None, and stay so.
         labels=labels and _label_rows(labels),
         probe=probe and _probe_bars(probe),
         peel=peel and _peel_rows(peel),

@@ -44,6 +44,7 @@ class State:
     def __init__(self, task: Task, engine: Engine) -> None:
         self.task = task
         self.engine = engine
+        # Weights are drawn from the global generator, and so is dropout after them.
         torch.manual_seed(task.seed)
         model = task.build()
         self.model = engine.wrap_model(model, task.units(model), task.settings.compile)

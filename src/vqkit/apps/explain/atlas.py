@@ -173,10 +173,18 @@ class Patches:
         self.row_of = row_of
         kind = model.config.model.quantizer.kind
         self.leftovers = {place for place in places if kind == "residual" and place > 0}
+        network = model.network
+        grid = network.grid(model.shape.extent)
+        # Rows of the patches of each row of cells, then the same of columns; at the edges they lie
+        # beyond the image.
+        lines = []
+        for axis, side in enumerate(field.side):
+            cell = network.tile[axis] / network.tile_grid[axis]
+            starts = (torch.arange(grid[axis]) * cell).round().long() - field.margin
+            lines.append(starts[:, None] + torch.arange(side))
+        rows, columns = lines
         high, wide = model.shape.extent
-        rows, columns = self._lines(field)
-        # Of each row of cells (h, s), and of each column of cells (w, s): the image's rows and
-        # columns that a patch shows.
+        # What a patch shows there are the image's outermost rows (h, s) and columns (w, s).
         self.rows = rows.clamp(0, high - 1)
         self.columns = columns.clamp(0, wide - 1)
         # What the encoder weighs pixels by, (s, s): those beyond the edge of the image have none.
@@ -190,20 +198,6 @@ class Patches:
         # Images whose patches are cut at once.
         each = sample.codes[0, 0].numel() * sample.images.shape[1] * self.weights.numel()
         self.step = max(1, BATCH_VALUES // each)
-
-    def _lines(self, field: ReceptiveField) -> list[Tensor]:
-        """Rows (h, s) of the patches of each row of cells, then the same of columns (w, s).
-
-        They may lie beyond the image.
-        """
-        network = self.model.network
-        grid = network.grid(self.model.shape.extent)
-        lines = []
-        for axis, side in enumerate(field.side):
-            cell = network.tile[axis] / network.tile_grid[axis]
-            starts = (torch.arange(grid[axis]) * cell).round().long() - field.margin
-            lines.append(starts[:, None] + torch.arange(side))
-        return lines
 
     def means(self, num_codes: int) -> Tensor:
         """(S, C, s, s) float32 of all patches of each code."""

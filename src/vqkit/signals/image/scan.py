@@ -48,19 +48,24 @@ class _Survey:
     names: list[str] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    # Of images in another format than JPEG: a JPEG file of such a size must be decoded whole to be
+    # told apart from them.
     other_sizes: set[tuple[int, int]] = field(default_factory=set)
     bad: list[BadFile] = field(default_factory=list)
     extent: Extent = field(default_factory=Extent)
+    # Of each image: its size, the number of its file, and which image of that file it is.
     item_sizes: list[tuple[int, int]] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     num_files: int = 0
+    # Images behind the first of their file that are left out, and the files that hold several.
     num_left: int = 0
     num_holding_more: int = 0
+    # Files whose colours have 16 bits, of which 8 are used.
     num_cut: int = 0
 
     def add(self, name: str, found: Found) -> bool:
-        """Take in a file; whether it is good."""
+        """Take in a file. Returns whether it is good."""
         if isinstance(found, str):
             self.bad.append(BadFile(name, found))
             return False
