@@ -116,10 +116,12 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
         _remove_leftovers(folder)
         words = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(handle, 0)
-        os.pwrite(
-            handle, json.dumps({"pid": os.getpid(), "since": now, "command": words}).encode(), 0
-        )
+        owner = json.dumps({"pid": os.getpid(), "since": now, "command": words})
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, owner.encode(), 0)
+        except OSError as error:
+            raise VqkitError(f"cannot write {path}: {error.strerror}") from error
         yield
     finally:
         path.unlink(missing_ok=True)
