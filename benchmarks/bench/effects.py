@@ -78,9 +78,13 @@ NEEDS: dict[tuple[type[Root], str], list[str]] = {
         "model.quantizer.revive_threshold=0",
     ],
     (Config, "data"): ["data.image_size=[96,96]"],
+    (Config, "data.max_memory_mb"): ["data.image_size=[180,180]"],
+    (Config, "data.num_workers"): ["data.image_size=[180,180]"],
     (Config, "train.patience"): ["train.lr=10"],
     (PriorConfig, "train.patience"): ["train.lr=10"],
 }
+# What acts on sets that are larger than memory; the arrays here are not.
+STREAMED = {"data.max_memory_mb", "data.num_workers"}
 # Figures that differ from run to run.
 TIMES = ("seconds", "per_second", "memory_mb")
 
@@ -402,6 +406,8 @@ def faults(quick: bool = False) -> Iterator[str]:
 def audited(root: type[Root], context: Sequence[str] = ()) -> list[str]:
     """Settings to look at beside others; those of quantizers have an audit of their own."""
     set_here = {one.partition("=")[0] for one in context}
+    if "data.layout" in set_here:
+        set_here |= STREAMED
     return [
         key
         for key, _, _ in settings(short(root, "", context))

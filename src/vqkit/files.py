@@ -44,7 +44,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     The file has the permissions that the umask leaves of rw-rw-rw-, whatever `write` made. Whatever
     fails, `path` is what it was before and nothing is left over. Errors: those of `write` and of
-    the disk.
+    the disk, an OSError with `path` as its filename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -58,7 +58,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != mode:
                 os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            # That of a write names no file, others the temporary one.
+            error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
 

@@ -9,8 +9,12 @@ from vqkit import config
 from vqkit.config.conditions import idle_settings
 from vqkit.errors import VqkitError
 from vqkit.settings import Config, PriorConfig
+from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.source import open_images
+from vqkit.training.tasks.prior import PriorTask
 
 from ..benchmarks import benchmark
+from ..untrained import STAGE, untrained
 
 effects = benchmark("bench.effects")
 ROOTS = (Config, PriorConfig)
@@ -125,3 +129,11 @@ def test_an_artifact_loads_whatever_it_holds_and_a_recipe_where_it_holds_default
     else:
         with pytest.raises(VqkitError, match="recipe.yaml: train.muon_lr has no effect"):
             config.load(file, (), Config)
+
+
+def test_an_order_of_several_codebooks_is_refused_for_one(few_images):
+    data = open_images(few_images, DataConfig(image_size=(16, 16)), 0)
+    delayed = config.load("prior", ["network.order=delayed"], PriorConfig)
+    PriorTask(untrained().artifact, data, delayed)
+    with pytest.raises(VqkitError, match="no effect on codes of a single codebook"):
+        PriorTask(untrained(quantizer=STAGE).artifact, data, delayed)

@@ -90,8 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        warn(f"vqkit: {one_line(error)} (--debug shows where)")
+        warn(f"vqkit: {one_line(_told(error))} (--debug shows where)")
         return 2
+
+
+def _told(error: OSError | MemoryError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _parser() -> Parser:

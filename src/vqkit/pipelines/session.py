@@ -116,8 +116,11 @@ def locked(folder: Path, display: Display | None = None) -> Iterator[None]:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         owner = {"pid": os.getpid(), "since": now, "command": command}
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(owner).encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(owner).encode(), 0)
+        except OSError as error:
+            raise VqkitError(f"cannot write {path}: {error.strerror}") from error
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +30,11 @@ class RunLog:
         try:
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self._file = open(self.path, "a", encoding="utf-8")
+            self._board = _tensorboard(folder / "tensorboard", resume_step)
         except OSError as error:
             raise VqkitError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
             ) from error
-        self._board = _tensorboard(folder / "tensorboard", resume_step)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row; VqkitError when the disk is full."""
@@ -41,14 +42,14 @@ class RunLog:
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
+            if self._board is not None:
+                for name, value in row.items():
+                    if name not in ("step", "split", "message", "level"):
+                        self._board.add_scalar(f"{row['split']}/{name}", value, row["step"])
         except OSError as error:
             raise VqkitError(
                 f"cannot write {self.path}: {error.strerror}; free space and add --resume"
             ) from error
-        if self._board is not None:
-            for name, value in row.items():
-                if name not in ("step", "split", "message", "level"):
-                    self._board.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
     def event(self, step: int, level: str, message: str) -> None:
         self.add({"step": step, "level": level, "message": message})
@@ -62,9 +63,12 @@ class RunLog:
         return [row for row in self.rows if "message" in row]
 
     def close(self) -> None:
-        self._file.close()
+        # What could not be written has been said, and would only fail once more.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
 
 def _rows_until(step: int, path: Path) -> list[dict[str, Any]]:

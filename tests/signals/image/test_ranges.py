@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from vqkit.config import load
 from vqkit.errors import VqkitError
 from vqkit.settings import Config
 from vqkit.signals.image.config import DataConfig
-from vqkit.signals.image.files import survey_file
+from vqkit.signals.image.files import load_image, survey_file
 from vqkit.signals.image.ranges import Extent, ValueRange
 from vqkit.signals.image.source import ImageData, bad_files, open_images
 
@@ -175,3 +177,95 @@ def test_the_survey_of_8_bit_files_reads_headers_alone(
     assert survey_file(path).headers[0].size == (32, 32)
     bad, num_good = bad_files(tmp_path, DataConfig())
     assert [each.name for each in bad] == ["x.png"] and num_good == 0
+
+
+# ------------------------------------------------------------------------------ colours of 16 bits
+
+
+def deep_png(values: np.ndarray, kinds: str = "01234", *, more: bytes = b"") -> bytes:
+    """A PNG file of values (H, W, 3 or 4) uint16, written by the rules of its specification: rows
+    are filtered by each of the five kinds in turn.
+    """
+    height, width, count = values.shape
+    rows = values.astype(">u2").reshape(height, -1).view(np.uint8).astype(int)
+    step = 2 * count
+    above = np.zeros_like(rows[0])
+    written = b""
+    for number, row in enumerate(rows):
+        left, corner = (np.concatenate([np.zeros(step, int), one[:-step]]) for one in (row, above))
+        estimate = left + above - corner
+        near = np.abs(np.stack([estimate - left, estimate - above, estimate - corner])).argmin(0)
+        kind = int(kinds[number % len(kinds)])
+        predicted = [
+            np.zeros_like(row),
+            left,
+            above,
+            (left + above) // 2,
+            np.choose(near, [left, above, corner]),
+        ][kind]
+        written += bytes([kind]) + ((row - predicted) % 256).astype(np.uint8).tobytes()
+        above = row
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[count], 0, 0, 0)
+    body = chunk(b"IHDR", header) + more + chunk(b"IDAT", zlib.compress(written))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+@pytest.fixture(scope="module")
+def deep() -> np.ndarray:  # (11, 9, 4) uint16
+    return np.random.default_rng(1).integers(0, 65536, (11, 9, 4), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_all_bits_of_colours_count(deep: np.ndarray, count: int) -> None:
+    values = deep[:, :, :count]
+    for used in (None, ValueRange(100, 40_000, chosen=True)):
+        low, high = (0, 65535) if used is None else (used.low, used.high)
+        expected = scaled(values, low, high)
+        # Alpha is no value of the set.
+        expected[:, :, 3:] = scaled(values[:, :, 3:], 0, 65535)
+        assert np.array_equal(load_image(deep_png(values), count, value_range=used), expected)
+
+
+def test_dark_colours_share_the_scale_of_their_set(deep: np.ndarray, tmp_path: Path) -> None:
+    """12 bits in files of 16: by their upper bytes alone they would be of 16 levels."""
+    for number in range(12):
+        values = np.roll(deep[:, :, :3] >> 4, number, 1)
+        (tmp_path / f"{number:02}.png").write_bytes(deep_png(values))
+    data = open_images(str(tmp_path), DataConfig(image_size=(11, 9)), seed=0)
+    assert data.describe()["value_range"] == [0, 4095]
+    found = data.read([0]).values[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(found, scaled(deep[:, :, :3] >> 4, 0, 4095))
+    assert not any("16 bits" in note for note in data.notes_in_words())
+
+
+def test_deep_colours_are_turned_and_lie_under_a_background(deep: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = deep_png(deep[:, :, :3], more=chunk(b"eXIf", exif.tobytes()[6:]))
+    expected = np.rot90(scaled(deep[:, :, :3], 0, 65535), -1)
+    assert np.array_equal(load_image(turned, 3), expected)
+    clear = deep.copy()
+    clear[:, :, 3] = 0
+    assert (load_image(deep_png(clear), 3, (1, 2, 3)) == (1, 2, 3)).all()
+
+
+def test_a_transparent_colour_of_16_bits_is_cut_and_said(deep: np.ndarray) -> None:
+    with_colour = deep_png(deep[:, :, :3], more=chunk(b"tRNS", bytes(6)))
+    for stored, is_cut in ((with_colour, True), (deep_png(deep), False)):
+        assert survey_file(stored).is_cut is is_cut
+
+
+def test_damaged_deep_colours_are_one_sentence(deep: np.ndarray, monkeypatch) -> None:
+    whole = deep_png(deep)
+    place = whole.index(b"IDAT") + 20
+    flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    for broken in (flipped, whole[:-40]):
+        with pytest.raises(VqkitError, match="cannot read image: "):
+            load_image(broken, 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(VqkitError, match="decompression bomb"):
+        load_image(whole, 4)

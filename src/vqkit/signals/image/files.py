@@ -59,6 +59,9 @@ _NAMES = {
 _COMPARABLE = {"1", "P", "L", "LA", "RGB", "RGBA"}
 # Formats that Pillow cuts down to 8 bits without saying so.
 _DEPTH_UNKNOWN = {"AVIF", "JPEG2000"}
+# How Pillow unpacks colours of 16 bits in PNG files, and how it would with their bytes in the other
+# order.
+_LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 # These need programs outside Pillow, or hold a file of any format, or Pillow only knows their
 # header.
@@ -114,7 +117,7 @@ class FileSurvey:
     """What is known of an image file before it is decoded.
 
     headers: of the images in it that are used. num_frames: of those that it holds. extent: of their
-    values, empty for those of 8 bits. is_cut: its colours have 16 bits, of which Pillow gives 8.
+    values, empty for those of 8 bits. is_cut: its colours have 16 bits, of which only 8 are read.
     """
 
     headers: list[Header]
@@ -226,7 +229,9 @@ def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurv
             [],
             num_frames,
             image.format or "",
-            is_cut=image.mode in MODES.values() and _is_deep(image),
+            is_cut=image.mode in MODES.values()
+            and _is_deep(image)
+            and not _has_deep_colours(image),
         )
         for index in range(num_frames if every_frame else 1):
             if index:
@@ -234,6 +239,8 @@ def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurv
             survey.headers.append(_header(image))
             if _is_wide(image.mode):
                 survey.extent.add(np.asarray(image))
+            elif _has_deep_colours(image):
+                survey.extent.add(_deep_colours(image)[:, :, :3])
         return survey
 
 
@@ -320,7 +327,7 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
         if target.exact:
             # Only a file that is not loaded yet knows its depth.
             _check_depth(image, target.channels)
-        return convert(_upright(image), target)
+        return convert(_upright(image, target), target)
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
@@ -329,13 +336,17 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _upright(image: ImageFile.ImageFile) -> Image.Image:
+def _upright(image: ImageFile.ImageFile, target: Target) -> Image.Image:
     """The decoded image, turned as its EXIF data say."""
     turn = _TURNS.get(_orientation(image))
-    image.load()
-    if turn is None:
-        return image
-    upright = image.transpose(turn)
+    loaded: Image.Image = image
+    if _has_deep_colours(image):
+        loaded = _from_deep(_deep_colours(image), target.value_range)
+    else:
+        image.load()
+    upright = loaded
+    if turn is not None:
+        upright = loaded.transpose(turn)
     # A colour that stands for transparency is told in there.
     upright.info = image.info
     return upright
@@ -356,7 +367,7 @@ def decode_with_content(
         is_whole = full or image.format != "JPEG" or image.width * image.height <= _LARGE
         if not is_whole:
             image.draft(image.mode, (1, 1))
-        upright = _upright(image)
+        upright = _upright(image, target)
         decoded = _identified(upright, target, looks)
         if pixels and is_whole:
             return decoded._replace(pixels=convert(upright, target))
@@ -456,6 +467,42 @@ def _is_wide(mode: str) -> bool:
 def is_grey(mode: str) -> bool:
     """Whether images of this Pillow mode have no colour, alpha aside."""
     return mode in _GREY_MODES or mode.startswith("I;16")
+
+
+def _has_deep_colours(image: ImageFile.ImageFile) -> bool:
+    """Whether a file that is not loaded yet is a PNG of RGB or RGBA values of 16 bits, all of which
+    can be read: it has one frame, and no colour that stands for transparency.
+    """
+    return (
+        image.format == "PNG"
+        and "transparency" not in image.info
+        and not getattr(image, "is_animated", False)
+        and bool(image.tile)
+        and all(tile.args in _LOWER_BYTES for tile in image.tile)
+    )
+
+
+def _deep_colours(image: ImageFile.ImageFile) -> np.ndarray:  # (H, W, 3 or 4) uint16
+    """Values of an image with deep colours.
+
+    Pillow gives the upper byte of each; it gives the lower one where it takes the bytes to be in
+    the other order.
+    """
+    source = image.fp
+    upper = np.asarray(image).astype(np.uint16)
+    assert source is not None
+    source.seek(0)
+    with Image.open(source, formats=("PNG",)) as again:
+        again.tile = [tile._replace(args=_LOWER_BYTES[str(tile.args)]) for tile in again.tile]
+        return upper << 8 | np.asarray(again)
+
+
+def _from_deep(values: np.ndarray, value_range: ValueRange | None) -> Image.Image:
+    """Values of 16 bits (H, W, 3 or 4) as 8-bit RGB or RGBA; alpha always goes from 0 to 65535."""
+    levels = to_bytes(values[:, :, :3], value_range)
+    if values.shape[2] == 4:
+        levels = np.concatenate([levels, to_bytes(values[:, :, 3:], None)], 2)
+    return Image.fromarray(levels)
 
 
 def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
