@@ -3,7 +3,7 @@
 
     python benchmarks/damage.py [--quick] [--seed 0] [--json FILE]
 
-100,000 mutations (--quick: 2,000) of ten kinds of files, of codes, of a rate and of values, single,
+100,000 mutations (--quick: 1,000) of ten kinds of files, of codes, of a rate and of values, single,
 bare and bundles, through the whole decoder: `Compressor.read`, and `describe`, which `vqkit
 inspect` shows. Two models that were trained for a moment on the built-in emoji make them, one with
 a codebook, one with three residual stages; images are 12x16 pixels, so that a mutation takes some
@@ -381,7 +381,7 @@ def kibibytes(what: str) -> int:
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    count = 2_000 if arguments.quick else 100_000
+    count = 1_000 if arguments.quick else 100_000
     began = time.perf_counter()
     outcomes, memory = run(count, arguments.seed)
     total = sum(outcomes.values(), Counter())
