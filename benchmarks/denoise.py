@@ -40,10 +40,12 @@ MINUTES = 5.0
 IMAGES = 128
 QUICK_MINUTES = 0.05
 QUICK_IMAGES = 1
+# Pixels of a side of the photographs, which BM3D takes seconds for.
+SIDE = 256
+QUICK_SIDE = 64
 SIGMAS = 15, 25, 50
 WEIGHTS = 0.02, 0.05, 0.1, 0.15, 0.2, 0.3
 CLASSICAL = "median", "total variation", "wavelet", "nl-means", "bm3d"
-SPEED_SIDE = 256
 
 
 def correlated(image, sigma, generator):
@@ -184,12 +186,14 @@ def denoised(model, image: np.ndarray, **how) -> np.ndarray:
     return found.values.permute(1, 2, 0).contiguous().numpy()
 
 
-def images_of(source: str, work: Path, seed: int, split: str, count: int) -> torch.Tensor:
+def images_of(
+    source: str, work: Path, seed: int, split: str, count: int, side: int
+) -> torch.Tensor:
     import vqkit
     from vqkit.apps.evaluate import open_for
 
     if source == PHOTOGRAPHS and split == "test":
-        return test_images()[:count]
+        return test_images()[:count, :, :side, :side]
     data = open_for(vqkit.load(work / f"{source}-{seed}"), place(source, work), split)
     return data.read(data.splits[split][:count]).values
 
@@ -207,17 +211,19 @@ def scores(found: list[np.ndarray], clean: torch.Tensor) -> tuple[np.ndarray, np
 
 
 def row(job: tuple) -> dict:
-    source, work, seed, _, count, name = job
+    source, work, seed, _, count, _, name = job
     file = work / "rows" / f"{source}-{seed}-{count}-{name.replace(' ', '-')}.json"
     return kept(file, lambda: measured(*job))
 
 
-def measured(source: str, work: Path, seed: int, minutes: float, count: int, name: str) -> dict:
+def measured(
+    source: str, work: Path, seed: int, minutes: float, count: int, side: int, name: str
+) -> dict:
     """One kind of noise on one set: PSNR of every image, mean SSIM and seconds an image of every
     method.
     """
     add, amount, sigma = cases()[name]
-    held_out = images_of(source, work, seed, "validation", max(1, count // 4))
+    held_out = images_of(source, work, seed, "validation", max(1, count // 4), side)
     trial = noisy(held_out, add, amount)
 
     def gain(weight: float) -> float:
@@ -226,7 +232,7 @@ def measured(source: str, work: Path, seed: int, minutes: float, count: int, nam
         )[0].mean()
 
     weight = max(WEIGHTS, key=gain)
-    clean = images_of(source, work, seed, "test", count)
+    clean = images_of(source, work, seed, "test", count, side)
     images = noisy(clean, add, amount)
     rows = {}
     for method, run in methods(source, work, seed, minutes).items():
@@ -243,18 +249,18 @@ def measured(source: str, work: Path, seed: int, minutes: float, count: int, nam
     return rows
 
 
-def speedup(work: Path, seed: int) -> float:
-    """Seconds of BM3D over ours, both on one core, for a grey photograph of 256x256 with noise of
-    25.
+def speedup(work: Path, seed: int, side: int) -> float:
+    """Seconds of BM3D over ours, both on one core, for a grey photograph of 256x256 (--quick:
+    64x64) with noise of 25.
     """
     from skimage import data, transform
 
     import vqkit
 
     torch.set_num_threads(1)
-    pixels = (
-        255 * transform.resize(data.camera(), (SPEED_SIDE, SPEED_SIDE), anti_aliasing=True)
-    ).astype(np.uint8)
+    pixels = (255 * transform.resize(data.camera(), (side, side), anti_aliasing=True)).astype(
+        np.uint8
+    )
     image = noisy(torch.from_numpy(pixels)[None, None], cases()["gaussian 25"][0], 25)[0]
     model = vqkit.load(work / f"fashion-mnist-{seed}")
     times = {}
@@ -334,21 +340,22 @@ def main() -> None:
     if given.quick:
         shorten_fashion_mnist()
     minutes, count = (QUICK_MINUTES, QUICK_IMAGES) if given.quick else (MINUTES, IMAGES)
+    side = QUICK_SIDE if given.quick else SIDE
     with tempfile.TemporaryDirectory() as scratch:
         work = given.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         trained = in_parallel(learn, [(source, work, given.seed, minutes) for source in SOURCES])
         jobs = [
-            (source, work, given.seed, minutes, count, name)
+            (source, work, given.seed, minutes, count, side, name)
             for source in SOURCES
             for name in kinds(source, given.quick)
         ]
-        rows = dict(zip([(job[0], job[5]) for job in jobs], in_parallel(row, jobs), strict=True))
+        rows = dict(zip([(job[0], job[-1]) for job in jobs], in_parallel(row, jobs), strict=True))
         found = {
             source: {name: rows[source, name] for name in kinds(source, given.quick)}
             for source in SOURCES
         }
-        fast = speedup(work, given.seed)
+        fast = speedup(work, given.seed, side)
     for source in SOURCES:
         table(source, found[source])
     base = {

@@ -38,7 +38,7 @@ PARSER.add_argument("--artists", type=Path, metavar="DIR")
 MINUTES = 5.0
 STEPS = (800, 1500)
 QUICK_MINUTES = 0.1
-QUICK_STEPS = (10, 10)
+QUICK_STEPS = (10, 100)
 ALPHAS = 0.5, 0.7, 0.8, 0.9, 1.0
 STYLES = 4
 METHODS = "adain", "wct", "codes", "patches"
@@ -207,7 +207,7 @@ def measured(place: Path | None, folder: Path, seed: int, quick: bool) -> dict:
     both = load(place) if place else made_up(MADE_UP)
     both.splits["train"] = both.splits["train"][: 100 if quick else None]
     model, artist, group = learn(folder, both, seed, quick)
-    splits = {name: both.splits[name][: 16 if quick else None : 2] for name in ("val", "test")}
+    splits = {name: both.splits[name][: 32 if quick else None : 2] for name in ("val", "test")}
     judges = {
         name: Judge(artist, group, both.images[:, split], both.groups[split])
         for name, split in splits.items()
