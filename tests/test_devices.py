@@ -84,6 +84,7 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         {"Autoencoder.sample_codes"},
     ),
     "model/quantizers/gaussian_codebook.py": ("for a buffer", {"equal_bins"}),
+    "artifact/store.py": ("on the device that it was given", {"_Unfilled.__torch_function__"}),
     "prior/layout.py": (
         "orders of codes, which users move",
         {f"Layout.{name}" for name in "places rows columns inside slot_groups canonical".split()}

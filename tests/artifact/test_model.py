@@ -236,7 +236,7 @@ def test_it_is_shown_in_a_few_lines_and_as_a_table(model, residual):
         assert one.content_id[:16] in repr(one)
         assert re.fullmatch(r"<table>.*</table>", one._repr_html_())
         assert one._repr_html_().count("<tr>") == len(lines) - 1
-    assert "vq, 1 codebooks" in repr(model) and "residual, 3 codebooks" in repr(residual)
+    assert "vq, codebooks: 1" in repr(model) and "residual, codebooks: 3" in repr(residual)
     # A name and what it says are never one word.
     assert all(re.match(r"  [a-z ]*[a-z] +\S", line) for line in repr(model).splitlines()[1:])
     assert "trained on emoji" in re.sub(" +", " ", repr(model))

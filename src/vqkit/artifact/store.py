@@ -239,7 +239,7 @@ class _Unfilled(TorchFunctionMode):
         if func in _FILLS and is_draw:
             return args[0] if args else kwargs["tensor"]
         if func is torch.empty or (func is torch.randn and is_draw):
-            return torch.empty(*args, **{**kwargs, "device": self.device})
+            return torch.empty(*args, **(kwargs | {"device": self.device}))
         return func(*args, **kwargs)
 
 
