@@ -358,6 +358,8 @@ def vqkit_run(minutes: float, seed: int, folder: Path) -> dict:
         str(out),
     ]
     settings = ["model.network.patch_size=7", f"train.max_minutes={minutes}", f"seed={seed}"]
+    # No files are written here.
+    settings.append("coder.steps=0")
     subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
     return json.loads((out / "metrics.json").read_text())
 

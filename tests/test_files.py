@@ -15,28 +15,31 @@ from vqkit.files import open_regular, read_bounded
 WRITE_EVERYTHING = """
 import os, sys
 from pathlib import Path
-os.umask(int(sys.argv[1], 8))
 import torch
 from safetensors.torch import save_file
 from vqkit.files import write_bytes, write_text, write_whole
-folder = Path(sys.argv[2]) / "new"
-write_bytes(folder / "bytes", b"x")
-write_text(folder / "text", "x")
-write_whole(folder / "tensors", lambda path: save_file({"x": torch.zeros(2)}, path))
-write_whole(folder / "tensors", lambda path: save_file({"x": torch.ones(2)}, path))
-(folder / ".other").write_bytes(b"x")
-os.chmod(folder / ".other", 0o600)
-write_whole(folder / "moved", lambda path: os.replace(folder / ".other", path))
+for umask in sys.argv[2:]:
+    os.umask(int(umask, 8))
+    folder = Path(sys.argv[1]) / umask
+    write_bytes(folder / "bytes", b"x")
+    write_text(folder / "text", "x")
+    write_whole(folder / "tensors", lambda path: save_file({"x": torch.zeros(2)}, path))
+    write_whole(folder / "tensors", lambda path: save_file({"x": torch.ones(2)}, path))
+    (folder / ".other").write_bytes(b"x")
+    os.chmod(folder / ".other", 0o600)
+    write_whole(folder / "moved", lambda path: os.replace(folder / ".other", path))
 """
 
 
-@pytest.mark.parametrize("umask", ["022", "027", "077"])
-def test_written_files_follow_the_umask(tmp_path: Path, umask: str) -> None:
-    subprocess.run([sys.executable, "-c", WRITE_EVERYTHING, umask, str(tmp_path)], check=True)
-    folder = tmp_path / "new"
-    assert sorted(path.name for path in folder.iterdir()) == ["bytes", "moved", "tensors", "text"]
-    for path in folder.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~int(umask, 8), path.name
+def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+    umasks = ["022", "027", "077"]
+    subprocess.run([sys.executable, "-c", WRITE_EVERYTHING, str(tmp_path), *umasks], check=True)
+    names = ["bytes", "moved", "tensors", "text"]
+    for umask in umasks:
+        assert sorted(path.name for path in (tmp_path / umask).iterdir()) == names
+        for name in names:
+            mode = stat.S_IMODE((tmp_path / umask / name).stat().st_mode)
+            assert mode == 0o666 & ~int(umask, 8), (umask, name)
 
 
 @pytest.fixture
