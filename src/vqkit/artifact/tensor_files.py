@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -25,8 +24,10 @@ MAX_JSON = 4 << 20
 # Bytes of the header of a safetensors file: names, shapes and metadata.
 MAX_HEADER = 8 << 20
 SUM = "crc32"
-# What vqkit writes. Of others PyTorch cannot tell in all cases whether they are finite.
-DTYPES = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+# Stands in its place while the sum is taken.
+NO_SUM = "00000000"
+# What vqkit writes, as safetensors calls it.
+DTYPES = ("F32", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a file with the sum of all that is in it. VqkitError when that fails."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        header, data = _parts(save(whole, dict(metadata)))
-        header["__metadata__"][SUM] = file_sum(header, data)
+        header, _, data = _parts(save(whole, {**metadata, SUM: NO_SUM}))
         text = json.dumps(header).encode()
         # Data start at a multiple of eight bytes, as the format asks: blanks fill the header up.
         text += b" " * (-len(text) % 8)
+        text = text.replace(_sum_entry(NO_SUM), _sum_entry(file_sum(text, data)))
 
         def write(where: Path) -> None:
             with where.open("wb") as file:
@@ -81,29 +82,49 @@ def read_tensors(
     """
     try:
         content = read_bounded(path, max_bytes + MAX_HEADER)
-        header, data = _parts(content)
+        header, text, data = _parts(content)
         metadata = header["__metadata__"]
         tensors = load(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if not keys <= metadata.keys() <= keys | optional | {SUM}:
         raise VqkitError(f"{path} is damaged: its header is not what vqkit wrote")
-    if SUM in metadata and metadata[SUM] != file_sum(header, data):
+    if SUM in metadata and metadata[SUM] != file_sum(text, data):
         raise VqkitError(f"{path} is damaged: it does not fit its own sum")
-    check_values(path, tensors)
+    check_values(path, header, data)
     return TensorFile(tensors, metadata)
 
 
-def check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_values(path: Path, header: Mapping[str, Any], data: memoryview) -> None:
     """VqkitError for tensors of a kind that vqkit does not write."""
-    for name, value in tensors.items():
-        if value.dtype not in DTYPES:
+    floats = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in DTYPES:
             raise VqkitError(
-                f"{path} is damaged: tensor {name} holds {value.dtype}, which vqkit never writes"
+                f"{path} is damaged: tensor {name} holds {entry['dtype']}, which vqkit never writes"
             )
-        # NumPy tells in a fifth of the time.
-        if value.is_floating_point() and not np.isfinite(value.numpy()).all():
+        if entry["dtype"] == "F32":
+            floats.append((*entry["data_offsets"], name))
+    for start, stop in _spans(floats):
+        # Hundreds of small tensors are looked at as one.
+        is_finite = np.isfinite(np.frombuffer(data[start:stop], np.float32))
+        if not is_finite.all():
+            place = start + 4 * int(is_finite.argmin())
+            name = next(name for first, last, name in floats if first <= place < last)
             raise VqkitError(f"{path} is damaged: tensor {name} holds values that are not finite")
+
+
+def _spans(ranges: list[tuple[int, int, str]]) -> list[tuple[int, int]]:
+    """Ranges of bytes with those that follow one another joined."""
+    spans: list[tuple[int, int]] = []
+    for start, stop, _ in sorted(ranges):
+        if spans and spans[-1][1] == start:
+            spans[-1] = (spans[-1][0], stop)
+        else:
+            spans.append((start, stop))
+    return spans
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -112,34 +133,41 @@ def read_header(path: Path) -> dict[str, str]:
         with open_regular(path) as file:
             start = file.read(8)
             content = start + file.read(min(int.from_bytes(start, "little"), MAX_HEADER))
-            return _parts(content)[0]["__metadata__"]
+            header, _, _ = _parts(content)
+            return header["__metadata__"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
 
 
-def _parts(content: bytes) -> tuple[dict[str, Any], memoryview]:
-    """A safetensors file as its header, with metadata of texts, and its data."""
-    length = int.from_bytes(content[:8], "little")
-    if length > MAX_HEADER:
+def _parts(content: bytes) -> tuple[dict[str, Any], bytes, memoryview]:
+    """A safetensors file as its header, with metadata of texts; the header as it stands in the
+    file, without its sum; and its data.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    if start > 8 + MAX_HEADER:
         raise ValueError("its header is too long")
-    header = json.loads(content[8 : 8 + length])
+    header = json.loads(content[8:start])
     metadata = header["__metadata__"]
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
         raise ValueError("its header is not what vqkit wrote")
-    return header, memoryview(content)[8 + length :]
+    text = content[8:start].replace(_sum_entry(metadata.get(SUM, NO_SUM)), _sum_entry(NO_SUM))
+    return header, text, memoryview(content)[start:]
 
 
-def file_sum(header: Mapping[str, Any], data: memoryview) -> str:
-    """CRC-32 over the header of a file, without a sum that is in it, and its data, hexadecimal.
+def _sum_entry(value: str) -> bytes:
+    """The sum as it stands in a header. Quotes inside of texts have a stroke before them there."""
+    return f'"{SUM}": "{value}"'.encode()
+
+
+def file_sum(text: bytes, data: memoryview) -> str:
+    """CRC-32 over the header of a file, without its sum, and its data, hexadecimal.
 
     It is there to tell damage. A forger could make any sum anew, so that SHA-256 would be no safer,
     and it takes more than twice the time.
     """
-    metadata = {key: text for key, text in header["__metadata__"].items() if key != SUM}
-    text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
-    return f"{zlib.crc32(data, zlib.crc32(text.encode())):08x}"
+    return f"{zlib.crc32(data, zlib.crc32(text)):08x}"
 
 
 def reason(error: BaseException) -> str:
