@@ -215,7 +215,8 @@ def test_mistakes_get_one_sentence_and_a_non_zero_exit(
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    done = vqkit("--debug", "info", tmp_path)
+    command = [sys.executable, "-m", "vqkit", "--debug", "info", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0 and "Traceback" in done.stderr
 
 

@@ -24,8 +24,6 @@ MAX_JSON = 4 << 20
 # Bytes of the header of a safetensors file: names, shapes and metadata.
 MAX_HEADER = 8 << 20
 SUM = "crc32"
-# Stands in its place while the sum is taken.
-NO_SUM = "00000000"
 # What vqkit writes, as safetensors calls it.
 DTYPES = ("F32", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
@@ -55,11 +53,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a file with the sum of all that is in it. VqkitError when that fails."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        header, _, data = _parts(save(whole, {**metadata, SUM: NO_SUM}))
+        header, data = _parts(save(whole, dict(metadata)))
+        header["__metadata__"][SUM] = file_sum(header, data)
         text = json.dumps(header).encode()
         # Data start at a multiple of eight bytes, as the format asks: blanks fill the header up.
         text += b" " * (-len(text) % 8)
-        text = text.replace(_sum_entry(NO_SUM), _sum_entry(file_sum(text, data)))
 
         def write(where: Path) -> None:
             with where.open("wb") as file:
@@ -82,14 +80,14 @@ def read_tensors(
     """
     try:
         content = read_bounded(path, max_bytes + MAX_HEADER)
-        header, text, data = _parts(content)
+        header, data = _parts(content)
         metadata = header["__metadata__"]
         tensors = load(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if not keys <= metadata.keys() <= keys | optional | {SUM}:
         raise VqkitError(f"{path} is damaged: its header is not what vqkit wrote")
-    if SUM in metadata and metadata[SUM] != file_sum(text, data):
+    if SUM in metadata and metadata[SUM] != file_sum(header, data):
         raise VqkitError(f"{path} is damaged: it does not fit its own sum")
     check_values(path, header, data)
     return TensorFile(tensors, metadata)
@@ -133,16 +131,14 @@ def read_header(path: Path) -> dict[str, str]:
         with open_regular(path) as file:
             start = file.read(8)
             content = start + file.read(min(int.from_bytes(start, "little"), MAX_HEADER))
-            header, _, _ = _parts(content)
+            header, _ = _parts(content)
             return header["__metadata__"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
 
 
-def _parts(content: bytes) -> tuple[dict[str, Any], bytes, memoryview]:
-    """A safetensors file as its header, with metadata of texts; the header as it stands in the
-    file, without its sum; and its data.
-    """
+def _parts(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """A safetensors file as its header, with metadata of texts, and its data."""
     start = 8 + int.from_bytes(content[:8], "little")
     if start > 8 + MAX_HEADER:
         raise ValueError("its header is too long")
@@ -152,22 +148,19 @@ def _parts(content: bytes) -> tuple[dict[str, Any], bytes, memoryview]:
         isinstance(value, str) for value in metadata.values()
     ):
         raise ValueError("its header is not what vqkit wrote")
-    text = content[8:start].replace(_sum_entry(metadata.get(SUM, NO_SUM)), _sum_entry(NO_SUM))
-    return header, text, memoryview(content)[start:]
+    return header, memoryview(content)[start:]
 
 
-def _sum_entry(value: str) -> bytes:
-    """The sum as it stands in a header. Quotes inside of texts have a stroke before them there."""
-    return f'"{SUM}": "{value}"'.encode()
-
-
-def file_sum(text: bytes, data: memoryview) -> str:
+def file_sum(header: Mapping[str, Any], data: memoryview) -> str:
     """CRC-32 over the header of a file, without its sum, and its data, hexadecimal.
 
-    It is there to tell damage. A forger could make any sum anew, so that SHA-256 would be no safer,
-    and it takes more than twice the time.
+    However the header is written down: a tool that copies tensors and metadata changes nothing.
+    The sum is there to tell damage. A forger could make any anew, so that SHA-256 would be no
+    safer, and it takes more than twice the time.
     """
-    return f"{zlib.crc32(data, zlib.crc32(text)):08x}"
+    metadata = {key: text for key, text in header["__metadata__"].items() if key != SUM}
+    text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
+    return f"{zlib.crc32(data, zlib.crc32(text.encode())):08x}"
 
 
 def reason(error: BaseException) -> str:
