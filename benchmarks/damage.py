@@ -36,19 +36,11 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.image_sets import arrays, open_set, values_of
+from bench.tiny_models import TINY
 
 PARSER = options(__doc__)
 
 DEADLINE = 10.0
-TINY = [
-    "train.steps=10",
-    "train.batch_size=32",
-    "train.guard=off",
-    "model.network.width=32",
-    "model.network.encoder_blocks=1",
-    "model.network.decoder_blocks=1",
-    "coder.steps=5",
-]
 SIZE = (12, 16)
 STAGES = 3
 MODELS = {

@@ -34,19 +34,11 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import arrays, open_set
+from bench.tiny_models import TINY
 
 PARSER = options(__doc__, work=True)
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = [
-    "train.steps=10",
-    "train.batch_size=32",
-    "train.guard=off",
-    "model.network.width=32",
-    "model.network.encoder_blocks=1",
-    "model.network.decoder_blocks=1",
-    "coder.steps=5",
-]
 KIND = "model.quantizer."
 MODELS = {
     "vq": [f"{KIND}codebook_size=512"],

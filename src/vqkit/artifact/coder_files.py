@@ -2,8 +2,8 @@
 
 coder.safetensors     the network that codes are compressed with, and the rates that it offers
 lossless.safetensors  the network that values are compressed with
-coder-ID.safetensors, lossless-ID.safetensors   replaced ones: files that they wrote are read with
-them
+coder-ID.safetensors, lossless-ID.safetensors   replaced ones, with which files that they wrote are
+                                                read
 """
 
 from __future__ import annotations
