@@ -10,14 +10,12 @@ Claims: equal_bits_psnr_<kind>.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
 from bench.claims import Claim, machine, options, report
+from bench.command_line import train_fashion_mnist
 from bench.image_sets import shorten_fashion_mnist
 
 PARSER = options(__doc__)
@@ -39,26 +37,8 @@ def main() -> None:
         runs = []
         for seed in range(arguments.seed, arguments.seed + seeds):
             with tempfile.TemporaryDirectory() as folder:
-                out = Path(folder) / "run"
-                command = [
-                    sys.executable,
-                    "-m",
-                    "vqkit",
-                    "train",
-                    "fashion-mnist",
-                    "--recipe",
-                    "fashion-mnist",
-                ]
-                command += [
-                    "--out",
-                    str(out),
-                    f"seed={seed}",
-                    f"train.steps={steps}",
-                    "coder.steps=0",
-                    *overrides,
-                ]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                runs.append(json.loads((out / "metrics.json").read_text()))
+                settings = [f"seed={seed}", f"train.steps={steps}", "coder.steps=0", *overrides]
+                runs.append(train_fashion_mnist(Path(folder) / "run", settings, quiet=True))
         values = [run["psnr"] for run in runs]
         names = (
             "psnr",

@@ -11,14 +11,12 @@ chosen on a validation split.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
 from bench.claims import Claim, machine, options, report
+from bench.command_line import train_fashion_mnist
 from bench.image_sets import SHORT, shorten_fashion_mnist
 
 PARSER = options(__doc__)
@@ -31,20 +29,7 @@ QUICK = ["train.max_minutes=0.1", "coder.steps=0"], 1
 
 def train(seed: int, settings: list[str], folder: Path) -> dict:
     """metrics.json of one run."""
-    out = folder / str(seed)
-    command = [
-        sys.executable,
-        "-m",
-        "vqkit",
-        "train",
-        "fashion-mnist",
-        "--recipe",
-        "fashion-mnist",
-        "--out",
-        str(out),
-    ]
-    subprocess.run([*command, *settings, f"seed={seed}"], check=True)
-    return json.loads((out / "metrics.json").read_text())
+    return train_fashion_mnist(folder / str(seed), [*settings, f"seed={seed}"])
 
 
 def main() -> None:

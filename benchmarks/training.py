@@ -31,6 +31,7 @@ from statistics import median
 
 import torch
 from bench.claims import Claim, machine, options, report
+from bench.command_line import train_fashion_mnist
 from bench.image_sets import open_set
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -346,22 +347,10 @@ def pythae_main(epochs: int, count: int, seed: int, folder: Path) -> None:
 def vqkit_run(minutes: float, seed: int, folder: Path) -> dict:
     """metrics.json of vqkit at 144 bits with a time budget."""
     out = folder / f"{minutes:.4f}"
-    command = [
-        sys.executable,
-        "-m",
-        "vqkit",
-        "train",
-        "fashion-mnist",
-        "--recipe",
-        "fashion-mnist",
-        "--out",
-        str(out),
-    ]
     settings = ["model.network.patch_size=7", f"train.max_minutes={minutes}", f"seed={seed}"]
     # No files are written here.
     settings.append("coder.steps=0")
-    subprocess.run([*command, *settings], check=True, stdout=subprocess.DEVNULL)
-    return json.loads((out / "metrics.json").read_text())
+    return train_fashion_mnist(out, settings, quiet=True)
 
 
 def main() -> None:
