@@ -71,24 +71,43 @@ def encode_symbols(symbols: Any, encoder: Any, out: Any) -> None:
 
     out has room for two bytes more for each symbol.
     """
+    for place in range(0, len(symbols), 2):
+        encode_symbol(symbols[place], symbols[place + 1], encoder, out)
+
+
+@compiled
+def encode_symbol(start: int, frequency: int, encoder: Any, out: Any) -> None:
+    """Append one symbol; out has room for two bytes more."""
     low = encoder[0]
     span = encoder[1]
     count = encoder[2]
-    for place in range(0, len(symbols), 2):
-        first = span * symbols[place] >> 16
-        span = (span * (symbols[place] + symbols[place + 1]) >> 16) - first
-        low += first
-        while span < 1 << 24:
-            if low >> 32:  # a carry
-                last = count - 1
-                while out[last] == 255:
-                    out[last] = 0
-                    last -= 1
-                out[last] += 1
-            out[count] = low >> 24 & 255
-            low = low << 8 & ((1 << 32) - 1)
-            span = span << 8
-            count += 1
+    first = span * start >> 16
+    span = (span * (start + frequency) >> 16) - first
+    low += first
+    while span < 1 << 24:
+        if low >> 32:  # a carry
+            last = count - 1
+            while out[last] == 255:
+                out[last] = 0
+                last -= 1
+            out[last] += 1
+        out[count] = low >> 24 & 255
+        low = low << 8 & ((1 << 32) - 1)
+        span = span << 8
+        count += 1
     encoder[0] = low
     encoder[1] = span
     encoder[2] = count
+
+
+@compiled
+def code_bit(bit: int, one: int, data: Any, decoder: Any, encoder: Any, out: Any) -> int:
+    """The next bit of a decoder, or `bit` where that is empty, which is then encoded.
+
+    It is 1 with probability `one`, of TOTAL, and its 0 comes first.
+    """
+    if len(decoder):
+        return decode_bit(one, data, decoder)
+    start = (TOTAL - one) * bit
+    encode_symbol(start, one if bit else TOTAL - one, encoder, out)
+    return bit

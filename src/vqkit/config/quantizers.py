@@ -237,6 +237,34 @@ class GaussianCodebookConfig(QuantizerSection):
     """channels of the latents around the quantizer; null = the codes' width, no projection"""
 
 
+class ScalarConfig(QuantizerSection):
+    """Entropy-constrained scalar quantisation: every channel rounded to a step, with a price for
+    its bits.
+    """
+
+    losses: ClassVar[Mapping[str, str]] = {"rate": ""}
+    sharing_matters_in: ClassVar[tuple[str, ...]] = ()
+
+    kind: Literal["scalar"] = "scalar"
+    channels: Annotated[int, Field(ge=1, le=1024)] = 64
+    """channels of the latents, each with a code of its own"""
+    step: Positive = 0.75
+    """distance of neighbouring codes; in a residual row every stage has a third of the one before"""
+    levels: Annotated[int, Field(ge=3, le=1023)] = 127
+    """codes of a channel, an odd number; tokens beyond the outermost belong to these"""
+    rate: NonNegative = 0.1
+    """weight of a code's bits where tokens choose between the codes around them, in squared steps;
+    0 = the nearest code"""
+    latent_dim: Count | None = None
+    """channels of the latents around the quantizer; null = `channels`, no projection"""
+
+    @model_validator(mode="after")
+    def _has_a_middle(self) -> ScalarConfig:
+        if self.levels % 2 == 0:
+            raise ValueError("levels must be odd: the code in the middle stands for zero")
+        return self
+
+
 # Every family that quantises tokens. A new one is added here, and nowhere else in the settings.
 FamilyConfig: TypeAlias = Union[
     VQConfig,
@@ -245,6 +273,7 @@ FamilyConfig: TypeAlias = Union[
     LFQConfig,
     BSQConfig,
     GaussianCodebookConfig,
+    ScalarConfig,
 ]
 
 

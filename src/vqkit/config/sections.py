@@ -141,6 +141,9 @@ class LossConfig(Section):
     """weight of the term that pulls codes to latents (vq with update: gradient, simvq)"""
     entropy: Weight = _weight(0.1)
     """weight of the entropy term of lfq and bsq: each latent sure of its code, all codes in use"""
+    rate: Weight = _weight(1.0)
+    """weight of the bits that codes take, a value of the item (scalar): with distortion log_mse,
+    1.4 = where another bit lowers the mse as much as anywhere else"""
     kl: Weight = _weight(1.0)
     """beta: weight of KL(q(z|x) || N(0, 1)) with model.variational; 0 = latents are not
     sampled at all

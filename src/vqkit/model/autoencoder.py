@@ -137,6 +137,9 @@ class Autoencoder(nn.Module):
         if log_var is not None:
             # Nats per item; reconstruction is a mean over values, and so must be its counterpart.
             terms["kl"] = gaussian.kl(mean, log_var, grid_mask) / _values_per_item(x, mask)
+        if "rate" in terms:
+            # Bits per position of the latents, likewise.
+            terms["rate"] = terms["rate"] * _positions_per_value(latents, grid_mask, x, mask)
         if self.normality is not None:
             terms["transform"] = self.normality(latents, generator, grid_mask)
         return Output(self.likelihood.mean(decoded), result.codes, terms)
@@ -264,6 +267,15 @@ def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return x
     return x.where(mask[:, None], 0.0)
+
+
+def _positions_per_value(
+    latents: Tensor, grid_mask: Tensor | None, x: Tensor, mask: Tensor | None
+) -> Tensor | float:
+    """Real positions of the latents (B, D, *grid) for every real value of x."""
+    if mask is None or grid_mask is None:
+        return latents[:, :1].numel() / x.numel()
+    return grid_mask.sum() / (mask.sum() * x.shape[1])
 
 
 def _values_per_item(x: Tensor, mask: Tensor | None) -> Tensor | int:

@@ -117,8 +117,17 @@ class Bottleneck(nn.Module, ABC):
 
     @property
     def is_countable(self) -> bool:
-        """Whether usage and perplexity can be measured: codes are discrete and fit into a table."""
-        return self.is_discrete and self.codebook_size <= MAX_COUNTED
+        """Whether usage and perplexity tell something: codes are discrete, fit into a table, and
+        are meant to occur.
+        """
+        if not self.is_discrete or self.codebook_size > MAX_COUNTED:
+            return False
+        return all(part.has_usage for part in self.parts())
+
+    @property
+    def codebooks_per_section(self) -> int:
+        """Codebooks whose codes lie in one section of a file, in the order of Q."""
+        return 1
 
     @property
     def bits_per_position(self) -> float:
@@ -199,6 +208,10 @@ class Quantizer(Bottleneck):
     # Whether codes grow and shrink with the tokens. A residual row scales residuals for those
     # whose codes do not.
     fits_any_scale = False
+    # Whether a code that never occurs is a fault.
+    has_usage = True
+    # What every later stage of a residual row is scaled by, where stages are not measured.
+    refinement = 1.0
     # Whether `quantize` passes gradients to the tokens unchanged.
     is_straight_through = True
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...config import quantizers as settings
-from . import continuous, fsq, gaussian_codebook, lookup_free, simvq, vq
+from . import continuous, fsq, gaussian_codebook, lookup_free, scalar, simvq, vq
 from .base import Bottleneck, Quantizer
 from .hierarchical import HierarchicalQuantizer
 from .product import ProductQuantizer
@@ -21,6 +21,7 @@ FAMILIES: dict[type[settings.QuantizerSection], Callable[[Any], Quantizer]] = {
     settings.LFQConfig: lookup_free.LookupFreeQuantizer,
     settings.BSQConfig: lookup_free.BinarySphericalQuantizer,
     settings.GaussianCodebookConfig: gaussian_codebook.build_gaussian_codebook,
+    settings.ScalarConfig: scalar.ScalarQuantizer,
 }
 
 

@@ -58,8 +58,13 @@ class ResidualQuantizer(Quantizer):
         self.default_weights = stages[0].default_weights
         self.fits_any_scale = stages[0].fits_any_scale
         self.is_straight_through = stages[0].is_straight_through
-        self.register_buffer("scales", torch.ones(num_stages))
+        scales = stages[0].refinement ** torch.arange(num_stages)
+        self.register_buffer("scales", scales)
         self.register_buffer("measured", torch.tensor(self.fits_any_scale))
+
+    @property
+    def codebooks_per_section(self) -> int:
+        return self._stage(0).codebooks_per_section
 
     def parts(self) -> list[Quantizer]:
         parts: list[Quantizer] = []
@@ -95,9 +100,13 @@ class ResidualQuantizer(Quantizer):
             self.measured.fill_(len(square_sums) == self.num_stages or bool(self.measured))
         num_missing = self.num_codebooks - sum(part.shape[1] for part in codes)
         missing = codes[0].new_full((len(tokens), num_missing), PADDING)
-        means = {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]}
+        joined = {}
+        for name in terms[0]:
+            each = torch.stack([term[name] for term in terms])
+            # Bits of the stages add up; of the other terms stages share one weight.
+            joined[name] = each.sum() if name == "rate" else each.mean()
         values = straight_through(carrier, total)
-        return TokensQuantized(values, torch.cat([*codes, missing], 1), means)
+        return TokensQuantized(values, torch.cat([*codes, missing], 1), joined)
 
     def assign(self, tokens: Tensor) -> Tensor:
         total = torch.zeros_like(tokens)

@@ -6,10 +6,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias, Union
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ...config.base import ActsOnly, Byte, Count, Finite, NonNegative, Section, Share, Side
 from ...config.sections import DataSection, NetworkSection
+
+
+BlocksOfLevels = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=5)
+]
 
 
 class AugmentConfig(Section):
@@ -148,6 +153,49 @@ class PatchConfig(NetworkSection):
     """residual blocks after the quantizer"""
 
 
+class MultiscaleConfig(NetworkSection):
+    """Residual blocks at several resolutions around a fixed cosine transform: what the networks
+    learn is added to it.
+    """
+
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("expansion",),
+            "a block in {at}encoder_blocks or {at}decoder_blocks",
+            lambda network: network.has_residual_blocks,
+        ),
+    )
+
+    @property
+    def has_residual_blocks(self) -> bool:
+        return sum(self.encoder_blocks) + sum(self.decoder_blocks) > 0
+
+    kind: Literal["multiscale"] = "multiscale"
+    downsampling_factor: Literal[2, 4, 8, 16, 32] = 8
+    """side in pixels of the square that becomes one latent"""
+    width: Count = 192
+    """channels of the residual blocks at the latent grid; each finer level has half"""
+    expansion: Annotated[int, Field(ge=1, le=16)] = 2
+    """channels inside of a block, as a multiple of its width"""
+    encoder_blocks: BlocksOfLevels = (1, 2)
+    """residual blocks at every level, the finest first; the last level is the latent grid, each
+    before it has twice the resolution"""
+    decoder_blocks: BlocksOfLevels = (1, 3)
+    """the same of the decoder, the finest first too"""
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> MultiscaleConfig:
+        for blocks in (self.encoder_blocks, self.decoder_blocks):
+            if 2 ** len(blocks) > 2 * self.downsampling_factor:
+                raise ValueError(
+                    f"{len(blocks)} levels need a downsampling_factor of at least "
+                    f"{2 ** (len(blocks) - 1)}"
+                )
+            if self.width % 2 ** (len(blocks) - 1):
+                raise ValueError(f"width must be a multiple of {2 ** (len(blocks) - 1)}")
+        return self
+
+
 NetworkConfig: TypeAlias = Annotated[
-    Union[ConvConfig, PatchConfig, MLPConfig], Field(discriminator="kind")
+    Union[ConvConfig, PatchConfig, MLPConfig, MultiscaleConfig], Field(discriminator="kind")
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +16,8 @@ from ...model.autoencoder import Backbone, Widths
 from ...model.blocks import ConvResidual, DepthwiseResidual, mlp
 from ...model.tiling import tile, untile
 from ...shapes import Shape
-from .config import ConvConfig, MLPConfig, NetworkConfig, PatchConfig
+from .cosine import cosine_basis
+from .config import ConvConfig, MLPConfig, MultiscaleConfig, NetworkConfig, PatchConfig
 
 
 def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backbone:
@@ -48,6 +50,14 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
                 tile=shape.extent,
                 tile_grid=config.grid,
                 reach=0,
+            )
+        case MultiscaleConfig():
+            return Backbone(
+                encoder=MultiscaleEncoder(config, shape.channels, widths.encoder),
+                decoder=MultiscaleDecoder(config, widths.outputs, widths.latents),
+                tile=(config.downsampling_factor,) * 2,
+                tile_grid=(1, 1),
+                reach=sum(config.encoder_blocks) + sum(config.decoder_blocks),
             )
         case _:
             assert_never(config)
@@ -187,3 +197,110 @@ class MLPDecoder(nn.Module):
         counts = [full // side for full, side in zip(quantized.shape[2:], self.grid, strict=True)]
         pixels = self.layers(tile(quantized, self.grid).flatten(1))
         return untile(pixels.reshape(-1, self.shape.channels, *self.shape.extent), counts)
+
+
+class MultiscaleEncoder(nn.Module):
+    """Blocks at several resolutions, finest first; their output is added to a cosine transform.
+
+    image --space-to-depth--> linear --DepthwiseResidual x blocks--> [to_coarser --DepthwiseResidual x
+    blocks-->] ... norm, linear --> + cosine transform of each square --> latents
+
+    `to_coarser` is space-to-channel and a linear map, beside a shortcut without parameters that averages
+    channels (Chen et al. 2024, arXiv 2410.10733, section 3.1). The last linear starts at zero, so
+    that the untrained encoder is the cosine transform alone.
+    """
+
+    basis: Tensor
+
+    def __init__(self, config: MultiscaleConfig, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.side = config.downsampling_factor
+        widths = _level_widths(config.width, len(config.encoder_blocks))
+        self.stem_side = config.downsampling_factor // 2 ** (len(widths) - 1)
+        self.stem = nn.Linear(channels * self.stem_side**2, widths[0])
+        self.blocks = nn.ModuleList()
+        self.to_coarser = nn.ModuleList()
+        for width, count in zip(widths, config.encoder_blocks, strict=True):
+            self.blocks.append(_blocks(width, count, config.expansion))
+        for width in widths[:-1]:
+            self.to_coarser.append(nn.Linear(4 * width, 2 * width))
+        self.norm = nn.LayerNorm(widths[-1])
+        self.head = _zero(nn.Linear(widths[-1], latent_dim))
+        basis = cosine_basis(channels, self.side, latent_dim)
+        self.register_buffer("basis", basis, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        h = self.stem(_to_channels(x, self.stem_side))
+        h = self.blocks[0](h)
+        for to_coarser, blocks in zip(self.to_coarser, list(self.blocks)[1:], strict=True):
+            cells = _to_channels(h.permute(0, 3, 1, 2), 2)  # (B, h / 2, w / 2, 4 C)
+            h = blocks(to_coarser(cells) + cells.unflatten(-1, (-1, 2)).mean(-1))
+        learned = self.head(self.norm(h))
+        with torch.autocast(x.device.type, enabled=False):
+            fixed = _to_channels(x.to(self.basis.dtype), self.side) @ self.basis.T
+            return (learned.to(fixed.dtype) + fixed).permute(0, 3, 1, 2)  # (B, D, h, w)
+
+
+class MultiscaleDecoder(nn.Module):
+    """The way back: blocks at several resolutions, coarsest first, added to the inverse cosine
+    transform.
+
+    latents --linear--> DepthwiseResidual x blocks --[to_finer, DepthwiseResidual x blocks]--> ...
+    norm, linear --depth-to-space--> + inverse cosine transform --> image
+    """
+
+    basis: Tensor
+
+    def __init__(self, config: MultiscaleConfig, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.side = config.downsampling_factor
+        widths = _level_widths(config.width, len(config.decoder_blocks))[::-1]
+        self.head_side = config.downsampling_factor // 2 ** (len(widths) - 1)
+        self.stem = nn.Linear(latent_dim, widths[0])
+        self.blocks = nn.ModuleList()
+        self.to_finer = nn.ModuleList()
+        for width, count in zip(widths, reversed(config.decoder_blocks), strict=True):
+            self.blocks.append(_blocks(width, count, config.expansion))
+        for width in widths[1:]:
+            self.to_finer.append(nn.Linear(2 * width, 4 * width))
+        self.norm = nn.LayerNorm(widths[-1])
+        self.head = _zero(nn.Linear(widths[-1], channels * self.head_side**2))
+        basis = cosine_basis(channels, self.side, latent_dim)
+        self.register_buffer("basis", basis, persistent=False)
+
+    def forward(self, quantized: Tensor) -> Tensor:
+        latents = quantized.permute(0, 2, 3, 1)
+        h = self.blocks[0](self.stem(_compressed(latents)))
+        for to_finer, blocks in zip(self.to_finer, list(self.blocks)[1:], strict=True):
+            cells = to_finer(h) + h.repeat_interleave(2, -1)  # (B, h, w, 4 C)
+            h = blocks(F.pixel_shuffle(cells.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
+        learned = F.pixel_shuffle(self.head(self.norm(h)).permute(0, 3, 1, 2), self.head_side)
+        with torch.autocast(quantized.device.type, enabled=False):
+            fixed = (latents.to(self.basis.dtype) @ self.basis).permute(0, 3, 1, 2)
+            return F.pixel_shuffle(fixed, self.side) + learned.to(fixed.dtype)
+
+
+def _level_widths(width: int, num_levels: int) -> list[int]:
+    """Channels of every level, the finest first."""
+    return [width >> depth for depth in reversed(range(num_levels))]
+
+
+def _blocks(width: int, count: int, expansion: int) -> nn.Sequential:
+    return nn.Sequential(*[DepthwiseResidual(width, expansion) for _ in range(count)])
+
+
+def _to_channels(x: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, H / side, W / side, C * side^2)."""
+    return F.pixel_unshuffle(x, side).permute(0, 2, 3, 1)
+
+
+def _compressed(latents: Tensor) -> Tensor:
+    """Latents with their large values drawn nearer: the mean of a square is ten times its detail."""
+    return latents / (1 + latents.abs()).sqrt()
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
