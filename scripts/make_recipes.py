@@ -20,13 +20,20 @@ from vqkit.config import (
     NoneConfig,
     PriorNetworkConfig,
     ResidualConfig,
+    ScalarConfig,
     TrainConfig,
     TransformConfig,
     VQConfig,
     WeightConfig,
 )
 from vqkit.settings import Config, ModelConfig, PriorConfig
-from vqkit.signals.image.config import AugmentConfig, DataConfig, NoiseConfig, PatchConfig
+from vqkit.signals.image.config import (
+    AugmentConfig,
+    DataConfig,
+    MultiscaleConfig,
+    NoiseConfig,
+    PatchConfig,
+)
 
 FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
 
@@ -103,6 +110,32 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}
             ),
             coder=CoderConfig(steps=2000),
+        ),
+    ),
+    "photos": (
+        "photographs at full resolution, in patches: files of every rate from 0.1 bits a pixel on",
+        Config(
+            data=IMAGES.model_copy(update={"fit": "patches"}),
+            model=ModelConfig(
+                network=MultiscaleConfig(),
+                quantizer=ResidualConfig(
+                    num_stages=3,
+                    stage=ScalarConfig(channels=96, step=1.5),
+                    quantizer_dropout=1.0,
+                ),
+            ),
+            # Where another bit of a value lowers the mse as much as the last one did.
+            losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.4)),
+            train=TrainConfig(
+                optimizer="muon",
+                lr=3e-3,
+                muon_lr=0.02,
+                batch_size=32,
+                final_lr=0.0,
+                ema_decay=0.995,
+                steps=12000,
+                max_minutes=20.0,
+            ),
         ),
     ),
     "denoise": (

@@ -22,10 +22,10 @@ NetworkConfig: TypeAlias = image.NetworkConfig
 
 class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
-    """encoder and decoder: conv, patch or mlp"""
+    """encoder and decoder: conv, patch, mlp or multiscale"""
     quantizer: QuantizerConfig = VQConfig()
-    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, residual, product or
-    hierarchical
+    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product
+    or hierarchical
     """
     variational: bool = False
     """the encoder predicts a mean and a variance and training samples latents from them,
@@ -55,7 +55,7 @@ class Config(Root):
     default_recipe: ClassVar[str] = "images"
     conditions: ClassVar[tuple[ActsOnly, ...]] = (
         ActsOnly(("losses.kl",), "model.variational=true", lambda config: config.model.variational),
-        *(_weighs(loss) for loss in ("commitment", "codebook", "entropy")),
+        *(_weighs(loss) for loss in ("commitment", "codebook", "entropy", "rate")),
         ActsOnly(
             ("train.optimizer", "train.muon_lr"),
             "residual blocks, of model.network.kind=patch or model.transform.kind=conv",

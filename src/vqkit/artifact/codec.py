@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,12 +16,14 @@ from ..coding import (
     CODES,
     LEVELS,
     MIXING,
+    SCALAR,
     TRANSFORMER,
     VALUES,
     CorruptHeader,
     FileHeader,
     MixingCoder,
     OutOfBounds,
+    ScalarCoder,
     Stage,
     TransformerCoder,
     Truncated,
@@ -35,9 +38,14 @@ from ..errors import VqkitError
 
 # Codes of a compressed item: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
+# Of a coder whose codes are mostly zero: a string of a few bytes ends long before that many.
+MAX_SCALAR = 1 << 26
 # Codes of a bare stream: one wrong bit in its header may claim any number, and decoding them takes
 # minutes.
 MAX_BARE = 1 << 14
+# What is fitted to the codes of a model.
+CodeCoder: TypeAlias = TransformerCoder | ScalarCoder
+
 # Codes of a codebook: check sums take each as 32 bits.
 MAX_CODEBOOK = 1 << 32
 
@@ -48,19 +56,30 @@ class Codec:
     model_id: 8 bytes.
 
     num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
-    grid_of: extent of an item -> grid of its codes. weight: of a bit when codes are chosen, see
-    operating_points.
+    per_stage: codebooks of a stage. grid_of: extent of an item -> grid of its codes. weight: of a
+    bit when codes are chosen, see operating_points.
     """
 
     signal: int
     holds: int
     coder: int
-    engine: TransformerCoder | MixingCoder
+    engine: CodeCoder | MixingCoder
     model_id: bytes
     num_stages: int
     has_prefixes: bool
     grid_of: Callable[[Sequence[int]], tuple[int, ...]]
     weight: float = 0.0
+    per_stage: int = 1
+
+    @property
+    def num_codebooks(self) -> int:
+        """Of all stages together."""
+        return self.num_stages * self.per_stage
+
+    @property
+    def max_codes(self) -> int:
+        """Of an item, or of a block of a bundle."""
+        return MAX_SCALAR if self.coder == SCALAR else MAX_DECODED
 
     @property
     def holds_values(self) -> bool:
@@ -73,9 +92,9 @@ class Codec:
         OutOfBounds for more codes than are coded at once.
         """
         grid = self.grid_of(extent)
-        if math.prod(grid) * self.num_stages > MAX_DECODED:
+        if math.prod(grid) * self.num_codebooks > self.max_codes:
             raise OutOfBounds(
-                f"an item of more than {MAX_DECODED} codes is not compressed; cut it in parts"
+                f"an item of more than {self.max_codes} codes is not compressed; cut it in parts"
             )
         return grid
 
@@ -88,7 +107,7 @@ class Codec:
         """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there
         -1.
         """
-        num_missing = self.num_stages - codes.shape[1]
+        num_missing = self.num_codebooks - codes.shape[1]
         missing = np.full((len(codes), num_missing, *codes.shape[2:]), -1, codes.dtype)
         return np.concatenate([codes, missing], 1)
 
@@ -99,12 +118,16 @@ class Codec:
         stage.
         """
         stages = []
-        for crc, payload in zip(stage_crcs(codes), payloads, strict=True):
+        for crc, payload in zip(stage_crcs(self._staged(codes)), payloads, strict=True):
             stages.append(Stage(crc, payload))
         header = FileHeader(
             tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds
         )
         return write_file(header, stages, name)
+
+    def _staged(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (q, *grid) with those of a stage one behind the other: (stages, n)."""
+        return codes.reshape(len(codes) // self.per_stage, -1)
 
     def codes_of(self, file: VqFile) -> np.ndarray:
         """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off.
@@ -114,7 +137,8 @@ class Codec:
         header = file.header
         check_model(header.kind, self.model_id, self.signal)
         grid = self.grid(header.extent)
-        if header.model_id is None and math.prod(grid) * header.num_codebooks > MAX_BARE:
+        claimed = math.prod(grid) * header.num_codebooks * self.per_stage
+        if header.model_id is None and claimed > MAX_BARE:
             raise OutOfBounds(
                 f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum"
             )
@@ -122,7 +146,7 @@ class Codec:
         if len(file.stages) < header.num_codebooks and not self.has_prefixes:
             raise Truncated("the file is cut off, and this model needs all of its codes")
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
-        check_stages(found, [stage.crc for stage in file.stages])
+        check_stages(self._staged(found), [stage.crc for stage in file.stages])
         return self.padded(found[None])[0]
 
 
@@ -136,10 +160,11 @@ def value_codec(signal: int, channels: int, network: ValueNetwork | None, conten
 def code_codec(
     signal: int,
     sizes: tuple[int, ...],
-    engine: TransformerCoder | MixingCoder | None,
+    engine: CodeCoder | MixingCoder | None,
     content_id: str,
     has_prefixes: bool,
     grid_of: Callable[[Sequence[int]], tuple[int, ...]],
+    per_stage: int = 1,
 ) -> Codec:
     """Of files of codes of a model with codebooks of such sizes; see Codec.
 
@@ -157,8 +182,22 @@ def code_codec(
     if isinstance(engine, TransformerCoder):
         coder = TRANSFORMER
         tensors = engine.tensors()
+    if isinstance(engine, ScalarCoder):
+        coder = SCALAR
+        tensors = engine.tensors()
     name = model_id(content_id, tensors)
-    return Codec(signal, CODES, coder, engine, name, len(sizes), has_prefixes, grid_of)
+    num_stages = len(sizes) // per_stage
+    return Codec(
+        signal,
+        CODES,
+        coder,
+        engine,
+        name,
+        num_stages,
+        has_prefixes,
+        grid_of,
+        per_stage=per_stage,
+    )
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:

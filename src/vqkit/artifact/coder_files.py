@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..coding import TransformerCoder, ValueNetwork, describe, opened
+from ..coding import ScalarCoder, TransformerCoder, ValueNetwork, describe, opened
 from ..errors import VqkitError
 from ..files import write_whole
-from .codec import model_id
+from .codec import CodeCoder, model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
 from .tensor_files import (
@@ -40,7 +40,7 @@ LOSSLESS_FILE = "lossless.safetensors"
 # Bytes of a coder's file that are read at most.
 MAX_BYTES = 1 << 28
 _KEYS = frozenset({"content_id", "coding_id"})
-CoderT = TypeVar("CoderT", TransformerCoder, ValueNetwork)
+CoderT = TypeVar("CoderT", bound=CodeCoder | ValueNetwork)
 
 
 def save_coders(artifact: Artifact, folder: Path) -> None:
@@ -102,10 +102,10 @@ def coding_id_of(path: Path) -> str:
 
 
 def load_coders(
-    folder: Path, content_id: str, sizes: Sequence[int]
+    folder: Path, content_id: str, sizes: Sequence[int], per_section: int = 1
 ) -> tuple[Coders, tuple[str, ...]]:
     """The coders of a model with codebooks of such sizes, and a sentence for each file that cannot
-    be used.
+    be used. per_section: codebooks that share a section of a file.
     """
     problems: list[str] = []
 
@@ -121,8 +121,14 @@ def load_coders(
 
     rates: dict[Path, dict[str, Rate]] = {}
 
-    def of_codes(path: Path) -> TransformerCoder:
+    def of_codes(path: Path) -> CodeCoder:
         file = _checked(path, content_id)
+        if per_section > 1:
+            scalar = _made(path, file, ScalarCoder.from_tensors)
+            if scalar.sizes != tuple(sizes):
+                raise VqkitError(f"{path} was fitted to another model")
+            rates[path] = _rates(file, scalar.num_stages)
+            return scalar
         coder = _made(path, file, TransformerCoder.from_tensors)
         if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
             raise VqkitError(f"{path} was fitted to another model")

@@ -16,6 +16,7 @@ from ..coding import (
     BUNDLE,
     CODES,
     MIXING,
+    SCALAR,
     TRANSFORMER,
     VALUES,
     Block,
@@ -27,7 +28,7 @@ from ..coding import (
     FormatError,
     MixingCoder,
     OutOfBounds,
-    TransformerCoder,
+    ScalarCoder,
     Truncated,
     ValueNetwork,
     check_block,
@@ -38,7 +39,7 @@ from ..coding import (
     write_bundle,
 )
 from ..errors import VqkitError
-from .codec import MAX_DECODED, Codec, code_codec, value_codec
+from .codec import Codec, CodeCoder, code_codec, value_codec
 from .operating_points import assign, no_rate
 from .tokenizer import Tokenizer
 
@@ -100,15 +101,15 @@ class Compressor:
         VqkitError without a codebook, for values that lossless files do not hold, and for a rate
         that is not there.
         """
-        has_coder = self.artifact.coders.codes is not None and not lossless
-        found = self._codec(VALUES if lossless else CODES, TRANSFORMER if has_coder else MIXING)
+        coder = MIXING if lossless else self._coder_of_codes()
+        found = self._codec(VALUES if lossless else CODES, coder)
         if rate is None:
             return found
         if lossless:
             raise VqkitError("lossless files have no rate")
         rates = self.artifact.coders.rates
         point = rates.get(rate)
-        if point is None or not isinstance(found.engine, TransformerCoder):
+        if point is None or isinstance(found.engine, MixingCoder):
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
         engine = found.engine.first(point.num_stages)
         return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
@@ -124,6 +125,12 @@ class Compressor:
                 return one
         return self._codec(header.holds, header.coder)
 
+    def _coder_of_codes(self) -> int:
+        """The number of the coder that codes are written with."""
+        if self.artifact.network.quantizer.codebooks_per_section > 1:
+            return SCALAR
+        return MIXING if self.artifact.coders.codes is None else TRANSFORMER
+
     @property
     def model_id(self) -> bytes:
         """8 bytes that name the model in files of codes. VqkitError without a codebook."""
@@ -136,7 +143,7 @@ class Compressor:
             if isinstance(network, ValueNetwork):
                 found.append(self._new_codec(VALUES, MIXING, network))
             else:
-                found.append(self._new_codec(CODES, TRANSFORMER, network))
+                found.append(self._new_codec(CODES, self._coder_of_codes(), network))
         return found
 
     def _codec(self, holds: int, coder: int) -> Codec:
@@ -146,9 +153,7 @@ class Compressor:
             self._codecs[holds, coder] = self._new_codec(holds, coder, network)
         return self._codecs[holds, coder]
 
-    def _new_codec(
-        self, holds: int, coder: int, network: TransformerCoder | ValueNetwork | None
-    ) -> Codec:
+    def _new_codec(self, holds: int, coder: int, network: CodeCoder | ValueNetwork | None) -> Codec:
         artifact = self.artifact
         quantizer = artifact.network.quantizer
         if holds == VALUES:
@@ -163,8 +168,14 @@ class Compressor:
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
         is_residual = artifact.config.model.quantizer.kind == "residual"
-        engine = network if coder == TRANSFORMER else MixingCoder(quantizer.codebook_sizes)
-        assert not isinstance(engine, ValueNetwork)
+        assert not isinstance(network, ValueNetwork)
+        per_stage = quantizer.codebooks_per_section
+        engine: CodeCoder | MixingCoder | None = network
+        if coder == MIXING:
+            engine = MixingCoder(quantizer.codebook_sizes)
+        elif coder == SCALAR and network is None:
+            stages = quantizer.num_codebooks // per_stage
+            engine = ScalarCoder.new(stages, per_stage, quantizer.codebook_size)
         return code_codec(
             artifact.signal.number,
             quantizer.codebook_sizes,
@@ -172,6 +183,7 @@ class Compressor:
             artifact.content_id,
             is_residual,
             artifact.network.grid,
+            per_stage,
         )
 
     # -------------------------------------------------------------------------------------- writing
@@ -183,11 +195,11 @@ class Compressor:
         """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
-        if codec.weight and isinstance(codec.engine, TransformerCoder):
+        if codec.weight and not isinstance(codec.engine, MixingCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
             return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        return self.tokenizer.encode_alone(values)[:, : codec.num_stages].numpy()
+        return self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
 
     def code(self, values: Tensor, codec: Codec) -> list[Coded]:
         """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes."""
@@ -219,7 +231,8 @@ class Compressor:
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
         """Many items in one file, each to be had without the others."""
         extents = Extents(item.extent for item in items)
-        together = min(BLOCK, MAX_DECODED // max(item.codes.size for item in items))
+        largest = max(item.codes.size for item in items)
+        together = min(BLOCK, codec.max_codes // largest)
         header = BundleHeader(
             extents,
             codec.num_stages,
@@ -407,8 +420,8 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
     block = bundle.block(number)
     items = bundle.header.items(number)
     grids = [codec.grid(bundle.header.extents[item]) for item in items]
-    if sum(map(math.prod, grids)) * bundle.header.num_codebooks > MAX_DECODED:
-        raise OutOfBounds(f"a block of more than {MAX_DECODED} codes is not decoded at once")
+    if sum(map(math.prod, grids)) * codec.num_codebooks > codec.max_codes:
+        raise OutOfBounds(f"a block of more than {codec.max_codes} codes is not decoded at once")
     codes: list[np.ndarray] = [np.zeros(0)] * len(items)
     for places in alike(grids):
         payloads = [block.payloads[place] for place in places]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import TransformerCoder
+from ..coding import ScalarCoder, TransformerCoder
 from ..coding.codes.transformer_coder import MAX_CODES
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck, Quantizer
@@ -28,6 +28,8 @@ from ..model.quantizers.base import Bottleneck, Quantizer
 NAMES = ("lowest", "low", "medium", "high", "full")
 # Weights that are tried beside 0, in units of the mean squared distance of tokens to their codes.
 WEIGHTS = (0.03, 0.06, 0.12, 0.25)
+# The same of scalar codes, in squared steps of the last stage that is kept.
+SCALAR_WEIGHTS = (0.15, 0.22, 0.33, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,13 @@ def _is_number(value: Any) -> bool:
 
 @torch.autocast("cpu", enabled=False)
 def assign(
-    quantizer: Bottleneck, coder: TransformerCoder, latents: Tensor, num_stages: int, weight: float
+    quantizer: Bottleneck,
+    coder: TransformerCoder | ScalarCoder,
+    latents: Tensor,
+    num_stages: int,
+    weight: float,
 ) -> np.ndarray:
-    """Latents (B, D, *grid) -> codes (B, num_stages, *grid) int64.
+    """Latents (B, D, *grid) -> codes (B, codebooks of these stages, *grid) int64.
 
     VqkitError for families whose codes are not chosen one after the other: product and hierarchical
     ones.
@@ -79,6 +85,10 @@ def assign(
             f"{type(quantizer).__name__} has no codes that can be weighed one after the other"
         )
     tokens = quantizer.tokens(latents).view(len(latents), positions, -1)
+    if isinstance(coder, ScalarCoder):
+        with torch.no_grad():
+            codes = quantizer.assign_at(tokens.flatten(0, 1), num_stages, weight)
+        return codes.view(len(latents), *grid, -1).movedim(-1, 1).numpy()
 
     @torch.no_grad()  # which is a thread's own
     def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
@@ -107,7 +117,7 @@ def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer
 @torch.no_grad()
 def measure(
     quantizer: Bottleneck,
-    coder: TransformerCoder,
+    coder: TransformerCoder | ScalarCoder,
     latents: Tensor,
     psnr_of: Callable[[np.ndarray], float],
     prefixes: bool,
@@ -127,15 +137,21 @@ def measure(
     own = quantizer.encode(latents).numpy()
     # Of each stage: what comes after a stage does not change its bytes.
     sizes = _bits(coder.encode(own))
-    for depth in range(1, quantizer.num_codebooks + 1):
-        unit = distortion(quantizer, tokens, own[:, :depth])
-        found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(own[:, :depth])))
-        for weight in WEIGHTS:
+    per_stage = quantizer.codebooks_per_section
+    for depth in range(1, quantizer.num_codebooks // per_stage + 1):
+        kept = own[:, : depth * per_stage]
+        found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(kept)))
+        if isinstance(coder, ScalarCoder):
+            weights = SCALAR_WEIGHTS
+        else:
+            unit = distortion(quantizer, tokens, kept)
+            weights = tuple(weight * unit for weight in WEIGHTS)
+        for weight in weights:
             if not in_time():
                 break
-            codes = assign(quantizer, coder, latents, depth, weight * unit)
-            bits = float(_bits(coder.encode(codes)).sum())
-            found.append(Rate(depth, weight * unit, bits, psnr_of(codes)))
+            codes = assign(quantizer, coder, latents, depth, weight)
+            bits = float(_bits(coder.first(depth).encode(codes)).sum())
+            found.append(Rate(depth, weight, bits, psnr_of(codes)))
     return found
 
 

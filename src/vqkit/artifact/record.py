@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..coding import TransformerCoder, ValueNetwork
+from ..coding import ScalarCoder, TransformerCoder, ValueNetwork
 from ..data.normalisation import Normalisation
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
@@ -29,9 +29,9 @@ class Coders:
     few bits and a good reconstruction.
     """
 
-    codes: TransformerCoder | None = None
+    codes: TransformerCoder | ScalarCoder | None = None
     values: ValueNetwork | None = None
-    older: tuple[TransformerCoder | ValueNetwork, ...] = ()
+    older: tuple[TransformerCoder | ScalarCoder | ValueNetwork, ...] = ()
     rates: Mapping[str, Rate] = field(default_factory=dict)
 
 

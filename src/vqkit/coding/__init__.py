@@ -3,7 +3,7 @@
 All of it is integers, so that every machine reads what another wrote.
 """
 
-from .codes import MixingCoder, TransformerCoder
+from .codes import MixingCoder, ScalarCoder, TransformerCoder
 from .format import *  # noqa: F403
 from .format import __all__ as _format
 from .rangecoder import BatchRangeDecoder, RangeDecoder, RangeEncoder, encode_batch
@@ -15,6 +15,7 @@ __all__ = [
     "MixingCoder",
     "RangeDecoder",
     "RangeEncoder",
+    "ScalarCoder",
     "TransformerCoder",
     "ValueNetwork",
     "encode_batch",

@@ -26,6 +26,7 @@ from .quantizers import (
     ProductConfig,
     QuantizerConfig,
     ResidualConfig,
+    ScalarConfig,
     SimVQConfig,
     VQConfig,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "ProductConfig",
     "QuantizerConfig",
     "ResidualConfig",
+    "ScalarConfig",
     "SimVQConfig",
     "TrainConfig",
     "TransformConfig",

@@ -249,7 +249,7 @@ class ScalarConfig(QuantizerSection):
     channels: Annotated[int, Field(ge=1, le=1024)] = 64
     """channels of the latents, each with a code of its own"""
     step: Positive = 0.75
-    """distance of neighbouring codes; in a residual row every stage has a third of the one before"""
+    """distance of neighbouring codes; in a residual row a stage has a third of the one before"""
     levels: Annotated[int, Field(ge=3, le=1023)] = 127
     """codes of a channel, an odd number; tokens beyond the outermost belong to these"""
     rate: NonNegative = 0.1

@@ -19,7 +19,7 @@ from ..artifact.model import Model
 from ..artifact.operating_points import Rate, measure, offered
 from ..artifact.record import Artifact
 from ..artifact.store import load_artifact, save_metrics
-from ..coding import TransformerCoder
+from ..coding import ScalarCoder, TransformerCoder
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..training.loop import Finished, fit
@@ -36,6 +36,8 @@ FIT_SHARE = 0.7
 # Items, and codes of them, that rates are measured on at most.
 NUM_RATED = 256
 RATED_CODES = 1 << 12
+# Codes that the coder of scalar codes learns from.
+SCALAR_CODES = 1 << 23
 
 
 def train_coder(
@@ -115,9 +117,11 @@ def fit_coders(model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
 
 def _fit_codes(
     model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
-) -> tuple[TransformerCoder | None, dict[str, float]]:
-    why_not = CodeCoderTask.why_not(model.tokenizer)
+) -> tuple[TransformerCoder | ScalarCoder | None, dict[str, float]]:
     stage = plan.stage(CODES)
+    if model.network.quantizer.codebooks_per_section > 1:
+        return _fit_scalar(model, data, plan.deadline(CODES)), {}
+    why_not = CodeCoderTask.why_not(model.tokenizer)
     if why_not:
         if model.network.quantizer.is_discrete:
             stage.message(f"no coder of codes: {why_not}; files of codes will be larger")
@@ -130,6 +134,25 @@ def _fit_codes(
     finished = _finished(fit(task, folder / "coder", stage, deadline), folder / "coder")
     assert isinstance(finished.model, CoderNetwork)
     return finished.model.integers(), {"coder_bits_per_code": _best(finished, "bits_per_code")}
+
+
+def _fit_scalar(model: Model, data: Dataset, deadline: float | None) -> ScalarCoder | None:
+    """The coder of scalar codes, which learns from items as it does from a file; None without
+    items.
+    """
+    quantizer = model.network.quantizer
+    per_stage = quantizer.codebooks_per_section
+    num_stages = quantizer.num_codebooks // per_stage
+    new = ScalarCoder.new(num_stages, per_stage, quantizer.codebook_size)
+    per_item = quantizer.num_codebooks * math.prod(model.network.grid(model.shape.extent))
+    items: list[np.ndarray] = []
+    for batch in data.split("train", 16):
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        items += list(model.tokenizer.encode(batch.values, batch.mask).numpy())
+        if len(items) * per_item >= SCALAR_CODES:
+            break
+    return new.fitted(items) if items else None
 
 
 def _fit_values(

@@ -27,6 +27,7 @@ from .mixing_state import TABLES
 from .scalar_state import (
     BORDER,
     FITTED_COUNT,
+    GROUP,
     HALF_OCTAVES,
     LOWEST,
     MAX_COUNT,
@@ -82,7 +83,7 @@ class ScalarCoder:
         return replace(learning, state=state._replace(counts=counts, weights=weights))
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
-        """Codes (N, S * C, *grid) -> the bytes of every item and stage. Each item is coded alone."""
+        """Codes (N, S * C, *grid) -> bytes of every item and stage, each item alone."""
         payloads = []
         for one in codes:
             item = _Item(self, self.state.copy(), one.shape[1:])
@@ -154,6 +155,11 @@ class ScalarCoder:
         return cls(num_stages, channels, levels, state, tensors["predicted"].astype(np.bool_))
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of every codebook."""
+        return (self.levels,) * (self.num_stages * self.channels)
+
+    @property
     def _half(self) -> int:
         return (self.levels - 1) // 2
 
@@ -171,13 +177,13 @@ class ScalarCoder:
             west = signed[:, 1:, :-1]
             north = signed[:, :-1, 1:]
             plane = west + north - signed[:, :-1, :-1]
-            guess = np.maximum(
-                np.minimum(west, north), np.minimum(np.maximum(west, north), plane)
-            )
+            guess = np.maximum(np.minimum(west, north), np.minimum(np.maximum(west, north), plane))
             inside = signed[:, 1:, 1:]
             whole += np.log2(1 + abs(inside)).sum((1, 2))
             rest += np.log2(1 + abs(inside - guess)).sum((1, 2))
-        return rest < _GAIN * whole
+        smaller = rest < _GAIN * whole
+        smaller[GROUP:] = False
+        return smaller
 
 
 class _Item:
@@ -230,6 +236,4 @@ class _Item:
         return np.zeros(self._item.codes.shape[2:], np.int64)
 
     def _code(self, stage: int, y: int, activity: Any, stream: Any) -> None:
-        self._kernel.run(
-            stage, y, self._item, activity, TABLES, self._state, self._notes, stream
-        )
+        self._kernel.run(stage, y, self._item, activity, TABLES, self._state, self._notes, stream)

@@ -14,7 +14,9 @@ from ..rangecoder import BEHIND, TOTAL
 from ..rangecoder_kernel import code_bit
 from .mixing_state import Tables
 from .scalar_state import (
+    BEYOND,
     BORDER,
+    GROUP,
     LOWEST,
     MAX_COUNT,
     MAX_LENGTH,
@@ -27,6 +29,7 @@ from .scalar_state import (
     NUM_TABLES,
     RATE,
     SIGN,
+    SOME,
     ScalarState,
     Scratch,
 )
@@ -150,6 +153,190 @@ def _bits_beyond(excess: int, stream: Stream) -> int:
 
 
 @compiled
+def _group_contexts(
+    stage: int, first: int, y: int, x: int, item: Item, activity: Any, decayed: int, notes: Scratch
+) -> int:
+    """Set the contexts of a group's decision; the size of its neighbours."""
+    codes = item.codes
+    sizes = item.half_octaves
+    west = 0
+    north = 0
+    total = 0
+    before = 0
+    for channel in range(first, min(first + GROUP, codes.shape[1])):
+        at_west = min(abs(codes[stage, channel, y, x - 1]), 3)
+        at_north = min(abs(codes[stage, channel, y - 1, x]), 3)
+        west += 1 if at_west else 0
+        north += 1 if at_north else 0
+        total += 2 * (at_west + at_north)
+        total += min(abs(codes[stage, channel, y - 1, x + 1]), 3)
+        if stage:
+            before += min(abs(codes[stage - 1, channel, y, x]), 3)
+    contexts = notes.contexts
+    size = sizes[min(total, MAX_SIZE)]
+    size_here = sizes[min(decayed, MAX_SIZE)]
+    size_around = sizes[min(activity[y, x - 1] + activity[y - 1, x], MAX_SIZE)]
+    size_before = sizes[min(before, MAX_SIZE)]
+    shared = codes.shape[1] * NUM_CONTEXTS
+    contexts[0] = size
+    contexts[1] = 5 * min(west, 4) + min(north, 4)
+    contexts[2] = size_around
+    contexts[3] = shared + NUM_SETS * size + size_here
+    contexts[4] = size_here
+    contexts[5] = size_before
+    contexts[6] = shared + (min(size, 7) * 8 + min(size_before, 7)) * 8 + min(size_here, 7)
+    return size
+
+
+@compiled
+def _code_contexts(
+    stage: int,
+    channel: int,
+    y: int,
+    x: int,
+    item: Item,
+    activity: Any,
+    decayed: int,
+    notes: Scratch,
+) -> int:
+    """Set the contexts of the decisions on a magnitude; the size of its neighbours."""
+    codes = item.codes
+    sizes = item.half_octaves
+    west = abs(codes[stage, channel, y, x - 1])
+    north = abs(codes[stage, channel, y - 1, x])
+    if stage == 0 and item.predicted[channel]:
+        corner = codes[stage, channel, y - 1, x - 1]
+        far = abs(codes[stage, channel, y, x - 2] - codes[stage, channel, y, x - 1])
+        far += abs(codes[stage, channel, y - 1, x + 1] - codes[stage, channel, y - 1, x])
+        west = abs(codes[stage, channel, y, x - 1] - corner)
+        north = abs(codes[stage, channel, y - 1, x] - corner)
+    else:
+        far = abs(codes[stage, channel, y - 1, x - 1])
+        far += abs(codes[stage, channel, y - 1, x + 1])
+        far += abs(codes[stage, channel, y, x - 2])
+        far += abs(codes[stage, channel, y - 2, x])
+    beside = 0
+    for other in range(max(0, channel - 2), min(codes.shape[1], channel + 4)):
+        if other != channel:
+            beside += abs(codes[stage, other, y, x - 1]) + abs(codes[stage, other, y - 1, x])
+    size = sizes[min(2 * (west + north) + far, MAX_SIZE)]
+    size_beside = sizes[min(beside, MAX_SIZE)]
+    size_here = sizes[min(decayed, MAX_SIZE)]
+    shared = codes.shape[1] * NUM_CONTEXTS
+    contexts = notes.contexts
+    contexts[0] = size
+    contexts[1] = 4 * min(west, 3) + min(north, 3)
+    contexts[2] = size_beside
+    contexts[3] = shared + NUM_SETS * size + size_here
+    contexts[4] = size_here
+    contexts[6] = shared + (min(size, 7) * 8 + min(size_beside, 7)) * 16 + 2 * min(size_here, 7)
+    if stage == 0:
+        contexts[5] = sizes[min(activity[y, x - 1] + activity[y - 1, x], MAX_SIZE)]
+        return size
+    before = min(abs(codes[stage - 1, channel, y, x]), 3)
+    if stage > 1 and codes[stage - 2, channel, y, x] != 0:
+        before = max(before, 2)
+    size_before = sizes[min(_size_before(codes, stage, channel, y, x), MAX_SIZE)]
+    contexts[5] = 4 * min(size_before, 7) + before
+    contexts[6] += 1 if before else 0
+    return size
+
+
+@compiled
+def _code_sign(
+    is_positive: int,
+    stage: int,
+    channel: int,
+    y: int,
+    x: int,
+    item: Item,
+    tables: Tables,
+    state: ScalarState,
+    notes: Scratch,
+    stream: Stream,
+) -> int:
+    codes = item.codes
+    west = _sign(codes[stage, channel, y, x - 1])
+    contexts = notes.contexts
+    contexts[0] = 3 * west + _sign(codes[stage, channel, y - 1, x])
+    contexts[1] = west
+    contexts[5] = _sign(codes[stage - 1, channel, y, x]) if stage else 0
+    decision = stage * NUM_DECISIONS + SIGN
+    where = decision * (codes.shape[1] * NUM_CONTEXTS + NUM_SHARED)
+    place = channel * NUM_CONTEXTS
+    weights = decision * NUM_SETS
+    return _decide(is_positive, where, place, weights, tables, state, notes, stream)
+
+
+@compiled
+def _code_number(
+    value: int,
+    is_there: bool,
+    stage: int,
+    channel: int,
+    size: int,
+    y: int,
+    x: int,
+    item: Item,
+    tables: Tables,
+    state: ScalarState,
+    notes: Scratch,
+    stream: Stream,
+) -> int:
+    """A signed number, coded: decisions on its magnitude, then its sign. is_there: it is known not
+    to be zero.
+    """
+    magnitude = abs(value)
+    entries = item.codes.shape[1] * NUM_CONTEXTS + NUM_SHARED
+    place = channel * NUM_CONTEXTS
+    found = 1 if is_there else 0
+    while found < MOST_COUNTED:
+        decision = stage * NUM_DECISIONS + min(found, BEYOND)
+        weights = decision * NUM_SETS + size
+        bit = 1 if magnitude > found else 0
+        where = decision * entries
+        if not _decide(bit, where, place, weights, tables, state, notes, stream):
+            break
+        found += 1
+    if found == MOST_COUNTED:
+        found += _bits_beyond(magnitude - MOST_COUNTED, stream)
+    if not found:
+        return 0
+    bit = 1 if value > 0 else 0
+    if _code_sign(bit, stage, channel, y, x, item, tables, state, notes, stream):
+        return found
+    return -found
+
+
+@compiled
+def _has_some(
+    stage: int,
+    first: int,
+    y: int,
+    x: int,
+    item: Item,
+    activity: Any,
+    decayed: int,
+    tables: Tables,
+    state: ScalarState,
+    notes: Scratch,
+    stream: Stream,
+) -> int:
+    """Whether a group has codes other than zero, coded."""
+    codes = item.codes
+    some = 0
+    for channel in range(first, min(first + GROUP, codes.shape[1])):
+        if codes[stage, channel, y, x] != 0:
+            some = 1
+    size = _group_contexts(stage, first, y, x, item, activity, decayed, notes)
+    decision = stage * NUM_DECISIONS + SOME
+    where = decision * (codes.shape[1] * NUM_CONTEXTS + NUM_SHARED)
+    place = first * NUM_CONTEXTS
+    weights = decision * NUM_SETS + size
+    return _decide(some, where, place, weights, tables, state, notes, stream)
+
+
+@compiled
 def code_row(
     stage: int,
     y: int,
@@ -167,117 +354,43 @@ def code_row(
     """
     codes = item.codes
     channels = codes.shape[1]
-    sizes = item.half_octaves
-    contexts = notes.contexts
-    entries = channels * NUM_CONTEXTS + NUM_SHARED
     for x in range(BORDER, codes.shape[3] - BORDER):
-        around = activity[y, x - 1] + activity[y - 1, x]
-        size_around = sizes[min(around, MAX_SIZE)]
-        here = 0
         decayed = 0
         small = 0
-        for channel in range(channels):
-            west = int(codes[stage, channel, y, x - 1])
-            north = int(codes[stage, channel, y - 1, x])
-            guess = 0
-            if stage == 0 and item.predicted[channel]:
-                guess = _guess(codes, channel, y, x)
-                corner = int(codes[stage, channel, y - 1, x - 1])
-                far = abs(codes[stage, channel, y, x - 2] - west)
-                far += abs(codes[stage, channel, y - 1, x + 1] - north)
-                near_west = abs(west - corner)
-                near_north = abs(north - corner)
-            else:
-                far = abs(codes[stage, channel, y - 1, x - 1])
-                far += abs(codes[stage, channel, y - 1, x + 1])
-                far += abs(codes[stage, channel, y, x - 2])
-                far += abs(codes[stage, channel, y - 2, x])
-                near_west = abs(west)
-                near_north = abs(north)
-            beside = 0
-            for other in range(max(0, channel - 2), min(channels, channel + 4)):
-                if other != channel:
-                    beside += abs(codes[stage, other, y, x - 1])
-                    beside += abs(codes[stage, other, y - 1, x])
-            size = sizes[min(2 * (near_west + near_north) + far, MAX_SIZE)]
-            size_beside = sizes[min(beside, MAX_SIZE)]
-            size_here = sizes[min(decayed, MAX_SIZE)]
-            before = 0
-            sign_before = 0
-            if stage:
-                coarse = codes[stage - 1, channel, y, x]
-                before = min(abs(coarse), 3)
-                if stage > 1 and codes[stage - 2, channel, y, x] != 0:
-                    before = max(before, 2)
-                sign_before = _sign(coarse)
-            contexts[0] = size
-            contexts[1] = 4 * min(near_west, 3) + min(near_north, 3)
-            contexts[2] = size_beside
-            contexts[3] = NUM_SETS * size + size_here
-            contexts[4] = 2 * size_here + (1 if here else 0)
-            contexts[5] = size_around
-            shared = (min(size, 7) * 8 + min(size_beside, 7)) * 16 + 2 * min(size_here, 7)
-            contexts[6] = shared
-            if stage:
-                size_before = sizes[min(_size_before(codes, stage, channel, y, x), MAX_SIZE)]
-                contexts[5] = 4 * min(size_before, 7) + before
-                contexts[6] = shared + (1 if before else 0)
-            # Tables that know nothing of the channel lie behind the others.
-            contexts[3] += channels * NUM_CONTEXTS
-            contexts[6] += channels * NUM_CONTEXTS
-
-            value = codes[stage, channel, y, x] - guess
-            magnitude = abs(value)
-            decision = stage * NUM_DECISIONS
-            place = channel * NUM_CONTEXTS
-            found = _decide(
-                1 if magnitude else 0,
-                decision * entries,
-                place,
-                decision * NUM_SETS + size,
-                tables,
-                state,
-                notes,
-                stream,
-            )
-            if found:
-                while found < MOST_COUNTED:
-                    at = decision + min(found, SIGN - 1)
-                    if not _decide(
-                        1 if magnitude > found else 0,
-                        at * entries,
-                        place,
-                        at * NUM_SETS + size,
-                        tables,
-                        state,
-                        notes,
-                        stream,
-                    ):
-                        break
-                    found += 1
-                if found == MOST_COUNTED:
-                    found += _bits_beyond(magnitude - MOST_COUNTED, stream)
-                contexts[0] = 3 * _sign(west) + _sign(north)
-                contexts[1] = _sign(west)
-                contexts[5] = sign_before
-                at = decision + SIGN
-                if not _decide(
-                    1 if value > 0 else 0,
-                    at * entries,
-                    place,
-                    at * NUM_SETS,
+        for first in range(0, channels, GROUP):
+            last = min(first + GROUP, channels) - 1
+            if first and not _has_some(
+                stage, first, y, x, item, activity, decayed, tables, state, notes, stream
+            ):
+                decayed = decayed >> 2
+                continue
+            is_empty = first > 0
+            for channel in range(first, last + 1):
+                guess = 0
+                if stage == 0 and item.predicted[channel]:
+                    guess = _guess(codes, channel, y, x)
+                size = _code_contexts(stage, channel, y, x, item, activity, decayed, notes)
+                number = _code_number(
+                    codes[stage, channel, y, x] - guess,
+                    is_empty and channel == last,
+                    stage,
+                    channel,
+                    size,
+                    y,
+                    x,
+                    item,
                     tables,
                     state,
                     notes,
                     stream,
-                ):
-                    found = -found
-                here += 1
-            if len(stream.decoder):
-                value = min(max(found + guess, -item.limit), item.limit)
-                codes[stage, channel, y, x] = value
-            decayed = decayed * 3 // 4 + 4 * min(abs(found), 15)
-            small += min(abs(codes[stage, channel, y, x]), 3)
+                )
+                if number:
+                    is_empty = False
+                value = min(max(number + guess, -item.limit), item.limit)
+                if len(stream.decoder):
+                    codes[stage, channel, y, x] = value
+                decayed = decayed * 3 // 4 + 4 * min(abs(number), 15)
+                small += min(abs(value), 3)
         activity[y, x] = small
         if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
             return

@@ -20,9 +20,15 @@ NUM_TABLES = 7
 NUM_CONTEXTS = 32
 # Contexts of a table that all channels share.
 NUM_SHARED = 1024
-# Decisions of a code: whether it is zero; whether it is beyond 1, 2, 3, and any more; its sign.
-NUM_DECISIONS = 6
-SIGN = NUM_DECISIONS - 1
+# Decisions of a code: whether it is zero; whether it is beyond 1, 2, 3, and any more; its sign; and
+# of a group, whether it has codes other than zero.
+NUM_DECISIONS = 7
+BEYOND = 4
+SIGN = 5
+SOME = 6
+# Channels of a group. All codes of the first are told, those of others where there is one beside
+# zero. Channels that are told as differences lie in the first.
+GROUP = 8
 # Sets of weights of a decision, by the size of the neighbours.
 NUM_SETS = 12
 # Sizes are told apart in steps of half an octave.

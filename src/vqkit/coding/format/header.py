@@ -29,6 +29,7 @@ VALUES = 1
 # Coders.
 TRANSFORMER = 0
 MIXING = 1
+SCALAR = 2
 
 NUM_SIGNALS = 8
 MAX_EXTENTS = 4
@@ -44,7 +45,7 @@ class Kind:
     """What a file is.
 
     profile: BARE, FILE or BUNDLE. model_id: 8 bytes, None when bare. signal: a number below
-    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER or MIXING.
+    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING or SCALAR.
     """
 
     profile: int
@@ -91,7 +92,7 @@ def read_kind(reader: Reader) -> Kind:
     model_id = None if profile == BARE else reader.take(MODEL_ID_BYTES)
     content, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(content, 2)
-    if coder > MIXING or (holds == VALUES and coder != MIXING):
+    if coder > SCALAR or (holds == VALUES and coder != MIXING):
         what = "values" if holds == VALUES else "codes"
         raise NewerVersion(
             f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt"

@@ -47,8 +47,8 @@ class ScalarQuantizer(Quantizer):
         sizes = [config.levels] * config.channels
         super().__init__(config.channels, sizes, config.latent_dim)
         self.config = config
-        self.half = (config.levels - 1) // 2
-        codes = torch.arange(config.levels) - self.half
+        self.middle = (config.levels - 1) // 2
+        codes = torch.arange(config.levels) - self.middle
         # Peaked at zero and heavy at both ends, as coefficients of images are.
         start = 1 / (1 + codes.abs().float()) ** 2
         self.register_buffer("ema_count", (start / start.sum()).repeat(config.channels, 1))
@@ -65,7 +65,7 @@ class ScalarQuantizer(Quantizer):
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         costs = self._costs()
-        codes = self._nearest(tokens.detach(), costs)
+        codes = self._nearest(tokens.detach(), costs, self.config.rate)
         values = straight_through(tokens, self._values(codes))
         terms = {"rate": self._bits(tokens, costs).sum(1).mean()}
         if self.training:
@@ -73,7 +73,10 @@ class ScalarQuantizer(Quantizer):
         return TokensQuantized(values, codes, terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return self._nearest(tokens, self._costs())
+        return self._nearest(tokens, self._costs(), self.config.rate)
+
+    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
+        return self._nearest(tokens, self._costs(), rate)
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self._values(codes)
@@ -90,17 +93,17 @@ class ScalarQuantizer(Quantizer):
         each.
         """
         last = self.config.levels - 1
-        places = (tokens / self.config.step + self.half).clamp(0, last)
+        places = (tokens / self.config.step + self.middle).clamp(0, last)
         return places, places.detach().floor().clamp(max=last - 1).long()
 
-    def _nearest(self, tokens: Tensor, costs: Tensor) -> Tensor:
+    def _nearest(self, tokens: Tensor, costs: Tensor, rate: float) -> Tensor:
         """The code below a token or the one above (N, C)."""
         places, below = self._places(tokens)
         far = places - below
-        if not self.config.rate:
+        if not rate:
             return below + (far > 0.5).long()
-        lower = far.square() + self.config.rate * _look_up(costs, below)
-        upper = (1 - far).square() + self.config.rate * _look_up(costs, below + 1)
+        lower = far.square() + rate * _look_up(costs, below)
+        upper = (1 - far).square() + rate * _look_up(costs, below + 1)
         return below + (upper < lower).long()
 
     def _bits(self, tokens: Tensor, costs: Tensor) -> Tensor:

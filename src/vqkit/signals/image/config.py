@@ -11,7 +11,6 @@ from pydantic import AfterValidator, Field, model_validator
 from ...config.base import ActsOnly, Byte, Count, Finite, NonNegative, Section, Share, Side
 from ...config.sections import DataSection, NetworkSection
 
-
 BlocksOfLevels = Annotated[
     tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=5)
 ]

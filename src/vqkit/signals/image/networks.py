@@ -16,8 +16,8 @@ from ...model.autoencoder import Backbone, Widths
 from ...model.blocks import ConvResidual, DepthwiseResidual, mlp
 from ...model.tiling import tile, untile
 from ...shapes import Shape
-from .cosine import cosine_basis
 from .config import ConvConfig, MLPConfig, MultiscaleConfig, NetworkConfig, PatchConfig
+from .cosine import cosine_basis
 
 
 def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backbone:
@@ -202,12 +202,12 @@ class MLPDecoder(nn.Module):
 class MultiscaleEncoder(nn.Module):
     """Blocks at several resolutions, finest first; their output is added to a cosine transform.
 
-    image --space-to-depth--> linear --DepthwiseResidual x blocks--> [to_coarser --DepthwiseResidual x
-    blocks-->] ... norm, linear --> + cosine transform of each square --> latents
+    image --space-to-depth--> linear --blocks--> [to_coarser --blocks-->] ... norm, linear -->
+    + cosine transform of each square --> latents
 
-    `to_coarser` is space-to-channel and a linear map, beside a shortcut without parameters that averages
-    channels (Chen et al. 2024, arXiv 2410.10733, section 3.1). The last linear starts at zero, so
-    that the untrained encoder is the cosine transform alone.
+    `to_coarser` is space-to-channel and a linear map, beside a shortcut without parameters that
+    averages channels (Chen et al. 2024, arXiv 2410.10733, section 3.1). The last linear starts at
+    zero, so that the untrained encoder is the cosine transform alone.
     """
 
     basis: Tensor
@@ -296,7 +296,7 @@ def _to_channels(x: Tensor, side: int) -> Tensor:
 
 
 def _compressed(latents: Tensor) -> Tensor:
-    """Latents with their large values drawn nearer: the mean of a square is ten times its detail."""
+    """Latents with large values drawn nearer: the mean of a square is ten times its detail."""
     return latents / (1 + latents.abs()).sqrt()
 
 

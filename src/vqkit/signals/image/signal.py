@@ -18,7 +18,7 @@ from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Signal
 from . import forms, measures
-from .config import ConvConfig, DataConfig, MLPConfig, PatchConfig
+from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
 from .files import Target, fit_image, image_paths, load_image
 from .networks import build_backbone
 from .noise import gaussian
@@ -129,7 +129,7 @@ class ImageSignal(Signal):
         return forms.to_array(values)
 
     def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
-        if not isinstance(config, ConvConfig | PatchConfig | MLPConfig):
+        if not isinstance(config, ConvConfig | PatchConfig | MLPConfig | MultiscaleConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for images")
         if len(shape.extent) != 2:
             raise VqkitError(
