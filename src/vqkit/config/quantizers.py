@@ -246,7 +246,7 @@ class ScalarConfig(QuantizerSection):
     sharing_matters_in: ClassVar[tuple[str, ...]] = ()
 
     kind: Literal["scalar"] = "scalar"
-    channels: Annotated[int, Field(ge=1, le=1024)] = 64
+    channels: Annotated[int, Field(ge=1, le=1024)] = 32
     """channels of the latents, each with a code of its own"""
     step: Positive = 0.75
     """distance of neighbouring codes; in a residual row a stage has a third of the one before"""
@@ -392,8 +392,10 @@ def num_codebooks(section: QuantizerSection) -> int:
     built.
     """
     match section:
+        case ScalarConfig():
+            return section.channels
         case ResidualConfig():
-            return section.num_stages
+            return section.num_stages * num_codebooks(section.stage)
         case ProductConfig():
             return section.num_groups * num_codebooks(section.group)
         case HierarchicalConfig():

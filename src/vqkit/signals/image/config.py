@@ -157,17 +157,9 @@ class MultiscaleConfig(NetworkSection):
     learn is added to it.
     """
 
-    conditions: ClassVar[tuple[ActsOnly, ...]] = (
-        ActsOnly(
-            ("expansion",),
-            "a block in {at}encoder_blocks or {at}decoder_blocks",
-            lambda network: network.has_residual_blocks,
-        ),
-    )
-
     @property
     def has_residual_blocks(self) -> bool:
-        return sum(self.encoder_blocks) + sum(self.decoder_blocks) > 0
+        return True
 
     kind: Literal["multiscale"] = "multiscale"
     downsampling_factor: Literal[2, 4, 8, 16, 32] = 8
@@ -184,6 +176,8 @@ class MultiscaleConfig(NetworkSection):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> MultiscaleConfig:
+        if not any(self.encoder_blocks) and not any(self.decoder_blocks):
+            raise ValueError("there must be a residual block in the encoder or the decoder")
         for blocks in (self.encoder_blocks, self.decoder_blocks):
             if 2 ** len(blocks) > 2 * self.downsampling_factor:
                 raise ValueError(
