@@ -102,7 +102,8 @@ class ImageSignal(Signal):
         self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
         image = forms.to_image(self.read(path, data, settings))
-        fitted = fit_image(image, (shape.extent[0], shape.extent[1]), settings.fit)
+        size = (shape.extent[0], shape.extent[1])
+        fitted = fit_image(image, size, settings.fit, settings.interpolation)
         return self.to_values(fitted, data, settings)[0]
 
     def read_mask(self, path: Path) -> Tensor:

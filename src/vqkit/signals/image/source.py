@@ -61,6 +61,8 @@ MAX_NAMED = 100
 _PATCH_SIZE = (32, 32)
 # Training images that a streamed set is measured from.
 _MEASURED = 2048
+# Held-out images below which it is said that there are few.
+FEW_IMAGES = 5
 # Images between two reports of progress.
 _TOLD = 64
 
@@ -70,8 +72,9 @@ class ImageData(IndexedDataset):
 
     modes and sizes: Pillow modes and original sizes 'WxH' by count, of all files whose header can
     be read. value_range: what became 0 and 255 of values of more than 8 bits; None where there are
-    none. notes: what a user should know about how the source was read, a sentence each. pixels: (N,
-    C, H, W) uint8 when in memory.
+    none. notes: what a user should know about how the source was read, a sentence each. cut_from:
+    of patches, how many images those of each split were cut from. pixels: (N, C, H, W) uint8 when
+    in memory.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class ImageData(IndexedDataset):
         self.sizes = {f"{width}x{height}": count for (height, width), count in items.sizes.items()}
         self.value_range = items.value_range
         self.notes = items.notes
+        self.cut_from: dict[str, int] | None = None
         self.pixels = pixels
         self.settings = settings
         self._store = items.store if pixels is None else None
@@ -127,7 +131,8 @@ class ImageData(IndexedDataset):
         self, values: torch.Tensor, size: int, generator: torch.Generator, rows: slice
     ) -> torch.Tensor:
         drawn = draw(size, self.settings.augment, generator)
-        return apply(values, drawn.rows(rows.start, rows.stop))
+        mine = drawn.rows(rows.start, rows.stop)
+        return apply(values, mine, self.settings.interpolation)
 
     def noisy(self, values: torch.Tensor, names: Sequence[tuple[Any, ...]]) -> torch.Tensor | None:
         if not self.settings.noise.sigma:
@@ -160,7 +165,24 @@ class ImageData(IndexedDataset):
         return _decode(self._store.raw(index), self._target, self.names, index)
 
     def notes_in_words(self) -> list[str]:
-        return [*self.notes, *self.range_in_words()]
+        return [*self.notes, *self.range_in_words(), *self._splits_in_words()]
+
+    def _splits_in_words(self) -> list[str]:
+        """A sentence on what cannot be judged, where few images or none are held out."""
+        counts = self.cut_from or {name: len(ids) for name, ids in self.splits.items()}
+        validation = counts["validation"]
+        test = counts["test"]
+        if not validation and not test:
+            return [
+                "no image is held out: figures will be of images that were trained on, and whether "
+                "the model memorises them cannot be judged"
+            ]
+        if not any(0 < held_out < FEW_IMAGES for held_out in (validation, test)):
+            return []
+        return [
+            f"{counts['train']} images to train on, {validation} held out for validation and "
+            f"{test} for test: figures of so few may be chance"
+        ]
 
     def range_in_words(self) -> list[str]:
         """A sentence on what became black and white, where values have more than 8 bits.
@@ -198,6 +220,8 @@ class ImageData(IndexedDataset):
             description["classes"] = dict(Counter(self.groups).most_common(MAX_NAMED))
         description["bad"] = [dataclasses.asdict(bad) for bad in self.bad]
         description["splits"] = {name: len(ids) for name, ids in self.splits.items()}
+        if self.cut_from:
+            description["cut_from"] = self.cut_from
         description["normalisation"] = self.normalisation.to_dict()
         return description
 
@@ -242,6 +266,10 @@ def open_images(
     data = ImageData(name, items, target, pixels, config)
     shares = (config.validation, config.test)
     data.splits = split(items.digests, items.keys, seed, shares, items.fixed_test)
+    if items.cut_from is not None:
+        data.cut_from = {
+            name: len(np.unique(items.cut_from[ids])) for name, ids in data.splits.items()
+        }
     data.normalisation = normalisation or _measure(data)
     if len(data.normalisation.mean) != data.shape.channels:
         have = len(data.normalisation.mean)
@@ -297,7 +325,7 @@ def _decoded(
 
     is_cut = target.fit == "patches" and set(items.sizes) != {target.size}
     if is_cut:
-        items = cut_up(items, target, config.max_memory_mb << 20, keys_of, progress)
+        items = cut_up(items, target, config, keys_of, progress)
         assert items.keys is not None
         _check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
     pixels = None
@@ -405,7 +433,7 @@ def _read_image(path: Path, how: Reading) -> Items:
                 if value_range is None and how.find_range:
                     value_range = survey.extent.range()
             target = Target(None, channels, config.background, value_range=value_range)
-            cut, places = _patches_of_frames(path, len(survey.headers), target, size)
+            cut, places, frames = _patches_of_frames(path, len(survey.headers), target, size)
     except BROKEN_IMAGE as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if not places:
@@ -419,6 +447,10 @@ def _read_image(path: Path, how: Reading) -> Items:
     items.modes = dict(Counter(header.mode for header in survey.headers))
     items.sizes = dict(Counter(header.size for header in survey.headers))
     items.value_range = value_range
+    items.cut_from = frames
+    items.notes.append("the splits are of patches of one image, and show nothing about others")
+    if config.num_scales > 1:
+        items.notes.append("data.num_scales has no effect on a single image")
     if survey.num_frames > len(survey.headers):
         items.notes.append(
             f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all"
@@ -428,16 +460,18 @@ def _read_image(path: Path, how: Reading) -> Items:
 
 def _patches_of_frames(
     path: Path, count: int, target: Target, size: tuple[int, int]
-) -> tuple[np.ndarray, list[str]]:  # (N, h, w, C)
+) -> tuple[np.ndarray, list[str], np.ndarray]:  # (N, h, w, C); (N,) the frame of each
     cut = []
     places: list[str] = []
+    frames: list[int] = []
     for number in range(count):
         parts, where = patches(decode(Frame(path, number), target), size)
         cut.append(parts)
         if count > 1:
             where = [f"{number}:{place}" for place in where]
         places += where
-    return np.concatenate(cut), places
+        frames += [number] * len(where)
+    return np.concatenate(cut), places, np.array(frames, dtype=np.int64)
 
 
 def _target(name: str, items: Items, config: DataConfig) -> Target:
@@ -461,7 +495,14 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
                 "first"
             )
         size = next(iter(items.sizes))
-    return Target(size, channels, config.background, config.fit, value_range=items.value_range)
+    return Target(
+        size,
+        channels,
+        config.background,
+        config.fit,
+        config.interpolation,
+        value_range=items.value_range,
+    )
 
 
 def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:
