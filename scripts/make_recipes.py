@@ -52,6 +52,11 @@ MIXTURE = LossConfig(distortion="logistic_mixture", commitment=1.0)
 NATS = TUNED.model_copy(update={"clip_norm": 1.0})
 DEEP = PatchConfig(encoder_blocks=4, decoder_blocks=4)
 CODES = VQConfig(decay=0.98, revive_threshold=0.1)
+STAGES = ResidualConfig(
+    num_stages=4,
+    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.1}),
+    quantizer_dropout=0.5,
+)
 
 RECIPES: dict[str, tuple[str, Config]] = {
     "images": (
@@ -92,17 +97,23 @@ RECIPES: dict[str, tuple[str, Config]] = {
         Config(
             model=ModelConfig(
                 network=DEEP,
-                quantizer=ResidualConfig(
-                    num_stages=4,
-                    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.1}),
-                    quantizer_dropout=0.5,
-                ),
+                quantizer=STAGES,
             ),
             losses=SHARP,
             train=TUNED.model_copy(
                 update={"steps": 8000, "validate_every": 1000, "checkpoint_every": 1000}
             ),
             coder=CoderConfig(steps=2000),
+        ),
+    ),
+    "photos": (
+        "large photographs: patches of 64x64 at their own size, a half and a quarter of it, four "
+        "stages of 16x16 codes of 8 bits",
+        Config(
+            data=IMAGES.model_copy(update={"fit": "patches", "num_scales": 3, "max_flat": 0.2}),
+            model=ModelConfig(network=DEEP, quantizer=STAGES),
+            losses=SHARP,
+            train=TUNED.model_copy(update={"max_minutes": 20.0}),
         ),
     ),
     "denoise": (

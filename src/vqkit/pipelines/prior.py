@@ -17,7 +17,7 @@ from ..apps.evaluate_prior import evaluate_prior, nearness
 from ..apps.generate import generate
 from ..artifact.model import Model
 from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
-from ..config.loading import dump
+from ..config.loading import dump, load, recipe_names
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..prior.network import PriorNetwork
@@ -34,7 +34,13 @@ from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
 from .plan import OPENING, REPORT_SECONDS, Part, Plan
-from .session import REPORT_FILE, choose_recipe, decide_settings, is_main, locked, write_recipe
+from .session import (
+    REPORT_FILE,
+    is_main,
+    locked,
+    resumed_settings,
+    write_recipe,
+)
 
 # Inside of the artifact: the log, checkpoints and images of the prior's training.
 FOLDER = "prior"
@@ -73,10 +79,11 @@ def train_prior(
     with locked(folder, display):
         if not resume:
             _check_new(folder, work)
-        chosen = choose_recipe(PriorConfig, source, recipe)
-        config = decide_settings(
-            PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None
-        )
+        chosen = _choose_recipe(source, recipe)
+        if resume:
+            config = resumed_settings(PriorConfig, work, recipe, overrides)
+        else:
+            config = load(chosen, overrides, PriorConfig)
         parts = [
             Part(OPENING, 0.02),
             Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
@@ -98,6 +105,15 @@ def train_prior(
             else:
                 command += [str(chosen), *overrides]
             return _finish(model, prior, finished, data, folder, plan, shlex.join(command))
+
+
+def _choose_recipe(source: str | Path, recipe: str | Path | None) -> str:
+    """The recipe that was asked for, else the one named like the built-in set, else the default."""
+    if recipe is not None:
+        return str(recipe)
+    if str(source) in recipe_names(PriorConfig):
+        return str(source)
+    return PriorConfig.default_recipe
 
 
 def _check_new(folder: Path, work: Path) -> None:

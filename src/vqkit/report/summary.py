@@ -65,6 +65,10 @@ class RunSummary:
     weighs_bits: bool = False
     # Different images whose codes the usage of a training row is of, at most; 0 = not known.
     window_images: int = 0
+    # Two lines: the settings that a look at the data chose, and why; none where the user did.
+    choice: Sequence[str] = ()
+    # That the whole command had; None = no limit.
+    minutes: float | None = None
 
     @property
     def codebook_size(self) -> int | None:

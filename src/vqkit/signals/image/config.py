@@ -52,9 +52,7 @@ class DataConfig(DataSection):
             "{at}channels=1 or 3, which keep no alpha",
             lambda data: data.channels not in (2, 4),
         ),
-        ActsOnly(
-            ("num_scales", "max_flat"), "{at}fit=patches", lambda data: data.fit == "patches"
-        ),
+        ActsOnly(("num_scales", "max_flat"), "{at}fit=patches", lambda data: data.fit == "patches"),
     )
 
     signal: Literal["image"] = "image"

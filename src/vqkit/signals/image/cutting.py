@@ -115,9 +115,7 @@ def cut_up(
     )
 
 
-def _cut(
-    items: Items, target: Target, config: DataConfig, most: int, index: int
-) -> Cut | BadFile:
+def _cut(items: Items, target: Target, config: DataConfig, most: int, index: int) -> Cut | BadFile:
     """Patches of one image, at most `most` of them; the same ones for the same image."""
     assert target.size is not None
     try:

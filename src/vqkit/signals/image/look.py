@@ -104,10 +104,8 @@ def look_at_folder(folder: Path) -> Look | None:
     return _look(num_images, sizes, good.__getitem__)
 
 
-def look_at_images(
-    num_images: int, size: tuple[int, int], read: Callable[[int], np.ndarray]
-) -> Look:
-    """A look at images of one size that lie in an array; `read` gives one (H, W, C) uint8."""
+def look_at_images(num_images: int, size: tuple[int, int], read: Callable[[int], Raw]) -> Look:
+    """A look at images of one size, such as lie in an array; `read` gives one."""
     return _look(num_images, [size] * min(num_images, MAX_HEADERS), read)
 
 

@@ -51,6 +51,7 @@ from .files import (
     reason,
     survey_file,
 )
+from .look import Look, look_at_folder, look_at_images
 from .noise import add_noise
 from .ranges import ValueRange
 from .scan import NUM_THREADS, image_files, scan_folder, scan_parquet
@@ -61,6 +62,9 @@ MAX_NAMED = 100
 _PATCH_SIZE = (32, 32)
 # Training images that a streamed set is measured from.
 _MEASURED = 2048
+# Files of arrays, and what they may have in bytes to be looked at: they are read whole for it.
+_ARRAYS = (".npy", ".npz")
+_LARGE_ARRAY = 1 << 26
 # Held-out images below which it is said that there are few.
 FEW_IMAGES = 5
 # Images between two reports of progress.
@@ -278,6 +282,32 @@ def open_images(
             f"data.channels={have}"
         )
     return data
+
+
+def look_at(source: str | Path) -> Look | None:
+    """A look at a folder of images or a small array of them; None of anything else, and of what
+    cannot be read.
+    """
+    path = Path(source).expanduser()
+    is_built_in = isinstance(source, str) and source in bundled.NAMES
+    is_array = path.suffix.lower() in _ARRAYS or path.is_dir() and find_idx(path) is not None
+    try:
+        if not is_built_in and not is_array:
+            return look_at_folder(path) if path.is_dir() else None
+        if not is_built_in and _num_bytes(path) > _LARGE_ARRAY:
+            return None
+        items = _read(source, _reading(DataConfig(), None, None, None))
+    except (VqkitError, OSError):
+        return None
+    if not len(items.store):
+        return None
+    return look_at_images(len(items.store), next(iter(items.sizes)), items.store.raw)
+
+
+def _num_bytes(path: Path) -> int:
+    """Of a file, or of those right in a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def bad_files(
