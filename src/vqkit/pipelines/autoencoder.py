@@ -21,6 +21,7 @@ from ..model.autoencoder import Autoencoder
 from ..report.card import write_card
 from ..report.page import write_report
 from ..report.summary import Ranked, RunSummary
+from ..report.verdict import judge
 from ..settings import Config
 from ..signals.base import Signal
 from ..signals.registry import signal_of
@@ -31,7 +32,7 @@ from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
 from .choosing import Chosen, choose_settings
 from .coders import coder_parts, fit_coders
-from .plan import OPENING, REPORT_SECONDS, Part, Plan
+from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .session import (
     RECIPE_FILE,
     REPORT_FILE,
@@ -99,7 +100,9 @@ def train(
                 command += ["--recipe", str(folder / RECIPE_FILE)]
             else:
                 command += ["--recipe", chosen.recipe, *overrides]
-            run = _Run(shlex.join(command), chosen.lines, minutes)
+            run = _Run(
+                shlex.join(command), chosen.lines, ending_minutes(minutes, finished, config.train)
+            )
             return _finish(finished, config, signal, data, folder, plan, run)
 
 
@@ -111,7 +114,7 @@ def _parts(config: Config) -> list[Part]:
 
 class _Run(NamedTuple):
     """What the report says of a run: the command, what was chosen from the data and why, and the
-    minutes that the command had.
+    minutes that the command had, where these ended training.
     """
 
     command: str
@@ -142,11 +145,18 @@ def _finish(
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(model, data, split, lambda share: stage.update(0.5 * share, {}))
     figures = {**evaluation.metrics, **finished.figures, "content_id": artifact.content_id}
+    cut_from = artifact.data.get("cut_from")
+    if cut_from:
+        figures["cut_from"] = cut_from[split]
     artifact = replace(artifact, metrics={**figures, **artifact.metrics})
     save_metrics(artifact, folder)
     summary = _summary(finished, evaluation, artifact, signal, data, run)
     write_card(summary, folder)
     write_report(summary, folder / REPORT_FILE)
+    verdict = judge(summary)
+    stage.message(f"{verdict.word}: {verdict.sentence}")
+    for finding in verdict.findings:
+        stage.message(f"  {finding.text} {finding.advice}".rstrip())
     stage.update(1.0, {})
     # The artifact is complete: nothing is left to resume.
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

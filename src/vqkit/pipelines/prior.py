@@ -33,7 +33,7 @@ from ..training.checkpoint import resumed_config
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
-from .plan import OPENING, REPORT_SECONDS, Part, Plan
+from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .session import (
     REPORT_FILE,
     is_main,
@@ -104,7 +104,8 @@ def train_prior(
                 command.append(str(work / "recipe.yaml"))
             else:
                 command += [str(chosen), *overrides]
-            return _finish(model, prior, finished, data, folder, plan, shlex.join(command))
+            minutes = ending_minutes(minutes, finished, config.train)
+            return _finish(model, prior, finished, data, folder, plan, shlex.join(command), minutes)
 
 
 def _choose_recipe(source: str | Path, recipe: str | Path | None) -> str:
@@ -138,6 +139,7 @@ def _finish(
     folder: Path,
     plan: Plan,
     command: str,
+    minutes: float | None,
 ) -> Model:
     """From trained weights to a prior that is measured, shown and written."""
     work = folder / FOLDER
@@ -147,6 +149,7 @@ def _finish(
     stage = plan.stage(REPORT)
     figures, quantiles = _measure(Model(trained, model.device), data, finished, stage)
     summary = _draw(Model(trained, model.device), data, finished, figures, command, stage)
+    summary = replace(summary, minutes=minutes)
     write_prior_images(summary, work)
     write_prior_report(summary, work / REPORT_FILE)
     figures = figures | derived_figures(summary)

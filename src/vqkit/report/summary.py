@@ -67,7 +67,7 @@ class RunSummary:
     window_images: int = 0
     # Two lines: the settings that a look at the data chose, and why; none where the user did.
     choice: Sequence[str] = ()
-    # That the whole command had; None = no limit.
+    # That the whole command had, where these ended training.
     minutes: float | None = None
 
     @property
@@ -119,3 +119,5 @@ class PriorSummary:
     # (M,) the same of these images as they are: near 0 for those that are in the training set as
     # well.
     held_out_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    # That the whole command had, where these ended training.
+    minutes: float | None = None

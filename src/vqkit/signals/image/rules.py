@@ -49,6 +49,9 @@ CODEBOOK = ((50_000, 256), (500_000, 512), (math.inf, 1024))
 # Pixels of what the model sees -> images in a batch.
 BATCH = ((64 * 64, 48), (96 * 96, 24), (math.inf, 16))
 PHOTOS_BATCH = 48
+# Patches that a budget of minutes is for, about 5,000 a minute in colour; the recipe's otherwise.
+MEGABYTES_A_MINUTE = 64
+MOST_MEGABYTES = 2048
 
 
 def suggested(look: Look, minutes: float | None) -> Suggestion:
@@ -80,6 +83,10 @@ def _photos(look: Look, minutes: float | None) -> Suggestion:
     )
     num_patches = sum((high // height) * (wide // width) for high, wide in look.sizes)
     choices = [*_channels(look), *_splits(look), _schedule(num_patches, PHOTOS_BATCH, minutes)]
+    if minutes is not None:
+        megabytes = min(MOST_MEGABYTES, max(1, round(MEGABYTES_A_MINUTE * minutes)))
+        settings = (f"data.max_memory_mb={megabytes}",)
+        choices.append(Choice(settings, "no more patches than there is time for"))
     return Suggestion("photos", because, tuple(choices))
 
 

@@ -478,13 +478,13 @@ def _read_image(path: Path, how: Reading) -> Items:
     items.sizes = dict(Counter(header.size for header in survey.headers))
     items.value_range = value_range
     items.cut_from = frames
-    items.notes.append("the splits are of patches of one image, and show nothing about others")
-    if config.num_scales > 1:
-        items.notes.append("data.num_scales has no effect on a single image")
     if survey.num_frames > len(survey.headers):
         items.notes.append(
             f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all"
         )
+    items.notes.append("the splits are of patches of one file, and show nothing about others")
+    if config.num_scales > 1:
+        items.notes.append("data.num_scales has no effect on a single file")
     return items
 
 
