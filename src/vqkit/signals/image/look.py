@@ -171,4 +171,5 @@ def _is_pixel_art(pixels: np.ndarray) -> bool:  # (H, W, 4) uint8
         is_soft = is_edge & (middle >= low + _BETWEEN) & (middle <= high - _BETWEEN)
         edges += int(is_edge.any(2).sum())
         soft += int(is_soft.any(2).sum())
-    return soft <= _ART_SOFT * edges
+    # Without a single hard edge it is something smooth, such as a dark image of 16 bits.
+    return edges > 0 and soft <= _ART_SOFT * edges

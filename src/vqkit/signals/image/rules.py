@@ -49,6 +49,9 @@ CODEBOOK = ((50_000, 256), (500_000, 512), (math.inf, 1024))
 # Pixels of what the model sees -> images in a batch.
 BATCH = ((64 * 64, 48), (96 * 96, 24), (math.inf, 16))
 PHOTOS_BATCH = 48
+# Minutes of the command -> images in a batch at most: short runs need steps more than they need
+# images in each (docs/experiments.md).
+BATCH_IN_TIME = ((5, 16), (15, 32), (math.inf, 48))
 # Patches that a budget of minutes is for, about 5,000 a minute in colour; the recipe's otherwise.
 MEGABYTES_A_MINUTE = 64
 MOST_MEGABYTES = 2048
@@ -167,15 +170,16 @@ def _early_stop(look: Look) -> list[Choice]:
 def _schedule(num_items: int, batch: int, minutes: float | None) -> Choice:
     """A batch, and steps that the number of items and the time ask for."""
     most = RECIPE_STEPS
-    settings = [f"train.batch_size={batch}"]
+    settings = []
     because = f"{_rounded(num_items)} items to train on"
     if minutes is not None:
         # The time of the command is what ends it.
         most = round(RECIPE_STEPS * max(1.0, minutes / RECIPE_MINUTES))
+        batch = min(batch, _row(BATCH_IN_TIME, minutes))
         settings.append("train.max_minutes=null")
         because += f", {minutes:g} minutes"
     steps = min(most, max(LEAST_STEPS, EPOCHS * num_items // batch))
-    settings.append(f"train.steps={steps}")
+    settings += [f"train.batch_size={batch}", f"train.steps={steps}"]
     return Choice(tuple(settings), because)
 
 

@@ -183,9 +183,10 @@ class ImageData(IndexedDataset):
             ]
         if not any(0 < held_out < FEW_IMAGES for held_out in (validation, test)):
             return []
+        train = counts["train"]
         return [
-            f"{counts['train']} images to train on, {validation} held out for validation and "
-            f"{test} for test: figures of so few may be chance"
+            f"{train} image{'' if train == 1 else 's'} to train on, {validation} held out for "
+            f"validation and {test} for test: figures of so few may be chance"
         ]
 
     def range_in_words(self) -> list[str]:
