@@ -466,7 +466,7 @@ def reduced(pixels: np.ndarray, factor: int) -> np.ndarray:  # (H // factor, W /
     height = pixels.shape[0] // factor
     width = pixels.shape[1] // factor
     box = (0, 0, width * factor, height * factor)
-    small = _from_pixels(pixels).resize((width, height), Image.Resampling.BOX, box=box)
+    small = _from_pixels(pixels).reduce(factor, box)
     return np.asarray(small).reshape(height, width, pixels.shape[2])
 
 
