@@ -20,6 +20,8 @@ LOSS = "loss/reconstruction"
 STEEP_FALLS = (0.05, 0.25)
 # Steps below which the curve looks like that of any run with a cosine, so that it does not tell.
 FEW_STEPS = 200
+# Values of training that are averaged at least.
+FEW_VALUES = 3
 # Images of a split whose figures may be chance.
 FEW_IMAGES = 20
 # How far validation may be above training, as a share of the training loss.
@@ -348,15 +350,25 @@ def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float 
 
 
 def fall_over_half(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
-    """Share of the validation loss `key` that vanished over the last half of the run, below 0 if it
-    rose.
+    """Share of the loss `key` that vanished over the last half of the run, below 0 if it rose.
 
-    None without a value from about the middle. Two values are enough: both are of the same images.
+    Of validation two values are enough, one from about the middle: both are of the same images.
+    Without them, of training, whose batches differ: the means of several values about the middle
+    and at the end. None where there are too few.
     """
     steps, values = series(history, key, "validation")
-    if not len(steps) or steps[0] > 0.55 * steps[-1] or values.min() <= 0:
+    if len(steps) and steps[0] <= 0.55 * steps[-1]:
+        if values.min() <= 0:
+            return None
+        return 1 - float(values[-1] / np.interp(0.5 * steps[-1], steps, values))
+    steps, values = series(history, key, "train")
+    if not len(steps) or values.min() <= 0:
         return None
-    return 1 - float(values[-1] / np.interp(0.5 * steps[-1], steps, values))
+    middle = values[(steps >= 0.4 * steps[-1]) & (steps <= 0.6 * steps[-1])]
+    late = values[steps >= 0.8 * steps[-1]]
+    if min(len(middle), len(late)) < FEW_VALUES:
+        return None
+    return 1 - float(late.mean() / middle.mean())
 
 
 def _history(summary: RunSummary) -> Sequence[Mapping[str, Any]]:
