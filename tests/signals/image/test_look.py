@@ -179,8 +179,12 @@ def test_the_schedule_follows_count_and_minutes(tmp_path: Path) -> None:
     for minutes, steps in ((None, 10_000), (15, 10_000), (60, 10_500)):
         schedule = rules.suggested(photos, minutes).choices
         assert f"train.steps={steps}" in [one for choice in schedule for one in choice.settings]
-    # Short runs need steps more than they need images in each.
-    assert [chosen_for(few, minutes=m).config.train.batch_size for m in (2, 8, 30)] == [16, 32, 48]
+    # Short runs need steps more than they need pixels in each: 16 of 64x64 are 40 of 40x40.
+    for size, batches in (((64, 64), [16, 32, 48]), ((40, 40), [40, 48, 48])):
+        same = look.Look(500, [size] * 500, 64, 0, 0, 0)
+        for minutes, batch in zip((2, 8, 30), batches, strict=True):
+            chosen = rules.suggested(same, minutes).choices
+            assert f"train.batch_size={batch}" in [s for one in chosen for s in one.settings]
 
 
 def test_what_a_user_sets_wins(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ CODEBOOK = ((50_000, 256), (500_000, 512), (math.inf, 1024))
 # Pixels of what the model sees -> images in a batch.
 BATCH = ((64 * 64, 48), (96 * 96, 24), (math.inf, 16))
 PHOTOS_BATCH = 48
-# Minutes of the command -> images in a batch at most: short runs need steps more than they need
-# images in each (docs/experiments.md).
+# Minutes of the command -> images of 64x64 in a batch at most, of smaller ones as many more: short
+# runs need steps more than they need images in each (docs/experiments.md).
 BATCH_IN_TIME = ((5, 16), (15, 32), (math.inf, 48))
 # Patches that a budget of minutes is for, about 5,000 a minute in colour; the recipe's otherwise.
 MEGABYTES_A_MINUTE = 64
@@ -85,7 +85,8 @@ def _photos(look: Look, minutes: float | None) -> Suggestion:
         f"{_counted(look)}, large: patches of {width}x{height} at full resolution and scaled down"
     )
     num_patches = sum((high // height) * (wide // width) for high, wide in look.sizes)
-    choices = [*_channels(look), *_splits(look), _schedule(num_patches, PHOTOS_BATCH, minutes)]
+    schedule = _schedule(num_patches, height * width, PHOTOS_BATCH, minutes)
+    choices = [*_channels(look), *_splits(look), schedule]
     if minutes is not None:
         megabytes = min(MOST_MEGABYTES, max(1, round(MEGABYTES_A_MINUTE * minutes)))
         settings = (f"data.max_memory_mb={megabytes}",)
@@ -96,8 +97,8 @@ def _photos(look: Look, minutes: float | None) -> Suggestion:
 def _whole(look: Look, minutes: float | None) -> Suggestion:
     size = _size_of_whole(look)
     height, width = size
-    how = "at that size" if size == look.size else f"scaled to {width}x{height}"
-    choices = [Choice((f"data.image_size=[{height},{width}]",), f"whole, {how}")]
+    how = "kept at their size" if size == look.size else f"scaled to {width}x{height}"
+    choices = [Choice((f"data.image_size=[{height},{width}]",), how)]
     choices += _channels(look)
     if look.pixel_art >= ART and min(look.size) <= ART_SIDE:
         choices.append(
@@ -112,9 +113,10 @@ def _whole(look: Look, minutes: float | None) -> Suggestion:
         f"model.quantizer.codebook_size={codebook_size}",
     )
     choices.append(Choice(network, f"about {_rounded(num_codes)} codes to learn from"))
-    choices.append(_schedule(look.num_images, _row(BATCH, height * width), minutes))
+    num_pixels = height * width
+    choices.append(_schedule(look.num_images, num_pixels, _row(BATCH, num_pixels), minutes))
     choices += _early_stop(look)
-    return Suggestion("images", _counted(look), tuple(choices))
+    return Suggestion("images", f"{_counted(look)}, seen whole", tuple(choices))
 
 
 def _size_of_whole(look: Look) -> tuple[int, int]:
@@ -167,17 +169,17 @@ def _early_stop(look: Look) -> list[Choice]:
     return [Choice(settings, "so few that it stops when validation gets no better")]
 
 
-def _schedule(num_items: int, batch: int, minutes: float | None) -> Choice:
-    """A batch, and steps that the number of items and the time ask for."""
+def _schedule(num_items: int, num_pixels: int, batch: int, minutes: float | None) -> Choice:
+    """A batch of items of so many pixels, and steps that their number and the time ask for."""
     most = RECIPE_STEPS
     settings = []
     because = f"{_rounded(num_items)} items to train on"
     if minutes is not None:
         # The time of the command is what ends it.
         most = round(RECIPE_STEPS * max(1.0, minutes / RECIPE_MINUTES))
-        batch = min(batch, _row(BATCH_IN_TIME, minutes))
+        batch = min(batch, max(1, _row(BATCH_IN_TIME, minutes) * 64 * 64 // num_pixels))
         settings.append("train.max_minutes=null")
-        because += f", {minutes:g} minutes"
+        because += f", --minutes {minutes:g}"
     steps = min(most, max(LEAST_STEPS, EPOCHS * num_items // batch))
     settings += [f"train.batch_size={batch}", f"train.steps={steps}"]
     return Choice(tuple(settings), because)
