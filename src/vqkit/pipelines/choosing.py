@@ -48,7 +48,8 @@ def choose_settings(
         return Chosen(load(default, overrides, Config), default)
     settings = [one for choice in suggestion.choices for one in choice.settings]
     # What overrides leave without effect goes back to its default, as if it were a recipe's.
-    config = with_overrides(load(suggestion.recipe, settings, Config), overrides)
+    where = f"recipe {suggestion.recipe}, chosen for {source} (--recipe NAME takes another)"
+    config = with_overrides(load(suggestion.recipe, settings, Config), overrides, where)
     return Chosen(config, suggestion.recipe, _in_words(suggestion, config))
 
 

@@ -200,8 +200,9 @@ def test_what_a_user_sets_wins(tmp_path: Path) -> None:
     assert chosen_for(photos, "data.fit=crop").config.data.num_scales == 1
     named = choose_settings(photos, "images", [])
     assert named == Chosen(load("images", [], Config), "images")
-    with pytest.raises(VqkitError, match="unknown key 'chanels'"):
-        chosen_for(photos, "data.chanels=3")
+    # The recipe that a setting is unknown to is said, as nobody named it.
+    with pytest.raises(VqkitError, match=r"^recipe photos, chosen for .* unknown key 'codebook_s"):
+        chosen_for(photos, "model.quantizer.codebook_size=3")
 
 
 def test_chosen_settings_are_those_that_the_line_says(tmp_path: Path) -> None:
