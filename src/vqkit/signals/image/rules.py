@@ -88,7 +88,9 @@ def _photos(look: Look, minutes: float | None) -> Suggestion:
     schedule = _schedule(num_patches, height * width, PHOTOS_BATCH, minutes)
     choices = [*_channels(look), *_splits(look), schedule]
     if minutes is not None:
-        megabytes = min(MOST_MEGABYTES, max(1, round(MEGABYTES_A_MINUTE * minutes)))
+        # At least a patch of every image.
+        least = 1 + (look.num_images * height * width * 4 >> 20)
+        megabytes = max(least, min(MOST_MEGABYTES, round(MEGABYTES_A_MINUTE * minutes)))
         settings = (f"data.max_memory_mb={megabytes}",)
         choices.append(Choice(settings, "no more patches than there is time for"))
     return Suggestion("photos", because, tuple(choices))
