@@ -110,7 +110,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
         "large photographs: patches of 64x64 at their own size, a half and a quarter of it, four "
         "stages of 16x16 codes of 8 bits",
         Config(
-            data=IMAGES.model_copy(update={"fit": "patches", "num_scales": 3, "max_flat": 0.2}),
+            data=IMAGES.model_copy(update={"fit": "patches", "num_scales": 3, "max_flat": 0.5}),
             model=ModelConfig(network=DEEP, quantizer=STAGES),
             losses=SHARP,
             train=TUNED.model_copy(update={"max_minutes": 20.0}),
