@@ -59,6 +59,11 @@ MIXTURE = LossConfig(distortion="logistic_mixture", commitment=1.0)
 NATS = TUNED.model_copy(update={"clip_norm": 1.0})
 DEEP = PatchConfig(encoder_blocks=4, decoder_blocks=4)
 CODES = VQConfig(decay=0.98, revive_threshold=0.1)
+STAGES = ResidualConfig(
+    num_stages=4,
+    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.1}),
+    quantizer_dropout=0.5,
+)
 
 RECIPES: dict[str, tuple[str, Config]] = {
     "images": (
@@ -99,11 +104,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
         Config(
             model=ModelConfig(
                 network=DEEP,
-                quantizer=ResidualConfig(
-                    num_stages=4,
-                    stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.1}),
-                    quantizer_dropout=0.5,
-                ),
+                quantizer=STAGES,
             ),
             losses=SHARP,
             train=TUNED.model_copy(
@@ -113,28 +114,29 @@ RECIPES: dict[str, tuple[str, Config]] = {
         ),
     ),
     "photos": (
-        "photographs at full resolution, in patches: files of every rate from 0.1 bits a pixel on",
+        "large photographs: patches of 64x64 at their own size, a half and a quarter of it; files "
+        "of every rate from 0.1 bits a pixel on",
         Config(
-            data=IMAGES.model_copy(update={"fit": "patches"}),
+            data=IMAGES.model_copy(update={"fit": "patches", "num_scales": 3, "max_flat": 0.5}),
             model=ModelConfig(
                 network=MultiscaleConfig(),
                 quantizer=ResidualConfig(
                     num_stages=3,
-                    stage=ScalarConfig(channels=96, step=1.5),
+                    stage=ScalarConfig(channels=96, step=1.5, levels=255),
                     quantizer_dropout=1.0,
                 ),
             ),
             # Where another bit of a value lowers the mse as much as the last one did.
             losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.4)),
-            train=TrainConfig(
-                optimizer="muon",
-                lr=3e-3,
-                muon_lr=0.02,
-                batch_size=32,
-                final_lr=0.0,
-                ema_decay=0.995,
-                steps=12000,
-                max_minutes=20.0,
+            train=TUNED.model_copy(
+                update={
+                    "batch_size": 32,
+                    "lr": 3e-3,
+                    "muon_lr": 0.02,
+                    "clip_norm": 1.0,
+                    "ema_decay": 0.995,
+                    "max_minutes": 20.0,
+                }
             ),
         ),
     ),

@@ -66,7 +66,14 @@ def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeyp
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/design.md", "docs/benchmarks.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/guide.md",
+        "docs/defaults.md",
+        "docs/design.md",
+        "docs/benchmarks.md",
+    ],
 )
 def test_what_documents_link_to_exists(name):
     document = ROOT / name

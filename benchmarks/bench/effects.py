@@ -80,6 +80,9 @@ NEEDS: dict[tuple[type[Root], str], list[str]] = {
     (Config, "data"): ["data.image_size=[96,96]"],
     (Config, "data.max_memory_mb"): ["data.image_size=[180,180]"],
     (Config, "data.num_workers"): ["data.image_size=[180,180]"],
+    # Patches that there are many of, also of an image at half its size.
+    (Config, "data.num_scales"): ["data.image_size=[8,8]"],
+    (Config, "data.max_flat"): ["data.image_size=[8,8]"],
     (Config, "train.patience"): ["train.lr=10"],
     (PriorConfig, "train.patience"): ["train.lr=10"],
 }
@@ -225,6 +228,9 @@ def folder() -> Path:
         image.resize((115, 97)).save(mixed / f"{number}-again.png")
         wide = source.integers(1000, 3000, (100, 110)).astype(np.uint16)
         Image.fromarray(wide).save(mixed / f"{number}-wide.png")
+    half_flat = source.integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    half_flat[:50] = 200
+    Image.fromarray(half_flat).save(mixed / "half-flat.png")
     frames = [Image.fromarray(one).resize((100, 100)) for one in few[:6]]
     frames[0].save(mixed / "moving.gif", save_all=True, append_images=frames[1:])
     return root

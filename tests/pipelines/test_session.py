@@ -13,7 +13,7 @@ from tests.conftest import TINY
 from vqkit.config.loading import load
 from vqkit.errors import VqkitError
 from vqkit.files import _HOST
-from vqkit.pipelines.session import LOCK_FILE, check_unlocked, locked
+from vqkit.pipelines.session import LOCK_FILE, check_unlocked, locked, recipe_remarks
 from vqkit.settings import Config
 from vqkit.training.progress import Silent
 
@@ -132,3 +132,19 @@ def test_a_run_goes_on_with_its_own_settings_repeated(stopped):
         vqkit.train("emoji", stopped, "emoji", own, resume=True)
     with pytest.raises(VqkitError, match="is not empty"):
         vqkit.train("emoji", stopped, "emoji", own)
+
+
+def test_a_run_that_goes_on_still_says_why_it_has_its_settings(tmp_path, monkeypatch):
+    def interrupted(*given, **named):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("vqkit.pipelines.autoencoder.fit_coders", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            vqkit.train("emoji", folder, None, [*TINY, "train.steps=2", "coder.steps=0"])
+    before = recipe_remarks(folder)
+    assert [line.partition(":")[0] for line in before] == ["chosen", "because"]
+    vqkit.train("emoji", folder, resume=True)
+    assert recipe_remarks(folder) == before
+    assert all(line in (folder / "report.html").read_text() for line in before)

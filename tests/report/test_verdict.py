@@ -208,6 +208,49 @@ def test_a_short_run_with_two_looks_at_validation_is_judged_by_its_last_half():
     assert finding.advice == "Train longer: raise train.max_minutes."
 
 
+def test_what_a_budget_of_the_command_would_have_to_be():
+    rows = [
+        {"step": 26 * half, "split": "validation", LOSS: -3.6 - 0.5 * (half - 1)} for half in (1, 2)
+    ]
+    ended = changed(step=500, stopped_by="max_minutes")
+    finding = judge(summary(history=rows, is_log_loss=True, metrics=ended, minutes=1.5)).findings[0]
+    assert finding.advice == "Train longer: --minutes 3, in a new folder."
+    few = judge(summary(history=[], metrics=changed(step=48, stopped_by="max_minutes"), minutes=2))
+    assert few.findings[0].advice == "Train longer: --minutes 4, in a new folder."
+
+
+@pytest.mark.parametrize(("last", "is_falling"), [(0.74, True), (0.76, False)])
+def test_a_run_with_one_validation_pass_is_judged_by_its_training(last, is_falling):
+    # From 1 about the middle to `last` in the last fifth.
+    rows = [
+        {"step": step, "split": "train", LOSS: 1.0 if step < 220 else last}
+        for step in range(20, 301, 20)
+    ]
+    rows.append({"step": 300, "split": "validation", LOSS: last})
+    verdict = judge(summary(history=rows, metrics=changed(step=300, stopped_by="steps")))
+    told = [finding.short for finding in verdict.findings]
+    assert ("the loss is still falling" in told) == is_falling
+
+
+def test_patches_of_one_image_are_judged_as_one_image():
+    counts = np.array([[50] * 4 + [0] * 12])
+    cut = changed(usage=0.25, items=400, cut_from=1)
+    verdict = judge(summary(code_counts=counts, metrics=cut))
+    assert verdict.healthy and verdict.word == "Probably healthy"
+    assert verdict.sentence.startswith("90.0 % of the codes are used in training")
+    assert verdict.sentence.endswith(
+        " One test image is too little to judge by: others may give other figures."
+    )
+    several = judge(summary(metrics=changed(items=400, cut_from=7)))
+    assert "The 7 test images are too few to judge by" in several.sentence
+
+
+def test_figures_of_training_images_are_said_to_be():
+    verdict = judge(summary(metrics=changed(split="train", items=4000)))
+    assert "the figures are of images that it was trained on" in verdict.sentence
+    assert verdict.word == "Probably healthy"
+
+
 def test_a_run_of_sixty_steps_is_not_called_finished():
     losses = [
         -1.664,

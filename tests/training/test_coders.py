@@ -1,6 +1,7 @@
 """The float twin of the integer prior: what it promises is what the integers do."""
 
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -140,6 +141,16 @@ def test_a_fit_that_overfits_ends(model, emoji, tmp_path, monkeypatch):
     )
     found = finished.model.integers().tensors()
     assert all(np.array_equal(values, again[name]) for name, values in found.items())
+
+
+def test_encoding_ends_in_time_for_the_fit(model, emoji):
+    """Items that there is no time to encode are left out, and one batch there always is."""
+    whole = CodeCoderTask(model.tokenizer, emoji, 10)
+    assert len(whole.codes) == len(emoji.splits["train"]) > 256
+    late = CodeCoderTask(model.tokenizer, emoji, 10, deadline=time.monotonic())
+    assert len(late.codes) == 256 and torch.equal(late.codes, whole.codes[:256])
+    in_time = CodeCoderTask(model.tokenizer, emoji, 10, deadline=time.monotonic() + 3600)
+    assert torch.equal(in_time.codes, whole.codes)
 
 
 def test_few_values_are_not_gone_over_without_end(model, emoji, tmp_path):

@@ -102,7 +102,7 @@ def add_recipe(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_run(parser: argparse.ArgumentParser, default_recipe: str) -> None:
     """What a run starts from, for commands that train."""
-    add_recipe(parser, f"see 'vqkit recipes'; default: by DATA, else {default_recipe}")
+    add_recipe(parser, f"see 'vqkit recipes'; default: {default_recipe}")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run that stopped in DIR"
     )

@@ -28,7 +28,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty"
     )
-    arguments.add_run(parser, "images")
+    arguments.add_run(parser, "chosen by a look at DATA")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -227,13 +227,10 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from ..config.loading import load
-    from ..pipelines.session import choose_recipe
-    from ..settings import Config
+    from ..pipelines.choosing import choose_settings
     from ..signals.registry import signal_of
 
-    recipe = choose_recipe(Config, options.data, options.recipe)
-    config = load(recipe, options.settings, Config)
+    config, _, lines = choose_settings(options.data, options.recipe, options.settings)
     signal = signal_of(config.data)
     try:
         with progress_bar("decoding") as progress:
@@ -246,6 +243,8 @@ def _data(options: argparse.Namespace) -> int:
         if bad:
             _print_bad(bad, num_good)
         raise
+    for line in lines:
+        say(line)
     _print_description(data, signal.describe_in_words(data))
     sheet = Path(options.sheet or f"{Path(data.name).stem}-samples.png")
     if sheet.exists() and not options.sheet:

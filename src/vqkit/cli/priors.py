@@ -33,7 +33,7 @@ def _train_prior_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser, "; the prior is added to it")
     arguments.add_data(parser, ", as a rule that of the model")
     arguments.add_settings(parser)
-    arguments.add_run(parser, "prior")
+    arguments.add_run(parser, "by DATA, else prior")
 
 
 def _train_prior(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..apps.evaluate import Evaluation, Examples, evaluate
 from ..artifact.model import Model
@@ -21,6 +21,7 @@ from ..model.autoencoder import Autoencoder
 from ..report.card import write_card
 from ..report.page import write_report
 from ..report.summary import Ranked, RunSummary
+from ..report.verdict import judge
 from ..settings import Config
 from ..signals.base import Signal
 from ..signals.registry import signal_of
@@ -29,16 +30,18 @@ from ..training.guard import SLICE, SLICES
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
+from .choosing import Chosen, choose_settings
 from .coders import coder_parts, fit_coders
-from .plan import OPENING, REPORT_SECONDS, Part, Plan
+from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .session import (
+    RECIPE_FILE,
     REPORT_FILE,
     check_new,
     check_unlocked,
-    choose_recipe,
-    decide_settings,
     is_main,
     locked,
+    recipe_remarks,
+    resumed_settings,
     write_recipe,
 )
 
@@ -60,7 +63,7 @@ def train(
     """Train on `source` (a folder, a file or a built-in set) and fill `out` with an artifact, a
     card and a report.
 
-    recipe: a name or a YAML file; None = the recipe named like the built-in set, else 'images'.
+    recipe: a name or a YAML file; None = what a look at the source speaks for, which is said.
     overrides: 'train.lr=1e-3' and the like. resume: go on from the checkpoint in `out`. minutes: of
     the whole call, coders and report included, counted from `started` (of time.monotonic(); None =
     now). display: shows progress; None = silent. Returns the model, its figures in `metrics`; None
@@ -71,20 +74,21 @@ def train(
     folder = Path(out)
     overrides = list(overrides)
     check_unlocked(folder)
-    chosen = choose_recipe(Config, source, recipe)
-    if not resume:
+    if resume:
+        waiting = resumed_settings(Config, folder, recipe, overrides)
+        chosen = Chosen(waiting, str(folder / RECIPE_FILE), recipe_remarks(folder))
+    else:
         check_new(folder)
-    config = decide_settings(
-        Config, folder, chosen, overrides, resume=resume, asked=recipe is not None
-    )
+        chosen = choose_settings(source, recipe, overrides, minutes)
+    config = chosen.config
     signal = signal_of(config.data)
     with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
         data = signal.open(source, config.data, config.seed, progress=plan.told(OPENING))
         with locked(folder, display):
             if not resume:
                 check_new(folder)
-            write_recipe(folder, config)
-            for note in data.remarks():
+            write_recipe(folder, config, chosen.lines)
+            for note in [*chosen.lines, *data.remarks()]:
                 plan.display.message(note)
             plan.announce()
             task = AutoencoderTask(data, config, signal)
@@ -92,15 +96,30 @@ def train(
             if finished is None:
                 return None
             command = ["vqkit", "train", str(source), "--out", str(out)]
-            used = folder / "recipe.yaml" if resume else chosen
-            command += ["--recipe", str(used), *([] if resume else overrides)]
-            return _finish(finished, config, signal, data, folder, plan, shlex.join(command))
+            if chosen.lines or resume:
+                command += ["--recipe", str(folder / RECIPE_FILE)]
+            else:
+                command += ["--recipe", chosen.recipe, *overrides]
+            run = _Run(
+                shlex.join(command), chosen.lines, ending_minutes(minutes, finished, config.train)
+            )
+            return _finish(finished, config, signal, data, folder, plan, run)
 
 
 def _parts(config: Config) -> list[Part]:
     steps = config.coder.steps
     parts = [Part(OPENING, 0.02), Part(TRAINING, 0.75, f"{config.train.steps} steps at most")]
     return [*parts, *coder_parts(steps), Part(REPORT, 0.04, seconds=REPORT_SECONDS)]
+
+
+class _Run(NamedTuple):
+    """What the report says of a run: the command, what was chosen from the data and why, and the
+    minutes that the command had, where these ended training.
+    """
+
+    command: str
+    choice: tuple[str, ...]
+    minutes: float | None
 
 
 def _finish(
@@ -110,7 +129,7 @@ def _finish(
     data: Any,
     folder: Path,
     plan: Plan,
-    command: str,
+    run: _Run,
 ) -> Model:
     """From trained weights to a folder that is complete."""
     assert isinstance(finished.model, Autoencoder)
@@ -126,11 +145,18 @@ def _finish(
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(model, data, split, lambda share: stage.update(0.5 * share, {}))
     figures = {**evaluation.metrics, **finished.figures, "content_id": artifact.content_id}
+    cut_from = artifact.data.get("cut_from")
+    if cut_from:
+        figures["cut_from"] = cut_from[split]
     artifact = replace(artifact, metrics={**figures, **artifact.metrics})
     save_metrics(artifact, folder)
-    summary = _summary(finished, evaluation, artifact, signal, data, command)
+    summary = _summary(finished, evaluation, artifact, signal, data, run)
     write_card(summary, folder)
     write_report(summary, folder / REPORT_FILE)
+    verdict = judge(summary)
+    stage.message(f"{verdict.word}: {verdict.sentence}")
+    for finding in verdict.findings:
+        stage.message(f"  {finding.text} {finding.advice}".rstrip())
     stage.update(1.0, {})
     # The artifact is complete: nothing is left to resume.
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -143,7 +169,7 @@ def _summary(
     artifact: Artifact,
     signal: Signal,
     data: Any,
-    command: str,
+    run: _Run,
 ) -> RunSummary:
     def shown(examples: Examples) -> Ranked:
         pairs = (examples.originals, examples.reconstructions)
@@ -153,7 +179,9 @@ def _summary(
     gallery = shown(evaluation.gallery)
     return RunSummary(
         title=Path(data.name).name,
-        command=command,
+        command=run.command,
+        choice=run.choice,
+        minutes=run.minutes,
         config_yaml=dump(artifact.config),
         metrics=artifact.metrics,
         history=finished.history,

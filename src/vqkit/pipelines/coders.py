@@ -130,7 +130,7 @@ def _fit_codes(
     if deadline is not None:
         now = time.monotonic()
         deadline = now + FIT_SHARE * (deadline - now)
-    task = CodeCoderTask(model.tokenizer, data, steps)
+    task = CodeCoderTask(model.tokenizer, data, steps, deadline)
     finished = _finished(fit(task, folder / "coder", stage, deadline), folder / "coder")
     assert isinstance(finished.model, CoderNetwork)
     return finished.model.integers(), {"coder_bits_per_code": _best(finished, "bits_per_code")}

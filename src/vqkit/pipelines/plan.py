@@ -7,11 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.sections import TrainConfig
+from ..training.loop import Finished
 from ..training.progress import Display, Silent
 
 OPENING = "open the data"
 # Seconds that importing, plotting and writing a report take, whatever is in it.
 REPORT_SECONDS = 10.0
+
+
+def ending_minutes(
+    minutes: float | None, finished: Finished, settings: TrainConfig
+) -> float | None:
+    """The minutes of a command if it is these that ended its training, not the settings' own."""
+    if minutes is None or finished.figures["stopped_by"] != "max_minutes":
+        return None
+    limit = settings.max_minutes
+    # What a budget leaves for the last validation pass is not trained in.
+    if limit is not None and finished.figures["training_seconds"] >= 0.9 * 60 * limit:
+        return None
+    return minutes
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..apps.evaluate_prior import evaluate_prior, nearness
 from ..apps.generate import generate
 from ..artifact.model import Model
 from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
-from ..config.loading import dump
+from ..config.loading import dump, load, recipe_names
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..prior.network import PriorNetwork
@@ -33,8 +33,14 @@ from ..training.checkpoint import resumed_config
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
-from .plan import OPENING, REPORT_SECONDS, Part, Plan
-from .session import REPORT_FILE, choose_recipe, decide_settings, is_main, locked, write_recipe
+from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
+from .session import (
+    REPORT_FILE,
+    is_main,
+    locked,
+    resumed_settings,
+    write_recipe,
+)
 
 # Inside of the artifact: the log, checkpoints and images of the prior's training.
 FOLDER = "prior"
@@ -73,10 +79,11 @@ def train_prior(
     with locked(folder, display):
         if not resume:
             _check_new(folder, work)
-        chosen = choose_recipe(PriorConfig, source, recipe)
-        config = decide_settings(
-            PriorConfig, work, chosen, overrides, resume=resume, asked=recipe is not None
-        )
+        chosen = _choose_recipe(source, recipe)
+        if resume:
+            config = resumed_settings(PriorConfig, work, recipe, overrides)
+        else:
+            config = load(chosen, overrides, PriorConfig)
         parts = [
             Part(OPENING, 0.02),
             Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
@@ -97,7 +104,17 @@ def train_prior(
                 command.append(str(work / "recipe.yaml"))
             else:
                 command += [str(chosen), *overrides]
-            return _finish(model, prior, finished, data, folder, plan, shlex.join(command))
+            minutes = ending_minutes(minutes, finished, config.train)
+            return _finish(model, prior, finished, data, folder, plan, shlex.join(command), minutes)
+
+
+def _choose_recipe(source: str | Path, recipe: str | Path | None) -> str:
+    """The recipe that was asked for, else the one named like the built-in set, else the default."""
+    if recipe is not None:
+        return str(recipe)
+    if str(source) in recipe_names(PriorConfig):
+        return str(source)
+    return PriorConfig.default_recipe
 
 
 def _check_new(folder: Path, work: Path) -> None:
@@ -122,6 +139,7 @@ def _finish(
     folder: Path,
     plan: Plan,
     command: str,
+    minutes: float | None,
 ) -> Model:
     """From trained weights to a prior that is measured, shown and written."""
     work = folder / FOLDER
@@ -131,6 +149,7 @@ def _finish(
     stage = plan.stage(REPORT)
     figures, quantiles = _measure(Model(trained, model.device), data, finished, stage)
     summary = _draw(Model(trained, model.device), data, finished, figures, command, stage)
+    summary = replace(summary, minutes=minutes)
     write_prior_images(summary, work)
     write_prior_report(summary, work / REPORT_FILE)
     figures = figures | derived_figures(summary)

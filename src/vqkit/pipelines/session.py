@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..config.base import Root
-from ..config.loading import dump, from_tree, load, recipe_names, with_overrides
+from ..config.loading import dump, from_tree, load, with_overrides
 from ..errors import VqkitError
 from ..files import remove_leftovers, write_text
 from ..training.checkpoint import FOLDER as CHECKPOINTS
@@ -34,38 +35,23 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def choose_recipe(root: type[Root], source: str | Path, recipe: str | Path | None) -> str:
-    """The recipe that was asked for, else the one named like the built-in set, else the default."""
-    if recipe is not None:
-        return str(recipe)
-    if str(source) in recipe_names(root):
-        return str(source)
-    return root.default_recipe
-
-
-def decide_settings(
-    root: type[RootT],
-    folder: Path,
-    recipe: str,
-    overrides: Iterable[str],
-    *,
-    resume: bool,
-    asked: bool,
+def resumed_settings(
+    root: type[RootT], folder: Path, recipe: str | Path | None, overrides: Iterable[str]
 ) -> RootT:
-    """Settings of a new run, or those of the run that waits in `folder`.
+    """Settings of the run that waits in `folder`.
 
-    asked: whether the recipe was named by the user; settings of a run that goes on may be repeated,
-    not changed.
-    Errors: VqkitError for settings that make no sense, and for a run that cannot go on.
+    recipe: None unless the user named one. Recipe and overrides may repeat the settings, not change
+    them. Errors: VqkitError for settings that make no sense, and for a run that cannot go on.
     """
-    if not resume:
-        return load(recipe, overrides, root)
     waiting = resumed_config(folder)
     if waiting is None:
         state = "is finished" if (folder / REPORT_FILE).exists() else "has no checkpoint"
         raise VqkitError(f"{folder} {state}: nothing to resume")
     config = from_tree(waiting, str(folder / CHECKPOINTS), root)
-    repeated = load(recipe, overrides, root) if asked else with_overrides(config, overrides)
+    if recipe is not None:
+        repeated = load(recipe, overrides, root)
+    else:
+        repeated = with_overrides(config, overrides)
     if repeated != config:
         raise VqkitError(
             f"--resume goes on with the settings of {folder / RECIPE_FILE}, and those that were "
@@ -85,15 +71,26 @@ def check_new(folder: Path) -> None:
         raise VqkitError(f"{folder} is not empty; {hint}choose another --out")
 
 
-def write_recipe(folder: Path, config: Root) -> None:
-    """The settings of a run, for people; the checkpoint has its own."""
+def write_recipe(folder: Path, config: Root, remarks: Iterable[str] = ()) -> None:
+    """The settings of a run, for people; the checkpoint has its own. remarks: lines above them."""
     if is_main():
+        comments = "".join(f"# {remark}\n" for remark in remarks)
         try:
-            write_text(folder / RECIPE_FILE, dump(config))
+            write_text(folder / RECIPE_FILE, comments + dump(config))
         except OSError as error:
             raise VqkitError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
             ) from error
+
+
+def recipe_remarks(folder: Path) -> tuple[str, ...]:
+    """The remarks above the settings of a run; none where they cannot be read."""
+    try:
+        lines = (folder / RECIPE_FILE).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    remarks = itertools.takewhile(lambda line: line.startswith("# "), lines)
+    return tuple(line.removeprefix("# ") for line in remarks)
 
 
 @contextlib.contextmanager

@@ -89,6 +89,9 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
     ]
     for finding in verdict.findings:
         blocks.append(f"- {escaped(finding.text)} {escaped(finding.advice)}")
+    if summary.choice:
+        blocks.append("The settings were chosen by a look at the images:")
+        blocks.append("\n".join(f"- {escaped(line)}" for line in summary.choice))
     if "reconstructions.png" in images:
         blocks.append("![Originals above their reconstructions](samples/reconstructions.png)")
         if summary.metrics.get("split") in ("validation", "test"):

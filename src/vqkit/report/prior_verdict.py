@@ -238,10 +238,11 @@ def _falling(summary: PriorSummary) -> Finding | None:
     if _overfit(summary):
         return None
     if not fall:
-        return few_steps(summary.metrics)
+        return few_steps(summary.metrics, summary.minutes)
     last = max(int(row["step"]) for row in summary.history)
     text = f"Bits per code fell by another {fall}."
-    return Finding("bits per code is still falling", text, train_longer(summary.metrics, 2 * last))
+    advice = train_longer(summary.metrics, 2 * last, summary.minutes)
+    return Finding("bits per code is still falling", text, advice)
 
 
 # -------------------------------------------------------------------------------------------- words

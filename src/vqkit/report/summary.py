@@ -65,6 +65,10 @@ class RunSummary:
     weighs_bits: bool = False
     # Different images whose codes the usage of a training row is of, at most; 0 = not known.
     window_images: int = 0
+    # Two lines: the settings that a look at the data chose, and why; none where the user did.
+    choice: Sequence[str] = ()
+    # That the whole command had, where these ended training.
+    minutes: float | None = None
 
     @property
     def codebook_size(self) -> int | None:
@@ -115,3 +119,5 @@ class PriorSummary:
     # (M,) the same of these images as they are: near 0 for those that are in the training set as
     # well.
     held_out_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    # That the whole command had, where these ended training.
+    minutes: float | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .usage import ENOUGH_IMAGES
+from .usage import ENOUGH_IMAGES, num_judged
 from .wording import count, decibel, duration, finite, large, number, share
 
 
@@ -91,6 +91,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     ),
     "overfit_bits": ("Over-fit", number, "bits per code at the end: validation minus training"),
     "items": ("Images", count, "in the evaluated split"),
+    "cut_from": ("Cut from", count, "images of the evaluated split; the items are patches"),
     "split": ("Split", str, ""),
     "parameters": ("Parameters", large, ""),
     "step": ("Steps", count, "of the optimiser"),
@@ -169,8 +170,9 @@ def _compared_with(key: str, metrics: Mapping[str, Any], codebook_size: int | No
     if key == "bits_per_item":
         files = bits_in_files(metrics)
         return f" {count(files)} in files" if files else ""
-    if key == "usage" and 0 < (finite(metrics.get("items")) or 0) < ENOUGH_IMAGES:
-        return f" in {count(metrics['items'])} images"
+    judged = num_judged(metrics)
+    if key == "usage" and judged and judged < ENOUGH_IMAGES:
+        return f" in {count(judged)} image{'' if judged == 1 else 's'}"
     return ""
 
 

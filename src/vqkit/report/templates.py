@@ -85,6 +85,8 @@ def kicker(metrics: Mapping[str, Any]) -> list[str]:
         split = f"{metrics['split']} split"
         if metrics.get("items"):
             split += f", {count(metrics['items'])} images"
+            if metrics.get("cut_from"):
+                split += f" cut from {count(metrics['cut_from'])}"
         parts.append(split)
     if metrics.get("step"):
         parts.append(f"step {count(metrics['step'])}")

@@ -49,6 +49,13 @@ class Usage:
         return sorted(low, key=self.shares.__getitem__)
 
 
+def num_judged(metrics: Mapping[str, Any]) -> float | None:
+    """Images that figures are of: where patches are the items, those that they were cut from, as
+    patches of one image are alike. None where it is not known.
+    """
+    return finite(metrics.get("cut_from") or metrics.get("items"))
+
+
 def has_codes(summary: RunSummary) -> bool:
     return bool(_counts(summary)) or finite(summary.metrics.get("usage")) is not None
 
@@ -62,10 +69,11 @@ def usage_of(summary: RunSummary) -> Usage | None:
     if not has_codes(summary):
         return None
     evaluated = _evaluated_usage(summary)
-    images = finite(summary.metrics.get("items"))
-    if images is None or images >= ENOUGH_IMAGES or not evaluated.weak:
+    judged = num_judged(summary.metrics)
+    items = finite(summary.metrics.get("items"))
+    if judged is None or items is None or judged >= ENOUGH_IMAGES or not evaluated.weak:
         return evaluated
-    return _training_usage(summary, images)
+    return _training_usage(summary, items)
 
 
 def _evaluated_usage(summary: RunSummary) -> Usage:

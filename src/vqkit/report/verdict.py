@@ -11,7 +11,7 @@ import numpy as np
 
 from .summary import RunSummary
 from .tables import bits_in_files
-from .usage import EVALUATED, Usage, has_codes, usage_of
+from .usage import EVALUATED, Usage, has_codes, num_judged, usage_of
 from .wording import count, decibel, finite, number, share
 
 LOSS = "loss/reconstruction"
@@ -20,6 +20,8 @@ LOSS = "loss/reconstruction"
 STEEP_FALLS = (0.05, 0.25)
 # Steps below which the curve looks like that of any run with a cosine, so that it does not tell.
 FEW_STEPS = 200
+# Values of training that are averaged at least.
+FEW_VALUES = 3
 # Images of a split whose figures may be chance.
 FEW_IMAGES = 20
 # How far validation may be above training, as a share of the training loss.
@@ -79,13 +81,20 @@ def if_healthy(sentence: str, metrics: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def too_few_images(metrics: Mapping[str, Any]) -> str:
-    """A further sentence where the split that was measured is too small to judge by, else
-    nothing.
+    """A further sentence where the split that was measured is too small to judge by, or was trained
+    on, else nothing.
     """
-    images = finite(metrics.get("items"))
+    split = metrics.get("split", "evaluated")
+    if split == "train":
+        return (
+            " No image was held out: the figures are of images that it was trained on, and say "
+            "nothing about others."
+        )
+    images = num_judged(metrics)
     if images is None or images >= FEW_IMAGES:
         return ""
-    split = metrics.get("split", "evaluated")
+    if images == 1:
+        return f" One {split} image is too little to judge by: others may give other figures."
     return (
         f" The {count(images)} {split} images are too few to judge by: others may give other "
         "figures."
@@ -173,10 +182,11 @@ def _falling(summary: RunSummary) -> Finding | None:
     history = _history(summary)
     fall = late_fall(history, _loss_key(history), STEEP_FALLS)
     if not fall:
-        return few_steps(summary.metrics)
+        return few_steps(summary.metrics, summary.minutes)
     text = f"The {_loss_name(summary)} fell by another {fall}."
     last = max(int(row["step"]) for row in history)
-    return Finding("the loss is still falling", text, train_longer(summary.metrics, 2 * last))
+    advice = train_longer(summary.metrics, 2 * last, summary.minutes)
+    return Finding("the loss is still falling", text, advice)
 
 
 def _gap(summary: RunSummary) -> Finding | None:
@@ -225,18 +235,24 @@ def _few_images(summary: RunSummary) -> str:
     return f" With {count(images)} validation images, a part of that may be chance."
 
 
-def few_steps(metrics: Mapping[str, Any]) -> Finding | None:
+def few_steps(metrics: Mapping[str, Any], minutes: float | None) -> Finding | None:
     """A run too short to have learned much, unless it stopped because validation got no better."""
     steps = finite(metrics.get("step"))
     if steps is None or steps >= FEW_STEPS or metrics.get("stopped_by") == "plateau":
         return None
     text = f"{count(steps)} steps are a trial of the settings; a finished model takes thousands."
-    return Finding(f"it trained for {count(steps)} steps only", text, train_longer(metrics, 1000))
+    advice = train_longer(metrics, 1000, minutes)
+    return Finding(f"it trained for {count(steps)} steps only", text, advice)
 
 
-def train_longer(metrics: Mapping[str, Any], steps: int) -> str:
-    """Advice for a run that ended too early, by what ended it."""
+def train_longer(metrics: Mapping[str, Any], steps: int, minutes: float | None) -> str:
+    """Advice for a run that ended too early, by what ended it.
+
+    minutes: of the command, where these ended it.
+    """
     if metrics.get("stopped_by") == "max_minutes":
+        if minutes is not None:
+            return f"Train longer: --minutes {2 * minutes:g}, in a new folder."
         return "Train longer: raise train.max_minutes."
     return f"Train longer: train.steps={round_up(steps)}."
 
@@ -334,15 +350,25 @@ def fall_at_end(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float 
 
 
 def fall_over_half(history: Sequence[Mapping[str, Any]], key: str = LOSS) -> float | None:
-    """Share of the validation loss `key` that vanished over the last half of the run, below 0 if it
-    rose.
+    """Share of the loss `key` that vanished over the last half of the run, below 0 if it rose.
 
-    None without a value from about the middle. Two values are enough: both are of the same images.
+    Of validation two values are enough, one from about the middle: both are of the same images.
+    Without them, of training, whose batches differ: the means of several values about the middle
+    and at the end. None where there are too few.
     """
     steps, values = series(history, key, "validation")
-    if not len(steps) or steps[0] > 0.55 * steps[-1] or values.min() <= 0:
+    if len(steps) and steps[0] <= 0.55 * steps[-1]:
+        if values.min() <= 0:
+            return None
+        return 1 - float(values[-1] / np.interp(0.5 * steps[-1], steps, values))
+    steps, values = series(history, key, "train")
+    if not len(steps) or values.min() <= 0:
         return None
-    return 1 - float(values[-1] / np.interp(0.5 * steps[-1], steps, values))
+    middle = values[(steps >= 0.4 * steps[-1]) & (steps <= 0.6 * steps[-1])]
+    late = values[steps >= 0.8 * steps[-1]]
+    if min(len(middle), len(late)) < FEW_VALUES:
+        return None
+    return 1 - float(late.mean() / middle.mean())
 
 
 def _history(summary: RunSummary) -> Sequence[Mapping[str, Any]]:

@@ -7,13 +7,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from ..model.autoencoder import Backbone, Widths
 from ..shapes import Shape
+
+
+class Choice(NamedTuple):
+    """Settings that a look at the data speaks for, written `train.lr=1e-3`, and why: a clause."""
+
+    settings: tuple[str, ...]
+    because: str
+
+
+class Suggestion(NamedTuple):
+    """A recipe for a source, why, and what is set beside the recipe."""
+
+    recipe: str
+    because: str
+    choices: tuple[Choice, ...] = ()
 
 
 class Signal(ABC):
@@ -55,6 +70,14 @@ class Signal(ABC):
         max_bad: share of bad files from which on nothing is opened. progress: called with the share
         that is done. Errors: VqkitError with one sentence that says what is wrong and what to do.
         """
+
+    def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
+        """Settings that a quick look at a source speaks for; the same for the same source.
+
+        minutes: that training may take with all that belongs to it; None = as long as the recipe
+        says. None where nothing is suggested, as for a source that cannot be read.
+        """
+        return None
 
     def bad_files(
         self, source: str | Path, settings: Any, progress: Callable[[float], None] | None = None

@@ -54,10 +54,15 @@ def draw(count: int, config: AugmentConfig, generator: torch.Generator) -> Draw:
     return Draw(crop, shift, flip, colour)
 
 
-def apply(images: torch.Tensor, drawn: Draw) -> torch.Tensor:  # (B, C, H, W) uint8 -> the same
-    """Crop, shift, flip and recolour, in this order. The input is left as it is."""
+def apply(
+    images: torch.Tensor, drawn: Draw, interpolation: str = "smooth"
+) -> torch.Tensor:  # (B, C, H, W) uint8 -> the same
+    """Crop, shift, flip and recolour, in this order. The input is left as it is.
+
+    interpolation: of crops, smooth or nearest.
+    """
     if drawn.crop is not None:
-        images = random_crop(images, drawn.crop)
+        images = random_crop(images, drawn.crop, interpolation)
     if drawn.shift is not None or drawn.flip is not None:
         images = move(images, drawn.shift, drawn.flip)
     if drawn.colour is not None:
@@ -93,9 +98,11 @@ def move(
     return images.view(batch, channels, height, width).gather(3, index)
 
 
-def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
-    """A window of every image, side, top and left as `Draw.crop`, scaled back to full size
-    (bilinear).
+def random_crop(
+    images: torch.Tensor, crop: torch.Tensor, interpolation: str = "smooth"
+) -> torch.Tensor:
+    """A window of every image, side, top and left as `Draw.crop`, scaled back to full size:
+    bilinear, or nearest, which takes pixels as they are.
     """
     side, top, left = crop.unbind(1)
     # Affine maps of output to input coordinates, both from -1 to 1.
@@ -104,8 +111,9 @@ def random_crop(images: torch.Tensor, crop: torch.Tensor) -> torch.Tensor:
     window[:, 0, 2] = (1 - side) * (2 * left - 1)
     window[:, 1, 2] = (1 - side) * (2 * top - 1)
     grid = F.affine_grid(window, list(images.shape), align_corners=False)
+    mode = "nearest" if interpolation == "nearest" else "bilinear"
     sampled = F.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        images.float(), grid, mode=mode, padding_mode="border", align_corners=False
     )
     return sampled.round_().clamp_(0, 255).to(torch.uint8)
 

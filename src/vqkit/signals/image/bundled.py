@@ -21,6 +21,8 @@ from .files import patches
 from .stores import Items
 
 NAMES = ("emoji", "fashion-mnist", "digits")
+# Those of NAMES that a recipe is named after.
+RECIPES = ("emoji", "fashion-mnist")
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _CLOTHES = (
     "T-shirt/top",

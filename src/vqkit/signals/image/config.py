@@ -56,6 +56,7 @@ class DataConfig(DataSection):
             "{at}channels=1 or 3, which keep no alpha",
             lambda data: data.channels not in (2, 4),
         ),
+        ActsOnly(("num_scales", "max_flat"), "{at}fit=patches", lambda data: data.fit == "patches"),
     )
 
     signal: Literal["image"] = "image"
@@ -68,6 +69,15 @@ class DataConfig(DataSection):
     """images of another size: crop = scale the short side and cut the middle, resize = squeeze both
     sides, patches = patches of image_size from all over each, at full resolution, as many as fit in
     max_memory_mb"""
+    interpolation: Literal["smooth", "nearest"] = "smooth"
+    """how crop and resize make pixels of another size: smooth = antialiased, nearest = each is one
+    of the image's own, as pixel art needs it"""
+    num_scales: Annotated[int, Field(ge=1, le=8)] = 1
+    """sizes of an image that patches come from: its own, a half, a quarter and so on, as long as
+    the short side has 4 patches"""
+    max_flat: Share = 1.0
+    """largest share of the patches of an image that are flat, such as sky: neighbouring pixels
+    differ by less than 1 of 255 levels on average"""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """RGB colour laid under transparent pixels when alpha is not kept"""
     value_range: Annotated[tuple[Finite, Finite] | None, AfterValidator(_rises)] = None

@@ -14,6 +14,7 @@ from ...data.names import BadFile, PackedStrings
 from ...data.splits import pack
 from ...errors import VqkitError
 from .arrays import array_items
+from .config import DataConfig
 from .files import (
     BROKEN_IMAGE,
     Target,
@@ -23,13 +24,22 @@ from .files import (
     patches,
     pillow_warnings,
     reason,
+    reduced,
 )
 from .scan import NUM_THREADS
 from .stores import Items
 
+# Patches along the short side that a scaled-down image has at least.
+MIN_PATCHES = 4
+# Levels of 255 by which neighbouring pixels of a patch that is not flat differ, on average.
+FLAT = 1.0
+# Patches that are looked at together, which bounds memory.
+_CHUNK = 64
+
 
 class Cut(NamedTuple):
-    """Patches (n, h, w, C) uint8 of an image and their places 'row,column'.
+    """Patches (n, h, w, C) uint8 of an image and their places 'row,column', behind '1/2:' where the
+    image was scaled down to a half.
 
     content, look: what the image is told apart by, see files.Decoded.
     """
@@ -43,12 +53,13 @@ class Cut(NamedTuple):
 def cut_up(
     items: Items,
     target: Target,
-    max_bytes: int,
+    config: DataConfig,
     keys_of: Callable[[Items, np.ndarray], np.ndarray],
     progress: Callable[[float], None] | None = None,
 ) -> Items:
-    """Patches of target.size from every image, all of them or, where memory is short, as many from
-    each at random.
+    """Patches of target.size from every image, at config.num_scales sizes of it: all of them or,
+    where memory (config.max_memory_mb) is short, as many from each at random. Of flat ones there
+    are no more than config.max_flat.
 
     Those of one image stay in one split, and with them those of images that have a key in common
     with it, where `keys_of(items, looks)` gives the keys. Images smaller than a patch are scaled to
@@ -56,7 +67,9 @@ def cut_up(
     """
     assert target.size is not None
     height, width = target.size
-    most = max(1, max_bytes // (height * width * target.channels) // max(1, len(items.store)))
+    patch_bytes = height * width * target.channels
+    most = (config.max_memory_mb << 20) // patch_bytes // max(1, len(items.store))
+    most = max(1, most)
     # Room for the most there can be: pages of memory that are not touched are free.
     pixels = np.empty((most * len(items.store), height, width, target.channels), np.uint8)
     names: list[str] = []
@@ -66,7 +79,7 @@ def cut_up(
     bad = list(items.bad)
     contents: list[bytes] = []
     looks: list[int] = []
-    cut = partial(_cut, items, target, most)
+    cut = partial(_cut, items, target, config, most)
     with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
         for index, part in enumerate(pool.map(cut, range(len(items.store)))):
             if progress:
@@ -93,6 +106,7 @@ def cut_up(
         fixed_test=fixed_test,
         captions=whole.captions and [whole.captions[owner] for owner in owners],
         groups=whole.groups and [whole.groups[owner] for owner in owners],
+        cut_from=whole.cut_from[owners] if whole.cut_from is not None else np.array(owners),
         bad=bad,
         modes=items.modes,
         sizes=items.sizes,
@@ -101,8 +115,8 @@ def cut_up(
     )
 
 
-def _cut(items: Items, target: Target, most: int, index: int) -> Cut | BadFile:
-    """Patches of one image, `most` of them; the same ones for the same image."""
+def _cut(items: Items, target: Target, config: DataConfig, most: int, index: int) -> Cut | BadFile:
+    """Patches of one image, at most `most` of them; the same ones for the same image."""
     assert target.size is not None
     try:
         raw = items.store.raw(index)
@@ -116,11 +130,53 @@ def _cut(items: Items, target: Target, most: int, index: int) -> Cut | BadFile:
             pixels = decode(raw, whole)
             content = items.digests[index].tobytes()
             look = look_of(raw)
-        every, places = patches(pixels, target.size)
+        every, places = _at_scales(pixels, target.size, config.num_scales)
         if not places:
             return Cut(decode(raw, target)[None], ["0,0"], content, look)
     except BROKEN_IMAGE as error:
         return BadFile(items.names[index], reason(error))
     seed = int.from_bytes(content, "little")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:most])
+    order = np.random.default_rng(seed).permutation(len(places))
+    if config.max_flat < 1:
+        order = order[_kept(are_flat(every)[order], config.max_flat)]
+    chosen = np.sort(order[:most])
     return Cut(every[chosen], [places[number] for number in chosen], content, look)
+
+
+def _at_scales(
+    pixels: np.ndarray, size: tuple[int, int], num_scales: int
+) -> tuple[np.ndarray, list[str]]:
+    """Patches of an image at its own size, a half of it, a quarter and so on, and their places."""
+    cut, places = patches(pixels, size)
+    parts = [cut]
+    for scale in range(1, num_scales):
+        factor = 2**scale
+        if min(pixels.shape[:2]) // factor < MIN_PATCHES * max(size):
+            break
+        cut, where = patches(reduced(pixels, factor), size)
+        parts.append(cut)
+        places += [f"1/{factor}:{place}" for place in where]
+    return np.concatenate(parts), places
+
+
+def are_flat(cut: np.ndarray) -> np.ndarray:  # (N, h, w, C) uint8 -> (N,) bool
+    """Whether neighbouring pixels of a patch differ by less than FLAT levels on average."""
+    parts = []
+    for start in range(0, len(cut), _CHUNK):
+        values = cut[start : start + _CHUNK].astype(np.int16)
+        down = np.abs(np.diff(values, axis=1))
+        across = np.abs(np.diff(values, axis=2))
+        total = down.sum((1, 2, 3)) + across.sum((1, 2, 3))
+        parts.append(total < FLAT * (down[0].size + across[0].size))
+    return np.concatenate(parts)
+
+
+def _kept(flat: np.ndarray, share: float) -> np.ndarray:  # (N,) bool -> (N,) bool
+    """All patches that are not flat, and the first flat ones, so that they are at most a share of
+    what is kept. An image without others keeps one.
+    """
+    others = len(flat) - int(flat.sum())
+    allowed = int(share / (1 - share) * others)
+    if not others:
+        allowed = 1
+    return ~flat | (np.cumsum(flat) <= allowed)

@@ -90,6 +90,7 @@ class Target:
     channels: int
     background: tuple[int, ...] = (255, 255, 255)
     fit: Literal["crop", "resize", "patches"] = "crop"
+    interpolation: Literal["smooth", "nearest"] = "smooth"
     exact: bool = False
     value_range: ValueRange | None = None
 
@@ -216,6 +217,15 @@ def _seek(image: ImageFile.ImageFile, index: int) -> None:
         raise Image.DecompressionBombError(f"frame {index}")
 
 
+def read_header(file: Encoded) -> Header:
+    """Mode and size of the first image in a file, without a look at its pixels.
+
+    Call it inside `pillow_warnings`. Any exception of Pillow: `reason` words it.
+    """
+    with _opened(file) as image:
+        return _header(image)
+
+
 def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurvey:
     """What an image file holds.
 
@@ -319,7 +329,8 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
     if isinstance(raw, np.ndarray):
         return convert(_from_pixels(raw), target)
     with _opened(raw) as image:
-        if target.size is not None and image.format == "JPEG":
+        may_shrink = target.size is not None and target.interpolation == "smooth"
+        if target.size is not None and may_shrink and image.format == "JPEG":
             # Twice the size that is wanted: the last halving is left to the good filter. Square, as
             # it may be turned.
             side = 2 * max(target.size)
@@ -410,24 +421,30 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
             name += " with transparency"
         raise ValueError(_loss(name, target.channels))
     if target.size is not None:
-        converted = fit_image(converted, target.size, target.fit)
+        converted = fit_image(converted, target.size, target.fit, target.interpolation)
     pixels = np.array(converted, dtype=np.uint8)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     return pixels
 
 
-def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> Image.Image:
+def fit_image(
+    image: Image.Image, size: tuple[int, int], fit: str = "crop", interpolation: str = "smooth"
+) -> Image.Image:
     """The image at `size` (height, width): 'crop' scales the short side and cuts the middle,
     'resize' squeezes, 'patches' cuts the middle and only scales what is too small.
 
-    Scaling is antialiased (Lanczos) and weights colours by alpha where the image has any.
+    'smooth' scaling is antialiased (Lanczos) and weights colours by alpha where the image has any;
+    'nearest' takes pixels as they are.
     """
     height, width = size
+    resample = Image.Resampling.LANCZOS
+    if interpolation == "nearest":
+        resample = Image.Resampling.NEAREST
     if (image.height, image.width) == size:
         return image
     if fit == "resize":
-        return image.resize((width, height), Image.Resampling.LANCZOS)
+        return image.resize((width, height), resample)
     scale = min(image.width / width, image.height / height)
     if fit == "patches":
         scale = min(scale, 1.0)
@@ -437,7 +454,20 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: str = "crop") -> I
         # There is nothing to scale: cut whole pixels, exactly.
         return image.crop((int(left), int(top), int(left) + width, int(top) + height))
     box = (left, top, left + width * scale, top + height * scale)
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    return image.resize((width, height), resample, box=box)
+
+
+def reduced(pixels: np.ndarray, factor: int) -> np.ndarray:  # (H // factor, W // factor, C)
+    """An image (H, W, C) uint8 scaled down by a whole number: each pixel is the mean of a square,
+    whose colours are weighed by alpha where there is any. What is left at the edges is dropped.
+    """
+    if factor == 1:
+        return pixels
+    height = pixels.shape[0] // factor
+    width = pixels.shape[1] // factor
+    box = (0, 0, width * factor, height * factor)
+    small = _from_pixels(pixels).reduce(factor, box)
+    return np.asarray(small).reshape(height, width, pixels.shape[2])
 
 
 def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:

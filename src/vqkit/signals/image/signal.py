@@ -16,14 +16,15 @@ from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
-from ..base import Signal
-from . import forms, measures
+from ..base import Signal, Suggestion
+from . import bundled, forms, measures
 from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
 from .files import Target, fit_image, image_paths, load_image
 from .networks import build_backbone
 from .noise import gaussian
 from .ranges import ValueRange
-from .source import ImageData, bad_files, open_images
+from .rules import suggested
+from .source import ImageData, bad_files, look_at, open_images
 
 # Deviations of noise, in levels of 0 to 255, that a denoiser is measured at.
 SIGMAS = (15, 25, 50)
@@ -54,6 +55,12 @@ class ImageSignal(Signal):
         if max_bad is not None:
             known["max_bad"] = max_bad
         return open_images(source, settings, seed, progress=progress, **known)
+
+    def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
+        if source in bundled.RECIPES:
+            return Suggestion(str(source), "made for this set")
+        look = look_at(source)
+        return None if look is None else suggested(look, minutes)
 
     def bad_files(
         self,
@@ -102,7 +109,8 @@ class ImageSignal(Signal):
         self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
         image = forms.to_image(self.read(path, data, settings))
-        fitted = fit_image(image, (shape.extent[0], shape.extent[1]), settings.fit)
+        size = (shape.extent[0], shape.extent[1])
+        fitted = fit_image(image, size, settings.fit, settings.interpolation)
         return self.to_values(fitted, data, settings)[0]
 
     def read_mask(self, path: Path) -> Tensor:

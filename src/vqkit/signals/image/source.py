@@ -51,6 +51,7 @@ from .files import (
     reason,
     survey_file,
 )
+from .look import Look, look_at_folder, look_at_images
 from .noise import add_noise
 from .ranges import ValueRange
 from .scan import NUM_THREADS, image_files, scan_folder, scan_parquet
@@ -61,6 +62,11 @@ MAX_NAMED = 100
 _PATCH_SIZE = (32, 32)
 # Training images that a streamed set is measured from.
 _MEASURED = 2048
+# Files of arrays, and what they may have in bytes to be looked at: they are read whole for it.
+_ARRAYS = (".npy", ".npz")
+_LARGE_ARRAY = 1 << 26
+# Held-out images below which it is said that there are few.
+FEW_IMAGES = 5
 # Images between two reports of progress.
 _TOLD = 64
 
@@ -70,8 +76,9 @@ class ImageData(IndexedDataset):
 
     modes and sizes: Pillow modes and original sizes 'WxH' by count, of all files whose header can
     be read. value_range: what became 0 and 255 of values of more than 8 bits; None where there are
-    none. notes: what a user should know about how the source was read, a sentence each. pixels: (N,
-    C, H, W) uint8 when in memory.
+    none. notes: what a user should know about how the source was read, a sentence each. cut_from:
+    of patches, how many images those of each split were cut from. pixels: (N, C, H, W) uint8 when
+    in memory.
     """
 
     def __init__(
@@ -97,6 +104,7 @@ class ImageData(IndexedDataset):
         self.sizes = {f"{width}x{height}": count for (height, width), count in items.sizes.items()}
         self.value_range = items.value_range
         self.notes = items.notes
+        self.cut_from: dict[str, int] | None = None
         self.pixels = pixels
         self.settings = settings
         self._store = items.store if pixels is None else None
@@ -127,7 +135,8 @@ class ImageData(IndexedDataset):
         self, values: torch.Tensor, size: int, generator: torch.Generator, rows: slice
     ) -> torch.Tensor:
         drawn = draw(size, self.settings.augment, generator)
-        return apply(values, drawn.rows(rows.start, rows.stop))
+        mine = drawn.rows(rows.start, rows.stop)
+        return apply(values, mine, self.settings.interpolation)
 
     def noisy(self, values: torch.Tensor, names: Sequence[tuple[Any, ...]]) -> torch.Tensor | None:
         if not self.settings.noise.sigma:
@@ -160,7 +169,25 @@ class ImageData(IndexedDataset):
         return _decode(self._store.raw(index), self._target, self.names, index)
 
     def notes_in_words(self) -> list[str]:
-        return [*self.notes, *self.range_in_words()]
+        return [*self.notes, *self.range_in_words(), *self._splits_in_words()]
+
+    def _splits_in_words(self) -> list[str]:
+        """A sentence on what cannot be judged, where few images or none are held out."""
+        counts = self.cut_from or {name: len(ids) for name, ids in self.splits.items()}
+        validation = counts["validation"]
+        test = counts["test"]
+        if not validation and not test:
+            return [
+                "no image is held out: figures will be of images that were trained on, and whether "
+                "the model memorises them cannot be judged"
+            ]
+        if not any(0 < held_out < FEW_IMAGES for held_out in (validation, test)):
+            return []
+        train = counts["train"]
+        return [
+            f"{train} image{'' if train == 1 else 's'} to train on, {validation} held out for "
+            f"validation and {test} for test: figures of so few may be chance"
+        ]
 
     def range_in_words(self) -> list[str]:
         """A sentence on what became black and white, where values have more than 8 bits.
@@ -198,6 +225,8 @@ class ImageData(IndexedDataset):
             description["classes"] = dict(Counter(self.groups).most_common(MAX_NAMED))
         description["bad"] = [dataclasses.asdict(bad) for bad in self.bad]
         description["splits"] = {name: len(ids) for name, ids in self.splits.items()}
+        if self.cut_from:
+            description["cut_from"] = self.cut_from
         description["normalisation"] = self.normalisation.to_dict()
         return description
 
@@ -242,6 +271,10 @@ def open_images(
     data = ImageData(name, items, target, pixels, config)
     shares = (config.validation, config.test)
     data.splits = split(items.digests, items.keys, seed, shares, items.fixed_test)
+    if items.cut_from is not None:
+        data.cut_from = {
+            name: len(np.unique(items.cut_from[ids])) for name, ids in data.splits.items()
+        }
     data.normalisation = normalisation or _measure(data)
     if len(data.normalisation.mean) != data.shape.channels:
         have = len(data.normalisation.mean)
@@ -250,6 +283,32 @@ def open_images(
             f"data.channels={have}"
         )
     return data
+
+
+def look_at(source: str | Path) -> Look | None:
+    """A look at a folder of images or a small array of them; None of anything else, and of what
+    cannot be read.
+    """
+    path = Path(source).expanduser()
+    is_built_in = isinstance(source, str) and source in bundled.NAMES
+    is_array = path.suffix.lower() in _ARRAYS or path.is_dir() and find_idx(path) is not None
+    try:
+        if not is_built_in and not is_array:
+            return look_at_folder(path) if path.is_dir() else None
+        if not is_built_in and _num_bytes(path) > _LARGE_ARRAY:
+            return None
+        items = _read(source, _reading(DataConfig(), None, None, None))
+    except (VqkitError, OSError):
+        return None
+    if not len(items.store):
+        return None
+    return look_at_images(len(items.store), next(iter(items.sizes)), items.store.raw)
+
+
+def _num_bytes(path: Path) -> int:
+    """Of a file, or of those right in a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def bad_files(
@@ -297,7 +356,7 @@ def _decoded(
 
     is_cut = target.fit == "patches" and set(items.sizes) != {target.size}
     if is_cut:
-        items = cut_up(items, target, config.max_memory_mb << 20, keys_of, progress)
+        items = cut_up(items, target, config, keys_of, progress)
         assert items.keys is not None
         _check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
     pixels = None
@@ -405,7 +464,7 @@ def _read_image(path: Path, how: Reading) -> Items:
                 if value_range is None and how.find_range:
                     value_range = survey.extent.range()
             target = Target(None, channels, config.background, value_range=value_range)
-            cut, places = _patches_of_frames(path, len(survey.headers), target, size)
+            cut, places, frames = _patches_of_frames(path, len(survey.headers), target, size)
     except BROKEN_IMAGE as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error
     if not places:
@@ -419,25 +478,31 @@ def _read_image(path: Path, how: Reading) -> Items:
     items.modes = dict(Counter(header.mode for header in survey.headers))
     items.sizes = dict(Counter(header.size for header in survey.headers))
     items.value_range = value_range
+    items.cut_from = frames
     if survey.num_frames > len(survey.headers):
         items.notes.append(
             f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all"
         )
+    items.notes.append("the splits are of patches of one file, and show nothing about others")
+    if config.num_scales > 1:
+        items.notes.append("data.num_scales has no effect on a single file")
     return items
 
 
 def _patches_of_frames(
     path: Path, count: int, target: Target, size: tuple[int, int]
-) -> tuple[np.ndarray, list[str]]:  # (N, h, w, C)
+) -> tuple[np.ndarray, list[str], np.ndarray]:  # (N, h, w, C); (N,) the frame of each
     cut = []
     places: list[str] = []
+    frames: list[int] = []
     for number in range(count):
         parts, where = patches(decode(Frame(path, number), target), size)
         cut.append(parts)
         if count > 1:
             where = [f"{number}:{place}" for place in where]
         places += where
-    return np.concatenate(cut), places
+        frames += [number] * len(where)
+    return np.concatenate(cut), places, np.array(frames, dtype=np.int64)
 
 
 def _target(name: str, items: Items, config: DataConfig) -> Target:
@@ -461,7 +526,14 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
                 "first"
             )
         size = next(iter(items.sizes))
-    return Target(size, channels, config.background, config.fit, value_range=items.value_range)
+    return Target(
+        size,
+        channels,
+        config.background,
+        config.fit,
+        config.interpolation,
+        value_range=items.value_range,
+    )
 
 
 def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:

@@ -163,7 +163,8 @@ class Items:
     torn apart, when that is more than the content, (N, 16). files: number of the file that each
     item lies in, (N,), when there are several images in one. full: items that must be decoded whole
     to be told apart, (N,) bool. value_range: of values of more than 8 bits; None where there are
-    none. notes: what a user should know about how the source was read.
+    none. cut_from: number of the image that each item was cut from, (N,); None of whole images.
+    notes: what a user should know about how the source was read.
     """
 
     kind: str
@@ -180,6 +181,7 @@ class Items:
     files: np.ndarray | None = None
     full: np.ndarray | None = None
     value_range: ValueRange | None = None
+    cut_from: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
 
     def kept(self, good: list[int]) -> Items:
@@ -195,6 +197,7 @@ class Items:
             keys=part(self.keys),
             files=part(self.files),
             full=part(self.full),
+            cut_from=part(self.cut_from),
             captions=self.captions and [self.captions[index] for index in good],
             groups=self.groups and [self.groups[index] for index in good],
         )

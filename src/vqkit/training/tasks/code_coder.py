@@ -7,6 +7,7 @@ length of a vector, D channels, K codes.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -63,6 +64,8 @@ ROUNDED_SHARE = 0.4
 # Codes of the training items that are in memory at most; more items than that are left out.
 MAX_KEPT = 1 << 24
 NUM_VALIDATED = 1024
+# Shares of the time up to a deadline in which the items of a split have to be encoded.
+ENCODING = {"train": 0.4, "validation": 0.5}
 NUM_VALIDATIONS = 12
 # Validation passes in a row that are worse than the best by that factor end the fit; gains of the
 # last steps are smaller.
@@ -289,14 +292,28 @@ class CodeCoderTask(Task):
 
     is_alone = True
 
-    def __init__(self, tokenizer: Tokenizer, data: Dataset, steps: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        data: Dataset,
+        steps: int,
+        deadline: float | None = None,
+    ) -> None:
+        """deadline: of time.monotonic(), by which the fit ends; items that cannot be encoded in
+        good time before it are left out.
+        """
         artifact = tokenizer.artifact
         self.bottleneck = artifact.network.quantizer
         self.coder = artifact.config.coder
         self.seed = artifact.config.seed
-        self.codes = _codes(tokenizer, data, "train", MAX_KEPT)
+        ends = {}
+        if deadline is not None:
+            now = time.monotonic()
+            ends = {split: now + share * (deadline - now) for split, share in ENCODING.items()}
+        self.codes = _codes(tokenizer, data, "train", MAX_KEPT, ends.get("train"))
         per_item = self.codes[0].numel()
-        self.held_out = _codes(tokenizer, data, "validation", NUM_VALIDATED * per_item)
+        limit = NUM_VALIDATED * per_item
+        self.held_out = _codes(tokenizer, data, "validation", limit, ends.get("validation"))
         if not len(self.held_out):
             self.held_out = self.codes[:NUM_VALIDATED]
         steps = min(steps, max(MIN_STEPS, MAX_EPOCHS * self.codes.numel() // STEP_CODES))
@@ -415,9 +432,11 @@ def _mean(bits: Tensor, codes: Tensor) -> Tensor:
 
 
 def _codes(
-    tokenizer: Tokenizer, data: Dataset, split: str, limit: int
+    tokenizer: Tokenizer, data: Dataset, split: str, limit: int, end: float | None
 ) -> Tensor:  # (N, Q, h, w) int16
-    """Codes of the first items of a split, their grids as rows and columns."""
+    """Codes of the first items of a split, their grids as rows and columns: `limit` codes, or as
+    many as there is time for until `end`, of time.monotonic().
+    """
     parts: list[Tensor] = []
     count = 0
     for batch in data.split(split, 256):
@@ -426,7 +445,7 @@ def _codes(
         codes = codes.flatten(2, -2) if codes.dim() > 3 else codes[:, :, None]
         parts.append(codes.to(torch.int16))
         count += codes.numel()
-        if count >= limit:
+        if count >= limit or (end is not None and time.monotonic() >= end):
             break
     if parts:
         return torch.cat(parts)

@@ -1,0 +1,76 @@
+"""Which settings a run starts from, where the user names no recipe: a look at the data says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config.loading import load, with_overrides
+from ..errors import VqkitError
+from ..settings import Config
+from ..signals.base import Suggestion
+from ..signals.registry import signal_of
+
+# The override that says which kind of signal is meant.
+SIGNAL = "data.signal="
+
+
+class Chosen(NamedTuple):
+    """Settings of a new run, the recipe that they started from, and two lines on what was chosen
+    and why; no lines where the user named the recipe.
+    """
+
+    config: Config
+    recipe: str
+    lines: tuple[str, ...] = ()
+
+
+def choose_settings(
+    source: str | Path,
+    recipe: str | Path | None,
+    overrides: Iterable[str],
+    minutes: float | None = None,
+) -> Chosen:
+    """The recipe that was asked for, else what a look at the source speaks for, with the overrides
+    over either.
+
+    minutes: as of `train`. Errors: as `config.load`.
+    """
+    overrides = list(overrides)
+    if recipe is not None:
+        return Chosen(load(recipe, overrides, Config), str(recipe))
+    default = Config.default_recipe
+    of_signal = [override for override in overrides if override.startswith(SIGNAL)]
+    signal = signal_of(load(default, of_signal, Config).data)
+    suggestion = signal.suggest(source, minutes)
+    if suggestion is None:
+        return Chosen(load(default, overrides, Config), default)
+    settings = [one for choice in suggestion.choices for one in choice.settings]
+    # What overrides leave without effect goes back to its default, as if it were a recipe's.
+    where = f"recipe {suggestion.recipe}, chosen for {source} (--recipe NAME takes another)"
+    config = with_overrides(load(suggestion.recipe, settings, Config), overrides, where)
+    return Chosen(config, suggestion.recipe, _in_words(suggestion, config))
+
+
+def _in_words(suggestion: Suggestion, config: Config) -> tuple[str, str]:
+    """What was chosen beside the recipe, and why; without what the user chose otherwise."""
+    recipe = load(suggestion.recipe, [], Config)
+    settings: list[str] = []
+    reasons = [suggestion.because]
+    for choice in suggestion.choices:
+        new = [one for one in choice.settings if _stands(one, config) and not _stands(one, recipe)]
+        settings += new
+        if new:
+            reasons.append(choice.because)
+    chosen = " ".join(["--recipe", suggestion.recipe, *settings])
+    return f"chosen:  {chosen}", f"because: {'; '.join(reasons)}"
+
+
+def _stands(setting: str, config: Config) -> bool:
+    """Whether a setting is what settings have, so that setting it changes nothing."""
+    try:
+        return with_overrides(config, [setting]) == config
+    except VqkitError:
+        # Another override has left no place for it.
+        return False
