@@ -270,7 +270,9 @@ def tails(config) -> list[bool]:
     """
     match config.kind:
         case "residual":
-            return [False] * (config.num_stages - 1) + [config.num_stages > 1]
+            in_a_stage = build_quantizer(config.stage).num_codebooks
+            is_last = config.num_stages > 1 and in_a_stage == 1
+            return [False] * (config.num_stages * in_a_stage - 1) + [is_last]
         case "product":
             return tails(config.group) * config.num_groups
     return [False] * build_quantizer(config).num_codebooks
