@@ -1,0 +1,289 @@
+"""Photographs: `vqkit train FOLDER` without an option, its files beside JPEG, WebP and AVIF.
+
+    python benchmarks/photos.py [--quick] [--seed 0] [--minutes 20] [--work DIR] [--json FILE]
+
+Trains on the photographs of Debian's mate-backgrounds and ukui-wallpapers but four, and tests on
+these four, on scikit-image's and scikit-learn's colour pictures at 256x256, and on the larger of
+them at 1024x768. Points of ours: stages and weights of a bit, of which the convex hull over the
+mean of all images counts. One file an image, every byte of it; PSNR of RGB, the mean of each
+image's; BD-rates where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the
+mean over blocks of 8x8 whose deviation is below 4 levels, at 0.6 bits a pixel. Speeds are of a
+process that has loaded its model.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from bench.claims import Claim, machine, options, report
+from bench.debian_packages import unpacked
+from bench.image_codecs import bd_rate, codecs, decoded, mixtures, psnr, with_rate
+from PIL import Image
+
+PARSER = options(__doc__, work=True)
+PARSER.add_argument("--minutes", type=float, default=20.0)
+
+PACKAGES = {"mate-backgrounds": "mate/nature/*.jpg", "ukui-wallpapers": "*.*"}
+HELD_OUT = ("Garden", "LadyBird", "Storm", "Blinds")
+# Of scikit-image; the last three are larger than 1024x768 or nearly so.
+FROM_SKIMAGE = (
+    "astronaut",
+    "cat",
+    "coffee",
+    "rocket",
+    "immunohistochemistry",
+    "retina",
+    "hubble_deep_field",
+)
+LARGE = ("Garden", "LadyBird", "Storm", "Blinds", "retina", "hubble_deep_field")
+# Weights of a bit in squared steps; 0 = those that the codes were trained with.
+WEIGHTS = (0.0, 0.15, 0.22, 0.33, 0.5, 0.75, 1.1)
+RATES = (0.1, 1.0)
+PEERS = ("jpeg", "webp", "avif")
+# Bits a pixel at which one figure is given.
+AT = 0.6
+BLOCK = 8
+SMOOTH = 4.0
+
+
+def write_folders(work: Path) -> None:
+    """work/train with the photographs to learn from, work/held-out with those to test on."""
+    for folder in (work / "train", work / "held-out"):
+        folder.mkdir(parents=True)
+    for package, pattern in PACKAGES.items():
+        with unpacked(package) as files:
+            for path in sorted((files / "usr/share/backgrounds").glob(pattern)):
+                if path.suffix in (".jpg", ".png") and not path.is_symlink():
+                    held = path.stem in HELD_OUT
+                    shutil.copy(path, work / ("held-out" if held else "train"))
+
+
+def test_images(work: Path) -> dict[str, np.ndarray]:
+    """uint8 (N, 256, 256, 3) and (N, 768, 1024, 3): the middle of each image, scaled."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    found = {name: Image.fromarray(getattr(data, name)()) for name in FROM_SKIMAGE}
+    samples = load_sample_images()
+    for name, image in zip(samples.filenames, samples.images, strict=True):
+        found[Path(name).stem] = Image.fromarray(image)
+    for name in HELD_OUT:
+        (path,) = (work / "held-out").glob(f"{name}.*")
+        found[name] = Image.open(path).convert("RGB")
+    return {
+        "256x256": np.stack([_middle(image, 256, 256) for image in found.values()]),
+        "1024x768": np.stack([_middle(found[name], 1024, 768) for name in LARGE]),
+    }
+
+
+def _middle(image: Image.Image, width: int, height: int) -> np.ndarray:
+    scale = min(image.width / width, image.height / height)
+    wide = round(width * scale)
+    high = round(height * scale)
+    left = (image.width - wide) // 2
+    top = (image.height - high) // 2
+    cut = image.crop((left, top, left + wide, top + high))
+    return np.asarray(cut.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def trained(work: Path, minutes: float, seed: int) -> tuple[Path, float]:
+    """The run, and seconds of the command."""
+    out = work / f"run-{seed}"
+    started = time.perf_counter()
+    if not out.exists():
+        command = [sys.executable, "-m", "vqkit", "train", str(work / "train"), "--out", str(out)]
+        subprocess.run([*command, "--minutes", str(minutes), f"seed={seed}"], check=True)
+    return out, time.perf_counter() - started
+
+
+# ---------------------------------------------------------------------------------------- measuring
+
+
+def curve(encode, decode, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Bits a pixel (N,) and dB (N,) of files of their own, and what they decode to."""
+    bits = []
+    levels = []
+    shown = []
+    for image in images:
+        data = encode(image)
+        back = decode(data)
+        bits.append(8 * len(data) / image[..., 0].size)
+        levels.append(float(psnr(np.square(back.astype(float) - image).mean())))
+        shown.append(back)
+    return np.array(bits), np.array(levels), shown
+
+
+def theirs(images: np.ndarray, quick: bool) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    kinds = codecs(chroma="4:2:0")
+    for name in PEERS:
+        encode, qualities = kinds[name]
+        for quality in qualities[:: 3 if quick else 1]:
+            bits, levels, shown = curve(
+                lambda image, q=quality, e=encode: e(image, q),
+                lambda data: decoded(data, False),
+                images,
+            )
+            colour = colour_errors(shown, images)
+            found.setdefault(name, []).append(
+                {"point": quality, "bpp": bits.mean(), "db": levels.mean(), "colour": colour}
+            )
+    return found
+
+
+def ours(model, images: np.ndarray, quick: bool) -> list[dict]:
+    """All points, by growing size."""
+    quantizer = model.network.quantizer
+    num_stages = quantizer.num_codebooks // quantizer.codebooks_per_section
+    found = []
+    for depth in range(1, num_stages + 1):
+        for weight in WEIGHTS[:: 3 if quick else 1]:
+            one = with_rate(model, depth, weight)
+            bits, levels, shown = curve(
+                lambda image, m=one: m.compress(image, rate="here"), model.decompress, images
+            )
+            colour = colour_errors(shown, images)
+            place = f"{depth} stages, {weight}"
+            found.append(
+                {"point": place, "bpp": bits.mean(), "db": levels.mean(), "colour": colour}
+            )
+    return sorted(found, key=lambda point: point["bpp"])
+
+
+def hull(points: list[dict]) -> list[dict]:
+    """The points that no mixture of two others beats."""
+    kept: list[dict] = []
+    for point in points:
+        if kept and point["db"] <= kept[-1]["db"]:
+            continue
+        while len(kept) > 1 and _slope(kept[-2], kept[-1]) <= _slope(kept[-2], point):
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+def _slope(one: dict, other: dict) -> float:
+    return (other["db"] - one["db"]) / (other["bpp"] - one["bpp"])
+
+
+def colour_errors(shown: list[np.ndarray], images: np.ndarray) -> float:
+    """Mean CIEDE2000 (Sharma et al. 2005) over smooth blocks of all images."""
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    total = 0.0
+    count = 0
+    for back, image in zip(shown, images, strict=True):
+        rows = image.shape[0] // BLOCK * BLOCK
+        columns = image.shape[1] // BLOCK * BLOCK
+        blocks = image[:rows, :columns].reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK, 3)
+        smooth = blocks.astype(float).std((1, 3)).max(-1) < SMOOTH
+        far = deltaE_ciede2000(rgb2lab(image), rgb2lab(back))[:rows, :columns]
+        means = far.reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK).mean((1, 3))
+        total += float(means[smooth].sum())
+        count += int(smooth.sum())
+    return total / max(count, 1)
+
+
+def arrays(points: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([one["bpp"] for one in points]), np.array([one["db"] for one in points])
+
+
+def at(points: list[dict], bpp: float, what: str) -> float:
+    """A figure of a curve at bits a pixel, by a line between two points."""
+    return float(np.interp(bpp, *(np.array([one[key] for one in points]) for key in ("bpp", what))))
+
+
+def speeds(model, image: np.ndarray) -> dict[str, float]:
+    """Megapixels a second of the point nearest to AT, best of three."""
+    pixels = image[..., 0].size / 1e6
+    encoding = []
+    decoding = []
+    for _ in range(4):
+        started = time.perf_counter()
+        data = model.compress(image, rate="medium")
+        encoding.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        model.decompress(data)
+        decoding.append(time.perf_counter() - started)
+    return {"encode": pixels / min(encoding), "decode": pixels / min(decoding)}
+
+
+def seams(model, image: np.ndarray, side: int) -> float:
+    """Mean step between pixels on the borders of latents' squares, over that elsewhere, of what a
+    model makes of an image, less that of the image itself.
+    """
+    back = model.decompress(model.compress(image)).astype(float)
+    ratios = []
+    for one in (back, image.astype(float)):
+        steps = abs(np.diff(one, axis=1)).mean((0, 2))
+        border = np.arange(1, len(steps) + 1) % side == 0
+        ratios.append(steps[border].mean() / steps[~border].mean())
+    return float(ratios[0] / ratios[1])
+
+
+def main() -> None:
+    arguments = PARSER.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp())
+    if not (work / "train").exists():
+        write_folders(work)
+    from vqkit import load
+
+    minutes = 1.0 if arguments.quick else arguments.minutes
+    run, seconds = trained(work, minutes, arguments.seed)
+    model = load(run)
+    settings = {**machine(), "seed": arguments.seed, "minutes": minutes, "seconds": seconds}
+    claims = []
+    for name, images in test_images(work).items():
+        if arguments.quick:
+            images = images[:2]
+        mine = hull(ours(model, images, arguments.quick))
+        peers = theirs(images, arguments.quick)
+        show(name, mine, peers)
+        claims += compared(name, mine, peers, settings)
+        if name == "1024x768":
+            found = speeds(model, images[0])
+            for what, value in found.items():
+                claims.append(
+                    Claim(f"photo_{what}_mp_per_s", value, "MP/s", ">= 1", None, settings)
+                )
+            side = model.network.tile[0]
+            worst = max(seams(model, image, side) for image in images)
+            claims.append(Claim("photo_seams", worst, "ratio", "<= 1.02", None, settings))
+    report(claims, arguments)
+
+
+def compared(
+    name: str, mine: list[dict], peers: dict[str, list[dict]], settings: dict
+) -> list[Claim]:
+    goals = {"jpeg": "<= -30", "webp": "<= 0", "avif": "<= 40"}
+    where = (at(mine, RATES[0], "db"), at(mine, RATES[1], "db"))
+    found = []
+    for peer, points in peers.items():
+        value = bd_rate(mixtures(*arrays(mine)), arrays(points), where)
+        found.append(Claim(f"bd_rate_photo_{peer}_{name}", value, "%", goals[peer], peer, settings))
+    found.append(
+        Claim(f"photo_db_{name}_at_{AT}_bpp", at(mine, AT, "db"), "dB", ">= 29", None, settings)
+    )
+    colour = at(mine, AT, "colour")
+    found.append(Claim(f"photo_ciede2000_{name}", colour, "dE", "<= 2.5", None, settings))
+    return found
+
+
+def show(name: str, mine: list[dict], peers: dict[str, list[dict]]) -> None:
+    for codec, points in {"vqkit": mine, **peers}.items():
+        for one in points:
+            place = f"{codec}, {one['point']}"
+            print(
+                f"{name:<10} {place:<24} {one['bpp']:.3f} bpp  {one['db']:.2f} dB  "
+                f"dE {one['colour']:.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
