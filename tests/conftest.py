@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ import vqkit
 from vqkit.artifact.model import Model
 from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.source import ImageData, open_images
+
+from .processes import stop_server
 
 # Overrides that make the emoji recipe a matter of seconds.
 TINY = [
@@ -50,6 +52,13 @@ def _one_thread_per_test_process() -> None:
     """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_is_left() -> Iterator[None]:
+    """Processes of tests have come to their end by then."""
+    yield
+    stop_server()
 
 
 @pytest.fixture(scope="session")

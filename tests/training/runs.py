@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from ..conftest import TINY
 # A run of an autoencoder alone: the coders of files, which take most of the time, have tests of
 # their own.
 ALONE = [*TINY, "coder.steps=0"]
-COMMAND = [sys.executable, "-m", "vqkit"]
 
 
 def without_codebook(settings: list[str]) -> list[str]:
@@ -44,17 +41,6 @@ def assert_same_weights(one: Path, two: Path) -> None:
     expected, found = load_file(one), load_file(two)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-def start(arguments, **kwargs):
-    """A command in a process of its own."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **kwargs,
-    )
 
 
 def wait_for(condition, process, seconds=60):

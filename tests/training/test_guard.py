@@ -22,7 +22,8 @@ from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
 from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
 from ..benchmarks import benchmark
-from .runs import ALONE, assert_same_weights, start, wait_for
+from ..processes import start
+from .runs import ALONE, assert_same_weights, wait_for
 
 WINDOW = SLICE * SLICES
 # The benchmark, which knows how to make codebooks collapse.
@@ -382,7 +383,7 @@ def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
         checkpoint = find_checkpoint(broken)
         return checkpoint is not None and checkpoint.name >= "step-000000040"
 
-    process = start(["train", "emoji", "--out", broken, *settings])
+    process = start(["-m", "vqkit", "train", "emoji", "--out", broken, *settings])
     wait_for(acted, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
