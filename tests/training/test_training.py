@@ -245,7 +245,9 @@ def test_nothing_is_overwritten_and_resume_needs_something(run_folder, tmp_path)
         vqkit.train("emoji", tmp_path / "new", resume=True)
 
 
-def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(
+    tmp_path, monkeypatch, few_images
+):
     """No checkpoint was due.
 
     The plateau that ended the steps stays their end, and is looked at once.
@@ -258,13 +260,14 @@ def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path,
         "train.lr=1e-8",
     ]
     settings += ["train.checkpoint_every=100000", "losses.commitment=0", "coder.steps=6"]
+    settings += ["data.image_size=[16,16]"]
     folder = tmp_path / "run"
     with monkeypatch.context() as context:
         context.setattr("vqkit.pipelines.autoencoder.fit_coders", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            vqkit.train("emoji", folder, overrides=settings)
+            vqkit.train(few_images, folder, "emoji", settings)
     passes, before = rows(folder, "validation"), vqkit.load(folder)
-    model = vqkit.train("emoji", folder, resume=True)
+    model = vqkit.train(few_images, folder, resume=True)
     assert model.content_id == before.content_id and model.metrics["stopped_by"] == "plateau"
     assert (
         model.artifact.coders.codes is not None
@@ -273,7 +276,7 @@ def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path,
     )
     assert rows(folder, "validation") == passes
     with pytest.raises(VqkitError, match="is finished"):
-        vqkit.train("emoji", folder, resume=True)
+        vqkit.train(few_images, folder, resume=True)
 
 
 def interrupted(*given):
