@@ -96,6 +96,15 @@ def few_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def hundred_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An array of 100 emoji as they are, to fit coders of the tiny model to."""
+    values = emoji.read(emoji.splits["train"][:100]).values
+    path = tmp_path_factory.mktemp("hundred") / "hundred.npy"
+    np.save(path, values.permute(0, 2, 3, 1).numpy())
+    return path
+
+
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     """What takes long to make is made once for all test processes of a run; the first that asks
     makes it.

@@ -27,7 +27,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 # What the verbs that train import, and with it PyTorch, Fabric and Matplotlib.
-IMPORTED = ("vqkit.cli", "vqkit.pipelines.autoencoder", "vqkit.pipelines.prior", "numba")
+IMPORTED = ("vqkit.cli", "vqkit.pipelines.autoencoder", "vqkit.pipelines.prior")
 # A request holds all variables of the environment.
 LONGEST = 1 << 17
 

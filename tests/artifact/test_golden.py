@@ -104,17 +104,15 @@ def test_its_figures_can_be_measured_again_on_the_same_splits(old):
     assert found.metrics["usage"] == EXPECTED["usage"]
 
 
-def test_rates_come_back_with_a_new_coder(tmp_path, recorded, emoji):
+def test_rates_come_back_with_a_new_coder(tmp_path, recorded, hundred_images):
     """They lay among the figures, which nothing depends on any more."""
-    few = emoji.read(emoji.splits["train"][:100]).values
-    np.save(tmp_path / "few.npy", few.permute(0, 2, 3, 1).numpy())
     copy = tmp_path / "model"
     shutil.copytree(FOLDER, copy)
     with pytest.raises(
         vqkit.VqkitError, match="rates of this model: none: fit its coder with vqkit train-coder"
     ):
         vqkit.load(copy).compress(recorded["images"][0], rate="low")
-    words = ["train-coder", str(copy), str(tmp_path / "few.npy"), "--steps", "1", "--force"]
+    words = ["train-coder", str(copy), str(hundred_images), "--steps", "1", "--force"]
     assert cli.main(words) == 0
     model = vqkit.load(copy, device="cpu")
     assert {"lowest", "full"} <= model.artifact.coders.rates.keys() <= EXPECTED["rates"].keys()

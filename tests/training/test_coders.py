@@ -127,7 +127,7 @@ def of_few(emoji, count: int):
 
 
 def test_a_fit_that_overfits_ends(model, emoji, tmp_path, monkeypatch):
-    monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 11)
+    monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 10)
     steps, few = Steps(), of_few(emoji, 20)
     finished = fit(CodeCoderTask(model.tokenizer, few, 10 * MIN_STEPS), tmp_path / "one", steps)
     assert MIN_STEPS / NUM_VALIDATIONS < steps.seen[-1] < MIN_STEPS, (
