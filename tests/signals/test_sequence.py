@@ -47,7 +47,7 @@ model:
   quantizer: {kind: vq, codebook_size: 32, code_dim: 8}
 train:
   {steps: 60, batch_size: 32, max_minutes: null, precision: float32, optimizer: adamw, lr: 0.002}
-coder: {steps: 10}
+coder: {steps: 3}
 """
 USE = """
 import contextlib, io, json, sys
