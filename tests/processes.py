@@ -42,7 +42,7 @@ class Process:
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, negative after a signal."""
+        """Its exit status, negative after a signal; TimeoutError where it takes more seconds."""
         if self.returncode is None:
             self.channel.settimeout(timeout)
             self.returncode = int(self.channel.recv(100))
