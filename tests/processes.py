@@ -73,6 +73,7 @@ class Server:
     """The process that forks; it ends with the one that made it."""
 
     def __init__(self) -> None:
+        self.started: list[Process] = []
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
@@ -88,9 +89,13 @@ class Server:
         with theirs:
             passed = [theirs.fileno(), output.fileno(), errors.fileno()]
             socket.send_fds(self.channel, [json.dumps(request).encode()], passed)
-        return Process(ours, output, errors)
+        self.started.append(Process(ours, output, errors))
+        return self.started[-1]
 
     def stop(self) -> None:
+        for process in self.started:
+            # Left behind by a test that failed.
+            process.send_signal(signal.SIGKILL)
         self.channel.close()
         self.process.wait()
 
@@ -183,12 +188,14 @@ def serve(channel: socket.socket) -> None:
 
 
 def keep(request: dict, channel: int, output: int, errors: int) -> NoReturn:
-    """Fork once more and tell the number of that process, and in the end its exit status."""
+    """Fork once more for a process that tells its number, and tell its exit status in the end."""
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Not before: Python forgets signals that come while it forks.
+        os.write(channel, str(os.getpid()).encode())
         os.close(channel)
         become(request, output, errors)
-    os.write(channel, str(pid).encode())
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     # Whoever asked may have gone.
     with contextlib.suppress(BrokenPipeError):
@@ -203,7 +210,6 @@ def become(request: dict, output: int, errors: int) -> NoReturn:
     """
     os.dup2(output, 1)
     os.dup2(errors, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -212,14 +218,16 @@ def become(request: dict, output: int, errors: int) -> NoReturn:
         for name in list(sys.modules):
             if name.split(".")[0] == "vqkit":
                 del sys.modules[name]
-    status = 1
+    status: object = 0
     try:
         run_words(*request["words"])
-        status = 0
     except SystemExit as end:
-        status = int(end.code or 0)
+        status = end.code or 0
     except BaseException:
-        traceback.print_exc()
+        status = traceback.format_exc()
+    if not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
