@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ import vqkit
 from vqkit.artifact.model import Model
 from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.source import ImageData, open_images
+
+from .processes import stop_server
 
 # Overrides that make the emoji recipe a matter of seconds.
 TINY = [
@@ -52,6 +54,13 @@ def _one_thread_per_test_process() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_is_left() -> Iterator[None]:
+    """Processes of tests have come to their end by then."""
+    yield
+    stop_server()
+
+
 @pytest.fixture(scope="session")
 def emoji() -> ImageData:
     return open_images("emoji", DataConfig(), seed=0)
@@ -83,6 +92,15 @@ def few_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Pa
     small = torch.nn.functional.avg_pool2d(values.float(), 2).round().to(torch.uint8)
     path = tmp_path_factory.mktemp("few") / "few.npy"
     np.save(path, small.permute(0, 2, 3, 1).numpy())
+    return path
+
+
+@pytest.fixture(scope="session")
+def hundred_images(emoji: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An array of 100 emoji as they are, to fit coders of the tiny model to."""
+    values = emoji.read(emoji.splits["train"][:100]).values
+    path = tmp_path_factory.mktemp("hundred") / "hundred.npy"
+    np.save(path, values.permute(0, 2, 3, 1).numpy())
     return path
 
 
@@ -126,7 +144,8 @@ def model(run_folder: Path) -> Model:
 def residual_folder(shared: Shared) -> Path:
     """A run of a model of three stages, with a coder and rates. Tests must not write there."""
     tiny = [setting for setting in TINY if "quantizer" not in setting]
-    settings = [*RESIDUAL, *tiny, "train.steps=10", "coder.steps=5"]
+    # What takes long is to measure rates on the validation split.
+    settings = [*RESIDUAL, *tiny, "train.steps=10", "coder.steps=5", "data.validation=0.01"]
     return shared("residual", lambda folder: vqkit.train("emoji", folder, "emoji", settings))
 
 

@@ -1,16 +1,15 @@
 """The walk-through of CONTRIBUTING.md, followed to the letter on a copy of the package."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import vqkit
+
+from . import processes
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(diff|python)\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,10 +55,7 @@ def patched_root(tmp_path_factory) -> Path:
 
 
 def run(root: Path, *words: str) -> str:
-    environment = dict(os.environ, PYTHONPATH=str(root / "src"))
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env=environment, cwd=ROOT
-    )
+    done = processes.run(words, folder=ROOT, sources=root / "src")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

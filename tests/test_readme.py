@@ -17,6 +17,7 @@ SHORT = [
     *(setting for setting in TINY if "codebook" not in setting),
     "train.steps=10",
     "coder.steps=2",
+    "data.image_size=[32,32]",
 ]
 
 SHORT_PRIOR = [

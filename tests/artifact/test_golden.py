@@ -104,7 +104,7 @@ def test_its_figures_can_be_measured_again_on_the_same_splits(old):
     assert found.metrics["usage"] == EXPECTED["usage"]
 
 
-def test_rates_come_back_with_a_new_coder(tmp_path, recorded, capsys):
+def test_rates_come_back_with_a_new_coder(tmp_path, recorded, hundred_images):
     """They lay among the figures, which nothing depends on any more."""
     copy = tmp_path / "model"
     shutil.copytree(FOLDER, copy)
@@ -112,7 +112,8 @@ def test_rates_come_back_with_a_new_coder(tmp_path, recorded, capsys):
         vqkit.VqkitError, match="rates of this model: none: fit its coder with vqkit train-coder"
     ):
         vqkit.load(copy).compress(recorded["images"][0], rate="low")
-    assert cli.main(["train-coder", str(copy), "emoji", "--steps", "1", "--force"]) == 0
+    words = ["train-coder", str(copy), str(hundred_images), "--steps", "1", "--force"]
+    assert cli.main(words) == 0
     model = vqkit.load(copy, device="cpu")
     assert {"lowest", "full"} <= model.artifact.coders.rates.keys() <= EXPECTED["rates"].keys()
     small, full = (

@@ -4,10 +4,6 @@ fitted.
 
 import io
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
+from tests import processes
 from tests.coding import second_decoder as second
 from tests.coding.second_mixing import Mixing
 from vqkit.coding import (
@@ -297,15 +294,11 @@ print(kernels.usable(), file=sys.stderr)
 
 def test_the_bytes_are_the_same_with_numba_and_without():
     pytest.importorskip("numba")
-    root, runs = Path(__file__).parents[2], []
+    runs = []
     for how in ("plain", "compiled", "disabled"):
-        environment = os.environ | ({"NUMBA_DISABLE_JIT": "1"} if how == "disabled" else {})
-        command = [sys.executable, "-c", SCRIPT, how]
-        runs.append(
-            subprocess.run(
-                command, capture_output=True, text=True, cwd=root, env=environment, check=True
-            )
-        )
+        variables = {"NUMBA_DISABLE_JIT": "1"} if how == "disabled" else {}
+        runs.append(processes.run(["-c", SCRIPT, how], variables))
+    assert [run.returncode for run in runs] == [0, 0, 0], runs
     assert [run.stderr.split()[-1] for run in runs] == ["False", "True", "False"]
     assert runs[0].stdout == runs[1].stdout == runs[2].stdout and len(runs[0].stdout) > 100
 

@@ -1,10 +1,11 @@
 """Verbs in a process that has a full disk, or no right to write to a folder; run by test_disks.py.
 
-    python strained.py full|tiny|read-only WORK < [[FREE, [WORD, ...]], ...]
+    python -m tests.e2e.strained full|tiny|read-only WORK
 
 `full` limits the size of every file, which any user may do; `tiny` mounts a file system of a few
-megabytes for this process alone, where that is allowed, and fills it but for FREE bytes. Prints,
-for every command, its exit status, what it said, and what it left.
+megabytes for this process alone, where that is allowed, and fills it but for some bytes. The
+commands, [[FREE, [WORD, ...]], ...], are in commands.json beside WORK. Prints, for every command,
+its exit status, what it said, and what it left.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def strained(kind: str, work: Path, free: int, words: list[str]) -> dict[str, ob
 
 def main() -> None:
     kind, work = sys.argv[1], Path(sys.argv[2])
-    commands = json.loads(sys.stdin.read())
+    commands = json.loads((work.parent / "commands.json").read_text())
     # Instead of the end of the process, which is what a limit is answered with by default.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     # It is optional, and its own thread complains of a full disk as it likes.

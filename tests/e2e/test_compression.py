@@ -503,11 +503,12 @@ def test_every_mutation_is_refused_or_gives_the_same_picture(model, pictures):
 
 
 def test_a_new_coder_leaves_the_old_one_for_its_files(
-    run_folder, pictures, tmp_path, capsys, monkeypatch
+    run_folder, pictures, hundred_images, tmp_path, capsys, monkeypatch
 ):
     folder, image = tmp_path / "copy", Image.open(pictures / "a.png")
     shutil.copytree(run_folder, folder)
-    before, command = vqkit.load(folder), ["train-coder", str(folder), "emoji", "--steps", "3"]
+    before = vqkit.load(folder)
+    command = ["train-coder", str(folder), str(hundred_images), "--steps", "3"]
     files = [before.compress(image, lossless=lossless) for lossless in (False, True)]
     assert cli.main(command) == 2 and "has a coder; add --force" in capsys.readouterr().err
     assert vqkit.load(folder).compressor.model_id == before.compressor.model_id

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,8 @@ import pytest
 import vqkit
 
 from ..conftest import TINY
+from ..processes import run
 
-SCRIPT = Path(__file__).parent / "strained.py"
 SMALL = [
     *(setting for setting in TINY if "optimizer" not in setting),
     "train.steps=4",
@@ -55,13 +53,8 @@ def strained(kind: str, model: Path, work: Path, commands: list) -> dict:
     """What `strained.py` found; the artifact lies beside the folder that it works in."""
     work.mkdir()
     (work.parent / "model").symlink_to(model)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), kind, str(work)],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    (work.parent / "commands.json").write_text(json.dumps(commands))
+    done = run(["-m", "tests.e2e.strained", kind, work])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

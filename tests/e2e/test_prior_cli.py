@@ -2,9 +2,6 @@
 
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -24,7 +21,8 @@ from vqkit.apps.variations import variations
 from vqkit.errors import VqkitError
 from vqkit.prior.prior import Drawing
 
-COMMAND = [sys.executable, "-m", "vqkit"]
+from ..processes import run, start
+from ..training.runs import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +70,13 @@ def test_training_learns_and_leaves_what_was_promised(folder, prior_model, emoji
 def test_killed_and_resumed_equals_uninterrupted_to_the_bit(folder, run_folder, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(run_folder, copy)
-    arguments = ["train-prior", str(copy), "emoji", "--recipe", "prior", *TINY_PRIOR]
-    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while (
-        not list(copy.glob("prior/checkpoint/step-*"))
-        and process.poll() is None
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
+    command = ["-m", "vqkit", "train-prior", copy, "emoji"]
+    process = start([*command, "--recipe", "prior", *TINY_PRIOR])
+    wait_for(lambda: list(copy.glob("prior/checkpoint/step-*")), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (copy / "prior.safetensors").exists()
-    done = subprocess.run(
-        [*COMMAND, "train-prior", str(copy), "emoji", "--resume"], capture_output=True, text=True
-    )
+    done = run([*command, "--resume"])
     assert done.returncode == 0, done.stderr
     whole, resumed = (load_file(path / "prior.safetensors") for path in (folder, copy))
     assert whole.keys() == resumed.keys() and all(

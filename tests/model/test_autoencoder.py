@@ -72,15 +72,19 @@ def test_one_batch_of_real_pictures_is_learnt_by_heart(network, kind, emoji):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     weights = {"reconstruction": 1.0, "commitment": 0.25, "codebook": 1.0, "kl": 1e-3}
+    variance = float(x.var())
     for _ in range(300):
         terms = model(x, generator).terms
         loss = sum(weights[name] * term for name, term in terms.items())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        # Most need far fewer steps.
+        if float(terms["reconstruction"].detach()) < 0.05 * variance:
+            break
     with torch.no_grad():
         error = float(model.eval()(x).terms["reconstruction"])
-    assert error < 0.1 * float(x.var()), f"explains {1 - error / float(x.var()):.0%}"
+    assert error < 0.1 * variance, f"explains {1 - error / variance:.0%}"
 
 
 def test_bits_per_item_by_hand():

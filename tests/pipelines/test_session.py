@@ -17,6 +17,7 @@ from vqkit.pipelines.session import LOCK_FILE, check_unlocked, locked, recipe_re
 from vqkit.settings import Config
 from vqkit.training.progress import Silent
 
+SHORT = [*TINY, "train.steps=2", "data.image_size=[16,16]"]
 # Holds a folder's lock until its input ends.
 HOLD = """
 import sys
@@ -94,7 +95,7 @@ def test_a_lock_without_an_owner_is_no_obstacle(tmp_path, content):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def stopped(tmp_path_factory, few_images):
     """A run that was stopped after its first checkpoint."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -104,34 +105,33 @@ def stopped(tmp_path_factory):
 
         patch.setattr("vqkit.pipelines.autoencoder.fit_coders", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            vqkit.train("emoji", folder, "emoji", [*TINY, "train.steps=2"])
+            vqkit.train(few_images, folder, "emoji", SHORT)
     return folder
 
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        ("emoji", [*TINY, "train.steps=3"], "steps: 3"),
+        ("emoji", [*SHORT, "train.steps=3"], "steps: 3"),
         ("emoji", [], "differ"),
-        ("images", [*TINY, "train.steps=2"], "differ"),
+        ("images", SHORT, "differ"),
         (None, ["train.lr=0.5"], "lr: 0.5"),
         (None, ["model.quantizer.kind=fsq"], "kind: fsq"),
     ],
 )
-def test_other_settings_are_refused_on_resuming(stopped, recipe, overrides, message):
+def test_other_settings_are_refused_on_resuming(stopped, few_images, recipe, overrides, message):
     with pytest.raises(VqkitError, match=message) as caught:
-        vqkit.train("emoji", stopped, recipe, overrides, resume=True)
+        vqkit.train(few_images, stopped, recipe, overrides, resume=True)
     assert "start a new run" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_run_goes_on_with_its_own_settings_repeated(stopped):
-    own = [*TINY, "train.steps=2"]
-    model = vqkit.train("emoji", stopped, "emoji", own, resume=True)
-    assert model.config == load("emoji", own, Config)
+def test_a_run_goes_on_with_its_own_settings_repeated(stopped, few_images):
+    model = vqkit.train(few_images, stopped, "emoji", SHORT, resume=True)
+    assert model.config == load("emoji", SHORT, Config)
     with pytest.raises(VqkitError, match="is finished: nothing to resume"):
-        vqkit.train("emoji", stopped, "emoji", own, resume=True)
+        vqkit.train(few_images, stopped, "emoji", SHORT, resume=True)
     with pytest.raises(VqkitError, match="is not empty"):
-        vqkit.train("emoji", stopped, "emoji", own)
+        vqkit.train(few_images, stopped, "emoji", SHORT)
 
 
 def test_a_run_that_goes_on_still_says_why_it_has_its_settings(tmp_path, monkeypatch):

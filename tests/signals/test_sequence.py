@@ -9,17 +9,16 @@ from __future__ import annotations
 import filecmp
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vqkit
+
+from .. import processes
 
 PACKAGE = Path(vqkit.__file__).parent
 REGISTERED = """
@@ -48,9 +47,8 @@ model:
   quantizer: {kind: vq, codebook_size: 32, code_dim: 8}
 train:
   {steps: 60, batch_size: 32, max_minutes: null, precision: float32, optimizer: adamw, lr: 0.002}
-coder: {steps: 10}
+coder: {steps: 3}
 """
-# All in one process: what takes long is to start one.
 USE = """
 import contextlib, io, json, sys
 # Kernels would be compiled again for this copy, which takes longer than all the rest.
@@ -107,10 +105,7 @@ def test_it_changes_no_more_than_registry_settings_and_recipe(house: Path) -> No
 def test_it_trains_evaluates_compresses_and_generates(house: Path) -> None:
     long = house / "long.seq"
     long.write_bytes(bytes(int(127 + 100 * math.sin(0.3 * time)) for time in range(77)))
-    environment = {**os.environ, "PYTHONPATH": str(house / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", USE], cwd=house, env=environment, capture_output=True, text=True
-    )
+    done = processes.run(["-c", USE], folder=house, sources=house / "src")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,11 +20,11 @@ from vqkit.training.loop import fit
 from vqkit.training.tasks.autoencoder import AutoencoderTask
 
 from ..conftest import TINY
+from ..processes import Process
 
 # A run of an autoencoder alone: the coders of files, which take most of the time, have tests of
 # their own.
 ALONE = [*TINY, "coder.steps=0"]
-COMMAND = [sys.executable, "-m", "vqkit"]
 
 
 def without_codebook(settings: list[str]) -> list[str]:
@@ -46,24 +45,15 @@ def assert_same_weights(one: Path, two: Path) -> None:
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def start(arguments, **kwargs):
-    """A command in a process of its own."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **kwargs,
-    )
-
-
-def wait_for(condition, process, seconds=60):
+def wait_for(condition: Callable[[], object], process: Process, seconds: float = 60) -> None:
     """Wait until a process has done something; it must not end before."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
-        os.sched_yield()
+        # Nothing else tells of what it does than to look again.
+        with contextlib.suppress(TimeoutError):
+            process.wait(timeout=0.01)
+            raise AssertionError(process.communicate()[1])
 
 
 def fitted(data: ImageData, config: Config, folder: Path) -> Model:

@@ -94,6 +94,7 @@ def test_training_on_sides_that_no_network_of_pixels_holds_leaves_a_model_that_l
         np.random.default_rng(0).integers(0, 256, (20, MAX_SIDE + 4, 8, 3), np.uint8),
     )
     settings = [*TINY, "train.steps=2", "train.batch_size=2", "data.image_size=null"]
+    settings += ["coder.steps=1"]
     vqkit.train(tmp_path / "tall.npy", tmp_path / "run", "emoji", settings)
     model = vqkit.load(tmp_path / "run")
     assert model.artifact.coders.codes is not None and model.artifact.coders.values is None
@@ -127,7 +128,7 @@ def of_few(emoji, count: int):
 
 
 def test_a_fit_that_overfits_ends(model, emoji, tmp_path, monkeypatch):
-    monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 11)
+    monkeypatch.setattr("vqkit.training.tasks.code_coder.STEP_CODES", 1 << 10)
     steps, few = Steps(), of_few(emoji, 20)
     finished = fit(CodeCoderTask(model.tokenizer, few, 10 * MIN_STEPS), tmp_path / "one", steps)
     assert MIN_STEPS / NUM_VALIDATIONS < steps.seen[-1] < MIN_STEPS, (

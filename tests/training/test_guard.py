@@ -22,7 +22,8 @@ from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
 from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
 
 from ..benchmarks import benchmark
-from .runs import ALONE, assert_same_weights, start, wait_for
+from ..processes import start
+from .runs import ALONE, assert_same_weights, wait_for
 
 WINDOW = SLICE * SLICES
 # The benchmark, which knows how to make codebooks collapse.
@@ -343,9 +344,12 @@ def test_state_goes_through_json_and_back_to_the_bit():
 @pytest.mark.parametrize("index", range(4))
 def test_a_codebook_that_collapses_is_detected_and_cured(index):
     case = collapse.CASES[index]
+    # The benchmark has the huge one, larger images, and more steps.
     case = replace(
-        case, codebook_size=min(case.codebook_size, 4096)
-    )  # the benchmark has the huge one, and more steps
+        case,
+        codebook_size=min(case.codebook_size, 4096),
+        overrides=[*case.overrides, "data.image_size=[16,16]"],
+    )
     # Codes that began far from every token stay there until the guard revives them: as many steps
     # as the benchmark has.
     steps = 200 if index == 0 else 100
@@ -382,7 +386,7 @@ def test_a_run_that_the_guard_changed_resumes_to_the_bit(tmp_path):
         checkpoint = find_checkpoint(broken)
         return checkpoint is not None and checkpoint.name >= "step-000000040"
 
-    process = start(["train", "emoji", "--out", broken, *settings])
+    process = start(["-m", "vqkit", "train", "emoji", "--out", broken, *settings])
     wait_for(acted, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()

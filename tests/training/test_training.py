@@ -4,8 +4,6 @@ stop.
 
 import math
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -26,7 +24,8 @@ from vqkit.training.losses import peak_weights
 from vqkit.training.optimizers import build_optimizers, orthogonalise
 from vqkit.training.task import cosine_schedule
 
-from .runs import ALONE, assert_same_weights, rows, start, wait_for, without_codebook
+from ..processes import run, run_ranks, start
+from .runs import ALONE, assert_same_weights, rows, wait_for, without_codebook
 
 
 def test_schedule_by_hand():
@@ -143,7 +142,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(tmp_path, optimizer)
     settings = [*ALONE, f"train.optimizer={optimizer}", "data.augment.shift=2", "train.patience=50"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     vqkit.train("emoji", whole, overrides=settings)
-    process = start(["train", "emoji", "--out", broken, *settings])
+    process = start(["-m", "vqkit", "train", "emoji", "--out", broken, *settings])
     wait_for(lambda: find_checkpoint(broken) is not None, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -157,6 +156,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_fails(tmp_path):
     folder = tmp_path / "run"
     process = start(
         [
+            "-m",
+            "vqkit",
             "train",
             "emoji",
             "--out",
@@ -244,7 +245,9 @@ def test_nothing_is_overwritten_and_resume_needs_something(run_folder, tmp_path)
         vqkit.train("emoji", tmp_path / "new", resume=True)
 
 
-def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(
+    tmp_path, monkeypatch, few_images
+):
     """No checkpoint was due.
 
     The plateau that ended the steps stays their end, and is looked at once.
@@ -257,13 +260,14 @@ def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path,
         "train.lr=1e-8",
     ]
     settings += ["train.checkpoint_every=100000", "losses.commitment=0", "coder.steps=6"]
+    settings += ["data.image_size=[16,16]"]
     folder = tmp_path / "run"
     with monkeypatch.context() as context:
         context.setattr("vqkit.pipelines.autoencoder.fit_coders", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            vqkit.train("emoji", folder, overrides=settings)
+            vqkit.train(few_images, folder, "emoji", settings)
     passes, before = rows(folder, "validation"), vqkit.load(folder)
-    model = vqkit.train("emoji", folder, resume=True)
+    model = vqkit.train(few_images, folder, resume=True)
     assert model.content_id == before.content_id and model.metrics["stopped_by"] == "plateau"
     assert (
         model.artifact.coders.codes is not None
@@ -272,7 +276,7 @@ def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(tmp_path,
     )
     assert rows(folder, "validation") == passes
     with pytest.raises(VqkitError, match="is finished"):
-        vqkit.train("emoji", folder, resume=True)
+        vqkit.train(few_images, folder, resume=True)
 
 
 def interrupted(*given):
@@ -297,9 +301,7 @@ def test_a_failed_checkpoint_leaves_the_last_one(tmp_path):
         "limit(10_000)\n"
         "save_checkpoint(Path(sys.argv[1]), 2, {'x': torch.ones(30_000)}, {'step': 2})\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
-    )
+    done = run(["-c", code, tmp_path])
     assert "the last checkpoint, step-000000001.safetensors, is intact" in done.stderr
     tensors, state = load_checkpoint(find_checkpoint(tmp_path))
     assert state == {"step": 1} and torch.equal(tensors["x"], torch.ones(3))
@@ -311,11 +313,7 @@ def test_a_failed_checkpoint_leaves_the_last_one(tmp_path):
 def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_survives(tmp_path):
     folder = tmp_path / "run"
     code = LIMITED + "from vqkit.cli import main; limit(200_000); sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "train", "emoji", "--out", str(folder), *ALONE],
-        capture_output=True,
-        text=True,
-    )
+    done = run(["-c", code, "train", "emoji", "--out", folder, *ALONE])
     assert done.returncode == 2
     assert (
         "cannot write the checkpoint of step 20" in done.stderr and "Traceback" not in done.stderr
@@ -333,22 +331,28 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 # --------------------------------------------------------------------------------------- many ranks
 
 
-TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def by_torchrun(words):
+    """Two ranks, each a process that starts from nothing."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = run([*torchrun, *words])
+    assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("setting", ["train.strategy=ddp", "train.strategy=fsdp2"])
-def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
+def forked(words):
+    """Two ranks with what torchrun tells its processes."""
+    for done in run_ranks(words, 2):
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("strategy", "run_two"), [("ddp", by_torchrun), ("fsdp2", forked)])
+def test_two_ranks_train_as_one_does(tmp_path, strategy, run_two, run_folder):
     """Same codebook on both ranks (their statistics are summed) and the curve of one process at the
     same batch.
     """
     folder = tmp_path / "two"
-    done = subprocess.run(
-        [*TWO_RANKS, "-m", "vqkit", "train", "emoji", "--out", str(folder), *ALONE, setting],
-        capture_output=True,
-        text=True,
-        timeout=300,
+    run_two(
+        ["-m", "vqkit", "train", "emoji", "--out", folder, *ALONE, f"train.strategy={strategy}"]
     )
-    assert done.returncode == 0, done.stderr
     one, two = rows(run_folder, "train"), rows(folder, "train")
     np.testing.assert_allclose([r["loss"] for r in two], [r["loss"] for r in one], rtol=2e-3)
     np.testing.assert_allclose(
@@ -361,9 +365,7 @@ def test_two_ranks_train_as_one_does(tmp_path, setting, run_folder):
 def test_a_rank_without_validation_images_changes_nothing(tmp_path):
     """One batch to validate on, of which the second rank sees none."""
     settings = [*ALONE, "train.steps=20", "data.validation=0.001"]
-    command = [*TWO_RANKS, "-m", "vqkit", "train", "emoji", *settings, "--out", tmp_path / "two"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    forked(["-m", "vqkit", "train", "emoji", *settings, "--out", tmp_path / "two"])
     vqkit.train("emoji", tmp_path / "one", overrides=settings)
     one, two = (rows(tmp_path / name, "validation")[-1] for name in ("one", "two"))
     assert one.keys() == two.keys()

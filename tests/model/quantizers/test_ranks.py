@@ -2,8 +2,6 @@
 parts unequal.
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,8 @@ import torch
 
 from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, SimVQConfig, VQConfig
 from vqkit.model.quantizers import build_quantizer
+
+from ...processes import start
 
 KINDS = {
     "vq": VQConfig(codebook_size=16, code_dim=4, revive_threshold=0.5),
@@ -47,11 +47,9 @@ def run(kind: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=path)
-    command = [sys.executable, "-m", "tests.model.quantizers.test_ranks", str(folder)]
-    children = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
-    assert [child.wait(timeout=120) for child in children] == [0, 0]
+    command = ["-m", "tests.model.quantizers.test_ranks", folder]
+    for child in [start([*command, rank]) for rank in range(2)]:
+        assert child.communicate(timeout=120)[1] == "" and child.returncode == 0
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
