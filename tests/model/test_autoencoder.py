@@ -8,7 +8,7 @@ from vqkit.model.blocks import DepthwiseResidual
 from vqkit.model.likelihood import Likelihood, discretised_logistic_nll
 from vqkit.model.tiling import tile, untile
 from vqkit.settings import ModelConfig
-from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, MultiscaleConfig, PatchConfig
 
 from ..untrained import autoencoder
 
@@ -16,6 +16,9 @@ NETWORKS = {
     "conv": ConvConfig(width=32, num_blocks=1),
     "patch": PatchConfig(width=16, encoder_blocks=1, decoder_blocks=1),
     "mlp": MLPConfig(widths=(64,), grid=(4, 4)),
+    "multiscale": MultiscaleConfig(
+        downsampling_factor=4, width=32, encoder_blocks=(1, 1), decoder_blocks=(1, 1)
+    ),
 }
 QUANTIZERS = {
     "none": NoneConfig(code_dim=8),

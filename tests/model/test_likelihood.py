@@ -10,7 +10,7 @@ import torch
 from vqkit.config import LossConfig, NoneConfig, VQConfig
 from vqkit.model.likelihood import Likelihood, LogisticMixture
 from vqkit.settings import ModelConfig
-from vqkit.signals.image.config import ConvConfig, MLPConfig, PatchConfig
+from vqkit.signals.image.config import ConvConfig, MLPConfig, MultiscaleConfig, PatchConfig
 
 from ..untrained import autoencoder
 
@@ -19,6 +19,9 @@ NETWORKS = {
     "conv": ConvConfig(width=32, num_blocks=1),
     "patch": PatchConfig(width=16, encoder_blocks=1, decoder_blocks=1),
     "mlp": MLPConfig(widths=(64,), grid=(4, 4)),
+    "multiscale": MultiscaleConfig(
+        downsampling_factor=4, width=16, encoder_blocks=(1, 1), decoder_blocks=(1, 1)
+    ),
 }
 
 
