@@ -174,9 +174,9 @@ def test_the_schedule_follows_count_and_minutes(tmp_path: Path) -> None:
     assert (train.steps, train.patience, train.max_minutes) == (2000, 10, 20.0)
     # With a budget it is the command's that ends it.
     assert chosen_for(few, minutes=60).config.train.max_minutes is None
-    # 70 * 6 * 4 patches of 64x64, 300 passes over them are 10,500 steps of 48.
+    # 70 * 6 * 4 patches of 64x64, 300 passes over them are 15,750 steps of 32.
     photos = look.Look(70, [(300, 400)] * 70, 64, 0, 0, 0)
-    for minutes, steps in ((None, 10_000), (15, 10_000), (60, 10_500)):
+    for minutes, steps in ((None, 10_000), (15, 10_000), (60, 15_750)):
         schedule = rules.suggested(photos, minutes).choices
         assert f"train.steps={steps}" in [one for choice in schedule for one in choice.settings]
     # Short runs need steps more than they need pixels in each: 16 of 64x64 are 40 of 40x40.
@@ -272,8 +272,9 @@ def test_few_photos_train_and_it_is_said_what_cannot_be_judged(
     count: int, splits: tuple[int, int, int], told: str, tmp_path: Path
 ) -> None:
     folder = folder_of(tmp_path / "p", count, photo)
-    settings = [one for one in TINY if not one.startswith(("train.valid", "model.quantizer"))]
-    settings += ["train.steps=2", "model.quantizer.stage.codebook_size=8", "coder.steps=0"]
+    settings = [one for one in TINY if not one.startswith(("train.valid", "model."))]
+    settings += ["train.steps=2", "model.network.width=16", "coder.steps=0"]
+    settings += ["model.quantizer.num_stages=1", "model.quantizer.stage.channels=6"]
     said: list[str] = []
     model = vqkit.train(folder, tmp_path / "run", None, settings, display=Listener(said))
     assert model is not None
