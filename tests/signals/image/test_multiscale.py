@@ -49,7 +49,9 @@ def test_untrained_it_is_the_cosine_transform_and_back(factor, blocks):
 
 def test_what_it_learns_is_added_at_every_level():
     """Each level has its part in the gradient, and the output depends on all of them."""
-    config = MultiscaleConfig(width=16, encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    config = MultiscaleConfig(
+        downsampling_factor=8, width=16, encoder_blocks=(1, 1), decoder_blocks=(1, 1)
+    )
     backbone = build_backbone(config, Shape(3, (16, 16)), Widths(12, 12, 3))
     torch.manual_seed(0)
     for network in (backbone.encoder, backbone.decoder):

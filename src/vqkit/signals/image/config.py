@@ -172,16 +172,16 @@ class MultiscaleConfig(NetworkSection):
         return True
 
     kind: Literal["multiscale"] = "multiscale"
-    downsampling_factor: Literal[2, 4, 8, 16, 32] = 8
+    downsampling_factor: Literal[2, 4, 8, 16, 32] = 16
     """side in pixels of the square that becomes one latent"""
-    width: Count = 192
+    width: Count = 256
     """channels of the residual blocks at the latent grid; each finer level has half"""
     expansion: Annotated[int, Field(ge=1, le=16)] = 2
     """channels inside of a block, as a multiple of its width"""
-    encoder_blocks: BlocksOfLevels = (1, 2)
+    encoder_blocks: BlocksOfLevels = (1, 1, 2)
     """residual blocks at every level, the finest first; the last level is the latent grid, each
     before it has twice the resolution"""
-    decoder_blocks: BlocksOfLevels = (1, 3)
+    decoder_blocks: BlocksOfLevels = (1, 1, 2)
     """the same of the decoder, the finest first too"""
 
     @model_validator(mode="after")

@@ -50,7 +50,7 @@ CODEBOOK = ((50_000, 256), (500_000, 512), (math.inf, 1024))
 BATCH = ((64 * 64, 48), (96 * 96, 24), (math.inf, 16))
 PHOTOS_BATCH = 32
 # Channels of the latents of grey photographs.
-GREY_CHANNELS = 48
+GREY_CHANNELS = 160
 # Minutes of the command -> images of 64x64 in a batch at most, of smaller ones as many more: short
 # runs need steps more than they need images in each (docs/experiments.md).
 BATCH_IN_TIME = ((5, 16), (15, 32), (math.inf, 48))
@@ -90,7 +90,6 @@ def _photos(look: Look, minutes: float | None) -> Suggestion:
     schedule = _schedule(num_patches, height * width, PHOTOS_BATCH, minutes)
     choices = [*_channels(look), *_splits(look), schedule]
     if _is_grey(look):
-        # A third of the channels of latents are for lightness.
         settings = (f"model.quantizer.stage.channels={GREY_CHANNELS}",)
         choices.append(Choice(settings, "no channels for colours"))
     if minutes is not None:
