@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from .config.adversary import AdversaryConfig, NoAdversary
 from .config.base import ActsOnly, Root, Section, Share
 from .config.prior import PriorNetworkConfig
 from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
@@ -80,6 +81,8 @@ class Config(Root):
     data: DataConfig = image.DataConfig()
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
+    adversary: AdversaryConfig = NoAdversary()
+    """a second stage of training, for sharper reconstructions: none or patch"""
     train: TrainConfig = TrainConfig()
     coder: CoderConfig = CoderConfig()
 

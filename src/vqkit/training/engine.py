@@ -118,6 +118,10 @@ class Engine:
     def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
         return cast(Optimizer, self.fabric.setup_optimizers(optimizer))
 
+    def autocast(self) -> Any:
+        """The precision of wrapped models, for calls of one that is not wrapped."""
+        return self.fabric.autocast()
+
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
 

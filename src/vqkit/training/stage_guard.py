@@ -1,0 +1,170 @@
+"""What watches the adversarial stage: it says what is wrong, lowers the weight, and gives the word to
+go back to the weights from before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .adversary import ALONE, JOINT, MAX_RATIO, Adversary
+from .guard import Event
+
+# Steps between two looks at the discriminator.
+EVERY = 50
+# Mean share of patches that it tells right: below the first, after the steps that it had alone, it
+# has learned nothing; above the second it is so sure that its gradient says little.
+LEARNED = 0.55
+SURE = 0.97
+# Times that the weight is lowered, and by what.
+MAX_LOWERED = 3
+LOWERED = 0.5
+# Validation has levelled off when so many passes together gained less than this, in dB.
+LEVEL_PASSES = 2
+LEVEL_GAIN = 0.1
+# PSNR that a single pass gains, in dB, while a model still learns to reconstruct.
+LEARNING_GAIN = 0.3
+# dB by which PSNR, and detail, may differ by chance.
+CHANCE = 0.05
+
+
+class Decision(NamedTuple):
+    """What there is to say, and whether the model goes back to the weights that are kept, or these
+    are the ones to keep from now on.
+    """
+
+    events: list[Event]
+    rolls_back: bool = False
+    keeps: bool = False
+
+
+class StageGuard:
+    """Decides for one adversary; all that it remembers is in the adversary's memory.
+
+    Decisions rest on numbers summed over ranks, hence are the same on each.
+    """
+
+    def __init__(self, adversary: Adversary) -> None:
+        self.adversary = adversary
+        self.max_fall = adversary.settings.max_fall
+
+    def saw(self, row: Mapping[str, float]) -> None:
+        """Remember a validation pass, of any state of the stage."""
+        memory = self.adversary.memory
+        memory.passes.append([row["psnr"], row["detail"]])
+        recent = memory.passes[-LEVEL_PASSES:]
+        earlier = memory.passes[:-LEVEL_PASSES]
+        if earlier:
+            best = max(psnr for psnr, _ in earlier)
+            memory.is_level |= max(psnr for psnr, _ in recent) < best + LEVEL_GAIN
+
+    def begin(self, step: int) -> list[Event]:
+        """The stage begins, after a validation pass of the weights that are kept."""
+        memory = self.adversary.memory
+        memory.kept = memory.passes[-1]
+        memory.best_psnr = memory.kept[0]
+        events = [
+            Event(
+                "info",
+                f"the adversarial stage begins at {memory.kept[0]:.2f} dB; the weights of now are "
+                "kept",
+            )
+        ]
+        gains = [two[0] - one[0] for one, two in zip(memory.passes, memory.passes[1:], strict=False)]
+        if step == 0 or not gains or gains[-1] > LEARNING_GAIN:
+            events.append(
+                Event(
+                    "warning",
+                    "the stage begins while the model still learns to reconstruct; leave "
+                    "adversary.start at null to wait until that has levelled off",
+                )
+            )
+        return events
+
+    def follow(self, step: int) -> Decision:
+        """After a finished step: whether the discriminator can be of use."""
+        memory = self.adversary.memory
+        if not self.adversary.is_on:
+            return Decision([])
+        since = step - memory.began_at
+        accuracy = ((memory.accuracy_items or 0.0) + (memory.accuracy_fakes or 0.0)) / 2
+        if memory.state == ALONE and since >= self.adversary.settings.alone and accuracy < LEARNED:
+            text = (
+                f"the discriminator tells {accuracy:.0%} of patches right after {since} steps "
+                "alone, no more than chance: the stage is over, and the decoder never saw it; a "
+                "higher adversary.lr may help"
+            )
+            return Decision([Event("warning", text)], rolls_back=True)
+        if memory.state != JOINT or since % EVERY:
+            return Decision([])
+        events = []
+        if accuracy > SURE:
+            text = f"the discriminator tells {accuracy:.0%} of patches right"
+            events += self._lowered("accuracy", text)
+        if memory.ratio is not None and memory.ratio >= MAX_RATIO:
+            text = f"the adversarial gradient is less than 1/{MAX_RATIO:g} of that of all other terms"
+            events += self._lowered("ratio", text)
+        return Decision(events)
+
+    def judge(self) -> Decision:
+        """After a validation pass within the stage: what it costs."""
+        memory = self.adversary.memory
+        psnr, detail = memory.passes[-1]
+        if psnr >= memory.best_psnr and abs(detail) <= abs(memory.kept[1]) + CHANCE:
+            # Better in both than what is kept.
+            memory.best_psnr = psnr
+            memory.kept = [psnr, detail]
+            return Decision([], keeps=True)
+        memory.best_psnr = max(memory.best_psnr, psnr)
+        fall = memory.best_psnr - psnr
+        if not fall > self.max_fall:
+            return Decision([])
+        text = f"validation PSNR fell by {fall:.2f} dB, to {psnr:.2f} dB"
+        if fall > 2 * self.max_fall or memory.lowered >= MAX_LOWERED:
+            return Decision([Event("warning", f"{text}: the stage has failed")], rolls_back=True)
+        return Decision(self._lower(text))
+
+    def conclude(self) -> Decision:
+        """At the end of the run, of its last validation pass: whether the stage is worth its cost."""
+        memory = self.adversary.memory
+        psnr, detail = memory.kept
+        psnr_now, detail_now = memory.passes[-1]
+        fall = psnr - psnr_now
+        before = f"{psnr:.2f} dB with {detail:+.1f} dB of fine detail"
+        after = f"{psnr_now:.2f} dB with {detail_now:+.1f} dB"
+        if not fall <= self.max_fall:
+            text = f"the adversarial stage went from {before} to {after}, which is too far"
+            return Decision([Event("warning", text)], rolls_back=True)
+        is_sharper = abs(detail_now) < abs(detail) - CHANCE
+        if fall > CHANCE and not is_sharper:
+            text = f"the adversarial stage went from {before} to {after}: no sharper, and less true"
+            return Decision([Event("warning", text)], rolls_back=True)
+        text = f"the adversarial stage went from {before} to {after}: its weights are in use"
+        return Decision([Event("info", text)])
+
+    def broke(self, reason: str) -> Decision:
+        """A step was not finite."""
+        text = f"{reason}: the adversarial stage has failed"
+        return Decision([Event("warning", text)], rolls_back=True)
+
+    def _lowered(self, kind: str, text: str) -> list[Event]:
+        """The weight lowered for a reason, which is said again only when there is another remedy."""
+        memory = self.adversary.memory
+        if memory.lowered < MAX_LOWERED:
+            return self._lower(text)
+        if kind in memory.said:
+            return []
+        memory.said.append(kind)
+        return [Event("warning", f"{text}, and the weight was lowered {MAX_LOWERED} times")]
+
+    def _lower(self, text: str) -> list[Event]:
+        memory = self.adversary.memory
+        memory.factor *= LOWERED
+        memory.lowered += 1
+        return [
+            Event("warning", text),
+            Event(
+                "action",
+                f"the weight of the adversary is now {memory.factor:g} of adversary.weight",
+            ),
+        ]
