@@ -33,9 +33,9 @@ class PatchAdversary(Section):
     weight: Positive = 0.5
     """of the adversarial term, as a share of the gradient that all other terms have in the last
     layer of the decoder"""
-    loss: Literal["hinge", "relativistic"] = "hinge"
-    """hinge: items above 1, reconstructions below -1 (arXiv 1705.02894); relativistic: each item
-    above its own reconstruction (arXiv 2501.05441)"""
+    loss: Literal["relativistic", "hinge"] = "relativistic"
+    """relativistic: each item above its own reconstruction (arXiv 2501.05441); hinge: items above
+    1, reconstructions below -1 (arXiv 1705.02894)"""
     regularisation: Literal["spectral", "r1"] = "spectral"
     """spectral = normalised matrices (arXiv 1802.05957); r1 = penalty on the gradient at items
     (arXiv 1801.04406)"""

@@ -126,6 +126,14 @@ class Autoencoder(nn.Module):
                 part.eval()
         return self
 
+    def codes_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers that decide which codes an item has and what they stand for, by
+        name.
+        """
+        free = ("decoder.", "likelihood.")
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith(free)}
+
     def _parts_of_codes(self) -> list[nn.Module]:
         """What decides which codes an item has, and what they stand for."""
         parts = [self.encoder, self.transform, self.quantizer]

@@ -12,17 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..apps.evaluate import Evaluation, Examples, evaluate
 from ..artifact.model import Model
-from ..artifact.record import Artifact
-from ..artifact.store import save_artifact, save_metrics
+from ..artifact.record import AdversarialStage, Artifact
+from ..artifact.store import save_artifact, save_beside, save_metrics
 from ..config.loading import dump
 from ..model.autoencoder import Autoencoder
 from ..report.card import write_card
 from ..report.page import write_report
 from ..report.summary import Ranked, RunSummary
 from ..settings import Config
-from ..signals.base import Signal
 from ..signals.registry import signal_of
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from ..training.guard import SLICE, SLICES
@@ -94,7 +95,7 @@ def train(
             command = ["vqkit", "train", str(source), "--out", str(out)]
             used = folder / "recipe.yaml" if resume else chosen
             command += ["--recipe", str(used), *([] if resume else overrides)]
-            return _finish(finished, config, signal, data, folder, plan, shlex.join(command))
+            return _finish(finished, config, data, folder, plan, shlex.join(command))
 
 
 def _parts(config: Config) -> list[Part]:
@@ -106,7 +107,6 @@ def _parts(config: Config) -> list[Part]:
 def _finish(
     finished: Finished,
     config: Config,
-    signal: Signal,
     data: Any,
     folder: Path,
     plan: Plan,
@@ -114,13 +114,54 @@ def _finish(
 ) -> Model:
     """From trained weights to a folder that is complete."""
     assert isinstance(finished.model, Autoencoder)
-    artifact = Artifact(config, finished.model, data.describe())
     # Before anything else can fail: it is what the time was spent on.
-    save_artifact(artifact, folder)
-    model = Model(artifact)
+    artifact = save_trained(Artifact(config, finished.model, data.describe()), finished, folder)
     # Of a trial of a few steps one does not expect minutes of fitting.
     steps = min(config.coder.steps, finished.figures["step"])
-    artifact = fit_coders(model, data, steps, folder, plan)
+    artifact = fit_coders(Model(artifact), data, steps, folder, plan)
+    return report_on(finished, artifact, data, folder, plan, command)
+
+
+def save_trained(artifact: Artifact, finished: Finished, folder: Path) -> Artifact:
+    """Write a trained model, and beside it the weights of an adversarial stage that are not in use.
+
+    VqkitError.
+    """
+    stage = finished.figures.get("adversary")
+    if stage is None or not stage["ended_at"]:
+        save_artifact(artifact, folder)
+        return artifact
+    beside = None
+    if finished.beside is not None:
+        assert isinstance(finished.beside, Autoencoder)
+        other = "before" if stage["in_use"] == "after" else "after"
+        beside = f"model-{other}.safetensors"
+        # Where codes were frozen, files of either are files of both.
+        codes_of = artifact.codes_id if has_equal_codes(artifact, finished.beside) else None
+        others = replace(artifact, network=finished.beside, codes_of=codes_of)
+        if others.content_id == codes_of:
+            others = replace(others, codes_of=None)
+        save_beside(others, folder / beside)
+    record = AdversarialStage(stage["in_use"], stage["began_at"], stage["ended_at"], beside)
+    artifact = replace(artifact, stage=record)
+    save_artifact(artifact, folder)
+    return artifact
+
+
+def has_equal_codes(artifact: Artifact, network: Autoencoder) -> bool:
+    """Whether what makes codes, and what they stand for, is the same in another network, to the
+    bit.
+    """
+    others = network.codes_state()
+    mine = artifact.network.codes_state()
+    return all(torch.equal(value, others[name]) for name, value in mine.items())
+
+
+def report_on(
+    finished: Finished, artifact: Artifact, data: Any, folder: Path, plan: Plan, command: str
+) -> Model:
+    """Measure a saved model, write its figures, card and report, and drop the checkpoints."""
+    model = Model(artifact)
     stage = plan.stage(REPORT)
     stage.message("measuring and writing the report ...")
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
@@ -128,7 +169,7 @@ def _finish(
     figures = {**evaluation.metrics, **finished.figures, "content_id": artifact.content_id}
     artifact = replace(artifact, metrics={**figures, **artifact.metrics})
     save_metrics(artifact, folder)
-    summary = _summary(finished, evaluation, artifact, signal, data, command)
+    summary = _summary(finished, evaluation, artifact, data, command)
     write_card(summary, folder)
     write_report(summary, folder / REPORT_FILE)
     stage.update(1.0, {})
@@ -141,10 +182,11 @@ def _summary(
     finished: Finished,
     evaluation: Evaluation,
     artifact: Artifact,
-    signal: Signal,
     data: Any,
     command: str,
 ) -> RunSummary:
+    signal = artifact.signal
+
     def shown(examples: Examples) -> Ranked:
         pairs = (examples.originals, examples.reconstructions)
         return Ranked(examples.names, examples.psnr, *(signal.display(values) for values in pairs))

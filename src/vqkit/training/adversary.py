@@ -83,8 +83,7 @@ class Memory:
     began_at: int = 0
     # Moving averages; None before there is one.
     ratio: float | None = None
-    accuracy_items: float | None = None
-    accuracy_fakes: float | None = None
+    accuracy: float | None = None
     score_items: float | None = None
     score_fakes: float | None = None
     # What the guard has lowered the weight to, and how often.
@@ -256,8 +255,8 @@ class Adversary:
         """|gradient of all other terms| / |gradient of the adversarial one| at the decoder's last
         matrix (Esser et al. 2021, arXiv 2012.09841, equation 7), within [0, MAX_RATIO], averaged.
         """
-        (of_others,) = torch.autograd.grad(others, self.matrix, retain_graph=True)
-        (of_adversary,) = torch.autograd.grad(fakes, self.matrix, gradient, retain_graph=True)
+        of_others = self.engine.gradient(others, self.matrix)
+        of_adversary = self.engine.gradient(fakes, self.matrix, gradient)
         norms = torch.stack([of_others.norm(), of_adversary.norm()])
         first, second = self.engine.sum(norms).tolist()
         ratio = first / max(second, 1e-12)
@@ -299,20 +298,24 @@ class Adversary:
         return [AdamW(groups, lr=lr, betas=BETAS, weight_decay=0.0, fused=True)]
 
     def _remember(self, items: Tensor, fakes: Tensor) -> None:
-        """Averages of the scores, and the shares of patches that were told right, over all ranks."""
-        right = [(items > 0).float().mean(), (fakes < 0).float().mean()]
-        if self.settings.loss == "relativistic":
-            right = 2 * [(items > fakes).float().mean()]
-        sums = self.engine.sum(torch.stack([*right, items.mean(), fakes.mean()]))
-        of_items, of_fakes, score_items, score_fakes = (sums / self.engine.world_size).tolist()
+        """Averages over all ranks: of the scores, and of the shares of patches that were told right,
+        those of items above 0, those of reconstructions below, and pairs in their order.
+
+        Items differ far more than an item from its reconstruction, so that a discriminator that tells
+        every pair may be little better than chance at telling which is which of single patches.
+        """
+        right = [items > 0, fakes < 0, items > fakes]
+        means = torch.stack([*(one.float().mean() for one in right), items.mean(), fakes.mean()])
+        means = self.engine.sum(means) / self.engine.world_size
+        of_items, of_fakes, of_pairs, score_items, score_fakes = means.tolist()
         memory = self.memory
-        memory.accuracy_items = _average(memory.accuracy_items, of_items, DECAY)
-        memory.accuracy_fakes = _average(memory.accuracy_fakes, of_fakes, DECAY)
+        memory.accuracy = _average(memory.accuracy, of_pairs, DECAY)
         memory.score_items = _average(memory.score_items, score_items, SCORE_DECAY)
         memory.score_fakes = _average(memory.score_fakes, score_fakes, SCORE_DECAY)
         self.figures |= {
             "adversary/accuracy_items": of_items,
             "adversary/accuracy_fakes": of_fakes,
+            "adversary/accuracy_pairs": of_pairs,
         }
 
     def _perturbation(self, items: Tensor, generator: torch.Generator) -> Perturbation:

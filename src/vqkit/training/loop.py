@@ -180,8 +180,9 @@ class Run:
         assert state.stage_guard is not None
         if state.validated_at != state.step or not state.step:
             self.validate()
+        is_trained = state.has_frozen_codes
         state.begin_stage()
-        for event in state.stage_guard.begin(state.step):
+        for event in state.stage_guard.begin(is_trained):
             self._event(*event)
 
     def step_or_leave_stage(
@@ -414,15 +415,14 @@ class Run:
         state = self.state
         if decision.keeps:
             state.keep()
+        if decision.leaves:
+            state.leave()
         if decision.rolls_back:
             state.roll_back()
-            text = "the model is back at the weights from before the stage"
-            if state.has_frozen_codes:
-                # The codes are as good as they were, and nothing else is left to learn.
-                state.stopped_by = "guard"
-            else:
-                text += ", and training goes on without the adversary"
-            self._event("action", text)
+            self._event("action", "the model is back at the weights from before the stage")
+        if (decision.leaves or decision.rolls_back) and state.has_frozen_codes:
+            # Nothing else is left to learn.
+            state.stopped_by = "guard"
 
     # ----------------------------------------------------------------------------------- validation
 

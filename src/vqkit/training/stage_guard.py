@@ -12,10 +12,11 @@ from .guard import Event
 
 # Steps between two looks at the discriminator.
 EVERY = 50
-# Mean share of patches that it tells right: below the first, after the steps that it had alone, it
-# has learned nothing; above the second it is so sure that its gradient says little.
+# Share of pairs of patches, of an item and its reconstruction, that it tells right: below the first,
+# after the steps that it had alone, it has learned nothing; above the second it is so sure that its
+# gradient says little.
 LEARNED = 0.55
-SURE = 0.97
+SURE = 0.995
 # Times that the weight is lowered, and by what.
 MAX_LOWERED = 3
 LOWERED = 0.5
@@ -29,11 +30,14 @@ CHANCE = 0.05
 
 
 class Decision(NamedTuple):
-    """What there is to say, and whether the model goes back to the weights that are kept, or these
-    are the ones to keep from now on.
+    """What there is to say, and what happens to the stage.
+
+    leaves: it is over, and training goes on with the weights of now. rolls_back: it is over, and the
+    model goes back to the weights that are kept. keeps: those of now are kept in their place.
     """
 
     events: list[Event]
+    leaves: bool = False
     rolls_back: bool = False
     keeps: bool = False
 
@@ -58,8 +62,11 @@ class StageGuard:
             best = max(psnr for psnr, _ in earlier)
             memory.is_level |= max(psnr for psnr, _ in recent) < best + LEVEL_GAIN
 
-    def begin(self, step: int) -> list[Event]:
-        """The stage begins, after a validation pass of the weights that are kept."""
+    def begin(self, is_trained: bool) -> list[Event]:
+        """The stage begins, after a validation pass of the weights that are kept.
+
+        is_trained: the model was trained before this run.
+        """
         memory = self.adversary.memory
         memory.kept = memory.passes[-1]
         memory.best_psnr = memory.kept[0]
@@ -71,7 +78,7 @@ class StageGuard:
             )
         ]
         gains = [two[0] - one[0] for one, two in zip(memory.passes, memory.passes[1:], strict=False)]
-        if step == 0 or not gains or gains[-1] > LEARNING_GAIN:
+        if not is_trained and (not gains or gains[-1] > LEARNING_GAIN):
             events.append(
                 Event(
                     "warning",
@@ -87,19 +94,19 @@ class StageGuard:
         if not self.adversary.is_on:
             return Decision([])
         since = step - memory.began_at
-        accuracy = ((memory.accuracy_items or 0.0) + (memory.accuracy_fakes or 0.0)) / 2
+        accuracy = memory.accuracy or 0.0
         if memory.state == ALONE and since >= self.adversary.settings.alone and accuracy < LEARNED:
             text = (
-                f"the discriminator tells {accuracy:.0%} of patches right after {since} steps "
+                f"the discriminator tells {accuracy:.1%} of pairs of patches right after {since} steps "
                 "alone, no more than chance: the stage is over, and the decoder never saw it; a "
                 "higher adversary.lr may help"
             )
-            return Decision([Event("warning", text)], rolls_back=True)
+            return Decision([Event("warning", text)], leaves=True)
         if memory.state != JOINT or since % EVERY:
             return Decision([])
         events = []
         if accuracy > SURE:
-            text = f"the discriminator tells {accuracy:.0%} of patches right"
+            text = f"the discriminator tells {accuracy:.1%} of pairs of patches right"
             events += self._lowered("accuracy", text)
         if memory.ratio is not None and memory.ratio >= MAX_RATIO:
             text = f"the adversarial gradient is less than 1/{MAX_RATIO:g} of that of all other terms"

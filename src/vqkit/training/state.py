@@ -135,6 +135,12 @@ class State:
         self.kept = {}
         self.adversary.end(self.step, "before")
 
+    def leave(self) -> None:
+        """Leave the stage before it changed anything."""
+        assert self.adversary is not None
+        self.kept = {}
+        self.adversary.end(self.step, "before")
+
     def accept(self) -> None:
         """Leave the stage with its weights; those from before lie beside."""
         assert self.adversary is not None
