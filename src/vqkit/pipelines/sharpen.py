@@ -154,7 +154,12 @@ def _saved(finished: Finished, config: Config, old: Model, source: Path, folder:
     assert isinstance(finished.model, Autoencoder)
     known = old.artifact
     artifact = replace(
-        known, config=config, network=finished.model, metrics={}, codes_of=known.codes_id, stage=None
+        known,
+        config=config,
+        network=finished.model,
+        metrics={},
+        codes_of=known.codes_id,
+        stage=None,
     )
     assert has_equal_codes(known, finished.model)
     if artifact.content_id == known.content_id:

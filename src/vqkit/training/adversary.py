@@ -265,9 +265,7 @@ class Adversary:
 
     # ----------------------------------------------------------------------------- the second phase
 
-    def _forward(
-        self, model: nn.Module, batch: Batch, generator: torch.Generator | None
-    ) -> Scores:
+    def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator | None) -> Scores:
         assert self._pair is not None and generator is not None
         fakes, items = self._pair
         perturb = self._perturbation(items, generator)

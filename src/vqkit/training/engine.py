@@ -125,9 +125,7 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
 
-    def gradient(
-        self, output: Tensor, wanted: Tensor, of_output: Tensor | None = None
-    ) -> Tensor:
+    def gradient(self, output: Tensor, wanted: Tensor, of_output: Tensor | None = None) -> Tensor:
         """Gradient of an output at one tensor, with the graph left for the backward pass, and without
         any effect on parameters or other ranks.
 

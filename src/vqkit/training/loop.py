@@ -218,9 +218,7 @@ class Run:
             weights = self._weights(phase, progress)
             output = phase.forward(state.model_of(phase), batch, self.generator)
             if adversary and index == 0:
-                output, weights = adversary.join(
-                    output, weights, batch, state.step, self.generator
-                )
+                output, weights = adversary.join(output, weights, batch, state.step, self.generator)
             loss = total_loss(output.terms, weights)
             self.engine.backward(loss)
             row |= self._losses(phase, loss, output)

@@ -77,7 +77,9 @@ class StageGuard:
                 "kept",
             )
         ]
-        gains = [two[0] - one[0] for one, two in zip(memory.passes, memory.passes[1:], strict=False)]
+        gains = [
+            two[0] - one[0] for one, two in zip(memory.passes, memory.passes[1:], strict=False)
+        ]
         if not is_trained and (not gains or gains[-1] > LEARNING_GAIN):
             events.append(
                 Event(
@@ -109,7 +111,9 @@ class StageGuard:
             text = f"the discriminator tells {accuracy:.1%} of pairs of patches right"
             events += self._lowered("accuracy", text)
         if memory.ratio is not None and memory.ratio >= MAX_RATIO:
-            text = f"the adversarial gradient is less than 1/{MAX_RATIO:g} of that of all other terms"
+            text = (
+                f"the adversarial gradient is less than 1/{MAX_RATIO:g} of that of all other terms"
+            )
             events += self._lowered("ratio", text)
         return Decision(events)
 

@@ -75,9 +75,7 @@ class AutoencoderTask(Task):
             )
         decoder = cast(Autoencoder, model).decoder
         parts = self.settings.accumulate
-        return Adversary(
-            settings, self.data.shape, self.signal, decoder, self._pair, engine, parts
-        )
+        return Adversary(settings, self.data.shape, self.signal, decoder, self._pair, engine, parts)
 
     def units(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(nn.Module, model.encoder), cast(nn.Module, model.decoder)
