@@ -29,8 +29,8 @@ STD = (0.229, 0.224, 0.225)
 
 @functools.cache
 def _lite(size: int) -> nn.Module:
-    """EfficientNet-lite0 or lite1 (Tan and Le 2019, arXiv 1905.11946) with its batch norms folded into
-    the convolutions.
+    """EfficientNet-lite0 or lite1 (Tan and Le 2019, arXiv 1905.11946) with its batch norms folded
+    into the convolutions.
     """
     from efficientnet_lite_pytorch import EfficientNet
 

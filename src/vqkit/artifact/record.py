@@ -39,8 +39,8 @@ class Coders:
 class AdversarialStage:
     """Which weights of a model that was trained with an adversary are in use.
 
-    in_use: "after" the stage, or "before" where the stage failed. began_at, ended_at: its steps. beside:
-    the file of the other weights, None where there are none.
+    in_use: "after" the stage, or "before" where the stage failed. began_at, ended_at: its steps.
+    beside: the file of the other weights, None where there are none.
     """
 
     in_use: str
@@ -56,10 +56,10 @@ class Artifact:
 
     network: on the CPU, in eval mode; never moved. data: what it was trained on, plain values
     (name, shape, normalisation). metrics: figures for people; nothing here depends on them.
-    problems: files of the folder that could not be used, a sentence each. codes_of: content id of the
-    model that this one has encoder and codebooks of, to the bit, None = its own; only the decoders
-    differ, so that files, coders and a prior serve both. stage: of one that was trained with an
-    adversary, which weights are in use and in which file the others lie.
+    problems: files of the folder that could not be used, a sentence each. codes_of: content id of
+    the model that this one has encoder and codebooks of, to the bit, None = its own; only the
+    decoders differ, so that files, coders and a prior serve both. stage: of one that was trained
+    with an adversary, which weights are in use and in which file the others lie.
     """
 
     config: Config

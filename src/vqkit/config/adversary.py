@@ -16,8 +16,8 @@ class NoAdversary(Section):
 
 
 class PatchAdversary(Section):
-    """A discriminator tells patches of reconstructions from those of items, and the decoder learns to
-    pass (PatchGAN, arXiv 1611.07004, as in VQGAN, arXiv 2012.09841).
+    """A discriminator tells patches of reconstructions from those of items, and the decoder learns
+    to pass (PatchGAN, arXiv 1611.07004, as in VQGAN, arXiv 2012.09841).
     """
 
     kind: Literal["patch"] = "patch"

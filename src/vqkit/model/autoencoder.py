@@ -110,8 +110,8 @@ class Autoencoder(nn.Module):
         self.has_frozen_codes = False
 
     def freeze_codes(self) -> None:
-        """From now on only the decoder learns, and what its output is read with: every item keeps its
-        codes, to the bit.
+        """From now on only the decoder learns, and what its output is read with: every item keeps
+        its codes, to the bit.
         """
         self.has_frozen_codes = True
         for part in self._parts_of_codes():

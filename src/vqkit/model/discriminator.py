@@ -87,9 +87,9 @@ class PatchDiscriminator(nn.Module):
 
 
 def r1(discriminator: PatchDiscriminator, items: Tensor) -> Tensor:
-    """Half the squared norm of the gradient of the score at items, a mean over them: R1 of Mescheder
-    et al. 2018 (arXiv 1801.04406, equation 9) for gamma = 1. The score of an item is the mean of its
-    patches.
+    """Half the squared norm of the gradient of the score at items, a mean over them: R1 of
+    Mescheder et al. 2018 (arXiv 1801.04406, equation 9) for gamma = 1. The score of an item is the
+    mean of its patches.
     """
     items = items.detach().requires_grad_()
     with torch.autocast(items.device.type, enabled=False):
@@ -103,8 +103,8 @@ def discriminator_loss(kind: AdversarialLoss, items: Tensor, fakes: Tensor) -> T
     """What the discriminator minimises, of its scores of items and of reconstructions.
 
     hinge: E[max(0, 1 - D(x))] + E[max(0, 1 + D(y))] (Lim and Ye 2017, arXiv 1705.02894).
-    relativistic: E[log(1 + exp(D(y) - D(x)))] over pairs (Jolicoeur-Martineau 2018, arXiv 1807.00734,
-    as R3GAN has it, arXiv 2501.05441).
+    relativistic: E[log(1 + exp(D(y) - D(x)))] over pairs (Jolicoeur-Martineau 2018, arXiv
+    1807.00734, as R3GAN has it, arXiv 2501.05441).
     """
     if kind == "hinge":
         return F.relu(1 - items).mean() + F.relu(1 + fakes).mean()
@@ -112,15 +112,18 @@ def discriminator_loss(kind: AdversarialLoss, items: Tensor, fakes: Tensor) -> T
 
 
 def generator_loss(kind: AdversarialLoss, items: Tensor, fakes: Tensor) -> Tensor:
-    """What the decoder minimises: -E[D(y)] of hinge, E[log(1 + exp(D(x) - D(y)))] of relativistic."""
+    """What the decoder minimises.
+
+    hinge: -E[D(y)]. relativistic: E[log(1 + exp(D(x) - D(y)))].
+    """
     if kind == "hinge":
         return -fakes.mean()
     return F.softplus(items - fakes).mean()
 
 
 def lecam(items: Tensor, fakes: Tensor, mean_items: float, mean_fakes: float) -> Tensor:
-    """E[(D(x) - mean of D(y))^2] + E[(D(y) - mean of D(x))^2], the means being moving averages (Tseng
-    et al. 2021, arXiv 2104.03310, equation 5).
+    """E[(D(x) - mean of D(y))^2] + E[(D(y) - mean of D(x))^2], the means being moving averages
+    (Tseng et al. 2021, arXiv 2104.03310, equation 5).
     """
     return (items - mean_fakes).square().mean() + (fakes - mean_items).square().mean()
 
@@ -136,6 +139,6 @@ def feature_matching(items: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor
 
 
 def last_matrix(network: nn.Module) -> nn.Parameter:
-    """The last matrix or kernel of a network in the order in which it was built: of its last layer."""
+    """The last matrix or kernel that a network was built with, which is that of its last layer."""
     found = [parameter for parameter in network.parameters() if parameter.ndim >= 2]
     return cast(nn.Parameter, found[-1])

@@ -38,7 +38,9 @@ def translation(count: int, extent: Sequence[int], generator: torch.Generator) -
 
 
 def cutout(count: int, extent: Sequence[int], generator: torch.Generator) -> Perturbation:
-    """Items (B, C, *extent) with zeros in a box of half of each side, somewhere, also over the edge."""
+    """Items (B, C, *extent) with zeros in a box of half of each side, somewhere, also over the
+    edge.
+    """
     device = generator.device
     insides = []
     for side in extent:

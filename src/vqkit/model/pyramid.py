@@ -22,12 +22,12 @@ def halved(x: Tensor) -> Tensor:
 
 
 def laplacian_bands(x: Tensor, count: int) -> list[Tensor]:
-    """What halving loses (B, C, *extent), then of the half, and so on: up to `count` bands, from fine
-    to coarse (Burt and Adelson 1983).
+    """What halving loses (B, C, *extent), then of the half, and so on: up to `count` bands, from
+    fine to coarse (Burt and Adelson 1983).
 
     Their number ends where a side would fall below SMALLEST. What is left over is not among them.
     """
-    bands = []
+    bands: list[Tensor] = []
     while len(bands) < count and min(x.shape[2:]) >= 2 * SMALLEST:
         smaller = halved(x)
         mode = _LINEAR[x.dim() - 2]
@@ -79,8 +79,8 @@ def _strength(band: Tensor) -> Tensor:
 
 
 def detail(values: Tensor, original: Tensor) -> Tensor:
-    """Energy of the finest Laplacian band beside that of the original, in dB: (B, C, *extent) twice ->
-    (B,).
+    """Energy of the finest Laplacian band beside that of the original, in dB: (B, C, *extent) twice
+    -> (B,).
 
     0 = as much as the original, below = blurred, above = more than there was. 0 where items are too
     small to have a band.

@@ -57,9 +57,10 @@ def sharpen(
     """Train the decoder of `artifact` on `source` with perceptual and adversarial terms, and fill
     `out` with a model that has the same codes, to the bit, and coders and prior of the old one.
 
-    Files that either has compressed are read by both. overrides: of the artifact's settings, such as
-    'train.steps=500'. resume, minutes, display, started: as in `train`. Returns the model, None on
-    ranks other than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
+    Files that either has compressed are read by both. overrides: of the artifact's settings, such
+    as 'train.steps=500'. resume, minutes, display, started: as in `train`. Returns the model, None
+    on ranks other than the first. Errors: VqkitError for whatever a user can mend;
+    TrainingDiverged.
     """
     started = time.monotonic() if started is None else started
     folder = Path(out)
@@ -133,7 +134,8 @@ def _settings(config: Config, overrides: list[str], folder: Path, resume: bool) 
     for name in FIXED:
         if getattr(changed, name) != getattr(config, name):
             raise VqkitError(
-                f"vqkit sharpen keeps {name} as the model has it; change losses, adversary and train"
+                f"vqkit sharpen keeps {name} as the model has it; change losses, adversary and "
+                "train"
             )
     for name in FIXED_LOSSES:
         if getattr(changed.losses, name) != getattr(config.losses, name):

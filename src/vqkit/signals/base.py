@@ -155,17 +155,17 @@ class Signal(ABC):
         return self.measures(values, original, mask)
 
     def feature_distance(self, normalisation: Normalisation) -> nn.Module | None:
-        """A frozen module that takes standardised values (B, C, *extent) twice and gives their distance
-        in features of a network that was trained on such items, a scalar; its `name` is that of the
-        network. None where there is no such network, or it is not installed.
+        """A frozen module that takes standardised values (B, C, *extent) twice and gives their
+        distance in features of a network that was trained on such items, a scalar; its `name` is
+        that of the network. None where there is no such network, or it is not installed.
         """
         return None
 
     def recolouring(
         self, count: int, generator: torch.Generator
     ) -> Callable[[Tensor], Tensor] | None:
-        """A random change of standardised values (count, C, *extent) that leaves items what they are,
-        and through which gradients pass, beside moving and cutting; None where there is none.
+        """A random change of standardised values (count, C, *extent) that leaves items what they
+        are, and through which gradients pass, beside moving and cutting; None where there is none.
         """
         return None
 

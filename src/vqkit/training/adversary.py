@@ -1,18 +1,18 @@
-"""The adversarial stage of training: a discriminator as a second phase of the loop, and how strongly
-the decoder listens to it.
+"""The adversarial stage of training: a discriminator as a second phase of the loop, and how
+strongly the decoder listens to it.
 
     waiting --the validation PSNR has levelled off, or the share of the run that was set--> alone
     alone --the discriminator has learned for some steps--> joint, with a weight that rises
     joint --the run ends, or the guard of the stage says so--> over
 
-What it changes while training is in its memory, in the discriminator and in that one's optimiser, all
-of which are in the checkpoint.
+What it changes while training is in its memory, in the discriminator and in that one's optimiser,
+all of which are in the checkpoint.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,11 +34,10 @@ from ..model.discriminator import (
     most_layers,
 )
 from ..model.perturb import Perturbation, cutout, joined, translation
-from ..shapes import Shape
 from ..signals.base import Signal
 from .engine import Engine, unwrap
 from .losses import total_loss
-from .task import Batch, Output, Phase
+from .task import Batch, Phase
 
 # Largest factor on the adversarial gradient: a discriminator that is sure has hardly any, and would
 # be multiplied without bound.
@@ -116,10 +115,11 @@ class Adversary:
     def __init__(
         self,
         settings: PatchAdversary,
-        shape: Shape,
+        channels: int,
+        extent: Sequence[int],
         signal: Signal,
         decoder: nn.Module,
-        pair: Callable[[Output, Batch], tuple[Tensor, Tensor]],
+        pair: Callable[[Any, Batch], tuple[Tensor, Tensor]],
         engine: Engine,
         parts: int,
     ) -> None:
@@ -130,10 +130,10 @@ class Adversary:
         self.parts = parts
         self.matrix = last_matrix(decoder)
         built = PatchDiscriminator(
-            shape.channels,
-            len(shape.extent),
+            channels,
+            len(extent),
             settings.width,
-            num_layers(settings, shape, signal),
+            num_layers(settings, extent, signal),
             settings.regularisation == "spectral",
         )
         self.model = engine.wrap_model(built, (), False)
@@ -189,12 +189,12 @@ class Adversary:
 
     def join(
         self,
-        output: Output,
+        output: Any,
         weights: Mapping[str, float],
         batch: Batch,
         step: int,
         generator: torch.Generator,
-    ) -> tuple[Output, dict[str, float]]:
+    ) -> tuple[Any, dict[str, float]]:
         """The first phase's output and weights with the adversarial term, once the decoder listens.
 
         The gradient at the reconstruction is computed here, part by part and without any for the
@@ -214,8 +214,7 @@ class Adversary:
         assert self.memory.ratio is not None
         weight = self.settings.weight * share * self.memory.ratio * self.memory.factor
         self.figures |= {"adversary/weight": weight}
-        joined_output: Output = output._replace(terms=terms)  # type: ignore[attr-defined]
-        return joined_output, {**weights, "adversarial": weight}
+        return output._replace(terms=terms), {**weights, "adversarial": weight}
 
     def _gradient(
         self, fakes: Tensor, items: Tensor, generator: torch.Generator
@@ -225,7 +224,7 @@ class Adversary:
         perturb = self._perturbation(items, generator)
         seen = perturb(leaf)
         value = torch.zeros((), device=fakes.device)
-        gradients = []
+        gradients: list[Tensor] = []
         self.raw.eval()
         for fake, item in zip(
             seen.detach().chunk(self.parts), perturb(items).chunk(self.parts), strict=True
@@ -296,11 +295,12 @@ class Adversary:
         return [AdamW(groups, lr=lr, betas=BETAS, weight_decay=0.0, fused=True)]
 
     def _remember(self, items: Tensor, fakes: Tensor) -> None:
-        """Averages over all ranks: of the scores, and of the shares of patches that were told right,
-        those of items above 0, those of reconstructions below, and pairs in their order.
+        """Averages over all ranks: of the scores, and of the shares of patches that were told
+        right, those of items above 0, those of reconstructions below, and pairs in their order.
 
-        Items differ far more than an item from its reconstruction, so that a discriminator that tells
-        every pair may be little better than chance at telling which is which of single patches.
+        Items differ far more than an item from its reconstruction, so that a discriminator that
+        tells every pair may be little better than chance at telling which is which of single
+        patches.
         """
         right = [items > 0, fakes < 0, items > fakes]
         means = torch.stack([*(one.float().mean() for one in right), items.mean(), fakes.mean()])
@@ -338,12 +338,12 @@ class Adversary:
         self.memory = Memory(**values)
 
 
-def num_layers(settings: PatchAdversary, shape: Shape, signal: Signal) -> int:
-    """Strided layers of the discriminator of items of this shape. VqkitError when they are too
+def num_layers(settings: PatchAdversary, extent: Sequence[int], signal: Signal) -> int:
+    """Strided layers of the discriminator of items of this extent. VqkitError when they are too
     small.
     """
-    most = most_layers(shape.extent)
-    side = min(shape.extent)
+    most = most_layers(extent)
+    side = min(extent)
     if not most:
         raise VqkitError(
             f"an adversary looks at patches of {field_of_view(1)} positions or more, and "

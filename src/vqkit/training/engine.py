@@ -126,11 +126,12 @@ class Engine:
         self.fabric.backward(loss)
 
     def gradient(self, output: Tensor, wanted: Tensor, of_output: Tensor | None = None) -> Tensor:
-        """Gradient of an output at one tensor, with the graph left for the backward pass, and without
-        any effect on parameters or other ranks.
+        """Gradient of an output at one tensor, with the graph left for the backward pass, and
+        without any effect on parameters or other ranks.
 
-        of_output: the gradient at the output itself, where that is no scalar. Fabric refuses backward
-        passes that are not its own, as a loss might have to be scaled; in float32 and bfloat16 none is.
+        of_output: the gradient at the output itself, where that is no scalar. Fabric refuses
+        backward passes that are not its own, as a loss might have to be scaled; in float32 and
+        bfloat16 none is.
         """
         wrappers._in_fabric_backward = True
         try:

@@ -396,7 +396,7 @@ class Run:
         module.zero_grad(set_to_none=True)
         return row
 
-    # ------------------------------------------------------------------------- the adversarial stage
+    # ------------------------------------------------------------------------ the adversarial stage
 
     def _judge_stage(self, row: Mapping[str, float]) -> None:
         """Let its guard see a validation pass, and do what it decides."""

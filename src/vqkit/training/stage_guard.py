@@ -1,5 +1,5 @@
-"""What watches the adversarial stage: it says what is wrong, lowers the weight, and gives the word to
-go back to the weights from before.
+"""What watches the adversarial stage: it says what is wrong, lowers the weight, and gives the word
+to go back to the weights from before.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from .guard import Event
 
 # Steps between two looks at the discriminator.
 EVERY = 50
-# Share of pairs of patches, of an item and its reconstruction, that it tells right: below the first,
-# after the steps that it had alone, it has learned nothing; above the second it is so sure that its
-# gradient says little.
+# Share of pairs of patches, of an item and its reconstruction, that it tells right: below the
+# first, after the steps that it had alone, it has learned nothing; above the second it is so sure
+# that its gradient says little.
 LEARNED = 0.55
 SURE = 0.995
 # Times that the weight is lowered, and by what.
@@ -32,8 +32,8 @@ CHANCE = 0.05
 class Decision(NamedTuple):
     """What there is to say, and what happens to the stage.
 
-    leaves: it is over, and training goes on with the weights of now. rolls_back: it is over, and the
-    model goes back to the weights that are kept. keeps: those of now are kept in their place.
+    leaves: it is over, and training goes on with the weights of now. rolls_back: it is over, and
+    the model goes back to the weights that are kept. keeps: those of now are kept in their place.
     """
 
     events: list[Event]
@@ -99,9 +99,9 @@ class StageGuard:
         accuracy = memory.accuracy or 0.0
         if memory.state == ALONE and since >= self.adversary.settings.alone and accuracy < LEARNED:
             text = (
-                f"the discriminator tells {accuracy:.1%} of pairs of patches right after {since} steps "
-                "alone, no more than chance: the stage is over, and the decoder never saw it; a "
-                "higher adversary.lr may help"
+                f"the discriminator tells {accuracy:.1%} of pairs of patches right after {since} "
+                "steps alone, no more than chance: the stage is over, and the decoder never saw "
+                "it; a higher adversary.lr may help"
             )
             return Decision([Event("warning", text)], leaves=True)
         if memory.state != JOINT or since % EVERY:
@@ -136,7 +136,7 @@ class StageGuard:
         return Decision(self._lower(text))
 
     def conclude(self) -> Decision:
-        """At the end of the run, of its last validation pass: whether the stage is worth its cost."""
+        """Whether the stage is worth its cost, at the last validation pass of the run."""
         memory = self.adversary.memory
         psnr, detail = memory.kept
         psnr_now, detail_now = memory.passes[-1]
@@ -159,7 +159,7 @@ class StageGuard:
         return Decision([Event("warning", text)], rolls_back=True)
 
     def _lowered(self, kind: str, text: str) -> list[Event]:
-        """The weight lowered for a reason, which is said again only when there is another remedy."""
+        """The weight lowered for a reason, which is said once more when nothing is left."""
         memory = self.adversary.memory
         if memory.lowered < MAX_LOWERED:
             return self._lower(text)

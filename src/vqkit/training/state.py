@@ -40,9 +40,9 @@ class State:
     validated_at is the step of the last validation pass, stopped_by why there are no more steps, if
     so. guard is None without discrete codes; what it changed is in remedies. best holds the
     averaged weights of the best validation pass, with patience. adversary is None without an
-    adversarial stage, which stage_guard watches; kept is all that learns as it was before the stage,
-    and beside the averaged weights that are not in use: of before the stage, or after it where the
-    run went back.
+    adversarial stage, which stage_guard watches; kept is all that learns as it was before the
+    stage, and beside the averaged weights that are not in use: of before the stage, or after it
+    where the run went back.
     """
 
     def __init__(self, task: Task, engine: Engine) -> None:
@@ -124,8 +124,8 @@ class State:
         self.adversary.begin(self.step)
 
     def roll_back(self) -> None:
-        """Leave the stage and go back to what was kept; where the run had come to lies beside, if its
-        numbers are finite.
+        """Leave the stage and go back to what was kept; where the run had come to lies beside, if
+        its numbers are finite.
         """
         assert self.adversary is not None
         after = {name: full(value) for name, value in self.average.average.items()}

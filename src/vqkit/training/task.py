@@ -46,8 +46,8 @@ class Phase:
 
     forward: runs the phase's wrapped model on a batch, with randomness from a generator that is
     alike on all ranks, or None in validation. weights: of every term at a share of training in
-    [0, 1]. optimizers: of the parameters that it updates; None = all of the model's, as the settings
-    say.
+    [0, 1]. optimizers: of the parameters that it updates; None = all of the model's, as the
+    settings say.
     """
 
     name: str

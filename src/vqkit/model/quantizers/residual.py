@@ -139,8 +139,8 @@ class ResidualQuantizer(Quantizer):
         """Stages of this batch: all of them, or with dropout sometimes a random number, equal on
         all ranks.
 
-        Also in eval mode where there is a generator: a decoder that learns beside frozen codes is to
-        know coarse ones too.
+        Also in eval mode where there is a generator: a decoder that learns beside frozen codes is
+        to know coarse ones too.
         """
         is_measured = not self.training and generator is None
         if is_measured or self.dropout == 0.0:

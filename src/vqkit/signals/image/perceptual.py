@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ def has_features() -> bool:
 
 
 class FeatureDistance(nn.Module):
-    """Distance of standardised images (B, C, H, W) in features of EfficientNet-lite0 (Tan and Le 2019,
-    arXiv 1905.11946), frozen: a scalar, a mean over images.
+    """Distance of standardised images (B, C, H, W) in features of EfficientNet-lite0 (Tan and Le
+    2019, arXiv 1905.11946), frozen: a scalar, a mean over images.
 
     At every tap, features have length 1 at each position, and their squared distances are averaged
     over positions, as in LPIPS (Zhang et al. 2018, arXiv 1801.03924) without its learned weights.
@@ -42,7 +43,7 @@ class FeatureDistance(nn.Module):
     def __init__(self, normalisation: Normalisation) -> None:
         super().__init__()
         self.normalisation = normalisation
-        network = _lite0()
+        network: Any = _lite0()
         self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
         self.blocks = network._blocks[: TAPS[-1] + 1]
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from ...artifact.build import build_model
-from ...data.dataset import Batch, Dataset
-from ...model.autoencoder import Autoencoder, Output, channels_last
-from ...model.quantizers import Bottleneck
 from ...config.adversary import PatchAdversary
+from ...data.dataset import Batch, Dataset
 from ...errors import VqkitError
+from ...model.autoencoder import Autoencoder, Output, channels_last
 from ...model.pyramid import BandDistance, detail
+from ...model.quantizers import Bottleneck
 from ...settings import Config
 from ...signals.base import Signal
 from ..adversary import Adversary
 from ..engine import Engine
 from ..losses import changing_weights, loss_weights, peak_weights
 from ..task import Phase, Task
-
 
 # Items of a training batch that the perceptual term looks at: it costs more than all else.
 PERCEIVED = 16
@@ -74,8 +73,16 @@ class AutoencoderTask(Task):
                 "train.strategy=ddp, or adversary.kind=none"
             )
         decoder = cast(Autoencoder, model).decoder
-        parts = self.settings.accumulate
-        return Adversary(settings, self.data.shape, self.signal, decoder, self._pair, engine, parts)
+        return Adversary(
+            settings,
+            self.data.shape.channels,
+            self.data.shape.extent,
+            self.signal,
+            decoder,
+            self._pair,
+            engine,
+            self.settings.accumulate,
+        )
 
     def units(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(nn.Module, model.encoder), cast(nn.Module, model.decoder)
