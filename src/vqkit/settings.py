@@ -65,9 +65,14 @@ class Config(Root):
             ),
         ),
         ActsOnly(
-            ("train.validate_every", "train.patience"),
+            ("train.patience",),
             "data.validation above 0",
             lambda config: config.data.validation > 0,
+        ),
+        ActsOnly(
+            ("train.validate_every",),
+            "data.validation above 0 or adversary.kind=patch",
+            lambda config: config.data.validation > 0 or config.adversary.kind != "none",
         ),
         ActsOnly(
             ("train.guard", "coder.lr", "coder.muon_lr"),

@@ -129,12 +129,14 @@ def lecam(items: Tensor, fakes: Tensor, mean_items: float, mean_fakes: float) ->
 
 
 def feature_matching(items: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
-    """Mean over layers of the L1 distance of features, relative to the mean size of the items' own
-    (Larsen et al. 2016, arXiv 1512.09300; scaled as in EnCodec, arXiv 2210.13438, equation 3).
+    """Mean over layers and items of the L1 distance of features, relative to the mean size of those
+    of the item (Larsen et al. 2016, arXiv 1512.09300; scaled as in EnCodec, arXiv 2210.13438,
+    equation 3).
     """
     distances = []
     for one, other in zip(items, fakes, strict=True):
-        distances.append(F.l1_loss(other, one) / (one.abs().mean() + 1e-6))
+        difference = (other - one).abs().flatten(1).mean(1)
+        distances.append((difference / (one.abs().flatten(1).mean(1) + 1e-6)).mean())
     return torch.stack(distances).mean()
 
 

@@ -90,7 +90,7 @@ class Memory:
     lowered: int = 0
     # Validation figures by step, in order, from the start of the run: [PSNR, detail].
     passes: list[list[float]] = field(default_factory=list)
-    # Those of the state that is kept.
+    # Those of the pass before the stage, of the weights that are kept.
     kept: list[float] = field(default_factory=list)
     # The highest PSNR since the stage began.
     best_psnr: float = -math.inf

@@ -411,14 +411,15 @@ class Run:
         for event in decision.events:
             self._event(*event)
         state = self.state
-        if decision.keeps:
-            state.keep()
-        if decision.leaves:
+        if not (decision.leaves or decision.rolls_back):
+            return
+        if decision.leaves and not state.has_frozen_codes:
             state.leave()
-        if decision.rolls_back:
-            state.roll_back()
-            self._event("action", "the model is back at the weights from before the stage")
-        if (decision.leaves or decision.rolls_back) and state.has_frozen_codes:
+            self._event("action", "training goes on from these weights, without the adversary")
+            return
+        state.roll_back()
+        self._event("action", "the model is back at the weights from before the stage")
+        if state.has_frozen_codes:
             # Nothing else is left to learn.
             state.stopped_by = "guard"
 

@@ -33,13 +33,12 @@ class Decision(NamedTuple):
     """What there is to say, and what happens to the stage.
 
     leaves: it is over, and training goes on with the weights of now. rolls_back: it is over, and
-    the model goes back to the weights that are kept. keeps: those of now are kept in their place.
+    the model goes back to the weights from before.
     """
 
     events: list[Event]
     leaves: bool = False
     rolls_back: bool = False
-    keeps: bool = False
 
 
 class StageGuard:
@@ -120,20 +119,16 @@ class StageGuard:
     def judge(self) -> Decision:
         """After a validation pass within the stage: what it costs."""
         memory = self.adversary.memory
-        psnr, detail = memory.passes[-1]
-        if psnr >= memory.best_psnr and abs(detail) <= abs(memory.kept[1]) + CHANCE:
-            # Better in both than what is kept.
-            memory.best_psnr = psnr
-            memory.kept = [psnr, detail]
-            return Decision([], keeps=True)
+        psnr = memory.passes[-1][0]
         memory.best_psnr = max(memory.best_psnr, psnr)
         fall = memory.best_psnr - psnr
-        if not fall > self.max_fall:
+        # Also of a PSNR that is no number.
+        if fall <= self.max_fall:
             return Decision([])
         text = f"validation PSNR fell by {fall:.2f} dB, to {psnr:.2f} dB"
-        if fall > 2 * self.max_fall or memory.lowered >= MAX_LOWERED:
-            return Decision([Event("warning", f"{text}: the stage has failed")], rolls_back=True)
-        return Decision(self._lower(text))
+        if fall <= 2 * self.max_fall and memory.lowered < MAX_LOWERED:
+            return Decision(self._lower(text))
+        return self._failed(text)
 
     def conclude(self) -> Decision:
         """Whether the stage is worth its cost, at the last validation pass of the run."""
@@ -154,9 +149,17 @@ class StageGuard:
         return Decision([Event("info", text)])
 
     def broke(self, reason: str) -> Decision:
-        """A step was not finite."""
-        text = f"{reason}: the adversarial stage has failed"
-        return Decision([Event("warning", text)], rolls_back=True)
+        """A step was not finite, and nothing was changed by it."""
+        return self._failed(reason)
+
+    def _failed(self, text: str) -> Decision:
+        """The stage is over: back to the weights from before, unless those of now are better, which
+        is so where the stage began too early.
+        """
+        memory = self.adversary.memory
+        events = [Event("warning", f"{text}: the adversarial stage has failed")]
+        is_better = memory.passes[-1][0] > memory.kept[0]
+        return Decision(events, leaves=is_better, rolls_back=not is_better)
 
     def _lowered(self, kind: str, text: str) -> list[Event]:
         """The weight lowered for a reason, which is said once more when nothing is left."""

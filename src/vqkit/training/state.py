@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import VqkitError
+from .adversary import JOINT
 from .average import WeightAverage
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine import Engine, copy_full, full, unwrap
@@ -136,10 +137,13 @@ class State:
         self.adversary.end(self.step, "before")
 
     def leave(self) -> None:
-        """Leave the stage before it changed anything."""
+        """Leave the stage with the weights of now; nothing lies beside.
+
+        They are from before it where the decoder never saw the discriminator.
+        """
         assert self.adversary is not None
         self.kept = {}
-        self.adversary.end(self.step, "before")
+        self.adversary.end(self.step, "after" if self.adversary.memory.state == JOINT else "before")
 
     def accept(self) -> None:
         """Leave the stage with its weights; those from before lie beside."""

@@ -33,17 +33,17 @@ class FeatureDistance(nn.Module):
 
     At every tap, features have length 1 at each position, and their squared distances are averaged
     over positions, as in LPIPS (Zhang et al. 2018, arXiv 1801.03924) without its learned weights.
-    Grey becomes RGB; alpha is not looked at.
+    Grey becomes RGB; alpha is not looked at. network: None = the one of the package.
     """
 
     name = "efficientnet-lite0"
     mean: Tensor
     std: Tensor
 
-    def __init__(self, normalisation: Normalisation) -> None:
+    def __init__(self, normalisation: Normalisation, network: Any = None) -> None:
         super().__init__()
         self.normalisation = normalisation
-        network: Any = _lite0()
+        network = network or _lite0()
         self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
         self.blocks = network._blocks[: TAPS[-1] + 1]
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
