@@ -184,6 +184,7 @@ def test_interrupted_and_resumed_is_uninterrupted(prior_folder, sharp, tmp_path,
     [
         ("model.network.width=8", "keeps model as the model has it"),
         ("seed=3", "keeps seed"),
+        ("data.augment.flip=false", "keeps data as the model has it, but for the splits"),
         ("losses.distortion=l1", "keeps losses.distortion"),
         ("adversary.train=all", "trains the decoder alone"),
     ],

@@ -300,7 +300,7 @@ def test_one_image_without_validation_is_watched_on_itself(make_task, tmp_path, 
     finished = fit(task, tmp_path / "run")
     assert finished.figures["adversary"]["in_use"] in ("before", "after")
     assert not rows(finished, "validation")
-    assert any("the adversarial stage begins at" in text for text in messages(finished))
+    assert any("there is no validation split" in text for text in messages(finished))
 
 
 # ------------------------------------------------------------------------------------------- errors

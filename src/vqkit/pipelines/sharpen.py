@@ -9,20 +9,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..apps.evaluate import open_for
 from ..artifact.coder_files import CODER_FILE, LOSSLESS_FILE, save_coders
 from ..artifact.model import Model
 from ..artifact.record import Artifact
 from ..artifact.store import PRIOR_FILE, load_artifact
 from ..config.adversary import PatchAdversary
 from ..config.loading import from_tree, with_overrides
-from ..config.sections import WeightConfig
+from ..config.sections import DataSection, WeightConfig
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..files import write_whole
 from ..model.autoencoder import Autoencoder
 from ..settings import Config
-from ..signals.registry import signal_of
 from ..training.checkpoint import resumed_config
 from ..training.loop import Finished, fit
 from ..training.progress import Display
@@ -36,8 +34,9 @@ from .session import check_new, check_unlocked, is_main, locked, write_recipe
 STEPS = 2000
 LR_FACTOR = 0.3
 PERCEPTUAL = 1.0
-# Settings that decide what the codes, and the values of the decoder, mean.
-FIXED = ("seed", "data", "model", "coder")
+# Settings that decide what the codes, and the values of the decoder, mean. Of the data those may
+# change that every signal has: splits, and where items are kept.
+FIXED = ("seed", "model", "coder")
 FIXED_LOSSES = ("distortion", "num_mixtures", "kl")
 # How the names of files begin that serve every decoder of the same codes.
 COPIED = tuple(Path(name).stem for name in (CODER_FILE, LOSSLESS_FILE, PRIOR_FILE))
@@ -76,14 +75,16 @@ def sharpen(
         Part(REPORT, 0.04, seconds=REPORT_SECONDS),
     ]
     with Plan(parts, display if is_main() else None, minutes, started) as plan:
-        data = open_for(old, source, "train", plan.told(OPENING))
+        settings = old.signal.settings_of(config.data, old.shape)
+        told = plan.told(OPENING)
+        data = old.signal.open(source, settings, config.seed, old.data, progress=told)
         with locked(folder, display):
             if not resume:
                 check_new(folder)
             write_recipe(folder, config)
             plan.announce()
             weights = old.artifact.network.state_dict()
-            task = AutoencoderTask(data, config, signal_of(config.data), weights)
+            task = AutoencoderTask(data, config, old.signal, weights)
             task.fingerprint = {**task.fingerprint, "content_id": old.content_id}
             finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
@@ -137,6 +138,12 @@ def _settings(config: Config, overrides: list[str], folder: Path, resume: bool) 
                 f"vqkit sharpen keeps {name} as the model has it; change losses, adversary and "
                 "train"
             )
+    free = {name: getattr(config.data, name) for name in DataSection.model_fields}
+    if changed.data.model_copy(update=free) != config.data:
+        raise VqkitError(
+            "vqkit sharpen keeps data as the model has it, but for the splits; change losses, "
+            "adversary and train"
+        )
     for name in FIXED_LOSSES:
         if getattr(changed.losses, name) != getattr(config.losses, name):
             raise VqkitError(f"vqkit sharpen keeps losses.{name} as the model has it")
@@ -157,7 +164,8 @@ def _saved(finished: Finished, config: Config, old: Model, source: Path, folder:
     known = old.artifact
     artifact = replace(
         known,
-        config=config,
+        # What the splits of these data were is of no use for others.
+        config=config.model_copy(update={"data": known.config.data}),
         network=finished.model,
         metrics={},
         codes_of=known.codes_id,

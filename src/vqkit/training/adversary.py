@@ -96,6 +96,8 @@ class Memory:
     best_psnr: float = -math.inf
     # Whether validation has levelled off.
     is_level: bool = False
+    # Whether they are of items that are not trained on.
+    is_held_out: bool = True
     # Warnings that were said, each of which is said once.
     said: list[str] = field(default_factory=list)
     # Step at which the stage ended, and which weights are in use since: "" = it has not ended,

@@ -298,7 +298,7 @@ class Run:
             )
         state.validated_at = state.step
         if watched and state.stage_guard:
-            self._judge_stage(row if sums else self._means(watched))
+            self._judge_stage(row if sums else self._means(watched), bool(sums))
         state.validation_seconds = time.monotonic() - begin
         self.window = (time.monotonic(), state.step)
 
@@ -398,11 +398,11 @@ class Run:
 
     # ------------------------------------------------------------------------ the adversarial stage
 
-    def _judge_stage(self, row: Mapping[str, float]) -> None:
+    def _judge_stage(self, row: Mapping[str, float], is_held_out: bool) -> None:
         """Let its guard see a validation pass, and do what it decides."""
         state = self.state
         assert state.adversary is not None and state.stage_guard is not None
-        state.stage_guard.saw(row)
+        state.stage_guard.saw(row, is_held_out)
         if state.adversary.is_on:
             self._decide(state.stage_guard.judge())
 

@@ -51,9 +51,13 @@ class StageGuard:
         self.adversary = adversary
         self.max_fall = adversary.settings.max_fall
 
-    def saw(self, row: Mapping[str, float]) -> None:
-        """Remember a validation pass, of any state of the stage."""
+    def saw(self, row: Mapping[str, float], is_held_out: bool) -> None:
+        """Remember a validation pass, of any state of the stage.
+
+        is_held_out: of a validation split, not of training items in place of one.
+        """
         memory = self.adversary.memory
+        memory.is_held_out = is_held_out
         memory.passes.append([row["psnr"], row["detail"]])
         recent = memory.passes[-LEVEL_PASSES:]
         earlier = memory.passes[:-LEVEL_PASSES]
@@ -85,6 +89,15 @@ class StageGuard:
                     "warning",
                     "the stage begins while the model still learns to reconstruct; leave "
                     "adversary.start at null to wait until that has levelled off",
+                )
+            )
+        if not memory.is_held_out:
+            events.append(
+                Event(
+                    "warning",
+                    "there is no validation split, and training items in its place do not tell "
+                    "whether the discriminator has learned them by heart; set data.validation "
+                    "above 0 if there are enough of them",
                 )
             )
         return events
