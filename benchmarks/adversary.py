@@ -62,12 +62,15 @@ class Settings:
     train: list[str]
     sharpen: list[str]
     wrong: list[str]
+    num_images: int
 
 
 def chosen(arguments) -> Settings:
     settings = QUICK if arguments.quick else FULL
     seed = f"seed={arguments.seed}"
-    return Settings([*settings["train"], seed], settings["sharpen"], settings["wrong"])
+    # Images that are measured at most.
+    count = 100 if arguments.quick else 10_000
+    return Settings([*settings["train"], seed], settings["sharpen"], settings["wrong"], count)
 
 
 def photographs(work: Path, quick: bool) -> Path:
@@ -160,7 +163,7 @@ def twin(name: str, source, model, settings: Settings, work: Path):
 
 def gains(name: str, source, settings: Settings, work: Path) -> dict:
     model, _ = trained(name, source, settings, work)
-    values = held_out(name, model)
+    values = held_out(name, model)[: settings.num_images]
     rows = {"before": measured(model, values)}
     rows["sharpened"] = measured(sharpened(name, source, settings, work), values)
     rows["twin"] = measured(twin(name, source, model, settings, work), values)
@@ -213,7 +216,9 @@ def sabotages(settings: Settings, work: Path) -> dict[str, tuple[list[str], str]
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(one)
     lr = model.config.train.lr
     muon_lr = model.config.train.muon_lr
-    strong = ["adversary.lr=0.02", "adversary.width=64", "adversary.augment=false"]
+    # Beside a decoder that hardly moves.
+    strong = ["adversary.lr=0.005", "adversary.width=64", "adversary.augment=false"]
+    strong += [f"train.lr={0.003 * lr}", f"train.muon_lr={0.003 * muon_lr}"]
     tenfold = [f"train.lr={3 * lr}", f"train.muon_lr={3 * muon_lr}", "train.clip_norm=0"]
     return {
         "a discriminator far too strong": (strong, "emoji"),
@@ -259,7 +264,7 @@ def guarded(name: str, wrong: list[str], source: str, settings: Settings, work: 
         return from_scratch(folder, settings)
     if name == "resumed in the middle":
         return resumed(folder, overrides, source, work)
-    values = held_out("emoji", old)
+    values = held_out("emoji", old)[: settings.num_images]
     if source.endswith(".png"):
         values = values[:1]
     model = vqkit.sharpen(work / "emoji", source, folder, overrides)

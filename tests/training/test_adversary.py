@@ -312,3 +312,16 @@ def test_images_below_the_field_of_view_are_a_sentence(make_task, tmp_path):
     tiny = ["data.image_size=[4, 4]", "adversary.num_layers=null"]
     with pytest.raises(VqkitError, match="patches of 8 positions or more, and an image here has"):
         fit(make_task(*tiny), tmp_path)
+
+
+def test_a_weight_that_drowns_all_other_terms_is_lowered_to_their_size(
+    make_task, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("vqkit.training.stage_guard.EVERY", 2)
+    finished = fit(make_task("adversary.weight=60", "train.steps=40"), tmp_path)
+    told = messages(finished)
+    assert any("times that of all other terms" in text for text in told)
+    assert finished.figures["adversary"]["weight_factor"] < 0.2
+    # With its factor, the weight is about that of a gradient as large as all others.
+    last = rows(finished)[-1]
+    assert last["adversary/weight"] / last["adversary/gradient_ratio"] < 10

@@ -82,6 +82,7 @@ class Memory:
     began_at: int = 0
     # Moving averages; None before there is one.
     ratio: float | None = None
+    strength: float | None = None
     accuracy: float | None = None
     score_items: float | None = None
     score_fakes: float | None = None
@@ -215,6 +216,9 @@ class Adversary:
         terms = {**output.terms, "adversarial": value + (product - product.detach())}
         assert self.memory.ratio is not None
         weight = self.settings.weight * share * self.memory.ratio * self.memory.factor
+        # What the weighed gradient is beside that of all other terms.
+        strength = weight / max(self.figures["adversary/gradient_ratio"], 1e-12)
+        self.memory.strength = _average(self.memory.strength, strength, DECAY)
         self.figures |= {"adversary/weight": weight}
         return output._replace(terms=terms), {**weights, "adversarial": weight}
 
