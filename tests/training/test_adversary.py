@@ -1,9 +1,12 @@
 """The adversarial stage: when it comes, what it changes, what it leaves alone, and how it ends."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vqkit.config import load
 from vqkit.errors import VqkitError
@@ -15,6 +18,8 @@ from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
 from vqkit.training.loop import Interrupted, fit
 from vqkit.training.progress import Silent
 from vqkit.training.tasks.autoencoder import AutoencoderTask
+
+from .runs import rows as logged
 
 # Images of 16x16, and networks that take them in a moment.
 SMALL = [
@@ -325,3 +330,31 @@ def test_a_weight_that_drowns_all_other_terms_is_lowered_to_their_size(
     # With its factor, the weight is about that of a gradient as large as all others.
     last = rows(finished)[-1]
     assert last["adversary/weight"] / last["adversary/gradient_ratio"] < 10
+
+
+# --------------------------------------------------------------------------------------- many ranks
+
+
+def test_two_ranks_go_through_the_stage_as_one_does(few_images, tmp_path):
+    """Whose codes are frozen on the way, for which the model is wrapped anew."""
+    settings = [setting for setting in SMALL if not setting.startswith("train.steps")]
+    settings += ["adversary.train=decoder", "adversary.width=16", "adversary.alone=12"]
+    settings += ["adversary.lr=0.005", "train.steps=32", "train.max_minutes=null", "coder.steps=0"]
+    ranks = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    found = []
+    for name, start in (("one", []), ("two", ranks)):
+        command = [sys.executable, "-m", *start, "vqkit", "train", str(few_images), "--out"]
+        command += [str(tmp_path / name), "--recipe", "emoji", *settings]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append(logged(tmp_path / name, "train"))
+    one, two = found
+    assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 33))
+    # Items are changed alike before and not alike within the stage, as each rank has its own.
+    for first, second in zip(one[:20], two[:20], strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=2e-3)
+    assert "loss/adversarial" in two[-1]
+    before = load_file(tmp_path / "two" / "model-before.safetensors")
+    after = load_file(tmp_path / "two" / "model.safetensors")
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)

@@ -171,7 +171,8 @@ def _saved(finished: Finished, config: Config, old: Model, source: Path, folder:
         codes_of=known.codes_id,
         stage=None,
     )
-    assert has_equal_codes(known, finished.model)
+    if not has_equal_codes(known, finished.model):
+        raise RuntimeError("what makes codes changed although it was frozen; nothing was written")
     if artifact.content_id == known.content_id:
         # Nothing was gained: the model is the old one.
         artifact = replace(artifact, codes_of=known.codes_of)
