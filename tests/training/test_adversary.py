@@ -332,6 +332,12 @@ def test_a_weight_that_drowns_all_other_terms_is_lowered_to_their_size(
     assert last["adversary/weight"] / last["adversary/gradient_ratio"] < 10
 
 
+def test_shards_have_no_adversary(make_task):
+    task = make_task("train.strategy=fsdp2", "train.optimizer=adamw")
+    with pytest.raises(VqkitError, match="use train.strategy=ddp, or adversary.kind=none"):
+        task.adversary(task.build(), None)
+
+
 # --------------------------------------------------------------------------------------- many ranks
 
 
