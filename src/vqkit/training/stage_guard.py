@@ -16,7 +16,7 @@ EVERY = 50
 # first, after the steps that it had alone, it has learned nothing; above the second, with its full
 # weight, the decoder cannot follow it. Healthy stages had 0.45 to 0.7.
 LEARNED = 0.55
-SURE = 0.9
+SURE = 0.8
 # Weighed adversarial gradient beside that of all other terms, above which these decide nothing.
 DOMINANT = 3.0
 # Times that the weight is lowered, and by what.
