@@ -60,14 +60,10 @@ OVER = "over"
 
 
 class Scores(NamedTuple):
-    """What the discriminator's forward pass gives: terms, and its scores of items and
-    reconstructions.
-    """
+    """What the second phase gives: terms, and no codes."""
 
     terms: dict[str, Tensor]
     codes: Tensor
-    items: Tensor
-    fakes: Tensor
 
 
 @dataclass
@@ -89,16 +85,16 @@ class Memory:
     # What the guard has lowered the weight to, and how often.
     factor: float = 1.0
     lowered: int = 0
-    # Validation figures by step, in order, from the start of the run: [PSNR, detail].
+    # Figures of all validation passes, in order: [PSNR, detail].
     passes: list[list[float]] = field(default_factory=list)
-    # Those of the pass before the stage, of the weights that are kept.
-    kept: list[float] = field(default_factory=list)
-    # The highest PSNR since the stage began.
-    best_psnr: float = -math.inf
-    # Whether validation has levelled off.
-    is_level: bool = False
     # Whether they are of items that are not trained on.
     is_held_out: bool = True
+    # Whether they have levelled off.
+    is_level: bool = False
+    # Those of the pass before the stage, of the weights that are kept.
+    kept: list[float] = field(default_factory=list)
+    # The highest PSNR since then.
+    best_psnr: float = -math.inf
     # Warnings that were said, each of which is said once.
     said: list[str] = field(default_factory=list)
     # Step at which the stage ended, and which weights are in use since: "" = it has not ended,
@@ -286,7 +282,7 @@ class Adversary:
         if penalised:
             terms["r1"] = penalty
         self._remember(of_items.detach(), of_fakes.detach())
-        return Scores(terms, torch.zeros(0), of_items, of_fakes)
+        return Scores(terms, torch.zeros(0))
 
     def _weights(self, progress: float) -> dict[str, float]:
         return {
