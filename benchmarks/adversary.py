@@ -219,7 +219,8 @@ def sabotages(settings: Settings, work: Path) -> dict[str, tuple[list[str], str]
     # Beside a decoder that hardly moves.
     strong = ["adversary.lr=0.005", "adversary.width=64", "adversary.augment=false"]
     strong += [f"train.lr={0.003 * lr}", f"train.muon_lr={0.003 * muon_lr}"]
-    tenfold = [f"train.lr={3 * lr}", f"train.muon_lr={3 * muon_lr}", "train.clip_norm=0"]
+    # Of what the model was trained with, of which sharpening takes a third.
+    tenfold = [f"train.lr={10 * lr}", f"train.muon_lr={10 * muon_lr}", "adversary.lr=0.005"]
     return {
         "a discriminator far too strong": (strong, "emoji"),
         "tenfold learning rate": (tenfold, "emoji"),
