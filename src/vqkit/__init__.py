@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .pipelines.autoencoder import train
     from .pipelines.coders import train_coder
     from .pipelines.prior import train_prior
+    from .pipelines.sharpen import sharpen
     from .settings import Config
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "VqkitError",
     "__version__",
     "load",
+    "sharpen",
     "train",
     "train_coder",
     "train_prior",
@@ -39,6 +41,7 @@ _LAZY = {
     "Config": "settings",
     "FormatError": "coding",
     "Model": "artifact.model",
+    "sharpen": "pipelines.sharpen",
     "train": "pipelines.autoencoder",
     "train_coder": "pipelines.coders",
     "train_prior": "pipelines.prior",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from .config.adversary import AdversaryConfig, NoAdversary
 from .config.base import ActsOnly, Root, Section, Share
 from .config.prior import PriorNetworkConfig
 from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
@@ -64,9 +65,14 @@ class Config(Root):
             ),
         ),
         ActsOnly(
-            ("train.validate_every", "train.patience"),
+            ("train.patience",),
             "data.validation above 0",
             lambda config: config.data.validation > 0,
+        ),
+        ActsOnly(
+            ("train.validate_every",),
+            "data.validation above 0 or adversary.kind=patch",
+            lambda config: config.data.validation > 0 or config.adversary.kind != "none",
         ),
         ActsOnly(
             ("train.guard", "coder.lr", "coder.muon_lr"),
@@ -80,6 +86,8 @@ class Config(Root):
     data: DataConfig = image.DataConfig()
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
+    adversary: AdversaryConfig = NoAdversary()
+    """a second stage of training, for sharper reconstructions: none or patch"""
     train: TrainConfig = TrainConfig()
     coder: CoderConfig = CoderConfig()
 

@@ -9,7 +9,7 @@ from vqkit.report.summary import Ranked
 from vqkit.report.tables import Row, headline
 
 from .pages import Page, assert_escaped, assert_sound
-from .summaries import EVIL, images, summary
+from .summaries import EVIL, history, images, summary
 
 
 def test_the_file_is_self_contained(tmp_path):
@@ -157,3 +157,19 @@ def test_codebooks_of_two_sizes_have_no_common_bound():
     )
     assert "16 codes, all used alike" in one and "of 16" in one
     assert "16 codes, all" not in two and "256 codes, all" not in two and "of 256" not in two
+
+
+def test_an_adversarial_stage_has_its_curves_and_other_runs_have_none_of_them():
+    titles = ["Patches that the discriminator tells right", "Weight of the adversary"]
+    without = render(summary())
+    assert not any(title in without for title in titles)
+    rows = history()
+    for row in rows:
+        if row["split"] == "train" and row["step"] > 500:
+            row["adversary/accuracy_pairs"] = 0.6
+            row["adversary/weight"] = row["step"] / 1000
+            row["adversary/gradient_ratio"] = 0.5
+    stage = {"in_use": "after", "began_at": 500, "ended_at": 1000, "weight_factor": 1.0}
+    page = render(summary(history=rows, metrics={**summary().metrics, "adversary": stage}))
+    assert all(title in page for title in titles)
+    assert "steps 500 to 1,000, weights from after it" in page

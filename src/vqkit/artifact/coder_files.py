@@ -52,12 +52,12 @@ def save_coders(artifact: Artifact, folder: Path) -> None:
         rates = {name: asdict(rate) for name, rate in coders.rates.items()}
         _save(
             folder / CODER_FILE,
-            artifact.content_id,
+            artifact.codes_id,
             coders.codes.tensors(),
             {"rates": json.dumps(rates)},
         )
     if coders.values is not None:
-        _save(folder / LOSSLESS_FILE, artifact.content_id, coders.values.tensors(), {})
+        _save(folder / LOSSLESS_FILE, artifact.codes_id, coders.values.tensors(), {})
 
 
 def _save(
@@ -261,7 +261,8 @@ def _names_of(folder: Path) -> list[str]:
     folders, none.
     """
     try:
-        content_id = str(read_json(folder / "config.json").get("content_id"))
+        tree = read_json(folder / "config.json")
     except VqkitError:
         return []
-    return [model_id(content_id, {}).hex(), *coding_ids(folder)]
+    codes_id = str(tree.get("codes_of") or tree.get("content_id"))
+    return [model_id(codes_id, {}).hex(), *coding_ids(folder)]

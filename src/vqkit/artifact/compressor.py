@@ -163,7 +163,7 @@ class Compressor:
                 )
             assert network is None or isinstance(network, ValueNetwork)
             return value_codec(
-                artifact.signal.number, artifact.shape.channels, network, artifact.content_id
+                artifact.signal.number, artifact.shape.channels, network, artifact.codes_id
             )
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
@@ -180,7 +180,7 @@ class Compressor:
             artifact.signal.number,
             quantizer.codebook_sizes,
             engine,
-            artifact.content_id,
+            artifact.codes_id,
             is_residual,
             artifact.network.grid,
             per_stage,

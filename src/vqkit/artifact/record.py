@@ -36,13 +36,30 @@ class Coders:
 
 
 @dataclass(frozen=True)
+class AdversarialStage:
+    """Which weights of a model that was trained with an adversary are in use.
+
+    in_use: "after" the stage, or "before" where the stage failed. began_at, ended_at: its steps.
+    beside: the file of the other weights, None where there are none.
+    """
+
+    in_use: str
+    began_at: int
+    ended_at: int
+    beside: str | None = None
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A trained autoencoder: a record without behaviour, see `Tokenizer`, `Compressor` and `Model`
     for that.
 
     network: on the CPU, in eval mode; never moved. data: what it was trained on, plain values
     (name, shape, normalisation). metrics: figures for people; nothing here depends on them.
-    problems: files of the folder that could not be used, a sentence each.
+    problems: files of the folder that could not be used, a sentence each. codes_of: content id of
+    the model that this one has encoder and codebooks of, to the bit, None = its own; only the
+    decoders differ, so that files, coders and a prior serve both. stage: of one that was trained
+    with an adversary, which weights are in use and in which file the others lie.
     """
 
     config: Config
@@ -52,6 +69,16 @@ class Artifact:
     coders: Coders = Coders()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    codes_of: str | None = None
+    stage: AdversarialStage | None = None
+
+    @property
+    def codes_id(self) -> str:
+        """What names encoder and codebooks: the content id of the model that had them first.
+
+        Compressed files, coders and priors depend on nothing else.
+        """
+        return self.codes_of or self.content_id
 
     @property
     def shape(self) -> Shape:

@@ -4,6 +4,8 @@ config.json         resolved settings, format version, content id, and a data su
                     normalisation constants
 model.safetensors   weights; config.json repeated in its header, so that the file alone can be
                     loaded
+model-before.safetensors, model-after.safetensors   the weights that are not in use of a model that
+                    was trained with an adversary; its own config.json is in its header
 prior.safetensors   a prior over the codes, if one was trained; its settings and figures are in
                     its header
 coder.safetensors, lossless.safetensors   see coder_files
@@ -18,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -39,7 +41,7 @@ from ..settings import Config, PriorConfig
 from ..shapes import Shape
 from .build import build_model
 from .coder_files import load_coders
-from .record import Artifact
+from .record import AdversarialStage, Artifact
 from .tensor_files import TensorFile, read_header, read_json, read_tensors, reason, write_tensors
 
 FORMAT_VERSION = 1
@@ -89,6 +91,15 @@ class _Data(BaseModel):
         return self
 
 
+class _Stage(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    in_use: Literal["before", "after"]
+    began_at: Annotated[StrictInt, Field(ge=0)]
+    ended_at: Annotated[StrictInt, Field(ge=0)]
+    beside: Literal["model-before.safetensors", "model-after.safetensors"] | None = None
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -98,6 +109,8 @@ class _Config(BaseModel):
     content_id: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     data: _Data
     config: dict[str, Any]
+    codes_of: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    stage: _Stage | None = None
 
 
 def save_artifact(artifact: Artifact, folder: Path) -> None:
@@ -105,6 +118,27 @@ def save_artifact(artifact: Artifact, folder: Path) -> None:
 
     VqkitError.
     """
+    try:
+        text = _write_model(artifact, folder / MODEL_FILE)
+        write_text(folder / CONFIG_FILE, text)
+        save_metrics(artifact, folder)
+    except (OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot write the artifact to {folder}: {reason(error)}") from error
+
+
+def save_beside(artifact: Artifact, path: Path) -> None:
+    """Write the weights of a model that are not in use, with settings of their own in the header.
+
+    VqkitError.
+    """
+    try:
+        _write_model(artifact, path)
+    except (OSError, SafetensorError) as error:
+        raise VqkitError(f"cannot write {path}: {reason(error)}") from error
+
+
+def _write_model(artifact: Artifact, path: Path) -> str:
+    """Write weights and, in their header, what config.json says, which is returned."""
     settings = {
         "format": "vqkit",
         "format_version": FORMAT_VERSION,
@@ -113,19 +147,17 @@ def save_artifact(artifact: Artifact, folder: Path) -> None:
         "data": artifact.data,
         "config": artifact.config.model_dump(mode="json"),
     }
+    if artifact.codes_of is not None:
+        settings["codes_of"] = artifact.codes_of
+    if artifact.stage is not None:
+        settings["stage"] = asdict(artifact.stage)
     text = json.dumps(settings, indent=2)
     tensors = {
         name: value.detach().cpu().contiguous()
         for name, value in artifact.network.state_dict().items()
     }
-    try:
-        write_whole(
-            folder / MODEL_FILE, lambda path: save_file(tensors, path, metadata={"config": text})
-        )
-        write_text(folder / CONFIG_FILE, text)
-        save_metrics(artifact, folder)
-    except (OSError, SafetensorError) as error:
-        raise VqkitError(f"cannot write the artifact to {folder}: {reason(error)}") from error
+    write_whole(path, lambda where: save_file(tensors, where, metadata={"config": text}))
+    return text
 
 
 def save_metrics(artifact: Artifact, folder: Path) -> None:
@@ -157,14 +189,17 @@ def load_artifact(folder: str | Path) -> Artifact:
             f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was "
             "changed"
         )
-    artifact = Artifact(config, network.eval(), tree["data"])
+    stage = None if checked.stage is None else AdversarialStage(**checked.stage.model_dump())
+    artifact = Artifact(
+        config, network.eval(), tree["data"], codes_of=checked.codes_of, stage=stage
+    )
     if artifact.content_id != checked.content_id:
         raise VqkitError(
             f"{path} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} names"
         )
     coders, problems = load_coders(
         folder,
-        artifact.content_id,
+        artifact.codes_id,
         network.quantizer.codebook_sizes,
         network.quantizer.codebooks_per_section,
     )
@@ -179,7 +214,7 @@ def save_prior(artifact: Artifact, folder: Path) -> None:
     header = {
         "format": "vqkit-prior",
         "format_version": FORMAT_VERSION,
-        "content_id": artifact.content_id,
+        "content_id": artifact.codes_id,
         "classes": prior.classes,
         "has_captions": prior.has_captions,
         "metrics": prior.metrics,
@@ -330,7 +365,7 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
         # The settings of the network decide how large the file may be, and they are in its header.
         header = json.loads(read_header(path)["prior"])
         _check_version(header["format_version"], path)
-        if header["content_id"] != artifact.content_id:
+        if header["content_id"] != artifact.codes_id:
             raise VqkitError(
                 f"{path} was trained on the codes of another model; delete it and run vqkit "
                 "train-prior"

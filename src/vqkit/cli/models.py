@@ -20,6 +20,7 @@ SHEET_ITEMS = 64
 
 if TYPE_CHECKING:
     from ..artifact.model import Model
+    from ..artifact.record import AdversarialStage
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,44 @@ def _train(options: argparse.Namespace) -> int:
         options.data,
         options.out,
         options.recipe,
+        options.settings,
+        resume=options.resume,
+        minutes=options.minutes,
+        display=arguments.display_of_run(),
+        started=arguments.STARTED,
+    )
+    leave_together()
+    if model is not None:
+        print_figures(model.metrics)
+        say(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
+    return 0
+
+
+def _sharpen_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
+    arguments.add_data(parser)
+    arguments.add_settings(parser, text="settings over the model's: losses, adversary, train")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR2",
+        help="where the sharper model goes; must be new or empty",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run that stopped in DIR2"
+    )
+    arguments.add_minutes(parser)
+
+
+def _sharpen(options: argparse.Namespace) -> int:
+    arguments.announce_loading()
+    from ..pipelines.sharpen import sharpen
+    from ..training.engine import leave_together
+
+    model = sharpen(
+        options.artifact,
+        options.data,
+        options.out,
         options.settings,
         resume=options.resume,
         minutes=options.minutes,
@@ -124,9 +163,25 @@ def _info(options: argparse.Namespace) -> int:
         f"{model.network.num_bits(extent):.0f} bits {model.signal.an_item}"
     )
     say(f"files    of model {_names_in_files(model)}")
+    if model.artifact.codes_of is not None:
+        say(f"decoder  sharpened; codes are those of model {model.artifact.codes_of[:16]}")
+    if model.artifact.stage is not None:
+        say(f"weights  {_stage_in_words(model.artifact.stage)}")
     print_figures(model.metrics)
     say(f"\n{dump(model.config)}", end="")
     return 0
+
+
+def _stage_in_words(stage: AdversarialStage) -> str:
+    """Which weights are in use of a model that was trained with an adversary."""
+    text = (
+        f"from {stage.in_use} the adversarial stage, which lasted from step {stage.began_at} to "
+        f"{stage.ended_at}, are in use"
+    )
+    if stage.beside is not None:
+        other = "before" if stage.in_use == "after" else "after"
+        text += f"; those from {other} it lie in {stage.beside}"
+    return text
 
 
 def _names_in_files(model: Model) -> str:
@@ -298,6 +353,11 @@ COMMANDS: Commands = {
         _train,
         "train a model on your own files, with a report at the end",
         _train_arguments,
+    ),
+    "sharpen": (
+        _sharpen,
+        "train the decoder further, with an adversary; codes and files stay as they are",
+        _sharpen_arguments,
     ),
     "evaluate": (
         _evaluate,

@@ -124,6 +124,11 @@ class LossConfig(Section):
             "{at}transform above 0",
             lambda losses: losses.transform.peak > 0,
         ),
+        ActsOnly(
+            ("perceptual_distance",),
+            "{at}perceptual above 0",
+            lambda losses: losses.perceptual.peak > 0,
+        ),
     )
 
     distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
@@ -158,6 +163,12 @@ class LossConfig(Section):
     """how far z' is from N(0, 1): sorted random projections, means and covariances, or its squared
     distance to what it would be if a small network that predicts mean and scale of z' from its
     neighbours had standardised it"""
+    perceptual: Weight = _weight(0.0)
+    """weight of a distance that sees edges and texture before single values; 0 = not computed at
+    all"""
+    perceptual_distance: Literal["auto", "features", "bands"] = "auto"
+    """features = of a network trained on ImageNet, from the extra vqkit[perceptual]; bands =
+    gradients and Laplacian bands at several scales; auto = features where they are installed"""
 
 
 def _off_is_a_word(value: Any) -> Any:

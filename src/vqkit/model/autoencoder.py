@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,37 @@ class Autoencoder(nn.Module):
         # quantizer that looks around itself, in its own, coarser positions, and 2 for every block
         # of a transform that does.
         self.reach = backbone.reach + 2 + self.transform.reach
+        self.has_frozen_codes = False
+
+    def freeze_codes(self) -> None:
+        """From now on only the decoder learns, and what its output is read with: every item keeps
+        its codes, to the bit.
+        """
+        self.has_frozen_codes = True
+        for part in self._parts_of_codes():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; parts that are frozen stay in eval mode."""
+        super().train(mode)
+        if self.has_frozen_codes:
+            for part in self._parts_of_codes():
+                part.eval()
+        return self
+
+    def codes_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers that decide which codes an item has and what they stand for, by
+        name.
+        """
+        free = ("decoder.", "likelihood.")
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith(free)}
+
+    def _parts_of_codes(self) -> list[nn.Module]:
+        """What decides which codes an item has, and what they stand for."""
+        parts = [self.encoder, self.transform, self.quantizer]
+        return parts if self.normality is None else [*parts, self.normality]
 
     def forward(
         self,
@@ -127,7 +158,7 @@ class Autoencoder(nn.Module):
         x = _without_padding(x, mask)
         mean, log_var = self.posterior(x, parts)
         z = mean
-        if log_var is not None and self.training:
+        if log_var is not None and self.training and not self.has_frozen_codes:
             z = gaussian.sample(mean, log_var, generator)
         latents = self.transform(z)
         grid_mask = None if mask is None else self.grid_mask(mask)

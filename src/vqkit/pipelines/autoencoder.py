@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from ..apps.evaluate import Evaluation, Examples, evaluate
 from ..artifact.model import Model
-from ..artifact.record import Artifact
-from ..artifact.store import save_artifact, save_metrics
+from ..artifact.record import AdversarialStage, Artifact
+from ..artifact.store import save_artifact, save_beside, save_metrics
 from ..config.loading import dump
 from ..model.autoencoder import Autoencoder
 from ..report.card import write_card
@@ -23,7 +25,6 @@ from ..report.page import write_report
 from ..report.summary import Ranked, RunSummary
 from ..report.verdict import judge
 from ..settings import Config
-from ..signals.base import Signal
 from ..signals.registry import signal_of
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from ..training.guard import SLICE, SLICES
@@ -100,10 +101,10 @@ def train(
                 command += ["--recipe", str(folder / RECIPE_FILE)]
             else:
                 command += ["--recipe", chosen.recipe, *overrides]
-            run = _Run(
+            origin = Origin(
                 shlex.join(command), chosen.lines, ending_minutes(minutes, finished, config.train)
             )
-            return _finish(finished, config, signal, data, folder, plan, run)
+            return _finish(finished, config, data, folder, plan, origin)
 
 
 def _parts(config: Config) -> list[Part]:
@@ -112,34 +113,74 @@ def _parts(config: Config) -> list[Part]:
     return [*parts, *coder_parts(steps), Part(REPORT, 0.04, seconds=REPORT_SECONDS)]
 
 
-class _Run(NamedTuple):
+class Origin(NamedTuple):
     """What the report says of a run: the command, what was chosen from the data and why, and the
     minutes that the command had, where these ended training.
     """
 
     command: str
-    choice: tuple[str, ...]
-    minutes: float | None
+    choice: tuple[str, ...] = ()
+    minutes: float | None = None
 
 
 def _finish(
     finished: Finished,
     config: Config,
-    signal: Signal,
     data: Any,
     folder: Path,
     plan: Plan,
-    run: _Run,
+    origin: Origin,
 ) -> Model:
     """From trained weights to a folder that is complete."""
     assert isinstance(finished.model, Autoencoder)
-    artifact = Artifact(config, finished.model, data.describe())
     # Before anything else can fail: it is what the time was spent on.
-    save_artifact(artifact, folder)
-    model = Model(artifact)
+    artifact = save_trained(Artifact(config, finished.model, data.describe()), finished, folder)
     # Of a trial of a few steps one does not expect minutes of fitting.
     steps = min(config.coder.steps, finished.figures["step"])
-    artifact = fit_coders(model, data, steps, folder, plan)
+    artifact = fit_coders(Model(artifact), data, steps, folder, plan)
+    return report_on(finished, artifact, data, folder, plan, origin)
+
+
+def save_trained(artifact: Artifact, finished: Finished, folder: Path) -> Artifact:
+    """Write a trained model, and beside it the weights of an adversarial stage that are not in use.
+
+    VqkitError.
+    """
+    stage = finished.figures.get("adversary")
+    if stage is None or not stage["ended_at"]:
+        save_artifact(artifact, folder)
+        return artifact
+    beside = None
+    if finished.beside is not None:
+        assert isinstance(finished.beside, Autoencoder)
+        other = "before" if stage["in_use"] == "after" else "after"
+        beside = f"model-{other}.safetensors"
+        # Where codes were frozen, files of either are files of both.
+        codes_of = artifact.codes_id if has_equal_codes(artifact, finished.beside) else None
+        others = replace(artifact, network=finished.beside, codes_of=codes_of)
+        if others.content_id == codes_of:
+            others = replace(others, codes_of=None)
+        save_beside(others, folder / beside)
+    record = AdversarialStage(stage["in_use"], stage["began_at"], stage["ended_at"], beside)
+    artifact = replace(artifact, stage=record)
+    save_artifact(artifact, folder)
+    return artifact
+
+
+def has_equal_codes(artifact: Artifact, network: Autoencoder) -> bool:
+    """Whether what makes codes, and what they stand for, is the same in another network, to the
+    bit.
+    """
+    others = network.codes_state()
+    mine = artifact.network.codes_state()
+    return all(torch.equal(value, others[name]) for name, value in mine.items())
+
+
+def report_on(
+    finished: Finished, artifact: Artifact, data: Any, folder: Path, plan: Plan, origin: Origin
+) -> Model:
+    """Measure a saved model, write its figures, card and report, and drop the checkpoints."""
+    model = Model(artifact)
     stage = plan.stage(REPORT)
     stage.message("measuring and writing the report ...")
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
@@ -150,7 +191,7 @@ def _finish(
         figures["cut_from"] = cut_from[split]
     artifact = replace(artifact, metrics={**figures, **artifact.metrics})
     save_metrics(artifact, folder)
-    summary = _summary(finished, evaluation, artifact, signal, data, run)
+    summary = _summary(finished, evaluation, artifact, data, origin)
     write_card(summary, folder)
     write_report(summary, folder / REPORT_FILE)
     verdict = judge(summary)
@@ -167,10 +208,11 @@ def _summary(
     finished: Finished,
     evaluation: Evaluation,
     artifact: Artifact,
-    signal: Signal,
     data: Any,
-    run: _Run,
+    origin: Origin,
 ) -> RunSummary:
+    signal = artifact.signal
+
     def shown(examples: Examples) -> Ranked:
         pairs = (examples.originals, examples.reconstructions)
         return Ranked(examples.names, examples.psnr, *(signal.display(values) for values in pairs))
@@ -179,9 +221,9 @@ def _summary(
     gallery = shown(evaluation.gallery)
     return RunSummary(
         title=Path(data.name).name,
-        command=run.command,
-        choice=run.choice,
-        minutes=run.minutes,
+        command=origin.command,
+        choice=origin.choice,
+        minutes=origin.minutes,
         config_yaml=dump(artifact.config),
         metrics=artifact.metrics,
         history=finished.history,

@@ -115,6 +115,27 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
             history, {"perplexity": "perplexity"}, events, level=summary.codebook_size
         ),
         "Loss weights": figures.weights(history),
+        "Patches that the discriminator tells right": figures.over_steps(
+            history,
+            {
+                "adversary/accuracy_items": "originals",
+                "adversary/accuracy_fakes": "reconstructions",
+                "adversary/accuracy_pairs": "pairs",
+            },
+            events,
+            percent=True,
+        ),
+        "Weight of the adversary": figures.over_steps(
+            history,
+            {
+                "adversary/weight": "weight",
+                "adversary/gradient_ratio": "gradient of all else over its own",
+            },
+            events,
+        ),
+        "Fine detail beside the originals, dB": figures.over_steps(
+            history, {"detail": "detail"}, events
+        ),
         "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
         "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),
     }

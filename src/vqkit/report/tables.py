@@ -96,6 +96,14 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "parameters": ("Parameters", large, ""),
     "step": ("Steps", count, "of the optimiser"),
     "stopped_by": ("Stopped by", str, ""),
+    "adversary": (
+        "Adversarial stage",
+        lambda stage: (
+            f"steps {count(stage['began_at'])} to {count(stage['ended_at'])}, weights from "
+            f"{stage['in_use']} it"
+        ),
+        "which weights are in use",
+    ),
     "training_seconds": ("Training time", duration, ""),
     "items_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
     "peak_memory_mb": ("Peak memory", lambda value: f"{count(value)} MB", ""),

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from ..data.normalisation import Normalisation
 from ..model.autoencoder import Backbone, Widths
 from ..shapes import Shape
 
@@ -174,6 +176,21 @@ class Signal(ABC):
     ) -> dict[str, Tensor]:
         """As `measures`, with those that are too slow for training."""
         return self.measures(values, original, mask)
+
+    def feature_distance(self, normalisation: Normalisation) -> nn.Module | None:
+        """A frozen module that takes standardised values (B, C, *extent) twice and gives their
+        distance in features of a network that was trained on such items, a scalar; its `name` is
+        that of the network. None where there is no such network, or it is not installed.
+        """
+        return None
+
+    def recolouring(
+        self, count: int, generator: torch.Generator
+    ) -> Callable[[Tensor], Tensor] | None:
+        """A random change of standardised values (count, C, *extent) that leaves items what they
+        are, and through which gradients pass, beside moving and cutting; None where there is none.
+        """
+        return None
 
     def removes_noise(self, settings: Any) -> bool:
         """Whether a model is trained with noise on what it sees, and without on what it shall make

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
+from lightning_fabric import Fabric, wrappers
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -118,8 +118,27 @@ class Engine:
     def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
         return cast(Optimizer, self.fabric.setup_optimizers(optimizer))
 
+    def autocast(self) -> Any:
+        """The precision of wrapped models, for calls of one that is not wrapped."""
+        return self.fabric.autocast()
+
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
+
+    def gradient(self, output: Tensor, wanted: Tensor, of_output: Tensor | None = None) -> Tensor:
+        """Gradient of an output at one tensor, with the graph left for the backward pass, and
+        without any effect on parameters or other ranks.
+
+        of_output: the gradient at the output itself, where that is no scalar. Fabric refuses
+        backward passes that are not its own, as a loss might have to be scaled; in float32 and
+        bfloat16 none is.
+        """
+        wrappers._in_fabric_backward = True
+        try:
+            (found,) = torch.autograd.grad(output, wanted, of_output, retain_graph=True)
+        finally:
+            wrappers._in_fabric_backward = False
+        return found
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over ranks."""

@@ -9,7 +9,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..data.splits import derive_seed
-from ..errors import VqkitError
+from ..errors import TrainingDiverged, VqkitError
 from ..metrics import code_counts, code_figures
 from ..model.blocks import num_parameters
 from .checkpoint import find_checkpoint
-from .engine import Engine
+from .engine import Engine, unwrap
 from .guard import check_finite
 from .losses import total_loss
 from .progress import Display, Silent
 from .runlog import RunLog
+from .stage_guard import Decision
 from .state import State
 from .task import Batch, Output, Phase, Task
 
@@ -41,12 +42,16 @@ class Interrupted(VqkitError):
 class Finished:
     """A finished run: the model with averaged weights, its curves and events, and figures about the
     training.
+
+    beside: the same model with the weights of an adversarial stage that are not in use, those from
+    before it or those that the run went back from; None where there are none.
     """
 
     model: nn.Module
     history: list[dict[str, Any]]
     events: list[dict[str, Any]]
     figures: dict[str, Any]
+    beside: nn.Module | None = None
 
 
 def fit(
@@ -72,10 +77,13 @@ def fit(
                 progress = run.progress(stop)
                 if progress >= 1:
                     break
-                row, output = run.step(batch, progress)
-                run.watch(row, progress)
-                if state.step % settings.log_every == 0:
-                    run.log_step(row, output, batch, progress)
+                run.begin_stage(progress)
+                taken = run.step_or_leave_stage(batch, progress)
+                if taken:
+                    row, output = taken
+                    run.watch(row, progress)
+                    if state.step % settings.log_every == 0:
+                        run.log_step(row, output, batch, progress)
                 if state.step % settings.validate_every == 0 or run.must_measure_validation(
                     progress
                 ):
@@ -164,6 +172,35 @@ class Run:
             state.stopped_by = "steps" if state.step >= self.settings.steps else "max_minutes"
         return progress
 
+    def begin_stage(self, progress: float) -> None:
+        """Enter the adversarial stage when it is time, after a look at the weights before it."""
+        state = self.state
+        if state.adversary is None or not state.adversary.is_due(progress):
+            return
+        assert state.stage_guard is not None
+        if state.validated_at != state.step or not state.step:
+            self.validate()
+        is_trained = state.has_frozen_codes
+        state.begin_stage()
+        for event in state.stage_guard.begin(is_trained):
+            self._event(*event)
+
+    def step_or_leave_stage(
+        self, batch: Batch, progress: float
+    ) -> tuple[dict[str, Any], Output] | None:
+        """A step; None where it was not finite within the adversarial stage, which is then over."""
+        state = self.state
+        try:
+            return self.step(batch, progress)
+        except TrainingDiverged as error:
+            if state.stage_guard is None or not state.kept:
+                raise
+            state.raw.zero_grad(set_to_none=True)
+            state.step += 1
+            reason = str(error).split(" at step")[0]
+            self._decide(state.stage_guard.broke(reason))
+            return None
+
     def step(self, batch: Batch, progress: float) -> tuple[dict[str, Any], Output]:
         """One update of every phase; its row of figures, and the output of the first phase for more
         of them.
@@ -173,28 +210,36 @@ class Run:
         self.task.begin_step(state.raw, progress)
         row: dict[str, Any] = {}
         outputs = []
-        for index, phase in enumerate(self.task.phases):
+        adversary = state.adversary if state.adversary and state.adversary.is_on else None
+        phases = [*self.task.phases, *([adversary.phase] if adversary else [])]
+        for index, phase in enumerate(phases):
             # Alike on all ranks, and another one for every phase.
             self.generator.manual_seed(derive_seed("noise", self.task.seed, state.step, index))
             weights = self._weights(phase, progress)
-            output = phase.forward(state.model, batch, self.generator)
+            output = phase.forward(state.model_of(phase), batch, self.generator)
+            if adversary and index == 0:
+                output, weights = adversary.join(output, weights, batch, state.step, self.generator)
             loss = total_loss(output.terms, weights)
             self.engine.backward(loss)
             row |= self._losses(phase, loss, output)
             row |= self._update(phase, factor)
             outputs.append(output)
-        if self.guard:
+        if self.guard and not state.has_frozen_codes:
             self.guard.add(outputs[0].codes)
         state.average.update(state.step - state.remedies.restarted_at)
         changing = self.task.changing_weights() & outputs[0].terms.keys()
         weights = self._weights(self.task.phases[0], progress)
         row |= {f"weight/{name}": weights[name] for name in sorted(changing)}
+        if adversary:
+            row |= adversary.figures
         state.step += 1
         return {**row, "lr": factor * self.settings.lr}, outputs[0]
 
     def watch(self, row: dict[str, Any], progress: float) -> None:
-        """Let the guard see the finished step, and say what it says."""
-        if self.guard is None:
+        """Let the guards see the finished step, and say what they say."""
+        if self.state.stage_guard:
+            self._decide(self.state.stage_guard.follow(self.state.step))
+        if self.guard is None or self.state.has_frozen_codes:
             return
         weights = self._weights(self.task.phases[0], progress)
         for event in self.guard.check(self.state.step, row, weights, progress):
@@ -233,19 +278,17 @@ class Run:
             counts = torch.zeros(quantizer.num_codebooks, quantizer.codebook_size, dtype=torch.long)
         state.model.eval()
         with state.average.swapped():
-            sums = self._validation_sums(counts)
+            sums = self._validation_sums(counts, self.task.validation_batches)
+            watched = sums
+            if state.adversary and not sums:
+                watched = self._validation_sums(counts, self.task.watched_batches)
         state.model.train()
         if sums:
             row = self._means(sums)
             if quantizer is not None:
                 total = self.engine.sum(counts.to(self.engine.device)).cpu()
                 row |= code_figures(quantizer.per_codebook(total))
-            if state.watch_plateau(row["loss"]):
-                state.stopped_by = "plateau"
-                self._event(
-                    "info",
-                    "the validation loss no longer falls: stopped, the best weights are kept",
-                )
+            self._watch_plateau(row["loss"])
             if self.log:
                 seconds = time.monotonic() - self.started
                 self.log.add({"step": state.step, "split": "validation", **row, "seconds": seconds})
@@ -254,6 +297,8 @@ class Run:
                 "info", "train.patience does nothing here: there is no validation split to look at"
             )
         state.validated_at = state.step
+        if watched and state.stage_guard:
+            self._judge_stage(row if sums else self._means(watched), bool(sums))
         state.validation_seconds = time.monotonic() - begin
         self.window = (time.monotonic(), state.step)
 
@@ -265,6 +310,10 @@ class Run:
         # Of a run without time for a single step, too: what is made of it is the untrained model.
         if state.validated_at != state.step or not state.step:
             self.validate()
+        if state.adversary and state.stage_guard and state.adversary.is_on:
+            self._decide(state.stage_guard.conclude())
+            if state.adversary.is_on:
+                state.accept()
         state.elapsed = time.monotonic() - self.started
         state.save(self.folder)
         self.display.update(1.0, {"step": state.step, "seconds": state.elapsed})
@@ -276,8 +325,8 @@ class Run:
         weights = state.weights()
         if self.log is None:
             return None
-        model = self.task.build()
-        model.load_state_dict(weights)
+        model = self._built(weights)
+        beside = self._built(state.weights_beside()) if state.beside else None
         figures = {
             "step": state.step,
             "stopped_by": state.stopped_by,
@@ -287,7 +336,20 @@ class Run:
             "precision": self.engine.precision,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        return Finished(model.eval(), self.log.history, self.log.events, figures)
+        if state.adversary:
+            memory = state.adversary.memory
+            figures["adversary"] = {
+                "in_use": memory.in_use or "before",
+                "began_at": memory.began_at,
+                "ended_at": memory.ended_at,
+                "weight_factor": memory.factor,
+            }
+        return Finished(model, self.log.history, self.log.events, figures, beside)
+
+    def _built(self, weights: dict[str, Tensor]) -> nn.Module:
+        model = self.task.build()
+        model.load_state_dict(weights)
+        return model.eval()
 
     def close(self) -> None:
         """Give the terminal and the files back."""
@@ -321,7 +383,8 @@ class Run:
         # In the order of the model, whatever that of the optimisers is: a sum of floats depends on
         # it.
         held = {id(parameter) for group in groups for parameter in group["params"]}
-        parameters = [parameter for parameter in state.raw.parameters() if id(parameter) in held]
+        module = unwrap(state.model_of(phase))
+        parameters = [parameter for parameter in module.parameters() if id(parameter) in held]
         norm: Any = get_total_norm([p.grad for p in parameters if p.grad is not None])
         name = "grad_norm" if phase is self.task.phases[0] else f"{phase.name}/grad_norm"
         row = {name: float(norm.full_tensor() if self.engine.sharded else norm)}
@@ -330,23 +393,68 @@ class Run:
             clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         for optimizer in optimizers:
             optimizer.step()
-        state.raw.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         return row
+
+    # ------------------------------------------------------------------------ the adversarial stage
+
+    def _judge_stage(self, row: Mapping[str, float], is_held_out: bool) -> None:
+        """Let its guard see a validation pass, and do what it decides."""
+        state = self.state
+        assert state.adversary is not None and state.stage_guard is not None
+        state.stage_guard.saw(row, is_held_out)
+        if state.adversary.is_on:
+            self._decide(state.stage_guard.judge())
+
+    def _decide(self, decision: Decision) -> None:
+        """Say and do what the guard of the adversarial stage decides."""
+        for event in decision.events:
+            self._event(*event)
+        state = self.state
+        if not (decision.leaves or decision.rolls_back):
+            return
+        if decision.leaves and not state.has_frozen_codes:
+            state.leave()
+            self._event("action", "training goes on from these weights, without the adversary")
+            return
+        state.roll_back()
+        self._event("action", "the model is back at the weights from before the stage")
+        if state.has_frozen_codes:
+            # Nothing else is left to learn.
+            state.stopped_by = "guard"
 
     # ----------------------------------------------------------------------------------- validation
 
-    def _validation_sums(self, counts: Tensor) -> dict[str, Tensor]:
+    def _watch_plateau(self, loss: float) -> None:
+        """Stop when patience is used up, or let the adversarial stage begin, within which patience
+        rests.
+        """
+        state = self.state
+        adversary = state.adversary
+        if (adversary and adversary.is_on) or not state.watch_plateau(loss):
+            return
+        if adversary and adversary.is_waiting:
+            adversary.memory.is_level = True
+            return
+        state.stopped_by = "plateau"
+        self._event(
+            "info", "the validation loss no longer falls: stopped, the best weights are kept"
+        )
+
+    def _validation_sums(
+        self, counts: Tensor, batches: Callable[[], Iterator[Batch]]
+    ) -> dict[str, Tensor]:
         """Sums over this rank's batches of what is averaged, under the same names on every rank;
         none without a split.
 
         A rank that has no batch learns the names from the first one, and counts nothing of it.
         """
         sums: dict[str, Tensor] = {}
-        for batch in self._validation_batches():
+        for batch in self._of_this_rank(batches()):
             self._add_batch(batch, sums, counts)
         if sums:
             return sums
-        for batch in islice(self.task.validation_batches(), 1):
+        for batch in islice(batches(), 1):
             self._add_batch(batch, sums, counts)
         counts.zero_()
         return {name: torch.zeros_like(total) for name, total in sums.items()}
@@ -359,11 +467,11 @@ class Run:
         count = means.pop("items")
         return {name: total / count for name, total in means.items()}
 
-    def _validation_batches(self) -> Iterator[Batch]:
+    def _of_this_rank(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """This rank's batches; all of them when the model is sharded, as shards must step
         together.
         """
-        for index, batch in enumerate(self.task.validation_batches()):
+        for index, batch in enumerate(batches):
             if self.engine.sharded or index % self.engine.world_size == self.engine.rank:
                 yield batch
 
@@ -376,7 +484,7 @@ class Run:
         values["items"] = torch.ones((), device=loss.device)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.double() * self.task.num_items(batch)
-        if self.guard:
+        if counts.numel():
             counts += code_counts(output.codes, counts.shape[1]).cpu()
 
     def _event(self, level: str, message: str) -> None:

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,11 @@ from torch.optim import Optimizer
 
 from ..config.sections import TrainConfig
 from ..model.quantizers import Bottleneck
+from .engine import Engine
 from .optimizers import build_optimizers
+
+if TYPE_CHECKING:
+    from .adversary import Adversary
 
 # Whatever a task makes its batches of; the loop only hands them on.
 Batch = Any
@@ -38,11 +42,12 @@ class Output(Protocol):
 class Phase:
     """One update within a training step. Most tasks have one.
 
-    An adversary adds a second with parameters of its own.
+    An adversary adds a second, with a model of its own.
 
-    forward: runs the wrapped model on a batch, with randomness from a generator that is alike on
-    all ranks, or None in validation. weights: of every term at a share of training in [0, 1].
-    optimizers: of the parameters that it updates; None = all of the model's, as the settings say.
+    forward: runs the phase's wrapped model on a batch, with randomness from a generator that is
+    alike on all ranks, or None in validation. weights: of every term at a share of training in
+    [0, 1]. optimizers: of the parameters that it updates; None = all of the model's, as the
+    settings say.
     """
 
     name: str
@@ -102,6 +107,17 @@ class Task(ABC):
     def quantizer(self, model: nn.Module) -> Bottleneck | None:
         """What the guard watches; None if there is nothing to watch."""
         return None
+
+    def adversary(self, model: nn.Module, engine: Engine) -> Adversary | None:
+        """The adversarial stage of a bare model, if there is to be one.
+
+        A task with one has validation figures `psnr` and `detail`.
+        """
+        return None
+
+    def watched_batches(self) -> Iterator[Batch]:
+        """What the guard of an adversarial stage measures where there is no validation split."""
+        return iter(())
 
     def peak_weights(self) -> Mapping[str, float]:
         """Weights of validation, which do not change over a run."""

@@ -158,8 +158,12 @@ class ResidualQuantizer(Quantizer):
     def _depth(self, generator: torch.Generator | None, device: torch.device) -> int:
         """Stages of this batch: all of them, or with dropout sometimes a random number, equal on
         all ranks.
+
+        Also in eval mode where there is a generator: a decoder that learns beside frozen codes is
+        to know coarse ones too.
         """
-        if not self.training or self.dropout == 0.0:
+        is_measured = not self.training and generator is None
+        if is_measured or self.dropout == 0.0:
             return self.num_stages
         is_dropped, share = torch.rand(2, generator=generator, device=device).tolist()
         if is_dropped >= self.dropout:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Signal, Suggestion
-from . import bundled, forms, measures
+from . import bundled, forms, measures, perceptual
 from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
 from .files import Target, fit_image, image_paths, load_image
 from .networks import build_backbone
@@ -154,6 +154,15 @@ class ImageSignal(Signal):
         self, values: Tensor, original: Tensor, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
         return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
+
+    def feature_distance(self, normalisation: Normalisation) -> nn.Module | None:
+        return perceptual.FeatureDistance(normalisation) if perceptual.has_features() else None
+
+    def recolouring(
+        self, count: int, generator: torch.Generator
+    ) -> Callable[[Tensor], Tensor] | None:
+        drawn = perceptual.random_colours(count, generator)
+        return lambda values: perceptual.recoloured(values, drawn)
 
     def removes_noise(self, settings: DataConfig) -> bool:
         return settings.noise.sigma > 0

@@ -2,39 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...artifact.build import build_model
+from ...config.adversary import PatchAdversary
 from ...data.dataset import Batch, Dataset
+from ...errors import VqkitError
 from ...model.autoencoder import Autoencoder, Output, channels_last
+from ...model.pyramid import BandDistance, detail
 from ...model.quantizers import Bottleneck
 from ...settings import Config
 from ...signals.base import Signal
+from ..adversary import Adversary
+from ..engine import Engine
 from ..losses import changing_weights, loss_weights, peak_weights
 from ..task import Phase, Task
 
+# Items of a training batch that the perceptual term looks at: it costs more than all else.
+PERCEIVED = 16
+# Batches that the guard of an adversarial stage measures without a validation split.
+WATCHED = 4
+
 
 class AutoencoderTask(Task):
-    """Reconstruct what comes in, or its target where noise was put on it."""
+    """Reconstruct what comes in, or its target where noise was put on it.
 
-    def __init__(self, data: Dataset, config: Config, signal: Signal) -> None:
+    weights: to start from, by name, with codes that stay as they are; None = a new model.
+    VqkitError for settings that cannot be had here.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        config: Config,
+        signal: Signal,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.data = data
+        self.weights = weights
         self.all_settings = config
         self.signal = signal
         self.seed = config.seed
         self.settings = config.train
         self.fingerprint = data.fingerprint
         self.phases = (Phase("autoencoder", self._forward, self._weights),)
+        self.perceptual = perceptual_distance(config, data, signal)
 
     def config(self) -> dict[str, Any]:
         return self.all_settings.model_dump(mode="json")
 
     def build(self) -> Autoencoder:
-        return build_model(self.all_settings, self.data.shape, self.data.normalisation)
+        model = build_model(self.all_settings, self.data.shape, self.data.normalisation)
+        if self.weights is not None:
+            model.load_state_dict(dict(self.weights))
+            model.freeze_codes()
+        return model
+
+    def adversary(self, model: nn.Module, engine: Engine) -> Adversary | None:
+        settings = self.all_settings.adversary
+        if not isinstance(settings, PatchAdversary):
+            return None
+        if self.settings.strategy == "fsdp2":
+            raise VqkitError(
+                "an adversary compares gradients of whole matrices and fsdp2 shards them; use "
+                "train.strategy=ddp, or adversary.kind=none"
+            )
+        decoder = cast(Autoencoder, model).decoder
+        return Adversary(
+            settings,
+            self.data.shape.channels,
+            self.data.shape.extent,
+            self.signal,
+            decoder,
+            self._pair,
+            engine,
+            self.settings.accumulate,
+        )
 
     def units(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(nn.Module, model.encoder), cast(nn.Module, model.decoder)
@@ -46,13 +94,19 @@ class AutoencoderTask(Task):
     def title(self, model: nn.Module) -> str:
         bits = cast(Autoencoder, model).num_bits(self.data.shape.extent)
         items = f"{len(self.data.splits['train'])} training {self.signal.item}s"
-        return f"{self.data.name}: {items}; {bits:.0f} bits {self.signal.an_item}"
+        title = f"{self.data.name}: {items}; {bits:.0f} bits {self.signal.an_item}"
+        if self.perceptual is not None:
+            title += f"; perceptual distance: {self.perceptual.name}"
+        return title
 
     def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Batch]:
         return self.data.train(start_step, self.settings.batch_size, self.seed, rank, world_size)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.data.validation(self.settings.batch_size, self.seed)
+
+    def watched_batches(self) -> Iterator[Batch]:
+        return islice(self.data.split("train", self.settings.batch_size), WATCHED)
 
     def num_items(self, batch: Batch) -> int:
         return len(batch.values)
@@ -66,7 +120,10 @@ class AutoencoderTask(Task):
     def figures(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         values = self.data.normalisation.restore(output.reconstruction.detach())
         wanted = batch.values if batch.target is None else batch.target
-        measures = self.signal.measures(values, wanted.to(values.device), batch.mask)
+        wanted = wanted.to(values.device)
+        measures = self.signal.measures(values, wanted, batch.mask)
+        if self.all_settings.adversary.kind != "none":
+            measures["detail"] = detail(values, wanted)
         return {name: each.mean() for name, each in measures.items()}
 
     def _weights(self, progress: float) -> dict[str, float]:
@@ -78,7 +135,50 @@ class AutoencoderTask(Task):
         target = None if batch.target is None else self._standardised(batch.target, device)
         mask = None if batch.mask is None else batch.mask.to(device)
         parts = self.settings.accumulate if generator is not None else 1
-        return model(x, generator, target, mask, parts)
+        output = model(x, generator, target, mask, parts)
+        if self.perceptual is None:
+            return output
+        items = x if target is None else target
+        fakes = without_padding(output.reconstruction, items, mask)
+        if generator is not None:
+            # Batches come in a random order.
+            fakes = fakes[:PERCEIVED]
+            items = items[:PERCEIVED]
+        term = self.perceptual.to(device)(fakes, items)
+        return output._replace(terms={**output.terms, "perceptual": term})
+
+    def _pair(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Reconstruction and item, standardised, with the item's values in both where a position is
+        padded.
+        """
+        device = output.reconstruction.device
+        wanted = batch.values if batch.target is None else batch.target
+        items = self._standardised(wanted, device)
+        mask = None if batch.mask is None else batch.mask.to(device)
+        return without_padding(output.reconstruction, items, mask), items
 
     def _standardised(self, values: Tensor, device: torch.device) -> Tensor:
         return channels_last(self.data.normalisation.apply(values.to(device, non_blocking=True)))
+
+
+def without_padding(reconstruction: Tensor, items: Tensor, mask: Tensor | None) -> Tensor:
+    """The reconstruction, with the values of the items where the mask (B, *extent) is False."""
+    if mask is None:
+        return reconstruction
+    return reconstruction.where(mask[:, None], items)
+
+
+def perceptual_distance(config: Config, data: Dataset, signal: Signal) -> nn.Module | None:
+    """What `losses.perceptual` weighs; None where it is 0. VqkitError for features that are not
+    there.
+    """
+    if not config.losses.perceptual.peak:
+        return None
+    wanted = config.losses.perceptual_distance
+    features = None if wanted == "bands" else signal.feature_distance(data.normalisation)
+    if wanted == "features" and features is None:
+        raise VqkitError(
+            f"losses.perceptual_distance=features needs a network for {signal.item}s: pip install "
+            "'vqkit[perceptual]', or use losses.perceptual_distance=bands"
+        )
+    return features or BandDistance()
