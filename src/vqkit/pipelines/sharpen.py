@@ -25,7 +25,7 @@ from ..training.checkpoint import resumed_config
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
-from .autoencoder import REPORT, TRAINING, has_equal_codes, report_on, save_trained
+from .autoencoder import REPORT, TRAINING, Origin, has_equal_codes, report_on, save_trained
 from .coders import measure_rates
 from .plan import OPENING, REPORT_SECONDS, Part, Plan
 from .session import check_new, check_unlocked, is_main, locked, write_recipe
@@ -93,7 +93,8 @@ def sharpen(
             trained = _with_rates(trained, data, folder)
             command = ["vqkit", "sharpen", str(artifact), str(source), "--out", str(out)]
             command += overrides
-            return report_on(finished, trained, data, folder, plan, shlex.join(command))
+            origin = Origin(shlex.join(command))
+            return report_on(finished, trained, data, folder, plan, origin)
 
 
 def _settings(config: Config, overrides: list[str], folder: Path, resume: bool) -> Config:
