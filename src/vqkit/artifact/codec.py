@@ -178,12 +178,14 @@ def code_codec(
     signal: int,
     sizes: tuple[int, ...],
     engine: CodeCoder | MixingCoder | None,
+    tensors: Mapping[str, np.ndarray],
     content_id: str,
     has_prefixes: bool,
     grid_of: Callable[[Sequence[int]], tuple[int, ...]],
     per_stage: int = 1,
 ) -> Codec:
-    """Of files of codes of a model with codebooks of such sizes; see Codec.
+    """Of files of codes of a model with codebooks of such sizes; see Codec. tensors: what was
+    fitted for the engine, nothing if it was not.
 
     VqkitError without an engine, and for a codebook of more codes than the format has numbers for.
     """
@@ -195,13 +197,10 @@ def code_codec(
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
     coder = MIXING
-    tensors: dict[str, np.ndarray] = {}
     if isinstance(engine, TransformerCoder):
         coder = TRANSFORMER
-        tensors = engine.tensors()
     if isinstance(engine, ScalarCoder):
         coder = SCALAR
-        tensors = engine.tensors()
     name = model_id(content_id, tensors)
     return Codec(
         signal,

@@ -175,6 +175,7 @@ class Compressor:
         assert not isinstance(network, ValueNetwork)
         per_stage = quantizer.codebooks_per_section
         engine: CodeCoder | MixingCoder | None = network
+        tensors = {} if network is None or coder == MIXING else network.tensors()
         if coder == MIXING:
             engine = MixingCoder(quantizer.codebook_sizes)
         elif coder == SCALAR and network is None:
@@ -188,6 +189,7 @@ class Compressor:
             artifact.signal.number,
             quantizer.codebook_sizes,
             engine,
+            tensors,
             artifact.content_id,
             is_residual,
             artifact.network.grid,

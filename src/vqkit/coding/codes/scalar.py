@@ -27,7 +27,6 @@ from .scalar_state import (
     BORDER,
     FITTED_COUNT,
     GROUP,
-    HALF_OCTAVES,
     LOWEST,
     MAX_CHANNELS,
     MAX_CODES,
@@ -38,6 +37,7 @@ from .scalar_state import (
     MOST_DECISIONS,
     NUM_DECISIONS,
     NUM_SETS,
+    SIZES,
     Item,
     ScalarState,
     Stream,
@@ -303,5 +303,5 @@ class _Item:
     def _code(self, stage: int, part: tuple[int, int, int], item: Item, stream: Stream) -> None:
         from . import scalar_kernel
 
-        work = Work(item, self._state, self._notes, stream, TABLES, HALF_OCTAVES)
+        work = Work(item, self._state, self._notes, stream, TABLES, SIZES)
         scalar_kernel.run(stage, *part, work)

@@ -21,7 +21,7 @@ from .scalar_state import (
     LOWEST,
     MAX_COUNT,
     MAX_LENGTH,
-    MAX_SIZE,
+    MAX_SUM,
     MOST_COUNTED,
     NUM_CONTEXTS,
     NUM_DECISIONS,
@@ -134,7 +134,7 @@ def _activity_around(item: Item, y: int, x: int) -> int:
 def _note_group(stage: int, first: int, y: int, x: int, decayed: int, work: Work) -> int:
     """Note the contexts of the decision on a group; the size of its neighbours."""
     codes = work.item.codes
-    sizes = work.half_octaves
+    sizes = work.sizes
     contexts = work.notes.contexts
     west = 0
     north = 0
@@ -149,14 +149,14 @@ def _note_group(stage: int, first: int, y: int, x: int, decayed: int, work: Work
         total += min(abs(codes[stage, channel, y - 1, x + 1]), 3)
         if stage:
             before += min(abs(codes[stage - 1, channel, y, x]), 3)
-    size = sizes[min(total, MAX_SIZE)]
-    size_here = sizes[min(decayed, MAX_SIZE)]
-    size_before = sizes[min(before, MAX_SIZE)]
+    size = sizes[min(total, MAX_SUM)]
+    size_here = sizes[min(decayed, MAX_SUM)]
+    size_before = sizes[min(before, MAX_SUM)]
     own = first * NUM_CONTEXTS
     shared = codes.shape[1] * NUM_CONTEXTS
     contexts[0] = own + size
     contexts[1] = own + 5 * min(west, 4) + min(north, 4)
-    contexts[2] = own + sizes[min(_activity_around(work.item, y, x), MAX_SIZE)]
+    contexts[2] = own + sizes[min(_activity_around(work.item, y, x), MAX_SUM)]
     contexts[3] = shared + NUM_SETS * size + size_here
     contexts[4] = own + size_here
     contexts[5] = own + size_before
@@ -168,7 +168,7 @@ def _note_group(stage: int, first: int, y: int, x: int, decayed: int, work: Work
 def _note_magnitude(stage: int, channel: int, y: int, x: int, decayed: int, work: Work) -> int:
     """Note the contexts of the decisions on a magnitude; the size of its neighbours."""
     codes = work.item.codes
-    sizes = work.half_octaves
+    sizes = work.sizes
     contexts = work.notes.contexts
     west = abs(codes[stage, channel, y, x - 1])
     north = abs(codes[stage, channel, y - 1, x])
@@ -187,9 +187,9 @@ def _note_magnitude(stage: int, channel: int, y: int, x: int, decayed: int, work
     for other in range(max(0, channel - 2), min(codes.shape[1], channel + 4)):
         if other != channel:
             beside += abs(codes[stage, other, y, x - 1]) + abs(codes[stage, other, y - 1, x])
-    size = sizes[min(2 * (west + north) + far, MAX_SIZE)]
-    size_beside = sizes[min(beside, MAX_SIZE)]
-    size_here = sizes[min(decayed, MAX_SIZE)]
+    size = sizes[min(2 * (west + north) + far, MAX_SUM)]
+    size_beside = sizes[min(beside, MAX_SUM)]
+    size_here = sizes[min(decayed, MAX_SUM)]
     own = channel * NUM_CONTEXTS
     shared = codes.shape[1] * NUM_CONTEXTS
     contexts[0] = own + size
@@ -199,12 +199,12 @@ def _note_magnitude(stage: int, channel: int, y: int, x: int, decayed: int, work
     contexts[4] = own + size_here
     contexts[6] = shared + (min(size, 7) * 8 + min(size_beside, 7)) * 16 + 2 * min(size_here, 7)
     if stage == 0:
-        contexts[5] = own + sizes[min(_activity_around(work.item, y, x), MAX_SIZE)]
+        contexts[5] = own + sizes[min(_activity_around(work.item, y, x), MAX_SUM)]
         return size
     before = min(abs(codes[stage - 1, channel, y, x]), 3)
     if stage > 1 and codes[stage - 2, channel, y, x] != 0:
         before = max(before, 2)
-    size_before = sizes[min(_around_before(codes, stage, channel, y, x), MAX_SIZE)]
+    size_before = sizes[min(_around_before(codes, stage, channel, y, x), MAX_SUM)]
     contexts[5] = own + 4 * min(size_before, 7) + before
     contexts[6] += 1 if before else 0
     return size

@@ -38,8 +38,8 @@ SOME = 6
 GROUP = 8
 # Sets of weights of a decision, by the size of the neighbours.
 NUM_SETS = 12
-# Sizes are told apart in steps of half an octave.
-MAX_SIZE = 4095
+# Sums of magnitudes are told apart in steps of half an octave, up to this one.
+MAX_SUM = 32
 MAX_COUNT = 250
 # A coder that was fitted counts an entry as seen so often at most, so that a file still moves it.
 FITTED_COUNT = 30
@@ -59,13 +59,8 @@ MOST_DECISIONS = MOST_COUNTED + 2 * MAX_LENGTH + 2
 BORDER = 2
 
 
-def _half_octaves() -> Array:
-    """Of every size, twice its logarithm to base 2, and 0 for none: floor(log2(n^2)) + 1."""
-    steps = [min(NUM_SETS - 1, (size * size).bit_length()) for size in range(MAX_SIZE + 1)]
-    return np.array(steps, np.int64)
-
-
-HALF_OCTAVES = _half_octaves()
+# The size of every sum: twice its logarithm to base 2, floor(log2(n^2)) + 1, and 0 for 0.
+SIZES = np.array([(total * total).bit_length() for total in range(MAX_SUM + 1)])
 
 
 class ScalarState(NamedTuple):
@@ -160,4 +155,4 @@ class Work(NamedTuple):
     notes: Scratch
     stream: Stream
     tables: Tables
-    half_octaves: Any
+    sizes: Any
