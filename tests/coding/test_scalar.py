@@ -160,16 +160,18 @@ def test_sizes_are_half_octaves():
     assert SIZES[-1] == 11 and SIZES[-2] < 11
 
 
-def test_parts_of_long_rows_are_coded_as_one(monkeypatch):
-    """However many positions go together: the bytes are those of the whole row."""
+@pytest.mark.parametrize("grid", [(40,), (20, 2), (5, 8)])
+def test_parts_are_coded_as_one(monkeypatch, grid):
+    """Of rows, or several rows: however many positions go together, the bytes are the same."""
     from vqkit.coding.codes import scalar
 
-    codes = laplacian((6, 40), 31)[None]
+    codes = laplacian((6, *grid), 31)[None]
     coder = ScalarCoder.new(2, 3, 31)
     whole = coder.encode(codes)
-    monkeypatch.setattr(scalar, "_TOGETHER", 7)
-    assert coder.encode(codes) == whole
-    assert np.array_equal(coder.decode(whole, (40,)), codes)
+    for together in (1, 21, 50):
+        monkeypatch.setattr(scalar, "_TOGETHER", together)
+        assert coder.encode(codes) == whole
+        assert np.array_equal(coder.decode(whole, grid), codes)
 
 
 def test_a_long_row_takes_memory_for_a_part_of_it(monkeypatch):

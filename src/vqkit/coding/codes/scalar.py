@@ -249,9 +249,9 @@ class _Item:
     ) -> None:
         rows, columns = rows_and_columns(grid)
         self._grid = (rows, columns)
-        self._together = max(1, _TOGETHER // coder.channels)
-        # Bytes of one call at most, two for each decision.
-        self._most = 2 * MOST_DECISIONS * coder.channels * min(self._together, columns)
+        # Positions of one call, and bytes of them at most, two for each decision.
+        self._together = max(1, min(_TOGETHER // coder.channels, rows * columns))
+        self._most = 2 * MOST_DECISIONS * coder.channels * self._together
         shape = (num_stages, coder.channels, rows + 2 * BORDER, columns + 2 * BORDER)
         self._codes = np.zeros(shape, np.int16)
         self.inside = self._codes[:, :, BORDER:-BORDER, BORDER:-BORDER]
@@ -292,15 +292,22 @@ class _Item:
         limit = (self._coder.levels - 1) // 2
         return Item(self._codes, self._coder.predicted, limit, activity)
 
-    def _parts(self) -> Iterator[tuple[int, int, int]]:
-        """Row, first column and end of what one call codes, in the padded codes."""
+    def _parts(self) -> Iterator[tuple[int, int, int, int]]:
+        """First row, end of rows, first column and end of columns of what one call codes, in the
+        padded codes: whole rows, or a part of one.
+        """
         rows, columns = self._grid
         end = BORDER + columns
-        for y in range(BORDER, BORDER + rows):
-            for start in range(BORDER, end, self._together):
-                yield y, start, min(start + self._together, end)
+        bottom = BORDER + rows
+        rows_together = max(1, self._together // columns)
+        for top in range(BORDER, bottom, rows_together):
+            for left in range(BORDER, end, self._together):
+                right = min(left + self._together, end)
+                yield top, min(top + rows_together, bottom), left, right
 
-    def _code(self, stage: int, part: tuple[int, int, int], item: Item, stream: Stream) -> None:
+    def _code(
+        self, stage: int, part: tuple[int, int, int, int], item: Item, stream: Stream
+    ) -> None:
         from . import scalar_kernel
 
         work = Work(item, self._state, self._notes, stream, TABLES, SIZES)

@@ -258,49 +258,56 @@ def _code_some(stage: int, first: int, y: int, x: int, decayed: int, work: Work)
 
 
 @compiled
-def code_positions(stage: int, y: int, start: int, end: int, work: Work) -> None:
-    """The codes of a stage in row y, columns `start` up to `end`: of each position all channels.
+def _code_position(stage: int, y: int, x: int, work: Work) -> None:
+    """The codes of a stage at one position, all channels."""
+    item = work.item
+    codes = item.codes
+    channels = codes.shape[1]
+    decayed = 0
+    small = 0
+    for first in range(0, channels, GROUP):
+        last = min(first + GROUP, channels) - 1
+        if first and not _code_some(stage, first, y, x, decayed, work):
+            decayed = decayed >> 2
+            continue
+        # A group with codes other than zero, of which none has come, has one in the end.
+        is_due = first > 0
+        for channel in range(first, last + 1):
+            guess = 0
+            if stage == 0 and item.predicted[channel]:
+                guess = _guess(codes, channel, y, x)
+            number = codes[stage, channel, y, x] - guess
+            least = 1 if is_due and channel == last else 0
+            number = _code_number(number, least, stage, channel, y, x, decayed, work)
+            if number:
+                is_due = False
+            value = min(max(number + guess, -item.limit), item.limit)
+            codes[stage, channel, y, x] = value
+            decayed = decayed * 3 // 4 + 4 * min(abs(number), 15)
+            small += min(abs(value), 3)
+    item.activity[y & 1, x] = small
+
+
+@compiled
+def code_part(stage: int, top: int, bottom: int, left: int, right: int, work: Work) -> None:
+    """The codes of a stage in rows `top` up to `bottom`, of each the columns `left` up to `right`.
 
     It stops behind a position for which the bytes were too few.
     """
-    item = work.item
     stream = work.stream
-    codes = item.codes
-    channels = codes.shape[1]
-    for x in range(start, end):
-        decayed = 0
-        small = 0
-        for first in range(0, channels, GROUP):
-            last = min(first + GROUP, channels) - 1
-            if first and not _code_some(stage, first, y, x, decayed, work):
-                decayed = decayed >> 2
-                continue
-            # A group with codes other than zero, of which none has come, has one in the end.
-            is_due = first > 0
-            for channel in range(first, last + 1):
-                guess = 0
-                if stage == 0 and item.predicted[channel]:
-                    guess = _guess(codes, channel, y, x)
-                number = codes[stage, channel, y, x] - guess
-                least = 1 if is_due and channel == last else 0
-                number = _code_number(number, least, stage, channel, y, x, decayed, work)
-                if number:
-                    is_due = False
-                value = min(max(number + guess, -item.limit), item.limit)
-                codes[stage, channel, y, x] = value
-                decayed = decayed * 3 // 4 + 4 * min(abs(number), 15)
-                small += min(abs(value), 3)
-        item.activity[y & 1, x] = small
-        if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
-            return
+    for y in range(top, bottom):
+        for x in range(left, right):
+            _code_position(stage, y, x, work)
+            if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
+                return
 
 
-def run(stage: int, y: int, start: int, end: int, work: Work) -> None:
-    """`code_positions` of arrays.
+def run(stage: int, top: int, bottom: int, left: int, right: int, work: Work) -> None:
+    """`code_part` of arrays.
 
     Without numba, of views of them that give plain numbers, with which Python is faster.
     """
-    code_positions(stage, y, start, end, work if usable() else _view(work))
+    code_part(stage, top, bottom, left, right, work if usable() else _view(work))
 
 
 def _view(group: Any) -> Any:
