@@ -4,7 +4,8 @@ damaged or replaced.
     python benchmarks/artifact_damage.py [--quick] [--seed 0] [--json FILE]
 
 Two models with a prior, coders and a coder that was replaced are trained for a moment on the
-built-in emoji. 2,000 times (--quick: 200) one file of the first is damaged in one of KINDS' ways:
+built-in emoji, and two of scalar codes. 2,000 times (--quick: 200), half of them for either pair,
+one file of the first is damaged in one of KINDS' ways:
 bits anywhere; the dtype of a tensor; values of a tensor that become NaN, infinite, random or those
 of another tensor; sizes of files and tensors, tensors that are missing or too many; files in the
 place of others; settings and the data section of config.json. Damage is a pure function of the seed
@@ -34,7 +35,7 @@ from unittest.mock import PropertyMock, patch
 import numpy as np
 import torch
 from bench.claims import Claim, machine, options, report
-from bench.tiny_models import train_tiny
+from bench.tiny_models import STAGES, train_tiny
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -363,15 +364,17 @@ def main() -> None:
     count = 200 if arguments.quick else 2000
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        folders = [
-            train_tiny(work / f"model-{seed}", seed)
-            for seed in (arguments.seed, arguments.seed + 1)
-        ]
-        outcomes = damaged(folders[0], folders[1], work, count, arguments.seed)
-        ratio, seconds = check_cost(folders[0], 5 if arguments.quick else 31)
+        outcomes = {}
+        for name, stage in STAGES.items():
+            first = train_tiny(work / name, arguments.seed, stage)
+            second = train_tiny(work / f"{name}-other", arguments.seed + 1, stage)
+            found = damaged(first, second, work, count // len(STAGES), arguments.seed)
+            outcomes |= {f"{name}, {kind}": counts for kind, counts in found.items()}
+        first = work / "codebooks"
+        ratio, seconds = check_cost(first, 5 if arguments.quick else 31)
     for name, counts in outcomes.items():
         print(
-            f"{name:<12} {', '.join(f'{found} {number}' for found, number in counts.most_common())}"
+            f"{name:<24} {', '.join(f'{found} {number}' for found, number in counts.most_common())}"
         )
     total = sum(outcomes.values(), Counter())
     where = {**machine(), "seed": arguments.seed, "damaged": count, "load_seconds": seconds}

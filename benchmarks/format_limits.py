@@ -56,6 +56,26 @@ def equal_numbers(num_codes: int, scale: int) -> tuple[bytes, Work]:
     return data, lambda: coder.decode([[data]], grid)
 
 
+def scalar_codes_for_nothing(scale: int) -> tuple[bytes, Work]:
+    """2^26 scalar codes of 256 channels, all zero, of the bytes that they take."""
+    return equal_scalar_codes(256, (512, 512 // scale))
+
+
+def scalar_positions_for_nothing(scale: int) -> tuple[bytes, Work]:
+    """2^22 positions of two channels, all zero, in one column, of the bytes that they take."""
+    return equal_scalar_codes(2, ((1 << 22) // scale, 1))
+
+
+def equal_scalar_codes(channels: int, grid: tuple[int, int]) -> tuple[bytes, Work]:
+    import numpy as np
+
+    from vqkit.coding import ScalarCoder
+
+    coder = ScalarCoder.new(1, channels, 3)
+    data = coder.encode(np.ones((1, channels, *grid), np.int64))[0][0]
+    return data, lambda: coder.decode([[data]], grid)
+
+
 def many_extents(scale: int) -> tuple[bytes, Work]:
     """A bundle of 2^20 items, each with another extent than the one before, and its index."""
     from vqkit.coding import Block, Bundle, BundleHeader, Extents, write_bundle
@@ -121,6 +141,8 @@ CASES = {
         claims_items,
         codes_for_nothing,
         values_for_nothing,
+        scalar_codes_for_nothing,
+        scalar_positions_for_nothing,
         many_extents,
         long_names,
         one_long_name,
@@ -131,10 +153,12 @@ CASES = {
 
 def measure(name: str, scale: int) -> dict:
     """One case, in this process."""
-    from vqkit.coding import FormatError, MixingCoder
+    from vqkit.coding import FormatError, MixingCoder, ScalarCoder
 
     data, work = CASES[name](scale)
-    MixingCoder((2,)).decode([[b""]], (1, 1))  # compiled, or its machine code loaded, before
+    # Compiled, or their machine code loaded, before.
+    MixingCoder((2,)).decode([[b""]], (1, 1))
+    ScalarCoder.new(1, 2, 3).decode([[b""]], (1, 1))
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     began = time.perf_counter()

@@ -3,10 +3,10 @@ everywhere.
 
     python benchmarks/portability.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
-Fourteen models, one of every family of quantizers and of several grids, codebook sizes and numbers
+Sixteen models, one of every family of quantizers and of several grids, codebook sizes and numbers
 of stages, are trained for a moment on the built-in emoji, each with its coder. Each writes fifteen
-golden files: ten of single images of random sizes, five bundles; 10^6 codes in all (--quick: two
-models, 9 x 10^3 codes). They are decoded and written anew by processes that have NumPy and
+golden files: ten of single images of random sizes, five bundles; 10^6 codes in all (--quick: three
+models, 10^4 codes). They are decoded and written anew by processes that have NumPy and
 `vqkit.coding` alone, under every combination of: the processor's own instructions, AVX-512, AVX2,
 SSE4.2 and SSE3 (kernels of OpenBLAS and of NumPy, and the variables of torch's libraries, although
 none of those is loaded); NumPy 1.26.4 (for Python 3.13 and later an early one that it can have), in
@@ -15,8 +15,8 @@ an environment that is made under --work, and the one that is installed; 1 and 2
 ways (RUNS).
 
 portability_differences: codes that differ from those that were written, payloads that differ when
-they are written anew, and items whose frequencies (SHA-256 of all of them) differ from the first
-setting's, over all settings.
+they are written anew, and items whose frequencies (SHA-256 of all of them; there are none of scalar
+codes) differ from the first setting's, over all settings.
 """
 
 from __future__ import annotations
@@ -69,7 +69,15 @@ MODELS = {
         f"{KIND}bottom.kind=vq",
         f"{KIND}bottom.codebook_size=16",
     ],
+    "scalar": [f"{KIND}kind=scalar", f"{KIND}channels=24"],
+    "residual-scalar": [
+        f"{KIND}kind=residual",
+        f"{KIND}num_stages=3",
+        f"{KIND}stage={{kind: scalar, channels: 12, levels: 63}}",
+    ],
 }
+# Those of --quick.
+QUICK = ("vq", "residual", "residual-scalar")
 # Files of each model, and codes of its bundles.
 SINGLES = 10
 BUNDLES = 5
@@ -223,7 +231,7 @@ def decoded(
 
 def main() -> None:
     arguments = PARSER.parse_args()
-    models = {name: MODELS[name] for name in ("vq", "residual")} if arguments.quick else MODELS
+    models = {name: MODELS[name] for name in QUICK} if arguments.quick else MODELS
     codes = 3_000 if arguments.quick else CODES
     # Without it the processor refuses what is forced on it.
     wide = "avx512f" in Path("/proc/cpuinfo").read_text()

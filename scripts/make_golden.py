@@ -9,8 +9,10 @@ test pass.
 
 A file NAME.vq has its codes (items, stages, *grid), uint16, in NAME.npy. All of them use
 coder.safetensors, which has two stages, but for three-stages.vq, which uses
-coder-three.safetensors, and the files of context mixing, `MIXED_FILES`, of which two use
-lossless.safetensors. Signal 0 is images; the others stand for any signals.
+coder-three.safetensors, the files of context mixing, `MIXED_FILES`, of which two use
+lossless.safetensors, and those of scalar codes, `SCALAR_FILES`, of which most use the tensors in
+scalar-coder.npz: a megabyte that is nearly all alike, packed. Signal 0 is images; the others stand
+for any signals.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from safetensors.numpy import save
 from vqkit.coding import (
     CODES,
     MIXING,
+    SCALAR,
     TRANSFORMER,
     VALUES,
     Block,
@@ -29,6 +32,7 @@ from vqkit.coding import (
     Extents,
     FileHeader,
     MixingCoder,
+    ScalarCoder,
     Stage,
     TransformerCoder,
     ValueNetwork,
@@ -117,6 +121,89 @@ MIXED_FILES = {
     "volume-values": GoldenMixed((256,) * 3, (2, 3, 7), signal=2, has_network=True),
 }
 NETWORK = "lossless"
+
+
+@dataclass(frozen=True)
+class GoldenScalar:
+    """A file of scalar codes: S, C and K, and whether its coder was fitted. grid: of codes, of an
+    item that is 8 times as long along each axis.
+
+    items: of a bundle, in blocks of 2. lost: bytes that are cut off from the end.
+    """
+
+    shape: tuple[int, int, int]
+    is_fitted: bool = False
+    grid: tuple[int, ...] = (3, 4)
+    stages: int = 0
+    items: int = 0
+    lost: int = 0
+    signal: int = 0
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Of the original item."""
+        return tuple(8 * side for side in self.grid)
+
+
+SCALAR_SHAPE = (3, 11, 63)
+SCALAR_FILES = {
+    "scalar": GoldenScalar(SCALAR_SHAPE, is_fitted=True),
+    "scalar-untrained": GoldenScalar((1, 2, 1023), grid=(4, 3)),
+    "scalar-first-stage": GoldenScalar(SCALAR_SHAPE, is_fitted=True, stages=1),
+    "scalar-truncated": GoldenScalar(SCALAR_SHAPE, is_fitted=True, lost=3),
+    "scalar-bundle": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(2, 2), items=3),
+    "scalar-volume": GoldenScalar((2, 17, 3), grid=(2, 2, 3), signal=2),
+}
+SCALAR_CODER = "scalar-coder"
+
+
+def make_scalar_codes(name: str) -> np.ndarray:
+    """(items, S * C, *grid): few codes beside the middle one, in the last channels next to none,
+    rising lines in channel 0, and the outermost codes in a corner.
+    """
+    golden = SCALAR_FILES[name]
+    rng = np.random.default_rng(list(name.encode()))
+    num_stages, channels, levels = golden.shape
+    shape = (max(1, golden.items), num_stages, channels, *golden.grid)
+    spread = 4 / (1 + np.arange(channels)).reshape(channels, *[1] * len(golden.grid))
+    values = np.round(rng.laplace(0, 1, shape) * spread).astype(np.int64)
+    values[:, 0, 0] = np.cumsum(values[:, 0, 0], -1)
+    values[:, 0, 0].reshape(len(values), -1)[:, :3] = levels // 2, -levels, levels
+    middle = levels // 2
+    codes = values.clip(-middle, middle) + middle
+    return codes.reshape(len(values), -1, *golden.grid).astype(np.uint16)
+
+
+def make_scalar_coder() -> ScalarCoder:
+    """Fitted to the codes of its first file."""
+    codes = make_scalar_codes("scalar").astype(np.int64)
+    return ScalarCoder.new(*SCALAR_SHAPE).fitted([*codes, *codes])
+
+
+def make_scalar(name: str, fitted: ScalarCoder, codes: np.ndarray) -> bytes:
+    """The bytes of a golden file of scalar codes."""
+    golden = SCALAR_FILES[name]
+    coder = fitted if golden.is_fitted else ScalarCoder.new(*golden.shape)
+    num_stages, channels, _ = golden.shape
+    payloads = coder.encode(codes.astype(np.int64))
+    if golden.items:
+        header = BundleHeader(
+            Extents([golden.extent] * golden.items), num_stages, SCALAR, MODEL, 2, golden.signal
+        )
+        blocks = []
+        for number in range(header.num_blocks):
+            part = slice(header.items(number).start, header.items(number).stop)
+            crc = codes_crc(codes[part], number)
+            blocks.append(Block(crc, tuple(map(tuple, payloads[part]))))
+        return write_bundle(header, blocks, [f"{item}.png" for item in range(golden.items)])
+    kept = golden.stages or num_stages
+    staged = codes.reshape(num_stages, -1)[:kept]
+    stages = []
+    for crc, payload in zip(stage_crcs(staged), payloads[0][:kept], strict=True):
+        stages.append(Stage(crc, payload))
+    header = FileHeader(golden.extent, kept, SCALAR, MODEL, golden.signal)
+    data = write_file(header, stages, f"{name}.png")
+    return data[: len(data) - golden.lost]
 
 
 def make_network() -> ValueNetwork:
@@ -281,6 +368,12 @@ def main() -> None:
         data, codes = make_mixed(name, network)
         np.save(FOLDER / f"{name}.npy", codes)
         (FOLDER / f"{name}.vq").write_bytes(data)
+    fitted = make_scalar_coder()
+    np.savez_compressed(FOLDER / f"{SCALAR_CODER}.npz", **fitted.tensors())
+    for name in SCALAR_FILES:
+        codes = make_scalar_codes(name)
+        np.save(FOLDER / f"{name}.npy", codes)
+        (FOLDER / f"{name}.vq").write_bytes(make_scalar(name, fitted, codes))
 
 
 if __name__ == "__main__":

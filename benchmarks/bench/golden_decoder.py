@@ -6,7 +6,8 @@ benchmarks/portability.py.
 FOLDER has manifest.json and, for each model, the numbers of its coder and the codes that were
 written. BATCH items go together, of every SHARE-th item of each model. Prints JSON: codes that were
 decoded; how many of them, and how many payloads written anew, differ from the files; a SHA-256 of
-all frequencies of each item; which NumPy and BLAS did it.
+all frequencies of each item, of nothing for scalar codes, which have none; which NumPy and BLAS did
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vqkit.coding import BUNDLE, Bundle, TransformerCoder, kernels, profile_of, read_file
+from vqkit.coding import (
+    BUNDLE,
+    Bundle,
+    ScalarCoder,
+    TransformerCoder,
+    kernels,
+    profile_of,
+    read_file,
+)
 from vqkit.coding.codes import transformer_coder
 
 
@@ -79,7 +88,13 @@ class Tables:
         kernels.load = self.compiled
 
 
-def compared(prior: TransformerCoder, batch: list[Item]) -> tuple[int, int]:
+def coder_of(tensors: dict[str, np.ndarray]) -> TransformerCoder | ScalarCoder:
+    """The coder that has these tensors."""
+    kind = ScalarCoder if "levels" in tensors else TransformerCoder
+    return kind.from_tensors(tensors)
+
+
+def compared(prior: TransformerCoder | ScalarCoder, batch: list[Item]) -> tuple[int, int]:
     """Decode items of one grid, with NumPy and, where numba is there, compiled; write them anew:
     codes, and payloads, that differ.
     """
@@ -119,7 +134,7 @@ def main() -> None:
     }
     tables = []
     for model, files in manifest.items():
-        prior = TransformerCoder.from_tensors(dict(np.load(folder / f"{model}-coder.npz")))
+        prior = coder_of(dict(np.load(folder / f"{model}-coder.npz")))
         items = items_of(folder, model, files)[::share]
         for grid in sorted({item.grid for item in items}):
             alike = [item for item in items if item.grid == grid]

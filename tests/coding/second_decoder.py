@@ -3,7 +3,8 @@ vqkit.
 
 It proves that the document is complete: what this file does, anyone can do who has it. So it must
 not import or copy from `vqkit.coding`; where the two disagree, one of them or the document is
-wrong. It is simple and slow, one code at a time. Coder 1 is in second_mixing.py.
+wrong. It is simple and slow, one code at a time. Coder 1 is in second_mixing.py, coder 2 in
+second_scalar.py.
 
 `grid_of(*extent) -> grid` is what the model knows of its grid.
 """
@@ -118,7 +119,7 @@ def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
     model = b"" if profile == BARE else reader.take(8)
     nibble, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(nibble, 2)
-    if coder > 1 or (holds, coder) == (1, 0):
+    if coder > 2 or (holds == 1 and coder != 1):
         raise Refused("NewerVersion")
     return Header(profile, model, coder, signal, holds)
 
@@ -292,9 +293,8 @@ def read_tensors(data: bytes) -> dict[str, np.ndarray]:
     for name, entry in json.loads(data[8 : 8 + length]).items():
         if name != "__metadata__":
             first, last = entry["data_offsets"]
-            values = np.frombuffer(
-                body[first:last], {"I8": "<i1", "I16": "<i2", "I32": "<i4"}[entry["dtype"]]
-            )
+            dtype = {"U8": "<u1", "I8": "<i1", "I16": "<i2", "I32": "<i4"}[entry["dtype"]]
+            values = np.frombuffer(body[first:last], dtype)
             tensors[name] = values.reshape(entry["shape"]).astype(np.int64)
     return tensors
 
@@ -354,7 +354,7 @@ class Prior:
 
     def __init__(self, data: bytes, header: Header):
         if header.coder != 0:
-            raise NotImplementedError("coder 1")
+            raise NotImplementedError
         tensors = read_tensors(data)
         self.grid = tuple(tensors["grid"].tolist())
         self.stages: list[SimpleNamespace] = []

@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 
 from tests.coding import second_decoder as second
 from tests.coding.second_mixing import Mixing
+from tests.coding.second_scalar import Scalar
 from tests.coding.test_integer_prior import random_codes, random_prior
 from vqkit.coding import (
     BUNDLE,
@@ -27,6 +28,7 @@ from vqkit.coding import (
     FormatError,
     MixingCoder,
     OutOfBounds,
+    ScalarCoder,
     Stage,
     TransformerCoder,
     ValueNetwork,
@@ -47,7 +49,8 @@ from vqkit.coding.format.sections import section
 
 GOLDEN = Path(__file__).parent / "golden"
 MIXED = ["mixed-codes", "pixels", "pixels-untrained", "sequence-values", "volume-values"]
-NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - set(MIXED))
+SCALAR_NAMES = sorted(path.stem for path in GOLDEN.glob("scalar*.vq"))
+NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - {*MIXED, *SCALAR_NAMES})
 MODEL = bytes(range(8))
 BOTH_FIT = {
     "NewerVersion",
@@ -331,9 +334,13 @@ def test_the_golden_files_are_those_of_the_script():
     script = make_golden()
     assert NAMES == sorted(script.GOLDEN) and script.FOLDER == GOLDEN
     assert sorted(script.MIXED_FILES) == MIXED
+    assert sorted(script.SCALAR_FILES) == SCALAR_NAMES
+    assert [path.stem for path in GOLDEN.glob("*.npz")] == [script.SCALAR_CODER]
     coders = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
     assert coders == sorted([*script.CODERS, script.NETWORK])
-    assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 60_000
+    sizes = {path.name: path.stat().st_size for path in GOLDEN.iterdir()}
+    scalar = sum(size for name, size in sizes.items() if name.startswith("scalar"))
+    assert sum(sizes.values()) - scalar < 60_000 and scalar < 25_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -382,6 +389,31 @@ def test_golden_files_of_context_mixing_are_still_written_and_read(name):
         lambda *given: Mixing(*given, golden.num_codes),
     )
     assert np.array_equal(found, codes[0])
+
+
+@pytest.mark.parametrize("name", SCALAR_NAMES)
+def test_golden_files_of_scalar_codes_are_still_written_and_read(name):
+    """With the coder of the golden folder: how one is fitted is not part of the format."""
+    script = make_golden()
+    data = (GOLDEN / f"{name}.vq").read_bytes()
+    codes = np.load(GOLDEN / f"{name}.npy")
+    golden = script.SCALAR_FILES[name]
+    tensors = dict(np.load(GOLDEN / f"{script.SCALAR_CODER}.npz"))
+    fitted = ScalarCoder.from_tensors(tensors)
+    assert script.make_scalar(name, fitted, codes) == data
+    coder = save(tensors) if golden.is_fitted else None
+
+    def make(*given):
+        return Scalar(*given, golden.shape)
+
+    if golden.items:
+        found = second.decode_bundle(data, coder, grid_of, make)
+    else:
+        found = [second.decode_file(data, coder, grid_of, make)]
+    num_stages, channels, _ = golden.shape
+    kept = golden.stages or num_stages - (golden.lost > 0)
+    wanted = codes.reshape(-1, num_stages, channels, *golden.grid)[:, :kept]
+    assert np.array_equal(found, wanted)
 
 
 # ------------------------------------------------------------------------ other signals than images

@@ -163,8 +163,7 @@ def test_what_is_written_can_be_read_however_large_the_pictures(
     """No more than 200 codes at once: blocks of three images of 64, and an image of 256 is refused,
     not written.
     """
-    for module in (codecs, compressor):
-        monkeypatch.setattr(module, "MAX_DECODED", 200)
+    monkeypatch.setattr(codecs, "MAX_DECODED", 200)
     images = emoji.read(emoji.splits["test"][:7]).values.permute(0, 2, 3, 1).numpy()
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
@@ -172,10 +171,10 @@ def test_what_is_written_can_be_read_however_large_the_pictures(
     Image.fromarray(large).save(tmp_path / "large.png")
     data = bundled(model, tmp_path, tmp_path / "all.vq")
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "200 codes" in said[0] and "large.png" in said[0]
+    assert len(said) == 1 and "200 positions" in said[0] and "large.png" in said[0]
     assert Bundle(data).header.block_size == 3
     assert np.array_equal(codes_of(model, data), model.encode(images))
-    with pytest.raises(VqkitError, match="200 codes"):
+    with pytest.raises(VqkitError, match="200 positions"):
         model.compress(large)
 
 

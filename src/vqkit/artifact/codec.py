@@ -35,10 +35,11 @@ from ..coding import (
     write_file,
 )
 from ..errors import VqkitError
+from ..model.quantizers.base import Bottleneck
 
-# Codes of a compressed item: a few bytes may claim any number of them.
+# Codes of a compressed item, or of a block of a bundle: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
-# Of a coder whose codes are mostly zero: a string of a few bytes ends long before that many.
+# The same of scalar codes, of which a position has many. It has MAX_DECODED positions at most.
 MAX_SCALAR = 1 << 26
 # Codes of a bare stream: one wrong bit in its header may claim any number, and decoding them takes
 # minutes.
@@ -56,8 +57,9 @@ class Codec:
     model_id: 8 bytes.
 
     num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
-    per_stage: codebooks of a stage. grid_of: extent of an item -> grid of its codes. weight: of a
-    bit when codes are chosen, see operating_points.
+    grid_of: extent of an item -> grid of its codes. codes_per_position: of a file with all stages,
+    at whatever rate. per_stage: codebooks of a stage. weight: of a bit when codes are chosen, see
+    operating_points.
     """
 
     signal: int
@@ -68,8 +70,9 @@ class Codec:
     num_stages: int
     has_prefixes: bool
     grid_of: Callable[[Sequence[int]], tuple[int, ...]]
-    weight: float = 0.0
+    codes_per_position: int
     per_stage: int = 1
+    weight: float = 0.0
 
     @property
     def num_codebooks(self) -> int:
@@ -77,9 +80,10 @@ class Codec:
         return self.num_stages * self.per_stage
 
     @property
-    def max_codes(self) -> int:
-        """Of an item, or of a block of a bundle."""
-        return MAX_SCALAR if self.coder == SCALAR else MAX_DECODED
+    def max_positions(self) -> int:
+        """Of the grid of an item, or of all grids of a block of a bundle together."""
+        max_codes = MAX_SCALAR if self.coder == SCALAR else MAX_DECODED
+        return min(MAX_DECODED, max_codes // self.codes_per_position)
 
     @property
     def holds_values(self) -> bool:
@@ -92,22 +96,25 @@ class Codec:
         OutOfBounds for more codes than are coded at once.
         """
         grid = self.grid_of(extent)
-        if math.prod(grid) * self.num_codebooks > self.max_codes:
+        if math.prod(grid) > self.max_positions:
             raise OutOfBounds(
-                f"an item of more than {self.max_codes} codes is not compressed; cut it in parts"
+                f"an item whose codes have more than {self.max_positions} positions is not "
+                "compressed; cut it in parts"
             )
         return grid
 
     def check_stages(self, given: int) -> None:
         """CorruptHeader for a number of stages that this model cannot have written."""
         if given > self.num_stages or (given < self.num_stages and not self.has_prefixes):
-            raise CorruptHeader(f"the file has {given} codebooks; the model has {self.num_stages}")
+            raise CorruptHeader(f"the file has {given} stages; the model has {self.num_stages}")
 
     def padded(self, codes: np.ndarray) -> np.ndarray:
         """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there
         -1.
         """
         num_missing = self.num_codebooks - codes.shape[1]
+        if not num_missing:
+            return codes
         missing = np.full((len(codes), num_missing, *codes.shape[2:]), -1, codes.dtype)
         return np.concatenate([codes, missing], 1)
 
@@ -154,19 +161,31 @@ def value_codec(signal: int, channels: int, network: ValueNetwork | None, conten
     """Of lossless files of a model with so many channels."""
     mixing = MixingCoder((LEVELS,) * channels, network)
     name = model_id(content_id, network.tensors() if network else {})
-    return Codec(signal, VALUES, MIXING, mixing, name, channels, has_prefixes=False, grid_of=tuple)
+    return Codec(
+        signal,
+        VALUES,
+        MIXING,
+        mixing,
+        name,
+        channels,
+        has_prefixes=False,
+        grid_of=tuple,
+        codes_per_position=channels,
+    )
 
 
 def code_codec(
     signal: int,
     sizes: tuple[int, ...],
     engine: CodeCoder | MixingCoder | None,
+    tensors: Mapping[str, np.ndarray],
     content_id: str,
     has_prefixes: bool,
     grid_of: Callable[[Sequence[int]], tuple[int, ...]],
     per_stage: int = 1,
 ) -> Codec:
-    """Of files of codes of a model with codebooks of such sizes; see Codec.
+    """Of files of codes of a model with codebooks of such sizes; see Codec. tensors: what was
+    fitted for the engine, nothing if it was not.
 
     VqkitError without an engine, and for a codebook of more codes than the format has numbers for.
     """
@@ -178,26 +197,34 @@ def code_codec(
     if engine is None:
         raise VqkitError("this artifact has no coder; fit one first: vqkit train-coder DIR DATA")
     coder = MIXING
-    tensors: dict[str, np.ndarray] = {}
     if isinstance(engine, TransformerCoder):
         coder = TRANSFORMER
-        tensors = engine.tensors()
     if isinstance(engine, ScalarCoder):
         coder = SCALAR
-        tensors = engine.tensors()
     name = model_id(content_id, tensors)
-    num_stages = len(sizes) // per_stage
     return Codec(
         signal,
         CODES,
         coder,
         engine,
         name,
-        num_stages,
+        len(sizes) // per_stage,
         has_prefixes,
         grid_of,
+        codes_per_position=len(sizes),
         per_stage=per_stage,
     )
+
+
+def new_scalar_coder(quantizer: Bottleneck) -> ScalarCoder | None:
+    """The coder of a model of scalar codes that none was fitted to; None for more of them than
+    coders take.
+    """
+    per_stage = quantizer.codebooks_per_section
+    num_stages = quantizer.num_codebooks // per_stage
+    if not ScalarCoder.can_code(num_stages, per_stage):
+        return None
+    return ScalarCoder.new(num_stages, per_stage, quantizer.codebook_size)
 
 
 def model_id(content_id: str, tensors: Mapping[str, np.ndarray]) -> bytes:

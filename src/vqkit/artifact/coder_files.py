@@ -125,7 +125,7 @@ def load_coders(
         file = _checked(path, content_id)
         if per_section > 1:
             scalar = _made(path, file, ScalarCoder.from_tensors)
-            if scalar.sizes != tuple(sizes):
+            if (scalar.channels, scalar.sizes) != (per_section, tuple(sizes)):
                 raise VqkitError(f"{path} was fitted to another model")
             rates[path] = _rates(file, scalar.num_stages)
             return scalar

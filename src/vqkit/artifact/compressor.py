@@ -28,9 +28,9 @@ from ..coding import (
     FormatError,
     MixingCoder,
     OutOfBounds,
-    ScalarCoder,
     Truncated,
     ValueNetwork,
+    WrongModel,
     check_block,
     check_model,
     codes_crc,
@@ -39,7 +39,7 @@ from ..coding import (
     write_bundle,
 )
 from ..errors import VqkitError
-from .codec import Codec, CodeCoder, code_codec, value_codec
+from .codec import Codec, CodeCoder, code_codec, new_scalar_coder, value_codec
 from .operating_points import assign, no_rate
 from .tokenizer import Tokenizer
 
@@ -117,8 +117,12 @@ class Compressor:
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is read, by the coder that wrote it.
 
-        VqkitError when it needs one and there is none.
+        VqkitError when it needs one and there is none; WrongModel for codes under a coder that
+        never wrote any of this model.
         """
+        is_scalar = self._coder_of_codes() == SCALAR
+        if header.holds == CODES and (header.coder == SCALAR) != is_scalar:
+            raise WrongModel(f"this model has no codes under coder {header.coder}")
         wanted = (header.holds, header.coder, header.model_id)
         for one in self._older:
             if (one.holds, one.coder, one.model_id) == wanted:
@@ -171,15 +175,21 @@ class Compressor:
         assert not isinstance(network, ValueNetwork)
         per_stage = quantizer.codebooks_per_section
         engine: CodeCoder | MixingCoder | None = network
+        tensors = {} if network is None or coder == MIXING else network.tensors()
         if coder == MIXING:
             engine = MixingCoder(quantizer.codebook_sizes)
         elif coder == SCALAR and network is None:
-            stages = quantizer.num_codebooks // per_stage
-            engine = ScalarCoder.new(stages, per_stage, quantizer.codebook_size)
+            engine = new_scalar_coder(quantizer)
+            if engine is None:
+                raise VqkitError(
+                    f"this model has {quantizer.num_codebooks} codes a position, more than a .vq "
+                    "file can hold; train one with fewer channels or stages, or use --lossless"
+                )
         return code_codec(
             artifact.signal.number,
             quantizer.codebook_sizes,
             engine,
+            tensors,
             artifact.codes_id,
             is_residual,
             artifact.network.grid,
@@ -231,8 +241,8 @@ class Compressor:
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
         """Many items in one file, each to be had without the others."""
         extents = Extents(item.extent for item in items)
-        largest = max(item.codes.size for item in items)
-        together = min(BLOCK, codec.max_codes // largest)
+        largest = max(math.prod(item.codes.shape[1:]) for item in items)
+        together = min(BLOCK, codec.max_positions // largest)
         header = BundleHeader(
             extents,
             codec.num_stages,
@@ -420,8 +430,11 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
     block = bundle.block(number)
     items = bundle.header.items(number)
     grids = [codec.grid(bundle.header.extents[item]) for item in items]
-    if sum(map(math.prod, grids)) * codec.num_codebooks > codec.max_codes:
-        raise OutOfBounds(f"a block of more than {codec.max_codes} codes is not decoded at once")
+    if sum(map(math.prod, grids)) > codec.max_positions:
+        raise OutOfBounds(
+            f"a block whose codes have more than {codec.max_positions} positions is not decoded "
+            "at once"
+        )
     codes: list[np.ndarray] = [np.zeros(0)] * len(items)
     for places in alike(grids):
         payloads = [block.payloads[place] for place in places]

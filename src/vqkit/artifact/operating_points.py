@@ -111,7 +111,9 @@ def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer
     """Whether a model can have rates: its codes are chosen one after the other, and the first
     stages are enough.
     """
-    return isinstance(quantizer, Quantizer) and (quantizer.num_codebooks == 1 or prefixes)
+    if not isinstance(quantizer, Quantizer):
+        return False
+    return prefixes or quantizer.num_codebooks == quantizer.codebooks_per_section
 
 
 @torch.no_grad()

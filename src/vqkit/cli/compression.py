@@ -55,10 +55,10 @@ def _train_coder(options: argparse.Namespace) -> int:
     metrics = model.metrics
     if model.artifact.coders.codes:
         name = model.compressor.model_id.hex()
-        say(
-            f"{metrics['coder_bits_per_code']:.3f} bits a code on the validation split; files of "
-            f"model {name}"
-        )
+        # A coder of scalar codes learns without a validation pass.
+        bits = metrics.get("coder_bits_per_code")
+        figure = "" if bits is None else f"{bits:.3f} bits a code on the validation split; "
+        say(f"{figure}files of model {name}")
     if model.artifact.coders.values:
         bits = metrics["lossless_bits_per_value"]
         name = model.compressor.codec(lossless=True).model_id.hex()
@@ -321,7 +321,7 @@ def _inspect(options: argparse.Namespace) -> int:
         ("model", model_id.hex() if model_id else "not said"),
         ("coder", ("transformer", "context mixing", "scalar")[header.coder]),
         ("holds", ("codes", "values: lossless")[header.holds]),
-        ("codebooks", header.num_codebooks),
+        ("stages", header.num_codebooks),
     ]
     if isinstance(header, BundleHeader):
         rows += [("items", len(header.extents)), ("blocks", header.num_blocks)]

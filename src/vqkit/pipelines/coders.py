@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..apps.evaluate import open_for
+from ..artifact.codec import new_scalar_coder
 from ..artifact.coder_files import save_coders
 from ..artifact.model import Model
 from ..artifact.operating_points import Rate, measure, offered
@@ -120,7 +121,11 @@ def _fit_codes(
 ) -> tuple[TransformerCoder | ScalarCoder | None, dict[str, float]]:
     stage = plan.stage(CODES)
     if model.network.quantizer.codebooks_per_section > 1:
-        return _fit_scalar(model, data, plan.deadline(CODES)), {}
+        new = new_scalar_coder(model.network.quantizer)
+        if new is None:
+            stage.message("no coder of codes: they are too many for .vq files")
+            return None, {}
+        return _fit_scalar(new, model, data, plan.deadline(CODES)), {}
     why_not = CodeCoderTask.why_not(model.tokenizer)
     if why_not:
         if model.network.quantizer.is_discrete:
@@ -136,23 +141,25 @@ def _fit_codes(
     return finished.model.integers(), {"coder_bits_per_code": _best(finished, "bits_per_code")}
 
 
-def _fit_scalar(model: Model, data: Dataset, deadline: float | None) -> ScalarCoder | None:
+def _fit_scalar(
+    new: ScalarCoder, model: Model, data: Dataset, deadline: float | None
+) -> ScalarCoder | None:
     """The coder of scalar codes, which learns from items as it does from a file; None without
     items.
     """
-    quantizer = model.network.quantizer
-    per_stage = quantizer.codebooks_per_section
-    num_stages = quantizer.num_codebooks // per_stage
-    new = ScalarCoder.new(num_stages, per_stage, quantizer.codebook_size)
-    per_item = quantizer.num_codebooks * math.prod(model.network.grid(model.shape.extent))
     items: list[np.ndarray] = []
+    num_codes = 0
+
+    def in_time() -> bool:
+        return deadline is None or time.monotonic() < deadline
+
     for batch in data.split("train", 16):
-        if deadline is not None and time.monotonic() > deadline:
+        if not in_time() or num_codes >= SCALAR_CODES:
             break
-        items += list(model.tokenizer.encode(batch.values, batch.mask).numpy())
-        if len(items) * per_item >= SCALAR_CODES:
-            break
-    return new.fitted(items) if items else None
+        codes = model.tokenizer.encode(batch.values, batch.mask).numpy()
+        items += list(codes)
+        num_codes += codes.size
+    return new.fitted(items, in_time) if items else None
 
 
 def _fit_values(

@@ -3,20 +3,19 @@
 Shapes: N items, S stages, C channels, codes (N, S * C, *grid) with K levels each, of which the
 middle one stands for zero. Every number is an integer.
 
-A stage is one string: row by row, of each position all channels. A code is a few decisions: whether
-it is zero, whether it is beyond 1, 2, 3, ..., and its sign. Seven tables, each of which sees the
+A stage is one string: position by position, of each all channels. A code is a few decisions:
+whether its magnitude is beyond 0, 1, 2, ..., and its sign. Seven tables, each of which sees the
 neighbours in its own way (in its channel, in the channels beside it, at its position, and in the
 stage before), say how likely a decision is; their logits are weighed and added (Mahoney 2005,
-"Adaptive weighing of context models"), and tables and weights learn from every decision. What they
-start from may be fitted to items. docs/file-format.md has it in full. With numba, of the extra
-[fast], the same bytes come sooner.
+"Adaptive weighing of context models", section 3.2), and tables and weights learn from every
+decision. What they start from may be fitted to items. docs/file-format.md has it in full. With
+numba, of the extra [fast], the same bytes come sooner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,23 +27,31 @@ from .scalar_state import (
     BORDER,
     FITTED_COUNT,
     GROUP,
-    HALF_OCTAVES,
     LOWEST,
+    MAX_CHANNELS,
+    MAX_CODES,
     MAX_COUNT,
-    MAX_LENGTH,
-    MOST_COUNTED,
+    MAX_LEVELS,
+    MAX_STAGES,
+    MAX_WEIGHT,
+    MOST_DECISIONS,
+    NUM_DECISIONS,
+    NUM_SETS,
+    SIZES,
+    Item,
     ScalarState,
+    Stream,
+    Work,
     first_state,
     scratch,
+    state_shapes,
 )
 
 Ints = NDArray[np.int64]
-# Decisions of a code at most, each of which may take two bytes.
-_MOST_DECISIONS = MOST_COUNTED + 2 * MAX_LENGTH + 3
-# Weights of a file are within this, of 65536.
-MAX_WEIGHT = 1 << 24
-# A channel is told as differences where that makes its codes so much smaller.
+# A channel is coded as differences where that makes its codes so much smaller.
 _GAIN = 0.9
+# Codes that are coded by one call, at least a position: their bytes take 80 times as much memory.
+_TOGETHER = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class ScalarCoder:
     """An entropy coder.
 
     num_stages and channels: of the codes. levels: K. state: what it starts from. predicted (C,)
-    bool: channels of the first stage that are told as differences to what their neighbours say.
+    bool: channels of the first stage that are coded as differences to what their neighbours say,
+    none behind the first GROUP.
     """
 
     num_stages: int
@@ -63,33 +71,41 @@ class ScalarCoder:
 
     @classmethod
     def new(cls, num_stages: int, channels: int, levels: int) -> ScalarCoder:
-        """One that knows nothing."""
+        """One that was not fitted. ValueError for sizes that no coder has."""
+        _check_sizes(num_stages, channels, levels)
         state = first_state(num_stages, channels)
         return cls(num_stages, channels, levels, state, np.zeros(channels, np.bool_))
 
-    def fitted(self, items: Iterable[Ints]) -> ScalarCoder:
-        """One that starts from what codes (S * C, *grid) of items have taught."""
-        items = list(items)
+    def fitted(
+        self, items: Sequence[Ints], in_time: Callable[[], bool] = lambda: True
+    ) -> ScalarCoder:
+        """One that starts from what codes (S * C, *grid) of items have taught.
+
+        in_time: items are taken only while it says so.
+        """
         predicted = self._predicted(items)
         learning = replace(self, state=self.state.copy(), predicted=predicted)
         for codes in items:
-            item = _Item(learning, learning.state, codes.shape[1:])
-            item.inside[:] = self._signed(codes, codes.shape[1:])
-            for stage in range(self.num_stages):
-                item.encode(stage)
+            if not in_time():
+                break
+            learning._encode_item(codes, learning.state)
         state = learning.state
         counts = np.minimum(state.counts, FITTED_COUNT).astype(np.uint8)
         weights = state.weights.clip(-MAX_WEIGHT, MAX_WEIGHT)
         return replace(learning, state=state._replace(counts=counts, weights=weights))
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
-        """Codes (N, S * C, *grid) -> bytes of every item and stage, each item alone."""
-        payloads = []
-        for one in codes:
-            item = _Item(self, self.state.copy(), one.shape[1:])
-            item.inside[:] = self._signed(one, one.shape[1:])
-            payloads.append([item.encode(stage) for stage in range(self.num_stages)])
-        return payloads
+        """Codes (N, S * C, *grid) -> bytes of every item and stage, each item alone.
+
+        ValueError for codes that are not from 0 to K - 1.
+        """
+        return [self._encode_item(one, self.state.copy()) for one in codes]
+
+    def _encode_item(self, codes: Ints, state: ScalarState) -> list[bytes]:
+        """The bytes of codes (S * C, *grid), from which the state learns."""
+        item = _Item(self, self.num_stages, state, codes.shape[1:])
+        item.inside[:] = self._signed(codes)
+        return [item.encode(stage) for stage in range(self.num_stages)]
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages * C,
@@ -99,18 +115,18 @@ class ScalarCoder:
         CorruptCodes where they end too soon.
         """
         num_stages = len(payloads[0]) if payloads else 0
-        found = np.zeros((len(payloads), num_stages * self.channels, *grid), np.int64)
-        for number, parts in enumerate(payloads):
-            item = _Item(self, self.state.copy(), grid)
+        codes = np.zeros((len(payloads), num_stages * self.channels, *grid), np.int64)
+        for one, parts in zip(codes, payloads, strict=True):
+            item = _Item(self, num_stages, self.state.copy(), grid)
             for stage, data in enumerate(parts):
                 item.decode(stage, data)
-            codes = item.inside[:num_stages].astype(np.int64) + self._half
-            found[number] = codes.reshape(found.shape[1:])
-        return found
+            np.add(item.inside, self._half, out=one.reshape(item.inside.shape))
+        return codes
 
     def first(self, num_stages: int) -> ScalarCoder:
         """The coder of the first stages alone."""
-        return replace(self, num_stages=num_stages)
+        state = self.state.first(num_stages, self.channels)
+        return replace(self, num_stages=num_stages, state=state)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All of it, by name."""
@@ -125,34 +141,29 @@ class ScalarCoder:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> ScalarCoder:
         """ValueError for what `tensors` does not give."""
-        names = {"levels", "predicted", "probabilities", "counts", "weights"}
-        if set(tensors) != names:
-            raise ValueError(f"a scalar coder has {sorted(names)}, not {sorted(tensors)}")
-        channels = len(tensors["predicted"]) if tensors["predicted"].ndim == 1 else 0
-        num_sets = len(tensors["weights"]) if tensors["weights"].ndim == 2 else 0
-        per_stage = first_state(1, 1).weights.shape[0]
-        num_stages, rest = divmod(num_sets, per_stage)
-        if not (1 <= channels <= 1024 and 1 <= num_stages <= 64) or rest:
-            raise ValueError("its tensors have shapes that do not belong together")
-        wanted = cls.new(num_stages, channels, 3).tensors()
-        for name, like in wanted.items():
-            given = tensors[name]
-            if given.dtype != like.dtype or given.shape != like.shape:
-                raise ValueError(f"{name} has type {given.dtype} and shape {given.shape}")
-        levels = int(tensors["levels"][0])
-        probabilities = tensors["probabilities"]
-        if not 3 <= levels <= 1023 or levels % 2 == 0:
-            raise ValueError(f"{levels} levels are no odd number from 3 to 1023")
-        if probabilities.min() < LOWEST or probabilities.max() > (1 << 16) - LOWEST:
-            raise ValueError("a probability is out of range")
-        if tensors["counts"].max() > MAX_COUNT or abs(tensors["weights"]).max() > MAX_WEIGHT:
-            raise ValueError("a count or a weight is out of range")
+        num_stages, channels = _sizes(tensors)
+        entries, sets = state_shapes(num_stages, channels)
+        _check_kind(tensors, "probabilities", np.int32, entries)
+        _check_kind(tensors, "counts", np.uint8, entries)
+        _check_kind(tensors, "weights", np.int32, sets)
+        _check_range(tensors, "predicted", 0, 1)
+        _check_range(tensors, "probabilities", LOWEST, (1 << 16) - LOWEST)
+        _check_range(tensors, "counts", 0, MAX_COUNT)
+        _check_range(tensors, "weights", -MAX_WEIGHT, MAX_WEIGHT)
+        predicted = tensors["predicted"].astype(np.bool_)
+        if predicted[GROUP:].any():
+            raise ValueError(f"a channel behind the first {GROUP} is predicted")
         state = ScalarState(
-            probabilities=probabilities.astype(np.uint16),
-            counts=tensors["counts"],
+            probabilities=tensors["probabilities"].astype(np.uint16),
+            counts=tensors["counts"].copy(),
             weights=tensors["weights"].astype(np.int64),
         )
-        return cls(num_stages, channels, levels, state, tensors["predicted"].astype(np.bool_))
+        return cls(num_stages, channels, int(tensors["levels"][0]), state, predicted)
+
+    @staticmethod
+    def can_code(num_stages: int, channels: int) -> bool:
+        """Whether there is a coder of so many channels."""
+        return num_stages * channels <= MAX_CODES
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -163,59 +174,103 @@ class ScalarCoder:
     def _half(self) -> int:
         return (self.levels - 1) // 2
 
-    def _signed(self, codes: Ints, grid: Sequence[int]) -> Any:
-        """Codes (Q, *grid) -> (S, C, rows, columns) int16, zero in the middle."""
-        shape = (self.num_stages, self.channels, *rows_and_columns(grid))
-        return (codes - self._half).astype(np.int16).reshape(shape)
+    def _signed(self, codes: Ints) -> NDArray[np.int16]:
+        """Codes (S * C, *grid) -> (S, C, rows, columns), zero in the middle."""
+        if codes.min() < 0 or codes.max() >= self.levels:
+            raise ValueError(f"a code is not from 0 to {self.levels - 1}")
+        rows, columns = rows_and_columns(codes.shape[1:])
+        signed = (codes - self._half).astype(np.int16)
+        return signed.reshape(self.num_stages, self.channels, rows, columns)
 
     def _predicted(self, items: Sequence[Ints]) -> NDArray[np.bool_]:
         """Channels of the first stage whose differences are much smaller than they are."""
-        whole = np.zeros(self.channels)
-        rest = np.zeros(self.channels)
+        bits = np.zeros(self.channels)
+        bits_of_rest = np.zeros(self.channels)
         for codes in items:
-            signed = self._signed(codes, codes.shape[1:])[0].astype(np.int64)
+            signed = self._signed(codes)[0].astype(np.int64)
             west = signed[:, 1:, :-1]
             north = signed[:, :-1, 1:]
             plane = west + north - signed[:, :-1, :-1]
             guess = np.maximum(np.minimum(west, north), np.minimum(np.maximum(west, north), plane))
             inside = signed[:, 1:, 1:]
-            whole += np.log2(1 + abs(inside)).sum((1, 2))
-            rest += np.log2(1 + abs(inside - guess)).sum((1, 2))
-        smaller = rest < _GAIN * whole
+            bits += np.log2(1 + abs(inside)).sum((1, 2))
+            bits_of_rest += np.log2(1 + abs(inside - guess)).sum((1, 2))
+        smaller = bits_of_rest < _GAIN * bits
         smaller[GROUP:] = False
         return smaller
+
+
+def _check_sizes(num_stages: int, channels: int, levels: int) -> None:
+    """ValueError for sizes that no coder has."""
+    if not (1 <= num_stages <= MAX_STAGES and 1 <= channels <= MAX_CHANNELS):
+        raise ValueError(f"{num_stages} stages of {channels} channels are too many, or none")
+    if num_stages * channels > MAX_CODES:
+        raise ValueError(f"{num_stages} stages of {channels} channels are more than {MAX_CODES}")
+    if not 3 <= levels <= MAX_LEVELS or levels % 2 == 0:
+        raise ValueError(f"{levels} levels are no odd number from 3 to {MAX_LEVELS}")
+
+
+def _sizes(tensors: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Stages and channels of a coder, of which these are as they should be, and so is its number
+    of levels. ValueError.
+    """
+    names = {"levels", "predicted", "probabilities", "counts", "weights"}
+    if set(tensors) != names:
+        raise ValueError(f"a scalar coder has {sorted(names)}, not {sorted(tensors)}")
+    _check_kind(tensors, "levels", np.int32, (1,))
+    _check_kind(tensors, "predicted", np.uint8, tensors["predicted"].shape[:1])
+    num_stages, rest = divmod(len(np.atleast_1d(tensors["weights"])), NUM_DECISIONS * NUM_SETS)
+    if rest:
+        raise ValueError("weights are of no whole number of stages")
+    channels = len(tensors["predicted"])
+    _check_sizes(num_stages, channels, int(tensors["levels"][0]))
+    return num_stages, channels
+
+
+def _check_kind(
+    tensors: Mapping[str, np.ndarray], name: str, dtype: type, shape: tuple[int, ...]
+) -> None:
+    given = tensors[name]
+    if given.dtype != dtype or given.shape != shape or given.ndim == 0:
+        raise ValueError(f"{name} has type {given.dtype} and shape {given.shape}")
+
+
+def _check_range(tensors: Mapping[str, np.ndarray], name: str, low: int, high: int) -> None:
+    given = tensors[name]
+    if given.min() < low or given.max() > high:
+        raise ValueError(f"{name} are not from {low} to {high}")
 
 
 class _Item:
     """One item on its way in or out: its codes with a border, and what they have taught so far."""
 
-    def __init__(self, coder: ScalarCoder, state: ScalarState, grid: Sequence[int]) -> None:
-        from . import scalar_kernel
-
-        self._kernel = scalar_kernel
+    def __init__(
+        self, coder: ScalarCoder, num_stages: int, state: ScalarState, grid: Sequence[int]
+    ) -> None:
         rows, columns = rows_and_columns(grid)
-        self._rows = range(BORDER, BORDER + rows)
-        shape = (coder.num_stages, coder.channels, rows + 2 * BORDER, columns + 2 * BORDER)
-        codes = np.zeros(shape, np.int16)
-        self.inside = codes[:, :, BORDER:-BORDER, BORDER:-BORDER]
-        limit = (coder.levels - 1) // 2
-        self._item = scalar_kernel.Item(codes, coder.predicted, HALF_OCTAVES, limit)
+        self._grid = (rows, columns)
+        # Positions of one call, and bytes of them at most, two for each decision.
+        self._together = max(1, min(_TOGETHER // coder.channels, rows * columns))
+        self._most = 2 * MOST_DECISIONS * coder.channels * self._together
+        shape = (num_stages, coder.channels, rows + 2 * BORDER, columns + 2 * BORDER)
+        self._codes = np.zeros(shape, np.int16)
+        self.inside = self._codes[:, :, BORDER:-BORDER, BORDER:-BORDER]
+        self._coder = coder
         self._state = state
         self._notes = scratch()
-        self._row_bytes = 2 * _MOST_DECISIONS * coder.channels * columns
 
     def encode(self, stage: int) -> bytes:
         """The bytes of a stage."""
+        no_data = np.frombuffer(b"", np.uint8)
+        no_decoder = np.zeros(0, np.int64)
         encoder = np.array([0, 1 << 32, 0])
-        nothing = np.zeros(0, np.int64)
         out = np.zeros(0, np.uint8)
-        activity = self._activity()
-        for y in self._rows:
-            room = int(encoder[2]) + self._row_bytes
+        item = self._begin()
+        for part in self._parts():
+            room = int(encoder[2]) + self._most
             if len(out) < room:
                 out = np.concatenate([out[: encoder[2]], np.zeros(room, np.uint8)])
-            stream = self._kernel.Stream(np.zeros(0, np.uint8), nothing, encoder, out)
-            self._code(stage, y, activity, stream)
+            self._code(stage, part, item, Stream(no_data, no_decoder, encoder, out))
         low, width, count = encoder.tolist()
         return RangeEncoder(low, width, out[:count].tobytes()).finish()
 
@@ -225,15 +280,35 @@ class _Item:
 
         decoder = begin_decoder(data)
         given = np.frombuffer(data, np.uint8)
-        nothing = np.zeros(0, np.int64)
-        stream = self._kernel.Stream(given, decoder, nothing, np.zeros(0, np.uint8))
-        activity = self._activity()
-        for y in self._rows:
-            self._code(stage, y, activity, stream)
+        stream = Stream(given, decoder, np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        item = self._begin()
+        for part in self._parts():
+            self._code(stage, part, item, stream)
             check_position(decoder[2], len(data))
 
-    def _activity(self) -> Any:
-        return np.zeros(self._item.codes.shape[2:], np.int64)
+    def _begin(self) -> Item:
+        """The item before the first code of a stage."""
+        activity = np.zeros((2, self._codes.shape[3]), np.int64)
+        limit = (self._coder.levels - 1) // 2
+        return Item(self._codes, self._coder.predicted, limit, activity)
 
-    def _code(self, stage: int, y: int, activity: Any, stream: Any) -> None:
-        self._kernel.run(stage, y, self._item, activity, TABLES, self._state, self._notes, stream)
+    def _parts(self) -> Iterator[tuple[int, int, int, int]]:
+        """First row, end of rows, first column and end of columns of what one call codes, in the
+        padded codes: whole rows, or a part of one.
+        """
+        rows, columns = self._grid
+        end = BORDER + columns
+        bottom = BORDER + rows
+        rows_together = max(1, self._together // columns)
+        for top in range(BORDER, bottom, rows_together):
+            for left in range(BORDER, end, self._together):
+                right = min(left + self._together, end)
+                yield top, min(top + rows_together, bottom), left, right
+
+    def _code(
+        self, stage: int, part: tuple[int, int, int, int], item: Item, stream: Stream
+    ) -> None:
+        from . import scalar_kernel
+
+        work = Work(item, self._state, self._notes, stream, TABLES, SIZES)
+        scalar_kernel.run(stage, *part, work)

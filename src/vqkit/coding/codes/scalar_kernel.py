@@ -1,18 +1,19 @@
-"""The inner loop of the scalar coder: codes of a row in order, each of which all that follow
-learn from.
+"""The inner loop of the scalar coder: codes of positions in order, from each of which all that
+follow learn.
 
-It is the same text with numba and without, so the bytes are the same.
+It is the same text with numba and without, so the bytes are the same. Every function codes: it
+encodes the number that it is given, or decodes one and pays no heed to what it is given, and gives
+the number that was coded. y and x count from the border of the padded codes.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..kernels import compiled, usable
 from ..logistic import LIMIT
 from ..rangecoder import BEHIND, TOTAL
 from ..rangecoder_kernel import code_bit
-from .mixing_state import Tables
 from .scalar_state import (
     BEYOND,
     BORDER,
@@ -20,7 +21,7 @@ from .scalar_state import (
     LOWEST,
     MAX_COUNT,
     MAX_LENGTH,
-    MAX_SIZE,
+    MAX_SUM,
     MOST_COUNTED,
     NUM_CONTEXTS,
     NUM_DECISIONS,
@@ -30,58 +31,28 @@ from .scalar_state import (
     RATE,
     SIGN,
     SOME,
-    ScalarState,
-    Scratch,
+    Item,
+    Stream,
+    Work,
 )
 
 
-class Item(NamedTuple):
-    """The codes of an item: signed numbers (S, C, rows, columns) with a border of zeros, of which
-    those of the channels that `predicted` (C,) marks are told as differences in the first stage;
-    half_octaves: of sizes; limit: the largest magnitude.
-    """
-
-    codes: Any
-    predicted: Any
-    half_octaves: Any
-    limit: int
-
-
-class Stream(NamedTuple):
-    """Where decisions come from or go to.
-
-    data, decoder: bytes and state of a range decoder, which is empty where codes are encoded.
-    encoder, out: state of a range encoder and its bytes.
-    """
-
-    data: Any
-    decoder: Any
-    encoder: Any
-    out: Any
-
-
 @compiled
-def _decide(
-    bit: int,
-    where: int,
-    place: int,
-    weights: int,
-    tables: Tables,
-    state: ScalarState,
-    notes: Scratch,
-    stream: Stream,
-) -> int:
-    """One decision, coded and learnt from.
+def _decide(bit: int, stage: int, decision: int, size: int, work: Work) -> int:
+    """A decision in the contexts that are noted, which tables and weights learn from.
 
-    where: its first entry in every table, and place: that of its channel behind it. weights: its
-    set.
+    size: of the neighbours, which chooses the weights.
     """
+    tables = work.tables
+    state = work.state
+    notes = work.notes
+    stream = work.stream
+    number = stage * NUM_DECISIONS + decision
+    first = number * (work.item.codes.shape[1] * NUM_CONTEXTS + NUM_SHARED)
+    weights = number * NUM_SETS + size
     total = 0
     for table in range(NUM_TABLES):
-        entry = where + notes.contexts[table]
-        # The fourth and the last table know nothing of the channel.
-        if table != 3 and table != NUM_TABLES - 1:
-            entry += place
+        entry = first + notes.contexts[table]
         logit = tables.stretch[state.probabilities[table, entry]]
         notes.entries[table] = entry
         notes.logits[table] = logit
@@ -101,47 +72,15 @@ def _decide(
 
 
 @compiled
-def _guess(codes: Any, channel: int, y: int, x: int) -> int:
-    """The median of west, north and the plane of both through north-west (LOCO-I, Weinberger et
-    al. 2000)."""
-    west = codes[0, channel, y, x - 1]
-    north = codes[0, channel, y - 1, x]
-    corner = codes[0, channel, y - 1, x - 1]
-    if y == BORDER:
-        return west
-    if x == BORDER:
-        return north
-    return max(min(west, north), min(max(west, north), west + north - corner))
-
-
-@compiled
-def _sign(value: int) -> int:
-    if value == 0:
-        return 0
-    return 2 if value > 0 else 1
-
-
-@compiled
-def _size_before(codes: Any, stage: int, channel: int, y: int, x: int) -> int:
-    """Magnitudes around a code in the stage before, which is there in full."""
-    total = 0
-    for row in range(y - 1, y + 2):
-        for column in range(x - 1, x + 2):
-            weight = 2 if row == y or column == x else 1
-            total += weight * abs(codes[stage - 1, channel, row, column])
-    return total - 2 * abs(codes[stage - 1, channel, y, x])
-
-
-@compiled
 def _toss(bit: int, stream: Stream) -> int:
-    """A bit that is 1 as often as 0, coded."""
+    """A bit that is 1 as often as 0."""
     half = TOTAL >> 1
     return code_bit(bit, half, stream.data, stream.decoder, stream.encoder, stream.out)
 
 
 @compiled
-def _bits_beyond(excess: int, stream: Stream) -> int:
-    """A number from 0 on, coded: the Elias gamma code of the number after it."""
+def _code_beyond(excess: int, stream: Stream) -> int:
+    """A number from 0 on, by the Elias gamma code of the number after it."""
     number = excess + 1
     length = 0
     while length < MAX_LENGTH and _toss(1 if number >> (length + 1) else 0, stream):
@@ -153,12 +92,50 @@ def _bits_beyond(excess: int, stream: Stream) -> int:
 
 
 @compiled
-def _group_contexts(
-    stage: int, first: int, y: int, x: int, item: Item, activity: Any, decayed: int, notes: Scratch
-) -> int:
-    """Set the contexts of a group's decision; the size of its neighbours."""
-    codes = item.codes
-    sizes = item.half_octaves
+def _guess(codes: Any, channel: int, y: int, x: int) -> int:
+    """What neighbours say of a code of the first stage: the median of west, north and the plane of
+    both through north-west (LOCO-I, Weinberger et al. 2000).
+    """
+    west = codes[0, channel, y, x - 1]
+    north = codes[0, channel, y - 1, x]
+    if y == BORDER:
+        return west
+    if x == BORDER:
+        return north
+    plane = west + north - codes[0, channel, y - 1, x - 1]
+    return max(min(west, north), min(max(west, north), plane))
+
+
+@compiled
+def _sign(value: int) -> int:
+    if value == 0:
+        return 0
+    return 2 if value > 0 else 1
+
+
+@compiled
+def _around_before(codes: Any, stage: int, channel: int, y: int, x: int) -> int:
+    """Magnitudes around a code in the stage before, which is there in full."""
+    total = 0
+    for row in range(y - 1, y + 2):
+        for column in range(x - 1, x + 2):
+            weight = 2 if row == y or column == x else 1
+            total += weight * abs(codes[stage - 1, channel, row, column])
+    return total - 2 * abs(codes[stage - 1, channel, y, x])
+
+
+@compiled
+def _activity_around(item: Item, y: int, x: int) -> int:
+    """The activity west and north of a position."""
+    return item.activity[y & 1, x - 1] + item.activity[1 - (y & 1), x]
+
+
+@compiled
+def _note_group(stage: int, first: int, y: int, x: int, decayed: int, work: Work) -> int:
+    """Note the contexts of the decision on a group; the size of its neighbours."""
+    codes = work.item.codes
+    sizes = work.sizes
+    contexts = work.notes.contexts
     west = 0
     north = 0
     total = 0
@@ -172,39 +149,30 @@ def _group_contexts(
         total += min(abs(codes[stage, channel, y - 1, x + 1]), 3)
         if stage:
             before += min(abs(codes[stage - 1, channel, y, x]), 3)
-    contexts = notes.contexts
-    size = sizes[min(total, MAX_SIZE)]
-    size_here = sizes[min(decayed, MAX_SIZE)]
-    size_around = sizes[min(activity[y, x - 1] + activity[y - 1, x], MAX_SIZE)]
-    size_before = sizes[min(before, MAX_SIZE)]
+    size = sizes[min(total, MAX_SUM)]
+    size_here = sizes[min(decayed, MAX_SUM)]
+    size_before = sizes[min(before, MAX_SUM)]
+    own = first * NUM_CONTEXTS
     shared = codes.shape[1] * NUM_CONTEXTS
-    contexts[0] = size
-    contexts[1] = 5 * min(west, 4) + min(north, 4)
-    contexts[2] = size_around
+    contexts[0] = own + size
+    contexts[1] = own + 5 * min(west, 4) + min(north, 4)
+    contexts[2] = own + sizes[min(_activity_around(work.item, y, x), MAX_SUM)]
     contexts[3] = shared + NUM_SETS * size + size_here
-    contexts[4] = size_here
-    contexts[5] = size_before
+    contexts[4] = own + size_here
+    contexts[5] = own + size_before
     contexts[6] = shared + (min(size, 7) * 8 + min(size_before, 7)) * 8 + min(size_here, 7)
     return size
 
 
 @compiled
-def _code_contexts(
-    stage: int,
-    channel: int,
-    y: int,
-    x: int,
-    item: Item,
-    activity: Any,
-    decayed: int,
-    notes: Scratch,
-) -> int:
-    """Set the contexts of the decisions on a magnitude; the size of its neighbours."""
-    codes = item.codes
-    sizes = item.half_octaves
+def _note_magnitude(stage: int, channel: int, y: int, x: int, decayed: int, work: Work) -> int:
+    """Note the contexts of the decisions on a magnitude; the size of its neighbours."""
+    codes = work.item.codes
+    sizes = work.sizes
+    contexts = work.notes.contexts
     west = abs(codes[stage, channel, y, x - 1])
     north = abs(codes[stage, channel, y - 1, x])
-    if stage == 0 and item.predicted[channel]:
+    if stage == 0 and work.item.predicted[channel]:
         corner = codes[stage, channel, y - 1, x - 1]
         far = abs(codes[stage, channel, y, x - 2] - codes[stage, channel, y, x - 1])
         far += abs(codes[stage, channel, y - 1, x + 1] - codes[stage, channel, y - 1, x])
@@ -219,202 +187,127 @@ def _code_contexts(
     for other in range(max(0, channel - 2), min(codes.shape[1], channel + 4)):
         if other != channel:
             beside += abs(codes[stage, other, y, x - 1]) + abs(codes[stage, other, y - 1, x])
-    size = sizes[min(2 * (west + north) + far, MAX_SIZE)]
-    size_beside = sizes[min(beside, MAX_SIZE)]
-    size_here = sizes[min(decayed, MAX_SIZE)]
+    size = sizes[min(2 * (west + north) + far, MAX_SUM)]
+    size_beside = sizes[min(beside, MAX_SUM)]
+    size_here = sizes[min(decayed, MAX_SUM)]
+    own = channel * NUM_CONTEXTS
     shared = codes.shape[1] * NUM_CONTEXTS
-    contexts = notes.contexts
-    contexts[0] = size
-    contexts[1] = 4 * min(west, 3) + min(north, 3)
-    contexts[2] = size_beside
+    contexts[0] = own + size
+    contexts[1] = own + 4 * min(west, 3) + min(north, 3)
+    contexts[2] = own + size_beside
     contexts[3] = shared + NUM_SETS * size + size_here
-    contexts[4] = size_here
+    contexts[4] = own + size_here
     contexts[6] = shared + (min(size, 7) * 8 + min(size_beside, 7)) * 16 + 2 * min(size_here, 7)
     if stage == 0:
-        contexts[5] = sizes[min(activity[y, x - 1] + activity[y - 1, x], MAX_SIZE)]
+        contexts[5] = own + sizes[min(_activity_around(work.item, y, x), MAX_SUM)]
         return size
     before = min(abs(codes[stage - 1, channel, y, x]), 3)
     if stage > 1 and codes[stage - 2, channel, y, x] != 0:
         before = max(before, 2)
-    size_before = sizes[min(_size_before(codes, stage, channel, y, x), MAX_SIZE)]
-    contexts[5] = 4 * min(size_before, 7) + before
+    size_before = sizes[min(_around_before(codes, stage, channel, y, x), MAX_SUM)]
+    contexts[5] = own + 4 * min(size_before, 7) + before
     contexts[6] += 1 if before else 0
     return size
 
 
 @compiled
-def _code_sign(
-    is_positive: int,
-    stage: int,
-    channel: int,
-    y: int,
-    x: int,
-    item: Item,
-    tables: Tables,
-    state: ScalarState,
-    notes: Scratch,
-    stream: Stream,
-) -> int:
-    codes = item.codes
+def _note_sign(stage: int, channel: int, y: int, x: int, work: Work) -> None:
+    """Note the contexts of the decision on a sign, where they are others than the magnitude's."""
+    codes = work.item.codes
+    contexts = work.notes.contexts
+    own = channel * NUM_CONTEXTS
     west = _sign(codes[stage, channel, y, x - 1])
-    contexts = notes.contexts
-    contexts[0] = 3 * west + _sign(codes[stage, channel, y - 1, x])
-    contexts[1] = west
-    contexts[5] = _sign(codes[stage - 1, channel, y, x]) if stage else 0
-    decision = stage * NUM_DECISIONS + SIGN
-    where = decision * (codes.shape[1] * NUM_CONTEXTS + NUM_SHARED)
-    place = channel * NUM_CONTEXTS
-    weights = decision * NUM_SETS
-    return _decide(is_positive, where, place, weights, tables, state, notes, stream)
+    contexts[0] = own + 3 * west + _sign(codes[stage, channel, y - 1, x])
+    contexts[1] = own + west
+    contexts[5] = own + (_sign(codes[stage - 1, channel, y, x]) if stage else 0)
 
 
 @compiled
 def _code_number(
-    value: int,
-    is_there: bool,
-    stage: int,
-    channel: int,
-    size: int,
-    y: int,
-    x: int,
-    item: Item,
-    tables: Tables,
-    state: ScalarState,
-    notes: Scratch,
-    stream: Stream,
+    value: int, least: int, stage: int, channel: int, y: int, x: int, decayed: int, work: Work
 ) -> int:
-    """A signed number, coded: decisions on its magnitude, then its sign. is_there: it is known not
-    to be zero.
-    """
+    """A signed number: its magnitude, which is `least` or more, then its sign."""
+    size = _note_magnitude(stage, channel, y, x, decayed, work)
     magnitude = abs(value)
-    entries = item.codes.shape[1] * NUM_CONTEXTS + NUM_SHARED
-    place = channel * NUM_CONTEXTS
-    found = 1 if is_there else 0
+    found = least
     while found < MOST_COUNTED:
-        decision = stage * NUM_DECISIONS + min(found, BEYOND)
-        weights = decision * NUM_SETS + size
         bit = 1 if magnitude > found else 0
-        where = decision * entries
-        if not _decide(bit, where, place, weights, tables, state, notes, stream):
+        if not _decide(bit, stage, min(found, BEYOND), size, work):
             break
         found += 1
     if found == MOST_COUNTED:
-        found += _bits_beyond(magnitude - MOST_COUNTED, stream)
+        found += _code_beyond(magnitude - MOST_COUNTED, work.stream)
     if not found:
         return 0
-    bit = 1 if value > 0 else 0
-    if _code_sign(bit, stage, channel, y, x, item, tables, state, notes, stream):
+    _note_sign(stage, channel, y, x, work)
+    if _decide(1 if value > 0 else 0, stage, SIGN, 0, work):
         return found
     return -found
 
 
 @compiled
-def _has_some(
-    stage: int,
-    first: int,
-    y: int,
-    x: int,
-    item: Item,
-    activity: Any,
-    decayed: int,
-    tables: Tables,
-    state: ScalarState,
-    notes: Scratch,
-    stream: Stream,
-) -> int:
-    """Whether a group has codes other than zero, coded."""
-    codes = item.codes
+def _code_some(stage: int, first: int, y: int, x: int, decayed: int, work: Work) -> int:
+    """Whether a group has codes other than zero."""
+    codes = work.item.codes
     some = 0
     for channel in range(first, min(first + GROUP, codes.shape[1])):
         if codes[stage, channel, y, x] != 0:
             some = 1
-    size = _group_contexts(stage, first, y, x, item, activity, decayed, notes)
-    decision = stage * NUM_DECISIONS + SOME
-    where = decision * (codes.shape[1] * NUM_CONTEXTS + NUM_SHARED)
-    place = first * NUM_CONTEXTS
-    weights = decision * NUM_SETS + size
-    return _decide(some, where, place, weights, tables, state, notes, stream)
+    size = _note_group(stage, first, y, x, decayed, work)
+    return _decide(some, stage, SOME, size, work)
 
 
 @compiled
-def code_row(
-    stage: int,
-    y: int,
-    item: Item,
-    activity: Any,
-    tables: Tables,
-    state: ScalarState,
-    notes: Scratch,
-    stream: Stream,
-) -> None:
-    """The codes of a row of a stage: position after position, of each all channels.
-
-    activity (rows, columns): sum of small magnitudes at every position of this stage; set here. It
-    stops behind a position for which the bytes were too few.
-    """
+def _code_position(stage: int, y: int, x: int, work: Work) -> None:
+    """The codes of a stage at one position, all channels."""
+    item = work.item
     codes = item.codes
     channels = codes.shape[1]
-    for x in range(BORDER, codes.shape[3] - BORDER):
-        decayed = 0
-        small = 0
-        for first in range(0, channels, GROUP):
-            last = min(first + GROUP, channels) - 1
-            if first and not _has_some(
-                stage, first, y, x, item, activity, decayed, tables, state, notes, stream
-            ):
-                decayed = decayed >> 2
-                continue
-            is_empty = first > 0
-            for channel in range(first, last + 1):
-                guess = 0
-                if stage == 0 and item.predicted[channel]:
-                    guess = _guess(codes, channel, y, x)
-                size = _code_contexts(stage, channel, y, x, item, activity, decayed, notes)
-                number = _code_number(
-                    codes[stage, channel, y, x] - guess,
-                    is_empty and channel == last,
-                    stage,
-                    channel,
-                    size,
-                    y,
-                    x,
-                    item,
-                    tables,
-                    state,
-                    notes,
-                    stream,
-                )
-                if number:
-                    is_empty = False
-                value = min(max(number + guess, -item.limit), item.limit)
-                if len(stream.decoder):
-                    codes[stage, channel, y, x] = value
-                decayed = decayed * 3 // 4 + 4 * min(abs(number), 15)
-                small += min(abs(value), 3)
-        activity[y, x] = small
-        if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
-            return
+    decayed = 0
+    small = 0
+    for first in range(0, channels, GROUP):
+        last = min(first + GROUP, channels) - 1
+        if first and not _code_some(stage, first, y, x, decayed, work):
+            decayed = decayed >> 2
+            continue
+        # A group with codes other than zero, of which none has come, has one in the end.
+        is_due = first > 0
+        for channel in range(first, last + 1):
+            guess = 0
+            if stage == 0 and item.predicted[channel]:
+                guess = _guess(codes, channel, y, x)
+            number = codes[stage, channel, y, x] - guess
+            least = 1 if is_due and channel == last else 0
+            number = _code_number(number, least, stage, channel, y, x, decayed, work)
+            if number:
+                is_due = False
+            value = min(max(number + guess, -item.limit), item.limit)
+            codes[stage, channel, y, x] = value
+            decayed = decayed * 3 // 4 + 4 * min(abs(number), 15)
+            small += min(abs(value), 3)
+    item.activity[y & 1, x] = small
 
 
-def run(
-    stage: int,
-    y: int,
-    item: Item,
-    activity: Any,
-    tables: Tables,
-    state: ScalarState,
-    notes: Scratch,
-    stream: Stream,
-) -> None:
-    """`code_row` of arrays.
+@compiled
+def code_part(stage: int, top: int, bottom: int, left: int, right: int, work: Work) -> None:
+    """The codes of a stage in rows `top` up to `bottom`, of each the columns `left` up to `right`.
+
+    It stops behind a position for which the bytes were too few.
+    """
+    stream = work.stream
+    for y in range(top, bottom):
+        for x in range(left, right):
+            _code_position(stage, y, x, work)
+            if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
+                return
+
+
+def run(stage: int, top: int, bottom: int, left: int, right: int, work: Work) -> None:
+    """`code_part` of arrays.
 
     Without numba, of views of them that give plain numbers, with which Python is faster.
     """
-    groups = (item, activity, tables, state, notes, stream)
-    if usable():
-        code_row(stage, y, *groups)
-    else:
-        code_row(stage, y, *map(_view, groups))
+    code_part(stage, top, bottom, left, right, work if usable() else _view(work))
 
 
 def _view(group: Any) -> Any:

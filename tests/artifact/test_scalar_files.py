@@ -1,0 +1,415 @@
+"""Files of models of scalar codes: stages that several codebooks share, their coder and rates, and
+what is refused.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import vqkit
+from tests.coding import second_decoder as second
+from tests.coding.second_scalar import Scalar
+from tests.conftest import TINY
+from tests.untrained import STAGE, untrained
+from vqkit import cli
+from vqkit.artifact import codec as codecs
+from vqkit.artifact.coder_files import CODER_FILE, find_artifact, save_coders
+from vqkit.artifact.operating_points import NAMES, measure
+from vqkit.artifact.record import Coders
+from vqkit.artifact.store import load_artifact, save_artifact
+from vqkit.coding import (
+    CODES,
+    MIXING,
+    SCALAR,
+    TRANSFORMER,
+    Bundle,
+    CorruptCodes,
+    CorruptHeader,
+    FormatError,
+    OutOfBounds,
+    ScalarCoder,
+    Truncated,
+    WrongModel,
+    describe,
+    read_file,
+    write_file,
+)
+from vqkit.coding.format.numbers import crc_bytes, varint
+from vqkit.coding.format.sections import section
+from vqkit.errors import VqkitError
+
+CHANNELS = 10
+SHAPE = (2, CHANNELS, 63)
+CODES_OF_ONE = {"kind": "scalar", "channels": CHANNELS, "levels": 63, "step": 0.5}
+CODES_OF_TWO = {"kind": "residual", "num_stages": 2, "stage": CODES_OF_ONE}
+TRAINED = [
+    "model.quantizer.kind=residual",
+    "model.quantizer.num_stages=2",
+    "model.quantizer.stage={kind: scalar, channels: 10, levels: 63, step: 0.5}",
+    *[setting for setting in TINY if "quantizer" not in setting],
+    "train.steps=10",
+    "train.batch_size=8",
+]
+
+
+@pytest.fixture(scope="module")
+def scalar_folder(shared, few_images):
+    """A run of a model of two stages, with a coder and rates. Tests must not write there."""
+    return shared("scalar", lambda folder: vqkit.train(few_images, folder, "emoji", TRAINED))
+
+
+@pytest.fixture(scope="module")
+def scalar(scalar_folder):
+    return vqkit.load(scalar_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images(few_images):
+    return np.load(few_images)
+
+
+@pytest.fixture(scope="module")
+def unfitted():
+    """A model whose coder was not fitted."""
+    return untrained(quantizer=CODES_OF_TWO)
+
+
+def bare(data):
+    """A file without model id and check sum of its header."""
+    file = read_file(data)
+    return write_file(replace(file.header, model_id=None), file.stages)
+
+
+def by_hand(data, coder, grid):
+    """Codes (Q, *grid) that the second decoder reads."""
+    found = second.decode_file(
+        data, coder, lambda *size: grid, lambda *given: Scalar(*given, SHAPE)
+    )
+    return found.reshape(-1, *grid)
+
+
+# -------------------------------------------------------------------------------------------- files
+
+
+def test_a_file_holds_its_codes_and_the_second_decoder_reads_them(scalar, scalar_folder, images):
+    for image in images[:3]:
+        data = scalar.compress(image, "a.png")
+        header = read_file(data).header
+        assert (header.coder, header.holds, header.num_codebooks) == (SCALAR, CODES, 2)
+        codes = scalar.encode(image)[0].numpy()
+        assert codes.shape == (2 * CHANNELS, 4, 4)
+        (found,) = scalar.compressor.read(data)
+        assert np.array_equal(found.codes, codes) and found.name == "a.png"
+        coder = (scalar_folder / CODER_FILE).read_bytes()
+        assert np.array_equal(by_hand(data, coder, (4, 4)), codes)
+        assert np.array_equal(
+            scalar.decompress(data), scalar.decode(torch.from_numpy(codes)[None], exact=True)[0]
+        )
+
+
+@pytest.mark.parametrize("extent", [(1, 1), (3, 17), (16, 5)])
+def test_images_of_any_extent_come_back_as_their_codes(unfitted, extent):
+    image = np.random.default_rng(0).integers(0, 256, (*extent, 3)).astype(np.uint8)
+    data = unfitted.compress(image)
+    (found,) = unfitted.compressor.read(data)
+    codes = unfitted.encode(image)[0].numpy()
+    assert np.array_equal(found.codes, codes)
+    assert np.array_equal(by_hand(data, None, codes.shape[1:]), codes)
+    assert unfitted.decompress(data).shape == image.shape
+
+
+def test_the_model_id_is_what_the_document_says(scalar, scalar_folder, unfitted):
+    digest = hashlib.sha256(
+        json.loads((scalar_folder / "config.json").read_text())["content_id"].encode()
+    )
+    with safe_open(scalar_folder / CODER_FILE, "np") as file:
+        for name in sorted(file.keys()):
+            values = file.get_tensor(name)
+            digest.update(f"{name}:{values.dtype}:{values.shape}\n".encode() + values.tobytes())
+    assert scalar.compressor.model_id == digest.digest()[:8]
+    alone = hashlib.sha256(unfitted.content_id.encode()).digest()[:8]
+    assert unfitted.compressor.model_id == alone
+
+
+def test_a_bundle_and_a_bare_stream_come_back(scalar, images):
+    codec = scalar.compressor.codec()
+    coded = scalar.compressor.code(torch.from_numpy(images[:5]).permute(0, 3, 1, 2), codec)
+    data = scalar.compressor.write_bundle(coded, codec, [f"{n}.png" for n in range(5)])
+    assert Bundle(data).header.num_codebooks == 2
+    expected = scalar.encode(images[:5]).numpy()
+    for item, codes in zip(scalar.compressor.read(data), expected, strict=True):
+        assert np.array_equal(item.codes, codes)
+    assert np.array_equal(scalar.compressor.read_item(data, "3").codes, expected[3])
+    (found,) = scalar.compressor.read(bare(scalar.compress(images[0])))
+    assert np.array_equal(found.codes, expected[0])
+
+
+def test_a_file_that_is_cut_off_gives_its_first_stage(scalar, images):
+    data = scalar.compress(images[0])
+    codes = scalar.encode(images[0])[0].numpy()
+    counts = set()
+    for end in range(len(data)):
+        try:
+            (found,) = scalar.compressor.read(data[:end])
+        except FormatError:
+            continue
+        assert found.truncated and found.is_coarser
+        assert np.array_equal(found.codes[:CHANNELS], codes[:CHANNELS])
+        assert (found.codes[CHANNELS:] == -1).all()
+        counts.add(len(found.codes))
+    assert counts == {2 * CHANNELS}
+
+
+def test_one_stage_without_a_residual_row_is_needed_whole(images):
+    model = untrained(quantizer=CODES_OF_ONE)
+    data = model.compress(images[0])
+    assert read_file(data).header.num_codebooks == 1
+    assert np.array_equal(next(model.compressor.read(data)).codes, model.encode(images[0])[0])
+    with pytest.raises(Truncated):
+        list(model.compressor.read(data[:-1]))
+
+
+def test_one_channel_alone_is_no_scalar_file(images):
+    """A model of one codebook has the coders that any has."""
+    model = untrained(quantizer=CODES_OF_ONE | {"channels": 1})
+    data = model.compress(images[0])
+    assert read_file(data).header.coder == MIXING
+    assert np.array_equal(next(model.compressor.read(data)).codes, model.encode(images[0])[0])
+
+
+def test_lossless_files_are_as_those_of_any_model(scalar, images):
+    data = scalar.compress(images[0], lossless=True)
+    assert np.array_equal(scalar.decompress(data), images[0])
+
+
+# --------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("coder", [TRANSFORMER, MIXING])
+def test_codes_under_a_coder_that_the_model_has_not_are_refused(unfitted, images, coder):
+    """A wrong bit makes such a bare stream; whole files must be forged."""
+    file = read_file(unfitted.compress(images[0]))
+    for model_id in (None, file.header.model_id):
+        forged = write_file(replace(file.header, coder=coder, model_id=model_id), file.stages)
+        with pytest.raises(WrongModel, match="coder"):
+            list(unfitted.compressor.read(forged))
+
+
+def test_scalar_codes_of_other_models_are_refused(images, unfitted):
+    file = read_file(unfitted.compress(images[0]))
+    large = {"kind": "fsq", "levels": [8, 8, 8, 8, 8, 8]}
+    for quantizer in (STAGE, large, {"kind": "hierarchical", "top": STAGE, "bottom": STAGE}):
+        model = untrained(quantizer=quantizer)
+        for model_id in (None, model.compressor.codec(lossless=True).model_id):
+            header = replace(file.header, model_id=model_id)
+            with pytest.raises(WrongModel):
+                list(model.compressor.read(write_file(header, file.stages)))
+
+
+def claiming(extent, stages, model_id, payload):
+    """A file of an extent with a payload for each stage that is not its own."""
+    header = b"\x96vq" + bytes([0x10 if model_id is None else 0x11]) + (model_id or b"")
+    header += bytes([SCALAR]) + b"".join(map(varint, (*extent, stages)))
+    if model_id is not None:
+        header += crc_bytes(header)
+    return header + section(1, bytes(4) + payload) * stages
+
+
+def test_claims_of_more_than_is_decoded_are_refused_at_once(unfitted):
+    model_id = unfitted.compressor.model_id
+    wide = (1 << 14, 1 << 14)
+    start = time.process_time()
+    with pytest.raises(OutOfBounds, match="positions"):
+        list(unfitted.compressor.read(claiming(wide, 2, model_id, b"")))
+    with pytest.raises(OutOfBounds, match="header has no check sum"):
+        list(unfitted.compressor.read(claiming((64, 64), 2, None, b"")))
+    with pytest.raises(CorruptHeader, match="3 stages; the model has 2"):
+        list(unfitted.compressor.read(claiming((4, 4), 3, model_id, b"")))
+    # Three million positions, and bytes that end at one of the first.
+    with pytest.raises(CorruptCodes):
+        list(unfitted.compressor.read(claiming((1 << 12, 3 << 10), 1, model_id, b"\xff" * 9)))
+    assert time.process_time() - start < 5
+
+
+def test_no_bytes_at_all_are_codes_that_do_not_have_their_sum(unfitted):
+    with pytest.raises(CorruptCodes):
+        list(unfitted.compressor.read(claiming((16, 16), 2, unfitted.compressor.model_id, b"")))
+
+
+def test_what_is_written_at_any_rate_can_be_read(scalar, images, monkeypatch):
+    """The bound is that of all stages, although a file of a rate has fewer codes."""
+    assert scalar.artifact.coders.rates["lowest"].num_stages == 1
+    monkeypatch.setattr(codecs, "MAX_SCALAR", 2 * CHANNELS * 20)
+    data = scalar.compress(images[0], rate="lowest")
+    assert len(list(scalar.compressor.read(data))) == 1
+    twice = np.concatenate([images[0], images[1]])
+    for rate in ("lowest", "full"):
+        with pytest.raises(OutOfBounds, match="20 positions"):
+            scalar.compress(twice, rate=rate)
+    codec = scalar.compressor.codec(rate="lowest")
+    coded = scalar.compressor.code(torch.from_numpy(images[:3]).permute(0, 3, 1, 2), codec)
+    bundle = scalar.compressor.write_bundle(coded, codec, ["a", "b", "c"])
+    assert Bundle(bundle).header.block_size == 1
+    assert len(list(scalar.compressor.read(bundle))) == 3
+    monkeypatch.setattr(codecs, "MAX_DECODED", 15)
+    with pytest.raises(OutOfBounds, match="15 positions"):
+        scalar.compress(images[0])
+
+
+def test_more_codes_than_a_coder_takes_are_said(images):
+    stage = CODES_OF_ONE | {"channels": 1024}
+    model = untrained(quantizer={"kind": "residual", "num_stages": 9, "stage": stage})
+    with pytest.raises(VqkitError, match="9216 codes a position"):
+        model.compress(images[0])
+    assert np.array_equal(model.decompress(model.compress(images[0], lossless=True)), images[0])
+
+
+# ------------------------------------------------------------------------------------ coders' files
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 63), (1, 20, 63), (2, 10, 31)])
+def test_a_coder_of_another_shape_beside_a_model_is_not_used(
+    scalar, scalar_folder, tmp_path, shape
+):
+    """Of as many codes in all, and of the same shape with fewer levels."""
+    folder = copied(scalar_folder, tmp_path)
+    coders = Coders(codes=ScalarCoder.new(*shape))
+    save_coders(replace(scalar.artifact, coders=coders), folder)
+    problems = load_artifact(folder).problems
+    assert len(problems) == 1 and "fitted to another model" in problems[0]
+
+
+def test_tensors_that_are_no_coder_are_reported(scalar_folder, images, tmp_path):
+    folder = copied(scalar_folder, tmp_path)
+    path = folder / CODER_FILE
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    # Without its sum, and named as what it holds.
+    del metadata["crc32"]
+    changes = {
+        "levels": torch.tensor([64], dtype=torch.int32),
+        "predicted": tensors["predicted"] + 2,
+        "probabilities": tensors["probabilities"] * 0,
+        "counts": tensors["counts"][:, :-1].contiguous(),
+        "weights": tensors["weights"].long(),
+    }
+    for name, value in changes.items():
+        broken = tensors | {name: value}
+        arrays = {key: one.numpy() for key, one in broken.items()}
+        coding_id = codecs.model_id(metadata["content_id"], arrays).hex()
+        save_file(broken, path, metadata | {"coding_id": coding_id})
+        with pytest.warns(UserWarning, match="cannot read the coder"):
+            loaded = vqkit.load(folder, device="cpu")
+        assert loaded.artifact.coders.codes is None and loaded.artifact.coders.rates == {}
+        # All else works, with the coder that a model has from the start.
+        assert read_file(loaded.compress(images[0])).header.coder == SCALAR
+
+
+def test_files_of_a_coder_that_was_replaced_are_read(scalar, scalar_folder, images, tmp_path):
+    folder = copied(scalar_folder, tmp_path)
+    np.save(tmp_path / "others.npy", images[20:])
+    assert cli.main(["train-coder", str(folder), str(tmp_path / "others.npy"), "--force"]) == 0
+    model = vqkit.load(folder, device="cpu")
+    assert len([one for one in model.artifact.coders.older if isinstance(one, ScalarCoder)]) == 1
+    old = scalar.compress(images[0])
+    assert model.compress(images[0]) != old
+    assert np.array_equal(model.decompress(old), scalar.decompress(old))
+
+
+def test_files_of_a_model_without_a_coder_find_it(unfitted, images, tmp_path):
+    save_artifact(unfitted.artifact, tmp_path / "model")
+    (tmp_path / "a.vq").write_bytes(unfitted.compress(images[0]))
+    assert find_artifact(tmp_path / "a.vq", [tmp_path]) == tmp_path / "model"
+
+
+def copied(folder: Path, where: Path) -> Path:
+    return Path(shutil.copytree(folder, where / "model"))
+
+
+# -------------------------------------------------------------------------------------------- rates
+
+
+def test_lower_rates_are_smaller_files_that_decode(scalar, images):
+    rates = scalar.artifact.coders.rates
+    assert {"lowest", "full"} <= set(rates) <= set(NAMES) and len(rates) > 2
+    assert any(rate.weight > 0 for rate in rates.values())
+    sizes = {}
+    for name, rate in rates.items():
+        total = 0
+        for image in images[:8]:
+            data = scalar.compress(image, rate=name)
+            assert describe(data).header.num_codebooks == rate.num_stages
+            codes = next(scalar.compressor.read(data)).codes
+            assert (codes[rate.num_stages * CHANNELS :] == -1).all()
+            assert (codes[: rate.num_stages * CHANNELS] >= 0).all()
+            total += len(data)
+        sizes[name] = total
+    assert sizes["lowest"] < sizes["full"]
+    assert scalar.compress(images[0], rate="full") == scalar.compress(images[0])
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_weight_takes_bits_for_distance(scalar, images, stages):
+    """Codes of the last stage lie one step from the nearest at most, and take fewer bytes."""
+    codec = scalar.compressor.codec()
+    codec = replace(codec, num_stages=stages, engine=codec.engine.first(stages))
+    values = torch.from_numpy(images[:8]).permute(0, 3, 1, 2)
+    nearest, cheap = (
+        scalar.compressor.held(values, replace(codec, weight=weight)) for weight in (1e-9, 0.75)
+    )
+    assert nearest.shape[1] == cheap.shape[1] == stages * CHANNELS
+    difference = np.abs(cheap - nearest)
+    assert (difference[:, :-CHANNELS] == 0).all()
+    assert difference.sum() > 0 and difference.max() == 1
+    sizes = [
+        sum(len(part) for item in codec.engine.encode(codes) for part in item)
+        for codes in (cheap, nearest)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_one_stage_alone_has_rates_by_weight(images):
+    """Of a model whose files have one stage, all of whose rates weigh bits."""
+    model = untrained(quantizer=CODES_OF_ONE)
+    values = torch.from_numpy(images[:4]).permute(0, 3, 1, 2)
+    latents = model.network.latents(model.tokenizer.standardise(values))
+    coder = ScalarCoder.new(1, CHANNELS, 63)
+    found = measure(model.network.quantizer, coder, latents, lambda codes: 0.0, prefixes=False)
+    assert [point.num_stages for point in found] == [1] * 6
+    assert found[0].weight == 0 and found[-1].bits < found[0].bits
+
+
+# ----------------------------------------------------------------------------------- command line
+
+
+def test_the_verbs(scalar_folder, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink(scalar_folder, "model")
+    for number in range(2):
+        Image.fromarray(images[number]).save(f"{number}.png")
+    assert cli.main(["compress", "model", "0.png", "1.png", "--out-dir", "out"]) == 0
+    assert cli.main(["compress", "model", "0.png", "1.png", "--bundle", "--out", "all.vq"]) == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", "out/0.vq"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["coder", "scalar"] in shown and ["stages", "2"] in shown
+    assert cli.main(["verify", "out/0.vq", "all.vq"]) == 0
+    assert cli.main(["decompress", "out/0.vq", "all.vq", "--out-dir", "back"]) == 0
+    first = np.array(Image.open("back/0.png"))
+    assert np.array_equal(first, vqkit.load("model").decompress("out/0.vq"))
+    damaged = bytearray(Path("out/0.vq").read_bytes())
+    damaged[-1] ^= 64
+    Path("bad.vq").write_bytes(damaged)
+    assert cli.main(["verify", "bad.vq"]) == 1
