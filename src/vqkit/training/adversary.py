@@ -282,7 +282,7 @@ class Adversary:
         if penalised:
             terms["r1"] = penalty
         self._remember(of_items.detach(), of_fakes.detach())
-        return Scores(terms, torch.zeros(0))
+        return Scores(terms, of_items.new_zeros(0))
 
     def _weights(self, progress: float) -> dict[str, float]:
         return {
