@@ -48,10 +48,15 @@ def _train(options: argparse.Namespace) -> int:
         started=arguments.STARTED,
     )
     leave_together()
+    _say_trained(model, options.out)
+    return 0
+
+
+def _say_trained(model: Model | None, out: str) -> None:
+    """What came of a training; nothing on ranks other than the first."""
     if model is not None:
         print_figures(model.metrics)
-        say(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
-    return 0
+        say(f"artifact: {out}\nreport:   {Path(out) / 'report.html'}")
 
 
 def _sharpen_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,9 +91,7 @@ def _sharpen(options: argparse.Namespace) -> int:
         started=arguments.STARTED,
     )
     leave_together()
-    if model is not None:
-        print_figures(model.metrics)
-        say(f"artifact: {options.out}\nreport:   {Path(options.out) / 'report.html'}")
+    _say_trained(model, options.out)
     return 0
 
 
