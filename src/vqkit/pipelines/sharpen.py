@@ -14,21 +14,27 @@ from ..artifact.model import Model
 from ..artifact.record import Artifact
 from ..artifact.store import PRIOR_FILE, load_artifact
 from ..config.adversary import PatchAdversary
-from ..config.loading import from_tree, with_overrides
+from ..config.loading import with_overrides
 from ..config.sections import DataSection, WeightConfig
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..files import write_whole
 from ..model.autoencoder import Autoencoder
 from ..settings import Config
-from ..training.checkpoint import resumed_config
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
 from .autoencoder import REPORT, TRAINING, Origin, has_equal_codes, report_on, save_trained
 from .coders import measure_rates
 from .plan import OPENING, REPORT_SECONDS, Part, Plan
-from .session import check_new, check_unlocked, is_main, locked, write_recipe
+from .session import (
+    check_new,
+    check_unlocked,
+    is_main,
+    locked,
+    resumed_settings,
+    write_recipe,
+)
 
 # What a decoder is trained with that has been trained before: fewer steps, and smaller ones.
 STEPS = 2000
@@ -100,16 +106,7 @@ def sharpen(
 def _settings(config: Config, overrides: list[str], folder: Path, resume: bool) -> Config:
     """Settings of the run: of the artifact, with those of a shorter one and an adversary."""
     if resume:
-        waiting = resumed_config(folder)
-        if waiting is None:
-            raise VqkitError(f"{folder} has no checkpoint: nothing to resume")
-        chosen = from_tree(waiting, str(folder), Config)
-        if with_overrides(chosen, overrides) != chosen:
-            raise VqkitError(
-                f"--resume goes on with the settings of {folder / 'recipe.yaml'}, and those that "
-                "were given differ; leave them out, or start a new run"
-            )
-        return chosen
+        return resumed_settings(Config, folder, None, overrides)
     adversary = config.adversary
     if not isinstance(adversary, PatchAdversary):
         adversary = PatchAdversary()
