@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
 from ..printable import one_line
@@ -129,6 +129,16 @@ def display_of_run() -> Display:
     from ..training.progress import display_for_terminal
 
     return display_for_terminal()
+
+
+def of_run(options: argparse.Namespace) -> dict[str, Any]:
+    """What every training takes from its command, by the names of the pipelines' arguments."""
+    return {
+        "resume": options.resume,
+        "minutes": options.minutes,
+        "display": display_of_run(),
+        "started": STARTED,
+    }
 
 
 def load_model(folder: str | Path, device: str = "auto") -> Model:

@@ -42,10 +42,7 @@ def _train(options: argparse.Namespace) -> int:
         options.out,
         options.recipe,
         options.settings,
-        resume=options.resume,
-        minutes=options.minutes,
-        display=arguments.display_of_run(),
-        started=arguments.STARTED,
+        **arguments.of_run(options),
     )
     leave_together()
     _say_trained(model, options.out)
@@ -85,10 +82,7 @@ def _sharpen(options: argparse.Namespace) -> int:
         options.data,
         options.out,
         options.settings,
-        resume=options.resume,
-        minutes=options.minutes,
-        display=arguments.display_of_run(),
-        started=arguments.STARTED,
+        **arguments.of_run(options),
     )
     leave_together()
     _say_trained(model, options.out)

@@ -46,10 +46,7 @@ def _train_prior(options: argparse.Namespace) -> int:
         options.data,
         options.recipe,
         options.settings,
-        resume=options.resume,
-        minutes=options.minutes,
-        display=arguments.display_of_run(),
-        started=arguments.STARTED,
+        **arguments.of_run(options),
     )
     leave_together()
     if model is not None:
