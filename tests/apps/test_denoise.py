@@ -27,9 +27,9 @@ def noise(height=50, width=70, channels=3) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def in_small_parts(monkeypatch) -> None:
+def in_small_parts(monkeypatch, model: Model) -> None:
     """Parts of 8x8 tiles, with margins beside them."""
-    monkeypatch.setattr(tiling, "PART_POSITIONS", 16 * 16)
+    model.network.part_positions = 16 * 16
     monkeypatch.setattr(tiling, "NUM_MARGINS", 0)
 
 
@@ -55,7 +55,7 @@ def test_tiles_make_what_the_whole_makes(network, more, monkeypatch):
     model = untrained(network, **more)
     image = noise()
     whole = smoothed(model, image, None)
-    in_small_parts(monkeypatch)
+    in_small_parts(monkeypatch, model)
     assert difference(smoothed(model, image, None), whole).max() <= 1
     assert whole.float().std() > 5
 
@@ -67,7 +67,7 @@ def test_bfloat16_makes_what_float32_makes_and_tiles_too(how, levels_apart, monk
     model = untrained(precision="bfloat16")
     image = noise()
     whole = denoise(model, image, **how).values
-    in_small_parts(monkeypatch)
+    in_small_parts(monkeypatch, model)
     assert difference(denoise(model, image, **how).values, whole).max() <= 1
     exact = denoise(untrained(), image, **how).values
     assert 0 < difference(exact, whole).float().mean() < levels_apart
@@ -77,7 +77,7 @@ def test_the_margin_is_needed(monkeypatch):
     model = untrained()
     image = noise()
     whole = smoothed(model, image, None)
-    in_small_parts(monkeypatch)
+    in_small_parts(monkeypatch, model)
     model.network.reach = 0
     assert difference(smoothed(model, image, None), whole).max() > 1
 

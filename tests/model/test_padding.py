@@ -35,7 +35,9 @@ def backbone(config, shape, widths):
         nn.GELU(),
         convolution(8, widths.outputs, 1),
     )
-    return Backbone(encoder, decoder, tile=(2,) * dims, tile_grid=(1,) * dims, reach=2)
+    return Backbone(
+        encoder, decoder, tile=(2,) * dims, tile_grid=(1,) * dims, reach=2, decoder_reach=1
+    )
 
 
 def in_dimensions(quantizer, dims):

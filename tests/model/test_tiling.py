@@ -21,6 +21,13 @@ BITS = {
     "bits": 8,
 }  # signs: codes of untrained models that differ from place to place
 CONV = {"kind": "conv", "width": 16, "num_downsamplings": 2}
+MULTISCALE = {
+    "kind": "multiscale",
+    "downsampling_factor": 8,
+    "width": 16,
+    "encoder_blocks": [1, 1],
+    "decoder_blocks": [1, 1],
+}
 KINDS = [
     (PATCH, RESIDUAL, {}),
     (PATCH, BITS, {"transform": {"kind": "conv", "num_blocks": 2}}),
@@ -28,6 +35,7 @@ KINDS = [
     (PATCH, {"kind": "none"}, {}),
     (CONV, BITS, {}),
     ({"kind": "mlp", "widths": [32], "grid": [4, 4]}, BITS, {}),
+    (MULTISCALE, BITS, {}),
 ]
 
 
@@ -35,8 +43,9 @@ def image(height=50, width=70, channels=3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
-def in_small_parts(monkeypatch) -> None:
-    monkeypatch.setattr(tiling, "PART_POSITIONS", 16 * 16)
+def in_small_parts(monkeypatch, *networks) -> None:
+    for network in networks:
+        network.part_positions = 16 * 16
     monkeypatch.setattr(tiling, "NUM_MARGINS", 0)
 
 
@@ -46,7 +55,7 @@ def test_parts_in_float64_are_the_whole_exactly(network, quantizer, more, monkey
     tokenizer, network = model.tokenizer, copy.deepcopy(model.network)
     network.encoder.double()
     network.transform.double()
-    in_small_parts(monkeypatch)
+    in_small_parts(monkeypatch, network)
     sides = [16 * side for side in network.tile]
     x = tokenizer.standardise(torch.from_numpy(image(*sides)).permute(2, 0, 1)[None]).double()
     codes = by_parts(network, network.encode, x, network.tile, network.tile_grid)
@@ -70,7 +79,7 @@ def test_a_model_makes_of_large_images_what_it_makes_of_them_as_a_whole(
     decode = model.tokenizer.decode
     codes, floats = model.encode(pixels), torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     whole, whole_exact = (decode(codes, (75, 183), exact=exact) for exact in (False, True))
-    in_small_parts(monkeypatch)
+    in_small_parts(monkeypatch, model.network, model.tokenizer._exact)
     is_discrete = model.network.quantizer.is_discrete
     share = 0.999 if is_discrete else 0  # a latent's bits may all change
     assert (model.encode(pixels) == codes).float().mean() >= share

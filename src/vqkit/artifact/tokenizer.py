@@ -101,7 +101,16 @@ class Tokenizer:
 
         values = []
         for part in codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64))):
-            values.append(by_parts(network, decoded, part, network.tile_grid, network.tile))
+            values.append(
+                by_parts(
+                    network,
+                    decoded,
+                    part,
+                    network.tile_grid,
+                    network.tile,
+                    reach=network.decoder_reach,
+                )
+            )
         whole = torch.cat(values)
         if extent is None:
             return whole

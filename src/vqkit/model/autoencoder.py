@@ -16,7 +16,7 @@ from . import gaussian
 from .likelihood import Likelihood
 from .normality import build_normality
 from .quantizers import build_quantizer
-from .tiling import crop, pad_to_multiple
+from .tiling import PART_POSITIONS, crop, pad_to_multiple
 from .transform import build_transform
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class Backbone(NamedTuple):
     encoder: (B, C, *extent) -> (B, encoder width, *grid), for extents of whole tiles. decoder: the
     way back.
     tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach:
-    positions of the grid that encoder and decoder together look around, an upper bound.
+    positions of the grid that encoder and decoder together look around, an upper bound;
+    decoder_reach: the decoder alone. part_positions: positions of an item that are computed at
+    once, if it is larger.
     """
 
     encoder: nn.Module
@@ -47,6 +49,8 @@ class Backbone(NamedTuple):
     tile: tuple[int, ...]
     tile_grid: tuple[int, ...]
     reach: int
+    decoder_reach: int
+    part_positions: int = PART_POSITIONS
 
 
 class Output(NamedTuple):
@@ -107,6 +111,9 @@ class Autoencoder(nn.Module):
         # quantizer that looks around itself, in its own, coarser positions, and 2 for every block
         # of a transform that does.
         self.reach = backbone.reach + 2 + self.transform.reach
+        # Codes become latents cell by cell, and no transform that looks around has an inverse.
+        self.decoder_reach = backbone.decoder_reach
+        self.part_positions = backbone.part_positions
         self.has_frozen_codes = False
 
     def freeze_codes(self) -> None:

@@ -13,7 +13,8 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
-# Positions of the input that are computed at once, without the margin around them.
+# Positions of an item that are computed at once, without the margin around them, where a network
+# asks for no other number.
 PART_POSITIONS = 1 << 16
 # Margins that a part is wide at least, so that they add at most 1.25 times what the part itself
 # takes.
@@ -28,6 +29,9 @@ class Tiled(Protocol):
 
     @property
     def reach(self) -> int: ...
+
+    @property
+    def part_positions(self) -> int: ...
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int]) -> Tensor:
@@ -83,6 +87,8 @@ def by_parts(
     before: Sequence[int],
     after: Sequence[int],
     progress: Callable[[float], None] | None = None,
+    *,
+    reach: int | None = None,
 ) -> Tensor:
     """function(x), for a function made of networks of the model, in memory that does not grow with
     x.
@@ -93,8 +99,10 @@ def by_parts(
 
     x: (B, C, n * before[0], m * before[1], ...) -> (B, D, n * after[0], m * after[1], ...), with n,
     m, ... tiles of the model along each dimension. progress: receives the share that is done.
+    reach: tiles that the function looks around; None = as far as all networks of the model.
     ValueError for what is no whole tiles.
     """
+    margin = model.reach if reach is None else reach
     counts = []
     for side, step in zip(x.shape[2:], before, strict=True):
         if side % step:
@@ -102,13 +110,13 @@ def by_parts(
                 f"the extent must be a multiple of {tuple(before)}, got {tuple(x.shape[2:])}"
             )
         counts.append(side // step)
-    part_side = round(PART_POSITIONS ** (1 / len(counts)))
-    steps = [max(1, part_side // side, NUM_MARGINS * model.reach) for side in model.tile]
+    part_side = round(model.part_positions ** (1 / len(counts)))
+    steps = [max(1, part_side // side, NUM_MARGINS * margin) for side in model.tile]
     parts = list(itertools.product(*map(_spans, counts, steps)))
     out: Tensor | None = None
     for number, spans in enumerate(parts, 1):
         # Where there is no whole margin before a part, it begins at the edge.
-        seen = [(max(0, start - model.reach), stop + model.reach) for start, stop in spans]
+        seen = [(max(0, start - margin), stop + margin) for start, stop in spans]
         result = function(_cut(x, before, seen))
         if out is None:
             out = result.new_empty(len(x), result.shape[1], *_times(counts, after))

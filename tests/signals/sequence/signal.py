@@ -125,7 +125,9 @@ class SequenceSignal(Signal):
         decoder = nn.Sequential(
             nn.Conv1d(widths.latents, config.width, 1), Residual(config.width), back
         )
-        return Backbone(encoder, decoder, tile=(config.stride,), tile_grid=(1,), reach=2)
+        return Backbone(
+            encoder, decoder, tile=(config.stride,), tile_grid=(1,), reach=2, decoder_reach=1
+        )
 
     def measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None = None

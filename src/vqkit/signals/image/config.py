@@ -163,8 +163,8 @@ class PatchConfig(NetworkSection):
 
 
 class MultiscaleConfig(NetworkSection):
-    """Residual blocks at several resolutions around a fixed cosine transform: what the networks
-    learn is added to it.
+    """Residual blocks at several resolutions around a fixed lapped cosine transform: what the
+    networks learn is added to it.
     """
 
     @property

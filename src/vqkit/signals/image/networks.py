@@ -6,6 +6,8 @@ Encoders: standardised images (B, C, H, W) -> latents (B, D, h, w). Decoders: qu
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import assert_never
 
 import torch
@@ -17,7 +19,11 @@ from ...model.blocks import ConvResidual, DepthwiseResidual, mlp
 from ...model.tiling import tile, untile
 from ...shapes import Shape
 from .config import ConvConfig, MLPConfig, MultiscaleConfig, NetworkConfig, PatchConfig
-from .cosine import cosine_basis
+from .cosine import border_filter, cosine_basis, finenesses
+
+# Positions of an image that the multi-scale networks compute at once: with fewer, the margins of
+# whole squares would be most of the work.
+MULTISCALE_POSITIONS = 1 << 20
 
 
 def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backbone:
@@ -31,6 +37,7 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
                 tile=(2**config.num_downsamplings,) * 2,
                 tile_grid=(1, 1),
                 reach=2 * (config.num_blocks + 1) + 4,
+                decoder_reach=config.num_blocks + 3,
             )
         case PatchConfig():
             return Backbone(
@@ -39,6 +46,7 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
                 tile=(config.patch_size,) * 2,
                 tile_grid=(1, 1),
                 reach=config.encoder_blocks + config.decoder_blocks,
+                decoder_reach=config.decoder_blocks,
             )
         case MLPConfig():
             # The decoder is built first: the order in which weights are drawn is a part of every
@@ -50,14 +58,20 @@ def build_backbone(config: NetworkConfig, shape: Shape, widths: Widths) -> Backb
                 tile=shape.extent,
                 tile_grid=config.grid,
                 reach=0,
+                decoder_reach=0,
             )
         case MultiscaleConfig():
+            # The filter over borders reaches half a square; the encoder has it beside its blocks.
+            encoder_reach = max(1, _reach(config.encoder_blocks))
+            decoder_reach = _reach(config.decoder_blocks, 0.5)
             return Backbone(
                 encoder=MultiscaleEncoder(config, shape.channels, widths.encoder),
                 decoder=MultiscaleDecoder(config, widths.outputs, widths.latents),
                 tile=(config.downsampling_factor,) * 2,
                 tile_grid=(1, 1),
-                reach=sum(config.encoder_blocks) + sum(config.decoder_blocks),
+                reach=encoder_reach + decoder_reach,
+                decoder_reach=decoder_reach,
+                part_positions=MULTISCALE_POSITIONS,
             )
         case _:
             assert_never(config)
@@ -203,14 +217,16 @@ class MultiscaleEncoder(nn.Module):
     """Blocks at several resolutions, finest first; their output is added to a cosine transform.
 
     image --space-to-depth--> linear --blocks--> [to_coarser --blocks-->] ... norm, linear -->
-    + cosine transform of each square --> latents
+    + cosine transform of each square, behind the filter over their borders --> latents
 
     `to_coarser` is space-to-channel and a linear map, beside a shortcut without parameters that
     averages channels (Chen et al. 2024, arXiv 2410.10733, section 3.1). The last linear starts at
-    zero, so that the untrained encoder is the cosine transform alone.
+    zero, so that the untrained encoder is the cosine transform alone. Coefficients are scaled by
+    `finenesses`, as the quantizer rounds them all alike.
     """
 
     basis: Tensor
+    border: Tensor
 
     def __init__(self, config: MultiscaleConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
@@ -227,7 +243,9 @@ class MultiscaleEncoder(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         self.head = _zero(nn.Linear(widths[-1], latent_dim))
         basis = cosine_basis(channels, self.side, latent_dim)
-        self.register_buffer("basis", basis, persistent=False)
+        fineness = finenesses(channels, self.side, latent_dim)
+        self.register_buffer("basis", basis * fineness[:, None], persistent=False)
+        self.register_buffer("border", border_filter(self.side).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
@@ -238,7 +256,8 @@ class MultiscaleEncoder(nn.Module):
             h = blocks(to_coarser(cells) + cells.unflatten(-1, (-1, 2)).mean(-1))
         learned = self.head(self.norm(h))
         with torch.autocast(x.device.type, enabled=False):
-            fixed = _to_channels(x.to(self.basis.dtype), self.side) @ self.basis.T
+            filtered = _over_borders(x.to(self.basis.dtype), self.border)
+            fixed = _to_channels(filtered, self.side) @ self.basis.T
             return (learned.to(fixed.dtype) + fixed).permute(0, 3, 1, 2)  # (B, D, h, w)
 
 
@@ -247,10 +266,14 @@ class MultiscaleDecoder(nn.Module):
     transform.
 
     latents --linear--> DepthwiseResidual x blocks --[to_finer, DepthwiseResidual x blocks]--> ...
-    norm, linear --depth-to-space--> + inverse cosine transform --> image
+    norm, linear --depth-to-space--> + inverse cosine transform --> inverse of the filter over the
+    borders of squares --> image
+
+    What the blocks add comes before that filter too, so that it leaves no steps at borders either.
     """
 
     basis: Tensor
+    border: Tensor
 
     def __init__(self, config: MultiscaleConfig, channels: int, latent_dim: int) -> None:
         super().__init__()
@@ -267,7 +290,10 @@ class MultiscaleDecoder(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         self.head = _zero(nn.Linear(widths[-1], channels * self.head_side**2))
         basis = cosine_basis(channels, self.side, latent_dim)
-        self.register_buffer("basis", basis, persistent=False)
+        fineness = finenesses(channels, self.side, latent_dim)
+        self.register_buffer("basis", basis / fineness[:, None], persistent=False)
+        border = border_filter(self.side).inverse().float()
+        self.register_buffer("border", border, persistent=False)
 
     def forward(self, quantized: Tensor) -> Tensor:
         latents = quantized.permute(0, 2, 3, 1)
@@ -278,7 +304,17 @@ class MultiscaleDecoder(nn.Module):
         learned = F.pixel_shuffle(self.head(self.norm(h)).permute(0, 3, 1, 2), self.head_side)
         with torch.autocast(quantized.device.type, enabled=False):
             fixed = (latents.to(self.basis.dtype) @ self.basis).permute(0, 3, 1, 2)
-            return F.pixel_shuffle(fixed, self.side) + learned.to(fixed.dtype)
+            whole = F.pixel_shuffle(fixed, self.side) + learned.to(fixed.dtype)
+            return _over_borders(whole, self.border)
+
+
+def _reach(blocks: Sequence[int], more: float = 0.0) -> int:
+    """Positions of the latent grid that blocks of every level, the finest first, look around, and
+    what is added to that.
+    """
+    for depth, count in enumerate(reversed(blocks)):
+        more += count / 2**depth
+    return math.ceil(more)
 
 
 def _level_widths(width: int, num_levels: int) -> list[int]:
@@ -293,6 +329,19 @@ def _blocks(width: int, count: int, expansion: int) -> nn.Sequential:
 def _to_channels(x: Tensor, side: int) -> Tensor:
     """(B, C, H, W) -> (B, H / side, W / side, C * side^2)."""
     return F.pixel_unshuffle(x, side).permute(0, 2, 3, 1)
+
+
+def _over_borders(x: Tensor, matrix: Tensor) -> Tensor:
+    """x (B, C, H, W) with `matrix` (side, side) applied to the pixels around every border between
+    two squares, along rows and along columns.
+    """
+    side = len(matrix)
+    half = side // 2
+    num_rows, num_columns = (length // side - 1 for length in x.shape[2:])
+    rows = matrix @ x[..., half:-half, :].unflatten(2, (num_rows, side))
+    x = torch.cat([x[..., :half, :], rows.flatten(2, 3), x[..., -half:, :]], 2)
+    columns = x[..., half:-half].unflatten(3, (num_columns, side)) @ matrix.T
+    return torch.cat([x[..., :half], columns.flatten(3), x[..., -half:]], 3)
 
 
 def _compressed(latents: Tensor) -> Tensor:
