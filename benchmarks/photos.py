@@ -4,7 +4,7 @@
 
 Trains on the photographs of Debian's mate-backgrounds and ukui-wallpapers but four, and tests on
 these four, on scikit-image's and scikit-learn's colour pictures at 256x256, and on the larger of
-them at 1024x768. Points of ours: stages and weights of a bit, of which the convex hull over the
+them at 1024x768. Points of ours: stages and gains, of which the convex hull over the
 mean of all images counts. One file an image, every byte of it; PSNR of RGB, the mean of each
 image's; BD-rates where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the
 mean over blocks of 8x8 whose deviation is below 4 levels, at 0.6 bits a pixel. Speeds are of a
@@ -42,8 +42,6 @@ FROM_SKIMAGE = (
     "hubble_deep_field",
 )
 LARGE = ("Garden", "LadyBird", "Storm", "Blinds", "retina", "hubble_deep_field")
-# Weights of a bit in squared steps; 0 = those that the codes were trained with.
-WEIGHTS = (0.0, 0.15, 0.22, 0.33, 0.5, 0.75, 1.1)
 RATES = (0.1, 1.0)
 PEERS = ("jpeg", "webp", "avif")
 # Bits a pixel at which one figure is given.
@@ -139,17 +137,20 @@ def theirs(images: np.ndarray, quick: bool) -> dict[str, list[dict]]:
 
 def ours(model, images: np.ndarray, quick: bool) -> list[dict]:
     """All points, by growing size."""
+    from vqkit.artifact.operating_points import gains
+    from vqkit.coding import gain_of
+
     quantizer = model.network.quantizer
     num_stages = quantizer.num_codebooks // quantizer.codebooks_per_section
     found = []
     for depth in range(1, num_stages + 1):
-        for weight in WEIGHTS[:: 3 if quick else 1]:
-            one = with_rate(model, depth, weight)
+        for gain in gains(quantizer.max_gain)[:: 3 if quick else 1]:
+            one = with_rate(model, depth, gain=gain)
             bits, levels, shown = curve(
                 lambda image, m=one: m.compress(image, rate="here"), model.decompress, images
             )
             colour = colour_errors(shown, images)
-            place = f"{depth} stages, {weight}"
+            place = f"{depth} stages, gain {gain_of(gain):.2f}"
             found.append(
                 {"point": place, "bpp": bits.mean(), "db": levels.mean(), "colour": colour}
             )

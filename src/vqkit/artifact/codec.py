@@ -18,6 +18,7 @@ from ..coding import (
     MIXING,
     SCALAR,
     TRANSFORMER,
+    UNIT_GAIN,
     VALUES,
     CorruptHeader,
     FileHeader,
@@ -59,7 +60,7 @@ class Codec:
     num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
     grid_of: extent of an item -> grid of its codes. codes_per_position: of a file with all stages,
     at whatever rate. per_stage: codebooks of a stage. weight: of a bit when codes are chosen, see
-    operating_points.
+    operating_points. gain: a byte of the header, which says what latents are multiplied by.
     """
 
     signal: int
@@ -73,6 +74,7 @@ class Codec:
     codes_per_position: int
     per_stage: int = 1
     weight: float = 0.0
+    gain: int = UNIT_GAIN
 
     @property
     def num_codebooks(self) -> int:
@@ -128,7 +130,13 @@ class Codec:
         for crc, payload in zip(stage_crcs(self._staged(codes)), payloads, strict=True):
             stages.append(Stage(crc, payload))
         header = FileHeader(
-            tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds
+            tuple(extent),
+            len(stages),
+            self.coder,
+            self.model_id,
+            self.signal,
+            self.holds,
+            self.gain,
         )
         return write_file(header, stages, name)
 

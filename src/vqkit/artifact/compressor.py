@@ -28,12 +28,14 @@ from ..coding import (
     FormatError,
     MixingCoder,
     OutOfBounds,
+    TransformerCoder,
     Truncated,
     ValueNetwork,
     WrongModel,
     check_block,
     check_model,
     codes_crc,
+    gain_of,
     profile_of,
     read_file,
     write_bundle,
@@ -112,7 +114,13 @@ class Compressor:
         if point is None or isinstance(found.engine, MixingCoder):
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
         engine = found.engine.first(point.num_stages)
-        return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
+        return replace(
+            found,
+            engine=engine,
+            num_stages=point.num_stages,
+            weight=point.weight,
+            gain=point.gain,
+        )
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is read, by the coder that wrote it.
@@ -124,10 +132,11 @@ class Compressor:
         if header.holds == CODES and (header.coder == SCALAR) != is_scalar:
             raise WrongModel(f"this model has no codes under coder {header.coder}")
         wanted = (header.holds, header.coder, header.model_id)
+        found = self._codec(header.holds, header.coder)
         for one in self._older:
             if (one.holds, one.coder, one.model_id) == wanted:
-                return one
-        return self._codec(header.holds, header.coder)
+                found = one
+        return replace(found, gain=header.gain)
 
     def _coder_of_codes(self) -> int:
         """The number of the coder that codes are written with."""
@@ -205,11 +214,12 @@ class Compressor:
         """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
-        if codec.weight and not isinstance(codec.engine, MixingCoder):
+        if codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
             return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        return self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
+        codes = self.tokenizer.encode_alone(values, gain_of(codec.gain))
+        return codes[:, : codec.num_codebooks].numpy()
 
     def code(self, values: Tensor, codec: Codec) -> list[Coded]:
         """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes."""
@@ -251,6 +261,7 @@ class Compressor:
             together,
             codec.signal,
             codec.holds,
+            codec.gain,
         )
         blocks = []
         for number in range(header.num_blocks):
@@ -330,7 +341,10 @@ class Compressor:
         Those of one extent go through the decoder together.
         """
         decoded: dict[int, Tensor] = {}
-        kinds = [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
+        kinds = []
+        for item in items:
+            codec = item.codec
+            kinds.append((codec.holds_values, codec.gain, item.codes.shape, item.extent))
         for places in alike(kinds):
             first = items[places[0]]
             held = np.stack([items[place].codes for place in places])
@@ -348,7 +362,8 @@ class Compressor:
         num_codebooks = self.tokenizer.num_codebooks
         missing = np.full((len(held), num_codebooks - held.shape[1], *held.shape[2:]), -1, np.int64)
         codes = np.concatenate([held.astype(np.int64), missing], 1)
-        return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact)
+        gain = gain_of(codec.gain)
+        return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact, gain=gain)
 
     def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
         file = read_file(stream)

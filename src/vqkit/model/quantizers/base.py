@@ -99,6 +99,8 @@ class Bottleneck(nn.Module, ABC):
     grid_multiple = 1
     # Whether codes come from a finite set.
     is_discrete = True
+    # Training multiplies latents by up to so much before they are quantised, or divides them.
+    max_gain = 1.0
 
     def __init__(self, latent_dim: int, codebook_sizes: Sequence[int]) -> None:
         super().__init__()
@@ -287,12 +289,6 @@ class Quantizer(Bottleneck):
     def left_out(self, codes: Tensor) -> Tensor:
         """Where codes (N, Q) that are -1 stand for something that was left out: (N, Q) bool."""
         return torch.zeros_like(codes, dtype=torch.bool)
-
-    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        """Bounded tokens (N, d) -> codes (N, q) of the first sections, in the last of which a bit
-        weighs `rate` squared steps. Of families whose codes weigh their own bits.
-        """
-        raise VqkitError(f"{type(self).__name__} has no codes that weigh their own bits")
 
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """Squared distances of bounded tokens to what each code of the next codebook would make of

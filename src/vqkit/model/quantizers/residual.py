@@ -58,6 +58,7 @@ class ResidualQuantizer(Quantizer):
         self.default_weights = stages[0].default_weights
         self.fits_any_scale = stages[0].fits_any_scale
         self.is_straight_through = stages[0].is_straight_through
+        self.max_gain = stages[0].max_gain
         scales = stages[0].refinement ** torch.arange(num_stages)
         self.register_buffer("scales", scales)
         self.register_buffer("measured", torch.tensor(self.fits_any_scale))
@@ -114,17 +115,6 @@ class ResidualQuantizer(Quantizer):
         for index in range(self.num_stages):
             stage = self._stage(index)
             codes.append(stage.assign((tokens - total) / self.scales[index]))
-            total = total + stage.lookup(codes[-1]) * self.scales[index]
-        return torch.cat(codes, 1)
-
-    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        total = torch.zeros_like(tokens)
-        codes: list[Tensor] = []
-        for index in range(num_sections):
-            stage = self._stage(index)
-            residual = (tokens - total) / self.scales[index]
-            is_last = index == num_sections - 1
-            codes.append(stage.assign_at(residual, 1, rate) if is_last else stage.assign(residual))
             total = total + stage.lookup(codes[-1]) * self.scales[index]
         return torch.cat(codes, 1)
 

@@ -47,6 +47,7 @@ class ScalarQuantizer(Quantizer):
         sizes = [config.levels] * config.channels
         super().__init__(config.channels, sizes, config.latent_dim)
         self.config = config
+        self.max_gain = config.max_gain
         self.middle = (config.levels - 1) // 2
         codes = torch.arange(config.levels) - self.middle
         # Peaked at zero and heavy at both ends, as coefficients of images are.
@@ -65,7 +66,7 @@ class ScalarQuantizer(Quantizer):
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         costs = self._costs()
-        codes = self._nearest(tokens.detach(), costs, self.config.rate)
+        codes = self._nearest(tokens.detach(), costs)
         values = straight_through(tokens, self._values(codes))
         terms = {"rate": self._bits(tokens, costs).sum(1).mean()}
         if self.training:
@@ -73,10 +74,7 @@ class ScalarQuantizer(Quantizer):
         return TokensQuantized(values, codes, terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return self._nearest(tokens, self._costs(), self.config.rate)
-
-    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        return self._nearest(tokens, self._costs(), rate)
+        return self._nearest(tokens, self._costs())
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self._values(codes)
@@ -96,10 +94,11 @@ class ScalarQuantizer(Quantizer):
         places = (tokens / self.config.step + self.middle).clamp(0, last)
         return places, places.detach().floor().clamp(max=last - 1).long()
 
-    def _nearest(self, tokens: Tensor, costs: Tensor, rate: float) -> Tensor:
+    def _nearest(self, tokens: Tensor, costs: Tensor) -> Tensor:
         """The code below a token or the one above (N, C)."""
         places, below = self._places(tokens)
         far = places - below
+        rate = self.config.rate
         if not rate:
             return below + (far > 0.5).long()
         lower = far.square() + rate * _look_up(costs, below)
