@@ -144,7 +144,7 @@ def ours(model, images: np.ndarray, quick: bool) -> list[dict]:
     num_stages = quantizer.num_codebooks // quantizer.codebooks_per_section
     found = []
     for depth in range(1, num_stages + 1):
-        for gain in gains(quantizer.max_gain)[:: 3 if quick else 1]:
+        for gain in gains(model.network.max_gain)[:: 3 if quick else 1]:
             one = with_rate(model, depth, gain=gain)
             bits, levels, shown = curve(
                 lambda image, m=one: m.compress(image, rate="here"), model.decompress, images

@@ -59,7 +59,8 @@ CODES_OF_TWO = {"kind": "residual", "num_stages": 2, "stage": CODES_OF_ONE}
 TRAINED = [
     "model.quantizer.kind=residual",
     "model.quantizer.num_stages=2",
-    "model.quantizer.stage={kind: scalar, channels: 10, levels: 63, step: 0.5, max_gain: 1.75}",
+    "model.quantizer.stage={kind: scalar, channels: 10, levels: 63, step: 0.5}",
+    "model.max_gain=1.75",
     *[setting for setting in TINY if "quantizer" not in setting],
     "train.steps=10",
     "train.batch_size=8",
@@ -419,7 +420,7 @@ def test_rates_are_all_stages_at_all_gains(scalar, images):
     values = torch.from_numpy(images[:4]).permute(0, 3, 1, 2)
     latents = scalar.network.latents(scalar.tokenizer.standardise(values))
     coder = scalar.artifact.coders.codes
-    found = measure(scalar.network.quantizer, coder, latents, lambda codes, gain: 0.0, True)
+    found = measure(scalar.network.quantizer, coder, latents, lambda codes, gain: 0.0, True, 1.75)
     assert {(one.num_stages, one.gain) for one in found} == {
         (stages, gain) for stages in (1, 2) for gain in (116, 120, 124, 128, 132, 136, 140)
     }
@@ -429,7 +430,7 @@ def test_rates_are_all_stages_at_all_gains(scalar, images):
         ]
         assert bits == sorted(bits) and bits[0] < bits[-1]
     late = measure(
-        scalar.network.quantizer, coder, latents, lambda codes, gain: 0.0, True, lambda: False
+        scalar.network.quantizer, coder, latents, lambda codes, gain: 0.0, True, 1.75, lambda: False
     )
     assert [(one.num_stages, one.gain) for one in late] == [(1, 128), (2, 128)]
 

@@ -123,6 +123,7 @@ def measure(
     latents: Tensor,
     psnr_of: Callable[[np.ndarray, int], float],
     prefixes: bool,
+    max_gain: float = 1.0,
     in_time: Callable[[], bool] = lambda: True,
 ) -> list[Rate]:
     """All points that are tried, on latents (B, D, *grid).
@@ -130,14 +131,14 @@ def measure(
     None for families that `assign` does not take.
 
     psnr_of: codes of the first stages, and the gain of their latents -> PSNR in dB. prefixes:
-    whether the first stages alone can be decoded. in_time: weights beside 0 and gains beside 1 are
-    tried only while it says so.
+    whether the first stages alone can be decoded. max_gain: of training. in_time: weights beside 0
+    and gains beside 1 are tried only while it says so.
     """
     if not can_be_weighed(quantizer, prefixes):
         return []
     found = _stages(quantizer, coder, latents, psnr_of, UNIT_GAIN)
     if isinstance(coder, ScalarCoder):
-        for gain in gains(quantizer.max_gain):
+        for gain in gains(max_gain):
             if gain != UNIT_GAIN and in_time():
                 found += _stages(quantizer, coder, latents, psnr_of, gain)
         return found

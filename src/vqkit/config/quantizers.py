@@ -255,9 +255,6 @@ class ScalarConfig(QuantizerSection):
     rate: NonNegative = 0.1
     """weight of a code's bits where tokens choose between the codes around them, in squared steps;
     0 = the nearest code"""
-    max_gain: Annotated[float, Field(ge=1, le=16)] = 1.0
-    """latents are multiplied by up to so much, or divided, before they are quantised: drawn anew
-    for every batch of training, so that files may have any rate between; 1 = always as they are"""
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = `channels`, no projection"""
 

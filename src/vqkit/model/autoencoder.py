@@ -107,6 +107,8 @@ class Autoencoder(nn.Module):
         # quantizer that looks around itself, in its own, coarser positions, and 2 for every block
         # of a transform that does.
         self.reach = backbone.reach + 2 + self.transform.reach
+        # Codebooks are as large as the latents; only a step can be finer.
+        self.max_gain = config.max_gain if config.quantizer.has_loss("rate") else 1.0
         self.has_frozen_codes = False
 
     def freeze_codes(self) -> None:
@@ -275,11 +277,10 @@ class Autoencoder(nn.Module):
         Its logarithm is uniform between those of 1 / max_gain and max_gain (after Cui et al. 2021,
         arXiv 2003.02012, whose gains are learned). A batch that is measured has none.
         """
-        largest = self.quantizer.max_gain
-        if largest == 1.0 or generator is None:
+        if self.max_gain == 1.0 or generator is None:
             return None
         share = torch.rand((), generator=generator, device=generator.device)
-        return largest ** (2 * share - 1)
+        return self.max_gain ** (2 * share - 1)
 
     def _quantized(self, codes: Tensor) -> Tensor:
         """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""

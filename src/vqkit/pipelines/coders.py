@@ -155,7 +155,7 @@ def _fit_scalar(
         return deadline is None or time.monotonic() < deadline
 
     # Files are written at any of these, with one coder.
-    factors = cycle(map(gain_of, gains(model.network.quantizer.max_gain)))
+    factors = cycle(map(gain_of, gains(model.network.max_gain)))
     for batch, gain in zip(data.split("train", 16), factors, strict=False):
         if not in_time() or num_codes >= SCALAR_CODES:
             break
@@ -214,4 +214,7 @@ def measure_rates(
     quantizer = model.artifact.network.quantizer
     latents = model.network.latents(model.tokenizer.standardise(batch.values)).cpu()
     in_time: Callable[[], bool] = lambda: deadline is None or time.monotonic() < deadline  # noqa: E731
-    return offered(measure(quantizer, coder, latents, psnr_of, codec.has_prefixes, in_time))
+    max_gain = model.network.max_gain
+    return offered(
+        measure(quantizer, coder, latents, psnr_of, codec.has_prefixes, max_gain, in_time)
+    )

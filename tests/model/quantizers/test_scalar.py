@@ -104,7 +104,7 @@ def test_bits_of_stages_add_up():
 
 
 def gained_model(max_gain, kind="scalar"):
-    stage = ScalarConfig(channels=5, step=0.5, max_gain=max_gain)
+    stage = ScalarConfig(channels=5, step=0.5)
     quantizer = {
         "scalar": stage,
         "residual": ResidualConfig(num_stages=2, stage=stage),
@@ -113,7 +113,7 @@ def gained_model(max_gain, kind="scalar"):
     }[kind]
     network = PatchConfig(width=8, encoder_blocks=0, decoder_blocks=1)
     return Autoencoder(
-        ModelConfig(network=network, quantizer=quantizer),
+        ModelConfig(network=network, quantizer=quantizer, max_gain=max_gain),
         Shape(3, (8, 8)),
         LossConfig(),
         [1.0] * 3,

@@ -99,8 +99,6 @@ class Bottleneck(nn.Module, ABC):
     grid_multiple = 1
     # Whether codes come from a finite set.
     is_discrete = True
-    # Training multiplies latents by up to so much before they are quantised, or divides them.
-    max_gain = 1.0
 
     def __init__(self, latent_dim: int, codebook_sizes: Sequence[int]) -> None:
         super().__init__()

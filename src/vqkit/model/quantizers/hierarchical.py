@@ -36,7 +36,6 @@ class HierarchicalQuantizer(Bottleneck):
         self.to_bottom = nn.Linear(2 * latent_dim, bottom.latent_dim)
         self.from_bottom = nn.Linear(bottom.latent_dim, latent_dim)
         self.default_weights = {**bottom.default_weights, **top.default_weights}
-        self.max_gain = max(top.max_gain, bottom.max_gain)
 
     def parts(self) -> list[Quantizer]:
         repeats = self.grid_multiple**self.grid_dims

@@ -31,7 +31,6 @@ class ProductQuantizer(Quantizer):
         self.default_weights = groups[0].default_weights
         self.fits_any_scale = groups[0].fits_any_scale
         self.is_straight_through = groups[0].is_straight_through
-        self.max_gain = groups[0].max_gain
 
     def parts(self) -> list[Quantizer]:
         parts: list[Quantizer] = []

@@ -58,7 +58,6 @@ class ResidualQuantizer(Quantizer):
         self.default_weights = stages[0].default_weights
         self.fits_any_scale = stages[0].fits_any_scale
         self.is_straight_through = stages[0].is_straight_through
-        self.max_gain = stages[0].max_gain
         scales = stages[0].refinement ** torch.arange(num_stages)
         self.register_buffer("scales", scales)
         self.register_buffer("measured", torch.tensor(self.fits_any_scale))

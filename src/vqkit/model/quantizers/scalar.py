@@ -47,7 +47,6 @@ class ScalarQuantizer(Quantizer):
         sizes = [config.levels] * config.channels
         super().__init__(config.channels, sizes, config.latent_dim)
         self.config = config
-        self.max_gain = config.max_gain
         self.middle = (config.levels - 1) // 2
         codes = torch.arange(config.levels) - self.middle
         # Peaked at zero and heavy at both ends, as coefficients of images are.
