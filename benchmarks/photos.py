@@ -4,11 +4,13 @@
 
 Trains on the photographs of Debian's mate-backgrounds and ukui-wallpapers but four, and tests on
 these four, on scikit-image's and scikit-learn's colour pictures at 256x256, and on the larger of
-them at 1024x768. Points of ours: stages and gains, of which the convex hull over the
-mean of all images counts. One file an image, every byte of it; PSNR of RGB, the mean of each
-image's; BD-rates where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the
-mean over blocks of 8x8 whose deviation is below 4 levels, at 0.6 bits a pixel. Speeds are of a
-process that has loaded its model.
+them at 1024x768. Points of ours: stages and gains, of which the convex hull over the mean of all
+images counts. One file an image, every byte of it; PSNR of RGB, the mean of each image's; BD-rates
+where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the mean over blocks of
+8x8 whose deviation is below 4 levels, at 0.6 bits a pixel. Gradients are three images of 512x512,
+their bytes over those of WebP at the same PSNR, the worst of all points where WebP has one.
+Lossless files are those of the 256x256 images beside JPEG XL at effort 7. Speeds are of a process
+that has loaded its model.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.debian_packages import unpacked
-from bench.image_codecs import bd_rate, codecs, decoded, mixtures, psnr, with_rate
+from bench.image_codecs import bd_rate, codecs, decoded, errors, mixtures, psnr, with_rate
 from PIL import Image
 
 PARSER = options(__doc__, work=True)
@@ -44,6 +46,11 @@ FROM_SKIMAGE = (
 LARGE = ("Garden", "LadyBird", "Storm", "Blinds", "retina", "hubble_deep_field")
 RATES = (0.1, 1.0)
 PEERS = ("jpeg", "webp", "avif")
+GRADIENT_SIDE = 512
+# Colours of three gradients, from one end to the other.
+SKY = ((20, 60, 140), (150, 190, 235), (250, 235, 210))
+GLOW = ((255, 240, 180), (200, 80, 60), (30, 10, 60))
+SLOPE = ((10, 160, 140), (90, 20, 120))
 # Bits a pixel at which one figure is given.
 AT = 0.6
 BLOCK = 8
@@ -228,6 +235,57 @@ def seams(model, image: np.ndarray, side: int) -> float:
     return float(ratios[0] / ratios[1])
 
 
+def gradients() -> list[np.ndarray]:
+    """Downwards, around a point, and across: uint8 (512, 512, 3) each."""
+    down, right = np.mgrid[:GRADIENT_SIDE, :GRADIENT_SIDE] / (GRADIENT_SIDE - 1)
+    around = np.clip(1.3 * np.hypot(right - 0.5, down - 0.4), 0, 1)
+    found = []
+    for place, colours in ((down, SKY), (around, GLOW), ((down + right) / 2, SLOPE)):
+        ends = np.linspace(0, 1, len(colours))
+        channels = [np.interp(place, ends, values) for values in zip(*colours, strict=True)]
+        found.append(np.stack(channels, -1).round().astype(np.uint8))
+    return found
+
+
+def gradient_bytes(model) -> float:
+    """Bytes over those of WebP at the same PSNR, the worst of all gradients and numbers of stages
+    whose PSNR WebP reaches.
+    """
+    encode, qualities = codecs(chroma="4:2:0")["webp"]
+    quantizer = model.network.quantizer
+    worst = 0.0
+    for image in gradients():
+        points = []
+        for quality in (*qualities, 100):
+            data = encode(image, quality)
+            points.append((float(psnr(errors(decoded(data, False)[None], image[None]))[0]), data))
+        points.sort(key=lambda point: point[0])
+        theirs = [level for level, _ in points]
+        sizes = [np.log(len(data)) for _, data in points]
+        for depth in range(1, quantizer.num_codebooks // quantizer.codebooks_per_section + 1):
+            data = with_rate(model, depth).compress(image, rate="here")
+            level = float(psnr(errors(model.decompress(data)[None], image[None]))[0])
+            if theirs[0] <= level <= theirs[-1]:
+                worst = max(worst, len(data) / np.exp(np.interp(level, theirs, sizes)))
+    return worst
+
+
+def lossless_bytes(model, images: np.ndarray) -> float:
+    """Bytes of lossless files over those of JPEG XL at effort 7; NaN without imagecodecs."""
+    try:
+        import imagecodecs
+    except ImportError:
+        return float("nan")
+    ours = 0
+    theirs = 0
+    for image in images:
+        data = model.compress(image, lossless=True)
+        assert np.array_equal(model.decompress(data), image)
+        ours += len(data)
+        theirs += len(imagecodecs.jpegxl_encode(image, lossless=True, effort=7))
+    return ours / theirs
+
+
 def main() -> None:
     arguments = PARSER.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp())
@@ -247,6 +305,9 @@ def main() -> None:
         peers = theirs(images, arguments.quick)
         show(name, mine, peers)
         claims += compared(name, mine, peers, settings)
+        if name == "256x256":
+            value = lossless_bytes(model, images)
+            claims.append(Claim("photo_lossless_vs_jxl", value, "x", "<= 1.0", "jxl", settings))
         if name == "1024x768":
             found = speeds(model, images[0])
             for what, value in found.items():
@@ -256,6 +317,8 @@ def main() -> None:
             side = model.network.tile[0]
             worst = max(seams(model, image, side) for image in images)
             claims.append(Claim("photo_seams", worst, "ratio", "<= 1.02", None, settings))
+    value = gradient_bytes(model)
+    claims.append(Claim("photo_gradient_bytes", value, "x", "<= 1.0", "webp", settings))
     report(claims, arguments)
 
 
