@@ -435,6 +435,34 @@ def test_rates_are_all_stages_at_all_gains(scalar, images):
     assert [(one.num_stages, one.gain) for one in late] == [(1, 128), (2, 128)]
 
 
+def test_a_file_of_so_many_bits_is_the_largest_that_fits(scalar, images):
+    """Against every file that the model can write of an image."""
+    sizes = []
+    for stages in (1, 2):
+        for gain in range(128 - 12, 128 + 13):
+            model = with_rate(scalar, Rate(stages, 0.0, 0.0, 0.0, gain))
+            sizes.append(len(model.compress(images[0], "a.png", rate="here")))
+    assert len(set(sizes)) > 15
+    # Next to each other they may be out of order by a few bytes of noise.
+    for size in sizes[::5]:
+        data = scalar.compress(images[0], "a.png", rate=8 * size / 256)
+        assert len(data) <= size and len(data) in sizes
+        assert len(data) > 0.9 * max(one for one in sizes if one <= size)
+    with pytest.raises(VqkitError, match="smallest file .* bits per position, more than 0.01"):
+        scalar.compress(images[0], rate=0.01)
+    with pytest.raises(VqkitError, match="lossless files have no rate"):
+        scalar.compress(images[0], rate=1.0, lossless=True)
+
+
+def test_a_model_of_one_rate_alone_fits_or_does_not(unfitted, images):
+    whole = unfitted.compress(images[0])
+    one = untrained(quantizer=CODES_OF_ONE | {"channels": 1})
+    assert one.compress(images[0], rate=1e3) == one.compress(images[0])
+    with pytest.raises(VqkitError, match="smallest file"):
+        one.compress(images[0], rate=1e-3)
+    assert unfitted.compress(images[0], rate=8 * len(whole) / 256) == whole
+
+
 @pytest.mark.parametrize("gain", [-1, 256, 1.5, "128", True])
 def test_a_gain_that_is_no_byte_is_no_rate(gain):
     point = {"num_stages": 1, "weight": 0.0, "bits": 1.0, "psnr": 1.0, "gain": gain}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -37,6 +37,7 @@ from ..coding import (
 )
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck
+from .operating_points import Rate
 
 # Codes of a compressed item, or of a block of a bundle: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
@@ -80,6 +81,17 @@ class Codec:
     def num_codebooks(self) -> int:
         """Of all stages together."""
         return self.num_stages * self.per_stage
+
+    def at(self, rate: Rate) -> Codec:
+        """This kind of file at one of the model's rates."""
+        assert not isinstance(self.engine, MixingCoder)
+        return replace(
+            self,
+            engine=self.engine.first(rate.num_stages),
+            num_stages=rate.num_stages,
+            weight=rate.weight,
+            gain=rate.gain,
+        )
 
     @property
     def max_positions(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,7 +43,7 @@ from ..coding import (
 )
 from ..errors import VqkitError
 from .codec import Codec, CodeCoder, code_codec, new_scalar_coder, value_codec
-from .operating_points import assign, no_rate
+from .operating_points import assign, can_be_weighed, ladder, no_rate
 from .tokenizer import Tokenizer
 
 # Items of a block of a bundle, if they are small enough.
@@ -113,13 +114,35 @@ class Compressor:
         point = rates.get(rate)
         if point is None or isinstance(found.engine, MixingCoder):
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
-        engine = found.engine.first(point.num_stages)
-        return replace(
-            found,
-            engine=engine,
-            num_stages=point.num_stages,
-            weight=point.weight,
-            gain=point.gain,
+        return found.at(point)
+
+    def codec_within(self, values: Tensor, bits: float, name: str | None = None) -> Codec:
+        """How an item (C, *extent) is written best in so many bits for each of its positions at
+        most, every byte of the file counted, with the name that it is to have.
+
+        VqkitError without a codebook, and where no file is that small.
+        """
+        found = self.codec()
+        quantizer = self.artifact.network.quantizer
+        engine = found.engine
+        kinds = [found]
+        if not isinstance(engine, MixingCoder) and can_be_weighed(quantizer, found.has_prefixes):
+            rates = self.artifact.coders.rates
+            max_gain = self.artifact.network.max_gain
+            points = ladder(engine, rates, found.has_prefixes, max_gain)
+            kinds = [found.at(point) for point in points] or kinds
+        positions = math.prod(values.shape[1:])
+
+        def bits_of(codec: Codec) -> float:
+            return 8 * len(self._written(values, name, codec)) / positions
+
+        # Files grow along the ladder.
+        count = bisect_right(kinds, bits, key=bits_of)
+        if count:
+            return kinds[count - 1]
+        raise VqkitError(
+            f"the smallest file that this model makes of the item has {bits_of(kinds[0]):.3f} bits "
+            f"per position, more than {bits:g}"
         )
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
@@ -238,13 +261,21 @@ class Compressor:
         name: str | None = None,
         *,
         lossless: bool = False,
-        rate: str | None = None,
+        rate: str | float | None = None,
     ) -> bytes:
         """The file of one item (C, *extent), with the name that it had if one is given.
 
-        See `codec`.
+        rate: a name as in `codec`, or the most bits for each position, see `codec_within`.
         """
-        codec = self.codec(lossless=lossless, rate=rate)
+        if isinstance(rate, str) or rate is None:
+            codec = self.codec(lossless=lossless, rate=rate)
+        elif lossless:
+            raise VqkitError("lossless files have no rate")
+        else:
+            codec = self.codec_within(values, rate, name)
+        return self._written(values, name, codec)
+
+    def _written(self, values: Tensor, name: str | None, codec: Codec) -> bytes:
         coded = self.code(values[None], codec)[0]
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 

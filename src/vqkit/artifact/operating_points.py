@@ -155,12 +155,29 @@ def measure(
     return found
 
 
-def gains(largest: float) -> list[int]:
+def gains(largest: float, step: int = GAIN_STEP) -> list[int]:
     """Bytes of the gains between one by which latents are divided at most and the same by which
-    they are multiplied; of 1 among them.
+    they are multiplied, so far apart; of 1 among them.
     """
-    reach = int(GAINS_PER_OCTAVE * math.log2(largest)) // GAIN_STEP * GAIN_STEP
-    return list(range(UNIT_GAIN - reach, UNIT_GAIN + reach + 1, GAIN_STEP))
+    reach = int(GAINS_PER_OCTAVE * math.log2(largest)) // step * step
+    return list(range(UNIT_GAIN - reach, UNIT_GAIN + reach + 1, step))
+
+
+def ladder(
+    coder: TransformerCoder | ScalarCoder,
+    measured: Mapping[str, Rate],
+    prefixes: bool,
+    max_gain: float,
+) -> list[Rate]:
+    """Every rate that a model has, from few bytes to many: of scalar codes all numbers of stages at
+    all gains of training, else those that were measured. Only the latter have bits and psnr.
+    """
+    if not isinstance(coder, ScalarCoder):
+        return sorted(measured.values(), key=lambda rate: rate.bits)
+    found = []
+    for depth in range(1 if prefixes else coder.num_stages, coder.num_stages + 1):
+        found += [Rate(depth, 0.0, 0.0, 0.0, gain) for gain in gains(max_gain, 1)]
+    return found
 
 
 def _stages(
