@@ -125,7 +125,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     stage=ScalarConfig(channels=384, step=1.5, levels=255),
                     quantizer_dropout=1.0,
                 ),
-                max_gain=1.75,
+                max_gain=3.0,
             ),
             # Where another bit of a value lowers the mse as much as the last one did.
             losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.4)),

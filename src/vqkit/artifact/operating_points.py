@@ -23,6 +23,7 @@ from ..coding import GAINS_PER_OCTAVE, UNIT_GAIN, ScalarCoder, TransformerCoder,
 from ..coding.codes.transformer_coder import MAX_CODES
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck, Quantizer
+from ..model.quantizers.scalar import ScalarQuantizer
 
 # Of the points that are offered, by growing size; the last has every stage, its codes chosen by the
 # quantizer alone.
@@ -170,13 +171,20 @@ def ladder(
     max_gain: float,
 ) -> list[Rate]:
     """Every rate that a model has, from few bytes to many: of scalar codes all numbers of stages at
-    all gains of training, else those that were measured. Only the latter have bits and psnr.
+    gains of training, else those that were measured. Only the latter have bits and psnr.
     """
     if not isinstance(coder, ScalarCoder):
         return sorted(measured.values(), key=lambda rate: rate.bits)
+    # A stage more is about as much as a gain of the refinement: half of it on either side.
+    half = int(-GAINS_PER_OCTAVE * math.log2(ScalarQuantizer.refinement) / 2)
+    first = 1 if prefixes else coder.num_stages
     found = []
-    for depth in range(1 if prefixes else coder.num_stages, coder.num_stages + 1):
-        found += [Rate(depth, 0.0, 0.0, 0.0, gain) for gain in gains(max_gain, 1)]
+    for depth in range(first, coder.num_stages + 1):
+        for gain in gains(max_gain, 1):
+            is_fewer = depth > first and gain < UNIT_GAIN - half
+            is_more = depth < coder.num_stages and gain > UNIT_GAIN + half
+            if not is_fewer and not is_more:
+                found.append(Rate(depth, 0.0, 0.0, 0.0, gain))
     return found
 
 
