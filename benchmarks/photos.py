@@ -1,14 +1,18 @@
 """Photographs: `vqkit train FOLDER` without an option, its files beside JPEG, WebP and AVIF.
 
     python benchmarks/photos.py [--quick] [--seed 0] [--minutes 20] [--work DIR] [--json FILE]
+        [--sheet FILE.webp]
 
 Trains on the photographs of Debian's mate-backgrounds and ukui-wallpapers but four, and tests on
 these four, on scikit-image's and scikit-learn's colour pictures at 256x256, and on the larger of
-them at 1024x768. Points of ours: stages and weights of a bit, of which the convex hull over the
-mean of all images counts. One file an image, every byte of it; PSNR of RGB, the mean of each
-image's; BD-rates where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the
-mean over blocks of 8x8 whose deviation is below 4 levels, at 0.6 bits a pixel. Speeds are of a
-process that has loaded its model.
+them at 1024x768. Points of ours: stages and gains, of which the convex hull over the mean of all
+images counts. One file an image, every byte of it; PSNR of RGB, the mean of each image's; BD-rates
+where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the mean over blocks of
+8x8 whose deviation is below 4 levels, at 0.6 bits a pixel. Gradients are three images of 512x512,
+their bytes over those of WebP at the same PSNR, the worst of all points where WebP has one.
+Lossless files are those of the 256x256 images beside JPEG XL at effort 7. Speeds are of a process
+that has loaded its model. The sheet shows all 256x256 images, ours at a quarter of a bit a pixel at
+most and peers at no more bytes each, or at their fewest.
 """
 
 from __future__ import annotations
@@ -23,11 +27,12 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, machine, options, report
 from bench.debian_packages import unpacked
-from bench.image_codecs import bd_rate, codecs, decoded, mixtures, psnr, with_rate
-from PIL import Image
+from bench.image_codecs import bd_rate, codecs, decoded, errors, mixtures, psnr, with_rate
+from PIL import Image, ImageDraw
 
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--minutes", type=float, default=20.0)
+PARSER.add_argument("--sheet", metavar="FILE", type=Path)
 
 PACKAGES = {"mate-backgrounds": "mate/nature/*.jpg", "ukui-wallpapers": "*.*"}
 HELD_OUT = ("Garden", "LadyBird", "Storm", "Blinds")
@@ -42,10 +47,16 @@ FROM_SKIMAGE = (
     "hubble_deep_field",
 )
 LARGE = ("Garden", "LadyBird", "Storm", "Blinds", "retina", "hubble_deep_field")
-# Weights of a bit in squared steps; 0 = those that the codes were trained with.
-WEIGHTS = (0.0, 0.15, 0.22, 0.33, 0.5, 0.75, 1.1)
 RATES = (0.1, 1.0)
 PEERS = ("jpeg", "webp", "avif")
+# Bits a pixel of a sheet, and pixels for the words above an image.
+SHEET_RATE = 0.25
+CAPTION = 16
+GRADIENT_SIDE = 512
+# Colours of three gradients, from one end to the other.
+SKY = ((20, 60, 140), (150, 190, 235), (250, 235, 210))
+GLOW = ((255, 240, 180), (200, 80, 60), (30, 10, 60))
+SLOPE = ((10, 160, 140), (90, 20, 120))
 # Bits a pixel at which one figure is given.
 AT = 0.6
 BLOCK = 8
@@ -139,17 +150,20 @@ def theirs(images: np.ndarray, quick: bool) -> dict[str, list[dict]]:
 
 def ours(model, images: np.ndarray, quick: bool) -> list[dict]:
     """All points, by growing size."""
+    from vqkit.artifact.operating_points import gains
+    from vqkit.coding import gain_of
+
     quantizer = model.network.quantizer
     num_stages = quantizer.num_codebooks // quantizer.codebooks_per_section
     found = []
     for depth in range(1, num_stages + 1):
-        for weight in WEIGHTS[:: 3 if quick else 1]:
-            one = with_rate(model, depth, weight)
+        for gain in gains(model.network.max_gain)[:: 3 if quick else 1]:
+            one = with_rate(model, depth, gain=gain)
             bits, levels, shown = curve(
                 lambda image, m=one: m.compress(image, rate="here"), model.decompress, images
             )
             colour = colour_errors(shown, images)
-            place = f"{depth} stages, {weight}"
+            place = f"{depth} stages, gain {gain_of(gain):.2f}"
             found.append(
                 {"point": place, "bpp": bits.mean(), "db": levels.mean(), "colour": colour}
             )
@@ -227,6 +241,88 @@ def seams(model, image: np.ndarray, side: int) -> float:
     return float(ratios[0] / ratios[1])
 
 
+def gradients() -> list[np.ndarray]:
+    """Downwards, around a point, and across: uint8 (512, 512, 3) each."""
+    down, right = np.mgrid[:GRADIENT_SIDE, :GRADIENT_SIDE] / (GRADIENT_SIDE - 1)
+    around = np.clip(1.3 * np.hypot(right - 0.5, down - 0.4), 0, 1)
+    found = []
+    for place, colours in ((down, SKY), (around, GLOW), ((down + right) / 2, SLOPE)):
+        ends = np.linspace(0, 1, len(colours))
+        channels = [np.interp(place, ends, values) for values in zip(*colours, strict=True)]
+        found.append(np.stack(channels, -1).round().astype(np.uint8))
+    return found
+
+
+def gradient_bytes(model) -> float:
+    """Bytes over those of WebP at the same PSNR, the worst of all gradients and numbers of stages
+    whose PSNR WebP reaches.
+    """
+    encode, qualities = codecs(chroma="4:2:0")["webp"]
+    quantizer = model.network.quantizer
+    worst = 0.0
+    for image in gradients():
+        points = []
+        for quality in (*qualities, 100):
+            data = encode(image, quality)
+            points.append((float(psnr(errors(decoded(data, False)[None], image[None]))[0]), data))
+        points.sort(key=lambda point: point[0])
+        theirs = [level for level, _ in points]
+        sizes = [np.log(len(data)) for _, data in points]
+        for depth in range(1, quantizer.num_codebooks // quantizer.codebooks_per_section + 1):
+            data = with_rate(model, depth).compress(image, rate="here")
+            level = float(psnr(errors(model.decompress(data)[None], image[None]))[0])
+            if theirs[0] <= level <= theirs[-1]:
+                worst = max(worst, len(data) / np.exp(np.interp(level, theirs, sizes)))
+    return worst
+
+
+def lossless_bytes(model, images: np.ndarray) -> float:
+    """Bytes of lossless files over those of JPEG XL at effort 7; NaN without imagecodecs."""
+    try:
+        import imagecodecs
+    except ImportError:
+        return float("nan")
+    ours = 0
+    theirs = 0
+    for image in images:
+        data = model.compress(image, lossless=True)
+        assert np.array_equal(model.decompress(data), image)
+        ours += len(data)
+        theirs += len(imagecodecs.jpegxl_encode(image, lossless=True, effort=7))
+    return ours / theirs
+
+
+def sheet(model, images: np.ndarray) -> Image.Image:
+    """Every image in a row: itself, ours, and the peers at its bytes; PSNR above each."""
+    height = images.shape[1] + CAPTION
+    width = images.shape[2]
+    whole = Image.new("RGB", (width * (2 + len(PEERS)), height * len(images)), "white")
+    draw = ImageDraw.Draw(whole)
+    for row, image in enumerate(images):
+        data = model.compress(image, rate=SHEET_RATE)
+        cells = [(f"original, {len(data)} bytes follow", image)]
+        cells.append(("vqkit", model.decompress(data)))
+        for name in PEERS:
+            cells.append((name, decoded(_at_most(name, image, len(data)), False)))
+        for column, (words, shown) in enumerate(cells):
+            if column:
+                words += f" {float(psnr(errors(shown[None], image[None]))[0]):.2f} dB"
+            draw.text((column * width + 4, row * height + 2), words, fill="black")
+            whole.paste(Image.fromarray(shown), (column * width, row * height + CAPTION))
+    return whole
+
+
+def _at_most(name: str, image: np.ndarray, size: int) -> bytes:
+    """The largest file of a peer that has no more bytes, else its smallest."""
+    encode, _ = codecs(chroma="4:2:0")[name]
+    best = encode(image, 0)
+    for quality in range(1, 100, 2):
+        data = encode(image, quality)
+        if len(best) < len(data) <= size:
+            best = data
+    return best
+
+
 def main() -> None:
     arguments = PARSER.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp())
@@ -246,6 +342,9 @@ def main() -> None:
         peers = theirs(images, arguments.quick)
         show(name, mine, peers)
         claims += compared(name, mine, peers, settings)
+        if name == "256x256":
+            value = lossless_bytes(model, images)
+            claims.append(Claim("photo_lossless_vs_jxl", value, "x", "<= 1.0", "jxl", settings))
         if name == "1024x768":
             found = speeds(model, images[0])
             for what, value in found.items():
@@ -255,6 +354,10 @@ def main() -> None:
             side = model.network.tile[0]
             worst = max(seams(model, image, side) for image in images)
             claims.append(Claim("photo_seams", worst, "ratio", "<= 1.02", None, settings))
+        if name == "256x256" and arguments.sheet:
+            sheet(model, images).save(arguments.sheet, quality=90, method=6)
+    value = gradient_bytes(model)
+    claims.append(Claim("photo_gradient_bytes", value, "x", "<= 1.0", "webp", settings))
     report(claims, arguments)
 
 

@@ -26,6 +26,7 @@ from vqkit.coding import (
     MIXING,
     SCALAR,
     TRANSFORMER,
+    UNIT_GAIN,
     VALUES,
     Block,
     BundleHeader,
@@ -138,6 +139,7 @@ class GoldenScalar:
     items: int = 0
     lost: int = 0
     signal: int = 0
+    gain: int = UNIT_GAIN
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -149,9 +151,9 @@ SCALAR_SHAPE = (3, 11, 63)
 SCALAR_FILES = {
     "scalar": GoldenScalar(SCALAR_SHAPE, is_fitted=True),
     "scalar-untrained": GoldenScalar((1, 2, 1023), grid=(4, 3)),
-    "scalar-first-stage": GoldenScalar(SCALAR_SHAPE, is_fitted=True, stages=1),
+    "scalar-first-stage": GoldenScalar(SCALAR_SHAPE, is_fitted=True, stages=1, gain=115),
     "scalar-truncated": GoldenScalar(SCALAR_SHAPE, is_fitted=True, lost=3),
-    "scalar-bundle": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(2, 2), items=3),
+    "scalar-bundle": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(2, 2), items=3, gain=255),
     "scalar-volume": GoldenScalar((2, 17, 3), grid=(2, 2, 3), signal=2),
 }
 SCALAR_CODER = "scalar-coder"
@@ -188,7 +190,13 @@ def make_scalar(name: str, fitted: ScalarCoder, codes: np.ndarray) -> bytes:
     payloads = coder.encode(codes.astype(np.int64))
     if golden.items:
         header = BundleHeader(
-            Extents([golden.extent] * golden.items), num_stages, SCALAR, MODEL, 2, golden.signal
+            Extents([golden.extent] * golden.items),
+            num_stages,
+            SCALAR,
+            MODEL,
+            2,
+            golden.signal,
+            gain=golden.gain,
         )
         blocks = []
         for number in range(header.num_blocks):
@@ -201,7 +209,7 @@ def make_scalar(name: str, fitted: ScalarCoder, codes: np.ndarray) -> bytes:
     stages = []
     for crc, payload in zip(stage_crcs(staged), payloads[0][:kept], strict=True):
         stages.append(Stage(crc, payload))
-    header = FileHeader(golden.extent, kept, SCALAR, MODEL, golden.signal)
+    header = FileHeader(golden.extent, kept, SCALAR, MODEL, golden.signal, gain=golden.gain)
     data = write_file(header, stages, f"{name}.png")
     return data[: len(data) - golden.lost]
 

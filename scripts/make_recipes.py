@@ -122,9 +122,10 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 network=MultiscaleConfig(),
                 quantizer=ResidualConfig(
                     num_stages=3,
-                    stage=ScalarConfig(channels=384, step=1.5, levels=511),
+                    stage=ScalarConfig(channels=384, step=1.5, levels=255),
                     quantizer_dropout=1.0,
                 ),
+                max_gain=3.0,
             ),
             # Where another bit of a value lowers the mse as much as the last one did.
             losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.4)),

@@ -102,11 +102,11 @@ def mixtures(size: np.ndarray, decibels: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.interp(levels, decibels[order], size[order]), levels
 
 
-def with_rate(model, num_stages: int, weight: float):
+def with_rate(model, num_stages: int, weight: float = 0.0, gain: int = 128):
     """The model with one more point between few bits and good images, named `here`."""
     from vqkit.artifact.model import Model
     from vqkit.artifact.operating_points import Rate
 
     coders = model.artifact.coders
-    rates = {**coders.rates, "here": Rate(num_stages, weight, 0.0, 0.0)}
+    rates = {**coders.rates, "here": Rate(num_stages, weight, 0.0, 0.0, gain)}
     return Model(replace(model.artifact, coders=replace(coders, rates=rates)), model.device)

@@ -34,6 +34,10 @@ class ModelConfig(Section):
     """
     transform: TransformConfig = TransformConfig()
     """map between the latents and the quantizer"""
+    max_gain: Annotated[float, Field(ge=1, le=16)] = 1.0
+    """latents are multiplied by up to so much, or divided, before they are quantised to scalar
+    codes: drawn anew for every batch of training, so that files may have any rate; 1 = never
+    """
 
 
 def _weighs(loss: str) -> ActsOnly:
@@ -57,6 +61,11 @@ class Config(Root):
     conditions: ClassVar[tuple[ActsOnly, ...]] = (
         ActsOnly(("losses.kl",), "model.variational=true", lambda config: config.model.variational),
         *(_weighs(loss) for loss in ("commitment", "codebook", "entropy", "rate")),
+        ActsOnly(
+            ("model.max_gain",),
+            "scalar codes, of model.quantizer.kind=scalar",
+            lambda config: config.model.quantizer.has_loss("rate"),
+        ),
         ActsOnly(
             ("train.optimizer", "train.muon_lr"),
             "residual blocks, of model.network.kind=patch or model.transform.kind=conv",

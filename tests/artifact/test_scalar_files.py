@@ -2,6 +2,7 @@
 what is refused.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -25,7 +26,8 @@ from tests.untrained import STAGE, untrained
 from vqkit import cli
 from vqkit.artifact import codec as codecs
 from vqkit.artifact.coder_files import CODER_FILE, find_artifact, save_coders
-from vqkit.artifact.operating_points import NAMES, measure
+from vqkit.artifact.model import Model
+from vqkit.artifact.operating_points import NAMES, Rate, measure
 from vqkit.artifact.record import Coders
 from vqkit.artifact.store import load_artifact, save_artifact
 from vqkit.coding import (
@@ -33,6 +35,7 @@ from vqkit.coding import (
     MIXING,
     SCALAR,
     TRANSFORMER,
+    UNIT_GAIN,
     Bundle,
     CorruptCodes,
     CorruptHeader,
@@ -57,6 +60,7 @@ TRAINED = [
     "model.quantizer.kind=residual",
     "model.quantizer.num_stages=2",
     "model.quantizer.stage={kind: scalar, channels: 10, levels: 63, step: 0.5}",
+    "model.max_gain=3.0",
     *[setting for setting in TINY if "quantizer" not in setting],
     "train.steps=10",
     "train.batch_size=8",
@@ -89,6 +93,13 @@ def bare(data):
     """A file without model id and check sum of its header."""
     file = read_file(data)
     return write_file(replace(file.header, model_id=None), file.stages)
+
+
+def with_rate(model, rate):
+    """The model with one more rate, named `here`."""
+    coders = model.artifact.coders
+    coders = replace(coders, rates={**coders.rates, "here": rate})
+    return Model(replace(model.artifact, coders=coders))
 
 
 def by_hand(data, coder, grid):
@@ -220,7 +231,7 @@ def test_scalar_codes_of_other_models_are_refused(images, unfitted):
 def claiming(extent, stages, model_id, payload):
     """A file of an extent with a payload for each stage that is not its own."""
     header = b"\x96vq" + bytes([0x10 if model_id is None else 0x11]) + (model_id or b"")
-    header += bytes([SCALAR]) + b"".join(map(varint, (*extent, stages)))
+    header += bytes([SCALAR, UNIT_GAIN]) + b"".join(map(varint, (*extent, stages)))
     if model_id is not None:
         header += crc_bytes(header)
     return header + section(1, bytes(4) + payload) * stages
@@ -344,7 +355,7 @@ def copied(folder: Path, where: Path) -> Path:
 def test_lower_rates_are_smaller_files_that_decode(scalar, images):
     rates = scalar.artifact.coders.rates
     assert {"lowest", "full"} <= set(rates) <= set(NAMES) and len(rates) > 2
-    assert any(rate.weight > 0 for rate in rates.values())
+    assert {rate.gain for rate in rates.values()} > {UNIT_GAIN}
     sizes = {}
     for name, rate in rates.items():
         total = 0
@@ -361,34 +372,102 @@ def test_lower_rates_are_smaller_files_that_decode(scalar, images):
 
 
 @pytest.mark.parametrize("stages", [1, 2])
-def test_a_weight_takes_bits_for_distance(scalar, images, stages):
-    """Codes of the last stage lie one step from the nearest at most, and take fewer bytes."""
-    codec = scalar.compressor.codec()
-    codec = replace(codec, num_stages=stages, engine=codec.engine.first(stages))
-    values = torch.from_numpy(images[:8]).permute(0, 3, 1, 2)
-    nearest, cheap = (
-        scalar.compressor.held(values, replace(codec, weight=weight)) for weight in (1e-9, 0.75)
-    )
-    assert nearest.shape[1] == cheap.shape[1] == stages * CHANNELS
-    difference = np.abs(cheap - nearest)
-    assert (difference[:, :-CHANNELS] == 0).all()
-    assert difference.sum() > 0 and difference.max() == 1
-    sizes = [
-        sum(len(part) for item in codec.engine.encode(codes) for part in item)
-        for codes in (cheap, nearest)
-    ]
-    assert sizes[0] < sizes[1]
+@pytest.mark.parametrize("gain", [0, 100, 137, 255])
+def test_a_gain_is_a_finer_step(scalar, images, stages, gain):
+    """Codes at a gain are those of latents that were multiplied by it, and the decoder gets what
+    they stand for divided by it; a second decoder finds the gain in the header.
+    """
+    factor = 2 ** ((gain - 128) / 16)
+    model = with_rate(scalar, Rate(stages, 0.0, 0.0, 0.0, gain))
+    data = model.compress(images[0], "a.png", rate="here")
+    reader = second.Reader(data)
+    assert second.read_beginning(reader, (second.FILE,)).gain == gain
+    network = scalar.network
+    values = torch.from_numpy(images[:1]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        latents = network.latents(scalar.tokenizer.standardise(values))
+        codes = network.quantizer.encode(latents * factor)
+        (found,) = scalar.compressor.read(data)
+        assert np.array_equal(found.codes[: stages * CHANNELS], codes[0, : stages * CHANNELS])
+        quantized = network.quantizer.decode(torch.from_numpy(found.codes)[None]) / factor
+        exact = copy.deepcopy(network).double()
+        shown = scalar.tokenizer.restore(exact.decode_latents(quantized.double(), (16, 16)))
+    assert np.array_equal(scalar.decompress(data), shown[0].permute(1, 2, 0))
+    assert np.array_equal(scalar.decompress(bare(data)), shown[0].permute(1, 2, 0))
 
 
-def test_one_stage_alone_has_rates_by_weight(images):
-    """Of a model whose files have one stage, all of whose rates weigh bits."""
-    model = untrained(quantizer=CODES_OF_ONE)
+def test_a_bundle_has_the_gain_of_its_rate(scalar, images):
+    model = with_rate(scalar, Rate(2, 0.0, 0.0, 0.0, 120))
+    codec = model.compressor.codec(rate="here")
+    values = torch.from_numpy(images[:3]).permute(0, 3, 1, 2)
+    coded = model.compressor.code(values, codec)
+    data = model.compressor.write_bundle(coded, codec, ["a", "b", "c"])
+    assert second.read_beginning(second.Reader(data), (second.BUNDLE,)).gain == 120
+    alone = [model.compress(image, rate="here") for image in images[:3]]
+    bundled = scalar.compressor.decode(list(scalar.compressor.read(data)))
+    for values, one in zip(bundled, alone, strict=True):
+        assert np.array_equal(values.permute(1, 2, 0), scalar.decompress(one))
+
+
+def test_no_other_coder_has_a_gain(images):
+    model = untrained()
+    file = read_file(model.compress(images[0]))
+    with pytest.raises(ValueError, match="gain"):
+        write_file(replace(file.header, gain=100), file.stages)
+
+
+def test_rates_are_all_stages_at_all_gains(scalar, images):
     values = torch.from_numpy(images[:4]).permute(0, 3, 1, 2)
-    latents = model.network.latents(model.tokenizer.standardise(values))
-    coder = ScalarCoder.new(1, CHANNELS, 63)
-    found = measure(model.network.quantizer, coder, latents, lambda codes: 0.0, prefixes=False)
-    assert [point.num_stages for point in found] == [1] * 6
-    assert found[0].weight == 0 and found[-1].bits < found[0].bits
+    latents = scalar.network.latents(scalar.tokenizer.standardise(values))
+    coder = scalar.artifact.coders.codes
+    found = measure(scalar.network.quantizer, coder, latents, lambda codes, gain: 0.0, True, 1.75)
+    assert {(one.num_stages, one.gain) for one in found} == {
+        (stages, gain) for stages in (1, 2) for gain in (116, 120, 124, 128, 132, 136, 140)
+    }
+    for stages in (1, 2):
+        bits = [
+            one.bits for one in sorted(found, key=lambda one: one.gain) if one.num_stages == stages
+        ]
+        assert bits == sorted(bits) and bits[0] < bits[-1]
+    late = measure(
+        scalar.network.quantizer, coder, latents, lambda codes, gain: 0.0, True, 1.75, lambda: False
+    )
+    assert [(one.num_stages, one.gain) for one in late] == [(1, 128), (2, 128)]
+
+
+def test_a_file_of_so_many_bits_is_the_largest_that_fits(scalar, images):
+    """Against every file that the model can write of an image."""
+    sizes = []
+    for stages in (1, 2):
+        for gain in range(128 - 25, 128 + 26):
+            model = with_rate(scalar, Rate(stages, 0.0, 0.0, 0.0, gain))
+            sizes.append(len(model.compress(images[0], "a.png", rate="here")))
+    assert len(set(sizes)) > 15
+    # Next to each other they may be out of order by a few bytes of noise.
+    for size in sizes[::5]:
+        data = scalar.compress(images[0], "a.png", rate=8 * size / 256)
+        assert len(data) <= size and len(data) in sizes
+        assert len(data) > 0.9 * max(one for one in sizes if one <= size)
+    with pytest.raises(VqkitError, match="smallest file .* bits per position, more than 0.01"):
+        scalar.compress(images[0], rate=0.01)
+    with pytest.raises(VqkitError, match="lossless files have no rate"):
+        scalar.compress(images[0], rate=1.0, lossless=True)
+
+
+def test_a_model_of_one_rate_alone_fits_or_does_not(unfitted, images):
+    whole = unfitted.compress(images[0])
+    one = untrained(quantizer=CODES_OF_ONE | {"channels": 1})
+    assert one.compress(images[0], rate=1e3) == one.compress(images[0])
+    with pytest.raises(VqkitError, match="smallest file"):
+        one.compress(images[0], rate=1e-3)
+    assert unfitted.compress(images[0], rate=8 * len(whole) / 256) == whole
+
+
+@pytest.mark.parametrize("gain", [-1, 256, 1.5, "128", True])
+def test_a_gain_that_is_no_byte_is_no_rate(gain):
+    point = {"num_stages": 1, "weight": 0.0, "bits": 1.0, "psnr": 1.0, "gain": gain}
+    with pytest.raises(ValueError, match="no point"):
+        Rate.read(point)
 
 
 # ----------------------------------------------------------------------------------- command line

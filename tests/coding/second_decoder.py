@@ -100,6 +100,7 @@ class Header:
     per_block: int = 1
     # (count, extent): a few bytes stand for many items
     runs: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    gain: int = 128
 
     def extents(self) -> Iterator[tuple[int, ...]]:
         """Of every item."""
@@ -121,7 +122,10 @@ def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
     signal, holds = divmod(nibble, 2)
     if coder > 2 or (holds == 1 and coder != 1):
         raise Refused("NewerVersion")
-    return Header(profile, model, coder, signal, holds)
+    header = Header(profile, model, coder, signal, holds)
+    if coder == 2:
+        header.gain = reader.take(1)[0]
+    return header
 
 
 def read_axes(reader: Reader, signal: int) -> int:

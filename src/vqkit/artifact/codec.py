@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..coding import (
     MIXING,
     SCALAR,
     TRANSFORMER,
+    UNIT_GAIN,
     VALUES,
     CorruptHeader,
     FileHeader,
@@ -36,6 +37,7 @@ from ..coding import (
 )
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck
+from .operating_points import Rate
 
 # Codes of a compressed item, or of a block of a bundle: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
@@ -59,7 +61,7 @@ class Codec:
     num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
     grid_of: extent of an item -> grid of its codes. codes_per_position: of a file with all stages,
     at whatever rate. per_stage: codebooks of a stage. weight: of a bit when codes are chosen, see
-    operating_points.
+    operating_points. gain: a byte of the header, which says what latents are multiplied by.
     """
 
     signal: int
@@ -73,11 +75,23 @@ class Codec:
     codes_per_position: int
     per_stage: int = 1
     weight: float = 0.0
+    gain: int = UNIT_GAIN
 
     @property
     def num_codebooks(self) -> int:
         """Of all stages together."""
         return self.num_stages * self.per_stage
+
+    def at(self, rate: Rate) -> Codec:
+        """This kind of file at one of the model's rates."""
+        assert not isinstance(self.engine, MixingCoder)
+        return replace(
+            self,
+            engine=self.engine.first(rate.num_stages),
+            num_stages=rate.num_stages,
+            weight=rate.weight,
+            gain=rate.gain,
+        )
 
     @property
     def max_positions(self) -> int:
@@ -128,7 +142,13 @@ class Codec:
         for crc, payload in zip(stage_crcs(self._staged(codes)), payloads, strict=True):
             stages.append(Stage(crc, payload))
         header = FileHeader(
-            tuple(extent), len(stages), self.coder, self.model_id, self.signal, self.holds
+            tuple(extent),
+            len(stages),
+            self.coder,
+            self.model_id,
+            self.signal,
+            self.holds,
+            self.gain,
         )
         return write_file(header, stages, name)
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..coding import ScalarCoder, TransformerCoder, ValueNetwork, describe, opened
+from ..coding import UNIT_GAIN, ScalarCoder, TransformerCoder, ValueNetwork, describe, opened
 from ..errors import VqkitError
 from ..files import write_whole
 from .codec import CodeCoder, model_id
@@ -127,12 +127,12 @@ def load_coders(
             scalar = _made(path, file, ScalarCoder.from_tensors)
             if (scalar.channels, scalar.sizes) != (per_section, tuple(sizes)):
                 raise VqkitError(f"{path} was fitted to another model")
-            rates[path] = _rates(file, scalar.num_stages)
+            rates[path] = _rates(file, scalar.num_stages, has_gains=True)
             return scalar
         coder = _made(path, file, TransformerCoder.from_tensors)
         if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
             raise VqkitError(f"{path} was fitted to another model")
-        rates[path] = _rates(file, len(sizes))
+        rates[path] = _rates(file, len(sizes), has_gains=False)
         return coder
 
     def of_values(path: Path) -> ValueNetwork:
@@ -226,14 +226,17 @@ def _arrays(path: Path, file: TensorFile) -> dict[str, np.ndarray]:
         raise VqkitError(f"cannot read the coder {path}: {error}") from error
 
 
-def _rates(file: TensorFile, num_stages: int) -> dict[str, Rate]:
+def _rates(file: TensorFile, num_stages: int, has_gains: bool) -> dict[str, Rate]:
     """What a coder's file says; nothing where that makes no sense, as a coder is of use without."""
     try:
         tree: Any = json.loads(file.metadata.get("rates", "{}"))
         rates = {str(name): Rate.read(point) for name, point in tree.items()}
     except (AttributeError, TypeError, ValueError, RecursionError):
         return {}
-    return rates if all(rate.num_stages <= num_stages for rate in rates.values()) else {}
+    for rate in rates.values():
+        if rate.num_stages > num_stages or (rate.gain != UNIT_GAIN and not has_gains):
+            return {}
+    return rates
 
 
 def find_artifact(source: Path, folders: Sequence[Path] = (Path(),)) -> Path:

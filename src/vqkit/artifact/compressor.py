@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,19 +29,21 @@ from ..coding import (
     FormatError,
     MixingCoder,
     OutOfBounds,
+    TransformerCoder,
     Truncated,
     ValueNetwork,
     WrongModel,
     check_block,
     check_model,
     codes_crc,
+    gain_of,
     profile_of,
     read_file,
     write_bundle,
 )
 from ..errors import VqkitError
 from .codec import Codec, CodeCoder, code_codec, new_scalar_coder, value_codec
-from .operating_points import assign, no_rate
+from .operating_points import assign, can_be_weighed, ladder, no_rate
 from .tokenizer import Tokenizer
 
 # Items of a block of a bundle, if they are small enough.
@@ -111,8 +114,36 @@ class Compressor:
         point = rates.get(rate)
         if point is None or isinstance(found.engine, MixingCoder):
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
-        engine = found.engine.first(point.num_stages)
-        return replace(found, engine=engine, num_stages=point.num_stages, weight=point.weight)
+        return found.at(point)
+
+    def codec_within(self, values: Tensor, bits: float, name: str | None = None) -> Codec:
+        """How an item (C, *extent) is written best in so many bits for each of its positions at
+        most, every byte of the file counted, with the name that it is to have.
+
+        VqkitError without a codebook, and where no file is that small.
+        """
+        found = self.codec()
+        quantizer = self.artifact.network.quantizer
+        engine = found.engine
+        kinds = [found]
+        if not isinstance(engine, MixingCoder) and can_be_weighed(quantizer, found.has_prefixes):
+            rates = self.artifact.coders.rates
+            max_gain = self.artifact.network.max_gain
+            points = ladder(engine, rates, found.has_prefixes, max_gain)
+            kinds = [found.at(point) for point in points] or kinds
+        positions = math.prod(values.shape[1:])
+
+        def bits_of(codec: Codec) -> float:
+            return 8 * len(self._written(values, name, codec)) / positions
+
+        # Files grow along the ladder.
+        count = bisect_right(kinds, bits, key=bits_of)
+        if count:
+            return kinds[count - 1]
+        raise VqkitError(
+            f"the smallest file that this model makes of the item has {bits_of(kinds[0]):.3f} bits "
+            f"per position, more than {bits:g}"
+        )
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is read, by the coder that wrote it.
@@ -124,10 +155,11 @@ class Compressor:
         if header.holds == CODES and (header.coder == SCALAR) != is_scalar:
             raise WrongModel(f"this model has no codes under coder {header.coder}")
         wanted = (header.holds, header.coder, header.model_id)
+        found = self._codec(header.holds, header.coder)
         for one in self._older:
             if (one.holds, one.coder, one.model_id) == wanted:
-                return one
-        return self._codec(header.holds, header.coder)
+                found = one
+        return replace(found, gain=header.gain)
 
     def _coder_of_codes(self) -> int:
         """The number of the coder that codes are written with."""
@@ -205,11 +237,12 @@ class Compressor:
         """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
-        if codec.weight and not isinstance(codec.engine, MixingCoder):
+        if codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
             return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        return self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
+        codes = self.tokenizer.encode_alone(values, gain_of(codec.gain))
+        return codes[:, : codec.num_codebooks].numpy()
 
     def code(self, values: Tensor, codec: Codec) -> list[Coded]:
         """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes."""
@@ -228,13 +261,21 @@ class Compressor:
         name: str | None = None,
         *,
         lossless: bool = False,
-        rate: str | None = None,
+        rate: str | float | None = None,
     ) -> bytes:
         """The file of one item (C, *extent), with the name that it had if one is given.
 
-        See `codec`.
+        rate: a name as in `codec`, or the most bits for each position, see `codec_within`.
         """
-        codec = self.codec(lossless=lossless, rate=rate)
+        if isinstance(rate, str) or rate is None:
+            codec = self.codec(lossless=lossless, rate=rate)
+        elif lossless:
+            raise VqkitError("lossless files have no rate")
+        else:
+            codec = self.codec_within(values, rate, name)
+        return self._written(values, name, codec)
+
+    def _written(self, values: Tensor, name: str | None, codec: Codec) -> bytes:
         coded = self.code(values[None], codec)[0]
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 
@@ -251,6 +292,7 @@ class Compressor:
             together,
             codec.signal,
             codec.holds,
+            codec.gain,
         )
         blocks = []
         for number in range(header.num_blocks):
@@ -330,7 +372,10 @@ class Compressor:
         Those of one extent go through the decoder together.
         """
         decoded: dict[int, Tensor] = {}
-        kinds = [(item.codec.holds_values, item.codes.shape, item.extent) for item in items]
+        kinds = []
+        for item in items:
+            codec = item.codec
+            kinds.append((codec.holds_values, codec.gain, item.codes.shape, item.extent))
         for places in alike(kinds):
             first = items[places[0]]
             held = np.stack([items[place].codes for place in places])
@@ -348,7 +393,8 @@ class Compressor:
         num_codebooks = self.tokenizer.num_codebooks
         missing = np.full((len(held), num_codebooks - held.shape[1], *held.shape[2:]), -1, np.int64)
         codes = np.concatenate([held.astype(np.int64), missing], 1)
-        return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact)
+        gain = gain_of(codec.gain)
+        return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact, gain=gain)
 
     def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
         file = read_file(stream)

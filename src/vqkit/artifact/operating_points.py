@@ -1,10 +1,11 @@
 """How small files shall be: the points between few bits and a good reconstruction that a model
 offers.
 
-A point leaves out the last stages of a residual quantizer, and weighs the bits of a code under the
-integer prior against what it does to the reconstruction: argmin distance + weight * bits, the
-entropy-constrained vector quantisation of Chou et al. 1989, with the quantizer's own choice where
-the weight is 0.
+A point leaves out the last stages of a residual quantizer. Where codes are of a codebook it weighs
+the bits of a code under the integer prior against what it does to the reconstruction: argmin
+distance + weight * bits, the entropy-constrained vector quantisation of Chou et al. 1989, with the
+quantizer's own choice where the weight is 0. Scalar codes, whose quantizer weighs bits by itself,
+are of latents that were multiplied by a gain, which is to divide their step by it.
 """
 
 from __future__ import annotations
@@ -18,31 +19,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import ScalarCoder, TransformerCoder
+from ..coding import GAINS_PER_OCTAVE, UNIT_GAIN, ScalarCoder, TransformerCoder, gain_of
 from ..coding.codes.transformer_coder import MAX_CODES
 from ..errors import VqkitError
 from ..model.quantizers.base import Bottleneck, Quantizer
+from ..model.quantizers.scalar import ScalarQuantizer
 
 # Of the points that are offered, by growing size; the last has every stage, its codes chosen by the
 # quantizer alone.
 NAMES = ("lowest", "low", "medium", "high", "full")
 # Weights that are tried beside 0, in units of the mean squared distance of tokens to their codes.
 WEIGHTS = (0.03, 0.06, 0.12, 0.25)
-# The same of scalar codes, in squared steps of the last stage that is kept.
-SCALAR_WEIGHTS = (0.15, 0.22, 0.33, 0.5, 0.75)
+# Gains that are tried for scalar codes lie so far apart, by their bytes.
+GAIN_STEP = 4
 
 
 @dataclass(frozen=True)
 class Rate:
     """num_stages of the quantizer that are kept; weight of a bit, as a squared distance of tokens.
 
-    bits: an item of the training extent, and psnr in dB, as measured on the validation split.
+    bits: an item of the training extent, and psnr in dB, as measured on the validation split. gain:
+    a byte, see coding.UNIT_GAIN.
     """
 
     num_stages: int
     weight: float
     bits: float
     psnr: float
+    gain: int = UNIT_GAIN
 
     @classmethod
     def read(cls, point: Mapping[str, Any]) -> Rate:
@@ -52,8 +56,9 @@ class Rate:
         """
         rate = cls(**point)
         is_whole = type(rate.num_stages) is int and rate.num_stages >= 1
+        is_byte = type(rate.gain) is int and 0 <= rate.gain <= 255
         are_numbers = all(map(_is_number, (rate.weight, rate.bits, rate.psnr)))
-        if not is_whole or not are_numbers or rate.weight < 0:
+        if not is_whole or not is_byte or not are_numbers or rate.weight < 0:
             raise ValueError(
                 f"{dict(point)} is no point between few bits and a good reconstruction"
             )
@@ -68,7 +73,7 @@ def _is_number(value: Any) -> bool:
 @torch.autocast("cpu", enabled=False)
 def assign(
     quantizer: Bottleneck,
-    coder: TransformerCoder | ScalarCoder,
+    coder: TransformerCoder,
     latents: Tensor,
     num_stages: int,
     weight: float,
@@ -85,10 +90,6 @@ def assign(
             f"{type(quantizer).__name__} has no codes that can be weighed one after the other"
         )
     tokens = quantizer.tokens(latents).view(len(latents), positions, -1)
-    if isinstance(coder, ScalarCoder):
-        with torch.no_grad():
-            codes = quantizer.assign_at(tokens.flatten(0, 1), num_stages, weight)
-        return codes.view(len(latents), *grid, -1).movedim(-1, 1).numpy()
 
     @torch.no_grad()  # which is a thread's own
     def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
@@ -121,39 +122,88 @@ def measure(
     quantizer: Bottleneck,
     coder: TransformerCoder | ScalarCoder,
     latents: Tensor,
-    psnr_of: Callable[[np.ndarray], float],
+    psnr_of: Callable[[np.ndarray, int], float],
     prefixes: bool,
+    max_gain: float = 1.0,
     in_time: Callable[[], bool] = lambda: True,
 ) -> list[Rate]:
     """All points that are tried, on latents (B, D, *grid).
 
     None for families that `assign` does not take.
 
-    psnr_of: codes of the first stages -> PSNR in dB. prefixes: whether the first stages alone can
-    be decoded. in_time: weights beside 0 are tried only while it says so.
+    psnr_of: codes of the first stages, and the gain of their latents -> PSNR in dB. prefixes:
+    whether the first stages alone can be decoded. max_gain: of training. in_time: weights beside 0
+    and gains beside 1 are tried only while it says so.
     """
     if not can_be_weighed(quantizer, prefixes):
         return []
-    found = []
+    found = _stages(quantizer, coder, latents, psnr_of, UNIT_GAIN)
+    if isinstance(coder, ScalarCoder):
+        for gain in gains(max_gain):
+            if gain != UNIT_GAIN and in_time():
+                found += _stages(quantizer, coder, latents, psnr_of, gain)
+        return found
     tokens = quantizer.tokens(latents)
     own = quantizer.encode(latents).numpy()
-    # Of each stage: what comes after a stage does not change its bytes.
-    sizes = _bits(coder.encode(own))
-    per_stage = quantizer.codebooks_per_section
-    for depth in range(1, quantizer.num_codebooks // per_stage + 1):
-        kept = own[:, : depth * per_stage]
-        found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr_of(kept)))
-        if isinstance(coder, ScalarCoder):
-            weights = SCALAR_WEIGHTS
-        else:
-            unit = distortion(quantizer, tokens, kept)
-            weights = tuple(weight * unit for weight in WEIGHTS)
-        for weight in weights:
+    for depth in range(1, quantizer.num_codebooks + 1):
+        unit = distortion(quantizer, tokens, own[:, :depth])
+        for weight in WEIGHTS:
             if not in_time():
                 break
-            codes = assign(quantizer, coder, latents, depth, weight)
+            codes = assign(quantizer, coder, latents, depth, weight * unit)
             bits = float(_bits(coder.first(depth).encode(codes)).sum())
-            found.append(Rate(depth, weight, bits, psnr_of(codes)))
+            found.append(Rate(depth, weight * unit, bits, psnr_of(codes, UNIT_GAIN)))
+    return found
+
+
+def gains(largest: float, step: int = GAIN_STEP) -> list[int]:
+    """Bytes of the gains between one by which latents are divided at most and the same by which
+    they are multiplied, so far apart; of 1 among them.
+    """
+    reach = int(GAINS_PER_OCTAVE * math.log2(largest)) // step * step
+    return list(range(UNIT_GAIN - reach, UNIT_GAIN + reach + 1, step))
+
+
+def ladder(
+    coder: TransformerCoder | ScalarCoder,
+    measured: Mapping[str, Rate],
+    prefixes: bool,
+    max_gain: float,
+) -> list[Rate]:
+    """Every rate that a model has, from few bytes to many: of scalar codes all numbers of stages at
+    gains of training, else those that were measured. Only the latter have bits and psnr.
+    """
+    if not isinstance(coder, ScalarCoder):
+        return sorted(measured.values(), key=lambda rate: rate.bits)
+    # A stage more is about as much as a gain of the refinement: half of it on either side.
+    half = int(-GAINS_PER_OCTAVE * math.log2(ScalarQuantizer.refinement) / 2)
+    first = 1 if prefixes else coder.num_stages
+    found = []
+    for depth in range(first, coder.num_stages + 1):
+        for gain in gains(max_gain, 1):
+            is_fewer = depth > first and gain < UNIT_GAIN - half
+            is_more = depth < coder.num_stages and gain > UNIT_GAIN + half
+            if not is_fewer and not is_more:
+                found.append(Rate(depth, 0.0, 0.0, 0.0, gain))
+    return found
+
+
+def _stages(
+    quantizer: Quantizer,
+    coder: TransformerCoder | ScalarCoder,
+    latents: Tensor,
+    psnr_of: Callable[[np.ndarray, int], float],
+    gain: int,
+) -> list[Rate]:
+    """The points of all numbers of stages, with the quantizer's own codes at a gain."""
+    codes = quantizer.encode(latents * gain_of(gain)).numpy()
+    # Of each stage: what comes after a stage does not change its bytes.
+    sizes = _bits(coder.encode(codes))
+    per_stage = quantizer.codebooks_per_section
+    found = []
+    for depth in range(1, len(sizes) + 1):
+        psnr = psnr_of(codes[:, : depth * per_stage], gain)
+        found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr, gain))
     return found
 
 
@@ -171,7 +221,7 @@ def offered(points: Sequence[Rate]) -> dict[str, Rate]:
     """
     if not points:
         return {}
-    full = max(points, key=lambda point: (point.num_stages, -point.weight))
+    full = max(points, key=_fullness)
     best = []
     for point in points:
         is_beaten = any(_beats(other, point) for other in points)
@@ -206,6 +256,10 @@ def no_rate(rates: Mapping[str, Rate], quantizer: Bottleneck, prefixes: bool) ->
         "rates of this model: "
         f"{', '.join(rates) or 'none: fit its coder with vqkit train-coder DIR DATA'}"
     )
+
+
+def _fullness(point: Rate) -> tuple[int, bool, float]:
+    return point.num_stages, point.gain == UNIT_GAIN, -point.weight
 
 
 def _beats(one: Rate, other: Rate) -> bool:

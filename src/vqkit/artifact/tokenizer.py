@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -61,22 +61,24 @@ class Tokenizer:
         return self.normalisation.restore(standardised).cpu()
 
     @torch.no_grad()
-    def encode(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, values: Tensor, mask: Tensor | None = None, gain: float = 1.0) -> Tensor:
         """Values (B, C, *extent) -> codes (B, Q, *grid) int64.
 
-        mask (B, *extent) bool, True where real.
+        mask (B, *extent) bool, True where real. gain: what latents are multiplied by before they
+        are quantised.
         """
         if mask is not None:
-            return self.network.encode(self.standardise(values), mask.to(self.device)).cpu()
+            return self.network.encode(self.standardise(values), mask.to(self.device), gain).cpu()
+        encode = partial(self.network.encode, gain=gain)
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
-        return torch.cat([self._encoded(self.network.encode, part) for part in parts])
+        return torch.cat([self._encoded(encode, part) for part in parts])
 
     @torch.no_grad()
-    def encode_alone(self, values: Tensor) -> Tensor:
+    def encode_alone(self, values: Tensor, gain: float = 1.0) -> Tensor:
         """As `encode`, each item by itself: sums of floats, and codes at an edge, may depend on the
         rest of a batch.
         """
-        return torch.cat([self._encoded(self.network.encode, one) for one in values.split(1)])
+        return torch.cat([self.encode(one, gain=gain) for one in values.split(1)])
 
     @torch.no_grad()
     def latents_alone(self, values: Tensor) -> Tensor:
@@ -85,10 +87,16 @@ class Tokenizer:
 
     @torch.no_grad()
     def decode(
-        self, codes: Tensor, extent: Sequence[int] | None = None, *, exact: bool = False
+        self,
+        codes: Tensor,
+        extent: Sequence[int] | None = None,
+        *,
+        exact: bool = False,
+        gain: float = 1.0,
     ) -> Tensor:
         """Codes (B, Q, *grid) int64 -> values (B, C, *extent); None = whole tiles.
 
+        gain: what latents were multiplied by before they were quantised.
         exact: compute in float64, so that values do not depend on how many items and threads there
         are. ValueError for what are no codes of this model.
         """
@@ -97,7 +105,7 @@ class Tokenizer:
         device = next(network.parameters()).device
 
         def decoded(part: Tensor) -> Tensor:
-            return self.restore(network.decode(part.to(device)))
+            return self.restore(network.decode(part.to(device), gain=gain))
 
         values = []
         for part in codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64))):

@@ -310,7 +310,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from ..coding import BundleHeader, describe, opened
+    from ..coding import SCALAR, BundleHeader, describe, gain_of, opened
 
     with opened(options.file) as stream:
         found = describe(stream)
@@ -327,6 +327,8 @@ def _inspect(options: argparse.Namespace) -> int:
         rows += [("items", len(header.extents)), ("blocks", header.num_blocks)]
     else:
         rows += [("extent", "x".join(map(str, header.extent)))]
+    if header.coder == SCALAR:
+        rows.append(("gain", f"{gain_of(header.gain):.3g}"))
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
     rows += [("bytes", found.size), ("bits per position", f"{found.bits_per_position:.4f}")]
     if found.truncated:

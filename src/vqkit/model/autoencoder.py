@@ -114,6 +114,8 @@ class Autoencoder(nn.Module):
         # Codes become latents cell by cell, and no transform that looks around has an inverse.
         self.decoder_reach = backbone.decoder_reach
         self.part_positions = backbone.part_positions
+        # Codebooks are as large as the latents; only a step can be finer.
+        self.max_gain = config.max_gain if config.quantizer.has_loss("rate") else 1.0
         self.has_frozen_codes = False
 
     def freeze_codes(self) -> None:
@@ -169,8 +171,11 @@ class Autoencoder(nn.Module):
             z = gaussian.sample(mean, log_var, generator)
         latents = self.transform(z)
         grid_mask = None if mask is None else self.grid_mask(mask)
-        result = self.quantizer(latents, generator, grid_mask)
-        decoded = self._decoded(result.quantized, x.shape[2:], parts)
+        gain = self._gain(generator)
+        gained = latents if gain is None else latents * gain
+        result = self.quantizer(gained, generator, grid_mask)
+        quantized = result.quantized if gain is None else result.quantized / gain
+        decoded = self._decoded(quantized, x.shape[2:], parts)
         terms = {"reconstruction": self.likelihood(decoded, wanted, mask), **result.terms}
         if log_var is not None:
             # Nats per item; reconstruction is a mean over values, and so must be its counterpart.
@@ -188,18 +193,26 @@ class Autoencoder(nn.Module):
         """
         return self.transform(self.posterior(x)[0])
 
-    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None, gain: float = 1.0) -> Tensor:
         """Standardised x (B, C, *extent) -> codes (B, Q, *grid) int64.
 
-        mask (B, *extent) as in `forward`.
+        mask (B, *extent) as in `forward`. gain: what latents are multiplied by before they are
+        quantised.
         """
         latents = self.latents(_without_padding(x, mask))
+        if gain != 1.0:
+            latents = latents * gain
         grid_mask = None if mask is None else self.grid_mask(mask)
         return self.quantizer.encode(latents, grid_mask)
 
-    def decode(self, codes: Tensor, extent: Sequence[int] | None = None) -> Tensor:
-        """Codes (B, Q, *grid) -> standardised (B, C, *extent), whole tiles when extent is None."""
-        return self.likelihood.mean(self._decoded(self._quantized(codes), extent))
+    def decode(
+        self, codes: Tensor, extent: Sequence[int] | None = None, gain: float = 1.0
+    ) -> Tensor:
+        """Codes (B, Q, *grid) -> standardised (B, C, *extent), whole tiles when extent is None.
+
+        gain: what the latents were multiplied by before they were quantised.
+        """
+        return self.likelihood.mean(self._decoded(self._quantized(codes) / gain, extent))
 
     def decode_latents(self, latents: Tensor, extent: Sequence[int] | None = None) -> Tensor:
         """As `decode`, of latents (B, D, *grid) that no quantizer has touched."""
@@ -264,6 +277,17 @@ class Autoencoder(nn.Module):
         if not self.is_sampled:
             return output, None
         return gaussian.mean_and_log_variance(output)
+
+    def _gain(self, generator: torch.Generator | None) -> Tensor | None:
+        """What the latents of this batch are multiplied by, equal on all ranks; None for nothing.
+
+        Its logarithm is uniform between those of 1 / max_gain and max_gain (after Cui et al. 2021,
+        arXiv 2003.02012, whose gains are learned). A batch that is measured has none.
+        """
+        if self.max_gain == 1.0 or generator is None:
+            return None
+        share = torch.rand((), generator=generator, device=generator.device)
+        return self.max_gain ** (2 * share - 1)
 
     def _quantized(self, codes: Tensor) -> Tensor:
         """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from ..apps.evaluate import open_for
 from ..artifact.codec import new_scalar_coder
 from ..artifact.coder_files import save_coders
 from ..artifact.model import Model
-from ..artifact.operating_points import Rate, measure, offered
+from ..artifact.operating_points import Rate, gains, measure, offered
 from ..artifact.record import Artifact
 from ..artifact.store import load_artifact, save_metrics
-from ..coding import ScalarCoder, TransformerCoder
+from ..coding import ScalarCoder, TransformerCoder, gain_of
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..training.loop import Finished, fit
@@ -153,10 +154,12 @@ def _fit_scalar(
     def in_time() -> bool:
         return deadline is None or time.monotonic() < deadline
 
-    for batch in data.split("train", 16):
+    # Files are written at any of these, with one coder.
+    factors = cycle(map(gain_of, gains(model.network.max_gain)))
+    for batch, gain in zip(data.split("train", 16), factors, strict=False):
         if not in_time() or num_codes >= SCALAR_CODES:
             break
-        codes = model.tokenizer.encode(batch.values, batch.mask).numpy()
+        codes = model.tokenizer.encode(batch.values, batch.mask, gain).numpy()
         items += list(codes)
         num_codes += codes.size
     return new.fitted(items, in_time) if items else None
@@ -204,11 +207,14 @@ def measure_rates(
     if batch is None or coder is None or batch.mask is not None:
         return {}
 
-    def psnr_of(codes: np.ndarray) -> float:
-        values = model.compressor.values_of(codec, codes, extent)
+    def psnr_of(codes: np.ndarray, gain: int) -> float:
+        values = model.compressor.values_of(replace(codec, gain=gain), codes, extent)
         return float(model.signal.measures(values, batch.values)["psnr"].mean())
 
     quantizer = model.artifact.network.quantizer
     latents = model.network.latents(model.tokenizer.standardise(batch.values)).cpu()
     in_time: Callable[[], bool] = lambda: deadline is None or time.monotonic() < deadline  # noqa: E731
-    return offered(measure(quantizer, coder, latents, psnr_of, codec.has_prefixes, in_time))
+    max_gain = model.network.max_gain
+    return offered(
+        measure(quantizer, coder, latents, psnr_of, codec.has_prefixes, max_gain, in_time)
+    )

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from vqkit.config import LossConfig, ResidualConfig, ScalarConfig
+from vqkit.config import (
+    HierarchicalConfig,
+    LossConfig,
+    ProductConfig,
+    ResidualConfig,
+    ScalarConfig,
+)
 from vqkit.model.autoencoder import Autoencoder
 from vqkit.model.quantizers import build_quantizer
 from vqkit.model.quantizers.scalar import FLOOR
@@ -97,16 +103,63 @@ def test_bits_of_stages_add_up():
     assert float(row.quantize(given).terms["rate"]) == pytest.approx(float(total), rel=1e-6)
 
 
-def test_a_higher_price_gives_fewer_bits_in_the_last_section_alone():
-    stage = ScalarConfig(channels=3, step=0.9, levels=9, rate=0.1)
-    row = build_quantizer(ResidualConfig(num_stages=2, stage=stage)).eval()
-    given = tokens()
-    own = row.assign(given)
-    assert torch.equal(row.assign_at(given, 2, 0.1), own)
-    dear = row.assign_at(given, 2, 1.0)
-    assert torch.equal(dear[:, :3], own[:, :3])
-    assert int((dear[:, 3:] != 4).sum()) < int((own[:, 3:] != 4).sum())
-    assert torch.equal(row.assign_at(given, 1, 0.1), own[:, :3])
+def gained_model(max_gain, kind="scalar"):
+    stage = ScalarConfig(channels=5, step=0.5)
+    quantizer = {
+        "scalar": stage,
+        "residual": ResidualConfig(num_stages=2, stage=stage),
+        "product": ProductConfig(num_groups=2, group=stage),
+        "hierarchical": HierarchicalConfig(top=stage, bottom=stage),
+    }[kind]
+    network = PatchConfig(width=8, encoder_blocks=0, decoder_blocks=1)
+    return Autoencoder(
+        ModelConfig(network=network, quantizer=quantizer, max_gain=max_gain),
+        Shape(3, (8, 8)),
+        LossConfig(),
+        [1.0] * 3,
+        [0.0] * 3,
+        build_backbone,
+    )
+
+
+@pytest.mark.parametrize("kind", ["scalar", "residual", "product", "hierarchical"])
+def test_training_draws_gains_up_to_the_largest_and_its_inverse(kind):
+    model = gained_model(1.75, kind)
+    seen = []
+    model.quantizer.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        latents = model.latents(x)
+        for seed in range(200):
+            model(x, torch.Generator().manual_seed(seed))
+    ratios = torch.stack([(one / latents).median() for one in seen])
+    assert 1 / 1.75 - 1e-4 <= float(ratios.min()) < 0.6 and 1.7 < float(ratios.max()) <= 1.7501
+    # Each octave as often: half of them are below 1.
+    assert 70 < int((ratios < 1).sum()) < 130
+    seen.clear()
+    model.eval()(x)
+    model.encode(x)
+    assert all(torch.equal(one, latents) for one in seen)
+
+
+def test_what_the_decoder_learns_from_a_gain_is_what_a_file_gives_it():
+    model = gained_model(3.0).eval()
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(5)
+    output = model(x, generator)
+    gain = 3.0 ** (2 * float(torch.rand((), generator=torch.Generator().manual_seed(5))) - 1)
+    assert torch.equal(output.codes, model.encode(x, gain=gain))
+    shown = model.decode(output.codes, (8, 8), gain)
+    assert torch.allclose(output.reconstruction, shown, atol=1e-5)
+
+
+def test_a_largest_gain_of_one_draws_nothing():
+    model = gained_model(1.0)
+    x = torch.randn(2, 3, 8, 8)
+    generator = torch.Generator().manual_seed(5)
+    before = generator.get_state()
+    model(x, generator)
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_a_model_pays_by_the_value_and_padding_costs_nothing():

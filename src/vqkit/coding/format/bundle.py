@@ -26,6 +26,7 @@ from .header import (
     BUNDLE,
     CODES,
     MAX_CODEBOOKS,
+    UNIT_GAIN,
     Kind,
     check_extent,
     num_extents_bytes,
@@ -99,7 +100,8 @@ class BundleHeader:
 
     extents: of the original items. num_codebooks: Q, stages of every item. coder: TRANSFORMER or
     MIXING. model_id: 8 bytes that name the model. block_size: the largest number of items in a
-    block. signal: its number. holds: CODES or VALUES.
+    block. signal: its number. holds: CODES or VALUES. gain: a byte, see
+    UNIT_GAIN.
     """
 
     extents: Extents
@@ -109,11 +111,12 @@ class BundleHeader:
     block_size: int = MAX_BLOCK
     signal: int = 0
     holds: int = CODES
+    gain: int = UNIT_GAIN
 
     @property
     def kind(self) -> Kind:
         """Profile, model, signal, what it holds, and coder."""
-        return Kind(BUNDLE, self.model_id, self.signal, self.holds, self.coder)
+        return Kind(BUNDLE, self.model_id, self.signal, self.holds, self.coder, self.gain)
 
     @property
     def num_blocks(self) -> int:
@@ -319,7 +322,14 @@ def _read_header(reader: Reader) -> BundleHeader:
         extents.add(count, read_extent(reader, kind.signal, num_extents))
     reader.check_crc(0, "header")
     return BundleHeader(
-        extents, num_codebooks, kind.coder, kind.model_id, block_size, kind.signal, kind.holds
+        extents,
+        num_codebooks,
+        kind.coder,
+        kind.model_id,
+        block_size,
+        kind.signal,
+        kind.holds,
+        kind.gain,
     )
 
 

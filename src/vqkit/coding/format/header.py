@@ -31,6 +31,11 @@ TRANSFORMER = 0
 MIXING = 1
 SCALAR = 2
 
+# What the latents of scalar codes were multiplied by, as a byte: this one stands for 1, one that is
+# so much larger for twice that.
+UNIT_GAIN = 128
+GAINS_PER_OCTAVE = 16
+
 NUM_SIGNALS = 8
 MAX_EXTENTS = 4
 # Signal 0 has two extents, which are not preceded by their number, of 2^20 at most.
@@ -45,7 +50,8 @@ class Kind:
     """What a file is.
 
     profile: BARE, FILE or BUNDLE. model_id: 8 bytes, None when bare. signal: a number below
-    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING or SCALAR.
+    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING or SCALAR. gain: a byte, told
+    with coder SCALAR alone; see UNIT_GAIN.
     """
 
     profile: int
@@ -53,6 +59,7 @@ class Kind:
     signal: int
     holds: int
     coder: int
+    gain: int = UNIT_GAIN
 
     def written(self) -> bytes:
         """The first bytes of the file. ValueError for what they cannot say."""
@@ -60,8 +67,16 @@ class Kind:
             raise ValueError(f"a model id has {MODEL_ID_BYTES} bytes, not {len(self.model_id)}")
         if not (0 <= self.signal < NUM_SIGNALS and self.holds in (CODES, VALUES)):
             raise ValueError(f"there is no signal {self.signal}, or none that holds {self.holds}")
+        if self.coder != SCALAR and self.gain != UNIT_GAIN:
+            raise ValueError(f"coder {self.coder} has no gain")
         first = MAGIC + bytes([VERSION << 4 | self.profile]) + (self.model_id or b"")
-        return first + bytes([(2 * self.signal + self.holds) << 4 | self.coder])
+        last = bytes([self.gain]) if self.coder == SCALAR else b""
+        return first + bytes([(2 * self.signal + self.holds) << 4 | self.coder]) + last
+
+
+def gain_of(byte: int) -> float:
+    """What a gain's byte stands for."""
+    return float(2 ** ((byte - UNIT_GAIN) / GAINS_PER_OCTAVE))
 
 
 def profile_of(source: Source) -> int:
@@ -97,7 +112,8 @@ def read_kind(reader: Reader) -> Kind:
         raise NewerVersion(
             f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt"
         )
-    return Kind(profile, model_id, signal, holds, coder)
+    gain = reader.take(1)[0] if coder == SCALAR else UNIT_GAIN
+    return Kind(profile, model_id, signal, holds, coder, gain)
 
 
 def check_model(kind: Kind, model_id: bytes, signal: int) -> None:

@@ -14,6 +14,7 @@ from .header import (
     CODES,
     FILE,
     MAX_CODEBOOKS,
+    UNIT_GAIN,
     Kind,
     check_extent,
     num_extents_bytes,
@@ -31,7 +32,8 @@ class FileHeader:
 
     extent: of the original item, along each of its axes. num_codebooks: Q, which is the number of
     stages. coder: TRANSFORMER or MIXING. model_id: 8 bytes that name the model, None for a bare
-    stream. signal: its number. holds: CODES or VALUES.
+    stream. signal: its number. holds: CODES or VALUES. gain: a byte, see
+    UNIT_GAIN.
     """
 
     extent: tuple[int, ...]
@@ -40,12 +42,13 @@ class FileHeader:
     model_id: bytes | None
     signal: int = 0
     holds: int = CODES
+    gain: int = UNIT_GAIN
 
     @property
     def kind(self) -> Kind:
         """Profile, model, signal, what it holds, and coder."""
         profile = BARE if self.model_id is None else FILE
-        return Kind(profile, self.model_id, self.signal, self.holds, self.coder)
+        return Kind(profile, self.model_id, self.signal, self.holds, self.coder, self.gain)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,9 @@ def _read_header(reader: Reader) -> FileHeader:
     num_codebooks = reader.varint("the number of codebooks", MAX_CODEBOOKS, smallest=1)
     if kind.model_id is not None:
         reader.check_crc(0, "header")
-    return FileHeader(extent, num_codebooks, kind.coder, kind.model_id, kind.signal, kind.holds)
+    return FileHeader(
+        extent, num_codebooks, kind.coder, kind.model_id, kind.signal, kind.holds, kind.gain
+    )
 
 
 def _read_name(body: bytes) -> str | None:

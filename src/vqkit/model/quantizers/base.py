@@ -288,12 +288,6 @@ class Quantizer(Bottleneck):
         """Where codes (N, Q) that are -1 stand for something that was left out: (N, Q) bool."""
         return torch.zeros_like(codes, dtype=torch.bool)
 
-    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        """Bounded tokens (N, d) -> codes (N, q) of the first sections, in the last of which a bit
-        weighs `rate` squared steps. Of families whose codes weigh their own bits.
-        """
-        raise VqkitError(f"{type(self).__name__} has no codes that weigh their own bits")
-
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """Squared distances of bounded tokens to what each code of the next codebook would make of
         them.

@@ -117,17 +117,6 @@ class ResidualQuantizer(Quantizer):
             total = total + stage.lookup(codes[-1]) * self.scales[index]
         return torch.cat(codes, 1)
 
-    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        total = torch.zeros_like(tokens)
-        codes: list[Tensor] = []
-        for index in range(num_sections):
-            stage = self._stage(index)
-            residual = (tokens - total) / self.scales[index]
-            is_last = index == num_sections - 1
-            codes.append(stage.assign_at(residual, 1, rate) if is_last else stage.assign(residual))
-            total = total + stage.lookup(codes[-1]) * self.scales[index]
-        return torch.cat(codes, 1)
-
     def lookup(self, codes: Tensor) -> Tensor:
         total = codes.new_zeros(len(codes), self.code_dim, dtype=torch.float32)
         for index, part in enumerate(codes.chunk(self.num_stages, 1)):

@@ -65,7 +65,7 @@ class ScalarQuantizer(Quantizer):
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         costs = self._costs()
-        codes = self._nearest(tokens.detach(), costs, self.config.rate)
+        codes = self._nearest(tokens.detach(), costs)
         values = straight_through(tokens, self._values(codes))
         terms = {"rate": self._bits(tokens, costs).sum(1).mean()}
         if self.training:
@@ -73,10 +73,7 @@ class ScalarQuantizer(Quantizer):
         return TokensQuantized(values, codes, terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return self._nearest(tokens, self._costs(), self.config.rate)
-
-    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        return self._nearest(tokens, self._costs(), rate)
+        return self._nearest(tokens, self._costs())
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self._values(codes)
@@ -96,10 +93,11 @@ class ScalarQuantizer(Quantizer):
         places = (tokens / self.config.step + self.middle).clamp(0, last)
         return places, places.detach().floor().clamp(max=last - 1).long()
 
-    def _nearest(self, tokens: Tensor, costs: Tensor, rate: float) -> Tensor:
+    def _nearest(self, tokens: Tensor, costs: Tensor) -> Tensor:
         """The code below a token or the one above (N, C)."""
         places, below = self._places(tokens)
         far = places - below
+        rate = self.config.rate
         if not rate:
             return below + (far > 0.5).long()
         lower = far.square() + rate * _look_up(costs, below)

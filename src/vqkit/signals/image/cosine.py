@@ -11,11 +11,9 @@ from torch import Tensor
 
 # How much less a coefficient of a difference of colours matters than one of lightness.
 COLOUR_WEIGHT = 3.0
-# How much finer the lowest frequencies are rounded; see `finenesses`.
-FINENESS = 3.0
 # How much the filter over borders stretches the steepest step across them: 1 = an orthogonal
 # filter.
-STRETCH = 1.4
+STRETCH = 1.3
 
 
 def cosine_basis(channels: int, side: int, count: int) -> Tensor:
@@ -30,31 +28,16 @@ def cosine_basis(channels: int, side: int, count: int) -> Tensor:
     along_side = _cosines(side)
     products = torch.einsum("ac,by,dx->abdcyx", along_channels, along_side, along_side)
     vectors = products.reshape(channels * side**2, channels * side**2)
-    ranks = _ranks(channels, side)
+    ranks = []
+    for colour in range(channels):
+        for row in range(side):
+            for column in range(side):
+                weight = COLOUR_WEIGHT if colour else 1.0
+                ranks.append(weight * (1 + row**2 + column**2))
+    order = torch.tensor(ranks, dtype=torch.float64).argsort(stable=True)[:count]
     basis = torch.zeros(count, vectors.shape[1])
-    basis[: len(ranks)] = vectors[ranks.argsort(stable=True)[:count]].float()
+    basis[: len(order)] = vectors[order].float()
     return basis
-
-
-def finenesses(channels: int, side: int, count: int) -> Tensor:
-    """How much finer each coefficient of `cosine_basis` is rounded than the least of them:
-    (count,).
-
-    Low frequencies are few and cost few bits, and are all that there is in a smooth image.
-    """
-    ranks = _ranks(channels, side).sort().values[:count]
-    found = torch.ones(count)
-    found[: len(ranks)] = (1 + FINENESS / ranks.clamp(min=2)).float()
-    return found
-
-
-def _ranks(channels: int, side: int) -> Tensor:
-    """How late each vector of the basis comes: (channels * side^2,) float64, from 1 on."""
-    squares = torch.arange(side, dtype=torch.float64).square()
-    frequencies = 1 + squares[:, None] + squares
-    weights = torch.full((channels,), COLOUR_WEIGHT, dtype=torch.float64)
-    weights[0] = 1.0
-    return (weights[:, None, None] * frequencies).flatten()
 
 
 def border_filter(side: int) -> Tensor:
@@ -62,9 +45,9 @@ def border_filter(side: int) -> Tensor:
     transform: (side, side), for an even side. Its inverse comes behind the inverse transform.
 
     Both together are a lapped transform (Tran, Liang and Tu 2003, "Lapped transform via time-domain
-    pre- and post-filtering", IEEE Transactions on Signal Processing 51(6), eq. 14 and 16): each
-    coefficient stands for a wave over two squares a side, which fades out towards its ends, so that
-    rounding leaves no steps at the borders.
+    pre- and post-filtering", IEEE Transactions on Signal Processing 51(6)): each coefficient stands
+    for a wave over two squares a side, which fades out towards its ends, so that rounding leaves no
+    steps at the borders.
     """
     half = side // 2
     identity = torch.eye(half, dtype=torch.float64)

@@ -19,7 +19,7 @@ from ...model.blocks import ConvResidual, DepthwiseResidual, mlp
 from ...model.tiling import tile, untile
 from ...shapes import Shape
 from .config import ConvConfig, MLPConfig, MultiscaleConfig, NetworkConfig, PatchConfig
-from .cosine import border_filter, cosine_basis, finenesses
+from .cosine import border_filter, cosine_basis
 
 # Positions of an image that the multi-scale networks compute at once: with fewer, the margins of
 # whole squares would be most of the work.
@@ -221,8 +221,7 @@ class MultiscaleEncoder(nn.Module):
 
     `to_coarser` is space-to-channel and a linear map, beside a shortcut without parameters that
     averages channels (Chen et al. 2024, arXiv 2410.10733, section 3.1). The last linear starts at
-    zero, so that the untrained encoder is the cosine transform alone. Coefficients are scaled by
-    `finenesses`, as the quantizer rounds them all alike.
+    zero, so that the untrained encoder is the cosine transform alone.
     """
 
     basis: Tensor
@@ -243,8 +242,7 @@ class MultiscaleEncoder(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         self.head = _zero(nn.Linear(widths[-1], latent_dim))
         basis = cosine_basis(channels, self.side, latent_dim)
-        fineness = finenesses(channels, self.side, latent_dim)
-        self.register_buffer("basis", basis * fineness[:, None], persistent=False)
+        self.register_buffer("basis", basis, persistent=False)
         self.register_buffer("border", border_filter(self.side).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -290,8 +288,7 @@ class MultiscaleDecoder(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         self.head = _zero(nn.Linear(widths[-1], channels * self.head_side**2))
         basis = cosine_basis(channels, self.side, latent_dim)
-        fineness = finenesses(channels, self.side, latent_dim)
-        self.register_buffer("basis", basis / fineness[:, None], persistent=False)
+        self.register_buffer("basis", basis, persistent=False)
         border = border_filter(self.side).inverse().float()
         self.register_buffer("border", border, persistent=False)
 
