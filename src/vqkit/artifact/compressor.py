@@ -378,7 +378,9 @@ class Compressor:
             kinds.append((codec.holds_values, codec.gain, item.codes.shape, item.extent))
         for places in alike(kinds):
             first = items[places[0]]
-            held = np.stack([items[place].codes for place in places])
+            held = first.codes[None]
+            if len(places) > 1:
+                held = np.stack([items[place].codes for place in places])
             values = self.values_of(first.codec, held, first.extent, exact=exact)
             for place, one in zip(places, values, strict=True):
                 decoded[place] = one
@@ -390,9 +392,12 @@ class Compressor:
         """What files of a kind hold (B, q, *grid) -> values (B, C, *extent)."""
         if codec.holds_values:
             return torch.from_numpy(held.astype(np.uint8))
-        num_codebooks = self.tokenizer.num_codebooks
-        missing = np.full((len(held), num_codebooks - held.shape[1], *held.shape[2:]), -1, np.int64)
-        codes = np.concatenate([held.astype(np.int64), missing], 1)
+        codes = held.astype(np.int64, copy=False)
+        missing = self.tokenizer.num_codebooks - held.shape[1]
+        if missing:
+            codes = np.pad(
+                codes, [(0, 0), (0, missing)] + [(0, 0)] * (held.ndim - 2), constant_values=-1
+            )
         gain = gain_of(codec.gain)
         return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact, gain=gain)
 

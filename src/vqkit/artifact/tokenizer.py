@@ -71,19 +71,19 @@ class Tokenizer:
             return self.network.encode(self.standardise(values), mask.to(self.device), gain).cpu()
         encode = partial(self.network.encode, gain=gain)
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
-        return torch.cat([self._encoded(encode, part) for part in parts])
+        return _joined([self._encoded(encode, part) for part in parts])
 
     @torch.no_grad()
     def encode_alone(self, values: Tensor, gain: float = 1.0) -> Tensor:
         """As `encode`, each item by itself: sums of floats, and codes at an edge, may depend on the
         rest of a batch.
         """
-        return torch.cat([self.encode(one, gain=gain) for one in values.split(1)])
+        return _joined([self.encode(one, gain=gain) for one in values.split(1)])
 
     @torch.no_grad()
     def latents_alone(self, values: Tensor) -> Tensor:
         """What the quantizer gets of each item by itself, (B, D, *grid) on the CPU."""
-        return torch.cat([self._encoded(self.network.latents, one) for one in values.split(1)])
+        return _joined([self._encoded(self.network.latents, one) for one in values.split(1)])
 
     @torch.no_grad()
     def decode(
@@ -119,7 +119,7 @@ class Tokenizer:
                     reach=network.decoder_reach,
                 )
             )
-        whole = torch.cat(values)
+        whole = _joined(values)
         if extent is None:
             return whole
         return crop(whole, extent)
@@ -182,9 +182,16 @@ class Tokenizer:
             raise ValueError(
                 f"codes must be (B, {quantizer.num_codebooks}, {grid}), got {tuple(codes.shape)}"
             )
-        for index, limit in enumerate(quantizer.codebook_sizes):
-            # -1 is padding, or a stage of a residual quantizer that is left out.
-            if not -1 <= int(codes[:, index].min()) <= int(codes[:, index].max()) < limit:
-                raise ValueError(
-                    f"codes of codebook {index} must lie in [0, {limit}), got one outside"
-                )
+        # -1 is padding, or a stage of a residual quantizer that is left out.
+        lowest, highest = codes.movedim(1, 0).flatten(1).aminmax(dim=1)
+        limits = torch.tensor(quantizer.codebook_sizes, device=codes.device)
+        outside = (lowest.long() < -1) | (highest.long() >= limits)
+        if outside.any():
+            index = int(outside.nonzero()[0])
+            limit = quantizer.codebook_sizes[index]
+            raise ValueError(f"codes of codebook {index} must lie in [0, {limit}), got one outside")
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Parts of a batch one behind the other, without a copy of a single one, which may be large."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
