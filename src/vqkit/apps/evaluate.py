@@ -42,7 +42,8 @@ class Evaluation:
     """Figures of one split.
 
     metrics: those of the signal (psnr first; means over items), usage (share of codes hit),
-    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an item), the
+    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an item's codes
+    one by one, see Bottleneck.bits), the
     signal's rate, items, split; those of codes are None where there are none to count.
     code_counts: (K,) int64 for each codebook, or None.
     psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items
@@ -112,6 +113,7 @@ def evaluate(
         counts = torch.zeros(size, dtype=torch.long)
     ids: list[np.ndarray] = []
     parts: dict[str, list[Tensor]] = {}
+    bits: list[Tensor] = []
     for batch in _batches(data, split, progress):
         mask = None if batch.mask is None else batch.mask.to(model.device)
         output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
@@ -120,10 +122,12 @@ def evaluate(
         for name, part in measures.items():
             parts.setdefault(name, []).append(part)
         ids.append(batch.ids)
+        bits.append(quantizer.bits(output.codes))
         if counts is not None:
             counts += code_counts(output.codes.cpu(), quantizer.codebook_size)
     measured = {name: torch.cat(of_batches) for name, of_batches in parts.items()}
-    evaluation = _collect(model, data, split, np.concatenate(ids), measured, counts)
+    per_item = float(torch.cat(bits).mean())
+    evaluation = _collect(model, data, split, np.concatenate(ids), measured, counts, per_item)
     denoised = _denoised(model, data, split)
     if denoised is None:
         return evaluation
@@ -259,9 +263,9 @@ def _collect(
     ids: np.ndarray,
     measured: dict[str, Tensor],
     counts: Tensor | None,
+    bits: float,
 ) -> Evaluation:
     values = measured["psnr"].numpy()
-    bits = model.network.num_bits(data.shape.extent)
     rate_name, divisor = model.signal.rate_per(data.shape.extent)
     by_codebook: list[Tensor] = []
     figures: dict[str, float] = {}

@@ -218,7 +218,7 @@ class Model:
             (
                 "codes",
                 f"{grid} of {quantizer.bits_per_position:.4g} bits: "
-                f"{self.network.num_bits(extent):.0f} bits",
+                f"{self.network.bits_in_words(extent)}",
             ),
             (
                 "quantizer",

@@ -129,12 +129,13 @@ def _reconstruct(options: argparse.Namespace) -> int:
     model = arguments.load_model(options.artifact, options.device)
     items = arguments.Items(model, options.files)
     for source, values in items:
-        found = model.tokenizer.reconstruct(values[None])[0]
+        codes = model.tokenizer.encode(values[None])
+        extent = tuple(values.shape[1:])
+        found = model.tokenizer.decode(codes, extent)[0]
         target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
         target = write_new(target, model.signal.write(found), quiet=True)
         psnr = float(model.signal.measures(found[None], values[None])["psnr"][0])
-        extent = tuple(values.shape[1:])
-        bits = model.network.num_bits(extent)
+        bits = float(model.network.quantizer.bits(codes.to(model.device)))
         name, divisor = model.signal.rate_per(extent)
         say(f"{target}  {psnr:.2f} dB  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
     return items.status
@@ -157,7 +158,7 @@ def _info(options: argparse.Namespace) -> int:
     grid = "x".join(map(str, reversed(model.network.grid(extent))))
     say(
         f"codes    {grid} of {quantizer.bits_per_position:.4g} bits{in_codes} = "
-        f"{model.network.num_bits(extent):.0f} bits {model.signal.an_item}"
+        f"{model.network.bits_in_words(extent)} {model.signal.an_item}"
     )
     say(f"files    of model {_names_in_files(model)}")
     if model.artifact.codes_of is not None:

@@ -114,8 +114,10 @@ class Autoencoder(nn.Module):
         # Codes become latents cell by cell, and no transform that looks around has an inverse.
         self.decoder_reach = backbone.decoder_reach
         self.part_positions = backbone.part_positions
+        # Whether codes have costs of their own: scalar ones.
+        self.has_costs = config.quantizer.has_loss("rate")
         # Codebooks are as large as the latents; only a step can be finer.
-        self.max_gain = config.max_gain if config.quantizer.has_loss("rate") else 1.0
+        self.max_gain = config.max_gain if self.has_costs else 1.0
         self.has_frozen_codes = False
 
     def freeze_codes(self) -> None:
@@ -254,6 +256,11 @@ class Autoencoder(nn.Module):
     def num_bits(self, extent: Sequence[int]) -> float:
         """Bits of all codes of an item without entropy coding."""
         return self.quantizer.bits_per_position * Shape(1, tuple(self.grid(extent))).num_positions
+
+    def bits_in_words(self, extent: Sequence[int]) -> str:
+        """`num_bits`, and whether it is but a bound, far above what most codes cost."""
+        bound = "at most " if self.has_costs else ""
+        return f"{bound}{self.num_bits(extent):.0f} bits"
 
     def sample_codes(self, count: int, extent: Sequence[int], generator: torch.Generator) -> Tensor:
         """Codes (count, Q, *grid) of items of an extent as the prior has them, drawn on the CPU.

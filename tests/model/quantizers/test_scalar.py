@@ -11,6 +11,7 @@ from vqkit.config import (
     ProductConfig,
     ResidualConfig,
     ScalarConfig,
+    VQConfig,
 )
 from vqkit.model.autoencoder import Autoencoder
 from vqkit.model.quantizers import build_quantizer
@@ -101,6 +102,56 @@ def test_bits_of_stages_add_up():
     second = row.stages[1].quantize((given - first.values) * 3)
     total = first.terms["rate"] + second.terms["rate"]
     assert float(row.quantize(given).terms["rate"]) == pytest.approx(float(total), rel=1e-6)
+
+
+def costs_by_hand(quantizer, codes):
+    """Bits of codes (B, C, *grid), one after the other."""
+    found = []
+    for item in codes.tolist():
+        total = 0.0
+        for shares, row in zip(quantizer.ema_count.tolist(), item, strict=True):
+            for code in torch.tensor(row).flatten().tolist():
+                total += 0.0 if code < 0 else -math.log2(shares[code] + FLOOR)
+        found.append(total)
+    return found
+
+
+def test_bits_of_codes_are_those_of_their_shares_in_every_composite():
+    shares = [0.05, 0.1, 0.7, 0.1, 0.05]
+    stage = ScalarConfig(channels=3, step=0.5, levels=5)
+    codes = torch.randint(5, (2, 6, 3, 4), generator=torch.Generator().manual_seed(0))
+    single = with_shares(build_quantizer(stage), shares)
+    expected = costs_by_hand(single, codes[:, :3])
+    assert single.bits(codes[:, :3]).tolist() == pytest.approx(expected)
+    both = torch.tensor(expected) + torch.tensor(costs_by_hand(single, codes[:, 3:]))
+    for config in (
+        ResidualConfig(num_stages=2, stage=stage),
+        ProductConfig(num_groups=2, group=stage),
+    ):
+        quantizer = build_quantizer(config)
+        for part in quantizer.children():
+            for one in part.children():
+                with_shares(one, shares)
+        assert quantizer.bits(codes).tolist() == pytest.approx(both.tolist())
+    shorter = codes.clone()
+    shorter[:, 3:] = -1
+    row = build_quantizer(ResidualConfig(num_stages=2, stage=stage))
+    for one in row.stages:
+        with_shares(one, shares)
+    assert row.bits(shorter).tolist() == pytest.approx(expected)
+    hierarchy = build_quantizer(HierarchicalConfig(top=stage, bottom=stage))
+    with_shares(hierarchy.top, shares)
+    with_shares(hierarchy.bottom, shares)
+    many = torch.randint(5, (2, 15, 3, 4), generator=torch.Generator().manual_seed(0))
+    # Four codes of each channel below lie in the channels of a cell; which comes where is the same
+    # for every share that all channels have.
+    whole = [-math.log2(shares[code] + FLOOR) for code in many[0].flatten().tolist()]
+    assert float(hierarchy.bits(many)[0]) == pytest.approx(sum(whole))
+
+
+def test_bits_of_codebooks_have_a_fixed_length():
+    quantizer = build_quantizer(ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=8)))
+    assert quantizer.bits(torch.zeros(3, 2, 4, 5, dtype=torch.long)).tolist() == [120.0] * 3
 
 
 def gained_model(max_gain, kind="scalar"):

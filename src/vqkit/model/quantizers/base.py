@@ -136,6 +136,13 @@ class Bottleneck(nn.Module, ABC):
         """
         return sum(math.log2(size) for size in self.codebook_sizes)
 
+    def bits(self, codes: Tensor) -> Tensor:
+        """What the codes (B, Q, *grid) of items cost one by one, without an entropy coder: (B,)
+        float64. log2 K each, but for families whose codes have costs of their own.
+        """
+        bits = self.bits_per_position * codes[0, 0].numel()
+        return torch.full((len(codes),), bits, dtype=torch.float64)
+
     def places(self) -> list[list[int]]:
         """For every codebook the places along Q where it serves; a shared one serves at several."""
         found: dict[int, list[int]] = {}

@@ -68,6 +68,11 @@ class HierarchicalQuantizer(Bottleneck):
             bottom = self.bottom.encode(self._bottom_latents(latents, context), mask)
             return self._arrange(top, bottom)
 
+    def bits(self, codes: Tensor) -> Tensor:
+        num_top = self.top.num_codebooks
+        bottom = unfold(codes[:, num_top:], self.grid_multiple)
+        return self.top.bits(codes[:, :num_top]) + self.bottom.bits(bottom)
+
     def decode(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
             codes = self._checked_codes(codes)

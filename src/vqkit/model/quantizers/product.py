@@ -56,6 +56,9 @@ class ProductQuantizer(Quantizer):
     def assign(self, tokens: Tensor) -> Tensor:
         return self._by_group(tokens, lambda group, part: group.assign(part))
 
+    def bits(self, codes: Tensor) -> Tensor:
+        return torch.stack([group.bits(part) for group, part in self._split(codes)]).sum(0)
+
     def lookup(self, codes: Tensor) -> Tensor:
         return self._by_group(codes, lambda group, part: group.lookup(part))
 
@@ -66,7 +69,7 @@ class ProductQuantizer(Quantizer):
         return self.groups[index % len(self.groups)]  # type: ignore[return-value]
 
     def _split(self, rows: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
-        """Each group with its columns of tokens or codes (N, ...)."""
+        """Each group with its channels of tokens or codes (N, channels, ...)."""
         for index, columns in enumerate(rows.chunk(self.num_groups, 1)):
             yield self._group(index), columns
 

@@ -117,6 +117,10 @@ class ResidualQuantizer(Quantizer):
             total = total + stage.lookup(codes[-1]) * self.scales[index]
         return torch.cat(codes, 1)
 
+    def bits(self, codes: Tensor) -> Tensor:
+        parts = codes.chunk(self.num_stages, 1)
+        return torch.stack([self._stage(n).bits(part) for n, part in enumerate(parts)]).sum(0)
+
     def lookup(self, codes: Tensor) -> Tensor:
         total = codes.new_zeros(len(codes), self.code_dim, dtype=torch.float32)
         for index, part in enumerate(codes.chunk(self.num_stages, 1)):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...config.quantizers import ScalarConfig
-from .base import Quantizer, TokensQuantized, all_reduce_sum
+from .base import PADDING, Quantizer, TokensQuantized, all_reduce_sum, to_tokens
 from .estimators import straight_through
 
 # Share of all tokens that every code is believed to have had, so that each has a finite cost.
@@ -74,6 +74,12 @@ class ScalarQuantizer(Quantizer):
 
     def assign(self, tokens: Tensor) -> Tensor:
         return self._nearest(tokens, self._costs())
+
+    def bits(self, codes: Tensor) -> Tensor:
+        """By how often training had each code; codes of -1 cost nothing."""
+        tokens = to_tokens(codes)
+        costs = _look_up(self._costs(), tokens.clamp(min=0)).where(tokens != PADDING, 0.0)
+        return costs.view(len(codes), -1).double().sum(1).cpu()
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self._values(codes)

@@ -92,9 +92,9 @@ class AutoencoderTask(Task):
         return quantizer if quantizer.is_countable else None
 
     def title(self, model: nn.Module) -> str:
-        bits = cast(Autoencoder, model).num_bits(self.data.shape.extent)
+        bits = cast(Autoencoder, model).bits_in_words(self.data.shape.extent)
         items = f"{len(self.data.splits['train'])} training {self.signal.item}s"
-        title = f"{self.data.name}: {items}; {bits:.0f} bits {self.signal.an_item}"
+        title = f"{self.data.name}: {items}; {bits} {self.signal.an_item}"
         if self.perceptual is not None:
             title += f"; perceptual distance: {self.perceptual.name}"
         return title
