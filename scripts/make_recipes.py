@@ -122,7 +122,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 network=MultiscaleConfig(),
                 quantizer=ResidualConfig(
                     num_stages=3,
-                    stage=ScalarConfig(channels=384, step=1.5, levels=255),
+                    stage=ScalarConfig(channels=384, step=1.5, levels=511),
                     quantizer_dropout=1.0,
                 ),
                 max_gain=3.0,
