@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import BinaryIO
@@ -40,6 +40,7 @@ from ..coding import (
 )
 from ..errors import VqkitError
 from .codec import Codec, CodeCoder, code_codec, new_scalar_coder, value_codec
+from .effort import searched, with_effort
 from .operating_points import assign, no_rate
 from .tokenizer import Tokenizer
 
@@ -94,15 +95,16 @@ class Compressor:
 
     # ------------------------------------------------------------------------------- kinds of files
 
-    def codec(self, *, lossless: bool = False, rate: str | None = None) -> Codec:
-        """How items are written: as codes, at one of the rates that the model has, or with
-        `lossless` as values.
+    def codec(self, *, lossless: bool = False, rate: str | None = None, effort: int = 0) -> Codec:
+        """How items are written: as codes, at one of the rates that the model has and with an
+        effort from 0 to 9, or with `lossless` as values.
 
-        VqkitError without a codebook, for values that lossless files do not hold, and for a rate
-        that is not there.
+        VqkitError without a codebook, for values that lossless files do not hold, and for a rate or
+        an effort that is not there.
         """
         coder = MIXING if lossless else self._coder_of_codes()
         found = self._codec(VALUES if lossless else CODES, coder)
+        found = with_effort(found, effort, self.artifact.network.quantizer)
         if rate is None:
             return found
         if lossless:
@@ -199,23 +201,37 @@ class Compressor:
     # -------------------------------------------------------------------------------------- writing
 
     @torch.no_grad()
-    def held(self, values: Tensor, codec: Codec) -> np.ndarray:
+    def held(
+        self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None
+    ) -> np.ndarray:
         """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the
-        values; int64.
+        values; int64. progress: of an effort, the number of items that are done.
         """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
+        held = self._chosen(values, codec)
+        if codec.effort:
+            return searched(self.tokenizer, codec, values, held, progress=progress)
+        return held
+
+    def _chosen(self, values: Tensor, codec: Codec) -> np.ndarray:
+        """The codes that the encoder gives (B, stages, *grid)."""
         if codec.weight and not isinstance(codec.engine, MixingCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
             return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
         return self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
 
-    def code(self, values: Tensor, codec: Codec) -> list[Coded]:
-        """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes."""
+    def code(
+        self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None
+    ) -> list[Coded]:
+        """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes.
+
+        progress: see `held`.
+        """
         extent = tuple(values.shape[2:])
         codec.grid(extent)
-        held = self.held(values, codec)
+        held = self.held(values, codec, progress)
         payloads = codec.engine.encode(held)
         coded = []
         for codes, parts in zip(held, payloads, strict=True):
@@ -229,12 +245,13 @@ class Compressor:
         *,
         lossless: bool = False,
         rate: str | None = None,
+        effort: int = 0,
     ) -> bytes:
         """The file of one item (C, *extent), with the name that it had if one is given.
 
         See `codec`.
         """
-        codec = self.codec(lossless=lossless, rate=rate)
+        codec = self.codec(lossless=lossless, rate=rate, effort=effort)
         coded = self.code(values[None], codec)[0]
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import PADDING, Quantizer, TokensQuantized, all_reduce_sum
+from .base import PADDING, Lattice, Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import straight_through
 
 # How slowly the measured scales of the stages follow the batches.
@@ -71,6 +71,14 @@ class ResidualQuantizer(Quantizer):
         for index in range(self.num_stages):
             parts += self._stage(index).parts()
         return parts
+
+    def lattice(self, num_sections: int) -> Lattice | None:
+        first = self._stage(0).lattice(1)
+        if first is None:
+            return None
+        # Every stage divides the steps of the one before into as many.
+        parts = round(1 / self._stage(0).refinement) ** (num_sections - 1)
+        return Lattice(first.step / parts, first.limit * parts)
 
     def bound(self, tokens: Tensor) -> Tensor:
         return self._stage(0).bound(tokens)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...config.quantizers import ScalarConfig
-from .base import Quantizer, TokensQuantized, all_reduce_sum
+from .base import Lattice, Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import straight_through
 
 # Share of all tokens that every code is believed to have had, so that each has a finite cost.
@@ -62,6 +62,9 @@ class ScalarQuantizer(Quantizer):
     @property
     def codebooks_per_section(self) -> int:
         return self.config.channels
+
+    def lattice(self, num_sections: int) -> Lattice | None:
+        return Lattice(self.config.step, self.middle)
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         costs = self._costs()
