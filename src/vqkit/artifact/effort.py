@@ -48,8 +48,8 @@ FIT_EVERY = 5
 # Positions of the input of a part, and tiles around it at most that are decoded with it.
 PART_POSITIONS = 1 << 18
 MARGIN = 4
-# Tiles along each dimension in which the weight of a bit is measured.
-MEASURED = 16
+# Tiles along each dimension of the noise by which a bit is weighed.
+MEASURED = 8
 
 Spans = Sequence[tuple[int, int]]
 
@@ -132,14 +132,14 @@ class _Search:
         deviation = torch.tensor(normalisation.std) * (normalisation.levels or 1)
         self.deviation = deviation.view(1, -1, *(1,) * (values.dim() - 2)).to(tokenizer.device)
 
-    @torch.autocast("cpu", enabled=False)
+    @torch.no_grad()
     def run(self, start: np.ndarray, progress: Callable[[float], None]) -> np.ndarray:
         """Codes (1, q, *grid), those of the start unless others are better."""
         numbers = self._numbers(start)
         latents = self.tokenizer.latents_alone(self.values)
         tokens = self.quantizer.tokens(latents.to(self.tokenizer.device) * self.gain)
         places = _to_grid(tokens, latents) / self.step
-        weight = self._weight_of_a_bit(numbers)
+        weight = self._weight_of_a_bit()
         parts = list(itertools.product(*map(spans, self.counts, self._sides())))
         for number, inside in enumerate(parts):
 
@@ -201,9 +201,8 @@ class _Search:
             optimizer.step()
             progress((step + 1) / self.num_steps)
         after = with_inner(moved.detach().round().clamp(-self.limit, self.limit))
-        with torch.no_grad():
-            if cost(after) < cost(before):
-                before.copy_(after)
+        if cost(after) < cost(before):
+            before.copy_(after)
 
     # ---------------------------------------------------------------------------- codes and numbers
 
@@ -223,27 +222,27 @@ class _Search:
 
     def _decoded(self, numbers: Tensor, seen: Spans) -> Tensor:
         """What numbers of tiles become, standardised; without what lies behind the item's end."""
+        return crop(self._whole(numbers), self._extent(seen))
+
+    def _whole(self, numbers: Tensor) -> Tensor:
+        """What numbers of whole tiles become, standardised."""
         rows = numbers.movedim(1, -1).flatten(0, -2) * self.step
         latents = self.quantizer.latents_of(rows, numbers) / self.gain
-        return crop(self.network.decode_latents(latents), self._extent(seen))
+        return self.network.decode_latents(latents)
 
     # --------------------------------------------------------------------------------- what is paid
 
-    def _weight_of_a_bit(self, numbers: Tensor) -> float:
+    def _weight_of_a_bit(self) -> float:
         """A bit as a squared error of values: the weight of the rate, in squared steps of the
-        latents, times what the decoder makes of a squared error there, measured in the middle.
+        latents, times what the decoder makes of a squared error there, measured by noise.
         """
-        seen = []
-        for count in self.counts:
-            start = max(0, count // 2 - MEASURED // 2)
-            seen.append((start, min(start + MEASURED, count)))
-        numbers = cut(numbers, self.network.tile_grid, seen)
-        noise = torch.rand(numbers.shape, generator=torch.Generator().manual_seed(0)) - 0.5
-        noise = noise.to(numbers.device)
-        with torch.no_grad():
-            change = self._decoded(numbers + noise, seen) - self._decoded(numbers, seen)
-        squares = (change * self.deviation).square().sum() / noise.square().sum()
-        return float(squares) * (self.codec.weight or WEIGHT)
+        grid = [MEASURED * side for side in self.network.tile_grid]
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(1, self.quantizer.code_dim, *grid, generator=generator) - 0.5
+        noise = noise.to(self.tokenizer.device)
+        change = self._whole(noise) - self._whole(torch.zeros_like(noise))
+        error = (change * self.deviation).square().sum()
+        return float(error / noise.square().sum()) * (self.codec.weight or WEIGHT)
 
     def _cost(self, codes: np.ndarray, weight: float) -> float:
         """Of codes (1, q, *grid): what files hold of them, and what comes back."""
@@ -262,8 +261,7 @@ class _Search:
         shown = torch.empty_like(self.values)
         for inside in itertools.product(*map(spans, self.counts, self._sides())):
             seen = self._with_margin(inside)
-            with torch.no_grad():
-                part = self._decoded(cut(numbers, self.network.tile_grid, seen), seen)
+            part = self._decoded(cut(numbers, self.network.tile_grid, seen), seen)
             part = cut(self.tokenizer.restore(part), self.network.tile, _within(inside, seen))
             cut(shown, self.network.tile, inside).copy_(part)
         return shown
