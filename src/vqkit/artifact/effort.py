@@ -48,6 +48,8 @@ FIT_EVERY = 5
 # Positions of the input of a part, and tiles around it at most that are decoded with it.
 PART_POSITIONS = 1 << 18
 MARGIN = 4
+# Positions of the grid whose codes are looked up together: a position has up to thousands of them.
+TOGETHER = 1 << 12
 # Tiles along each dimension of the noise by which a bit is weighed.
 MEASURED = 8
 
@@ -89,7 +91,7 @@ def searched(
     gain: what latents are multiplied by before they are quantised. progress: called with the number
     of items that are done, fractions included.
     """
-    found = codes.copy()
+    found = []
     for number, one in enumerate(values.split(1)):
 
         def tell(share: float, before: int = number) -> None:
@@ -97,8 +99,8 @@ def searched(
                 progress(before + share)
 
         search = _Search(tokenizer, codec, one, gain)
-        found[number] = search.run(codes[number : number + 1], tell)[0]
-    return found
+        found.append(search.run(codes[number : number + 1], tell))
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 class _Search:
@@ -208,17 +210,23 @@ class _Search:
 
     def _numbers(self, codes: np.ndarray) -> Tensor:
         """What codes stand for (1, C, *grid)."""
-        given = torch.from_numpy(codes).to(self.tokenizer.device)
-        rows = given.movedim(1, -1).flatten(0, -2)
-        left_out = self.quantizer.num_codebooks - rows.shape[1]
-        values = self.quantizer.lookup(F.pad(rows, (0, left_out), value=PADDING))
-        return (_to_grid(values, given) / self.step).round()
+        given = torch.from_numpy(codes[0]).flatten(1)
+        left_out = self.quantizer.num_codebooks - len(given)
+        numbers = torch.empty(self.quantizer.code_dim, given.shape[1])
+        for some, out in zip(given.split(TOGETHER, 1), numbers.split(TOGETHER, 1), strict=True):
+            rows = F.pad(some.T.to(self.tokenizer.device), (0, left_out), value=PADDING)
+            out.copy_((self.quantizer.lookup(rows) / self.step).round().T)
+        return numbers.view(1, -1, *codes.shape[2:]).to(self.tokenizer.device)
 
     def _codes(self, numbers: Tensor) -> np.ndarray:
         """Codes (1, q, *grid) of numbers."""
-        rows = numbers.movedim(1, -1).flatten(0, -2) * self.step
-        codes = self.quantizer.assign_at(rows, self.codec.num_stages, 0.0)
-        return _to_grid(codes, numbers).cpu().numpy()
+        given = numbers[0].flatten(1)
+        codes = np.empty((self.codec.num_codebooks, given.shape[1]), np.int64)
+        for number, some in enumerate(given.split(TOGETHER, 1)):
+            rows = self.quantizer.assign_at(some.T * self.step, self.codec.num_stages, 0.0)
+            start = number * TOGETHER
+            codes[:, start : start + TOGETHER] = rows.T.cpu().numpy()
+        return codes.reshape(1, -1, *numbers.shape[2:])
 
     def _decoded(self, numbers: Tensor, seen: Spans) -> Tensor:
         """What numbers of tiles become, standardised; without what lies behind the item's end."""
