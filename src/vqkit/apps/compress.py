@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
@@ -52,23 +52,34 @@ class Verdict:
 
 
 def compress(
-    model: Model, codec: Codec, items: Iterable[tuple[KeyT, Tensor]]
+    model: Model,
+    codec: Codec,
+    items: Iterable[tuple[KeyT, Tensor]],
+    progress: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[KeyT, Compressed]]:
     """Items (C, *extent) of any extents, each with a key that comes back with it, in order.
 
     As many go through the networks together as a block has and BATCH_VALUES allows. OutOfBounds for
-    an item of too many codes: see `Codec.grid`.
+    an item of too many codes: see `Codec.grid`. progress: of an effort, the number of items that
+    are done, fractions included.
     """
     waiting: list[tuple[KeyT, Tensor]] = []
     num_values = 0
+    num_done = 0
+
+    def tell(done: float) -> None:
+        if progress:
+            progress(num_done + done)
+
     for key, values in items:
         waiting.append((key, values))
         num_values += values.numel()
         if len(waiting) == BLOCK or num_values >= BATCH_VALUES:
-            yield from _compressed(model, codec, waiting)
+            yield from _compressed(model, codec, waiting, tell)
+            num_done += len(waiting)
             waiting = []
             num_values = 0
-    yield from _compressed(model, codec, waiting)
+    yield from _compressed(model, codec, waiting, tell)
 
 
 def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
@@ -85,12 +96,19 @@ def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
 
 
 def _compressed(
-    model: Model, codec: Codec, waiting: list[tuple[KeyT, Tensor]]
+    model: Model,
+    codec: Codec,
+    waiting: list[tuple[KeyT, Tensor]],
+    progress: Callable[[float], None],
 ) -> Iterator[tuple[KeyT, Compressed]]:
     compressed: dict[int, Compressed] = {}
+
+    def tell(done: float) -> None:
+        progress(len(compressed) + done)
+
     for places in alike([values.shape for _, values in waiting]):
         batch = torch.stack([waiting[place][1] for place in places])
-        coded = model.compressor.code(batch, codec)
+        coded = model.compressor.code(batch, codec, tell)
         held = np.stack([one.codes for one in coded])
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
         quality = model.signal.measures(shown, batch)["psnr"].tolist()

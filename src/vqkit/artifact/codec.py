@@ -61,7 +61,8 @@ class Codec:
     num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
     grid_of: extent of an item -> grid of its codes. codes_per_position: of a file with all stages,
     at whatever rate. per_stage: codebooks of a stage. weight: of a bit when codes are chosen, see
-    operating_points. gain: a byte of the header, which says what latents are multiplied by.
+    operating_points. gain: a byte of the header, which says what latents are multiplied by. effort:
+    how long is searched for codes, see effort.
     """
 
     signal: int
@@ -76,6 +77,7 @@ class Codec:
     per_stage: int = 1
     weight: float = 0.0
     gain: int = UNIT_GAIN
+    effort: int = 0
 
     @property
     def num_codebooks(self) -> int:

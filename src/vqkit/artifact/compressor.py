@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import BinaryIO
@@ -43,6 +43,7 @@ from ..coding import (
 )
 from ..errors import VqkitError
 from .codec import Codec, CodeCoder, code_codec, new_scalar_coder, value_codec
+from .effort import searched, with_effort
 from .operating_points import assign, can_be_weighed, ladder, no_rate
 from .tokenizer import Tokenizer
 
@@ -97,15 +98,16 @@ class Compressor:
 
     # ------------------------------------------------------------------------------- kinds of files
 
-    def codec(self, *, lossless: bool = False, rate: str | None = None) -> Codec:
-        """How items are written: as codes, at one of the rates that the model has, or with
-        `lossless` as values.
+    def codec(self, *, lossless: bool = False, rate: str | None = None, effort: int = 0) -> Codec:
+        """How items are written: as codes, at one of the rates that the model has and with an
+        effort from 0 to 9, or with `lossless` as values.
 
-        VqkitError without a codebook, for values that lossless files do not hold, and for a rate
-        that is not there.
+        VqkitError without a codebook, for values that lossless files do not hold, and for a rate or
+        an effort that is not there.
         """
         coder = MIXING if lossless else self._coder_of_codes()
         found = self._codec(VALUES if lossless else CODES, coder)
+        found = with_effort(found, effort, self.artifact.network.quantizer)
         if rate is None:
             return found
         if lossless:
@@ -116,11 +118,14 @@ class Compressor:
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
         return found.at(point)
 
-    def codec_within(self, values: Tensor, bits: float, name: str | None = None) -> Codec:
-        """How an item (C, *extent) is written best in so many bits for each of its positions at
-        most, every byte of the file counted, with the name that it is to have.
+    def within(
+        self, values: Tensor, bits: float, name: str | None = None, effort: int = 0
+    ) -> tuple[Codec, Coded]:
+        """An item (C, *extent) as well as so many bits for each of its positions allow, every byte
+        of its file counted, with the name that it is to have.
 
-        VqkitError without a codebook, and where no file is that small.
+        VqkitError without a codebook, for an effort that is not there, and where no file is that
+        small.
         """
         found = self.codec()
         quantizer = self.artifact.network.quantizer
@@ -131,18 +136,22 @@ class Compressor:
             max_gain = self.artifact.network.max_gain
             points = ladder(engine, rates, found.has_prefixes, max_gain)
             kinds = [found.at(point) for point in points] or kinds
-        positions = math.prod(values.shape[1:])
 
-        def bits_of(codec: Codec) -> float:
-            return 8 * len(self._written(values, name, codec)) / positions
+        def written(codec: Codec) -> tuple[Coded, float]:
+            coded = self.code(values[None], codec)[0]
+            data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+            return coded, 8 * len(data) / math.prod(coded.extent)
 
-        # Files grow along the ladder.
-        count = bisect_right(kinds, bits, key=bits_of)
-        if count:
-            return kinds[count - 1]
+        # Files grow along the ladder. A search may take a few bits more where they pay.
+        count = bisect_right(kinds, bits, key=lambda codec: written(codec)[1])
+        for codec in reversed(kinds[:count]):
+            codec = with_effort(codec, effort, quantizer)
+            coded, size = written(codec)
+            if size <= bits:
+                return codec, coded
         raise VqkitError(
-            f"the smallest file that this model makes of the item has {bits_of(kinds[0]):.3f} bits "
-            f"per position, more than {bits:g}"
+            "the smallest file that this model makes of the item has "
+            f"{written(kinds[0])[1]:.3f} bits per position, more than {bits:g}"
         )
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
@@ -231,12 +240,21 @@ class Compressor:
     # -------------------------------------------------------------------------------------- writing
 
     @torch.no_grad()
-    def held(self, values: Tensor, codec: Codec) -> np.ndarray:
+    def held(
+        self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None
+    ) -> np.ndarray:
         """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the
-        values; int64.
+        values; int64. progress: of an effort, the number of items that are done.
         """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
+        held = self._chosen(values, codec)
+        if codec.effort:
+            return searched(self.tokenizer, codec, values, held, progress=progress)
+        return held
+
+    def _chosen(self, values: Tensor, codec: Codec) -> np.ndarray:
+        """The codes that the encoder gives (B, stages, *grid)."""
         if codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
@@ -244,11 +262,16 @@ class Compressor:
         codes = self.tokenizer.encode_alone(values, gain_of(codec.gain))
         return codes[:, : codec.num_codebooks].numpy()
 
-    def code(self, values: Tensor, codec: Codec) -> list[Coded]:
-        """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes."""
+    def code(
+        self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None
+    ) -> list[Coded]:
+        """Values (B, C, *extent) as what files hold. OutOfBounds for items of too many codes.
+
+        progress: see `held`.
+        """
         extent = tuple(values.shape[2:])
         codec.grid(extent)
-        held = self.held(values, codec)
+        held = self.held(values, codec, progress)
         payloads = codec.engine.encode(held)
         coded = []
         for codes, parts in zip(held, payloads, strict=True):
@@ -262,20 +285,20 @@ class Compressor:
         *,
         lossless: bool = False,
         rate: str | float | None = None,
+        effort: int = 0,
     ) -> bytes:
         """The file of one item (C, *extent), with the name that it had if one is given.
 
         rate: a name as in `codec`, or the most bits for each position, see `codec_within`.
         """
         if isinstance(rate, str) or rate is None:
-            codec = self.codec(lossless=lossless, rate=rate)
+            codec = self.codec(lossless=lossless, rate=rate, effort=effort)
+            coded = self.code(values[None], codec)[0]
         elif lossless:
             raise VqkitError("lossless files have no rate")
         else:
-            codec = self.codec_within(values, rate, name)
-        return self._written(values, name, codec)
-
-    def _written(self, values: Tensor, name: str | None, codec: Codec) -> bytes:
+            codec, coded = self.within(values, rate, name, effort)
+        return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
         coded = self.code(values[None], codec)[0]
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 

@@ -80,19 +80,26 @@ class Model:
         return self.signal.like([self.tokenizer.reconstruct(one[None])[0] for one in values], items)
 
     def compress(
-        self, item: Any, name: str | None = None, *, lossless: bool = False, rate: str | None = None
+        self,
+        item: Any,
+        name: str | None = None,
+        *,
+        lossless: bool = False,
+        rate: str | None = None,
+        effort: int = 0,
     ) -> bytes:
         """One item -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
         lossless: of its values, each of which comes back, at the size that this takes. rate: one of
-        `artifact.coders.rates`. VqkitError for a model without codebooks, OutOfBounds for an item
+        `artifact.coders.rates`. effort: from 0 to 9, how long is searched for codes that make the
+        file smaller or better. VqkitError for a model without codebooks, OutOfBounds for an item
         of too many codes; ValueError for several, as `encode`, and with lossless for what would
         lose anything.
         """
         values = self.to_values(item, exact=lossless)
         if len(values) != 1:
             raise ValueError(f"compress takes one {self.signal.item}, got {len(values)}")
-        return self.compressor.write(values[0], name, lossless=lossless, rate=rate)
+        return self.compressor.write(values[0], name, lossless=lossless, rate=rate, effort=effort)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
         """A .vq file -> its item, of an image uint8 (H, W, C).

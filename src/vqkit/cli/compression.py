@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,13 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="smaller files, coarser reconstructions: lowest, low, medium, high or full",
     )
+    parser.add_argument(
+        "--effort",
+        type=int,
+        default=0,
+        metavar="N",
+        help="0 (default) to 9: search longer for codes that make files smaller or better",
+    )
     _force_argument(parser)
 
 
@@ -99,7 +106,9 @@ def _compress(options: argparse.Namespace) -> int:
     if options.bundle and not options.out:
         raise VqkitError("--bundle writes one file; name it with --out X.vq")
     model = arguments.load_model(options.artifact, options.device)
-    codec = model.compressor.codec(lossless=options.lossless, rate=options.rate)
+    codec = model.compressor.codec(
+        lossless=options.lossless, rate=options.rate, effort=options.effort
+    )
 
     def read(path: Path) -> Tensor:
         values = arguments.read_item(model, path, exact=options.lossless)
@@ -109,8 +118,12 @@ def _compress(options: argparse.Namespace) -> int:
     items = arguments.Items(model, options.files, read)
     _check_target(options, len(items.paths))
     write = _bundle if options.bundle else _singles
-    with progress_bar("compressing"):
-        num_positions, size = write(options, model, codec, items)
+    with progress_bar("compressing") as progress:
+
+        def tell(done: float) -> None:
+            progress(done / len(items.paths))
+
+        num_positions, size = write(options, model, codec, items, tell)
     if num_positions:
         say(f"{size} bytes, {8 * size / num_positions:.3f} bits per position in all")
     return items.status
@@ -125,7 +138,11 @@ def _check_target(options: argparse.Namespace, count: int) -> None:
 
 
 def _singles(
-    options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items
+    options: argparse.Namespace,
+    model: Model,
+    codec: Codec,
+    items: arguments.Items,
+    progress: Callable[[float], None],
 ) -> tuple[int, int]:
     """A file for each item; positions and bytes of all."""
     from ..apps.compress import compress
@@ -137,7 +154,7 @@ def _singles(
     positions = 0
     size = 0
     is_taken = written.__contains__ if options.force else Path.exists
-    for source, found in compress(model, codec, items):
+    for source, found in compress(model, codec, items, progress):
         if options.out:
             path = Path(options.out)
         else:
@@ -157,14 +174,18 @@ def _singles(
 
 
 def _bundle(
-    options: argparse.Namespace, model: Model, codec: Codec, items: arguments.Items
+    options: argparse.Namespace,
+    model: Model,
+    codec: Codec,
+    items: arguments.Items,
+    progress: Callable[[float], None],
 ) -> tuple[int, int]:
     """One file of all items; positions and bytes of it."""
     from ..apps.compress import compress
 
     coded = []
     names: list[str] = []
-    for source, found in compress(model, codec, items):
+    for source, found in compress(model, codec, items, progress):
         names.append(_stored_name(source) or f"{len(names)}{model.signal.suffix}")
         coded.append(found.coded)
         say(f"{source}: {_quality(options, found.psnr)}")

@@ -112,25 +112,25 @@ def by_parts(
         counts.append(side // step)
     part_side = round(model.part_positions ** (1 / len(counts)))
     steps = [max(1, part_side // side, NUM_MARGINS * margin) for side in model.tile]
-    parts = list(itertools.product(*map(_spans, counts, steps)))
+    parts = list(itertools.product(*map(spans, counts, steps)))
     out: Tensor | None = None
-    for number, spans in enumerate(parts, 1):
+    for number, inside in enumerate(parts, 1):
         # Where there is no whole margin before a part, it begins at the edge.
-        seen = [(max(0, start - margin), stop + margin) for start, stop in spans]
-        result = function(_cut(x, before, seen))
+        seen = [(max(0, start - margin), stop + margin) for start, stop in inside]
+        result = function(cut(x, before, seen))
         if out is None:
             out = result.new_empty(len(x), result.shape[1], *_times(counts, after))
         inner = []
-        for (start, stop), (edge, _) in zip(spans, seen, strict=True):
+        for (start, stop), (edge, _) in zip(inside, seen, strict=True):
             inner.append((start - edge, stop - edge))
-        _cut(out, after, spans).copy_(_cut(result, after, inner))
+        cut(out, after, inside).copy_(cut(result, after, inner))
         if progress:
             progress(number / len(parts))
     assert out is not None, "there are no tiles"
     return out
 
 
-def _spans(count: int, step: int) -> list[tuple[int, int]]:
+def spans(count: int, step: int) -> list[tuple[int, int]]:
     """Start and stop of the parts of `step` tiles each that `count` tiles fall into."""
     return [(start, min(start + step, count)) for start in range(0, count, step)]
 
@@ -140,7 +140,7 @@ def _times(counts: Sequence[int], sides: Sequence[int]) -> list[int]:
     return [count * side for count, side in zip(counts, sides, strict=True)]
 
 
-def _cut(x: Tensor, sides: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
+def cut(x: Tensor, sides: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
     """A view of the tiles from start to stop along each dimension.
 
     At the end there may be fewer than are asked for.

@@ -104,6 +104,18 @@ def test_bits_of_stages_add_up():
     assert float(row.quantize(given).terms["rate"]) == pytest.approx(float(total), rel=1e-6)
 
 
+def test_a_higher_price_gives_fewer_bits_in_the_last_section_alone():
+    stage = ScalarConfig(channels=3, step=0.9, levels=9, rate=0.1)
+    row = build_quantizer(ResidualConfig(num_stages=2, stage=stage)).eval()
+    given = tokens()
+    own = row.assign(given)
+    assert torch.equal(row.assign_at(given, 2, 0.1), own)
+    dear = row.assign_at(given, 2, 1.0)
+    assert torch.equal(dear[:, :3], own[:, :3])
+    assert int((dear[:, 3:] != 4).sum()) < int((own[:, 3:] != 4).sum())
+    assert torch.equal(row.assign_at(given, 1, 0.1), own[:, :3])
+
+
 def costs_by_hand(quantizer, codes):
     """Bits of codes (B, C, *grid), one after the other."""
     found = []

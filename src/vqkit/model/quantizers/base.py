@@ -19,6 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -80,6 +81,15 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like
     return total
 
 
+class Lattice(NamedTuple):
+    """The values of codes that divide every channel evenly: whole multiples of `step`, up to
+    `limit` of them to either side.
+    """
+
+    step: float
+    limit: int
+
+
 class Bottleneck(nn.Module, ABC):
     """Latents (B, D, *grid) <-> codes (B, Q, *grid).
 
@@ -128,6 +138,10 @@ class Bottleneck(nn.Module, ABC):
     def codebooks_per_section(self) -> int:
         """Codebooks whose codes lie in one section of a file, in the order of Q."""
         return 1
+
+    def lattice(self, num_sections: int) -> Lattice | None:
+        """What the codes of the first sections stand for; None where that is no lattice."""
+        return None
 
     @property
     def bits_per_position(self) -> float:
@@ -295,6 +309,12 @@ class Quantizer(Bottleneck):
         """Where codes (N, Q) that are -1 stand for something that was left out: (N, Q) bool."""
         return torch.zeros_like(codes, dtype=torch.bool)
 
+    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
+        """Bounded tokens (N, d) -> codes (N, q) of the first sections, in the last of which a bit
+        weighs `rate` squared steps. Of families whose codes weigh their own bits.
+        """
+        raise VqkitError(f"{type(self).__name__} has no codes that weigh their own bits")
+
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """Squared distances of bounded tokens to what each code of the next codebook would make of
         them.
@@ -319,6 +339,12 @@ class Quantizer(Bottleneck):
         """Latents (B, D, *grid) -> bounded tokens (B * positions, d)."""
         with torch.autocast(latents.device.type, enabled=False):
             return self._real_tokens(latents, None)[0]
+
+    def latents_of(self, values: Tensor, like: Tensor) -> Tensor:
+        """What values of tokens (N, d) are to the decoder: (B, D, *grid), with the batch and grid
+        of `like`; gradients pass.
+        """
+        return from_tokens(self._project_out(values), like)
 
     def _real_tokens(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Bounded tokens of the real positions, and (all positions,) bool, None where none is

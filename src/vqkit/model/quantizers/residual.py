@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import PADDING, Quantizer, TokensQuantized, all_reduce_sum
+from .base import PADDING, Lattice, Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import straight_through
 
 # How slowly the measured scales of the stages follow the batches.
@@ -72,6 +72,14 @@ class ResidualQuantizer(Quantizer):
             parts += self._stage(index).parts()
         return parts
 
+    def lattice(self, num_sections: int) -> Lattice | None:
+        first = self._stage(0).lattice(1)
+        if first is None:
+            return None
+        # Every stage divides the steps of the one before into as many.
+        parts = round(1 / self._stage(0).refinement) ** (num_sections - 1)
+        return Lattice(first.step / parts, first.limit * parts)
+
     def bound(self, tokens: Tensor) -> Tensor:
         return self._stage(0).bound(tokens)
 
@@ -114,6 +122,17 @@ class ResidualQuantizer(Quantizer):
         for index in range(self.num_stages):
             stage = self._stage(index)
             codes.append(stage.assign((tokens - total) / self.scales[index]))
+            total = total + stage.lookup(codes[-1]) * self.scales[index]
+        return torch.cat(codes, 1)
+
+    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
+        total = torch.zeros_like(tokens)
+        codes: list[Tensor] = []
+        for index in range(num_sections):
+            stage = self._stage(index)
+            residual = (tokens - total) / self.scales[index]
+            is_last = index == num_sections - 1
+            codes.append(stage.assign_at(residual, 1, rate) if is_last else stage.assign(residual))
             total = total + stage.lookup(codes[-1]) * self.scales[index]
         return torch.cat(codes, 1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...config.quantizers import ScalarConfig
-from .base import PADDING, Quantizer, TokensQuantized, all_reduce_sum, to_tokens
+from .base import PADDING, Lattice, Quantizer, TokensQuantized, all_reduce_sum, to_tokens
 from .estimators import straight_through
 
 # Share of all tokens that every code is believed to have had, so that each has a finite cost.
@@ -63,9 +63,12 @@ class ScalarQuantizer(Quantizer):
     def codebooks_per_section(self) -> int:
         return self.config.channels
 
+    def lattice(self, num_sections: int) -> Lattice | None:
+        return Lattice(self.config.step, self.middle)
+
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         costs = self._costs()
-        codes = self._nearest(tokens.detach(), costs)
+        codes = self._nearest(tokens.detach(), costs, self.config.rate)
         values = straight_through(tokens, self._values(codes))
         terms = {"rate": self._bits(tokens, costs).sum(1).mean()}
         if self.training:
@@ -73,7 +76,10 @@ class ScalarQuantizer(Quantizer):
         return TokensQuantized(values, codes, terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return self._nearest(tokens, self._costs())
+        return self._nearest(tokens, self._costs(), self.config.rate)
+
+    def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
+        return self._nearest(tokens, self._costs(), rate)
 
     def bits(self, codes: Tensor) -> Tensor:
         """By how often training had each code; codes of -1 cost nothing."""
@@ -99,11 +105,10 @@ class ScalarQuantizer(Quantizer):
         places = (tokens / self.config.step + self.middle).clamp(0, last)
         return places, places.detach().floor().clamp(max=last - 1).long()
 
-    def _nearest(self, tokens: Tensor, costs: Tensor) -> Tensor:
+    def _nearest(self, tokens: Tensor, costs: Tensor, rate: float) -> Tensor:
         """The code below a token or the one above (N, C)."""
         places, below = self._places(tokens)
         far = places - below
-        rate = self.config.rate
         if not rate:
             return below + (far > 0.5).long()
         lower = far.square() + rate * _look_up(costs, below)
