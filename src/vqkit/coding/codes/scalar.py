@@ -26,6 +26,7 @@ from ..grids import rows_and_columns
 from ..rangecoder import RangeEncoder, check_position
 from .scalar_relations import first_relations, fitted_relations
 from .scalar_state import (
+    BEHIND_GROUPS,
     BORDER,
     COMPACT,
     FITTED_COUNT,
@@ -307,15 +308,16 @@ class _Item:
         self._most = 2 * MOST_DECISIONS * coder.channels * self._together
         across = columns + 2 * BORDER
         positions = num_stages * (rows + 2 * BORDER) * across
-        groups = coder.relations.groups.shape[1]
+        groups = coder.relations.groups.shape[2]
         self._item = Item(
             values=np.zeros(positions * coder.channels, np.int16),
             magnitudes=np.zeros(positions * coder.channels, np.int8),
-            sums=np.zeros(positions * groups, np.int8),
+            sums=np.zeros(positions * (groups + BEHIND_GROUPS), np.int8),
             totals=np.zeros(positions, np.int32),
             predicted=coder.predicted,
             limit=(coder.levels - 1) // 2,
             channels=coder.channels,
+            groups=groups,
             rows=rows + 2 * BORDER,
             columns=across,
         )
@@ -324,7 +326,8 @@ class _Item:
         self.inside = shaped[:, BORDER:-BORDER, BORDER:-BORDER].transpose(0, 3, 1, 2)
         self._coder = coder
         self._state = state
-        self._notes = scratch()
+        self._relations = coder.relations.flat()
+        self._notes = scratch(coder.channels)
 
     def encode(self, stage: int) -> bytes:
         """The bytes of a stage."""
@@ -367,8 +370,7 @@ class _Item:
     def _code(self, stage: int, part: tuple[int, int, int, int], stream: Stream) -> None:
         from . import scalar_kernel
 
-        relations = self._coder.relations
         work = Work(
-            self._item, self._state, relations, self._notes, stream, COMPACT, SIZES, LEVELS
+            self._item, self._state, self._relations, self._notes, stream, COMPACT, SIZES, LEVELS
         )
         scalar_kernel.run(stage, *part, work)

@@ -15,6 +15,7 @@ from ..logistic import LIMIT
 from ..rangecoder import BEHIND, TOTAL
 from ..rangecoder_kernel import code_bit
 from .scalar_state import (
+    BEHIND_GROUPS,
     BEYOND,
     BORDER,
     GROUP,
@@ -29,9 +30,12 @@ from .scalar_state import (
     NUM_BESIDE,
     NUM_CONTEXTS,
     NUM_DECISIONS,
+    NUM_FEATURES,
+    NUM_GROUP_FEATURES,
     NUM_HERE,
     NUM_SETS,
     NUM_SHARED,
+    NUM_SIGNS,
     NUM_TABLES,
     RATE,
     SIGN,
@@ -129,47 +133,80 @@ def _sign(value: int) -> int:
 
 
 @compiled
+def _add(
+    out: Any, start: int, weights: Any, first_weight: int, known: Any, first: int, count: int
+) -> None:
+    """Add weighed numbers to so many of `out`."""
+    sums = out[start : start + count]
+    shares = weights[first_weight : first_weight + count]
+    numbers = known[first : first + count]
+    for place in range(count):
+        sums[place] += shares[place] * numbers[place]
+
+
+@compiled
+def _expect_groups(stage: int, place: int, work: Work) -> None:
+    """Note what sums of groups are expected to be, as far as other positions and stages tell.
+
+    place: of the position among all.
+    """
+    item = work.item
+    sums = item.sums
+    totals = item.totals
+    weights = work.relations.groups
+    groups = item.groups
+    expected = work.notes.groups
+    width = groups + BEHIND_GROUPS
+    row = item.columns * width
+    here = place * width
+    west = here - width
+    north = here - row
+    first = stage * NUM_GROUP_FEATURES * groups
+    for group in range(groups):
+        expected[group] = weights[first + 16 * groups + group]
+    _add(expected, 0, weights, first, sums, west, groups)
+    _add(expected, 0, weights, first + groups, sums, north, groups)
+    _add(expected, 0, weights, first + 2 * groups, sums, north - width, groups)
+    _add(expected, 0, weights, first + 3 * groups, sums, north + width, groups)
+    _add(expected, 0, weights, first + 4 * groups, sums, west - width, groups)
+    _add(expected, 0, weights, first + 4 * groups, sums, north - row, groups)
+    for near in (west, north):
+        _add(expected, 0, weights, first + 9 * groups, sums, near - 1, groups)
+        _add(expected, 0, weights, first + 9 * groups, sums, near + 1, groups)
+    if stage:
+        before = here - item.rows * row
+        total = totals[place - item.rows * item.columns]
+        _add(expected, 0, weights, first + 10 * groups, sums, before, groups)
+        _add(expected, 0, weights, first + 11 * groups, sums, before - 1, groups)
+        _add(expected, 0, weights, first + 12 * groups, sums, before + 1, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before - width, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before + width, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before - row, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before + row, groups)
+        for group in range(groups):
+            expected[group] += weights[first + 14 * groups + group] * total
+        if stage > 1:
+            before = before - item.rows * row
+            _add(expected, 0, weights, first + 15 * groups, sums, before, groups)
+
+
+@compiled
 def _group_level(stage: int, group: int, place: int, so_far: int, work: Work) -> int:
     """The level of what the sum of a group is expected to be.
 
-    place: of the position among all. so_far: what groups before it sum up to.
+    so_far: what groups before it sum up to.
     """
     item = work.item
     sums = item.sums
     weights = work.relations.groups
-    groups = weights.shape[1]
-    here = place * groups + group
-    row = item.columns * groups
-    west = here - groups
-    north = here - row
-    total = int(weights[stage, group, 16])
-    total += weights[stage, group, 0] * sums[west]
-    total += weights[stage, group, 1] * sums[north]
-    total += weights[stage, group, 2] * sums[north - groups]
-    total += weights[stage, group, 3] * sums[north + groups]
-    total += weights[stage, group, 4] * (sums[west - groups] + sums[north - row])
-    total += weights[stage, group, 5] * sums[here - 1]
-    if group > 1:
-        total += weights[stage, group, 6] * sums[here - 2]
-    if group > 2:
-        total += weights[stage, group, 7] * sums[here - 3]
-    total += weights[stage, group, 8] * so_far
-    beside = sums[west - 1] + sums[north - 1]
-    if group + 1 < groups:
-        beside += sums[west + 1] + sums[north + 1]
-    total += weights[stage, group, 9] * beside
-    if stage:
-        before = here - item.rows * row
-        around = sums[before - groups] + sums[before + groups]
-        around += sums[before - row] + sums[before + row]
-        total += weights[stage, group, 10] * sums[before]
-        total += weights[stage, group, 11] * sums[before - 1]
-        if group + 1 < groups:
-            total += weights[stage, group, 12] * sums[before + 1]
-        total += weights[stage, group, 13] * around
-        total += weights[stage, group, 14] * item.totals[place - item.rows * item.columns]
-        if stage > 1:
-            total += weights[stage, group, 15] * sums[before - item.rows * row]
+    groups = item.groups
+    here = place * (groups + BEHIND_GROUPS) + group
+    first = stage * NUM_GROUP_FEATURES * groups + group
+    total = work.notes.groups[group]
+    total += weights[first + 5 * groups] * sums[here - 1]
+    total += weights[first + 6 * groups] * sums[here - 2]
+    total += weights[first + 7 * groups] * sums[here - 3]
+    total += weights[first + 8 * groups] * so_far
     return work.levels[min(total >> 1, MAX_EXPECTED)]
 
 
@@ -185,13 +222,13 @@ def _code_some(
     sums = item.sums
     sizes = work.sizes
     contexts = work.notes.contexts
-    groups = work.relations.groups.shape[1]
-    here = place * groups + group
-    row = item.columns * groups
-    west = sums[here - groups]
+    width = item.groups + BEHIND_GROUPS
+    here = place * width + group
+    row = item.columns * width
+    west = sums[here - width]
     north = sums[here - row]
     before = sums[here - item.rows * row] if stage else 0
-    size = sizes[min(2 * (west + north) + sums[here - row + groups], MAX_SUM)]
+    size = sizes[min(2 * (west + north) + sums[here - row + width], MAX_SUM)]
     size_here = sizes[min(decayed, MAX_SUM)]
     size_before = sizes[min(before, MAX_SUM)]
     own = group * GROUP * NUM_CONTEXTS
@@ -206,51 +243,69 @@ def _code_some(
 
 
 @compiled
-def _magnitude_level(
-    stage: int, channel: int, place: int, cross: int, corners: int, work: Work
-) -> int:
-    """The level of what the magnitude of a number is expected to be.
-
-    cross and corners: sums of what lies around it in the stage before.
+def _expect_magnitudes(stage: int, first: int, count: int, place: int, work: Work) -> None:
+    """Note what magnitudes of the channels of a group are expected to be, as far as other
+    positions and stages tell of each channel and of the group.
     """
+    item = work.item
+    known = item.magnitudes
+    weights = work.relations.magnitudes
+    channels = item.channels
+    expected = work.notes.magnitudes
+    row = item.columns * channels
+    here = place * channels + first
+    west = here - channels
+    north = here - row
+    at = stage * NUM_FEATURES * channels + first
+    width = item.groups + BEHIND_GROUPS
+    across = item.columns * width
+    group = place * width + first // GROUP
+    if stage:
+        of_group = item.sums[group - item.rows * across]
+    else:
+        of_group = item.sums[group - width] + item.sums[group - across]
+    for channel in range(count):
+        bias = weights[at + 11 * channels + channel]
+        expected[first + channel] = bias + weights[at + 10 * channels + channel] * of_group
+    _add(expected, first, weights, at, known, west, count)
+    _add(expected, first, weights, at + channels, known, north, count)
+    _add(expected, first, weights, at + 2 * channels, known, north - channels, count)
+    _add(expected, first, weights, at + 3 * channels, known, north + channels, count)
+    _add(expected, first, weights, at + 4 * channels, known, west - channels, count)
+    _add(expected, first, weights, at + 5 * channels, known, north - row, count)
+    if stage:
+        back = here - item.rows * row
+        _add(expected, first, weights, at + 6 * channels, known, back, count)
+        for near in (back - channels, back + channels, back - row, back + row):
+            _add(expected, first, weights, at + 7 * channels, known, near, count)
+        for line in (back - row, back + row):
+            _add(expected, first, weights, at + 8 * channels, known, line - channels, count)
+            _add(expected, first, weights, at + 8 * channels, known, line + channels, count)
+        if stage > 1:
+            back = back - item.rows * row
+            _add(expected, first, weights, at + 9 * channels, known, back, count)
+
+
+@compiled
+def _magnitude_level(stage: int, channel: int, place: int, work: Work) -> int:
+    """The level of what the magnitude of a number is expected to be."""
     item = work.item
     known = item.magnitudes
     weights = work.relations.magnitudes
     partners = work.relations.partners
     channels = item.channels
     row = item.columns * channels
-    position = place * channels
-    here = position + channel
-    north = here - row
-    total = int(weights[stage, channel, 11])
-    total += weights[stage, channel, 0] * known[here - channels]
-    total += weights[stage, channel, 1] * known[north]
-    total += weights[stage, channel, 2] * known[north - channels]
-    total += weights[stage, channel, 3] * known[north + channels]
-    total += weights[stage, channel, 4] * known[here - 2 * channels]
-    total += weights[stage, channel, 5] * known[north - row]
-    if stage:
-        before = here - item.rows * row
-        total += weights[stage, channel, 6] * known[before]
-        total += weights[stage, channel, 7] * cross
-        total += weights[stage, channel, 8] * corners
-        if stage > 1:
-            total += weights[stage, channel, 9] * known[before - item.rows * row]
-    groups = work.relations.groups.shape[1]
-    group = place * groups + channel // GROUP
-    across = item.columns * groups
-    if stage:
-        total += weights[stage, channel, 10] * item.sums[group - item.rows * across]
-    else:
-        beside = item.sums[group - groups] + item.sums[group - across]
-        total += weights[stage, channel, 10] * beside
+    here = place * channels
+    first = (stage * NUM_FEATURES + 12) * channels + channel
+    first_partner = (stage * channels + channel) * (NUM_HERE + NUM_BESIDE)
+    total = work.notes.magnitudes[channel]
     for number in range(NUM_HERE):
-        other = position + partners[stage, channel, number]
-        total += weights[stage, channel, 12 + number] * known[other]
+        other = here + partners[first_partner + number]
+        total += weights[first + number * channels] * known[other]
     for number in range(NUM_HERE, NUM_HERE + NUM_BESIDE):
-        other = position + partners[stage, channel, number]
+        other = here + partners[first_partner + number]
         beside = known[other - channels] + known[other - row]
-        total += weights[stage, channel, 12 + number] * beside
+        total += weights[first + number * channels] * beside
     return work.levels[min(total >> 2, MAX_EXPECTED)]
 
 
@@ -274,8 +329,6 @@ def _note_magnitude(
     own = channel * NUM_CONTEXTS
     shared = channels * NUM_CONTEXTS
     before = 0
-    cross = 0
-    corners = 0
     if stage:
         back = here - item.rows * row
         before = min(known[back], 3)
@@ -289,7 +342,7 @@ def _note_magnitude(
     else:
         around = item.totals[place - 1] + item.totals[place - item.columns]
         contexts[5] = own + sizes[min(around, MAX_SUM)]
-    level = _magnitude_level(stage, channel, place, cross, corners, work)
+    level = _magnitude_level(stage, channel, place, work)
     contexts[0] = own + level
     contexts[1] = own + 4 * min(known[here - channels], 3) + min(known[here - row], 3)
     contexts[2] = shared + (level * 8 + min(size_here, 7)) * 4 + before
@@ -305,7 +358,10 @@ def _sign_at(stage: int, channel: int, number: int, position: int, work: Work) -
     position: of the first channel there.
     """
     item = work.item
-    site, other = divmod(work.relations.signs[stage, channel, number], item.channels)
+    signs = work.relations.signs
+    which = signs[(stage * item.channels + channel) * NUM_SIGNS + number]
+    site = which // item.channels
+    other = which % item.channels
     row = item.columns * item.channels
     at = position + other
     if site == 0:
@@ -405,6 +461,7 @@ def _code_group(
     # A group with values other than zero, of which none has come, has one in the end.
     is_due = first > 0
     total = 0
+    _expect_magnitudes(stage, first, last + 1 - first, place, work)
     for channel in range(first, last + 1):
         here = place * channels + channel
         guess = 0
@@ -423,7 +480,7 @@ def _code_group(
         item.magnitudes[here] = min(size, MOST_KNOWN)
         decayed = decayed * 3 // 4 + 4 * min(size, 15)
         total += min(size, MOST_SUMMED)
-    item.sums[place * work.relations.groups.shape[1] + first // GROUP] = total
+    item.sums[place * (item.groups + BEHIND_GROUPS) + first // GROUP] = total
     return decayed
 
 
@@ -432,10 +489,11 @@ def _code_position(stage: int, y: int, x: int, work: Work) -> None:
     """The values of a stage at one position, all channels."""
     item = work.item
     channels = item.channels
-    groups = work.relations.groups.shape[1]
+    groups = item.groups
     place = (stage * item.rows + y) * item.columns + x
     decayed = 0
     so_far = 0
+    _expect_groups(stage, place, work)
     for group in range(groups):
         first = group * GROUP
         expected = 0
@@ -450,7 +508,7 @@ def _code_position(stage: int, y: int, x: int, work: Work) -> None:
                 continue
             expected = level >> 1
         decayed = _code_group(stage, first, y, x, place, decayed, expected, work)
-        so_far += item.sums[place * groups + group]
+        so_far += item.sums[place * (groups + BEHIND_GROUPS) + group]
     item.totals[place] = so_far
 
 

@@ -45,12 +45,13 @@ def first_relations(num_stages: int, channels: int) -> Relations:
     shapes = relation_shapes(num_stages, channels)
     found = Relations(*(np.zeros(shape, np.int32) for shape in shapes))
     # West, north, and half as much around them; the stage before.
-    found.magnitudes[:, :, :6] = np.array([2, 2, 1, 1, 1, 1]) * (ONE >> 3)
-    found.magnitudes[:, :, 6] = ONE >> 2
-    found.magnitudes[:, :, 11] = ONE >> 5
-    found.groups[:, :, :6] = np.array([2, 2, 1, 1, 1, 1]) * (ONE >> 3)
-    found.groups[:, :, 10] = ONE >> 3
-    found.groups[:, :, 16] = ONE >> 5
+    around = np.array([[2], [2], [1], [1], [1], [1]]) * (ONE >> 3)
+    found.magnitudes[:, :6] = around
+    found.magnitudes[:, 6] = ONE >> 2
+    found.magnitudes[:, 11] = ONE >> 5
+    found.groups[:, :6] = around
+    found.groups[:, 10] = ONE >> 3
+    found.groups[:, 16] = ONE >> 5
     return found
 
 
@@ -135,7 +136,7 @@ def _sign_partners(stages: Sequence[_Planes]) -> NDArray[np.int64]:
 
 
 def _group_weights(stages: Sequence[_Planes]) -> NDArray[np.int64]:
-    """(G, NUM_GROUP_FEATURES)."""
+    """(NUM_GROUP_FEATURES, G)."""
     own = stages[-1].groups([(0, 0)])
     groups, positions = own.shape
     empty = np.zeros((3, positions), np.float32)
@@ -156,11 +157,11 @@ def _group_weights(stages: Sequence[_Planes]) -> NDArray[np.int64]:
     features += [before, lagged(before, 1), lagged(before, -1), cross, whole, first]
     features.append(np.ones_like(own))
     assert len(features) == NUM_GROUP_FEATURES
-    return _as_integers(_regress(np.stack(features, 2), own)[0])
+    return _as_integers(_regress(np.stack(features, 2), own)[0]).T
 
 
 def _fit_magnitudes(stages: Sequence[_Planes], partners: Any, weights: Any) -> None:
-    """Set partners (C, NUM_HERE + NUM_BESIDE) and weights (C, NUM_FEATURES) of the last stage."""
+    """Set partners (C, NUM_HERE + NUM_BESIDE) and weights (NUM_FEATURES, C) of the last stage."""
     own = stages[-1].at(0, 0)
     near = stages[-1].sum(_PAST[:2])
     past = [stages[-1].at(*place) for place in _PAST]
@@ -188,7 +189,7 @@ def _fit_magnitudes(stages: Sequence[_Planes], partners: Any, weights: Any) -> N
         )
         features = np.concatenate([features, chosen.transpose(0, 2, 1)], 2)
         assert features.shape[2] == NUM_FEATURES
-        weights[part] = _as_integers(_regress(features, wanted)[0])
+        weights[:, part] = _as_integers(_regress(features, wanted)[0]).T
         partners[part] = np.concatenate([here[0], beside[0]], 1)
 
 

@@ -55,6 +55,8 @@ MOST_COUNTED = 20
 MAX_LENGTH = 9
 # Decisions for a code at most: counted ones, bits beyond, the sign, and that of its group.
 MOST_DECISIONS = MOST_COUNTED + 2 * MAX_LENGTH + 2
+# Zeros behind the sums of the groups of a position, for those who look three groups back.
+BEHIND_GROUPS = 3
 # Rows and columns of zeros around the codes of an item.
 BORDER = 2
 
@@ -133,8 +135,8 @@ class Relations(NamedTuple):
     """What tells of a number, as integers; G groups of channels.
 
     partners (S, C, NUM_HERE + NUM_BESIDE): channels at the same position, then such west and north.
-    signs (S, C, NUM_SIGNS): site * C + channel. magnitudes (S, C, NUM_FEATURES) and groups (S, G,
-    NUM_GROUP_FEATURES): weights of what an expectation is made of, of 4096.
+    signs (S, C, NUM_SIGNS): site * C + channel. magnitudes (S, NUM_FEATURES, C) and groups (S,
+    NUM_GROUP_FEATURES, G): weights of what an expectation is made of, of 4096.
     """
 
     partners: Array
@@ -146,6 +148,10 @@ class Relations(NamedTuple):
         """Those of the first stages."""
         return Relations(*(array[:num_stages].copy() for array in self))
 
+    def flat(self) -> Relations:
+        """The same for the kernel."""
+        return Relations(*(array.ravel() for array in self))
+
 
 def relation_shapes(num_stages: int, channels: int) -> Relations:
     """The shapes of relations."""
@@ -153,8 +159,8 @@ def relation_shapes(num_stages: int, channels: int) -> Relations:
     return Relations(
         partners=(num_stages, channels, NUM_HERE + NUM_BESIDE),
         signs=(num_stages, channels, NUM_SIGNS),
-        magnitudes=(num_stages, channels, NUM_FEATURES),
-        groups=(num_stages, groups, NUM_GROUP_FEATURES),
+        magnitudes=(num_stages, NUM_FEATURES, channels),
+        groups=(num_stages, NUM_GROUP_FEATURES, groups),
     )
 
 
@@ -162,10 +168,10 @@ class Item(NamedTuple):
     """An item on its way in or out.
 
     Everything is flat and has a border around its positions. values (stages * rows * columns * C):
-    signed numbers. magnitudes: of the numbers that were coded, as large. sums (stages * rows *
-    columns * G): of small magnitudes of each group. totals (stages * rows * columns): sums of all
-    groups. predicted (C,): channels that are coded as differences in the first stage. limit: the
-    largest magnitude of a value.
+    signed numbers. magnitudes: of the numbers that were coded, as many. sums (stages * rows *
+    columns * (G + BEHIND_GROUPS)): of small magnitudes of each group, and zeros behind. totals
+    (stages * rows * columns): sums of all groups. predicted (C,): channels that are coded as
+    differences in the first stage. limit: the largest magnitude of a value.
     """
 
     values: Any
@@ -175,23 +181,28 @@ class Item(NamedTuple):
     predicted: Any
     limit: int
     channels: int
+    groups: int
     rows: int
     columns: int
 
 
 class Scratch(NamedTuple):
     """What is noted of the decision that is coded, of every table: which entries its context takes
-    among those of the decision (T,), which in the table (T,), and their logits (T,).
+    among those of the decision (T,), which in the table (T,), and their logits (T,). What is
+    expected of magnitudes (C,) and of groups (G,), of 4096.
     """
 
     contexts: Any
     entries: Any
     logits: Any
+    magnitudes: Any
+    groups: Any
 
 
-def scratch() -> Scratch:
+def scratch(channels: int) -> Scratch:
     """Room for one decision."""
-    return Scratch(*(np.zeros(NUM_TABLES, np.int64) for _ in Scratch._fields))
+    sizes = (NUM_TABLES, NUM_TABLES, NUM_TABLES, channels, -(-channels // GROUP))
+    return Scratch(*(np.zeros(size, np.int64) for size in sizes))
 
 
 class Stream(NamedTuple):
