@@ -313,7 +313,7 @@ class _Item:
             values=np.zeros(positions * coder.channels, np.int16),
             magnitudes=np.zeros(positions * coder.channels, np.int8),
             sums=np.zeros(positions * (groups + BEHIND_GROUPS), np.int8),
-            totals=np.zeros(positions, np.int32),
+            totals=np.zeros(positions, np.int16),
             predicted=coder.predicted,
             limit=(coder.levels - 1) // 2,
             channels=coder.channels,

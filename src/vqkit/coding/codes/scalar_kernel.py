@@ -493,7 +493,8 @@ def _code_position(stage: int, y: int, x: int, work: Work) -> None:
     place = (stage * item.rows + y) * item.columns + x
     decayed = 0
     so_far = 0
-    _expect_groups(stage, place, work)
+    if groups > 1:
+        _expect_groups(stage, place, work)
     for group in range(groups):
         first = group * GROUP
         expected = 0
