@@ -46,6 +46,7 @@ from .scalar_state import (
     NUM_SITES,
     SIZES,
     Item,
+    Learning,
     Relations,
     ScalarState,
     Stream,
@@ -314,6 +315,8 @@ class _Item:
             magnitudes=np.zeros(positions * coder.channels, np.int8),
             sums=np.zeros(positions * (groups + BEHIND_GROUPS), np.int8),
             totals=np.zeros(positions, np.int16),
+            expected=np.zeros(coder.channels, np.int64),
+            expected_sums=np.zeros(groups, np.int64),
             predicted=coder.predicted,
             limit=(coder.levels - 1) // 2,
             channels=coder.channels,
@@ -327,7 +330,7 @@ class _Item:
         self._coder = coder
         self._state = state
         self._relations = coder.relations.flat()
-        self._notes = scratch(coder.channels)
+        self._notes = scratch()
 
     def encode(self, stage: int) -> bytes:
         """The bytes of a stage."""
@@ -370,7 +373,6 @@ class _Item:
     def _code(self, stage: int, part: tuple[int, int, int, int], stream: Stream) -> None:
         from . import scalar_kernel
 
-        work = Work(
-            self._item, self._state, self._relations, self._notes, stream, COMPACT, SIZES, LEVELS
-        )
+        learning = Learning(self._state, self._notes, stream, COMPACT)
+        work = Work(self._item, learning, self._relations, SIZES, LEVELS)
         scalar_kernel.run(stage, *part, work)

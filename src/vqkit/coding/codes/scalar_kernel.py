@@ -41,25 +41,24 @@ from .scalar_state import (
     SIGN,
     SOME,
     Item,
+    Learning,
     Stream,
     Work,
 )
 
 
 @compiled
-def _decide(bit: int, stage: int, decision: int, own: int, shared: int, work: Work) -> int:
+def _decide(bit: int, number: int, own: int, shared: int, channels: int, learning: Learning) -> int:
     """A decision in the contexts that are noted, which tables and weights learn from.
 
-    own: the channel whose weights take part. shared: of the weights of all channels, the set that
-    does.
+    number: of the decision among those of all stages. own: the channel whose weights take part.
+    shared: of the weights of all channels, the set that does.
     """
-    tables = work.tables
-    entries = work.state.entries
-    weights = work.state.weights
-    notes = work.notes
-    stream = work.stream
-    channels = work.item.channels
-    number = stage * NUM_DECISIONS + decision
+    tables = learning.tables
+    entries = learning.state.entries
+    weights = learning.state.weights
+    notes = learning.notes
+    stream = learning.stream
     first = number * (channels * NUM_CONTEXTS + NUM_SHARED)
     one_set = number * (channels + NUM_SETS) + own
     other_set = number * (channels + NUM_SETS) + channels + shared
@@ -155,7 +154,7 @@ def _expect_groups(stage: int, place: int, work: Work) -> None:
     totals = item.totals
     weights = work.relations.groups
     groups = item.groups
-    expected = work.notes.groups
+    expected = work.item.expected_sums
     width = groups + BEHIND_GROUPS
     row = item.columns * width
     here = place * width
@@ -202,7 +201,7 @@ def _group_level(stage: int, group: int, place: int, so_far: int, work: Work) ->
     groups = item.groups
     here = place * (groups + BEHIND_GROUPS) + group
     first = stage * NUM_GROUP_FEATURES * groups + group
-    total = work.notes.groups[group]
+    total = work.item.expected_sums[group]
     total += weights[first + 5 * groups] * sums[here - 1]
     total += weights[first + 6 * groups] * sums[here - 2]
     total += weights[first + 7 * groups] * sums[here - 3]
@@ -221,7 +220,7 @@ def _code_some(
     item = work.item
     sums = item.sums
     sizes = work.sizes
-    contexts = work.notes.contexts
+    contexts = work.learning.notes.contexts
     width = item.groups + BEHIND_GROUPS
     here = place * width + group
     row = item.columns * width
@@ -239,7 +238,14 @@ def _code_some(
     contexts[3] = shared + (min(size, 7) * 8 + min(size_before, 7)) * 8 + min(size_here, 7)
     contexts[4] = own + size_here
     contexts[5] = own + size_before
-    return _decide(some, stage, SOME, group * GROUP, level >> 1, work)
+    return _decide(
+        some,
+        stage * NUM_DECISIONS + SOME,
+        group * GROUP,
+        level >> 1,
+        item.channels,
+        work.learning,
+    )
 
 
 @compiled
@@ -251,7 +257,7 @@ def _expect_magnitudes(stage: int, first: int, count: int, place: int, work: Wor
     known = item.magnitudes
     weights = work.relations.magnitudes
     channels = item.channels
-    expected = work.notes.magnitudes
+    expected = work.item.expected
     row = item.columns * channels
     here = place * channels + first
     west = here - channels
@@ -298,7 +304,7 @@ def _magnitude_level(stage: int, channel: int, place: int, work: Work) -> int:
     here = place * channels
     first = (stage * NUM_FEATURES + 12) * channels + channel
     first_partner = (stage * channels + channel) * (NUM_HERE + NUM_BESIDE)
-    total = work.notes.magnitudes[channel]
+    total = work.item.expected[channel]
     for number in range(NUM_HERE):
         other = here + partners[first_partner + number]
         total += weights[first + number * channels] * known[other]
@@ -321,7 +327,7 @@ def _note_magnitude(
     item = work.item
     known = item.magnitudes
     sizes = work.sizes
-    contexts = work.notes.contexts
+    contexts = work.learning.notes.contexts
     channels = item.channels
     row = item.columns * channels
     here = place * channels + channel
@@ -352,34 +358,32 @@ def _note_magnitude(
 
 
 @compiled
-def _sign_at(stage: int, channel: int, number: int, position: int, work: Work) -> int:
-    """The sign of a partner of a channel.
+def _sign_at(which: int, channel: int, position: int, back: int, row: int, item: Any) -> int:
+    """The sign at a place that goes with a channel: site * C + channel.
 
-    position: of the first channel there.
+    position: of the first channel there. back: numbers from a stage to the one before, 0 in the
+    first. row: from one row to the next. item: values and channels.
     """
-    item = work.item
-    signs = work.relations.signs
-    which = signs[(stage * item.channels + channel) * NUM_SIGNS + number]
-    site = which // item.channels
-    other = which % item.channels
-    row = item.columns * item.channels
+    values, channels = item
+    site = which // channels
+    other = which % channels
     at = position + other
     if site == 0:
-        return _sign(item.values[at]) if other < channel else 0
+        return _sign(values[at]) if other < channel else 0
     if site == 1:
-        return _sign(item.values[at - item.channels])
+        return _sign(values[at - channels])
     if site == 2:
-        return _sign(item.values[at - row])
-    if stage == 0:
+        return _sign(values[at - row])
+    if back == 0:
         return 0
-    at -= item.rows * row
+    at -= back
     if site == 3:
-        return _sign(item.values[at - item.channels])
+        return _sign(values[at - channels])
     if site == 4:
-        return _sign(item.values[at - row])
+        return _sign(values[at - row])
     if site == 5:
-        return _sign(item.values[at + item.channels])
-    return _sign(item.values[at + row])
+        return _sign(values[at + channels])
+    return _sign(values[at + row])
 
 
 @compiled
@@ -387,7 +391,7 @@ def _note_sign(stage: int, channel: int, place: int, work: Work) -> None:
     """Note the contexts of the decision on a sign."""
     item = work.item
     values = item.values
-    contexts = work.notes.contexts
+    contexts = work.learning.notes.contexts
     channels = item.channels
     row = item.columns * channels
     position = place * channels
@@ -407,13 +411,16 @@ def _note_sign(stage: int, channel: int, place: int, work: Work) -> None:
         if stage > 1:
             first = _sign(values[back - item.rows * row])
     own = channel * NUM_CONTEXTS
+    signs = work.relations.signs
+    step = item.rows * row if stage else 0
     contexts[0] = own + 9 * west + 3 * north + corner
     contexts[1] = own + 9 * before + 3 * west + north
     contexts[2] = own + 9 * before + 3 * first + east
     contexts[3] = own + 3 * before + south
     for pair in range(2):
-        one = _sign_at(stage, channel, 2 * pair, position, work)
-        other = _sign_at(stage, channel, 2 * pair + 1, position, work)
+        at = (stage * channels + channel) * NUM_SIGNS + 2 * pair
+        one = _sign_at(signs[at], channel, position, step, row, (values, channels))
+        other = _sign_at(signs[at + 1], channel, position, step, row, (values, channels))
         contexts[4 + pair] = own + 9 * one + 3 * other + before
 
 
@@ -432,18 +439,20 @@ def _code_number(
     """A signed number: its magnitude, which is `least` or more, then its sign."""
     shared = _note_magnitude(stage, channel, place, decayed, expected, due, work)
     magnitude = abs(value)
+    channels = work.item.channels
+    first = stage * NUM_DECISIONS
     found = least
     while found < MOST_COUNTED:
         bit = 1 if magnitude > found else 0
-        if not _decide(bit, stage, min(found, BEYOND), channel, shared, work):
+        if not _decide(bit, first + min(found, BEYOND), channel, shared, channels, work.learning):
             break
         found += 1
     if found == MOST_COUNTED:
-        found += _code_beyond(magnitude - MOST_COUNTED, work.stream)
+        found += _code_beyond(magnitude - MOST_COUNTED, work.learning.stream)
     if not found:
         return 0
     _note_sign(stage, channel, place, work)
-    if _decide(1 if value > 0 else 0, stage, SIGN, channel, 0, work):
+    if _decide(1 if value > 0 else 0, first + SIGN, channel, 0, channels, work.learning):
         return found
     return -found
 
@@ -519,7 +528,7 @@ def code_part(stage: int, top: int, bottom: int, left: int, right: int, work: Wo
 
     It stops behind a position for which the bytes were too few.
     """
-    stream = work.stream
+    stream = work.learning.stream
     for y in range(top, bottom):
         for x in range(left, right):
             _code_position(stage, y, x, work)

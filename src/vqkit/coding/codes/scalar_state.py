@@ -170,14 +170,17 @@ class Item(NamedTuple):
     Everything is flat and has a border around its positions. values (stages * rows * columns * C):
     signed numbers. magnitudes: of the numbers that were coded, as many. sums (stages * rows *
     columns * (G + BEHIND_GROUPS)): of small magnitudes of each group, and zeros behind. totals
-    (stages * rows * columns): sums of all groups. predicted (C,): channels that are coded as
-    differences in the first stage. limit: the largest magnitude of a value.
+    (stages * rows * columns): sums of all groups. expected (C,) and expected_sums (G,): what is
+    expected of numbers and groups of a position, of 4096. predicted (C,): channels that are coded
+    as differences in the first stage. limit: the largest magnitude of a value.
     """
 
     values: Any
     magnitudes: Any
     sums: Any
     totals: Any
+    expected: Any
+    expected_sums: Any
     predicted: Any
     limit: int
     channels: int
@@ -188,21 +191,17 @@ class Item(NamedTuple):
 
 class Scratch(NamedTuple):
     """What is noted of the decision that is coded, of every table: which entries its context takes
-    among those of the decision (T,), which in the table (T,), and their logits (T,). What is
-    expected of magnitudes (C,) and of groups (G,), of 4096.
+    among those of the decision (T,), which in the table (T,), and their logits (T,).
     """
 
     contexts: Any
     entries: Any
     logits: Any
-    magnitudes: Any
-    groups: Any
 
 
-def scratch(channels: int) -> Scratch:
+def scratch() -> Scratch:
     """Room for one decision."""
-    sizes = (NUM_TABLES, NUM_TABLES, NUM_TABLES, channels, -(-channels // GROUP))
-    return Scratch(*(np.zeros(size, np.int64) for size in sizes))
+    return Scratch(*(np.zeros(NUM_TABLES, np.int64) for _ in Scratch._fields))
 
 
 class Stream(NamedTuple):
@@ -218,14 +217,20 @@ class Stream(NamedTuple):
     out: Any
 
 
+class Learning(NamedTuple):
+    """What a decision takes. Few arrays, as every call of a compiled function copies them."""
+
+    state: ScalarState
+    notes: Scratch
+    stream: Stream
+    tables: Tables
+
+
 class Work(NamedTuple):
     """All that the kernel takes."""
 
     item: Item
-    state: ScalarState
+    learning: Learning
     relations: Relations
-    notes: Scratch
-    stream: Stream
-    tables: Tables
     sizes: Any
     levels: Any
