@@ -374,7 +374,7 @@ def test_the_largest_coder_fits_in_its_file():
 
     for stages, channels in ((64, 128), (8, 1024)):
         entries, sets = state_shapes(stages, channels)
-        relations = sum(map(np.prod, relation_shapes(stages, channels)))
+        relations = sum(map(np.prod, relation_shapes(stages, channels).values()))
         assert 5 * np.prod(entries) + 4 * np.prod(sets) + 4 * relations < MAX_BYTES
 
 

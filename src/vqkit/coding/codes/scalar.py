@@ -274,11 +274,15 @@ def _sizes(tensors: Mapping[str, np.ndarray]) -> tuple[int, int]:
 
 def _relations(tensors: Mapping[str, np.ndarray], num_stages: int, channels: int) -> Relations:
     """Relations whose numbers are within bounds. ValueError."""
-    shapes = relation_shapes(num_stages, channels)
-    ends = Relations(channels - 1, NUM_SITES * channels - 1, MAX_FACTOR, MAX_FACTOR)
-    for name in Relations._fields:
-        _check_kind(tensors, name, np.int32, getattr(shapes, name))
-        _check_range(tensors, name, 0, getattr(ends, name))
+    largest = {
+        "partners": channels - 1,
+        "signs": NUM_SITES * channels - 1,
+        "magnitudes": MAX_FACTOR,
+        "groups": MAX_FACTOR,
+    }
+    for name, shape in relation_shapes(num_stages, channels).items():
+        _check_kind(tensors, name, np.int32, shape)
+        _check_range(tensors, name, 0, largest[name])
     return Relations(*(tensors[name].copy() for name in Relations._fields))
 
 

@@ -43,7 +43,7 @@ _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 def first_relations(num_stages: int, channels: int) -> Relations:
     """Before anything was seen: neighbours in the channel itself, and the group."""
     shapes = relation_shapes(num_stages, channels)
-    found = Relations(*(np.zeros(shape, np.int32) for shape in shapes))
+    found = Relations(**{name: np.zeros(shape, np.int32) for name, shape in shapes.items()})
     # West, north, and half as much around them; the stage before.
     around = np.array([[2], [2], [1], [1], [1], [1]]) * (ONE >> 3)
     found.magnitudes[:, :6] = around

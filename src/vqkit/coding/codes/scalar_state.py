@@ -153,15 +153,15 @@ class Relations(NamedTuple):
         return Relations(*(array.ravel() for array in self))
 
 
-def relation_shapes(num_stages: int, channels: int) -> Relations:
-    """The shapes of relations."""
+def relation_shapes(num_stages: int, channels: int) -> dict[str, tuple[int, int, int]]:
+    """The shapes of relations, by name."""
     groups = -(-channels // GROUP)
-    return Relations(
-        partners=(num_stages, channels, NUM_HERE + NUM_BESIDE),
-        signs=(num_stages, channels, NUM_SIGNS),
-        magnitudes=(num_stages, NUM_FEATURES, channels),
-        groups=(num_stages, NUM_GROUP_FEATURES, groups),
-    )
+    return {
+        "partners": (num_stages, channels, NUM_HERE + NUM_BESIDE),
+        "signs": (num_stages, channels, NUM_SIGNS),
+        "magnitudes": (num_stages, NUM_FEATURES, channels),
+        "groups": (num_stages, NUM_GROUP_FEATURES, groups),
+    }
 
 
 class Item(NamedTuple):
