@@ -147,7 +147,7 @@ class GoldenScalar:
         return tuple(8 * side for side in self.grid)
 
 
-SCALAR_SHAPE = (3, 11, 63)
+SCALAR_SHAPE = (3, 9, 63)
 SCALAR_FILES = {
     "scalar": GoldenScalar(SCALAR_SHAPE, is_fitted=True),
     "scalar-untrained": GoldenScalar((1, 2, 1023), grid=(4, 3)),

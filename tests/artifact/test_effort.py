@@ -60,7 +60,7 @@ def image(height=40, width=56):
 def weight_of_a_bit(model, codec):
     values = torch.from_numpy(image(16, 16)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        search = effort._Search(model.tokenizer, codec, values, 1.0)
+        search = effort._Search(model.tokenizer, codec, values)
         return search._weight_of_a_bit()
 
 

@@ -15,59 +15,75 @@ from ..logistic import LIMIT
 from ..rangecoder import BEHIND, TOTAL
 from ..rangecoder_kernel import code_bit
 from .scalar_state import (
+    BEHIND_GROUPS,
     BEYOND,
     BORDER,
     GROUP,
     LOWEST,
     MAX_COUNT,
+    MAX_EXPECTED,
     MAX_LENGTH,
     MAX_SUM,
     MOST_COUNTED,
+    MOST_KNOWN,
+    MOST_SUMMED,
+    NUM_BESIDE,
     NUM_CONTEXTS,
     NUM_DECISIONS,
+    NUM_FEATURES,
+    NUM_GROUP_FEATURES,
+    NUM_HERE,
     NUM_SETS,
     NUM_SHARED,
+    NUM_SIGNS,
     NUM_TABLES,
     RATE,
     SIGN,
     SOME,
     Item,
+    Learning,
     Stream,
     Work,
 )
 
 
 @compiled
-def _decide(bit: int, stage: int, decision: int, size: int, work: Work) -> int:
+def _decide(bit: int, number: int, own: int, shared: int, channels: int, learning: Learning) -> int:
     """A decision in the contexts that are noted, which tables and weights learn from.
 
-    size: of the neighbours, which chooses the weights.
+    number: of the decision among those of all stages. own: the channel whose weights take part.
+    shared: of the weights of all channels, the set that does.
     """
-    tables = work.tables
-    state = work.state
-    notes = work.notes
-    stream = work.stream
-    number = stage * NUM_DECISIONS + decision
-    first = number * (work.item.codes.shape[1] * NUM_CONTEXTS + NUM_SHARED)
-    weights = number * NUM_SETS + size
+    tables = learning.tables
+    entries = learning.state.entries
+    weights = learning.state.weights
+    notes = learning.notes
+    stream = learning.stream
+    first = number * (channels * NUM_CONTEXTS + NUM_SHARED)
+    one_set = number * (channels + NUM_SETS) + own
+    other_set = number * (channels + NUM_SETS) + channels + shared
     total = 0
     for table in range(NUM_TABLES):
         entry = first + notes.contexts[table]
-        logit = tables.stretch[state.probabilities[table, entry]]
+        logit = tables.stretch[entries[table, entry] >> 8]
         notes.entries[table] = entry
         notes.logits[table] = logit
-        total += state.weights[weights, table] * logit
-    one = tables.squash[min(max(total >> 16, -LIMIT), LIMIT - 1) + LIMIT]
+        total += (weights[one_set, table] + weights[other_set, table]) * logit
+    one = tables.squash[min(max(total >> 17, -LIMIT), LIMIT - 1) + LIMIT]
     bit = code_bit(bit, one, stream.data, stream.decoder, stream.encoder, stream.out)
     wanted = bit << 16
+    error = wanted - one
     for table in range(NUM_TABLES):
+        change = error * notes.logits[table] >> RATE
+        weights[one_set, table] += change
+        weights[other_set, table] += change
         entry = notes.entries[table]
-        state.weights[weights, table] += (wanted - one) * notes.logits[table] >> RATE
-        count = state.counts[table, entry]
-        known = int(state.probabilities[table, entry])
+        known = entries[table, entry]
+        count = known & 255
+        known = known >> 8
         moved = known + ((wanted - known) * tables.shares[count] >> 16)
-        state.probabilities[table, entry] = min(max(moved, LOWEST), TOTAL - LOWEST)
-        state.counts[table, entry] = min(count + 1, MAX_COUNT)
+        moved = min(max(moved, LOWEST), TOTAL - LOWEST)
+        entries[table, entry] = moved << 8 | min(count + 1, MAX_COUNT)
     return bit
 
 
@@ -92,17 +108,19 @@ def _code_beyond(excess: int, stream: Stream) -> int:
 
 
 @compiled
-def _guess(codes: Any, channel: int, y: int, x: int) -> int:
-    """What neighbours say of a code of the first stage: the median of west, north and the plane of
+def _guess(item: Item, here: int, y: int, x: int) -> int:
+    """What neighbours say of a value of the first stage: the median of west, north and the plane of
     both through north-west (LOCO-I, Weinberger et al. 2000).
     """
-    west = codes[0, channel, y, x - 1]
-    north = codes[0, channel, y - 1, x]
+    values = item.values
+    row = item.columns * item.channels
+    west = values[here - item.channels]
+    north = values[here - row]
     if y == BORDER:
         return west
     if x == BORDER:
         return north
-    plane = west + north - codes[0, channel, y - 1, x - 1]
+    plane = west + north - values[here - row - item.channels]
     return max(min(west, north), min(max(west, north), plane))
 
 
@@ -114,178 +132,394 @@ def _sign(value: int) -> int:
 
 
 @compiled
-def _around_before(codes: Any, stage: int, channel: int, y: int, x: int) -> int:
-    """Magnitudes around a code in the stage before, which is there in full."""
-    total = 0
-    for row in range(y - 1, y + 2):
-        for column in range(x - 1, x + 2):
-            weight = 2 if row == y or column == x else 1
-            total += weight * abs(codes[stage - 1, channel, row, column])
-    return total - 2 * abs(codes[stage - 1, channel, y, x])
+def _add(
+    out: Any, start: int, weights: Any, first_weight: int, known: Any, first: int, count: int
+) -> None:
+    """Add weighed numbers to so many of `out`."""
+    sums = out[start : start + count]
+    shares = weights[first_weight : first_weight + count]
+    numbers = known[first : first + count]
+    for place in range(count):
+        sums[place] += shares[place] * numbers[place]
 
 
 @compiled
-def _activity_around(item: Item, y: int, x: int) -> int:
-    """The activity west and north of a position."""
-    return item.activity[y & 1, x - 1] + item.activity[1 - (y & 1), x]
+def _expect_groups(stage: int, place: int, work: Work) -> None:
+    """Note what sums of groups are expected to be, as far as other positions and stages tell.
+
+    place: of the position among all.
+    """
+    item = work.item
+    sums = item.sums
+    totals = item.totals
+    weights = work.relations.groups
+    groups = item.groups
+    expected = work.item.expected_sums
+    width = groups + BEHIND_GROUPS
+    row = item.columns * width
+    here = place * width
+    west = here - width
+    north = here - row
+    first = stage * NUM_GROUP_FEATURES * groups
+    for group in range(groups):
+        expected[group] = weights[first + 16 * groups + group]
+    _add(expected, 0, weights, first, sums, west, groups)
+    _add(expected, 0, weights, first + groups, sums, north, groups)
+    _add(expected, 0, weights, first + 2 * groups, sums, north - width, groups)
+    _add(expected, 0, weights, first + 3 * groups, sums, north + width, groups)
+    _add(expected, 0, weights, first + 4 * groups, sums, west - width, groups)
+    _add(expected, 0, weights, first + 4 * groups, sums, north - row, groups)
+    for near in (west, north):
+        _add(expected, 0, weights, first + 9 * groups, sums, near - 1, groups)
+        _add(expected, 0, weights, first + 9 * groups, sums, near + 1, groups)
+    if stage:
+        before = here - item.rows * row
+        total = totals[place - item.rows * item.columns]
+        _add(expected, 0, weights, first + 10 * groups, sums, before, groups)
+        _add(expected, 0, weights, first + 11 * groups, sums, before - 1, groups)
+        _add(expected, 0, weights, first + 12 * groups, sums, before + 1, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before - width, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before + width, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before - row, groups)
+        _add(expected, 0, weights, first + 13 * groups, sums, before + row, groups)
+        for group in range(groups):
+            expected[group] += weights[first + 14 * groups + group] * total
+        if stage > 1:
+            before = before - item.rows * row
+            _add(expected, 0, weights, first + 15 * groups, sums, before, groups)
 
 
 @compiled
-def _note_group(stage: int, first: int, y: int, x: int, decayed: int, work: Work) -> int:
-    """Note the contexts of the decision on a group; the size of its neighbours."""
-    codes = work.item.codes
+def _group_level(stage: int, group: int, place: int, so_far: int, work: Work) -> int:
+    """The level of what the sum of a group is expected to be.
+
+    so_far: what groups before it sum up to.
+    """
+    item = work.item
+    sums = item.sums
+    weights = work.relations.groups
+    groups = item.groups
+    here = place * (groups + BEHIND_GROUPS) + group
+    first = stage * NUM_GROUP_FEATURES * groups + group
+    total = work.item.expected_sums[group]
+    total += weights[first + 5 * groups] * sums[here - 1]
+    total += weights[first + 6 * groups] * sums[here - 2]
+    total += weights[first + 7 * groups] * sums[here - 3]
+    total += weights[first + 8 * groups] * so_far
+    return work.levels[min(total >> 1, MAX_EXPECTED)]
+
+
+@compiled
+def _code_some(
+    some: int, stage: int, group: int, place: int, decayed: int, level: int, work: Work
+) -> int:
+    """Whether a group has values other than zero.
+
+    level: of what its sum is expected to be.
+    """
+    item = work.item
+    sums = item.sums
     sizes = work.sizes
-    contexts = work.notes.contexts
-    west = 0
-    north = 0
-    total = 0
-    before = 0
-    for channel in range(first, min(first + GROUP, codes.shape[1])):
-        at_west = min(abs(codes[stage, channel, y, x - 1]), 3)
-        at_north = min(abs(codes[stage, channel, y - 1, x]), 3)
-        west += 1 if at_west else 0
-        north += 1 if at_north else 0
-        total += 2 * (at_west + at_north)
-        total += min(abs(codes[stage, channel, y - 1, x + 1]), 3)
-        if stage:
-            before += min(abs(codes[stage - 1, channel, y, x]), 3)
-    size = sizes[min(total, MAX_SUM)]
+    contexts = work.learning.notes.contexts
+    width = item.groups + BEHIND_GROUPS
+    here = place * width + group
+    row = item.columns * width
+    west = sums[here - width]
+    north = sums[here - row]
+    before = sums[here - item.rows * row] if stage else 0
+    size = sizes[min(2 * (west + north) + sums[here - row + width], MAX_SUM)]
     size_here = sizes[min(decayed, MAX_SUM)]
     size_before = sizes[min(before, MAX_SUM)]
-    own = first * NUM_CONTEXTS
-    shared = codes.shape[1] * NUM_CONTEXTS
-    contexts[0] = own + size
+    own = group * GROUP * NUM_CONTEXTS
+    shared = item.channels * NUM_CONTEXTS
+    contexts[0] = own + level
     contexts[1] = own + 5 * min(west, 4) + min(north, 4)
-    contexts[2] = own + sizes[min(_activity_around(work.item, y, x), MAX_SUM)]
-    contexts[3] = shared + NUM_SETS * size + size_here
+    contexts[2] = shared + (level * 8 + min(size_here, 7)) * 4 + min(size_before, 3)
+    contexts[3] = shared + (min(size, 7) * 8 + min(size_before, 7)) * 8 + min(size_here, 7)
     contexts[4] = own + size_here
     contexts[5] = own + size_before
-    contexts[6] = shared + (min(size, 7) * 8 + min(size_before, 7)) * 8 + min(size_here, 7)
-    return size
+    return _decide(
+        some,
+        stage * NUM_DECISIONS + SOME,
+        group * GROUP,
+        level >> 1,
+        item.channels,
+        work.learning,
+    )
 
 
 @compiled
-def _note_magnitude(stage: int, channel: int, y: int, x: int, decayed: int, work: Work) -> int:
-    """Note the contexts of the decisions on a magnitude; the size of its neighbours."""
-    codes = work.item.codes
-    sizes = work.sizes
-    contexts = work.notes.contexts
-    west = abs(codes[stage, channel, y, x - 1])
-    north = abs(codes[stage, channel, y - 1, x])
-    if stage == 0 and work.item.predicted[channel]:
-        corner = codes[stage, channel, y - 1, x - 1]
-        far = abs(codes[stage, channel, y, x - 2] - codes[stage, channel, y, x - 1])
-        far += abs(codes[stage, channel, y - 1, x + 1] - codes[stage, channel, y - 1, x])
-        west = abs(codes[stage, channel, y, x - 1] - corner)
-        north = abs(codes[stage, channel, y - 1, x] - corner)
+def _expect_magnitudes(stage: int, first: int, count: int, place: int, work: Work) -> None:
+    """Note what magnitudes of the channels of a group are expected to be, as far as other
+    positions and stages tell of each channel and of the group.
+    """
+    item = work.item
+    known = item.magnitudes
+    weights = work.relations.magnitudes
+    channels = item.channels
+    expected = work.item.expected
+    row = item.columns * channels
+    here = place * channels + first
+    west = here - channels
+    north = here - row
+    at = stage * NUM_FEATURES * channels + first
+    width = item.groups + BEHIND_GROUPS
+    across = item.columns * width
+    group = place * width + first // GROUP
+    if stage:
+        of_group = item.sums[group - item.rows * across]
     else:
-        far = abs(codes[stage, channel, y - 1, x - 1])
-        far += abs(codes[stage, channel, y - 1, x + 1])
-        far += abs(codes[stage, channel, y, x - 2])
-        far += abs(codes[stage, channel, y - 2, x])
-    beside = 0
-    for other in range(max(0, channel - 2), min(codes.shape[1], channel + 4)):
-        if other != channel:
-            beside += abs(codes[stage, other, y, x - 1]) + abs(codes[stage, other, y - 1, x])
-    size = sizes[min(2 * (west + north) + far, MAX_SUM)]
-    size_beside = sizes[min(beside, MAX_SUM)]
+        of_group = item.sums[group - width] + item.sums[group - across]
+    for channel in range(count):
+        bias = weights[at + 11 * channels + channel]
+        expected[first + channel] = bias + weights[at + 10 * channels + channel] * of_group
+    _add(expected, first, weights, at, known, west, count)
+    _add(expected, first, weights, at + channels, known, north, count)
+    _add(expected, first, weights, at + 2 * channels, known, north - channels, count)
+    _add(expected, first, weights, at + 3 * channels, known, north + channels, count)
+    _add(expected, first, weights, at + 4 * channels, known, west - channels, count)
+    _add(expected, first, weights, at + 5 * channels, known, north - row, count)
+    if stage:
+        back = here - item.rows * row
+        _add(expected, first, weights, at + 6 * channels, known, back, count)
+        for near in (back - channels, back + channels, back - row, back + row):
+            _add(expected, first, weights, at + 7 * channels, known, near, count)
+        for line in (back - row, back + row):
+            _add(expected, first, weights, at + 8 * channels, known, line - channels, count)
+            _add(expected, first, weights, at + 8 * channels, known, line + channels, count)
+        if stage > 1:
+            back = back - item.rows * row
+            _add(expected, first, weights, at + 9 * channels, known, back, count)
+
+
+@compiled
+def _magnitude_level(stage: int, channel: int, place: int, work: Work) -> int:
+    """The level of what the magnitude of a number is expected to be."""
+    item = work.item
+    known = item.magnitudes
+    weights = work.relations.magnitudes
+    partners = work.relations.partners
+    channels = item.channels
+    row = item.columns * channels
+    here = place * channels
+    first = (stage * NUM_FEATURES + 12) * channels + channel
+    first_partner = (stage * channels + channel) * (NUM_HERE + NUM_BESIDE)
+    total = work.item.expected[channel]
+    for number in range(NUM_HERE):
+        other = here + partners[first_partner + number]
+        total += weights[first + number * channels] * known[other]
+    for number in range(NUM_HERE, NUM_HERE + NUM_BESIDE):
+        other = here + partners[first_partner + number]
+        beside = known[other - channels] + known[other - row]
+        total += weights[first + number * channels] * beside
+    return work.levels[min(total >> 2, MAX_EXPECTED)]
+
+
+@compiled
+def _note_magnitude(
+    stage: int, channel: int, place: int, decayed: int, expected: int, due: int, work: Work
+) -> int:
+    """Note the contexts of the decisions on a magnitude; the shared set of weights.
+
+    expected: half the level of the sum of its group. due: 0 where the group has shown a value other
+    than zero or need not, 1 or 2 in its first and second half.
+    """
+    item = work.item
+    known = item.magnitudes
+    sizes = work.sizes
+    contexts = work.learning.notes.contexts
+    channels = item.channels
+    row = item.columns * channels
+    here = place * channels + channel
     size_here = sizes[min(decayed, MAX_SUM)]
     own = channel * NUM_CONTEXTS
-    shared = codes.shape[1] * NUM_CONTEXTS
-    contexts[0] = own + size
-    contexts[1] = own + 4 * min(west, 3) + min(north, 3)
-    contexts[2] = own + size_beside
-    contexts[3] = shared + NUM_SETS * size + size_here
-    contexts[4] = own + size_here
-    contexts[6] = shared + (min(size, 7) * 8 + min(size_beside, 7)) * 16 + 2 * min(size_here, 7)
-    if stage == 0:
-        contexts[5] = own + sizes[min(_activity_around(work.item, y, x), MAX_SUM)]
-        return size
-    before = min(abs(codes[stage - 1, channel, y, x]), 3)
-    if stage > 1 and codes[stage - 2, channel, y, x] != 0:
-        before = max(before, 2)
-    size_before = sizes[min(_around_before(codes, stage, channel, y, x), MAX_SUM)]
-    contexts[5] = own + 4 * min(size_before, 7) + before
-    contexts[6] += 1 if before else 0
-    return size
+    shared = channels * NUM_CONTEXTS
+    before = 0
+    if stage:
+        back = here - item.rows * row
+        before = min(known[back], 3)
+        if stage > 1 and known[back - item.rows * row]:
+            before = max(before, 2)
+        cross = known[back - channels] + known[back + channels]
+        cross += known[back - row] + known[back + row]
+        corners = known[back - row - channels] + known[back - row + channels]
+        corners += known[back + row - channels] + known[back + row + channels]
+        contexts[5] = own + 4 * min(sizes[min(2 * cross + corners, MAX_SUM)], 7) + before
+    else:
+        around = item.totals[place - 1] + item.totals[place - item.columns]
+        contexts[5] = own + sizes[min(around, MAX_SUM)]
+    level = _magnitude_level(stage, channel, place, work)
+    contexts[0] = own + level
+    contexts[1] = own + 4 * min(known[here - channels], 3) + min(known[here - row], 3)
+    contexts[2] = shared + (level * 8 + min(size_here, 7)) * 4 + before
+    contexts[3] = shared + (level * 16 + expected) * 2 + min(due, 1)
+    contexts[4] = own + 2 * expected + min(before, 1)
+    return (level >> 1) + 16 * due + 48 * min(before, 2)
 
 
 @compiled
-def _note_sign(stage: int, channel: int, y: int, x: int, work: Work) -> None:
-    """Note the contexts of the decision on a sign, where they are others than the magnitude's."""
-    codes = work.item.codes
-    contexts = work.notes.contexts
+def _sign_at(which: int, channel: int, position: int, back: int, row: int, item: Any) -> int:
+    """The sign at a place that goes with a channel: site * C + channel.
+
+    position: of the first channel there. back: numbers from a stage to the one before, 0 in the
+    first. row: from one row to the next. item: values and channels.
+    """
+    values, channels = item
+    site = which // channels
+    other = which % channels
+    at = position + other
+    if site == 0:
+        return _sign(values[at]) if other < channel else 0
+    if site == 1:
+        return _sign(values[at - channels])
+    if site == 2:
+        return _sign(values[at - row])
+    if back == 0:
+        return 0
+    at -= back
+    if site == 3:
+        return _sign(values[at - channels])
+    if site == 4:
+        return _sign(values[at - row])
+    if site == 5:
+        return _sign(values[at + channels])
+    return _sign(values[at + row])
+
+
+@compiled
+def _note_sign(stage: int, channel: int, place: int, work: Work) -> None:
+    """Note the contexts of the decision on a sign."""
+    item = work.item
+    values = item.values
+    contexts = work.learning.notes.contexts
+    channels = item.channels
+    row = item.columns * channels
+    position = place * channels
+    here = position + channel
+    west = _sign(values[here - channels])
+    north = _sign(values[here - row])
+    corner = _sign(values[here - row - channels])
+    before = 0
+    first = 0
+    east = 0
+    south = 0
+    if stage:
+        back = here - item.rows * row
+        before = _sign(values[back])
+        east = _sign(values[back + channels])
+        south = _sign(values[back + row])
+        if stage > 1:
+            first = _sign(values[back - item.rows * row])
     own = channel * NUM_CONTEXTS
-    west = _sign(codes[stage, channel, y, x - 1])
-    contexts[0] = own + 3 * west + _sign(codes[stage, channel, y - 1, x])
-    contexts[1] = own + west
-    contexts[5] = own + (_sign(codes[stage - 1, channel, y, x]) if stage else 0)
+    signs = work.relations.signs
+    step = item.rows * row if stage else 0
+    contexts[0] = own + 9 * west + 3 * north + corner
+    contexts[1] = own + 9 * before + 3 * west + north
+    contexts[2] = own + 9 * before + 3 * first + east
+    contexts[3] = own + 3 * before + south
+    for pair in range(2):
+        at = (stage * channels + channel) * NUM_SIGNS + 2 * pair
+        one = _sign_at(signs[at], channel, position, step, row, (values, channels))
+        other = _sign_at(signs[at + 1], channel, position, step, row, (values, channels))
+        contexts[4 + pair] = own + 9 * one + 3 * other + before
 
 
 @compiled
 def _code_number(
-    value: int, least: int, stage: int, channel: int, y: int, x: int, decayed: int, work: Work
+    value: int,
+    least: int,
+    stage: int,
+    channel: int,
+    place: int,
+    decayed: int,
+    expected: int,
+    due: int,
+    work: Work,
 ) -> int:
     """A signed number: its magnitude, which is `least` or more, then its sign."""
-    size = _note_magnitude(stage, channel, y, x, decayed, work)
+    shared = _note_magnitude(stage, channel, place, decayed, expected, due, work)
     magnitude = abs(value)
+    channels = work.item.channels
+    first = stage * NUM_DECISIONS
     found = least
     while found < MOST_COUNTED:
         bit = 1 if magnitude > found else 0
-        if not _decide(bit, stage, min(found, BEYOND), size, work):
+        if not _decide(bit, first + min(found, BEYOND), channel, shared, channels, work.learning):
             break
         found += 1
     if found == MOST_COUNTED:
-        found += _code_beyond(magnitude - MOST_COUNTED, work.stream)
+        found += _code_beyond(magnitude - MOST_COUNTED, work.learning.stream)
     if not found:
         return 0
-    _note_sign(stage, channel, y, x, work)
-    if _decide(1 if value > 0 else 0, stage, SIGN, 0, work):
+    _note_sign(stage, channel, place, work)
+    if _decide(1 if value > 0 else 0, first + SIGN, channel, 0, channels, work.learning):
         return found
     return -found
 
 
 @compiled
-def _code_some(stage: int, first: int, y: int, x: int, decayed: int, work: Work) -> int:
-    """Whether a group has codes other than zero."""
-    codes = work.item.codes
-    some = 0
-    for channel in range(first, min(first + GROUP, codes.shape[1])):
-        if codes[stage, channel, y, x] != 0:
-            some = 1
-    size = _note_group(stage, first, y, x, decayed, work)
-    return _decide(some, stage, SOME, size, work)
+def _code_group(
+    stage: int, first: int, y: int, x: int, place: int, decayed: int, expected: int, work: Work
+) -> int:
+    """The values of a group that has one other than zero, or is the first; how much of them goes on
+    to the next. It sets the group's sum.
+    """
+    item = work.item
+    channels = item.channels
+    last = min(first + GROUP, channels) - 1
+    # A group with values other than zero, of which none has come, has one in the end.
+    is_due = first > 0
+    total = 0
+    _expect_magnitudes(stage, first, last + 1 - first, place, work)
+    for channel in range(first, last + 1):
+        here = place * channels + channel
+        guess = 0
+        if stage == 0 and item.predicted[channel]:
+            guess = _guess(item, here, y, x)
+        due = 0
+        if is_due:
+            due = 1 if channel - first < GROUP // 2 else 2
+        least = 1 if is_due and channel == last else 0
+        number = item.values[here] - guess
+        number = _code_number(number, least, stage, channel, place, decayed, expected, due, work)
+        if number:
+            is_due = False
+        size = abs(number)
+        item.values[here] = min(max(number + guess, -item.limit), item.limit)
+        item.magnitudes[here] = min(size, MOST_KNOWN)
+        decayed = decayed * 3 // 4 + 4 * min(size, 15)
+        total += min(size, MOST_SUMMED)
+    item.sums[place * (item.groups + BEHIND_GROUPS) + first // GROUP] = total
+    return decayed
 
 
 @compiled
 def _code_position(stage: int, y: int, x: int, work: Work) -> None:
-    """The codes of a stage at one position, all channels."""
+    """The values of a stage at one position, all channels."""
     item = work.item
-    codes = item.codes
-    channels = codes.shape[1]
+    channels = item.channels
+    groups = item.groups
+    place = (stage * item.rows + y) * item.columns + x
     decayed = 0
-    small = 0
-    for first in range(0, channels, GROUP):
-        last = min(first + GROUP, channels) - 1
-        if first and not _code_some(stage, first, y, x, decayed, work):
-            decayed = decayed >> 2
-            continue
-        # A group with codes other than zero, of which none has come, has one in the end.
-        is_due = first > 0
-        for channel in range(first, last + 1):
-            guess = 0
-            if stage == 0 and item.predicted[channel]:
-                guess = _guess(codes, channel, y, x)
-            number = codes[stage, channel, y, x] - guess
-            least = 1 if is_due and channel == last else 0
-            number = _code_number(number, least, stage, channel, y, x, decayed, work)
-            if number:
-                is_due = False
-            value = min(max(number + guess, -item.limit), item.limit)
-            codes[stage, channel, y, x] = value
-            decayed = decayed * 3 // 4 + 4 * min(abs(number), 15)
-            small += min(abs(value), 3)
-    item.activity[y & 1, x] = small
+    so_far = 0
+    if groups > 1:
+        _expect_groups(stage, place, work)
+    for group in range(groups):
+        first = group * GROUP
+        expected = 0
+        if group:
+            some = 0
+            for channel in range(first, min(first + GROUP, channels)):
+                if item.values[place * channels + channel] != 0:
+                    some = 1
+            level = _group_level(stage, group, place, so_far, work)
+            if not _code_some(some, stage, group, place, decayed, level, work):
+                decayed = decayed >> 2
+                continue
+            expected = level >> 1
+        decayed = _code_group(stage, first, y, x, place, decayed, expected, work)
+        so_far += item.sums[place * (groups + BEHIND_GROUPS) + group]
+    item.totals[place] = so_far
 
 
 @compiled
@@ -294,7 +528,7 @@ def code_part(stage: int, top: int, bottom: int, left: int, right: int, work: Wo
 
     It stops behind a position for which the bytes were too few.
     """
-    stream = work.stream
+    stream = work.learning.stream
     for y in range(top, bottom):
         for x in range(left, right):
             _code_position(stage, y, x, work)
