@@ -492,3 +492,38 @@ def test_the_verbs(scalar_folder, images, tmp_path, capsys, monkeypatch):
     damaged[-1] ^= 64
     Path("bad.vq").write_bytes(damaged)
     assert cli.main(["verify", "bad.vq"]) == 1
+
+
+def test_the_verb_takes_bits_for_each_pixel(scalar, scalar_folder, images, tmp_path, capsys):
+    for number in range(2):
+        Image.fromarray(images[number]).save(tmp_path / f"{number}.png")
+    files = [str(tmp_path / f"{number}.png") for number in range(2)]
+    command = ["compress", str(scalar_folder), *files, "--rate"]
+    size = len(scalar.compress(images[0], "0.png"))
+    bits = 0.8 * 8 * size / 256
+    assert cli.main([*command, str(bits), "--out-dir", str(tmp_path / "out")]) == 0
+    for number in range(2):
+        data = (tmp_path / "out" / f"{number}.vq").read_bytes()
+        assert 8 * len(data) / 256 <= bits
+        assert data == scalar.compress(images[number], f"{number}.png", rate=bits)
+    assert cli.main(["inspect", str(tmp_path / "out" / "0.vq")]) == 0
+    gain = float(capsys.readouterr().out.split("gain")[1].split()[0])
+    first = read_file((tmp_path / "out" / "0.vq").read_bytes())
+    assert gain == pytest.approx(2 ** ((first.header.gain - 128) / 16), rel=0.01)
+    few = [*command, "0.01", "--out-dir", str(tmp_path / "few")]
+    assert cli.main(few) == 1
+    assert capsys.readouterr().err.count("smallest file that this model makes") == 2
+    assert not list((tmp_path / "few").glob("*"))
+    out = ["--out", str(tmp_path / "x.vq")]
+    for wrong, said in (
+        ([*command, "3", "--bundle", *out], "a bundle has one rate"),
+        ([*command, "3", "--lossless", "--out-dir", str(tmp_path)], "leave --rate out"),
+        ([*command, "best", "--out-dir", str(tmp_path)], "rates of this model"),
+    ):
+        assert cli.main(wrong) != 0
+        assert said in capsys.readouterr().err
+    for number in ("nan", "-1", "0", "inf"):
+        with pytest.raises(SystemExit):
+            cli.main([*command, number, "--out-dir", str(tmp_path)])
+        assert "a number above 0" in capsys.readouterr().err
+    assert not (tmp_path / "x.vq").exists()

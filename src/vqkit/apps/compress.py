@@ -24,6 +24,7 @@ KeyT = TypeVar("KeyT")
 class Compressed:
     """One item as it is written, and the PSNR in dB of what comes back."""
 
+    codec: Codec
     coded: Coded
     psnr: float
 
@@ -82,6 +83,16 @@ def compress(
     yield from _compressed(model, codec, waiting, tell)
 
 
+def compress_within(
+    model: Model, values: Tensor, bits: float, name: str | None, effort: int = 0
+) -> Compressed:
+    """An item (C, *extent) in so many bits for each position at most; see `Compressor.within`."""
+    codec, coded = model.compressor.within(values, bits, name, effort)
+    shown = model.compressor.values_of(codec, coded.codes[None], coded.extent)
+    psnr = float(model.signal.measures(shown, values[None])["psnr"][0])
+    return Compressed(codec, coded, psnr)
+
+
 def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
     """Decode the codes of a .vq file and compare their check sums."""
     items = 0
@@ -113,6 +124,6 @@ def _compressed(
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
         quality = model.signal.measures(shown, batch)["psnr"].tolist()
         for place, one, psnr in zip(places, coded, quality, strict=True):
-            compressed[place] = Compressed(one, psnr)
+            compressed[place] = Compressed(codec, one, psnr)
     for place, (key, _) in enumerate(waiting):
         yield key, compressed[place]

@@ -85,13 +85,14 @@ class Model:
         name: str | None = None,
         *,
         lossless: bool = False,
-        rate: str | None = None,
+        rate: str | float | None = None,
         effort: int = 0,
     ) -> bytes:
         """One item -> a .vq file (docs/file-format.md), with the name that it had if one is given.
 
         lossless: of its values, each of which comes back, at the size that this takes. rate: one of
-        `artifact.coders.rates`. effort: from 0 to 9, how long is searched for codes that make the
+        `artifact.coders.rates`, or the most bits for each position, every byte of the file counted:
+        the best file that fits. effort: from 0 to 9, how long is searched for codes that make the
         file smaller or better. VqkitError for a model without codebooks, OutOfBounds for an item
         of too many codes; ValueError for several, as `encode`, and with lossless for what would
         lose anything.

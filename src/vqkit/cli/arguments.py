@@ -66,6 +66,17 @@ WHOLE = Number(int, 0)
 SHARE = Number(float, 0, 1)
 POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)
+
+
+def rate(text: str) -> str | float:
+    """The type of a rate: a name, or a number of bits above 0."""
+    try:
+        float(text)
+    except ValueError:
+        return text
+    return POSITIVE(text)
+
+
 SEED = Number(int, 0, (1 << 63) - 1)
 
 
@@ -178,11 +189,15 @@ class Items:
             try:
                 values = self._read(path)
             except VqkitError as error:
-                self.failed += 1
-                text = str(error) if str(path) in str(error) else f"{path}: {error}"
-                warn(f"vqkit: skipped: {one_line(text)}")
+                self.skip(path, error)
                 continue
             yield path, values
+
+    def skip(self, path: Path, error: VqkitError) -> None:
+        """Say why a file is left out, and count it."""
+        self.failed += 1
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        warn(f"vqkit: skipped: {one_line(text)}")
 
     @property
     def status(self) -> int:

@@ -16,6 +16,7 @@ from .printing import Commands, progress_bar, say, warn, write_file
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..apps.compress import Compressed
     from ..artifact.codec import Codec
     from ..artifact.compressor import Decoded
     from ..artifact.model import Model
@@ -85,8 +86,10 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rate",
-        metavar="NAME",
-        help="smaller files, coarser reconstructions: lowest, low, medium, high or full",
+        type=arguments.rate,
+        metavar="RATE",
+        help="smaller files, coarser reconstructions: lowest, low, medium, high or full; or a "
+        "number, the most bits that a file may have for each position, such as a pixel",
     )
     parser.add_argument(
         "--effort",
@@ -105,10 +108,12 @@ def _force_argument(parser: argparse.ArgumentParser) -> None:
 def _compress(options: argparse.Namespace) -> int:
     if options.bundle and not options.out:
         raise VqkitError("--bundle writes one file; name it with --out X.vq")
+    if _is_bits(options) and (options.bundle or options.lossless):
+        what = "a bundle has one rate for all: name it" if options.bundle else "leave --rate out"
+        raise VqkitError(f"--rate {options.rate:g} is for files of one item with codes; {what}")
     model = arguments.load_model(options.artifact, options.device)
-    codec = model.compressor.codec(
-        lossless=options.lossless, rate=options.rate, effort=options.effort
-    )
+    named = None if _is_bits(options) else options.rate
+    codec = model.compressor.codec(lossless=options.lossless, rate=named, effort=options.effort)
 
     def read(path: Path) -> Tensor:
         values = arguments.read_item(model, path, exact=options.lossless)
@@ -127,6 +132,11 @@ def _compress(options: argparse.Namespace) -> int:
     if num_positions:
         say(f"{size} bytes, {8 * size / num_positions:.3f} bits per position in all")
     return items.status
+
+
+def _is_bits(options: argparse.Namespace) -> bool:
+    """Whether the rate is a number of bits."""
+    return isinstance(options.rate, float)
 
 
 def _check_target(options: argparse.Namespace, count: int) -> None:
@@ -148,13 +158,18 @@ def _singles(
     from ..apps.compress import compress
     from ..files import free_name
 
+    if _is_bits(options):
+        compressed = _within(options, model, items, progress)
+    else:
+        compressed = compress(model, codec, items, progress)
+
     # Two items of one name must not replace each other, even with force, which gives the same names
     # every time.
     written: set[Path] = set()
     positions = 0
     size = 0
     is_taken = written.__contains__ if options.force else Path.exists
-    for source, found in compress(model, codec, items, progress):
+    for source, found in compressed:
         if options.out:
             path = Path(options.out)
         else:
@@ -162,7 +177,8 @@ def _singles(
         path = free_name(path, is_taken)
         written.add(path)
         coded = found.coded
-        data = codec.file_of(coded.codes, coded.payloads, coded.extent, _stored_name(source))
+        name = _stored_name(source)
+        data = found.codec.file_of(coded.codes, coded.payloads, coded.extent, name)
         write_file(path, data)
         count = math.prod(coded.extent)
         positions += count
@@ -171,6 +187,28 @@ def _singles(
         quality = _quality(options, found.psnr)
         say(f"{source} -> {path}: {len(data)} bytes, {rate:.3f} bits per position, {quality}")
     return positions, size
+
+
+def _within(
+    options: argparse.Namespace,
+    model: Model,
+    items: arguments.Items,
+    progress: Callable[[float], None],
+) -> Iterator[tuple[Path, Compressed]]:
+    """Items in as many bits as their files may have; those of which no file is so small are
+    skipped.
+    """
+    from ..apps.compress import compress_within
+
+    for number, (source, values) in enumerate(items, 1):
+        name = _stored_name(source)
+        try:
+            found = compress_within(model, values, options.rate, name, options.effort)
+        except VqkitError as error:
+            items.skip(source, error)
+            continue
+        yield source, found
+        progress(number)
 
 
 def _bundle(
