@@ -84,6 +84,11 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         {"Autoencoder.sample_codes"},
     ),
     "model/quantizers/gaussian_codebook.py": ("for a buffer", {"equal_bins"}),
+    "model/quantizers/base.py": ("figures for people, in float64", {"Bottleneck.bits"}),
+    "artifact/effort.py": (
+        "numbers that are collected there, and draws that are moved",
+        {"_Search._numbers", "_Search._weight_of_a_bit"},
+    ),
     "artifact/store.py": ("on the device that it was given", {"_Unfilled.__torch_function__"}),
     "prior/layout.py": (
         "orders of codes, which users move",

@@ -68,13 +68,18 @@ POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)
 
 
+# Rates that a model may have, from few bits to many.
+RATES = ("lowest", "low", "medium", "high", "full")
+
+
 def rate(text: str) -> str | float:
-    """The type of a rate: a name, or a number of bits above 0."""
-    try:
-        float(text)
-    except ValueError:
+    """The type of a rate: one of RATES, or a number of bits above 0."""
+    if text in RATES:
         return text
-    return POSITIVE(text)
+    try:
+        return POSITIVE(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor {', '.join(RATES)}") from error
 
 
 SEED = Number(int, 0, (1 << 63) - 1)

@@ -55,8 +55,8 @@ class CodeCosts:
 
     def __init__(self, differs: Tensor) -> None:
         self.differs = differs[:, None, None]
-        self.weights = torch.tensor([BEYOND_ZERO, BEYOND_ONE])
-        channels = torch.arange(len(differs))
+        self.weights = torch.tensor([BEYOND_ZERO, BEYOND_ONE], device=differs.device)
+        channels = torch.arange(len(differs), device=differs.device)
         apart = channels[:, None] - channels
         self._before = (DECAY ** (apart - 1)).where(apart > 0, 0.0) * (1 - DECAY)
         self._beside = ((apart.abs() <= 3) & (apart != 0)).float() / 6
@@ -132,7 +132,7 @@ def _regression(features: Tensor, positives: Tensor, trials: Tensor, weights: Te
     chosen = features.flatten(1)[:, used]
     wanted = positives.flatten()[used]
     counts = trials.flatten()[used]
-    belief = BELIEF * torch.eye(len(weights))
+    belief = BELIEF * torch.eye(len(weights), device=weights.device)
     found = weights
     for _ in range(FIT_STEPS):
         likely = torch.sigmoid(found @ chosen)
