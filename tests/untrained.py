@@ -19,6 +19,13 @@ from vqkit.signals.image.signal import IMAGE
 STAGE = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
 RESIDUAL = {"kind": "residual", "num_stages": 4, "stage": STAGE}
 PATCH = {"kind": "patch", "patch_size": 2, "width": 16}
+MULTISCALE = {
+    "kind": "multiscale",
+    "downsampling_factor": 8,
+    "width": 16,
+    "encoder_blocks": [1, 1],
+    "decoder_blocks": [1, 1],
+}
 
 
 def autoencoder(

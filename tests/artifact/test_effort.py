@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-import vqkit
-from tests.artifact.test_scalar_files import CODES_OF_ONE, CODES_OF_TWO, TRAINED, by_hand
-from tests.untrained import STAGE, untrained
+from tests.artifact.test_scalar_files import CODES_OF_ONE, CODES_OF_TWO, by_hand
+from tests.untrained import MULTISCALE, STAGE, untrained
 from vqkit import cli
 from vqkit.artifact import effort
 from vqkit.artifact.coder_files import CODER_FILE
@@ -19,25 +18,7 @@ from vqkit.coding import Bundle
 from vqkit.errors import VqkitError
 from vqkit.signals.image.cosine import border_filter
 
-MULTISCALE = {
-    "kind": "multiscale",
-    "downsampling_factor": 8,
-    "width": 32,
-    "encoder_blocks": [1, 1],
-    "decoder_blocks": [1, 1],
-}
 CODES_OF_SQUARES = {"kind": "scalar", "channels": 192, "levels": 63, "step": 0.5}
-
-
-@pytest.fixture(scope="module")
-def scalar_folder(shared, few_images):
-    """The run of test_scalar_files."""
-    return shared("scalar", lambda folder: vqkit.train(few_images, folder, "emoji", TRAINED))
-
-
-@pytest.fixture(scope="module")
-def scalar(scalar_folder):
-    return vqkit.load(scalar_folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +26,6 @@ def squares():
     """An untrained model with a cosine transform, of two stages."""
     stages = {"kind": "residual", "num_stages": 2, "stage": CODES_OF_SQUARES}
     return untrained(network=MULTISCALE, quantizer=stages)
-
-
-@pytest.fixture(scope="module")
-def images(few_images):
-    return np.load(few_images)
 
 
 def image(height=40, width=56):

@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 import vqkit
 from tests.coding import second_decoder as second
 from tests.coding.second_scalar import Scalar
-from tests.conftest import TINY
 from tests.untrained import STAGE, untrained
 from vqkit import cli
 from vqkit.artifact import codec as codecs
@@ -57,31 +56,6 @@ CHANNELS = 10
 SHAPE = (2, CHANNELS, 63)
 CODES_OF_ONE = {"kind": "scalar", "channels": CHANNELS, "levels": 63, "step": 0.5}
 CODES_OF_TWO = {"kind": "residual", "num_stages": 2, "stage": CODES_OF_ONE}
-TRAINED = [
-    "model.quantizer.kind=residual",
-    "model.quantizer.num_stages=2",
-    "model.quantizer.stage={kind: scalar, channels: 10, levels: 63, step: 0.5}",
-    "model.max_gain=3.0",
-    *[setting for setting in TINY if "quantizer" not in setting],
-    "train.steps=10",
-    "train.batch_size=8",
-]
-
-
-@pytest.fixture(scope="module")
-def scalar_folder(shared, few_images):
-    """A run of a model of two stages, with a coder and rates. Tests must not write there."""
-    return shared("scalar", lambda folder: vqkit.train(few_images, folder, "emoji", TRAINED))
-
-
-@pytest.fixture(scope="module")
-def scalar(scalar_folder):
-    return vqkit.load(scalar_folder, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def images(few_images):
-    return np.load(few_images)
 
 
 @pytest.fixture(scope="module")

@@ -14,20 +14,13 @@ from vqkit.data.normalisation import Normalisation
 from vqkit.model import tiling
 from vqkit.model.tiling import by_parts
 
-from ..untrained import PATCH, RESIDUAL, STAGE, untrained
+from ..untrained import MULTISCALE, PATCH, RESIDUAL, STAGE, untrained
 
 BITS = {
     "kind": "bsq",
     "bits": 8,
 }  # signs: codes of untrained models that differ from place to place
 CONV = {"kind": "conv", "width": 16, "num_downsamplings": 2}
-MULTISCALE = {
-    "kind": "multiscale",
-    "downsampling_factor": 8,
-    "width": 16,
-    "encoder_blocks": [1, 1],
-    "decoder_blocks": [1, 1],
-}
 KINDS = [
     (PATCH, RESIDUAL, {}),
     (PATCH, BITS, {"transform": {"kind": "conv", "num_blocks": 2}}),
