@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from pathlib import Path
 
 import numpy as np
@@ -320,12 +321,10 @@ def sheet(model, images: np.ndarray) -> Image.Image:
 def _at_most(name: str, image: np.ndarray, size: int) -> bytes:
     """The largest file of a peer that has no more bytes, else its smallest."""
     encode, _ = codecs(chroma="4:2:0")[name]
-    best = encode(image, 0)
-    for quality in range(1, 100, 2):
-        data = encode(image, quality)
-        if len(best) < len(data) <= size:
-            best = data
-    return best
+    qualities = range(100)
+    # Files grow with the quality.
+    count = bisect_right(qualities, size, key=lambda quality: len(encode(image, quality)))
+    return encode(image, qualities[max(count - 1, 0)])
 
 
 def main() -> None:
