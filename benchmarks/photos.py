@@ -348,7 +348,7 @@ def main() -> None:
         show(name, mine, peers)
         claims += compared(name, mine, peers, settings)
         if name == "256x256":
-            slow = hull(ours(model, images, 2 * every, effort=9))
+            slow = hull(ours(model, images, 4 * every, effort=9))
             show(f"{name} slow", slow, {})
             value = slower(mine, slow)
             claims.append(Claim("bd_rate_photo_effort", value, "%", "<= -10", None, settings))

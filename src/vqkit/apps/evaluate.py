@@ -43,8 +43,8 @@ class Evaluation:
 
     metrics: those of the signal (psnr first; means over items), usage (share of codes hit),
     perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an item's codes
-    one by one, see Bottleneck.bits), the
-    signal's rate, items, split; those of codes are None where there are none to count.
+    one by one, see Bottleneck.bits), the signal's rate, items, split; those of codes are None where
+    there are none to count.
     code_counts: (K,) int64 for each codebook, or None.
     psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items
     in place of the originals; its PSNR is to the clean ones.

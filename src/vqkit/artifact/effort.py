@@ -36,7 +36,7 @@ from .tokenizer import Tokenizer
 # Steps of each effort; 0 takes the encoder's codes.
 STEPS = (0, 4, 6, 9, 13, 18, 25, 36, 50, 70)
 HIGHEST = len(STEPS) - 1
-# What a bit weighs where the rate says nothing, in squared steps of the last stage.
+# What a bit weighs, in squared steps of the last stage.
 WEIGHT = 0.1
 # Of Adam, in steps of the lattice; it falls to a tenth.
 LEARNING_RATE = 0.1
@@ -239,16 +239,14 @@ class _Search:
     # --------------------------------------------------------------------------------- what is paid
 
     def _weight_of_a_bit(self) -> float:
-        """A bit as a squared error of values: the weight of the rate, in squared steps of the
-        latents, times what the decoder makes of a squared error there, measured by noise.
-        """
+        """A bit as a squared error of values: its weight in squared steps of the latents, times what the decoder makes of a squared error there, measured by noise."""
         grid = [MEASURED * side for side in self.network.tile_grid]
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(1, self.quantizer.code_dim, *grid, generator=generator) - 0.5
         noise = noise.to(self.tokenizer.device)
         change = self._whole(noise) - self._whole(torch.zeros_like(noise))
         error = (change * self.deviation).square().sum()
-        return float(error / noise.square().sum()) * (self.codec.weight or WEIGHT)
+        return float(error / noise.square().sum()) * WEIGHT
 
     def _cost(self, codes: np.ndarray, weight: float) -> float:
         """Of codes (1, q, *grid): what files hold of them, and what comes back."""
