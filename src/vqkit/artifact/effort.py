@@ -239,7 +239,9 @@ class _Search:
     # --------------------------------------------------------------------------------- what is paid
 
     def _weight_of_a_bit(self) -> float:
-        """A bit as a squared error of values: its weight in squared steps of the latents, times what the decoder makes of a squared error there, measured by noise."""
+        """A bit as a squared error of values: its weight in squared steps of the latents, times
+        what the decoder makes of a squared error there, measured by noise.
+        """
         grid = [MEASURED * side for side in self.network.tile_grid]
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(1, self.quantizer.code_dim, *grid, generator=generator) - 0.5

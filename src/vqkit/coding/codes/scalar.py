@@ -94,7 +94,8 @@ class ScalarCoder:
     ) -> ScalarCoder:
         """One that starts from what codes (S * C, *grid) of items have taught.
 
-        in_time: items are taken only while it says so.
+        in_time: items are learnt from only while it says so; what goes with what is fitted to the
+        first of them all the same.
         """
         learning = self._related(items)
         for codes in items:
