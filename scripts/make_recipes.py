@@ -27,6 +27,9 @@ from vqkit.config import (
     WeightConfig,
 )
 from vqkit.settings import Config, ModelConfig, PriorConfig
+from vqkit.signals.audio.config import AugmentConfig as Louder
+from vqkit.signals.audio.config import DataConfig as AudioData
+from vqkit.signals.audio.config import VocoderConfig
 from vqkit.signals.image.config import (
     AugmentConfig,
     DataConfig,
@@ -137,6 +140,32 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     "clip_norm": 1.0,
                     "ema_decay": 0.995,
                     "max_minutes": 20.0,
+                }
+            ),
+        ),
+    ),
+    "speech": (
+        "recordings of voices at any rate: files of every rate from half a kilobit a second on",
+        Config(
+            data=AudioData(augment=Louder(level=12.0, invert=True)),
+            model=ModelConfig(
+                network=VocoderConfig(),
+                quantizer=ScalarConfig(channels=136, step=1.0, levels=255),
+                max_gain=4.0,
+            ),
+            losses=LossConfig(
+                reconstruction=WeightConfig(peak=0.0),
+                rate=WeightConfig(peak=0.3),
+                perceptual=WeightConfig(peak=1.0),
+            ),
+            train=TUNED.model_copy(
+                update={
+                    "batch_size": 16,
+                    "lr": 1e-3,
+                    "muon_lr": 0.01,
+                    "clip_norm": 1.0,
+                    "ema_decay": 0.995,
+                    "max_minutes": 10.0,
                 }
             ),
         ),

@@ -8,6 +8,8 @@ import platform
 import re
 import shutil
 import stat
+import tempfile
+import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -184,3 +186,22 @@ def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
         target = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return target
+
+
+def temporary_file(owner_hint: str) -> tuple[Path, BinaryIO]:
+    """An empty file for what does not fit into memory. Whoever keeps it calls `delete_with`."""
+    handle, path = tempfile.mkstemp(prefix=f"vqkit-{owner_hint}-")
+    return Path(path), os.fdopen(handle, "wb")
+
+
+def delete_with(owner: object, path: Path) -> None:
+    """Deletes the temporary file when `owner` goes or the program ends.
+
+    Worker processes leave it alone.
+    """
+    weakref.finalize(owner, _delete, path, os.getpid())
+
+
+def _delete(path: Path, creator: int) -> None:
+    if os.getpid() == creator:
+        path.unlink(missing_ok=True)

@@ -15,15 +15,20 @@ from .config.base import ActsOnly, Root, Section, Share
 from .config.prior import PriorNetworkConfig
 from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
 from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConfig
+from .signals.audio import config as audio
 from .signals.image import config as image
 
-DataConfig: TypeAlias = image.DataConfig
-NetworkConfig: TypeAlias = image.NetworkConfig
+DataConfig: TypeAlias = Annotated[
+    image.DataConfig | audio.DataConfig, Field(discriminator="signal")
+]
+NetworkConfig: TypeAlias = Annotated[
+    image.NetworkConfig | audio.NetworkConfig, Field(discriminator="kind")
+]
 
 
 class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
-    """encoder and decoder: conv, patch, mlp or multiscale"""
+    """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder of recordings"""
     quantizer: QuantizerConfig = VQConfig()
     """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product
     or hierarchical

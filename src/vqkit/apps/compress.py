@@ -89,7 +89,7 @@ def compress_within(
     """An item (C, *extent) in so many bits for each position at most; see `Compressor.within`."""
     codec, coded = model.compressor.within(values, bits, name, effort)
     shown = model.compressor.values_of(codec, coded.codes[None], coded.extent)
-    psnr = float(model.signal.measures(shown, values[None])["psnr"][0])
+    psnr = float(model.signal.measures(shown, values[None])[model.signal.quality][0])
     return Compressed(codec, coded, psnr)
 
 
@@ -122,7 +122,7 @@ def _compressed(
         coded = model.compressor.code(batch, codec, tell)
         held = np.stack([one.codes for one in coded])
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
-        quality = model.signal.measures(shown, batch)["psnr"].tolist()
+        quality = model.signal.measures(shown, batch)[model.signal.quality].tolist()
         for place, one, psnr in zip(places, coded, quality, strict=True):
             compressed[place] = Compressed(codec, one, psnr)
     for place, (key, _) in enumerate(waiting):

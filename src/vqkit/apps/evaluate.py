@@ -118,7 +118,9 @@ def evaluate(
         mask = None if batch.mask is None else batch.mask.to(model.device)
         output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
         values = model.tokenizer.restore(output.reconstruction)
-        measures = model.signal.evaluation_measures(values, batch.values, batch.mask)
+        measures = model.signal.evaluation_measures(
+            values, batch.values, batch.mask, model.artifact.data
+        )
         for name, part in measures.items():
             parts.setdefault(name, []).append(part)
         ids.append(batch.ids)
@@ -151,8 +153,8 @@ def _denoised(
     for number, (name, noisy) in enumerate(levels.items()):
         output = model.network(model.tokenizer.standardise(noisy)).reconstruction
         values = model.tokenizer.restore(output)
-        before = model.signal.measures(noisy, batch.values)["psnr"]
-        after = model.signal.measures(values, batch.values)["psnr"]
+        before = model.signal.measures(noisy, batch.values)[model.signal.quality]
+        after = model.signal.measures(values, batch.values)[model.signal.quality]
         figures[name] = {"noisy": float(before.mean()), "denoised": float(after.mean())}
         # The level in the middle is shown.
         if number == len(levels) // 2:
@@ -265,8 +267,8 @@ def _collect(
     counts: Tensor | None,
     bits: float,
 ) -> Evaluation:
-    values = measured["psnr"].numpy()
-    rate_name, divisor = model.signal.rate_per(data.shape.extent)
+    values = measured[model.signal.quality].numpy()
+    rate_name, divisor = model.signal.rate_per(data.shape.extent, model.artifact.data)
     by_codebook: list[Tensor] = []
     figures: dict[str, float] = {}
     if counts is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..data.normalisation import Normalisation
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
@@ -23,7 +25,7 @@ def build_model(config: Config, shape: Shape, normalisation: Normalisation) -> A
             config.losses,
             normalisation.std,
             normalisation.mean,
-            signal.backbone,
+            partial(signal.backbone, settings=config.data),
         )
     except ValueError as error:
         raise VqkitError(f"these settings do not go together: {error}") from error

@@ -67,9 +67,11 @@ class Tokenizer:
         mask (B, *extent) bool, True where real. gain: what latents are multiplied by before they
         are quantised.
         """
+        network = self._encoding
         if mask is not None:
-            return self.network.encode(self.standardise(values), mask.to(self.device), gain).cpu()
-        encode = partial(self.network.encode, gain=gain)
+            found = network.encode(self._standardised(values, network), mask.to(self.device), gain)
+            return found.cpu()
+        encode = partial(network.encode, gain=gain)
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
         return _joined([self._encoded(encode, part) for part in parts])
 
@@ -83,7 +85,7 @@ class Tokenizer:
     @torch.no_grad()
     def latents_alone(self, values: Tensor) -> Tensor:
         """What the quantizer gets of each item by itself, (B, D, *grid) on the CPU."""
-        return _joined([self._encoded(self.network.latents, one) for one in values.split(1)])
+        return _joined([self._encoded(self._encoding.latents, one) for one in values.split(1)])
 
     @torch.no_grad()
     def decode(
@@ -104,8 +106,15 @@ class Tokenizer:
         network = self._exact if exact else self.network
         device = next(network.parameters()).device
 
+        num_codes = codes.shape[1]
+        if network.clock is not None:
+            # The clock goes with the codes of a position, through all parts that items are cut in.
+            codes = torch.cat([codes, network.read_clock(codes.to(device), gain).cpu()], 1)
+
         def decoded(part: Tensor) -> Tensor:
-            return self.restore(network.decode(part.to(device), gain=gain))
+            part = part.to(device)
+            time = None if network.clock is None else part[:, num_codes:]
+            return self.restore(network.decode(part[:, :num_codes], gain=gain, clock=time))
 
         values = []
         for part in codes.split(max(1, BATCH_VALUES // (codes[0].numel() * 64))):
@@ -154,14 +163,25 @@ class Tokenizer:
             network = network.cpu()
         return network.double()
 
+    @property
+    def _encoding(self) -> Autoencoder:
+        """The network that finds codes."""
+        return self._exact if self.network.encodes_exactly else self.network
+
+    def _standardised(self, values: Tensor, network: Autoencoder) -> Tensor:
+        """Values (B, C, *extent) as a network takes them, on its device."""
+        like = next(network.parameters())
+        standardised = self.normalisation.apply(values.to(like.device))
+        return channels_last(standardised.to(like.dtype))
+
     def _encoded(self, encode: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         """What `encode` makes of values (B, C, *extent) when they are standardised: (B, ., *grid),
         part by part.
         """
-        network = self.network
+        network = self._encoding
 
         def encoded(part: Tensor) -> Tensor:
-            return encode(self.standardise(part)).cpu()
+            return encode(self._standardised(part, network)).cpu()
 
         padded = pad_to_multiple(values, network.tile)
         return by_parts(network, encoded, padded, network.tile, network.tile_grid)

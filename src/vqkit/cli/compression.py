@@ -296,7 +296,7 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
                 target = Path(options.out_dir) / f"{_stem(source, decoded)}{model.signal.suffix}"
                 target = free_name(target, is_taken)
                 written.add(target)
-                write_file(target, model.signal.write(values))
+                write_file(target, model.signal.write(values, model.artifact.data))
                 lost += decoded.truncated
                 say(f"{source} -> {target}{_cut_off(decoded)}")
     return lost

@@ -88,7 +88,7 @@ def _denoise(options: argparse.Namespace) -> int:
                 progress=progress,
             )
         target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
-        write_new(target, model.signal.write(found.values))
+        write_new(target, model.signal.write(found.values, model.artifact.data))
         used = "not quantised"
         if found.levels is not None:
             used = f"{found.levels} of {num_levels(model)} levels"

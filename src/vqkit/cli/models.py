@@ -133,10 +133,11 @@ def _reconstruct(options: argparse.Namespace) -> int:
         extent = tuple(values.shape[1:])
         found = model.tokenizer.decode(codes, extent)[0]
         target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
-        target = write_new(target, model.signal.write(found), quiet=True)
-        psnr = float(model.signal.measures(found[None], values[None])["psnr"][0])
+        target = write_new(target, model.signal.write(found, model.artifact.data), quiet=True)
+        measured = model.signal.measures(found[None], values[None])
+        psnr = float(measured[model.signal.quality][0])
         bits = float(model.network.quantizer.bits(codes.to(model.device)))
-        name, divisor = model.signal.rate_per(extent)
+        name, divisor = model.signal.rate_per(extent, model.artifact.data)
         say(f"{target}  {psnr:.2f} dB  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
     return items.status
 

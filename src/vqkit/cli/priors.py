@@ -404,12 +404,12 @@ def _write_items(
         sheet = contact_sheet(model.signal.display(values), columns)
         write_new(Path(options.out), png_bytes(sheet))
     else:
-        write_new(Path(options.out), model.signal.write(values[0]))
+        write_new(Path(options.out), model.signal.write(values[0], model.artifact.data))
     if options.each:
         stem = Path(options.out).stem
         for index, one in enumerate(values):
             target = Path(options.each) / f"{stem}-{index:03}{model.signal.suffix}"
-            write_new(target, model.signal.write(one), quiet=True)
+            write_new(target, model.signal.write(one, model.artifact.data), quiet=True)
         say(options.each)
 
 

@@ -82,7 +82,7 @@ def _restyle(options: argparse.Namespace) -> int:
         results = _results(options, model, content, styles, paths, progress)
     for method, result in results.items():
         target = out if len(results) == 1 else out.with_name(f"{out.stem}-{method}{out.suffix}")
-        write_new(target, model.signal.write(result))
+        write_new(target, model.signal.write(result, model.artifact.data))
     if options.sheet:
         shown = [] if options.before else styles
         row = _of_one_size(model, [content, *shown, *results.values()])

@@ -166,9 +166,11 @@ class LossConfig(Section):
     perceptual: Weight = _weight(0.0)
     """weight of a distance that sees edges and texture before single values; 0 = not computed at
     all"""
-    perceptual_distance: Literal["auto", "features", "bands"] = "auto"
-    """features = of a network trained on ImageNet, from the extra vqkit[perceptual]; bands =
-    gradients and Laplacian bands at several scales; auto = features where they are installed"""
+    perceptual_distance: Literal["auto", "features", "bands", "mel"] = "auto"
+    """of images: features = of a network trained on ImageNet, from the extra vqkit[perceptual],
+    bands = gradients and Laplacian bands at several scales; of recordings: mel = log magnitudes in
+    bands of the mel scale over several windows; auto = features where they are installed, else
+    bands; mel for recordings"""
 
 
 def _off_is_a_word(value: Any) -> Any:

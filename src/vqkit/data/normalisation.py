@@ -20,12 +20,13 @@ class Normalisation:
     """Mean and standard deviation per channel (C,), in units where `levels` is 1.
 
     levels: the largest of the whole numbers from 0 that values are; None = they are floats, taken
-    as they are.
+    as they are. is_signed: whole numbers of 16 bits from -levels to levels - 1 instead.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     levels: int | None = BYTE
+    is_signed: bool = False
 
     def apply(self, values: Tensor) -> Tensor:  # (B, C, *extent) -> (B, C, *extent) float32
         """Standardised values: mean 0 and deviation 1 over the set that was measured."""
@@ -50,7 +51,10 @@ class Normalisation:
         values = self.undo(standardised)
         if self.levels is None:
             return values
-        return (values * float(self.levels)).round_().clamp_(0, self.levels).to(torch.uint8)
+        scaled = (values * float(self.levels)).round_()
+        if self.is_signed:
+            return scaled.clamp_(-self.levels, self.levels - 1).to(torch.int16)
+        return scaled.clamp_(0, self.levels).to(torch.uint8)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` reads it back unchanged.
@@ -60,6 +64,8 @@ class Normalisation:
         constants: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
         if self.levels != BYTE:
             constants["levels"] = self.levels
+        if self.is_signed:
+            constants["is_signed"] = True
         return constants
 
     @classmethod
@@ -71,6 +77,7 @@ class Normalisation:
                 mean=tuple(float(x) for x in tree["mean"]),
                 std=tuple(float(x) for x in tree["std"]),
                 levels=None if levels is None else int(levels),
+                is_signed=bool(tree.get("is_signed", False)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise VqkitError(

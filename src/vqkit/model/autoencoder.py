@@ -33,6 +33,28 @@ class Widths(NamedTuple):
     outputs: int
 
 
+class Clock(NamedTuple):
+    """What a decoder must know of all that came before a position, along the one dimension of the
+    grid.
+
+    passing: latents (B, D, t) -> what each position adds, (B, n, t) int64, a function of the
+    position and few around it. cycles: after how much each of the n begins anew.
+    """
+
+    passing: Callable[[Tensor], Tensor]
+    cycles: tuple[int, ...]
+
+    def read(self, latents: Tensor, start: Tensor | None = None) -> Tensor:
+        """(B, n, t) int64 at the beginning of every position. start: (B, n) at the first; None =
+        0.
+        """
+        passing = self.passing(latents)
+        passed = passing.cumsum(2) - passing
+        if start is not None:
+            passed = passed + start[..., None]
+        return passed % torch.tensor(self.cycles, device=passed.device)[:, None]
+
+
 class Backbone(NamedTuple):
     """The networks around the bottleneck.
 
@@ -41,7 +63,9 @@ class Backbone(NamedTuple):
     tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach:
     positions of the grid that encoder and decoder together look around, an upper bound;
     decoder_reach: the decoder alone. part_positions: positions of an item that are computed at
-    once, if it is larger.
+    once, if it is larger. clock: of a decoder that takes it behind its latents, as n more channels.
+    encodes_exactly: codes are found in float64, so that they do not depend on what else is computed
+    at the time.
     """
 
     encoder: nn.Module
@@ -51,6 +75,8 @@ class Backbone(NamedTuple):
     reach: int
     decoder_reach: int
     part_positions: int = PART_POSITIONS
+    clock: Clock | None = None
+    encodes_exactly: bool = False
 
 
 class Output(NamedTuple):
@@ -114,6 +140,8 @@ class Autoencoder(nn.Module):
         # Codes become latents cell by cell, and no transform that looks around has an inverse.
         self.decoder_reach = backbone.decoder_reach
         self.part_positions = backbone.part_positions
+        self.clock = backbone.clock
+        self.encodes_exactly = backbone.encodes_exactly
         # Whether codes have costs of their own: scalar ones.
         self.has_costs = config.quantizer.has_loss("rate")
         # Codebooks are as large as the latents; only a step can be finer.
@@ -177,7 +205,8 @@ class Autoencoder(nn.Module):
         gained = latents if gain is None else latents * gain
         result = self.quantizer(gained, generator, grid_mask)
         quantized = result.quantized if gain is None else result.quantized / gain
-        decoded = self._decoded(quantized, x.shape[2:], parts)
+        clock = None if self.clock is None else self._any_time(quantized, generator)
+        decoded = self._decoded(quantized, x.shape[2:], parts, clock)
         terms = {"reconstruction": self.likelihood(decoded, wanted, mask), **result.terms}
         if log_var is not None:
             # Nats per item; reconstruction is a mean over values, and so must be its counterpart.
@@ -208,13 +237,25 @@ class Autoencoder(nn.Module):
         return self.quantizer.encode(latents, grid_mask)
 
     def decode(
-        self, codes: Tensor, extent: Sequence[int] | None = None, gain: float = 1.0
+        self,
+        codes: Tensor,
+        extent: Sequence[int] | None = None,
+        gain: float = 1.0,
+        clock: Tensor | None = None,
     ) -> Tensor:
         """Codes (B, Q, *grid) -> standardised (B, C, *extent), whole tiles when extent is None.
 
-        gain: what the latents were multiplied by before they were quantised.
+        gain: what the latents were multiplied by before they were quantised. clock: as `read_clock`
+        gives it, of codes that are a part of an item; None = they begin with it.
         """
-        return self.likelihood.mean(self._decoded(self._quantized(codes) / gain, extent))
+        quantized = self._quantized(codes) / gain
+        return self.likelihood.mean(self._decoded(quantized, extent, clock=clock))
+
+    def read_clock(self, codes: Tensor, gain: float = 1.0, start: Tensor | None = None) -> Tensor:
+        """What `decode` needs of codes (B, Q, t) where the decoder has a clock: (B, n, t) int64."""
+        assert self.clock is not None
+        latents = self.transform.inverse(self._quantized(codes) / gain)
+        return self.clock.read(latents, start)
 
     def decode_latents(self, latents: Tensor, extent: Sequence[int] | None = None) -> Tensor:
         """As `decode`, of latents (B, D, *grid) that no quantizer has touched."""
@@ -300,11 +341,33 @@ class Autoencoder(nn.Module):
         """Codes -> quantized in the precision of the decoder: a model may be decoded in float64."""
         return self.quantizer.decode(codes).to(next(self.decoder.parameters()).dtype)
 
-    def _decoded(self, quantized: Tensor, extent: Sequence[int] | None, parts: int = 1) -> Tensor:
+    def _any_time(self, quantized: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The clock of quantized (B, D, t), from a random start where there is a generator: what
+        happens to come first in an item is nothing to be learnt.
+        """
+        assert self.clock is not None
+        start = None
+        if generator is not None:
+            draws = torch.rand(len(self.clock.cycles), generator=generator, device=generator.device)
+            cycles = torch.tensor(self.clock.cycles, device=draws.device)
+            start = (draws * cycles).long().expand(len(quantized), -1).to(quantized.device)
+        return self.clock.read(self.transform.inverse(quantized), start)
+
+    def _decoded(
+        self,
+        quantized: Tensor,
+        extent: Sequence[int] | None,
+        parts: int = 1,
+        clock: Tensor | None = None,
+    ) -> Tensor:
         """What the decoder gives (B, C * outputs_per_channel, *extent), of which `likelihood` makes
         values or nats.
         """
-        output = in_parts(self.decoder, self.transform.inverse(quantized), parts).float()
+        latents = self.transform.inverse(quantized)
+        if self.clock is not None:
+            time = self.clock.read(latents) if clock is None else clock
+            latents = torch.cat([latents, time.to(latents.dtype)], 1)
+        output = in_parts(self.decoder, latents, parts).float()
         if extent is None:
             return output
         return crop(output, extent)

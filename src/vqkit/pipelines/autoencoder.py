@@ -85,6 +85,7 @@ def train(
     signal = signal_of(config.data)
     with Plan(_parts(config), display if is_main() else None, minutes, started) as plan:
         data = signal.open(source, config.data, config.seed, progress=plan.told(OPENING))
+        config = config.model_copy(update={"data": signal.settled(config.data, data)})
         with locked(folder, display):
             if not resume:
                 check_new(folder)

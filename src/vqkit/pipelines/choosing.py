@@ -10,7 +10,7 @@ from ..config.loading import load, with_overrides
 from ..errors import VqkitError
 from ..settings import Config
 from ..signals.base import Suggestion
-from ..signals.registry import signal_of
+from ..signals.registry import recognised, signal_named
 
 # The override that says which kind of signal is meant.
 SIGNAL = "data.signal="
@@ -41,8 +41,9 @@ def choose_settings(
     if recipe is not None:
         return Chosen(load(recipe, overrides, Config), str(recipe))
     default = Config.default_recipe
-    of_signal = [override for override in overrides if override.startswith(SIGNAL)]
-    signal = signal_of(load(default, of_signal, Config).data)
+    named = [override for override in overrides if override.startswith(SIGNAL)]
+    name = named[-1].removeprefix(SIGNAL) if named else recognised(source)
+    signal = signal_named(name)
     suggestion = signal.suggest(source, minutes)
     if suggestion is None:
         return Chosen(load(default, overrides, Config), default)

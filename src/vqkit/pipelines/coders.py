@@ -160,9 +160,19 @@ def _fit_scalar(
         if not in_time() or num_codes >= SCALAR_CODES:
             break
         codes = model.tokenizer.encode(batch.values, batch.mask, gain).numpy()
-        items += list(codes)
+        items += [_real(one) for one in codes]
         num_codes += codes.size
     return new.fitted(items, in_time) if items else None
+
+
+def _real(codes: np.ndarray) -> np.ndarray:
+    """Codes (Q, *grid) without the padding, which lies behind what is real along every axis."""
+    real = codes[0] >= 0
+    for axis in range(real.ndim):
+        others = tuple(other for other in range(real.ndim) if other != axis)
+        count = int(real.any(others).sum())
+        codes = codes.take(range(count), axis + 1)
+    return codes
 
 
 def _fit_values(
@@ -204,12 +214,18 @@ def measure_rates(
     coder = model.artifact.coders.codes
     count = max(1, min(NUM_RATED, RATED_CODES // math.prod(codec.grid(extent))))
     batch = next(data.split(split, count), None)
-    if batch is None or coder is None or batch.mask is not None:
+    if batch is None or coder is None:
         return {}
+    if batch.mask is not None:
+        whole = batch.mask.flatten(1).all(1)
+        batch = batch._replace(values=batch.values[whole], mask=None)
+        if not len(batch.values):
+            return {}
 
     def psnr_of(codes: np.ndarray, gain: int) -> float:
         values = model.compressor.values_of(replace(codec, gain=gain), codes, extent)
-        return float(model.signal.measures(values, batch.values)["psnr"].mean())
+        measures = model.signal.measures(values, batch.values)
+        return float(measures[model.signal.quality].mean())
 
     quantizer = model.artifact.network.quantizer
     latents = model.network.latents(model.tokenizer.standardise(batch.values)).cpu()

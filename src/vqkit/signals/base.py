@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.normalisation import Normalisation
+from ..errors import VqkitError
 from ..model.autoencoder import Backbone, Widths
 from ..shapes import Shape
 
@@ -47,6 +48,12 @@ class Signal(ABC):
     number: int
     item: str
     suffix: str
+    # Items of a training batch that the perceptual term looks at, as it may cost more than all
+    # else; None = all.
+    perceived: int | None = None
+    # The measure that items are ranked by, in dB, higher is closer; always among `measures`.
+    quality: str = "psnr"
+    quality_in_words: str = "PSNR"
 
     @property
     def an_item(self) -> str:
@@ -73,6 +80,10 @@ class Signal(ABC):
         that is done. Errors: VqkitError with one sentence that says what is wrong and what to do.
         """
 
+    def has(self, path: Path) -> bool:
+        """Whether a file is of this signal, by its suffix."""
+        return False
+
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
         """Settings that a quick look at a source speaks for; the same for the same source.
 
@@ -94,6 +105,10 @@ class Signal(ABC):
         have.
         """
         return {}
+
+    def settled(self, settings: Any, data: Any) -> Any:
+        """The data settings of a run, with what was left open as the set has it."""
+        return settings
 
     @abstractmethod
     def settings_of(self, settings: Any, shape: Shape) -> Any:
@@ -132,7 +147,7 @@ class Signal(ABC):
         """
 
     @abstractmethod
-    def write(self, values: Tensor) -> bytes:
+    def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         """Values (C, *extent) as the bytes of a file, with `suffix`."""
 
     # ------------------------------------------------------------------------ forms that users have
@@ -157,8 +172,8 @@ class Signal(ABC):
     # ------------------------------------------------------------------------------ models, figures
 
     @abstractmethod
-    def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
-        """Encoder and decoder of a network's settings.
+    def backbone(self, config: Any, shape: Shape, widths: Widths, settings: Any) -> Backbone:
+        """Encoder and decoder of a network's settings; `settings` are of the data.
 
         VqkitError for the network of another signal.
         """
@@ -167,22 +182,25 @@ class Signal(ABC):
     def measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Quality of values (B, C, *extent) beside the original ones: (B,) each. psnr, in dB, is
-        always among them.
-        """
+        """Quality of values (B, C, *extent) beside the original ones: (B,) each."""
 
     def evaluation_measures(
-        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+        self, values: Tensor, original: Tensor, mask: Tensor | None, data: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         """As `measures`, with those that are too slow for training."""
         return self.measures(values, original, mask)
 
-    def feature_distance(self, normalisation: Normalisation) -> nn.Module | None:
-        """A frozen module that takes standardised values (B, C, *extent) twice and gives their
-        distance in features of a network that was trained on such items, a scalar; its `name` is
-        that of the network. None where there is no such network, or it is not installed.
+    def perceptual_distance(
+        self, wanted: str, normalisation: Normalisation, settings: Any
+    ) -> nn.Module:
+        """What `losses.perceptual` weighs: a module without parameters that learn, which takes
+        standardised values (B, C, *extent) twice and gives a scalar; its `name` says what it is.
+
+        wanted: as `losses.perceptual_distance`. VqkitError for one that cannot be had.
         """
-        return None
+        raise VqkitError(
+            f"there is no perceptual distance of {self.item}s: set losses.perceptual=0"
+        )
 
     def recolouring(
         self, count: int, generator: torch.Generator
@@ -205,7 +223,7 @@ class Signal(ABC):
         return {}
 
     @abstractmethod
-    def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
+    def rate_per(self, extent: tuple[int, ...], data: Mapping[str, Any]) -> tuple[str, float]:
         """The name of the rate that this signal is measured in, and what the bits of an item are
         divided by for it.
         """

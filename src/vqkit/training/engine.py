@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric, wrappers
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -31,6 +32,20 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 # Parameters of mallopt(3), as malloc.h of glibc numbers them.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+
+
+class _Autocast(MixedPrecision):
+    """Arithmetic in bfloat16 where autocast says so, and inputs as they are.
+
+    Fabric's own rounds what goes into a model to 8 bits of mantissa: an item, and the target that
+    it is compared with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("bf16-mixed", "cuda" if torch.cuda.is_available() else "cpu")
+
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 class Engine:
@@ -61,7 +76,7 @@ class Engine:
             accelerator="auto" if torch.cuda.is_available() else "cpu",
             devices=local,
             num_nodes=max(1, self.world_size // local),
-            precision="bf16-mixed" if use_bfloat16(config.precision) else "32-true",
+            plugins=[_Autocast() if use_bfloat16(config.precision) else Precision()],
             strategy=self._strategy(),
         )
         self.fabric.launch()

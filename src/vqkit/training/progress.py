@@ -134,8 +134,9 @@ def figures(row: Mapping[str, Any]) -> str:
     for name, value in row.items():
         if name.startswith("loss/"):
             parts.append(f"{name.removeprefix('loss/')} {value:.4g}")
-    if "psnr" in row:
-        parts.insert(0, f"PSNR {row['psnr']:.2f} dB")
+    for name, words in (("psnr", "PSNR"), ("spectral_snr", "spectral SNR")):
+        if name in row:
+            parts.insert(0, f"{words} {row[name]:.2f} dB")
     if "bits_per_code" in row:
         parts.insert(0, f"{row['bits_per_code']:.3f} bits a code")
     if "bits_per_value" in row:

@@ -99,7 +99,7 @@ class SequenceSignal(Signal):
     def read_mask(self, path: Path) -> Tensor:
         return torch.from_numpy(read_file(path)) > 0
 
-    def write(self, values: Tensor) -> bytes:
+    def write(self, values: Tensor, data: Any) -> bytes:
         return values.numpy().tobytes()
 
     def to_values(
@@ -116,7 +116,9 @@ class SequenceSignal(Signal):
     def to_array(self, values: Tensor) -> np.ndarray:
         return values[:, 0].numpy()
 
-    def backbone(self, config: StrideConfig, shape: Shape, widths: Widths) -> Backbone:
+    def backbone(
+        self, config: StrideConfig, shape: Shape, widths: Widths, settings: DataConfig
+    ) -> Backbone:
         into = nn.Conv1d(shape.channels, config.width, config.stride, config.stride)
         back = nn.ConvTranspose1d(config.width, widths.outputs, config.stride, config.stride)
         encoder = nn.Sequential(
@@ -137,7 +139,7 @@ class SequenceSignal(Signal):
         mse = (error * real).sum(1) / real.sum(1)
         return {"psnr": 10 * (255**2 / mse.clamp(min=1e-9)).log10()}
 
-    def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
+    def rate_per(self, extent: tuple[int, ...], data: Any) -> tuple[str, float]:
         return "bits_per_sample", math.prod(extent)
 
     def display(self, values: Tensor) -> np.ndarray:

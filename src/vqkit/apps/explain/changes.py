@@ -196,7 +196,7 @@ def peel(model: Model, sample: Sample) -> Peel | None:
         for start in range(0, len(codes), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
             measured = model.signal.measures(decoded(model, codes[part]), sample.images[part])
-            values.append(measured["psnr"])
+            values.append(measured[model.signal.quality])
         figures.append(float(torch.cat(values).double().mean()))
         shown.append(shrunk(decoded(model, codes[:NUM_SHOWN]), MAX_SIDE))
     sizes = np.log2(quantizer.codebook_sizes)

@@ -85,7 +85,7 @@ class ScalarQuantizer(Quantizer):
         """By how often training had each code; codes of -1 cost nothing."""
         tokens = to_tokens(codes)
         costs = _look_up(self._costs(), tokens.clamp(min=0)).where(tokens != PADDING, 0.0)
-        return costs.view(len(codes), -1).double().sum(1).cpu()
+        return costs.reshape(len(codes), -1).double().sum(1).cpu()
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self._values(codes)

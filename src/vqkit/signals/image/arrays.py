@@ -23,11 +23,11 @@ import numpy as np
 from ...data.names import NumberedNames
 from ...data.splits import digest, pack
 from ...errors import VqkitError
-from ...files import open_regular
+from ...files import delete_with, open_regular, temporary_file
 from .config import DataConfig
 from .files import MODES
 from .ranges import Extent, ValueRange
-from .stores import ArrayStore, Items, Reading, delete_with, temporary_file
+from .stores import ArrayStore, Items, Reading
 
 # No deflate stream expands by more than this, so a larger promise in a header is a lie.
 _DEFLATE_LIMIT = 1032

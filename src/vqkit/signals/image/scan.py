@@ -18,7 +18,7 @@ import numpy as np
 
 from ...data.names import BadFile, PackedStrings
 from ...errors import VqkitError
-from ...files import open_regular
+from ...files import delete_with, open_regular, temporary_file
 from .arrays import check_unpacked, max_unpacked
 from .config import DataConfig
 from .files import (
@@ -32,7 +32,7 @@ from .files import (
     survey_file,
 )
 from .ranges import Extent
-from .stores import BlobStore, FileStore, Items, Reading, Store, delete_with, temporary_file
+from .stores import BlobStore, FileStore, Items, Reading, Store
 
 # What is known of a file, or why it is bad.
 Found: TypeAlias = "FileSurvey | str"

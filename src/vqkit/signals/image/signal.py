@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
+from ...model.pyramid import BandDistance
 from ...shapes import Shape
 from ..base import Signal, Suggestion
 from . import bundled, forms, measures, perceptual
 from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
-from .files import Target, fit_image, image_paths, load_image
+from .files import Target, fit_image, image_paths, image_suffixes, load_image
 from .networks import build_backbone
 from .noise import gaussian
 from .ranges import ValueRange
@@ -37,6 +38,7 @@ class ImageSignal(Signal):
     number = 0
     item = "image"
     suffix = ".png"
+    perceived = 16
 
     def open(
         self,
@@ -55,6 +57,9 @@ class ImageSignal(Signal):
         if max_bad is not None:
             known["max_bad"] = max_bad
         return open_images(source, settings, seed, progress=progress, **known)
+
+    def has(self, path: Path) -> bool:
+        return path.suffix.lower() in image_suffixes()
 
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
         if source in bundled.RECIPES:
@@ -116,7 +121,7 @@ class ImageSignal(Signal):
     def read_mask(self, path: Path) -> Tensor:
         return torch.from_numpy(load_image(path, 1)[..., 0] >= 128)
 
-    def write(self, values: Tensor) -> bytes:
+    def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
         forms.to_image(values).save(buffer, "PNG")
         return buffer.getvalue()
@@ -136,7 +141,7 @@ class ImageSignal(Signal):
     def to_array(self, values: Tensor) -> np.ndarray:
         return forms.to_array(values)
 
-    def backbone(self, config: Any, shape: Shape, widths: Widths) -> Backbone:
+    def backbone(self, config: Any, shape: Shape, widths: Widths, settings: DataConfig) -> Backbone:
         if not isinstance(config, ConvConfig | PatchConfig | MLPConfig | MultiscaleConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for images")
         if len(shape.extent) != 2:
@@ -151,12 +156,25 @@ class ImageSignal(Signal):
         return {"psnr": measures.psnr(values, original)}
 
     def evaluation_measures(
-        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+        self, values: Tensor, original: Tensor, mask: Tensor | None, data: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
 
-    def feature_distance(self, normalisation: Normalisation) -> nn.Module | None:
-        return perceptual.FeatureDistance(normalisation) if perceptual.has_features() else None
+    def perceptual_distance(
+        self, wanted: str, normalisation: Normalisation, settings: DataConfig
+    ) -> nn.Module:
+        if wanted == "mel":
+            raise VqkitError(
+                "losses.perceptual_distance=mel is of recordings; images have features and bands"
+            )
+        if wanted != "bands" and perceptual.has_features():
+            return perceptual.FeatureDistance(normalisation)
+        if wanted == "features":
+            raise VqkitError(
+                "losses.perceptual_distance=features needs a network for images: pip install "
+                "'vqkit[perceptual]', or use losses.perceptual_distance=bands"
+            )
+        return BandDistance()
 
     def recolouring(
         self, count: int, generator: torch.Generator
@@ -177,7 +195,7 @@ class ImageSignal(Signal):
             levels[f"sigma {sigma}"] = torch.stack(noisy)
         return levels
 
-    def rate_per(self, extent: tuple[int, ...]) -> tuple[str, float]:
+    def rate_per(self, extent: tuple[int, ...], data: Mapping[str, Any]) -> tuple[str, float]:
         return "bpp", math.prod(extent)
 
     def display(self, values: Tensor) -> np.ndarray:

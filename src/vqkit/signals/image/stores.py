@@ -9,13 +9,10 @@ the first epoch.
 
 from __future__ import annotations
 
-import os
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -201,22 +198,3 @@ class Items:
             captions=self.captions and [self.captions[index] for index in good],
             groups=self.groups and [self.groups[index] for index in good],
         )
-
-
-def temporary_file(owner_hint: str) -> tuple[Path, BinaryIO]:
-    """An empty file for what does not fit into memory. Whoever keeps it calls `delete_with`."""
-    handle, path = tempfile.mkstemp(prefix=f"vqkit-{owner_hint}-")
-    return Path(path), os.fdopen(handle, "wb")
-
-
-def delete_with(owner: object, path: Path) -> None:
-    """Deletes the temporary file when `owner` goes or the program ends.
-
-    Worker processes leave it alone.
-    """
-    weakref.finalize(owner, _delete, path, os.getpid())
-
-
-def _delete(path: Path, creator: int) -> None:
-    if os.getpid() == creator:
-        path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from ...config.adversary import PatchAdversary
 from ...data.dataset import Batch, Dataset
 from ...errors import VqkitError
 from ...model.autoencoder import Autoencoder, Output, channels_last
-from ...model.pyramid import BandDistance, detail
+from ...model.pyramid import detail
 from ...model.quantizers import Bottleneck
 from ...settings import Config
 from ...signals.base import Signal
@@ -23,8 +23,6 @@ from ..engine import Engine
 from ..losses import changing_weights, loss_weights, peak_weights
 from ..task import Phase, Task
 
-# Items of a training batch that the perceptual term looks at: it costs more than all else.
-PERCEIVED = 16
 # Batches that the guard of an adversarial stage measures without a validation split.
 WATCHED = 4
 
@@ -142,8 +140,8 @@ class AutoencoderTask(Task):
         fakes = without_padding(output.reconstruction, items, mask)
         if generator is not None:
             # Batches come in a random order.
-            fakes = fakes[:PERCEIVED]
-            items = items[:PERCEIVED]
+            fakes = fakes[: self.signal.perceived]
+            items = items[: self.signal.perceived]
         term = self.perceptual.to(device)(fakes, items)
         return output._replace(terms={**output.terms, "perceptual": term})
 
@@ -169,16 +167,8 @@ def without_padding(reconstruction: Tensor, items: Tensor, mask: Tensor | None) 
 
 
 def perceptual_distance(config: Config, data: Dataset, signal: Signal) -> nn.Module | None:
-    """What `losses.perceptual` weighs; None where it is 0. VqkitError for features that are not
-    there.
-    """
+    """What `losses.perceptual` weighs; None where it is 0. VqkitError for one that is not there."""
     if not config.losses.perceptual.peak:
         return None
     wanted = config.losses.perceptual_distance
-    features = None if wanted == "bands" else signal.feature_distance(data.normalisation)
-    if wanted == "features" and features is None:
-        raise VqkitError(
-            f"losses.perceptual_distance=features needs a network for {signal.item}s: pip install "
-            "'vqkit[perceptual]', or use losses.perceptual_distance=bands"
-        )
-    return features or BandDistance()
+    return signal.perceptual_distance(wanted, data.normalisation, config.data)

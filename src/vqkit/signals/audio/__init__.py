@@ -1,0 +1,1 @@
+"""Recordings: sound of one or two channels, of any length."""

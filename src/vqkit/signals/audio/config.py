@@ -1,0 +1,72 @@
+"""Settings that only recordings have: what is read from files, what is changed in training, which
+networks there are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias, Union
+
+from pydantic import Field
+
+from ...config.base import Count, NonNegative, Section
+from ...config.sections import DataSection, NetworkSection
+
+
+class AugmentConfig(Section):
+    level: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """largest random change of a clip's level, in decibels up or down; 0 = off"""
+    invert: bool = False
+    """turn half of the clips upside down, which nobody hears"""
+
+
+class NoiseConfig(Section):
+    level: NonNegative = 0.0
+    """strongest noise on what the encoder hears, as a share of the recording's own level, the
+    target being the clean recording; every clip has its own, from 0 on; 0 = none"""
+
+
+class DataConfig(DataSection):
+    signal: Literal["audio"] = "audio"
+    """the kind of signal, which decides what may follow"""
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] | None = None
+    """samples a second that the model hears, others are resampled; null = that of most of the
+    sound"""
+    channels: Literal[1, 2] | None = None
+    """1 mono, 2 stereo; null = what most of the recordings have"""
+    seconds: Annotated[float, Field(gt=0, le=600)] = 1.28
+    """length of a clip of training; longer recordings are cut into clips, shorter ones are padded
+    and the padding is left out of all losses"""
+    overlap: Annotated[int, Field(ge=1, le=64)] = 4
+    """clips of training begin at every so manieth part of a clip"""
+    split_by: Literal["recording", "folder"] = "recording"
+    """what stays in one split: all clips of a recording, or all recordings of a folder, such as a
+    speaker"""
+    max_hours: Annotated[float, Field(gt=0)] = 100.0
+    """sound that a file may hold at most"""
+    augment: AugmentConfig = AugmentConfig()
+    noise: NoiseConfig = NoiseConfig()
+
+
+class VocoderConfig(NetworkSection):
+    """Residual blocks around a fixed model of speech: pitch, voicing and a spectral envelope, from
+    which a harmonic and a noisy part are made; what the networks learn is added to it.
+    """
+
+    kind: Literal["vocoder"] = "vocoder"
+    hop: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """samples between two frames; null = 10 ms"""
+    frames: Annotated[int, Field(ge=1, le=32)] = 4
+    """frames that become one latent"""
+    bands: Annotated[int, Field(ge=4, le=256)] = 32
+    """bands of the mel scale that the envelope has"""
+    width: Count = 256
+    """channels of the residual blocks"""
+    expansion: Annotated[int, Field(ge=1, le=16)] = 2
+    """channels inside of a block, as a multiple of width"""
+    encoder_blocks: Annotated[int, Field(ge=0, le=64)] = 0
+    """residual blocks before the quantizer; 0 = the encoder is the fixed model alone"""
+    decoder_blocks: Annotated[int, Field(ge=1, le=64)] = 4
+    """residual blocks after the quantizer"""
+
+
+NetworkConfig: TypeAlias = Annotated[Union[VocoderConfig], Field(discriminator="kind")]

@@ -1,0 +1,200 @@
+"""Reading and writing files of sound, by soundfile and soxr (the extra [audio])."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import VqkitError
+from ...files import open_regular
+
+Samples = NDArray[np.int16]
+# What stands for full scale: 1 for libraries that count in floats.
+FULL = 32768
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+)
+# Samples of each channel that are decoded at once.
+BLOCK = 1 << 16
+# The shortest recording that is used.
+MIN_SECONDS = 0.02
+# Subtypes of libsndfile whose samples are whole numbers of at most 16 bits.
+_SHORT = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "ALAW", "ULAW", "ALAC_16"})
+
+
+class BadSound(Exception):
+    """A file that cannot be used, and why, in a clause."""
+
+
+class Target(NamedTuple):
+    """What sound is brought to.
+
+    rate: samples a second; None = the file's own. channels: likewise. exact: refuse what would lose
+    anything.
+    """
+
+    rate: int | None
+    channels: int | None
+    max_seconds: float = math.inf
+    exact: bool = False
+
+
+class Header(NamedTuple):
+    """What a file says of itself: samples a second, channels, samples of each, and the subtype of
+    libsndfile.
+    """
+
+    rate: int
+    channels: int
+    frames: int
+    subtype: str
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+
+def libraries() -> tuple[Any, Any]:
+    """soundfile and soxr. VqkitError where they are not installed."""
+    try:
+        import soundfile
+        import soxr
+    except (ImportError, OSError) as error:
+        raise VqkitError(
+            "sound is read and written with soundfile and soxr: pip install 'vqkit[audio]'"
+        ) from error
+    return soundfile, soxr
+
+
+def sound_paths(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The files as they are named, and those of sound below paths that are folders, sorted."""
+    for path in map(Path, paths):
+        yield from sound_files(path) if path.is_dir() else [path]
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """Files of sound below a folder by their suffixes, sorted; hidden ones are left out."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
+            found.append(path)
+    return found
+
+
+def read_header(path: Path) -> Header:
+    """BadSound for what is no file of sound."""
+    soundfile, _ = libraries()
+    try:
+        with open_regular(path) as file, soundfile.SoundFile(file) as sound:
+            return Header(sound.samplerate, sound.channels, sound.frames, sound.subtype)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise BadSound(_reason(error)) from error
+
+
+def load(path: Path, target: Target) -> tuple[Samples, int]:
+    """Samples (C, T) of a file, and how many a second. BadSound."""
+    blocks = []
+    rate = 0
+    for block, found in stream(path, target):
+        blocks.append(block)
+        rate = found
+    samples = np.concatenate(blocks, 1) if blocks else np.zeros((1, 0), np.int16)
+    if samples.shape[1] < MIN_SECONDS * rate or not samples.shape[1]:
+        raise BadSound(f"shorter than {1000 * MIN_SECONDS:.0f} ms")
+    return samples, rate
+
+
+def stream(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
+    """The samples of a file in blocks (C, T), and how many a second, in memory that does not grow.
+
+    BadSound for a file that breaks off inside of a block, holds what is no number, or is longer
+    than `max_seconds`, when it gets there.
+    """
+    soundfile, soxr = libraries()
+    try:
+        with open_regular(path) as file, soundfile.SoundFile(file) as sound:
+            _check_exact(sound, target)
+            rate = target.rate or sound.samplerate
+            channels = target.channels or min(2, sound.channels)
+            resampler = None
+            if rate != sound.samplerate:
+                resampler = soxr.ResampleStream(
+                    sound.samplerate, rate, channels, dtype="float32", quality="HQ"
+                )
+            is_short = sound.subtype in _SHORT
+            seconds = 0.0
+            while True:
+                block = sound.read(BLOCK, "int16" if is_short else "float32", always_2d=True)
+                seconds += len(block) / sound.samplerate
+                if seconds > target.max_seconds:
+                    raise BadSound(f"longer than {target.max_seconds / 3600:g} hours")
+                is_last = len(block) < BLOCK
+                mixed = mixed_to(block, channels)
+                if resampler is not None:
+                    mixed = resampler.resample_chunk(_as_floats(mixed), is_last)
+                if len(mixed):
+                    yield np.ascontiguousarray(_as_short(mixed).T), rate
+                if is_last:
+                    return
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise BadSound(_reason(error)) from error
+
+
+def mixed_to(block: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Samples (T, any) as (T, channels): the mean of all for mono, one for both of stereo."""
+    if block.shape[1] == channels:
+        return block
+    if channels == 1:
+        mean = block.mean(1, keepdims=True, dtype=np.float32)
+        return mean / FULL if block.dtype == np.int16 else mean
+    return np.repeat(block[:, :1], channels, 1) if block.shape[1] == 1 else block[:, :channels]
+
+
+def encode(samples: Samples, rate: int) -> bytes:
+    """Samples (C, T) as the bytes of a WAV file of 16 bits."""
+    soundfile, _ = libraries()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples.T, rate, "PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def _as_floats(block: NDArray[Any]) -> NDArray[np.float32]:
+    if block.dtype == np.int16:
+        return block.astype(np.float32) / np.float32(FULL)
+    if not np.isfinite(block).all():
+        raise BadSound("a sample is no number")
+    return block.astype(np.float32)
+
+
+def _as_short(block: NDArray[Any]) -> Samples:
+    if block.dtype == np.int16:
+        return block
+    scaled = np.rint(_as_floats(block) * FULL)
+    return scaled.clip(-FULL, FULL - 1).astype(np.int16)
+
+
+def _check_exact(sound: Any, target: Target) -> None:
+    """BadSound where `exact` is asked for and samples would change."""
+    if not target.exact:
+        return
+    if target.rate is not None and sound.samplerate != target.rate:
+        raise BadSound(f"{sound.samplerate} samples a second, the model has {target.rate}")
+    if target.channels is not None and sound.channels != target.channels:
+        raise BadSound(f"{sound.channels} channels, the model has {target.channels}")
+    if sound.subtype not in _SHORT:
+        raise BadSound("its samples have more than 16 bits")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BadSound):
+        return str(error)
+    text = str(error).strip().rstrip(".")
+    # libsndfile's messages begin with the file, which everybody names already.
+    return text.split(": ", 1)[-1] or type(error).__name__

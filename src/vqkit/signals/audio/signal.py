@@ -1,0 +1,241 @@
+"""Recordings as the rest of the package sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data.normalisation import Normalisation
+from ...errors import VqkitError
+from ...model.autoencoder import Backbone, Widths
+from ...shapes import Shape
+from ..base import Signal, Suggestion
+from . import display, files, forms
+from .config import DataConfig, VocoderConfig
+from .files import BadSound, Target, load, sound_paths
+from .networks import build_backbone
+from .source import AudioData, bad_files, open_audio, with_noise
+from .spectra import SpectralDistance, hann_window
+
+# Noise that a denoiser is measured at, as a share of the recording's level: 10, 5 and 0 dB.
+NOISE_LEVELS = (0.32, 0.56, 1.0)
+# Samples of the spectra that sound is measured by.
+MEASURED = 512
+
+
+class AudioSignal(Signal):
+    """See `Signal`. Values are int16 (C, T)."""
+
+    name = "audio"
+    number = 1
+    item = "recording"
+    suffix = ".wav"
+    quality = "spectral_snr"
+    quality_in_words = "spectral SNR"
+
+    def open(
+        self,
+        source: str | Path,
+        settings: DataConfig,
+        seed: int,
+        data: Mapping[str, Any] | None = None,
+        *,
+        max_bad: float | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> AudioData:
+        known: dict[str, Any] = {}
+        if data is not None:
+            known = {"rate": data["sample_rate"], "channels": data["channels"]}
+        if max_bad is not None:
+            known["max_bad"] = max_bad
+        return open_audio(source, settings, seed, progress=progress, **known)
+
+    def has(self, path: Path) -> bool:
+        return path.suffix.lower() in files.SUFFIXES
+
+    def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
+        return Suggestion("speech", "recordings")
+
+    def settled(self, settings: DataConfig, data: AudioData) -> DataConfig:
+        update = {"sample_rate": data.rate, "channels": data.shape.channels}
+        return settings.model_copy(update=update)
+
+    def bad_files(
+        self,
+        source: str | Path,
+        settings: DataConfig,
+        progress: Callable[[float], None] | None = None,
+    ) -> tuple[list[tuple[str, str]], int]:
+        try:
+            bad, num_good = bad_files(source, settings, progress)
+        except VqkitError:
+            return [], 0
+        return [(each.name, each.reason) for each in bad], num_good
+
+    def describe_in_words(self, data: AudioData) -> dict[str, str]:
+        minutes = {name: f"{seconds / 60:.1f}" for name, seconds in data.seconds.items()}
+        parts = ", ".join(f"{name} {minutes[name]}" for name in data.seconds)
+        return {
+            "size": f"{self.extent_in_words(data.shape.extent)} a clip",
+            "seconds": f"minutes of sound: {parts}",
+        }
+
+    def settings_of(self, settings: DataConfig, shape: Shape) -> DataConfig:
+        assert settings.sample_rate is not None
+        seconds = shape.extent[0] / settings.sample_rate
+        return settings.model_copy(update={"seconds": seconds, "channels": shape.channels})
+
+    # ---------------------------------------------------------------------------------------- files
+
+    def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
+        return sound_paths(paths)
+
+    def read(
+        self,
+        path: str | Path,
+        data: Mapping[str, Any],
+        settings: DataConfig,
+        *,
+        exact: bool = False,
+    ) -> Tensor:
+        target = Target(
+            data["sample_rate"], data["channels"], 3600 * settings.max_hours, exact=exact
+        )
+        return torch.from_numpy(_loaded(Path(path), target))
+
+    def read_fitted(
+        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    ) -> Tensor:
+        samples = self.read(path, data, settings)[:, : shape.extent[0]]
+        return nn.functional.pad(samples, (0, shape.extent[0] - samples.shape[1]))
+
+    def read_mask(self, path: Path) -> Tensor:
+        return torch.from_numpy(_loaded(path, Target(None, 1))[0] != 0)
+
+    def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
+        return files.encode(values.numpy(), data["sample_rate"])
+
+    # ------------------------------------------------------------------------ forms that users have
+
+    def to_values(
+        self, given: Any, data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False
+    ) -> list[Tensor]:
+        def read(path: str | Path) -> Tensor:
+            return self.read(path, data, settings, exact=exact)
+
+        return forms.to_values(given, data["channels"], read, exact=exact)
+
+    def like(self, values: list[Tensor], given: Any) -> Any:
+        return forms.like(values, given)
+
+    def to_array(self, values: Tensor) -> np.ndarray:
+        return values.numpy()
+
+    # ------------------------------------------------------------------------------ models, figures
+
+    def backbone(self, config: Any, shape: Shape, widths: Widths, settings: DataConfig) -> Backbone:
+        if not isinstance(config, VocoderConfig):
+            raise VqkitError(f"model.network.kind={config.kind} is no network for recordings")
+        if len(shape.extent) != 1:
+            raise VqkitError(f"a recording has one extent, not {list(shape.extent)}")
+        return build_backbone(config, settings.sample_rate, shape, widths)
+
+    def measures(
+        self, values: Tensor, original: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return {"spectral_snr": spectral_snr(values, original, mask)}
+
+    def evaluation_measures(
+        self,
+        values: Tensor,
+        original: Tensor,
+        mask: Tensor | None,
+        data: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        distance = _distance(data["sample_rate"])
+        values, original = _silenced(values, original, mask)
+        nepers = distance(values / files.FULL, original / files.FULL, each=True)
+        # 20 / ln 10 dB in a neper.
+        return {"log_mel": nepers * 8.685889638, **self.measures(values, original, mask)}
+
+    def perceptual_distance(
+        self, wanted: str, normalisation: Normalisation, settings: DataConfig
+    ) -> nn.Module:
+        if wanted not in ("auto", "mel"):
+            raise VqkitError(
+                f"losses.perceptual_distance={wanted} is of images; recordings have mel"
+            )
+        assert settings.sample_rate is not None
+        return SpectralDistance(settings.sample_rate)
+
+    def removes_noise(self, settings: DataConfig) -> bool:
+        return settings.noise.level > 0
+
+    def noise_levels(self, settings: DataConfig, values: Tensor) -> dict[str, Tensor]:
+        if not self.removes_noise(settings):
+            return {}
+        levels = {}
+        for level in NOISE_LEVELS:
+            name = f"{-20 * np.log10(level):.0f}db"
+            levels[name] = with_noise(values, level, range(len(values)))
+        return levels
+
+    def rate_per(self, extent: tuple[int, ...], data: Mapping[str, Any]) -> tuple[str, float]:
+        return "kbps", 1000 * extent[0] / data["sample_rate"]
+
+    def display(self, values: Tensor) -> np.ndarray:
+        return display.spectrograms(values)
+
+    def extent_in_words(self, extent: tuple[int, ...]) -> str:
+        return f"{extent[0]} samples"
+
+
+@lru_cache(maxsize=2)
+def _distance(rate: int) -> SpectralDistance:
+    return SpectralDistance(rate)
+
+
+def _loaded(path: Path, target: Target) -> files.Samples:
+    try:
+        return load(path, target)[0]
+    except BadSound as error:
+        raise VqkitError(f"cannot read {path}: {error}") from error
+
+
+def spectral_snr(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Energy of the magnitudes of the original's spectra over that of the error of the magnitudes,
+    in dB: the inverse of spectral convergence (Sturmel & Daudet 2011), which hears no phases.
+
+    int16 (B, C, T) twice -> (B,).
+    """
+    values, original = _silenced(values, original, mask)
+    mine = _magnitudes(values)
+    wanted = _magnitudes(original)
+    energy = wanted.square().sum((1, 2))
+    error = (mine - wanted).square().sum((1, 2))
+    return 10 * torch.log10(energy.clamp(min=1e-9) / error.clamp(min=1e-9))
+
+
+def _magnitudes(values: Tensor) -> Tensor:  # (B, C, T) -> (B, F, N)
+    window = hann_window(MEASURED).to(values.device)
+    sound = values.float().flatten(0, 1) / files.FULL
+    padded = nn.functional.pad(sound, (MEASURED // 2, MEASURED))
+    found = torch.fft.rfft(padded.unfold(1, MEASURED, MEASURED // 4) * window).abs()
+    return found.unflatten(0, values.shape[:2]).flatten(1, 2)
+
+
+def _silenced(values: Tensor, original: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both with silence where nothing is real."""
+    if mask is None:
+        return values, original
+    mask = mask.to(values.device)
+    return values.where(mask[:, None], 0), original.where(mask[:, None], 0)
+
+
+AUDIO = AudioSignal()
