@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -14,6 +15,7 @@ from vqkit.data.normalisation import Normalisation
 from vqkit.model.autoencoder import Autoencoder
 from vqkit.settings import Config, ModelConfig
 from vqkit.shapes import Shape
+from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.signal import IMAGE
 
 STAGE = {"kind": "vq", "codebook_size": 16, "code_dim": 8}
@@ -38,9 +40,8 @@ def autoencoder(
 ) -> Autoencoder:
     """An autoencoder of images with weights from the global generator."""
     std = (0.3,) * channels if std is None else std
-    return Autoencoder(
-        config, Shape(channels, extent), losses or LossConfig(), std, mean, IMAGE.backbone
-    )
+    backbone = partial(IMAGE.backbone, settings=DataConfig())
+    return Autoencoder(config, Shape(channels, extent), losses or LossConfig(), std, mean, backbone)
 
 
 def untrained(network=PATCH, quantizer=RESIDUAL, channels=3, precision="float32", **more) -> Model:

@@ -112,11 +112,23 @@ def kinds(section: Section, at: str = "") -> Iterator[tuple[str, str]]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
-            for member in get_args(field.annotation):
+            for member in _members(field.annotation):
                 for tag in TAGS:
                     if tag in member.model_fields and not isinstance(value, member):
                         yield f"{at}{name}.{tag}", member.model_fields[tag].default
             yield from kinds(value, f"{at}{name}.")
+
+
+def _members(annotation: Any) -> Iterator[type[Section]]:
+    """The classes of a union of sections, and of unions in it; without those of other signals than
+    images, of which the sets here are.
+    """
+    for one in get_args(annotation):
+        if isinstance(one, type) and issubclass(one, Section):
+            if ".signals." not in one.__module__ or ".signals.image." in one.__module__:
+                yield one
+        else:
+            yield from _members(one)
 
 
 def others(value: Any, annotation: Any) -> list[Any]:
@@ -383,9 +395,15 @@ def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None
     """What is wrong with a setting beside others: None when another value for it changes the result
     or is refused, and when no value is refused that would change it.
 
-    Where the others are refused themselves there is nothing to compare, and nothing wrong.
+    Where the others are refused themselves, or beside what the setting needs, there is nothing to
+    compare, and nothing wrong.
     """
-    config = short(root, key, context)
+    try:
+        config = short(root, key, context)
+    except VqkitError:
+        if not context:
+            raise
+        return None
     before = result(config, key)
     if before is None:
         return None

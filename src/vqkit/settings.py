@@ -18,12 +18,18 @@ from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConf
 from .signals.audio import config as audio
 from .signals.image import config as image
 
-DataConfig: TypeAlias = Annotated[
-    image.DataConfig | audio.DataConfig, Field(discriminator="signal")
-]
-NetworkConfig: TypeAlias = Annotated[
-    image.NetworkConfig | audio.NetworkConfig, Field(discriminator="kind")
-]
+# fmt: off
+AnyData: TypeAlias = (
+    image.DataConfig
+    | audio.DataConfig
+)
+AnyNetwork: TypeAlias = (
+    image.NetworkConfig
+    | audio.NetworkConfig
+)
+# fmt: on
+DataConfig: TypeAlias = Annotated[AnyData, Field(discriminator="signal")]
+NetworkConfig: TypeAlias = Annotated[AnyNetwork, Field(discriminator="kind")]
 
 
 class ModelConfig(Section):

@@ -21,24 +21,17 @@ import vqkit
 from .. import processes
 
 PACKAGE = Path(vqkit.__file__).parent
-REGISTERED = """
-        case "sequence":
-            from .sequence.signal import SEQUENCE
-
-            return SEQUENCE
-"""
+# A line of the module, and the one that goes behind it.
+REGISTERED = (
+    '    "audio": ("audio.signal", "AUDIO"),\n',
+    '    "sequence": ("sequence.signal", "SEQUENCE"),\n',
+)
 SETTINGS = {
     "from .signals.image import config as image\n": (
         "from .signals.sequence import config as sequence\n"
     ),
-    "DataConfig: TypeAlias = image.DataConfig\n": (
-        "DataConfig: TypeAlias = Annotated[image.DataConfig | sequence.DataConfig, "
-        'Field(discriminator="signal")]\n'
-    ),
-    "NetworkConfig: TypeAlias = image.NetworkConfig\n": (
-        "NetworkConfig: TypeAlias = Annotated[image.NetworkConfig | sequence.StrideConfig, "
-        'Field(discriminator="kind")]\n'
-    ),
+    "    image.DataConfig\n": "    | sequence.DataConfig\n",
+    "    image.NetworkConfig\n": "    | sequence.StrideConfig\n",
 }
 RECIPE = """# sequences of bytes
 data: {signal: sequence, length: 32, validation: 0.1, test: 0.1}
@@ -143,12 +136,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(__file__).parent / "sequence", package / "signals" / "sequence")
     registry = package / "signals" / "registry.py"
-    registry.write_text(registry.read_text().rstrip("\n") + REGISTERED)
+    line, added = REGISTERED
+    assert line in registry.read_text()
+    registry.write_text(registry.read_text().replace(line, line + added))
     settings = package / "settings.py"
     text = settings.read_text()
     for line, other in SETTINGS.items():
         assert line in text
-        text = text.replace(line, line + other if line.startswith("from") else other)
+        text = text.replace(line, line + other)
     settings.write_text(text)
     (package / "recipes" / "sequences.yaml").write_text(RECIPE)
     (folder / "data").mkdir()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ..errors import VqkitError
 from ..printable import one_line
 from . import arguments
-from .printing import Commands, progress_bar, say, warn, write_file
+from .printing import Commands, progress_bar, say, warn
+from .streams import STANDARD, standard_streams, write_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,9 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out-dir", metavar="D", help="where the .vq files go, one for each file")
     where.add_argument(
-        "--out", metavar="X.vq", help="the file of a single one, or with --bundle of all"
+        "--out",
+        metavar="X.vq",
+        help="the file of a single one, or with --bundle of all; - for the standard output",
     )
     parser.add_argument(
         "--bundle", action="store_true", help="all in one file: fewer bytes for each"
@@ -84,7 +87,14 @@ def _compress_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lossless", action="store_true", help="keep every value: larger files, exact copies"
     )
-    parser.add_argument(
+    rates = parser.add_mutually_exclusive_group()
+    rates.add_argument(
+        "--kbps",
+        type=arguments.POSITIVE,
+        metavar="N",
+        help="of recordings: the most kilobits a second that a file may have, all of it counted",
+    )
+    rates.add_argument(
         "--rate",
         type=arguments.rate,
         metavar="RATE",
@@ -108,10 +118,17 @@ def _force_argument(parser: argparse.ArgumentParser) -> None:
 def _compress(options: argparse.Namespace) -> int:
     if options.bundle and not options.out:
         raise VqkitError("--bundle writes one file; name it with --out X.vq")
+    with standard_streams(options):
+        return _compress_files(options)
+
+
+def _compress_files(options: argparse.Namespace) -> int:
+    model = arguments.load_model(options.artifact, options.device)
+    if options.kbps is not None:
+        options.rate = _bits_of(options.kbps, model)
     if _is_bits(options) and (options.bundle or options.lossless):
         what = "a bundle has one rate for all: name it" if options.bundle else "leave --rate out"
         raise VqkitError(f"--rate {options.rate:g} is for files of one item with codes; {what}")
-    model = arguments.load_model(options.artifact, options.device)
     named = None if _is_bits(options) else options.rate
     codec = model.compressor.codec(lossless=options.lossless, rate=named, effort=options.effort)
 
@@ -130,8 +147,19 @@ def _compress(options: argparse.Namespace) -> int:
 
         num_positions, size = write(options, model, codec, items, tell)
     if num_positions:
-        say(f"{size} bytes, {8 * size / num_positions:.3f} bits per position in all")
+        say(f"{size} bytes, {_rate_in_words(model, size, (num_positions,))} in all")
     return items.status
+
+
+def _bits_of(kbps: float, model: Model) -> float:
+    """Bits for each position. VqkitError for a model of no recordings."""
+    name, positions = model.signal.rate_per((1,), model.artifact.data)
+    if name != "kbps":
+        raise VqkitError(
+            f"--kbps is of recordings, and this model is of {model.signal.item}s: use --rate with "
+            "bits for each position"
+        )
+    return kbps * positions
 
 
 def _is_bits(options: argparse.Namespace) -> bool:
@@ -143,7 +171,8 @@ def _check_target(options: argparse.Namespace, count: int) -> None:
     """All that can be refused before any file is read."""
     if options.out and not options.bundle and count > 1:
         raise VqkitError(f"{count} files do not fit in one; add --bundle, or use --out-dir")
-    if options.out and Path(options.out).exists() and not options.force:
+    is_file = options.out and options.out != STANDARD
+    if is_file and Path(options.out).exists() and not options.force:
         raise VqkitError(f"{options.out} exists; choose another name, or add --force to replace it")
 
 
@@ -179,14 +208,21 @@ def _singles(
         coded = found.coded
         name = _stored_name(source)
         data = found.codec.file_of(coded.codes, coded.payloads, coded.extent, name)
-        write_file(path, data)
-        count = math.prod(coded.extent)
-        positions += count
+        write_output(options, path, data)
+        positions += math.prod(coded.extent)
         size += len(data)
-        rate = 8 * len(data) / count
+        rate = _rate_in_words(model, len(data), coded.extent)
         quality = _quality(options, found.psnr)
-        say(f"{source} -> {path}: {len(data)} bytes, {rate:.3f} bits per position, {quality}")
+        say(f"{_shown(source)} -> {path}: {len(data)} bytes, {rate}, {quality}")
     return positions, size
+
+
+def _rate_in_words(model: Model, size: int, extent: tuple[int, ...]) -> str:
+    """What a file of so many bytes takes of every second, or of every position."""
+    name, divisor = model.signal.rate_per(extent, model.artifact.data)
+    if name == "kbps":
+        return f"{8 * size / divisor:.2f} kbps"
+    return f"{8 * size / math.prod(extent):.3f} bits per position"
 
 
 def _within(
@@ -230,8 +266,13 @@ def _bundle(
     if not coded:
         raise VqkitError("none of the files could be read; nothing was written")
     data = model.compressor.write_bundle(coded, codec, names)
-    write_file(Path(options.out), data)
+    write_output(options, Path(options.out), data)
     return sum(math.prod(one.extent) for one in coded), len(data)
+
+
+def _shown(source: Path) -> str:
+    """A file as the user named it."""
+    return STANDARD if source.name == STANDARD else str(source)
 
 
 def _quality(options: argparse.Namespace, psnr: float) -> str:
@@ -241,7 +282,7 @@ def _quality(options: argparse.Namespace, psnr: float) -> str:
 def _stored_name(source: Path) -> str | None:
     from ..coding import usable_name
 
-    if not usable_name(source.name):
+    if source.name == STANDARD or not usable_name(source.name):
         return None
     return source.name
 
@@ -259,7 +300,11 @@ def _sources_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
     _sources_arguments(parser)
-    parser.add_argument("--out-dir", required=True, metavar="D", help="where the files go")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out-dir", metavar="D", help="where the files go")
+    where.add_argument(
+        "--out", metavar="X", help="the file of a single item; - for the standard output"
+    )
     parser.add_argument(
         "--item", metavar="N", help="one item of a bundle alone: its number from 0, or stored name"
     )
@@ -267,6 +312,15 @@ def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _decompress(options: argparse.Namespace) -> int:
+    if options.out and len(options.files) > 1:
+        raise VqkitError(f"{len(options.files)} files do not fit in one; use --out-dir")
+    if options.out and options.out != STANDARD and Path(options.out).exists() and not options.force:
+        raise VqkitError(f"{options.out} exists; choose another name, or add --force to replace it")
+    with standard_streams(options):
+        return _decompress_files(options)
+
+
+def _decompress_files(options: argparse.Namespace) -> int:
     failed = 0
     models: dict[Path, Model] = {}
     with progress_bar("decompressing"):
@@ -293,12 +347,19 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
     with opened(source) as stream:
         for block in _blocks(model, stream, options.item):
             for decoded, values in zip(block, model.compressor.decode(block), strict=True):
-                target = Path(options.out_dir) / f"{_stem(source, decoded)}{model.signal.suffix}"
-                target = free_name(target, is_taken)
+                if options.out:
+                    target = Path(options.out)
+                    if written:
+                        raise VqkitError("it holds several items; choose one with --item N")
+                else:
+                    stem = _stem(source, decoded)
+                    target = Path(options.out_dir) / f"{stem}{model.signal.suffix}"
+                    target = free_name(target, is_taken)
                 written.add(target)
-                write_file(target, model.signal.write(values, model.artifact.data))
+                content = model.signal.write(values, model.artifact.data)
+                write_output(options, target, content)
                 lost += decoded.truncated
-                say(f"{source} -> {target}{_cut_off(decoded)}")
+                say(f"{_shown(source)} -> {target}{_cut_off(decoded)}")
     return lost
 
 
@@ -366,6 +427,11 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", metavar="X.vq", help="compressed file or bundle; the model is not needed"
     )
+    parser.add_argument(
+        "--model",
+        metavar="DIR",
+        help="folder of the model, which knows how many positions a second has",
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -390,6 +456,10 @@ def _inspect(options: argparse.Namespace) -> int:
         rows.append(("gain", f"{gain_of(header.gain):.3g}"))
     rows += [(f"bytes of {name}", size) for name, size in found.parts]
     rows += [("bytes", found.size), ("bits per position", f"{found.bits_per_position:.4f}")]
+    if options.model:
+        model = arguments.load_model(options.model, "cpu")
+        name, divisor = model.signal.rate_per((found.positions,), model.artifact.data)
+        rows.append((name, f"{8 * found.size / divisor:.4f}"))
     if found.truncated:
         rows.append(("state", "cut off"))
     width = max(len(name) for name, _ in rows)

@@ -1,13 +1,11 @@
-"""From settings to signals.
-
-This `match` is the registry, and each signal is imported when it is first needed.
-"""
+"""From settings to signals; each is imported when it is first needed."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..errors import VqkitError
 from .base import Signal
@@ -15,7 +13,11 @@ from .base import Signal
 if TYPE_CHECKING:
     from ..settings import DataConfig
 
-NAMES = ("image", "audio")
+# The constant of each, by the name that `data.signal` has, and the module that it is in.
+SIGNALS = {
+    "image": ("image.signal", "IMAGE"),
+    "audio": ("audio.signal", "AUDIO"),
+}
 # Files of a folder that are looked at to know what it holds.
 MOST_LOOKED_AT = 5000
 
@@ -27,16 +29,10 @@ def signal_of(settings: DataConfig) -> Signal:
 
 def signal_named(name: str) -> Signal:
     """The signal of a name, as `data.signal` has it. VqkitError for none."""
-    match name:
-        case "image":
-            from .image.signal import IMAGE
-
-            return IMAGE
-        case "audio":
-            from .audio.signal import AUDIO
-
-            return AUDIO
-    raise VqkitError(f"data.signal={name} is no kind of signal: there are {', '.join(NAMES)}")
+    if name not in SIGNALS:
+        raise VqkitError(f"data.signal={name} is no kind of signal: there are {', '.join(SIGNALS)}")
+    module, constant = SIGNALS[name]
+    return cast(Signal, getattr(import_module(f".{module}", __package__), constant))
 
 
 def recognised(source: str | Path) -> str:
@@ -45,9 +41,9 @@ def recognised(source: str | Path) -> str:
     """
     path = Path(source).expanduser()
     files = islice(path.rglob("*"), MOST_LOOKED_AT) if path.is_dir() else iter([path])
-    signals = [signal_named(name) for name in NAMES]
-    counts = dict.fromkeys(NAMES, 0)
+    signals = [signal_named(name) for name in SIGNALS]
+    counts = dict.fromkeys(SIGNALS, 0)
     for file in files:
         for signal in signals:
             counts[signal.name] += signal.has(file)
-    return max(NAMES, key=counts.__getitem__)
+    return max(SIGNALS, key=counts.__getitem__)

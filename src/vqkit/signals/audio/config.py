@@ -4,7 +4,7 @@ networks there are.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -69,4 +69,4 @@ class VocoderConfig(NetworkSection):
     """residual blocks after the quantizer"""
 
 
-NetworkConfig: TypeAlias = Annotated[Union[VocoderConfig], Field(discriminator="kind")]
+NetworkConfig: TypeAlias = VocoderConfig

@@ -199,6 +199,4 @@ class MultiscaleConfig(NetworkSection):
         return self
 
 
-NetworkConfig: TypeAlias = Annotated[
-    Union[ConvConfig, PatchConfig, MLPConfig, MultiscaleConfig], Field(discriminator="kind")
-]
+NetworkConfig: TypeAlias = Union[ConvConfig, PatchConfig, MLPConfig, MultiscaleConfig]
