@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import opened
+from ..coding import gain_of, opened
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
 from ..model.blocks import num_parameters
@@ -24,6 +24,7 @@ from ..signals.base import Signal
 from .compressor import Compressor
 from .device import resolve_device
 from .record import Artifact
+from .streaming import DecodeStream, EncodeStream
 from .tokenizer import Tokenizer
 
 
@@ -101,6 +102,15 @@ class Model:
         if len(values) != 1:
             raise ValueError(f"compress takes one {self.signal.item}, got {len(values)}")
         return self.compressor.write(values[0], name, lossless=lossless, rate=rate, effort=effort)
+
+    def stream(self, rate: str | None = None) -> tuple[EncodeStream, DecodeStream]:
+        """For live use: values to codes as they come, and codes to values, in pieces of any size
+        that together are those of the whole, to the bit.
+
+        rate: as of `compress`, by name. ValueError for items of more than one dimension.
+        """
+        gain = gain_of(self.compressor.codec(rate=rate).gain)
+        return EncodeStream(self.tokenizer, gain), DecodeStream(self.tokenizer, gain)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
         """A .vq file -> its item, of an image uint8 (H, W, C).

@@ -95,12 +95,14 @@ class Tokenizer:
         *,
         exact: bool = False,
         gain: float = 1.0,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Codes (B, Q, *grid) int64 -> values (B, C, *extent); None = whole tiles.
 
         gain: what latents were multiplied by before they were quantised.
         exact: compute in float64, so that values do not depend on how many items and threads there
-        are. ValueError for what are no codes of this model.
+        are. start: the clock (B, n) at the first position, as `clock_after` gives it; None = the item
+        begins. ValueError for what are no codes of this model.
         """
         self._check(codes)
         network = self._exact if exact else self.network
@@ -109,7 +111,8 @@ class Tokenizer:
         num_codes = codes.shape[1]
         if network.clock is not None:
             # The clock goes with the codes of a position, through all parts that items are cut in.
-            codes = torch.cat([codes, network.read_clock(codes.to(device), gain).cpu()], 1)
+            time = network.read_clock(codes.to(device), gain, start)
+            codes = torch.cat([codes, time.cpu()], 1)
 
         def decoded(part: Tensor) -> Tensor:
             part = part.to(device)
@@ -132,6 +135,23 @@ class Tokenizer:
         if extent is None:
             return whole
         return crop(whole, extent)
+
+    @torch.no_grad()
+    def clock_after(
+        self, codes: Tensor, gain: float = 1.0, start: Tensor | None = None
+    ) -> Tensor | None:
+        """The clock (B, n) behind codes (B, Q, t), for codes that go on; None for a decoder without
+        one.
+        """
+        network = self._exact
+        if network.clock is None:
+            return None
+        if not codes.shape[2]:
+            return start
+        # What the clock says at the last position, and what that adds.
+        device = next(network.parameters()).device
+        codes = torch.cat([codes, codes[..., -1:]], 2).to(device)
+        return network.read_clock(codes, gain, start)[..., -1].cpu()
 
     def reconstruct(self, values: Tensor) -> Tensor:
         """Values (B, C, *extent) through the model and back."""

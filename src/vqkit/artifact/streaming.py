@@ -1,0 +1,127 @@
+"""Items along one dimension, in pieces as they come: codes and values of the whole, to the bit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .tokenizer import Tokenizer
+
+
+class EncodeStream:
+    """Values in pieces -> codes, those that the whole item would have.
+
+    delay: positions that a code waits for, at most: its own tile and what the encoder sees behind
+    it. ValueError for a model of items that have more than one dimension.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, gain: float = 1.0) -> None:
+        network = tokenizer.network
+        self.tokenizer = tokenizer
+        self.gain = gain
+        self.tile = _only(network.tile)
+        self.cells = _only(network.tile_grid)
+        # Tiles to either side that the encoder sees.
+        self.margin = network.reach - network.decoder_reach
+        self.delay = (self.margin + 1) * self.tile
+        self._waiting = torch.zeros(tokenizer.shape.channels, 0, dtype=torch.int16)
+        # Tiles of the item before those that wait, and those whose codes are out.
+        self._dropped = 0
+        self._done = 0
+        self._is_begun = False
+
+    def push(self, values: Tensor) -> Tensor:
+        """The next values (C, n) -> the codes (Q, m) that are known by now, n and m from 0 on."""
+        self._take(values)
+        ready = self._dropped + self._waiting.shape[1] // self.tile - self.margin
+        return self._codes_until(ready)
+
+    def finish(self) -> Tensor:
+        """The codes (Q, m) of all that is left; the end of the item."""
+        missing = -self._waiting.shape[1] % self.tile
+        if missing:
+            self._take(self._waiting[:, -1:].expand(-1, missing))
+        return self._codes_until(self._dropped + self._waiting.shape[1] // self.tile)
+
+    def _take(self, values: Tensor) -> None:
+        if not self._is_begun:
+            self._waiting = self._waiting.to(values.dtype)
+            self._is_begun = True
+        self._waiting = torch.cat([self._waiting, values], 1)
+
+    def _codes_until(self, ready: int) -> Tensor:
+        if ready <= self._done:
+            return torch.zeros(self.tokenizer.num_codebooks, 0, dtype=torch.int64)
+        whole = self._waiting.shape[1] // self.tile * self.tile
+        seen = self._waiting[None, :, :whole]
+        codes = self.tokenizer.encode(seen, gain=self.gain)[0]
+        inside = slice(
+            (self._done - self._dropped) * self.cells, (ready - self._dropped) * self.cells
+        )
+        self._done = ready
+        keep_from = max(0, ready - self.margin)
+        self._waiting = self._waiting[:, (keep_from - self._dropped) * self.tile :].clone()
+        self._dropped = keep_from
+        return codes[:, inside]
+
+
+class DecodeStream:
+    """Codes in pieces -> values, those that the whole item would have.
+
+    delay: positions behind the last whole tile of codes at which values are out. ValueError as
+    `EncodeStream`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, gain: float = 1.0) -> None:
+        network = tokenizer.network
+        self.tokenizer = tokenizer
+        self.gain = gain
+        self.tile = _only(network.tile)
+        self.cells = _only(network.tile_grid)
+        self.margin = network.decoder_reach
+        self.delay = self.margin * self.tile
+        self._waiting = torch.zeros(tokenizer.num_codebooks, 0, dtype=torch.int64)
+        self._dropped = 0
+        self._done = 0
+        # The clock at the first of the codes that wait.
+        self._clock: Tensor | None = None
+
+    def push(self, codes: Tensor) -> Tensor:
+        """The next codes (Q, m), of whole tiles -> the values (C, n) that are known by now."""
+        if codes.shape[1] % self.cells:
+            raise ValueError(f"codes come in whole tiles of {self.cells}, not {codes.shape[1]}")
+        self._waiting = torch.cat([self._waiting, codes], 1)
+        return self._values_until(self._dropped + self._num_waiting - self.margin)
+
+    def finish(self) -> Tensor:
+        """The values (C, n) of all that is left, whole tiles; the end of the item."""
+        return self._values_until(self._dropped + self._num_waiting)
+
+    @property
+    def _num_waiting(self) -> int:
+        """Tiles."""
+        return self._waiting.shape[1] // self.cells
+
+    def _values_until(self, ready: int) -> Tensor:
+        decode = self.tokenizer.decode
+        if ready <= self._done:
+            empty = torch.zeros(self.tokenizer.shape.channels, 0)
+            return self.tokenizer.normalisation.restore(empty[None])[0]
+        codes = self._waiting[None]
+        values = decode(codes, exact=True, gain=self.gain, start=self._clock)[0]
+        first = (self._done - self._dropped) * self.tile
+        found = values[:, first : (ready - self._dropped) * self.tile].clone()
+        self._done = ready
+        dropped = max(0, ready - self.margin) - self._dropped
+        self._clock = self.tokenizer.clock_after(
+            codes[..., : dropped * self.cells], self.gain, self._clock
+        )
+        self._waiting = self._waiting[:, dropped * self.cells :].clone()
+        self._dropped += dropped
+        return found
+
+
+def _only(sides: tuple[int, ...]) -> int:
+    if len(sides) != 1:
+        raise ValueError("only items along one dimension, such as recordings, come in pieces")
+    return sides[0]
