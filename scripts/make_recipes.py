@@ -145,18 +145,21 @@ RECIPES: dict[str, tuple[str, Config]] = {
         ),
     ),
     "speech": (
-        "recordings of voices at any rate: files of every rate from half a kilobit a second on",
+        "recordings of voices: eight stages of 10-bit codes around a model of speech, files from a "
+        "quarter of a kilobit a second on",
         Config(
             data=AudioData(augment=Louder(level=12.0, invert=True)),
             model=ModelConfig(
                 network=VocoderConfig(),
-                quantizer=ScalarConfig(channels=136, step=1.0, levels=255),
-                max_gain=4.0,
+                quantizer=ResidualConfig(
+                    num_stages=8,
+                    stage=VQConfig(codebook_size=1024, code_dim=136),
+                    quantizer_dropout=0.5,
+                ),
             ),
+            # Of sound whose phases are made up, single samples say nothing.
             losses=LossConfig(
-                reconstruction=WeightConfig(peak=0.0),
-                rate=WeightConfig(peak=0.3),
-                perceptual=WeightConfig(peak=1.0),
+                reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0)
             ),
             train=TUNED.model_copy(
                 update={
@@ -168,6 +171,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     "max_minutes": 10.0,
                 }
             ),
+            coder=CoderConfig(steps=2000),
         ),
     ),
     "denoise": (

@@ -1,0 +1,256 @@
+"""Speech at 8 kHz: `vqkit train FOLDER` without an option, its files beside Codec2 and Opus.
+
+    python benchmarks/speech.py [--quick] [--seed 0] [--minutes 10] [--work DIR] [--json FILE]
+
+Trains on the English and Spanish prompts of Debian's asterisk-core-sounds but a tenth, by the
+names of the prompts. Tests on the French ones, a voice and a language that were not heard in
+training, for which the goals hold, and on that tenth; of each all recordings of 1.5 s and more, in
+files of a minute of sound. A file has at most so many kilobits a second as its claim says, every
+byte counted. STOI and narrowband PESQ are means over the recordings, each cut out of its minute.
+Peers decode the same minutes. Bytes against Opus are those of the smallest rate of ours whose STOI
+reaches that of Opus at 6 kbit/s, both with their containers. The saving of entropy coding is that
+of a whole file with all stages, against codes of fixed length. Seconds of work are of one thread,
+in a process that has loaded its model.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from bench.claims import Claim, kept, machine, options, report
+from bench.speech_codecs import codec2, opus
+from bench.speech_sets import RATE, UNHEARD, in_minutes, read_all, write_prompts
+
+PARSER = options(__doc__, work=True)
+PARSER.add_argument("--minutes", type=float, default=10.0)
+
+RATES = (0.7, 1.0, 1.2, 1.5, 2.0, 2.4, 3.0, 4.0)
+# Samples that come at once.
+PIECES = (1, 37, 160, 320, 1000, 8000, 33333)
+WANTED_CODES = 1_000_000
+
+
+def trained(work: Path, minutes: float, seed: int) -> Path:
+    out = work / f"run-{seed}"
+    if not out.exists():
+        command = [sys.executable, "-m", "vqkit", "train", str(work / "train"), "--out", str(out)]
+        subprocess.run([*command, "--minutes", str(minutes), f"seed={seed}"], check=True)
+    return out
+
+
+def scores(original: np.ndarray, decoded: np.ndarray) -> tuple[float, float]:
+    """STOI (Taal et al. 2011) and narrowband PESQ (ITU-T P.862)."""
+    from pesq import pesq
+    from pystoi import stoi
+
+    one = original.astype(np.float64) / 32768
+    two = decoded.astype(np.float64) / 32768
+    return float(stoi(one, two, RATE)), float(pesq(RATE, one, two, "nb"))
+
+
+def measured(
+    recordings: dict[str, np.ndarray], coded: Callable[[np.ndarray], tuple[np.ndarray, float]]
+) -> dict[str, float]:
+    """Kilobits a second, STOI and PESQ of a codec over all recordings."""
+    found = []
+    size = 0.0
+    seconds = 0.0
+    for names in in_minutes(list(recordings), recordings):
+        whole = np.concatenate([recordings[name] for name in names])
+        decoded, num_bytes = coded(whole)
+        size += num_bytes
+        seconds += len(whole) / RATE
+        start = 0
+        for name in names:
+            end = start + len(recordings[name])
+            found.append(scores(recordings[name], decoded[start:end]))
+            start = end
+    stoi, pesq = np.mean(found, 0)
+    return {"kbps": 8e-3 * size / seconds, "stoi": float(stoi), "pesq": float(pesq)}
+
+
+def curve(run: Path, recordings: dict[str, np.ndarray], rates: tuple[float, ...]) -> list[dict]:
+    """Our codec at several rates."""
+    import vqkit
+
+    model = vqkit.load(run, device="cpu")
+
+    def coded(kbps: float) -> Callable[[np.ndarray], tuple[np.ndarray, float]]:
+        def one(samples: np.ndarray) -> tuple[np.ndarray, float]:
+            data = model.compress(samples, rate=1000 * kbps / RATE)
+            return model.decompress(data)[0], len(data)
+
+        return one
+
+    return [{"asked": kbps, **measured(recordings, coded(kbps))} for kbps in rates]
+
+
+def peers(recordings: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    found = {}
+    for bits in (1200, 2400, 3200):
+        found[f"codec2 {bits}"] = measured(recordings, lambda whole, b=bits: codec2(whole, b))
+    with opus() as encode:
+        for kbps in (6, 8):
+            found[f"opus {kbps}k"] = measured(recordings, lambda whole, k=kbps: encode(whole, k))
+    return found
+
+
+# ------------------------------------------------------------------------------ beside the quality
+
+
+def speed(run: Path, samples: np.ndarray) -> float:
+    """Seconds of work a second of sound, of encoding and decoding a file, on one thread."""
+    code = (
+        "import sys, time, numpy as np, torch, vqkit\n"
+        "torch.set_num_threads(1)\n"
+        "model = vqkit.load(sys.argv[1], device='cpu')\n"
+        "samples = np.load(sys.argv[2])\n"
+        "model.decompress(model.compress(samples[:16000], rate='medium'))\n"
+        "began = time.process_time()\n"
+        "model.decompress(model.compress(samples, rate='medium'))\n"
+        "print((time.process_time() - began) / (len(samples) / 8000))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "samples.npy"
+        np.save(path, samples)
+        command = [sys.executable, "-c", code, str(run), str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def stream_differences(run: Path, samples: np.ndarray, count: int) -> tuple[int, int]:
+    """Codes that differ between the whole and pieces of seven sizes, batches and padded items; and
+    how many were compared.
+    """
+    import torch
+
+    import vqkit
+
+    model = vqkit.load(run, device="cpu")
+    encode = model.tokenizer.encode
+    values = torch.from_numpy(samples)[None]
+    per_second = RATE // model.network.tile[0] * model.tokenizer.num_codebooks
+    length = min(values.shape[1], max(4, count // (9 * per_second)) * RATE)
+    whole = encode(values[None, :, :length])[0]
+    different = 0
+    compared = 0
+    for size in PIECES:
+        # A sample at a time is tried on a few seconds.
+        end = min(length, 4 * RATE) if size == 1 else length
+        wanted = whole if end == length else encode(values[None, :, :end])[0]
+        stream, _ = model.stream()
+        parts = [stream.push(values[:, at : min(end, at + size)]) for at in range(0, end, size)]
+        found = torch.cat([*parts, stream.finish()], 1)
+        different += int((found != wanted).sum())
+        compared += wanted.numel()
+    clips = values[:, : length // 4 * 4].view(4, 1, -1)
+    alone = torch.cat([encode(one[None]) for one in clips])
+    different += int((encode(clips) != alone).sum())
+    compared += alone.numel()
+    mask = torch.ones(len(clips), clips.shape[2] + 3200, dtype=torch.bool)
+    mask[:, clips.shape[2] :] = False
+    padded = encode(torch.nn.functional.pad(clips, (0, 3200)), mask)[..., : alone.shape[2]]
+    kept_codes = slice(0, alone.shape[2] - 1)
+    different += int((padded[..., kept_codes] != alone[..., kept_codes]).sum())
+    return different, compared + alone.numel()
+
+
+def entropy_saving(run: Path, samples: np.ndarray) -> float:
+    """Share of bits that a file with all stages has less than codes of fixed length."""
+    import vqkit
+
+    model = vqkit.load(run, device="cpu")
+    fixed = model.network.num_bits((len(samples),))
+    return 1 - 8 * len(model.compress(samples)) / fixed
+
+
+def at(points: list[dict], kbps: float) -> dict:
+    """The point that was asked for so many kilobits."""
+    return next(point for point in points if point["asked"] == kbps)
+
+
+def bytes_against_opus(points: list[dict], opus_point: dict[str, float]) -> float:
+    """Our kilobits at Opus's STOI, between points in lines, over its own; infinite beyond them."""
+    stoi = [point["stoi"] for point in points]
+    if max(stoi) < opus_point["stoi"]:
+        return float("inf")
+    kbps = np.interp(opus_point["stoi"], stoi, [point["kbps"] for point in points])
+    return float(kbps) / opus_point["kbps"]
+
+
+def measure(work: Path, minutes: float, seed: int, quick: bool) -> dict:
+    run = trained(work, minutes, seed)
+    sets = {"unheard": read_all(work / "unheard"), "held-out": read_all(work / "held-out")}
+    if quick:
+        sets = {name: dict(list(each.items())[:8]) for name, each in sets.items()}
+    rates = (1.0, 2.0) if quick else RATES
+    found: dict = {"recordings": {name: len(each) for name, each in sets.items()}}
+    found["ours"] = {name: curve(run, each, rates) for name, each in sets.items()}
+    found["peers"] = kept(
+        work / f"peers{'-quick' if quick else ''}.json",
+        lambda: {name: peers(each) for name, each in sets.items()},
+    )
+    speech = np.concatenate(list(sets["unheard"].values()))
+    minute = speech[: 60 * RATE]
+    began = time.perf_counter()
+    found["seconds"] = speed(run, minute)
+    count = 20_000 if quick else WANTED_CODES
+    found["differences"] = stream_differences(run, speech, count)
+    found["saving"] = entropy_saving(run, minute)
+    found["measuring"] = time.perf_counter() - began
+    return found
+
+
+def print_table(found: dict) -> None:
+    for name, points in found["ours"].items():
+        print(f"{name}: {found['recordings'][name]} recordings of 1.5 s and more")
+        print(f"  {'codec':<14}{'kbps':>6}{'STOI':>8}{'PESQ':>7}")
+        rows = [(f"vqkit {point['asked']:g}", point) for point in points]
+        for codec, point in [*rows, *found["peers"][name].items()]:
+            print(f"  {codec:<14}{point['kbps']:>6.2f}{point['stoi']:>8.3f}{point['pesq']:>7.2f}")
+
+
+def main() -> None:
+    arguments = PARSER.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="vqkit-speech-"))
+    write_prompts(work)
+    minutes = 0.7 if arguments.quick else arguments.minutes
+    found = measure(work, minutes, arguments.seed, arguments.quick)
+    print_table(found)
+    settings = {**machine(), "seed": arguments.seed, "minutes": minutes, "voice": UNHEARD}
+    points = found["ours"]["unheard"]
+    rivals = found["peers"]["unheard"]
+    one = at(points, 1.0)
+    two = at(points, 2.0)
+    different, compared = found["differences"]
+    opus_share = bytes_against_opus(points, rivals["opus 6k"])
+    rows = [
+        ("speech_stoi_1kbps", one["stoi"], "", ">= 0.87", "codec2 1200"),
+        ("speech_pesq_1kbps", one["pesq"], "", ">= 2.1", "codec2 1200"),
+        ("speech_stoi_2kbps", two["stoi"], "", ">= 0.90", "codec2 2400"),
+        ("speech_pesq_2kbps", two["pesq"], "", ">= 2.4", "codec2 2400"),
+        ("speech_bytes_vs_opus", opus_share, "share", "<= 0.5", "opus 6k"),
+        ("audio_prior_saving", 100 * found["saving"], "%", ">= 25", None),
+        ("audio_realtime", found["seconds"], "s/s", "<= 0.03", None),
+        (
+            "audio_stream_differences",
+            different * 1e6 / compared,
+            "in 10^6",
+            "0",
+            None,
+        ),
+    ]
+    claims = [
+        Claim(name, value, unit, goal, peer, settings) for name, value, unit, goal, peer in rows
+    ]
+    report(claims, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A trained codec of recordings, from files to files."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vqkit.config import load
+from vqkit.errors import VqkitError
+from vqkit.settings import Config
+from vqkit.signals.registry import recognised
+
+from .conftest import RATE, voice
+
+
+def speech(seconds: float, seed: int) -> torch.Tensor:
+    return torch.from_numpy(voice(seconds, seed))[None]
+
+
+def test_a_folder_of_recordings_is_recognised(recordings, tmp_path):
+    assert recognised(recordings) == "audio"
+    assert recognised(recordings / "ada" / "0.wav") == "audio"
+    (tmp_path / "a.png").write_bytes(b"")
+    assert recognised(tmp_path) == "image"
+    assert recognised("emoji") == "image"
+
+
+def test_what_was_left_open_is_in_the_recipe(codec_folder):
+    settings = load(codec_folder / "recipe.yaml", (), Config)
+    assert settings.data.sample_rate == RATE
+    assert settings.data.channels == 1
+    assert settings.model.network.kind == "vocoder"
+
+
+def test_an_untrained_decoder_follows_pitch_and_level(codec):
+    """Scalar codes say what was spoken: the spectra are close, training or not."""
+    if codec.config.model.quantizer.kind != "scalar":
+        return
+    measured = codec.signal.evaluation_measures(
+        codec.tokenizer.reconstruct(speech(2.0, 40)[None]),
+        speech(2.0, 40)[None],
+        None,
+        codec.artifact.data,
+    )
+    assert float(measured["spectral_snr"]) > 4
+    assert float(measured["log_mel"]) < 6
+
+
+@pytest.mark.parametrize("size", [1, 79, 320, 1000, 4097, 50000])
+def test_pieces_give_the_codes_and_the_sound_of_the_whole(codec, size):
+    values = speech(0.6 if size == 1 else 3.1, 41)
+    whole = codec.tokenizer.encode(values[None])[0]
+    sound = codec.tokenizer.decode(whole[None], exact=True)[0]
+    encoder, decoder = codec.stream()
+    codes = []
+    heard = []
+    for start in range(0, values.shape[1], size):
+        codes.append(encoder.push(values[:, start : start + size]))
+        heard.append(decoder.push(codes[-1]))
+        waiting = start + size - 320 * sum(one.shape[1] for one in codes)
+        assert waiting <= encoder.delay + size
+    codes.append(encoder.finish())
+    heard += [decoder.push(codes[-1]), decoder.finish()]
+    assert torch.equal(torch.cat(codes, 1), whole)
+    assert torch.equal(torch.cat(heard, 1), sound)
+
+
+def test_batches_padding_and_threads_change_no_code(codec):
+    clips = torch.stack([speech(1.0, seed) for seed in range(6)])
+    alone = torch.cat([codec.tokenizer.encode(clip[None]) for clip in clips])
+    assert torch.equal(codec.tokenizer.encode(clips), alone)
+    padded = torch.nn.functional.pad(clips, (0, 3200))
+    mask = torch.ones(6, padded.shape[2], dtype=torch.bool)
+    mask[:, 8000:] = False
+    found = codec.tokenizer.encode(padded, mask)
+    assert torch.equal(found[..., :25], alone[..., :25])
+    assert (found[..., 25:] == -1).all()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(codec.tokenizer.encode(clips), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_files_of_a_rate_keep_it_and_hold_what_was_decoded(codec):
+    samples = voice(4.0, 42)
+    sizes = []
+    finest = 8e-3 * len(codec.compress(samples)) / 4.0
+    for share in (0.6, 0.8, 1.01):
+        kbps = share * finest
+        data = codec.compress(samples, rate=1000 * kbps / RATE)
+        assert 8 * len(data) / 4.0 <= 1000 * kbps
+        assert codec.decompress(data).shape == (1, 32000)
+        sizes.append(len(data))
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    with pytest.raises(VqkitError, match="smallest file"):
+        codec.compress(samples, rate=1e-4)
+
+
+def test_forms_of_a_recording(codec, recordings):
+    path = recordings / "ada" / "3.wav"
+    samples, _ = soundfile.read(path, dtype="int16")
+    codes = codec.encode(path)
+    assert torch.equal(codec.encode(samples), codes)
+    assert torch.equal(codec.encode(samples[None]), codes)
+    assert torch.equal(codec.encode(samples.astype(np.float64) / 32768), codes)
+    assert torch.equal(codec.encode(torch.from_numpy(samples)), codes)
+    assert codec.reconstruct(samples).dtype == np.int16
+    assert codec.reconstruct(samples / np.float32(32768)).dtype == np.float32
+    assert codec.reconstruct(samples).shape == samples.shape
+    for wrong in (samples.astype(np.int64), samples.astype(float) * np.nan, 7):
+        with pytest.raises(ValueError):
+            codec.encode(wrong)
+
+
+def run(*words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "vqkit", *words], input=data, capture_output=True)
+
+
+def test_standard_input_to_standard_output(codec, codec_folder):
+    buffer = io.BytesIO()
+    samples = voice(2.0, 43)
+    soundfile.write(buffer, samples, RATE, format="WAV")
+    words = ("compress", str(codec_folder), "-", "--out", "-", "--kbps", "20")
+    coded = run(*words, data=buffer.getvalue())
+    assert coded.returncode == 0, coded.stderr
+    assert b"kbps" in coded.stderr and b"/tmp" not in coded.stderr
+    assert 0 < 8 * len(coded.stdout) / 2.0 <= 20000
+    back = run("decompress", "-", "--model", str(codec_folder), "--out", "-", data=coded.stdout)
+    assert back.returncode == 0, back.stderr
+    found, rate = soundfile.read(io.BytesIO(back.stdout), dtype="int16")
+    assert rate == RATE
+    assert (found == codec.decompress(coded.stdout)[0]).all()
+
+
+def test_networks_say_what_they_cannot_take(recordings, tmp_path):
+    from vqkit.pipelines.autoencoder import train
+
+    for number, (override, words) in enumerate(
+        (
+            ("data.channels=2", "models one voice"),
+            ("data.seconds=0.1", "fewer than 8 latents"),
+            ("model.network.bands=20", "has 88 channels of latents, not 136"),
+            ("model.network={kind: patch}", "is no network for recordings"),
+            ("losses.perceptual_distance=bands", "is of images"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        with pytest.raises(VqkitError, match=words):
+            train(recordings, folder, "speech", [override, "train.steps=1"])
+        assert not (folder / "model.safetensors").exists()
