@@ -101,8 +101,8 @@ class Tokenizer:
 
         gain: what latents were multiplied by before they were quantised.
         exact: compute in float64, so that values do not depend on how many items and threads there
-        are. start: the clock (B, n) at the first position, as `clock_after` gives it; None = the item
-        begins. ValueError for what are no codes of this model.
+        are. start: the clock (B, n) at the first position, as `clock_after` gives it; None = the
+        item begins. ValueError for what are no codes of this model.
         """
         self._check(codes)
         network = self._exact if exact else self.network

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from vqkit.signals.audio.networks import _pulse_train
 from vqkit.signals.audio.pitch import PitchTracker
 from vqkit.signals.audio.signal import spectral_snr
 from vqkit.signals.audio.spectra import (
@@ -17,6 +16,7 @@ from vqkit.signals.audio.spectra import (
     cosine_rows,
     mel_bands,
 )
+from vqkit.signals.audio.vocoder import _pulse_train
 
 RATE = 8000
 

@@ -4,7 +4,7 @@ networks there are.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, Union
 
 from pydantic import Field
 
@@ -69,4 +69,25 @@ class VocoderConfig(NetworkSection):
     """residual blocks after the quantizer"""
 
 
-NetworkConfig: TypeAlias = VocoderConfig
+class LappedConfig(NetworkSection):
+    """Residual blocks around a fixed lapped cosine transform over time: what the networks learn is
+    added to it.
+    """
+
+    kind: Literal["lapped"] = "lapped"
+    hop: Annotated[int, Field(ge=16, le=1024)] = 512
+    """samples of a frame, of which the transform makes as many coefficients a channel"""
+    power: Annotated[float, Field(ge=0.2, le=1)] = 0.6
+    """coefficients are raised to it before they are quantised, so that the error of loud ones is
+    larger, as nobody hears it; 1 = it is the same for all"""
+    width: Count = 256
+    """channels of the residual blocks"""
+    expansion: Annotated[int, Field(ge=1, le=16)] = 2
+    """channels inside of a block, as a multiple of width"""
+    encoder_blocks: Annotated[int, Field(ge=0, le=64)] = 0
+    """residual blocks before the quantizer; 0 = the encoder is the transform alone"""
+    decoder_blocks: Annotated[int, Field(ge=1, le=64)] = 3
+    """residual blocks after the quantizer"""
+
+
+NetworkConfig: TypeAlias = Union[VocoderConfig, LappedConfig]

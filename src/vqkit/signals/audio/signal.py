@@ -17,7 +17,7 @@ from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Signal, Suggestion
 from . import display, files, forms
-from .config import DataConfig, VocoderConfig
+from .config import DataConfig, LappedConfig, VocoderConfig
 from .files import BadSound, Target, load, sound_paths
 from .networks import build_backbone
 from .source import AudioData, bad_files, open_audio, with_noise
@@ -140,7 +140,7 @@ class AudioSignal(Signal):
     # ------------------------------------------------------------------------------ models, figures
 
     def backbone(self, config: Any, shape: Shape, widths: Widths, settings: DataConfig) -> Backbone:
-        if not isinstance(config, VocoderConfig):
+        if not isinstance(config, VocoderConfig | LappedConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for recordings")
         if len(shape.extent) != 1:
             raise VqkitError(f"a recording has one extent, not {list(shape.extent)}")
