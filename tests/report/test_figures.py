@@ -64,8 +64,8 @@ def test_changing_weights_are_drawn_as_shares_of_their_highest_and_named_even_al
         figures.code_usage(np.zeros((1, 16), np.int64)),
         figures.code_usage(np.zeros((0, 0), np.int64)),
         figures.weights(history()),
-        figures.psnr_histogram(np.zeros(0)),
-        figures.psnr_histogram(np.full(3, np.inf)),
+        figures.quality_histogram(np.zeros(0), "dB"),
+        figures.quality_histogram(np.full(3, np.inf), "dB"),
     ],
 )
 def test_nothing_to_draw(draw):
@@ -108,12 +108,12 @@ def test_code_usage(books, size):
     assert drawing.keys[-1].label == "uniform" and drawing.keys[-1].dashed
 
 
-def test_psnr_histogram_marks_mean_and_median():
+def test_a_histogram_marks_mean_and_median():
     drawing = check(
-        figures.svg("psnr", figures.psnr_histogram(np.array([20.0, 21.0, 28.0, np.inf])))
+        figures.svg("psnr", figures.quality_histogram(np.array([20.0, 21.0, 28.0, np.inf]), "dB"))
     )
     assert [key.label for key in drawing.keys] == ["mean 23.0 dB", "median 21.0 dB"]
-    check(figures.svg("same", figures.psnr_histogram(np.full(5, 30.0))))
+    check(figures.svg("same", figures.quality_histogram(np.full(5, 30.0), "dB")))
 
 
 def test_long_histories_are_thinned_to_means():

@@ -290,6 +290,8 @@ def _collect(
         names = [str(data.names[int(index)]) for index in chosen]
         codes = model.tokenizer.encode(batch.values, batch.mask)
         shown = model.tokenizer.decode(codes, batch.values.shape[2:])
+        if batch.mask is not None:
+            shown = shown.where(batch.mask[:, None], batch.values)
         return Examples(names, values[positions].tolist(), batch.values, shown)
 
     return Evaluation(

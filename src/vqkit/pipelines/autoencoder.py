@@ -220,6 +220,8 @@ def _summary(
 
     ranked = {"worst": evaluation.worst, "best": evaluation.best, "denoised": evaluation.denoised}
     gallery = shown(evaluation.gallery)
+    pairs = (evaluation.gallery.originals, evaluation.gallery.reconstructions)
+    played = zip(*(signal.media(values, artifact.data) for values in pairs), strict=True)
     return RunSummary(
         title=Path(data.name).name,
         command=origin.command,
@@ -234,6 +236,10 @@ def _summary(
         originals=gallery.originals,
         reconstructions=gallery.reconstructions,
         names=gallery.names,
+        item=signal.item,
+        quality=signal.quality_in_words,
+        played=list(played),
+        media_type=signal.media_type,
         psnr_per_image=evaluation.psnr_per_item,
         is_log_loss=artifact.config.losses.distortion == "log_mse",
         weighs_bits=_weighs_bits(artifact.config.model.quantizer.model_dump()),

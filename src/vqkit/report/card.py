@@ -16,11 +16,16 @@ from ..printable import one_line, printable
 from . import figures
 from .images import comparison_sheet, png_bytes
 from .summary import RunSummary
-from .tables import Row, bad_files, data_rows, metric_rows
+from .tables import Row, bad_files, data_rows, metric_rows, rows_of
 from .verdict import judge
 from .wording import count
 
 SHEET_IMAGES = 32
+# What reconstructions lose first.
+LOST = {
+    "image": "small text, faces and thin lines",
+    "recording": "soft sounds, music behind a voice and how a speaker differs from others",
+}
 MAX_BAD_FILES = 20
 PRIOR_BEGIN = "<!-- prior: begin -->"
 PRIOR_END = "<!-- prior: end -->"
@@ -62,11 +67,11 @@ def _images(summary: RunSummary) -> dict[str, bytes]:
         images["denoised.png"] = png_bytes(sheet)
     history = summary.history
     events = summary.events
-    psnr = {"psnr": "PSNR, dB"}
+    quality = {"psnr": "PSNR, dB", "spectral_snr": "Spectral SNR, dB"}
     usage = {"usage": "Usage of the codes"}
     curves = {
         "Loss": figures.loss(history, events),
-        "PSNR, dB": figures.over_steps(history, psnr, events),
+        "Quality, dB": figures.over_steps(history, quality, events),
         "Usage of the codes": figures.over_steps(history, usage, events, percent=True),
     }
     drawn = figures.png(curves)
@@ -83,14 +88,14 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
     """The Markdown of the card. `directory` is how the artifact is named in the commands."""
     verdict = judge(summary)
     blocks = [
-        _header(),
+        _header(summary.item),
         f"# {escaped(summary.title)}",
         f"**{verdict.word}:** {escaped(verdict.sentence)}",
     ]
     for finding in verdict.findings:
         blocks.append(f"- {escaped(finding.text)} {escaped(finding.advice)}")
     if summary.choice:
-        blocks.append("The settings were chosen by a look at the images:")
+        blocks.append(f"The settings were chosen by a look at the {summary.item}s:")
         blocks.append("\n".join(f"- {escaped(line)}" for line in summary.choice))
     if "reconstructions.png" in images:
         blocks.append("![Originals above their reconstructions](samples/reconstructions.png)")
@@ -102,14 +107,17 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
     if "denoised.png" in images:
         blocks.append("![Noisy images above what the model makes of them](samples/denoised.png)")
         blocks.append("Noisy images, of 25 of 255 levels, above what the model makes of them.")
-    blocks += ["## Figures", _table(("Figure", "Value", "Meaning"), metric_rows(summary.metrics))]
+    blocks += [
+        "## Figures",
+        _table(("Figure", "Value", "Meaning"), rows_of(metric_rows(summary.metrics), summary.item)),
+    ]
     if "curves.png" in images:
         blocks.append("![Loss, PSNR and usage over the steps](samples/curves.png)")
     if "codes.png" in images:
         blocks.append("![How often each code is used](samples/codes.png)")
     blocks += [
         "## Use",
-        _usage(directory, "denoised.png" in images),
+        _usage(directory, "denoised.png" in images, summary.item),
         *_data(summary),
         *_limits(summary),
         "## Reproduce",
@@ -128,9 +136,10 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", text)
 
 
-def _header() -> str:
-    tags = ["vq-vae", "autoencoder", "image-compression", "image-tokenizer", "vqkit"]
-    metadata = {"library_name": "vqkit", "pipeline_tag": "image-to-image", "tags": tags}
+def _header(item: str) -> str:
+    kind = "image" if item == "image" else "audio"
+    tags = ["vq-vae", "autoencoder", f"{kind}-compression", f"{kind}-tokenizer", "vqkit"]
+    metadata = {"library_name": "vqkit", "pipeline_tag": f"{kind}-to-{kind}", "tags": tags}
     header = yaml.safe_dump(metadata, sort_keys=False)
     license_lines = (
         "# The weights are yours: name a license before you share them.\n"
@@ -155,8 +164,8 @@ def _fenced(language: str, text: str) -> str:
     return f"{fence}{language}\n{printable(text.strip())}\n{fence}"
 
 
-def _usage(directory: str, denoises: bool) -> str:
-    python = f"import vqkit\n\nmodel = vqkit.load({directory!r})\ncodes = model.encode(images)"
+def _usage(directory: str, denoises: bool, item: str) -> str:
+    python = f"import vqkit\n\nmodel = vqkit.load({directory!r})\ncodes = model.encode({item}s)"
     shell = f"vqkit reconstruct {shlex.quote(directory)} FILES... --out reconstructed"
     if denoises:
         shell += f"\nvqkit denoise {shlex.quote(directory)} FILES... --out denoised"
@@ -187,15 +196,17 @@ def _limits(summary: RunSummary) -> list[str]:
     split = summary.metrics.get("split")
     where = f"the {split} split" if split else "the evaluated split"
     lines = [
-        f"- The figures hold for images like those of {where}; other images come out worse, "
-        "without a warning.",
-        "- Reconstruction is lossy: small text, faces and thin lines go first. Not for uses where "
-        "they matter.",
+        f"- The figures hold for {summary.item}s like those of {where}; other {summary.item}s come "
+        "out worse, without a warning.",
+        f"- Reconstruction is lossy: {LOST[summary.item]} go first. Not for uses where they "
+        "matter.",
         "- The model reproduces what is in its training data, including what is wrong or one-sided "
         "in them.",
     ]
     if len(summary.psnr_per_image):
-        lines.insert(1, f"- The worst image reaches {float(min(summary.psnr_per_image)):.1f} dB.")
+        lines.insert(
+            1, f"- The worst {summary.item} reaches {float(min(summary.psnr_per_image)):.1f} dB."
+        )
     return ["## Limits", "\n".join(lines)]
 
 

@@ -423,14 +423,14 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
             axes.axvline(alive, color=colour, linewidth=1, linestyle=(0, (1, 2)))
 
 
-def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
-    """How many images reach which PSNR, mean and median marked.
+def quality_histogram(values_in_db: np.ndarray, label: str) -> Draw:
+    """How many items reach which quality, mean and median marked. label: of the axis.
 
     Exact reconstructions (infinite) are left out.
     """
 
     def draw(axes: Axes, palette: Palette) -> bool:
-        values = np.asarray(psnr_per_image, np.float64)
+        values = np.asarray(values_in_db, np.float64)
         values = values[np.isfinite(values)]
         if not len(values):
             return False
@@ -442,7 +442,7 @@ def psnr_histogram(psnr_per_image: np.ndarray) -> Draw:
         dashes: Any = (0, (4, 2))
         style: dict[str, Any] = {"color": palette.of(1), "linewidth": 1.6, "linestyle": dashes}
         axes.axvline(median, label=f"median {decibel(median)}", **style)
-        axes.set_xlabel("PSNR of an image, dB", color=palette.muted)
+        axes.set_xlabel(label, color=palette.muted)
         axes.locator_params(axis="y", integer=True, nbins=5)
         return True
 

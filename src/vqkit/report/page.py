@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,18 @@ from ..files import write_text
 from . import figures
 from .images import code_map, data_uri
 from .summary import Ranked, RunSummary
-from .tables import bad_files, data_rows, headline, metric_rows, spread_rows
-from .templates import Pair, fill, image_uri, kicker, num_shown, shown_size, titled, told_events
+from .tables import bad_files, data_rows, headline, metric_rows, rows_of, spread_rows
+from .templates import (
+    Pair,
+    fill,
+    image_uri,
+    kicker,
+    media_uri,
+    num_shown,
+    shown_size,
+    titled,
+    told_events,
+)
 from .verdict import judge
 from .wording import decibel
 
@@ -36,11 +47,12 @@ def render(summary: RunSummary) -> str:
 
     All strings of the summary are escaped: names of files are not to be trusted.
     """
+    item = summary.item
     return fill(
         "report.html",
         summary=summary,
         verdict=judge(summary),
-        tiles=headline(summary.metrics, codebook_size=summary.codebook_size),
+        tiles=rows_of(headline(summary.metrics, codebook_size=summary.codebook_size), item),
         gallery=_gallery(summary),
         num_examples=len(summary.originals),
         pixels=shown_size(*summary.originals.shape[1:]),
@@ -49,12 +61,18 @@ def render(summary: RunSummary) -> str:
         training=titled(_training_figures(summary)),
         codes=titled({"How often each code is used": figures.code_usage(summary.code_counts)}),
         maps=_maps(summary.code_counts),
-        histogram=titled({"PSNR of every image": figures.psnr_histogram(summary.psnr_per_image)}),
-        spread=spread_rows(summary.psnr_per_image),
-        metric_rows=metric_rows(summary.metrics),
+        histogram=titled(
+            {
+                f"{summary.quality} of every {item}": figures.quality_histogram(
+                    summary.psnr_per_image, f"{summary.quality}, dB"
+                )
+            }
+        ),
+        spread=rows_of(spread_rows(summary.psnr_per_image), item),
+        metric_rows=rows_of(metric_rows(summary.metrics), item),
         data_rows=data_rows(summary.data),
         bad_files=bad_files(summary.data),
-        kicker=kicker(summary.metrics),
+        kicker=kicker(summary.metrics, item),
         **told_events(summary.events),
     )
 
@@ -92,7 +110,14 @@ def _gallery(summary: RunSummary) -> list[Pair]:
     kept = num_shown(summary.originals, MIN_SHOWN)
     originals = summary.originals[:kept]
     reconstructions = summary.reconstructions[:kept]
-    return _pairs(originals, reconstructions, summary.names, ())
+    pairs = _pairs(originals, reconstructions, summary.names, ())
+    if not summary.played:
+        return pairs
+    heard = []
+    for pair, files in zip(pairs, summary.played, strict=False):
+        first, second = (media_uri(file, summary.media_type) for file in files)
+        heard.append(replace(pair, played=(first, second)))
+    return heard
 
 
 def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
@@ -109,7 +134,9 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
     events = summary.events
     return {
         "Loss": figures.loss(history, events),
-        "PSNR, dB": figures.over_steps(history, {"psnr": "PSNR"}, events),
+        "Quality, dB": figures.over_steps(
+            history, {"psnr": "PSNR", "spectral_snr": "spectral SNR"}, events
+        ),
         "Usage of the codes": figures.over_steps(history, {"usage": "usage"}, events, percent=True),
         "Perplexity": figures.over_steps(
             history, {"perplexity": "perplexity"}, events, level=summary.codebook_size

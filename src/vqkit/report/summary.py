@@ -53,6 +53,13 @@ class RunSummary:
     originals: np.ndarray = field(default_factory=_no_images)
     reconstructions: np.ndarray = field(default_factory=_no_images)
     names: Sequence[str] = ()
+    # What an item is called, and the measure that items are ranked by.
+    item: str = "image"
+    quality: str = "PSNR"
+    # Files to be played, of each original and its reconstruction, and their media type; none of
+    # images.
+    played: Sequence[tuple[bytes, bytes]] = ()
+    media_type: str = ""
     # In dB, of all images of the split.
     psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))
     worst: Ranked = field(default_factory=Ranked)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .usage import ENOUGH_IMAGES, num_judged
-from .wording import count, decibel, duration, finite, large, number, share
+from .wording import count, decibel, duration, finite, large, number, of_items, share
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ def _rates(value: Any) -> str:
 # By key: the label, how the value is written, and what it means.
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
+    "spectral_snr": (
+        "Spectral SNR",
+        decibel,
+        "of magnitudes, whatever their phases; mean over images; higher is closer",
+    ),
+    "log_mel": (
+        "Log-mel distance",
+        decibel,
+        "of magnitudes in bands of the mel scale; lower is closer",
+    ),
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
     "usage": (
         "Usage",
@@ -71,6 +81,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "label_bits": ("Bits of the class", number, "per image; what naming its class costs"),
     "bits_per_item": ("Bits per image", _bits, ""),
     "bpp": ("Bits per pixel", number, ""),
+    "kbps": ("Kilobits per second", number, "of codes of fixed length"),
     "coder_bits_per_code": (
         "Bits per code in files",
         number,
@@ -123,7 +134,18 @@ PRIOR_HEADLINE = (
     "training_seconds",
     "parameters",
 )
-HEADLINE = ("psnr", "ssim", "usage", "perplexity", "bits_per_item", "bpp", "training_seconds")
+HEADLINE = (
+    "psnr",
+    "ssim",
+    "spectral_snr",
+    "log_mel",
+    "usage",
+    "perplexity",
+    "bits_per_item",
+    "bpp",
+    "kbps",
+    "training_seconds",
+)
 UNITS = (" dB", " %")
 
 
@@ -139,6 +161,11 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[Row]:
         if metrics[key] is not None:
             rows.append(_row(key, metrics[key]))
     return rows
+
+
+def rows_of(rows: Sequence[Row], item: str) -> list[Row]:
+    """Rows that speak of images, as ones of other items."""
+    return [Row(of_items(row.label, item), row.value, of_items(row.note, item)) for row in rows]
 
 
 def _row(key: str, value: Any) -> Row:

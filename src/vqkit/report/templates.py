@@ -4,6 +4,7 @@ shown.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -35,11 +36,18 @@ class Pair:
     figure: str = ""
     name: str = ""
     is_copy: bool = False
+    # URIs of what can be played of either; none of images.
+    played: tuple[str, str] | None = None
 
 
 def image_uri(pixels: np.ndarray) -> str:
     """uint8 (H, W, C) as the source of an <img>."""
     return data_uri(to_image(pixels))
+
+
+def media_uri(content: bytes, media_type: str) -> str:
+    """A file as the source of an <audio>."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def num_shown(images: np.ndarray, at_least: int) -> int:
@@ -78,13 +86,13 @@ def _source(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def kicker(metrics: Mapping[str, Any]) -> list[str]:
+def kicker(metrics: Mapping[str, Any], item: str = "image") -> list[str]:
     """The small line above the title: version, split, step."""
     parts = [f"vqkit {metrics['version']}" if metrics.get("version") else "vqkit"]
     if metrics.get("split"):
         split = f"{metrics['split']} split"
         if metrics.get("items"):
-            split += f", {count(metrics['items'])} images"
+            split += f", {count(metrics['items'])} {item}s"
             if metrics.get("cut_from"):
                 split += f" cut from {count(metrics['cut_from'])}"
         parts.append(split)
@@ -98,7 +106,7 @@ def shown_size(height: int, width: int, channels: int) -> dict[str, Any]:
     small.
     """
     side = max(height, width)
-    scale = max(1, round(96 / side)) * min(1.0, 300 / side)
+    scale = max(1, round(96 / side)) * min(1.0, 256 / side)
     return {
         "wide": round(width * scale),
         "ratio": f"{width} / {height}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from .summary import RunSummary
 from .tables import bits_in_files
 from .usage import EVALUATED, Usage, has_codes, num_judged, usage_of
-from .wording import count, decibel, finite, number, share
+from .wording import count, decibel, finite, number, of_items, share
 
 LOSS = "loss/reconstruction"
 # Shares of the loss that fell over the last fifth and over the last half, from which on a run was
@@ -53,6 +53,23 @@ class Verdict:
 
 def judge(summary: RunSummary) -> Verdict:
     """The verdict on a run, from its figures, history, events and gallery."""
+    found = _judged(summary)
+    item = summary.item
+    findings = []
+    for one in found.findings:
+        findings.append(
+            Finding(*(of_items(text, item) for text in (one.short, one.text, one.advice)))
+        )
+    return replace(
+        found,
+        sentence=of_items(found.sentence, item),
+        findings=tuple(findings),
+        next_steps=tuple(of_items(step, item) for step in found.next_steps),
+    )
+
+
+def _judged(summary: RunSummary) -> Verdict:
+    """As `judge`, in words on images."""
     checks = (
         _broken(summary),
         _usage(summary),
@@ -160,6 +177,9 @@ def _usage_advice(summary: RunSummary) -> str:
 
 
 def _no_better_than_mean(summary: RunSummary) -> Finding | None:
+    heard = finite(summary.metrics.get("spectral_snr"))
+    if heard is not None:
+        return None if heard > 1 else _carries_nothing()
     if len(summary.originals) < 8 or summary.originals.shape != summary.reconstructions.shape:
         return None
     originals = summary.originals.astype(np.float32)
@@ -167,6 +187,10 @@ def _no_better_than_mean(summary: RunSummary) -> Finding | None:
     baseline = float(np.square(originals - originals.mean(axis=0)).mean())
     if error < 0.98 * baseline or baseline == 0:
         return None
+    return _carries_nothing()
+
+
+def _carries_nothing() -> Finding:
     text = (
         "The reconstructions are no closer to the originals than the average image is: the codes "
         "carry nothing."
@@ -425,12 +449,12 @@ def _figures(metrics: Mapping[str, Any]) -> str:
 
 
 def _quality(metrics: Mapping[str, Any]) -> str:
-    psnr = metrics.get("psnr")
-    if psnr == math.inf:
+    quality = metrics.get("psnr", metrics.get("spectral_snr"))
+    if quality == math.inf:
         return "exact reconstruction"
-    if finite(psnr) is None:
+    if finite(quality) is None:
         return ""
-    return decibel(psnr)
+    return decibel(quality)
 
 
 def _rate(metrics: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 
@@ -17,6 +18,16 @@ def finite(value: Any) -> float | None:
     if not math.isfinite(result):
         return None
     return result
+
+
+def of_items(text: str, item: str) -> str:
+    """A sentence of ours on images as one on other items: an image -> a recording."""
+    if item == "image":
+        return text
+    article = "an" if item[0] in "aeiou" else "a"
+    text = re.sub(r"\b([Aa])n image\b", lambda found: found[1] + article[1:] + " image", text)
+    text = re.sub(r"\bimage(s?)\b", item + r"\1", text)
+    return re.sub(r"\bImage(s?)\b", item.capitalize() + r"\1", text)
 
 
 def count(value: Any) -> str:

@@ -232,6 +232,13 @@ class Signal(ABC):
     def display(self, values: Tensor) -> np.ndarray:
         """Items (B, C, *extent) as images to look at: uint8 (B, H, W, C)."""
 
+    # The media type of `media`; none where there is nothing to play.
+    media_type: str = ""
+
+    def media(self, values: Tensor, data: Mapping[str, Any]) -> list[bytes]:
+        """Items (B, C, *extent) as files that browsers play."""
+        return []
+
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         """The extent of an item as people write it."""
         return "x".join(map(str, extent))

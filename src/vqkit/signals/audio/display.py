@@ -16,6 +16,7 @@ MAX_WIDTH = 384
 WINDOW = 2 * HEIGHT
 # Decibels below full scale that are black.
 RANGE = 90.0
+STEP = 3.0
 # Colours from black to white through which loudness goes.
 COLOURS = ((0, 0, 4), (60, 15, 112), (158, 42, 99), (229, 92, 48), (251, 180, 26), (252, 255, 190))
 
@@ -33,7 +34,8 @@ def spectrograms(values: Tensor) -> np.ndarray:
     magnitudes = torch.fft.rfft(frames).abs()[..., :HEIGHT] * (2 / window.sum())
     decibels = 20 * torch.log10(magnitudes.clamp(min=1e-9))
     shares = (1 + decibels / RANGE).clamp(0, 1).transpose(1, 2).flip(1)
-    return _coloured(shares.numpy())
+    # A colour for every 3 dB: more would not be told apart, and make files of images large.
+    return _coloured((shares * (RANGE / STEP)).round().numpy() * (STEP / RANGE))
 
 
 def _coloured(shares: np.ndarray) -> np.ndarray:

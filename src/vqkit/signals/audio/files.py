@@ -157,11 +157,11 @@ def mixed_to(block: NDArray[Any], channels: int) -> NDArray[Any]:
     return np.repeat(block[:, :1], channels, 1) if block.shape[1] == 1 else block[:, :channels]
 
 
-def encode(samples: Samples, rate: int) -> bytes:
-    """Samples (C, T) as the bytes of a WAV file of 16 bits."""
+def encode(samples: Samples, rate: int, format: str = "WAV") -> bytes:
+    """Samples (C, T) as the bytes of a file of 16 bits."""
     soundfile, _ = libraries()
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples.T, rate, "PCM_16", format="WAV")
+    soundfile.write(buffer, samples.T, rate, "PCM_16", format=format)
     return buffer.getvalue()
 
 

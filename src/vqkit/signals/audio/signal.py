@@ -192,6 +192,12 @@ class AudioSignal(Signal):
     def display(self, values: Tensor) -> np.ndarray:
         return display.spectrograms(values)
 
+    media_type = "audio/flac"
+
+    def media(self, values: Tensor, data: Mapping[str, Any]) -> list[bytes]:
+        rate = data["sample_rate"]
+        return [files.encode(one.numpy(), rate, "FLAC") for one in values]
+
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[0]} samples"
 

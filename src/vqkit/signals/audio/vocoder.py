@@ -20,6 +20,8 @@ ENERGY_SCALE = 0.54
 PITCH_SCALE = 10.8
 VOICING_SCALE = 1.8
 USUAL_VOICING = 0.7
+# Log energy that latents of zero stand for: soft, so that what is left out is not loud.
+SOFT = -6.0
 # Parts of a cycle that phases are counted in: all below are whole numbers in float32.
 CYCLE = 1 << 24
 # Samples after which the noise comes again.
@@ -75,7 +77,7 @@ class SpeechModel(nn.Module):
         pitch = pitch - USUAL
         frames = (len(sound), -1, self.frames)
         in_blocks = energies.unflatten(1, (-1, self.frames))
-        envelope = self.over_frames @ (in_blocks @ self.over_bands.T) * ENERGY_SCALE
+        envelope = self.over_frames @ ((in_blocks - SOFT) @ self.over_bands.T) * ENERGY_SCALE
         pitches = pitch.reshape(frames) @ self.over_frames.T * PITCH_SCALE
         voicings = (voicing - USUAL_VOICING).reshape(frames) @ self.over_frames.T * VOICING_SCALE
         latents = torch.cat([pitches, voicings, envelope.flatten(2)], -1)
@@ -97,7 +99,7 @@ class SpeechModel(nn.Module):
         channels = latents[..., self.frames : 2 * self.frames]
         voicing = (channels / VOICING_SCALE @ self.over_frames + USUAL_VOICING).flatten(1)
         blocks = latents[..., 2 * self.frames :].unflatten(-1, (self.frames, self.bands))
-        energies = self.over_frames.T @ (blocks / ENERGY_SCALE) @ self.over_bands
+        energies = self.over_frames.T @ (blocks / ENERGY_SCALE) @ self.over_bands + SOFT
         whole = energies.flatten(1, 2) @ self.spreading.T
         # The more voice, the higher the frequency from which on there is but noise.
         bins = torch.linspace(0, 1, self.num_bins, dtype=latents.dtype, device=latents.device)
