@@ -42,6 +42,11 @@ def _rates(value: Any) -> str:
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
+    "ciede2000": (
+        "CIEDE2000",
+        number,
+        "colour error on smooth areas such as sky; lower is better, about 1 can just be seen",
+    ),
     "usage": (
         "Usage",
         share,

@@ -153,7 +153,10 @@ class ImageSignal(Signal):
     def evaluation_measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
-        return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
+        found = {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
+        if len(original[0]) >= 3:
+            found["ciede2000"] = measures.colour_error(values, original)
+        return found
 
     def feature_distance(self, normalisation: Normalisation) -> nn.Module | None:
         return perceptual.FeatureDistance(normalisation) if perceptual.has_features() else None
