@@ -37,6 +37,26 @@ class Notes(Silent):
         self.messages.append(text)
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("losses.perceptual_distance=features", "needs a network for images"),
+        ("adversary.num_layers=5", "set 1 or fewer"),
+        ("train.strategy=fsdp2", "start it with torchrun"),
+    ],
+)
+def test_settings_that_are_refused_late_leave_the_folder_to_better_ones(
+    few_images, tmp_path, monkeypatch, setting, told
+):
+    monkeypatch.setattr("vqkit.signals.image.perceptual.has_features", lambda: False)
+    settings = [*SHORT, "coder.steps=0", "adversary.kind=patch", "losses.perceptual=1"]
+    folder = tmp_path / "run"
+    with pytest.raises(VqkitError, match=told):
+        vqkit.train(few_images, folder, "emoji", [*settings, setting])
+    assert not list(folder.iterdir())
+    assert vqkit.train(few_images, folder, "emoji", settings).metrics["step"] == 2
+
+
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of tmp_path / "run"."""
