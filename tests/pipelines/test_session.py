@@ -13,7 +13,14 @@ from tests.conftest import TINY
 from vqkit.config.loading import load
 from vqkit.errors import VqkitError
 from vqkit.files import _HOST
-from vqkit.pipelines.session import LOCK_FILE, check_unlocked, locked, recipe_remarks
+from vqkit.pipelines.session import (
+    LOCK_FILE,
+    RECIPE_FILE,
+    begun,
+    check_unlocked,
+    locked,
+    recipe_remarks,
+)
 from vqkit.settings import Config
 from vqkit.training.progress import Silent
 
@@ -55,6 +62,19 @@ def test_settings_that_are_refused_late_leave_the_folder_to_better_ones(
         vqkit.train(few_images, folder, "emoji", [*settings, setting])
     assert not list(folder.iterdir())
     assert vqkit.train(few_images, folder, "emoji", settings).metrics["step"] == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VqkitError])
+def test_a_run_that_has_begun_keeps_its_settings(tmp_path, error):
+    """Whatever ends it; before that, they are taken away."""
+    config = load("emoji", (), Config)
+    for name, is_kept in (("early", False), ("late", True)):
+        folder = tmp_path / name
+        with pytest.raises(error), begun(folder, config):
+            if is_kept:
+                (folder / "metrics.jsonl").touch()
+            raise error
+        assert (folder / RECIPE_FILE).exists() == is_kept
 
 
 @pytest.fixture
