@@ -12,7 +12,7 @@ PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 WORK=${1:-runs/gpu-check}
 rm -rf "$WORK"
-mkdir -p "$WORK/inputs"
+mkdir -p "$WORK/inputs" "$WORK/photographs"
 TABLE=$WORK/table.txt
 VQKIT="$PYTHON -m vqkit"
 failed=0
@@ -22,10 +22,13 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')")
 if [ "$DEVICE" ]; then
     BRIEF="train.steps=30 train.validate_every=15 train.checkpoint_every=10 coder.steps=5"
     PRIOR="train.steps=20 train.validate_every=10"
+    CARD=
     SPEED=
 else
     BRIEF="train.steps=4 train.validate_every=2 train.checkpoint_every=2 coder.steps=0"
     PRIOR="train.steps=4 train.validate_every=2 network.width=64 network.num_blocks=2"
+    # The recipe for cards, narrow.
+    CARD="train.batch_size=2 model.network.width=32 adversary.width=8"
     SPEED=--quick
     DEVICE="no GPU, the processor alone, few steps"
 fi
@@ -95,11 +98,20 @@ from vqkit.signals.image.source import open_images
 data = open_images('emoji', DataConfig(), 0)
 for number, values in enumerate(data.read(range(16)).values):
     image = Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0)))
-    image.save(f'$WORK/inputs/{number:02}.png')"
+    image.save(f'$WORK/inputs/{number:02}.png')
+    # No photographs, but as large.
+    image.resize((256, 256)).save(f'$WORK/photographs/{number:02}.png')"
+# At its own size, and into its stage.
+CARD="$CARD $BRIEF adversary.start=0.2 adversary.alone=2 adversary.ramp=2"
+for factor in 8 16; do
+    check "train, recipe photos-gpu, f$factor, 256x256" $VQKIT train "$WORK/photographs" \
+        --recipe photos-gpu --out "$WORK/photos-gpu-$factor" \
+        model.network.downsampling_factor=$factor $CARD
+done
 for recipe in $($PYTHON -c "
 from vqkit.config import recipe_names
 from vqkit.settings import Config
-print(*recipe_names(Config))"); do
+print(*(name for name in recipe_names(Config) if name != 'photos-gpu'))"); do
     check "train, recipe $recipe" $VQKIT train emoji --recipe "$recipe" --out "$WORK/$recipe" \
         data.image_size='[32,32]' $BRIEF
 done

@@ -26,6 +26,7 @@ from vqkit.config import (
     VQConfig,
     WeightConfig,
 )
+from vqkit.config.adversary import PatchAdversary
 from vqkit.settings import Config, ModelConfig, PriorConfig
 from vqkit.signals.audio.config import AugmentConfig as Louder
 from vqkit.signals.audio.config import DataConfig as AudioData
@@ -67,6 +68,35 @@ STAGES = ResidualConfig(
     stage=CODES.model_copy(update={"codebook_size": 256, "rate": 0.1}),
     quantizer_dropout=0.5,
 )
+
+# Patches of photographs at every size, and a network that a minute of training cannot make worse
+# than a classical codec: what was measured is in docs/benchmarks/photos.md.
+PHOTOS = Config(
+    data=IMAGES.model_copy(update={"fit": "patches", "num_scales": 3, "max_flat": 0.5}),
+    model=ModelConfig(
+        network=MultiscaleConfig(),
+        quantizer=ResidualConfig(
+            num_stages=3,
+            stage=ScalarConfig(channels=384, step=1.5, levels=511),
+            quantizer_dropout=1.0,
+        ),
+        max_gain=3.0,
+    ),
+    # Where another bit of a value lowers the mse as much as the last one did.
+    losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.4)),
+    train=TUNED.model_copy(
+        update={
+            "batch_size": 32,
+            "lr": 3e-3,
+            "muon_lr": 0.02,
+            "clip_norm": 1.0,
+            "ema_decay": 0.995,
+            "max_minutes": 20.0,
+        }
+    ),
+)
+# As `vqkit sharpen` has it: a feature term beside the adversarial one (docs/experiments.md).
+PERCEPTUAL = WeightConfig(peak=1.0)
 
 RECIPES: dict[str, tuple[str, Config]] = {
     "images": (
@@ -119,27 +149,50 @@ RECIPES: dict[str, tuple[str, Config]] = {
     "photos": (
         "large photographs: patches of 64x64 at their own size, a half and a quarter of it; files "
         "of every rate from 0.1 bits a pixel on",
+        PHOTOS,
+    ),
+    "photos-sharp": (
+        "photos with an adversary for the decoder at the end: texture that mean errors blur, at "
+        "the same codes and bytes",
+        PHOTOS.model_copy(
+            update={
+                "losses": PHOTOS.losses.model_copy(update={"perceptual": PERCEPTUAL}),
+                # Reconstructions of photographs are hard to tell: with lr=5e-4 a discriminator was
+                # hardly above chance after 200 steps (docs/experiments.md).
+                "adversary": PatchAdversary(train="decoder", lr=2e-3, alone=300),
+                # The stage comes on top of the time that the codes have.
+                "train": PHOTOS.train.model_copy(update={"max_minutes": 30.0}),
+            }
+        ),
+    ),
+    "photos-gpu": (
+        "photographs at 256x256 on a graphics card: 32x32 vq codes of 14 bits (f8), adversary; "
+        "f16: model.network.downsampling_factor=16",
         Config(
-            data=IMAGES.model_copy(update={"fit": "patches", "num_scales": 3, "max_flat": 0.5}),
+            data=IMAGES.model_copy(update={"image_size": (256, 256), "num_workers": 8}),
             model=ModelConfig(
-                network=MultiscaleConfig(),
-                quantizer=ResidualConfig(
-                    num_stages=3,
-                    stage=ScalarConfig(channels=384, step=1.5, levels=511),
-                    quantizer_dropout=1.0,
+                network=MultiscaleConfig(
+                    downsampling_factor=8,
+                    width=512,
+                    expansion=4,
+                    encoder_blocks=(2, 2, 4),
+                    decoder_blocks=(2, 2, 4),
                 ),
-                max_gain=3.0,
+                quantizer=CODES.model_copy(update={"codebook_size": 16384, "latent_dim": 128}),
             ),
-            # Where another bit of a value lowers the mse as much as the last one did.
-            losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.4)),
+            losses=SHARP.model_copy(update={"perceptual": PERCEPTUAL}),
+            adversary=PatchAdversary(width=64, alone=1000, ramp=5000),
             train=TUNED.model_copy(
                 update={
+                    "steps": 100_000,
                     "batch_size": 32,
                     "lr": 3e-3,
                     "muon_lr": 0.02,
                     "clip_norm": 1.0,
-                    "ema_decay": 0.995,
-                    "max_minutes": 20.0,
+                    "ema_decay": 0.999,
+                    "validate_every": 2000,
+                    "checkpoint_every": 2000,
+                    "log_every": 50,
                 }
             ),
         ),

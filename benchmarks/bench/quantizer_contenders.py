@@ -6,6 +6,8 @@ import json
 from contextlib import nullcontext
 from unittest.mock import patch
 
+import torch
+
 from bench.short_runs import fit
 
 STEPS = 200
@@ -19,6 +21,15 @@ LEVELS = {
 }
 # Latents pulled to N(0, 1), which the Gaussian codebooks are made for.
 PULL = "losses.transform=1"
+# Rows of benchmarks/families.py --ideas: a way to train, or the weight of a bit in vq, which has
+# a curve that the others are held beside; more settings of the quantizer.
+IDEAS = {
+    "vq-rate 0": [],
+    "vq-frozen 0.85": [],
+    "vq-causal 0.1": [],
+    "vq-diveq 0.001": ["update=gradient"],
+    "vq-rate 0.1": ["rate=0.1"],
+}
 PEERS = ("vq", "vq-cosine", "simvq", "fsq", "lfq", "bsq", "residual", "product")
 
 
@@ -80,6 +91,29 @@ def run(job: tuple[str, str, int, int, int]) -> dict:
         found = evaluate(trained.model, trained.data).metrics
     keys = ("psnr", "ssim", "usage", "entropy_bits", "perplexity", "bits_per_item")
     row = {key: found[key] for key in keys} | {"seconds": trained.figures["training_seconds"]}
+    row = {"source": source, "name": name, "bits": bits, "seed": seed} | row
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def run_idea(job: tuple[str, str, int, int, int]) -> dict:
+    """As `run`, of a name in IDEAS, with the bits of a code in files."""
+    from bench.training_ideas import bits_of_files, idea, in_place
+    from vqkit.apps.evaluate import evaluate
+
+    source, name, bits, seed, steps = job
+    chosen = idea(name)
+    overrides = [*families(bits, source == "emoji")["vq"], *IDEAS[name]]
+    settings = [f"model.quantizer.{setting}" for setting in overrides]
+    with in_place(chosen):
+        trained = fit(source, settings, seed, steps, chosen.task)
+    found = evaluate(trained.model, trained.data).metrics
+    codes = torch.cat(
+        [trained.model.tokenizer.encode(batch.values) for batch in trained.data.split("test", 500)]
+    )
+    row = {key: found[key] for key in ("psnr", "ssim", "usage", "entropy_bits")}
+    row["file_bits"] = bits_of_files(codes, 1 << bits)
+    row["seconds"] = trained.figures["training_seconds"]
     row = {"source": source, "name": name, "bits": bits, "seed": seed} | row
     print(json.dumps(row), flush=True)
     return row

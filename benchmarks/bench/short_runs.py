@@ -31,11 +31,17 @@ class Trained(NamedTuple):
     data: Any
 
 
-def fit(source: str, overrides: list[str], seed: int, steps: int) -> Trained:
+def fit(
+    source: str,
+    overrides: list[str],
+    seed: int,
+    steps: int,
+    make_task: Callable[..., Any] | None = None,
+) -> Trained:
     """Train the recipe named like `source` with overrides for a number of steps, without a coder or
-    a report.
+    a report. make_task: in place of `AutoencoderTask`.
     """
-    return fit_settings(source, short_settings(source, overrides, seed, steps))
+    return fit_settings(source, short_settings(source, overrides, seed, steps), make_task)
 
 
 def short_settings(source: str, overrides: list[str], seed: int, steps: int) -> Any:
@@ -49,7 +55,9 @@ def short_settings(source: str, overrides: list[str], seed: int, steps: int) -> 
     return with_overrides(short, [*overrides, f"train.steps={steps}", f"seed={seed}"])
 
 
-def fit_settings(source: str, settings: Any) -> Trained:
+def fit_settings(
+    source: str, settings: Any, make_task: Callable[..., Any] | None = None
+) -> Trained:
     """Train settings on a source, without a coder or a report."""
     from vqkit.artifact.model import Model
     from vqkit.artifact.record import Artifact
@@ -60,7 +68,8 @@ def fit_settings(source: str, settings: Any) -> Trained:
     signal = signal_of(settings.data)
     data = signal.open(source, settings.data, settings.seed)
     with tempfile.TemporaryDirectory() as folder:
-        finished = fit_task(AutoencoderTask(data, settings, signal), Path(folder))
+        task = (make_task or AutoencoderTask)(data, settings, signal)
+        finished = fit_task(task, Path(folder))
     assert finished is not None
     artifact = Artifact(settings, finished.model, data.describe())
     return Trained(Model(artifact), finished.figures, data)

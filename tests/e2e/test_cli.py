@@ -98,10 +98,11 @@ def test_evaluate_writes_the_figures_that_were_promised(run_folder, tmp_path):
     done = vqkit("evaluate", run_folder, "emoji", "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert {"psnr", "ssim", "usage", "perplexity", "bits_per_item", "items"} <= figures.keys()
+    names = {"psnr", "ssim", "ciede2000", "usage", "perplexity", "bits_per_item", "items"}
+    assert names <= figures.keys()
     stored = json.loads((run_folder / "metrics.json").read_text())
     assert figures["items"] == stored["items"] == 149 and figures["bits_per_item"] == 64 * 6
-    for name in ("psnr", "ssim", "usage", "perplexity"):
+    for name in ("psnr", "ssim", "ciede2000", "usage", "perplexity"):
         assert figures[name] == pytest.approx(stored[name], rel=1e-4), name
 
 

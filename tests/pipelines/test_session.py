@@ -13,7 +13,14 @@ from tests.conftest import TINY
 from vqkit.config.loading import load
 from vqkit.errors import VqkitError
 from vqkit.files import _HOST
-from vqkit.pipelines.session import LOCK_FILE, check_unlocked, locked, recipe_remarks
+from vqkit.pipelines.session import (
+    LOCK_FILE,
+    RECIPE_FILE,
+    begun,
+    check_unlocked,
+    locked,
+    recipe_remarks,
+)
 from vqkit.settings import Config
 from vqkit.training.progress import Silent
 
@@ -35,6 +42,39 @@ class Notes(Silent):
 
     def message(self, text):
         self.messages.append(text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("losses.perceptual_distance=features", "needs a network for images"),
+        ("adversary.num_layers=5", "set 1 or fewer"),
+        ("train.strategy=fsdp2", "start it with torchrun"),
+    ],
+)
+def test_settings_that_are_refused_late_leave_the_folder_to_better_ones(
+    few_images, tmp_path, monkeypatch, setting, told
+):
+    monkeypatch.setattr("vqkit.signals.image.perceptual.has_features", lambda: False)
+    settings = [*SHORT, "coder.steps=0", "adversary.kind=patch", "losses.perceptual=1"]
+    folder = tmp_path / "run"
+    with pytest.raises(VqkitError, match=told):
+        vqkit.train(few_images, folder, "emoji", [*settings, setting])
+    assert not list(folder.iterdir())
+    assert vqkit.train(few_images, folder, "emoji", settings).metrics["step"] == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VqkitError])
+def test_a_run_that_has_begun_keeps_its_settings(tmp_path, error):
+    """Whatever ends it; before that, they are taken away."""
+    config = load("emoji", (), Config)
+    for name, is_kept in (("early", False), ("late", True)):
+        folder = tmp_path / name
+        with pytest.raises(error), begun(folder, config):
+            if is_kept:
+                (folder / "metrics.jsonl").touch()
+            raise error
+        assert (folder / RECIPE_FILE).exists() == is_kept
 
 
 @pytest.fixture

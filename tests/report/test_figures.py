@@ -86,8 +86,14 @@ def test_histories_of_odd_shape():
     ]
     check(figures.svg("one", figures.loss(one, EVENTS)))
     check(figures.svg("usage", figures.over_steps(one, {"usage": "usage"}, percent=True)))
-    check(figures.svg("level", figures.over_steps(one, {"perplexity": "perplexity"}, level=4)))
-    check(figures.svg("high", figures.over_steps(one, {"perplexity": "perplexity"}, level=262144)))
+    check(
+        figures.svg("level", figures.over_steps(one, {"perplexity": "perplexity"}, level=(4, "4")))
+    )
+    check(
+        figures.svg(
+            "high", figures.over_steps(one, {"perplexity": "perplexity"}, level=(262144, "many"))
+        )
+    )
     check(
         figures.svg(
             "validation", figures.loss([row for row in history() if row["split"] == "validation"])

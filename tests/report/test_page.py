@@ -173,3 +173,5 @@ def test_an_adversarial_stage_has_its_curves_and_other_runs_have_none_of_them():
     page = render(summary(history=rows, metrics={**summary().metrics, "adversary": stage}))
     assert all(title in page for title in titles)
     assert "steps 500 to 1,000, weights from after it" in page
+    assert "The weights from after the adversarial stage are in use." in page
+    assert ">chance<" in page and ">chance<" not in without

@@ -290,5 +290,5 @@ def test_not_a_number():
 def test_continuous_bottleneck_and_empty_metrics():
     metrics = {"psnr": math.inf, "usage": None, "perplexity": None, "bpp": 0.5}
     verdict = judge(summary(code_counts=None, metrics=metrics))
-    assert verdict.sentence == "no codes to count, exact reconstruction at 0.5 bits per pixel."
+    assert verdict.sentence == "exact reconstruction at 0.5 bits per pixel."
     assert judge(summary(code_counts=None, metrics={}, history=())).healthy

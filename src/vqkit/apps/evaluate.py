@@ -41,10 +41,10 @@ class Examples:
 class Evaluation:
     """Figures of one split.
 
-    metrics: those of the signal (psnr first; means over items), usage (share of codes hit),
-    perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an item's codes
-    one by one, see Bottleneck.bits), the signal's rate, items, split; those of codes are None where
-    there are none to count.
+    metrics: those of the signal (psnr first; means over the items that have them), usage (share of
+    codes hit), perplexity, entropy_bits, code_entropy (its share of log2 K), bits_per_item (of an
+    item's codes one by one, see Bottleneck.bits), the signal's rate, items, split; None where no
+    item has what is measured, and where there are no codes to count.
     code_counts: (K,) int64 for each codebook, or None.
     psnr_per_item: (N,). gallery: spread evenly over the split. denoised: of a denoiser, noisy items
     in place of the originals; its PSNR is to the clean ones.
@@ -276,7 +276,8 @@ def _collect(
         figures = code_figures(by_codebook)
     metrics: dict[str, Any] = {"split": split, "items": len(values)}
     for name, each in measured.items():
-        metrics[name] = float(each.double().mean())
+        mean = float(each.double().nanmean())
+        metrics[name] = None if math.isnan(mean) else mean
     for name in ("usage", "perplexity", "code_entropy", "entropy_bits"):
         metrics[name] = figures.get(name)
     metrics["bits_per_item"] = bits

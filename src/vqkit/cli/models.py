@@ -360,7 +360,7 @@ COMMANDS: Commands = {
     ),
     "evaluate": (
         _evaluate,
-        "measure a model: PSNR, SSIM, usage, perplexity, bits",
+        "measure a model: PSNR, SSIM, CIEDE2000, usage, perplexity, bits",
         _evaluate_arguments,
     ),
     "reconstruct": (_reconstruct, "send files through a model and back", _reconstruct_arguments),

@@ -37,13 +37,13 @@ from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .session import (
     RECIPE_FILE,
     REPORT_FILE,
+    begun,
     check_new,
     check_unlocked,
     is_main,
     locked,
     recipe_remarks,
     resumed_settings,
-    write_recipe,
 )
 
 TRAINING = "train the autoencoder"
@@ -89,12 +89,12 @@ def train(
         with locked(folder, display):
             if not resume:
                 check_new(folder)
-            write_recipe(folder, config, chosen.lines)
             for note in [*chosen.lines, *data.remarks()]:
                 plan.display.message(note)
             plan.announce()
-            task = AutoencoderTask(data, config, signal)
-            finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
+            with begun(folder, config, chosen.lines):
+                task = AutoencoderTask(data, config, signal)
+                finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
                 return None
             command = ["vqkit", "train", str(source), "--out", str(out)]

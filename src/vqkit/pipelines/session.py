@@ -83,6 +83,21 @@ def write_recipe(folder: Path, config: Root, remarks: Iterable[str] = ()) -> Non
             ) from error
 
 
+@contextlib.contextmanager
+def begun(folder: Path, config: Root, remarks: Iterable[str] = ()) -> Iterator[None]:
+    """As `write_recipe`. Inside, what ends a run before it has written anything else takes the
+    settings away again, so that the folder is as new for better ones.
+    """
+    write_recipe(folder, config, remarks)
+    try:
+        yield
+    except (VqkitError, KeyboardInterrupt):
+        written = {path.name for path in folder.iterdir()}
+        if is_main() and written <= {LOCK_FILE, RECIPE_FILE}:
+            (folder / RECIPE_FILE).unlink(missing_ok=True)
+        raise
+
+
 def recipe_remarks(folder: Path) -> tuple[str, ...]:
     """The remarks above the settings of a run; none where they cannot be read."""
     try:

@@ -28,12 +28,12 @@ from .autoencoder import REPORT, TRAINING, Origin, has_equal_codes, report_on, s
 from .coders import measure_rates
 from .plan import OPENING, REPORT_SECONDS, Part, Plan
 from .session import (
+    begun,
     check_new,
     check_unlocked,
     is_main,
     locked,
     resumed_settings,
-    write_recipe,
 )
 
 # What a decoder is trained with that has been trained before: fewer steps, and smaller ones.
@@ -87,12 +87,12 @@ def sharpen(
         with locked(folder, display):
             if not resume:
                 check_new(folder)
-            write_recipe(folder, config)
             plan.announce()
             weights = old.artifact.network.state_dict()
-            task = AutoencoderTask(data, config, old.signal, weights)
-            task.fingerprint = {**task.fingerprint, "content_id": old.content_id}
-            finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
+            with begun(folder, config):
+                task = AutoencoderTask(data, config, old.signal, weights)
+                task.fingerprint = {**task.fingerprint, "content_id": old.content_id}
+                finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
                 return None
             trained = _saved(finished, config, old, Path(artifact), folder)

@@ -191,9 +191,11 @@ def over_steps(
     keys: Mapping[str, str],
     events: Sequence[Mapping[str, Any]] = (),
     percent: bool = False,
-    level: float | None = None,
+    level: tuple[float, str] | None = None,
 ) -> Draw:
-    """Figures (key -> label) over the steps; `level` is a horizontal line to compare with."""
+    """Figures (key -> label) over the steps; `level` is a horizontal line to compare with, and what
+    it is.
+    """
 
     def draw(axes: Axes, palette: Palette) -> bool:
         drawn = []
@@ -204,21 +206,28 @@ def over_steps(
         if percent and len(values):
             axes.set_ylim(min(values.min() - 5, 85), 101)
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        if level is not None and len(values) and values.max() > 0.2 * level:
-            axes.axhline(level, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)))
-            axes.set_ylim(0, 1.12 * level)
-            axes.text(
-                0.01,
-                level * 1.02,
-                f"{count(level)} codes, all used alike",
-                color=palette.muted,
-                fontsize=9,
-                transform=axes.get_yaxis_transform(),
-                verticalalignment="bottom",
-            )
+        if level is not None and len(values):
+            _level(axes, palette, *level, float(values.max()))
         return _finish(axes, palette, values, events)
 
     return draw
+
+
+def _level(axes: Axes, palette: Palette, level: float, words: str, highest: float) -> None:
+    """A horizontal line with words above it, unless all values are far below."""
+    if highest < 0.2 * level:
+        return
+    axes.axhline(level, color=palette.muted, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_ylim(0, max(1.12 * level, axes.get_ylim()[1]))
+    axes.text(
+        0.01,
+        level * 1.02,
+        words,
+        color=palette.muted,
+        fontsize=9,
+        transform=axes.get_yaxis_transform(),
+        verticalalignment="bottom",
+    )
 
 
 def bits_per_code(

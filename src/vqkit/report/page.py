@@ -26,7 +26,7 @@ from .templates import (
     told_events,
 )
 from .verdict import judge
-from .wording import decibel
+from .wording import count, decibel
 
 # Pairs that are shown however large they are.
 MIN_SHOWN = 4
@@ -139,7 +139,7 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
         ),
         "Usage of the codes": figures.over_steps(history, {"usage": "usage"}, events, percent=True),
         "Perplexity": figures.over_steps(
-            history, {"perplexity": "perplexity"}, events, level=summary.codebook_size
+            history, {"perplexity": "perplexity"}, events, level=_all_alike(summary.codebook_size)
         ),
         "Loss weights": figures.weights(history),
         "Patches that the discriminator tells right": figures.over_steps(
@@ -151,12 +151,13 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
             },
             events,
             percent=True,
+            level=(50, "chance"),
         ),
         "Weight of the adversary": figures.over_steps(
             history,
             {
                 "adversary/weight": "weight",
-                "adversary/gradient_ratio": "gradient of all else over its own",
+                "adversary/gradient_ratio": "gradient of all other terms over the adversarial one",
             },
             events,
         ),
@@ -166,6 +167,13 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
         "Learning rate": figures.over_steps(history, {"lr": "learning rate"}),
         "Norm of the gradient": figures.over_steps(history, {"grad_norm": "norm"}, events),
     }
+
+
+def _all_alike(codebook_size: int | None) -> tuple[float, str] | None:
+    """The perplexity of codes that are all used alike."""
+    if codebook_size is None:
+        return None
+    return codebook_size, f"{count(codebook_size)} codes, all used alike"
 
 
 def _maps(code_counts: Sequence[np.ndarray] | None) -> list[dict[str, Any]]:

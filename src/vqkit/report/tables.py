@@ -52,6 +52,11 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
         "of magnitudes in bands of the mel scale; lower is closer",
     ),
     "ssim": ("SSIM", lambda value: f"{float(value):.3f}", "structural similarity; 1 = identical"),
+    "ciede2000": (
+        "CIEDE2000",
+        number,
+        "colour error on smooth areas such as sky; lower is better, about 1 can just be seen",
+    ),
     "usage": (
         "Usage",
         share,

@@ -84,10 +84,11 @@ def _judged(summary: RunSummary) -> Verdict:
         sentence = f"{joined(findings)}."
         if figures:
             sentence += f" Result: {figures}."
+        sentence += _stage_words(summary.metrics)
         sentence += too_few_images(summary.metrics)
         return Verdict(False, "Look closer", sentence, findings, _next_steps(summary, findings))
     parts = filter(None, (_usage_words(summary), figures))
-    sentence = (", ".join(parts) or "nothing to report") + "."
+    sentence = (", ".join(parts) or "nothing to report") + "." + _stage_words(summary.metrics)
     return Verdict(True, *if_healthy(sentence, summary.metrics), (), _next_steps(summary, ()))
 
 
@@ -425,7 +426,7 @@ def _loss_name(summary: RunSummary) -> str:
 def _usage_words(summary: RunSummary) -> str:
     usage = usage_of(summary)
     if not has_codes(summary):
-        return "no codes to count"
+        return ""
     if usage is None:
         split = summary.metrics.get("split", "evaluated")
         return f"{split} images too few to tell how many codes are used"
@@ -433,6 +434,14 @@ def _usage_words(summary: RunSummary) -> str:
     if usage.where == EVALUATED:
         return words
     return f"{words} in training"
+
+
+def _stage_words(metrics: Mapping[str, Any]) -> str:
+    """A further sentence on the weights in use, where there was an adversarial stage."""
+    stage = metrics.get("adversary")
+    if not isinstance(stage, Mapping) or not stage.get("ended_at"):
+        return ""
+    return f" The weights from {stage.get('in_use')} the adversarial stage are in use."
 
 
 def _share_words(usage: Usage) -> str:

@@ -187,7 +187,10 @@ class Signal(ABC):
     def evaluation_measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None, data: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """As `measures`, with those that are too slow for training."""
+        """As `measures`, with those that are too slow for training.
+
+        NaN where an item has nothing that a measure looks at; such items are left out of its mean.
+        """
         return self.measures(values, original, mask)
 
     def perceptual_distance(

@@ -85,12 +85,14 @@ class StageGuard:
         gains = [
             two[0] - one[0] for one, two in zip(memory.passes, memory.passes[1:], strict=False)
         ]
+        remedy = "train for longer, so that it levels off before"
+        if self.adversary.settings.start is not None:
+            remedy = "leave adversary.start at null to wait until that has levelled off"
         if not is_trained and (not gains or gains[-1] > LEARNING_GAIN):
             events.append(
                 Event(
                     "warning",
-                    "the stage begins while the model still learns to reconstruct; leave "
-                    "adversary.start at null to wait until that has levelled off",
+                    f"the stage begins while the model still learns to reconstruct; {remedy}",
                 )
             )
         if not memory.is_held_out:

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .colour import ciede2000, lab
+
 # Reported for an image that comes back without any error, so that means stay finite.
 MAX_PSNR = 100.0
 # Side of the window of SSIM.
 WINDOW = 11
+# Side of the blocks that are looked at for smooth areas, and the deviation in levels of 0 to 255
+# below which all channels of a smooth one are: sky and walls, where an error of colour is seen.
+BLOCK = 8
+SMOOTH = 4.0
+# Colours under transparent pixels, as images are shown.
+WHITE = 255.0
 
 
 def psnr(values: Tensor, original: Tensor) -> Tensor:
@@ -36,3 +44,37 @@ def ssim(values: Tensor, original: Tensor) -> Tensor:
     )
     rim = WINDOW // 2
     return similarity[:, :, rim:-rim, rim:-rim].flatten(1).mean(1)
+
+
+def colour_error(values: Tensor, original: Tensor) -> Tensor:
+    """CIEDE2000 of every image on the smooth areas of the original: (B, C, H, W) uint8 twice, C 3
+    or 4 -> (B,) float32, the mean over its smooth blocks; NaN for an image without one.
+    """
+    pairs = zip(values, original, strict=True)
+    return torch.stack([smooth_errors(one, other).mean() for one, other in pairs]).float()
+
+
+def smooth_errors(values: Tensor, original: Tensor) -> Tensor:
+    """Mean CIEDE2000 of each smooth block of an image: (C, H, W) uint8 twice, C 3 or 4 -> (N,)
+    float64.
+
+    Blocks are squares of 8 pixels of which none of the original's colours deviates by 4 levels or
+    more; what is left over at the right and at the bottom belongs to none. Pixels that are
+    transparent lie on white.
+    """
+    if min(original.shape[1:]) < BLOCK:
+        return torch.empty(0, dtype=torch.float64)
+    blocks = _blocks(original)
+    is_smooth = (blocks.std(1, correction=0) < SMOOTH).all(-1)
+    far = ciede2000(lab(_blocks(values)[is_smooth]), lab(blocks[is_smooth]))
+    return far.mean(1)
+
+
+def _blocks(image: Tensor) -> Tensor:
+    """(C, H, W) -> (number of blocks, pixels of a block, 3) float64."""
+    colours = image[:3].double()
+    if len(image) == 4:
+        opacity = image[3:].double() / 255
+        colours = opacity * colours + (1 - opacity) * WHITE
+    blocks = colours.unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)  # (3, rows, columns, 8, 8)
+    return blocks.permute(1, 2, 3, 4, 0).reshape(-1, BLOCK * BLOCK, 3)

@@ -158,7 +158,10 @@ class ImageSignal(Signal):
     def evaluation_measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None, data: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        return {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
+        found = {"psnr": measures.psnr(values, original), "ssim": measures.ssim(values, original)}
+        if len(original[0]) >= 3:
+            found["ciede2000"] = measures.colour_error(values, original)
+        return found
 
     def perceptual_distance(
         self, wanted: str, normalisation: Normalisation, settings: DataConfig

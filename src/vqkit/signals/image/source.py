@@ -388,14 +388,14 @@ def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  #
     num_different = len(np.unique(keys, axis=0))
     copies = len(keys) - num_different
     if copies and items.keys is None:
-        items.notes.append(
-            f"{copies} images have the pixels of another one; they stay in its split"
-        )
+        verb = "image has" if copies == 1 else "images have"
+        items.notes.append(f"{copies} {verb} the pixels of another one, in the same split")
     if config.near_duplicates:
         alike = near(looks)
         labels.append(alike)
         together = num_different - len(np.unique(tie(keys, [alike]), axis=0))
-        items.notes.append(f"{together} images look like another one; they stay in its split")
+        verb = "image looks" if together == 1 else "images look"
+        items.notes.append(f"{together} {verb} like another one, in the same split")
     return tie(keys, labels)
 
 
