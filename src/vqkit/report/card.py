@@ -112,7 +112,7 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
         _table(("Figure", "Value", "Meaning"), rows_of(metric_rows(summary.metrics), summary.item)),
     ]
     if "curves.png" in images:
-        blocks.append("![Loss, PSNR and usage over the steps](samples/curves.png)")
+        blocks.append("![Loss, quality and usage over the steps](samples/curves.png)")
     if "codes.png" in images:
         blocks.append("![How often each code is used](samples/codes.png)")
     blocks += [

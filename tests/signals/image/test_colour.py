@@ -146,4 +146,4 @@ def test_figures_of_a_split_are_over_images_with_smooth_areas(model, tmp_path):
     original = sky.to(torch.uint8).permute(0, 3, 1, 2)
     assert found == pytest.approx(measures.colour_error(alone, original).item(), rel=1e-4)
     grey = torch.full((1, 1, 32, 32), 200, dtype=torch.uint8)
-    assert set(IMAGE.evaluation_measures(grey, grey)) == {"psnr", "ssim"}
+    assert set(IMAGE.evaluation_measures(grey, grey, None, {})) == {"psnr", "ssim"}
