@@ -55,6 +55,8 @@ def split(codes: Ints, sides: Sequence[int]) -> list[Ints]:
             order += (dim + len(grid), dim)
         finer = [length * side for length in grid]
         stages.append(cells.transpose(0, *order).reshape(len(part), *finer))
+    if place != codes.shape[1]:
+        raise ValueError(f"{codes.shape[1]} codes a cell are more than those of all stages")
     return stages
 
 

@@ -282,11 +282,9 @@ class TransformerCoder:
         return found
 
     @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Array], sides: tuple[int, ...] = ()
-    ) -> TransformerCoder:
-        """sides: of the model's stages. ValueError for what breaks a bound that exactness or memory
-        rests on.
+    def from_tensors(cls, tensors: Mapping[str, Array]) -> TransformerCoder:
+        """Without sides, which the model knows. ValueError for what breaks a bound that exactness
+        or memory rests on.
         """
         rows, columns = _checked(tensors, "grid", np.int32, (2,)).tolist()
         if not 1 <= rows * columns <= MAX_POSITIONS or rows < 1:
@@ -300,7 +298,7 @@ class TransformerCoder:
             stages.append(_read_stage(tensors, len(stages), (rows, columns), vectors[-1].shape))
         if len(tensors) != 1 + sum(7 + 4 * len(stage.layers) for stage in stages) or not stages:
             raise ValueError("there are tensors that no stage has")
-        return cls((rows, columns), vectors, stages, sides)
+        return cls((rows, columns), vectors, stages)
 
 
 def context_offsets(stage: int) -> list[tuple[int, int, int]]:

@@ -91,6 +91,18 @@ class Lattice(NamedTuple):
     limit: int
 
 
+class CodeSection(NamedTuple):
+    """Codes that share a section of a file: so many of them along Q, from `place` on.
+
+    side: how many times finer their grid is than that of the codes, along each side. A cell of the
+    latter has the codes of its positions of the former in succession along Q, row by row.
+    """
+
+    place: int
+    num_codes: int
+    side: int
+
+
 class Bottleneck(nn.Module, ABC):
     """Latents (B, D, *grid) <-> codes (B, Q, *grid).
 
@@ -141,11 +153,11 @@ class Bottleneck(nn.Module, ABC):
         return 1
 
     @property
-    def sides(self) -> tuple[int, ...]:
-        """For each section of a file how many times finer its grid is than that of the codes,
-        along each side: a cell of the latter has so many positions of the former along Q.
-        """
-        return (1,) * (self.num_codebooks // self.codebooks_per_section)
+    def sections(self) -> tuple[CodeSection, ...]:
+        """What the sections of a file hold, in the order of Q."""
+        count = self.codebooks_per_section
+        places = range(0, self.num_codebooks, count)
+        return tuple(CodeSection(place, count, side=1) for place in places)
 
     @property
     def prefixes(self) -> tuple[int, ...]:

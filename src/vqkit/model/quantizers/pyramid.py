@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .base import (
     PADDING,
+    CodeSection,
     Quantized,
     Quantizer,
     all_reduce_sum,
@@ -65,8 +66,15 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
             self.project_out = nn.Linear(width, self.latent_dim)
 
     @property
-    def sides(self) -> tuple[int, ...]:
-        return tuple(side for side in self.grid_sides for _ in self._stage(0).codebook_sizes)
+    def sections(self) -> tuple[CodeSection, ...]:
+        found: list[CodeSection] = []
+        place = 0
+        for number, side in enumerate(self.grid_sides):
+            count = side**self.grid_dims
+            for _ in self._stage(number).codebook_sizes:
+                found.append(CodeSection(place, count, side))
+                place += count
+        return tuple(found)
 
     @property
     def prefixes(self) -> tuple[int, ...]:
