@@ -71,7 +71,7 @@ class Tokenizer:
             return self.network.encode(self.standardise(values), mask.to(self.device), gain).cpu()
         encode = partial(self.network.encode, gain=gain)
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
-        return _joined([self._encoded(encode, part) for part in parts])
+        return _joined([self._encoded(encode, part, self.network.tile_grid) for part in parts])
 
     @torch.no_grad()
     def encode_alone(self, values: Tensor, gain: float = 1.0) -> Tensor:
@@ -83,7 +83,9 @@ class Tokenizer:
     @torch.no_grad()
     def latents_alone(self, values: Tensor) -> Tensor:
         """What the quantizer gets of each item by itself, (B, D, *grid) on the CPU."""
-        return _joined([self._encoded(self.network.latents, one) for one in values.split(1)])
+        multiple = self.network.quantizer.grid_multiple
+        cells = [side * multiple for side in self.network.tile_grid]
+        return _joined([self._encoded(self.network.latents, one, cells) for one in values.split(1)])
 
     @torch.no_grad()
     def decode(
@@ -154,9 +156,11 @@ class Tokenizer:
             network = network.cpu()
         return network.double()
 
-    def _encoded(self, encode: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-        """What `encode` makes of values (B, C, *extent) when they are standardised: (B, ., *grid),
-        part by part.
+    def _encoded(
+        self, encode: Callable[[Tensor], Tensor], values: Tensor, cells: Sequence[int]
+    ) -> Tensor:
+        """What `encode` makes of values (B, C, *extent) when they are standardised, part by part:
+        (B, ., *grid), `cells` of it for each tile.
         """
         network = self.network
 
@@ -164,7 +168,7 @@ class Tokenizer:
             return encode(self.standardise(part)).cpu()
 
         padded = pad_to_multiple(values, network.tile)
-        return by_parts(network, encoded, padded, network.tile, network.tile_grid)
+        return by_parts(network, encoded, padded, network.tile, cells)
 
     def _check(self, codes: Tensor) -> None:
         quantizer = self.network.quantizer
