@@ -457,9 +457,8 @@ def test_golden_files_of_several_grids_are_still_written_and_read(name):
         place = 0
         for stage, side in zip(one, sides, strict=False):
             for where in np.ndindex(stage.shape):
-                inside = np.ravel_multi_index(
-                    [index % side for index in where], [side] * len(where)
-                )
+                within = [index % side for index in where]
+                inside = np.ravel_multi_index(within, [side] * len(where))
                 cell = tuple(index // side for index in where)
                 assert stage[where] == codes[(item, place + inside, *cell)]
             place += side ** len(golden.grid)
