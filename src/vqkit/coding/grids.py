@@ -53,8 +53,8 @@ def split(codes: Ints, sides: Sequence[int]) -> list[Ints]:
         order: list[int] = []
         for dim in range(1, 1 + len(grid)):
             order += (dim + len(grid), dim)
-        finer = [length * side for length in grid]
-        stages.append(cells.transpose(0, *order).reshape(len(part), *finer))
+        own = [length * side for length in grid]
+        stages.append(cells.transpose(0, *order).reshape(len(part), *own))
     if place != codes.shape[1]:
         raise ValueError(f"{codes.shape[1]} codes a cell are more than those of all stages")
     return stages
