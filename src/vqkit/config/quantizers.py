@@ -379,8 +379,8 @@ class HierarchicalConfig(QuantizerSection):
 
 
 class PyramidConfig(QuantizerSection):
-    """Residual codes over grids of several resolutions: a coarse one first, each finer one for what
-    the coarser ones left over (Tian et al. 2024, arXiv 2404.02905).
+    """Residual codes over several grids, a coarse one first and each finer one for what was left
+    over (Tian et al. 2024, arXiv 2404.02905).
     """
 
     kind: Literal["pyramid"] = "pyramid"
@@ -388,7 +388,9 @@ class PyramidConfig(QuantizerSection):
     """grids, each twice as fine along each side as the one before; a cell of the coarsest has
     2^(num_grids - 1) positions of the finest, which is that of the latents
     """
-    stage: Annotated[FamilyConfig, Field(discriminator="kind")] = VQConfig(rate=0.1)
+    stage: Annotated[FamilyConfig, Field(discriminator="kind")] = VQConfig(
+        codebook_size=256, rate=0.1
+    )
     """quantizer of each grid, one a grid; its latent_dim stays null; with a rate, places without
     detail cost next to nothing"""
     latent_dim: Count | None = None
