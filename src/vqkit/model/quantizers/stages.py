@@ -41,7 +41,7 @@ class StagesMixin(nn.Module):
         self.default_weights = stages[0].default_weights
         self.fits_any_scale = stages[0].fits_any_scale
         self.register_buffer("scales", scales)
-        self.register_buffer("measured", torch.tensor(self.fits_any_scale))
+        self.register_buffer("measured", torch.tensor(self.fits_any_scale, device=scales.device))
 
     def _stage(self, index: int) -> Quantizer:
         return self.stages[index % len(self.stages)]  # type: ignore[return-value]
