@@ -116,7 +116,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
                 terms.append(result.terms)
             if self.training and not self.fits_any_scale:
                 self._measure(moments, SCALE_DECAY)
-                self._is_measured_with(depth)
+                self._mark_measured(depth)
             value = spread(context, 2 ** (self.num_stages - depth))
             joined = self._joined(terms, moments)
             loss = weighted_sum(joined, self.default_weights, latents)

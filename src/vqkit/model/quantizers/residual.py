@@ -94,7 +94,7 @@ class ResidualQuantizer(StagesMixin, Quantizer):
             terms.append(result.terms)
         if self.training and not self.fits_any_scale:
             self._measure(square_sums, SCALE_DECAY)
-            self._is_measured_with(len(square_sums))
+            self._mark_measured(len(square_sums))
         num_missing = self.num_codebooks - sum(part.shape[1] for part in codes)
         missing = codes[0].new_full((len(tokens), num_missing), PADDING)
         joined = {}

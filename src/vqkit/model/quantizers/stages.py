@@ -68,6 +68,6 @@ class StagesMixin(nn.Module):
         """
         self.scales[: len(ratios)].lerp_(ratios.sqrt().clamp(min=1e-4), 1.0 - decay)
 
-    def _is_measured_with(self, num_stages: int) -> None:
+    def _mark_measured(self, num_stages: int) -> None:
         """The first so many stages ran: from all of them on, scales come from data."""
         self.measured.fill_(num_stages == self.num_stages or bool(self.measured))
