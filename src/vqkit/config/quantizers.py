@@ -392,7 +392,7 @@ class PyramidConfig(QuantizerSection):
         codebook_size=256, rate=0.1
     )
     """quantizer of each grid, one a grid; its latent_dim stays null; with a rate, places without
-    detail cost next to nothing"""
+    detail cost fewer bits"""
     latent_dim: Count | None = None
     """channels of the latents around the quantizer; null = the width of a stage, no projection"""
     grid_dims: Literal[1, 2, 3] = 2

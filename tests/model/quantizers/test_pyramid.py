@@ -177,7 +177,7 @@ def test_distances_are_to_what_each_code_would_make_of_its_positions(section, st
     assert torch.allclose(apart, apart[:1].expand_as(apart), atol=1e-3)
 
 
-def test_places_without_detail_cost_next_to_nothing():
+def test_places_without_detail_cost_few_bits():
     """Half of every item is flat in each cell: with a rate its finer codes are all but sure."""
     torch.manual_seed(0)
     stage = VQConfig(codebook_size=32, code_dim=4, rate=0.2, revive_threshold=0.0, decay=0.9)
