@@ -100,7 +100,7 @@ def measured(model, values: torch.Tensor) -> dict[str, float]:
     """PSNR, detail beside the originals, and KID-lite1 of images (N, C, H, W)."""
     from bench.image_features import kid, lite1_features
 
-    from vqkit.model.pyramid import detail
+    from vqkit.model.bands import detail
 
     made = reconstructions(model, values)
     features = [lite1_features(images.permute(0, 2, 3, 1)) for images in (made, values)]

@@ -81,6 +81,7 @@ def subjects() -> Iterator[dict]:
         yield {"kind": "residual", "num_stages": 2, "stage": inner}
         yield {"kind": "product", "num_groups": 2, "group": inner}
         yield {"kind": "hierarchical", "latent_dim": 8, "top": inner, "bottom": inner}
+        yield {"kind": "pyramid", "num_grids": 2, "stage": inner}
     row = {
         "kind": "residual",
         "num_stages": 2,

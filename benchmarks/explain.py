@@ -19,7 +19,7 @@ from bench.claims import Claim, machine, options, report
 
 from vqkit.apps.explain import receptive_field
 from vqkit.artifact.build import build_model
-from vqkit.config import HierarchicalConfig, load, recipe_names
+from vqkit.config import HierarchicalConfig, PyramidConfig, load, recipe_names
 from vqkit.data.normalisation import Normalisation
 from vqkit.settings import Config
 from vqkit.shapes import Shape
@@ -52,6 +52,8 @@ def expected_side(config: Config, image_size: tuple[int, int]) -> int:
 
 def _multiple(quantizer: object) -> int:
     """Positions of the latents along a side of one cell of codes."""
+    if isinstance(quantizer, PyramidConfig):
+        return 2 ** (quantizer.num_grids - 1)
     return 2 * _multiple(quantizer.top) if isinstance(quantizer, HierarchicalConfig) else 1
 
 
@@ -76,6 +78,7 @@ VARIANTS = {
     "conv": ["model.network.kind=conv", "losses.distortion=mse"],
     "mlp": ["model.network.kind=mlp", "data.image_size=[28,28]", "losses.distortion=mse"],
     "hierarchical": ["model.quantizer.kind=hierarchical"],
+    "pyramid": ["model.quantizer.kind=pyramid"],
     "residual": [
         "model.quantizer.kind=residual",
         "model.quantizer.stage={kind: vq, codebook_size: 8}",

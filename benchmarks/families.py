@@ -5,8 +5,8 @@ network and trainer.
 
 Fashion-MNIST at 441 bits an image (7x7 positions of 9 bits) and the built-in emoji at 576 (8x8 of
 9), 200 steps of 48 images, patch network of 2+2 blocks, three seeds from --seed on; hierarchical at
-439 and 576 bits. PSNR and SSIM of the test images, read once after training; all choices were made
-on validation splits. One thread and core for each run.
+439 and 576 bits, pyramid at 441 and 576. PSNR and SSIM of the test images, read once after
+training; all choices were made on validation splits. One thread and core for each run.
 
 --ideas: published ways to train a codebook (bench/training_ideas.py) beside vq, on Fashion-MNIST,
 400 steps, three seeds, one run at a time, all variants of a seed before the next seed. Bits a code

@@ -69,6 +69,11 @@ MODELS = {
         f"{KIND}bottom.kind=vq",
         f"{KIND}bottom.codebook_size=16",
     ],
+    "pyramid": [
+        f"{KIND}kind=pyramid",
+        f"{KIND}stage.kind=vq",
+        f"{KIND}stage.codebook_size=64",
+    ],
     "scalar": [f"{KIND}kind=scalar", f"{KIND}channels=24"],
     "residual-scalar": [
         f"{KIND}kind=residual",

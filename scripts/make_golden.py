@@ -9,13 +9,14 @@ test pass.
 
 A file NAME.vq has its codes (items, stages, *grid), uint16, in NAME.npy. All of them use
 coder.safetensors, which has two stages, but for three-stages.vq, which uses
-coder-three.safetensors, the files of context mixing, `MIXED_FILES`, of which two use
-lossless.safetensors, and those of scalar codes, `SCALAR_FILES`, of which most use the tensors in
-scalar-coder.npz: a megabyte that is nearly all alike, packed. Signal 0 is images; the others stand
+coder-three.safetensors as those of several grids, `PYRAMID_FILES`, of coder 0 do; the files of
+context mixing, `MIXED_FILES`, of which two use lossless.safetensors, and those of scalar codes,
+`SCALAR_FILES`, of which most use the tensors in scalar-coder.npz: a megabyte that is nearly all
+alike, packed. Signal 0 is images; the others stand
 for any signals.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from vqkit.coding import (
 )
 from vqkit.coding.codes.transformer import StageTransformer, TransformerLayer
 from vqkit.coding.codes.transformer_coder import context_offsets
+from vqkit.coding.grids import finer, join, split
 from vqkit.coding.values.network import MIXED, ChannelNetwork, num_inputs
 
 FOLDER = Path(__file__).parents[1] / "tests/coding/golden"
@@ -145,6 +147,87 @@ class GoldenScalar:
     def extent(self) -> tuple[int, ...]:
         """Of the original item."""
         return tuple(8 * side for side in self.grid)
+
+
+@dataclass(frozen=True)
+class GoldenPyramid:
+    """A file whose stages have grids of several resolutions. coder: transformer or context mixing.
+    grid: of codes, of an item that is 8 times as long along each axis. sides: of each stage, how
+    many times finer its grid is.
+
+    items: of a bundle, in blocks of 2. lost: bytes that are cut off from the end.
+    """
+
+    grid: tuple[int, ...]
+    coder: int = TRANSFORMER
+    sides: tuple[int, ...] = (1, 2, 4)
+    items: int = 0
+    lost: int = 0
+    signal: int = 0
+
+    @property
+    def num_codes(self) -> tuple[int, ...]:
+        """K of each stage."""
+        return CODERS["coder-three"][: len(self.sides)]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Of the original item."""
+        return tuple(8 * side for side in self.grid)
+
+
+PYRAMID_FILES = {
+    "pyramid": GoldenPyramid((2, 1)),
+    "pyramid-truncated": GoldenPyramid((1, 2), lost=2),
+    "pyramid-bundle": GoldenPyramid((1, 1), items=3),
+    "pyramid-volume": GoldenPyramid((1, 2, 1), sides=(1, 2), signal=2),
+    "pyramid-mixed": GoldenPyramid((2, 3), MIXING),
+    "pyramid-mixed-sequence": GoldenPyramid((7,), MIXING, signal=1),
+}
+
+
+def make_pyramid_codes(name: str) -> np.ndarray:
+    """(items, Q, *grid), those of each stage random around the code of the position that holds
+    them.
+    """
+    golden = PYRAMID_FILES[name]
+    rng = np.random.default_rng(list(name.encode()))
+    stages: list[np.ndarray] = []
+    for size, side in zip(golden.num_codes, golden.sides, strict=True):
+        grid = [side * length for length in golden.grid]
+        codes = rng.integers(0, 4, (max(1, golden.items), *grid))
+        if stages:
+            codes += finer(stages[-1], side // golden.sides[len(stages) - 1])
+        stages.append(codes % size)
+    return join(stages, golden.sides, golden.grid).astype(np.uint16)
+
+
+def make_pyramid(name: str, prior: TransformerCoder, codes: np.ndarray) -> bytes:
+    """The bytes of a golden file of several grids, with a coder that has at least its stages."""
+    golden = PYRAMID_FILES[name]
+    coder: TransformerCoder | MixingCoder = MixingCoder(golden.num_codes, sides=golden.sides)
+    if golden.coder == TRANSFORMER:
+        coder = replace(prior.first(len(golden.sides)), sides=golden.sides)
+    payloads = coder.encode(codes.astype(np.int64))
+    stages = split(codes, golden.sides)
+    if golden.items:
+        extents = Extents([golden.extent] * golden.items)
+        header = BundleHeader(extents, len(stages), golden.coder, MODEL, 2, golden.signal)
+        blocks = []
+        for number in range(header.num_blocks):
+            items = header.items(number)
+            flat = [stage[item].ravel() for item in items for stage in stages]
+            crc = codes_crc(np.concatenate(flat), number)
+            parts = payloads[items.start : items.stop]
+            blocks.append(Block(crc, tuple(map(tuple, parts))))
+        return write_bundle(header, blocks, [f"{item}.png" for item in range(golden.items)])
+    written = []
+    sums = stage_crcs([stage[0] for stage in stages])
+    for crc, payload in zip(sums, payloads[0], strict=True):
+        written.append(Stage(crc, payload))
+    header = FileHeader(golden.extent, len(stages), golden.coder, MODEL, golden.signal)
+    data = write_file(header, written, f"{name}.png")
+    return data[: len(data) - golden.lost]
 
 
 SCALAR_SHAPE = (3, 9, 63)
@@ -375,6 +458,11 @@ def main() -> None:
     for name in MIXED_FILES:
         data, codes = make_mixed(name, network)
         np.save(FOLDER / f"{name}.npy", codes)
+        (FOLDER / f"{name}.vq").write_bytes(data)
+    for name in PYRAMID_FILES:
+        codes = make_pyramid_codes(name)
+        np.save(FOLDER / f"{name}.npy", codes)
+        data = make_pyramid(name, priors["coder-three"], codes)
         (FOLDER / f"{name}.vq").write_bytes(data)
     fitted = make_scalar_coder()
     np.savez_compressed(FOLDER / f"{SCALAR_CODER}.npz", **fitted.tensors())

@@ -39,6 +39,10 @@ def families(bits: int, emoji: bool) -> dict[str, list[str]]:
     third = 1 << (bits // 3)
     vq = ["kind=vq", f"codebook_size={size}", "decay=0.98", "revive_threshold=0.1"]
     top, bottom = (16, 256) if emoji else (11, 64)
+    # Positions of the latents' grid; those of Fashion-MNIST are padded to as many as emoji have,
+    # which have 4 + 16 + 64 codes.
+    positions = 64 if emoji else 49
+    of_a_grid = round(2 ** (bits * positions / 84))
     return {
         "vq": vq,
         "vq-gradient": [*vq, "update=gradient"],
@@ -67,6 +71,10 @@ def families(bits: int, emoji: bool) -> dict[str, list[str]]:
             f"top={{kind: vq, codebook_size: {top}, decay: 0.98}}",
             f"bottom={{kind: vq, codebook_size: {bottom}, decay: 0.98}}",
             "latent_dim=64",
+        ],
+        "pyramid": [
+            "kind=pyramid",
+            f"stage={{kind: vq, codebook_size: {of_a_grid}, decay: 0.98}}",
         ],
     }
 

@@ -36,8 +36,8 @@ class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
     """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder of recordings"""
     quantizer: QuantizerConfig = VQConfig()
-    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product
-    or hierarchical
+    """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product,
+    hierarchical or pyramid
     """
     variational: bool = False
     """the encoder predicts a mean and a variance and training samples latents from them,

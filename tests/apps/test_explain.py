@@ -357,10 +357,18 @@ def test_everything_together_on_a_trained_model(model, emoji):
     assert (first.field.energy == second.field.energy).all()
 
 
-def test_stages_are_peeled_one_by_one(emoji):
-    model = build(PATCH, {"kind": "residual", "num_stages": 3, "stage": VQ}, (3, 32, 32))
+@pytest.mark.parametrize(
+    ("quantizer", "codes"),
+    [
+        ({"kind": "residual", "num_stages": 3, "stage": VQ}, (64, 128, 192)),
+        ({"kind": "pyramid", "num_grids": 3, "stage": VQ}, (4, 20, 84)),
+    ],
+    ids=["residual", "pyramid"],
+)
+def test_stages_are_peeled_one_by_one(quantizer, codes, emoji):
+    model = build(PATCH, quantizer, (3, 32, 32))
     found = explain(model, emoji, num=64).peel
-    assert found.stages == [1, 2, 3] and found.bits == [4.0 * 64 * stage for stage in (1, 2, 3)]
+    assert found.stages == [1, 2, 3] and found.bits == [4.0 * count for count in codes]
     last = gather(model, emoji, "test", 64)
     assert (
         found.shown[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()
@@ -406,6 +414,7 @@ def test_models_without_countable_codes_are_refused(quantizer, message, emoji):
         {"kind": "product", "num_groups": 2, "group": VQ},
         {"kind": "residual", "num_stages": 2, "stage": VQ, "shared_codebook": True},
         {"kind": "hierarchical", "top": VQ, "bottom": VQ, "latent_dim": 8},
+        {"kind": "pyramid", "num_grids": 2, "stage": VQ},
     ],
     ids=lambda quantizer: quantizer["kind"],
 )
@@ -414,5 +423,5 @@ def test_every_family_can_be_explained(quantizer, emoji):
     places = found.labels.information.bits.shape[0]
     assert len(found.places) == places and sum(
         book.counts.sum() for book in found.books
-    ) == 32 * places * (16 if quantizer["kind"] == "hierarchical" else 64)
+    ) == 32 * places * (16 if quantizer["kind"] in ("hierarchical", "pyramid") else 64)
     assert len(asdict(replace(found, books=found.books[:1]))["books"]) == 1

@@ -354,9 +354,11 @@ def attention(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray
 
 
 class Prior:
-    """Coder 0, for files with a header: `data` is what is in coder.safetensors."""
+    """Coder 0, for files with a header: `data` is what is in coder.safetensors. `sides`: how many
+    times finer the grid of each stage is, of models with several grids.
+    """
 
-    def __init__(self, data: bytes, header: Header):
+    def __init__(self, data: bytes, header: Header, sides: tuple[int, ...] | None = None):
         if header.coder != 0:
             raise NotImplementedError
         tensors = read_tensors(data)
@@ -370,14 +372,15 @@ class Prior:
                 if name.startswith(start)
             }
             self.stages.append(SimpleNamespace(**of_stage, depth=(len(of_stage) - 7) // 4))
-        if header.stages > len(self.stages):
+        self.sides = sides or (1,) * len(self.stages)
+        if header.stages > len(self.sides):
             raise Refused("CorruptHeader")
 
     def logits(
         self, codes: list[np.ndarray], y: int, x: int, past: list[tuple[list, list]]
     ) -> np.ndarray:
-        """Of the code at y, x of the stage that is the last in `codes`; keys and values of each
-        layer are in `past`.
+        """Of the code at y, x of the stage that is the last in `codes`, which are all on its grid;
+        keys and values of each layer are in `past`.
         """
         number, (h, w) = len(codes) - 1, codes[0].shape
         layers, vectors = self.stages[number], []
@@ -400,27 +403,49 @@ class Prior:
             stream = limited(stream + np.maximum(0, small(normalised(stream) @ up)) @ down)
         return (normalised(stream) @ layers.last + layers.last_bias) >> 6
 
-    def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> np.ndarray:
-        """A payload for each of the first stages -> codes (stages, *grid)."""
-        codes: list[np.ndarray] = []
-        flat = rows_and_columns(grid)
+    def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> list[np.ndarray]:
+        """A payload for each of the first stages -> their codes, each on its grid."""
+        found: list[np.ndarray] = []
         for payload in payloads:
-            codes.append(np.zeros(flat, np.int64))
+            codes = seen_from(found, self.sides, grid)
             decoder = RangeDecoder(payload)
-            past: list[tuple[list, list]] = [
-                ([], []) for _ in range(self.stages[len(codes) - 1].depth)
-            ]
-            for y, x in np.ndindex(flat):
-                found = frequencies(self.logits(codes, y, x, past))
-                ends = np.cumsum(found)
+            past: list[tuple[list, list]] = [([], []) for _ in range(self.stages[len(found)].depth)]
+            for y, x in np.ndindex(codes[-1].shape):
+                shares = frequencies(self.logits(codes, y, x, past))
+                ends = np.cumsum(shares)
                 code = int(np.searchsorted(ends, decoder.target(), side="right"))
-                decoder.advance(int(ends[code] - found[code]), int(found[code]))
+                decoder.advance(int(ends[code] - shares[code]), int(shares[code]))
                 codes[-1][y, x] = code
-        return np.stack(codes).reshape(-1, *grid)
+            found.append(codes[-1].reshape([self.sides[len(found)] * side for side in grid]))
+        return found
 
 
-def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.ndarray:
-    """Codes (stages, *grid) of profile 1 or 0.
+def seen_from(
+    stages: list[np.ndarray], sides: tuple[int, ...], grid: tuple[int, ...]
+) -> list[np.ndarray]:
+    """What the stage behind those that are known sees as rows and columns: each of them on its
+    grid, and zeros for itself.
+    """
+    side = sides[len(stages)]
+    finer = tuple(side * length for length in grid)
+    found = []
+    for number, codes in enumerate(stages):
+        seen = np.zeros(finer, np.int64)
+        for place in np.ndindex(finer):
+            seen[place] = codes[tuple(index * sides[number] // side for index in place)]
+        found.append(seen.reshape(rows_and_columns(finer)))
+    return [*found, np.zeros(rows_and_columns(finer), np.int64)]
+
+
+def stacked(stages: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Codes (stages, *grid), or one by one where their grids differ."""
+    return np.stack(stages) if len({one.shape for one in stages}) == 1 else stages
+
+
+def decode_file(
+    data: bytes, coder: bytes, grid_of: GridOf, make=Prior
+) -> np.ndarray | list[np.ndarray]:
+    """Codes (stages, *grid) of profile 1 or 0, or of each stage on its own grid.
 
     A truncated file has fewer stages than its header says.
     """
@@ -430,16 +455,19 @@ def decode_file(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> np.nd
     for number, body in enumerate(bodies):
         if (crc := codes_crc([codes[number]], number, crc)) != int.from_bytes(body[:4], "little"):
             raise Refused("CorruptCodes")
-    return codes
+    return stacked(codes)
 
 
-def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> list[np.ndarray]:
-    """Codes (stages, *grid) of every item. A truncated bundle gives the items of its whole
-    blocks.
+def decode_bundle(
+    data: bytes, coder: bytes, grid_of: GridOf, make=Prior
+) -> list[np.ndarray | list[np.ndarray]]:
+    """Codes of every item, as `decode_file` gives them.
+
+    A truncated bundle gives the items of its whole blocks.
     """
     header, blocks, _ = read_bundle(data)
     prior, stages, all_extents = make(coder, header), header.stages, header.extents()
-    found: list[np.ndarray] = []
+    found: list[np.ndarray | list[np.ndarray]] = []
     for number, block in enumerate(blocks):
         extents = list(islice(all_extents, header.per_block))
         crc, payloads = split_block(block, len(extents) * stages)
@@ -447,7 +475,7 @@ def decode_bundle(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> lis
             prior.decode(payloads[index * stages : (index + 1) * stages], grid_of(*extent))
             for index, extent in enumerate(extents)
         ]
-        if codes_crc(items, number) != crc:
+        if codes_crc([stage for item in items for stage in item], number) != crc:
             raise Refused("CorruptCodes")
-        found += items
+        found += map(stacked, items)
     return found

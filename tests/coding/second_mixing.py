@@ -13,7 +13,7 @@ from tests.coding.second_decoder import (
     Refused,
     integer_root,
     read_tensors,
-    rows_and_columns,
+    seen_from,
 )
 
 MASK = 2**32 - 1
@@ -133,29 +133,38 @@ class Mixing:
     `data` is what is in lossless.safetensors, if there is such a file.
     """
 
-    def __init__(self, data: bytes | None, header: Header, sizes: tuple[int, ...]):
+    def __init__(
+        self,
+        data: bytes | None,
+        header: Header,
+        sizes: tuple[int, ...],
+        sides: tuple[int, ...] | None = None,
+    ):
         if header.coder != 1:
             raise NotImplementedError
         if header.stages > len(sizes):
             raise Refused("CorruptHeader")
-        self.sizes, self.network = sizes, None
+        self.sizes, self.sides, self.network = sizes, sides or (1,) * len(sizes), None
         if header.holds == 1 and data is not None:
             self.network = Network(data, len(sizes))
 
-    def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> np.ndarray:
-        self.grid, self.codes = rows_and_columns(grid), []
-        self.b = clip((16 * prod(grid)).bit_length(), 12, 20)
+    def decode(self, payloads: list[bytes], grid: tuple[int, ...]) -> list[np.ndarray]:
+        finest = prod(self.sides[-1] * side for side in grid)
+        self.b = clip((16 * finest).bit_length(), 12, 20)
         self.entries = [
             {} for _ in range(14)
         ]  # number: [p, n]; what is not there is as it was at first
         self.v = [65536] * 32
         self.w = [[1024 if self.network else 12288] * 9 for _ in range(14)]
+        found: list[np.ndarray] = []
         for stage, payload in enumerate(payloads):
-            self.codes.append(np.zeros(self.grid, np.int64))
+            self.codes = seen_from(found, self.sides, grid)
+            self.grid = self.codes[-1].shape
             decoder = RangeDecoder(payload)
             for y, x in np.ndindex(self.grid):
                 self.codes[-1][y, x] = self.code(decoder, stage, y, x)
-        return np.stack(self.codes).reshape(-1, *grid)
+            found.append(self.codes[-1].reshape([self.sides[stage] * side for side in grid]))
+        return found
 
     def contexts(self, s: int, c) -> list[int]:
         west, north, corner = c(0, 0, -1), c(0, -1, 0), c(0, -1, -1)

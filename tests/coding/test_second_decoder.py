@@ -4,6 +4,7 @@ always wrote.
 
 import ast
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ from vqkit.coding.format.sections import section
 GOLDEN = Path(__file__).parent / "golden"
 MIXED = ["mixed-codes", "pixels", "pixels-untrained", "sequence-values", "volume-values"]
 SCALAR_NAMES = sorted(path.stem for path in GOLDEN.glob("scalar*.vq"))
-NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - {*MIXED, *SCALAR_NAMES})
+PYRAMIDS = sorted(path.stem for path in GOLDEN.glob("pyramid*.vq"))
+NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - {*MIXED, *SCALAR_NAMES, *PYRAMIDS})
 MODEL = bytes(range(8))
 BOTH_FIT = {
     "NewerVersion",
@@ -335,6 +337,7 @@ def test_the_golden_files_are_those_of_the_script():
     assert NAMES == sorted(script.GOLDEN) and script.FOLDER == GOLDEN
     assert sorted(script.MIXED_FILES) == MIXED
     assert sorted(script.SCALAR_FILES) == SCALAR_NAMES
+    assert sorted(script.PYRAMID_FILES) == PYRAMIDS
     assert [path.stem for path in GOLDEN.glob("*.npz")] == [script.SCALAR_CODER]
     coders = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
     assert coders == sorted([*script.CODERS, script.NETWORK])
@@ -414,6 +417,54 @@ def test_golden_files_of_scalar_codes_are_still_written_and_read(name):
     kept = golden.stages or num_stages - (golden.lost > 0)
     wanted = codes.reshape(-1, num_stages, channels, *golden.grid)[:, :kept]
     assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_golden_files_of_several_grids_are_still_written_and_read(name):
+    """Every stage on its own grid, in both decoders."""
+    script = make_golden()
+    golden = script.PYRAMID_FILES[name]
+    data = (GOLDEN / f"{name}.vq").read_bytes()
+    codes = np.load(GOLDEN / f"{name}.npy")
+    tensors = (GOLDEN / "coder-three.safetensors").read_bytes()
+    prior = TransformerCoder.from_tensors(load(tensors))
+    assert script.make_pyramid(name, prior, codes) == data
+    sides = golden.sides
+    if golden.coder == MIXING:
+        coder = MixingCoder(golden.num_codes, sides=sides)
+
+        def make(_, header):
+            return Mixing(None, header, golden.num_codes, sides)
+
+    else:
+        coder = replace(prior.first(len(sides)), sides=sides)
+
+        def make(data, header):
+            return second.Prior(data, header, sides)
+
+    if golden.items:
+        found = second.decode_bundle(data, tensors, grid_of, make)
+        bundle = Bundle(data)
+        blocks = map(bundle.block, range(bundle.whole_blocks))
+        payloads = [item for block in blocks for item in block.payloads]
+    else:
+        found = [second.decode_file(data, tensors, grid_of, make)]
+        payloads = [[stage.payload for stage in read_file(data).stages]]
+    kept = len(sides) - (golden.lost > 0)
+    # By hand: the code of a fine position is that of its place within the cell.
+    for item, one in enumerate(found):
+        assert len(one) == kept
+        place = 0
+        for stage, side in zip(one, sides, strict=False):
+            for where in np.ndindex(stage.shape):
+                within = [index % side for index in where]
+                inside = np.ravel_multi_index(within, [side] * len(where))
+                cell = tuple(index // side for index in where)
+                assert stage[where] == codes[(item, place + inside, *cell)]
+            place += side ** len(golden.grid)
+    decoded = coder.decode(payloads, golden.grid)
+    assert np.array_equal(decoded, codes[:, : decoded.shape[1]])
+    assert decoded.shape[1] == place
 
 
 # ------------------------------------------------------------------------ other signals than images

@@ -99,6 +99,18 @@ def test_hierarchies_are_bounded_before_they_are_built(depth):
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize(("dims", "most"), [(1, 12), (2, 6), (3, 4)])
+def test_pyramids_are_bounded_before_they_are_built(dims, most):
+    for grids in (most, most + 1):
+        tree = {"kind": "pyramid", "grid_dims": dims, "num_grids": grids}
+        settings = {"model": {"quantizer": tree}}
+        if grids == most:
+            assert config.from_tree(settings, "settings", Config).model.quantizer.num_grids == most
+            continue
+        with pytest.raises(VqkitError, match="at most 4096 codes|less than or equal to 12"):
+            config.from_tree(settings, "settings", Config)
+
+
 def test_every_mistake_is_named_at_once():
     with pytest.raises(VqkitError) as caught:
         config.load("images", ["train.lrr=1", "train.steps=0"], Config)

@@ -41,7 +41,9 @@ def backbone(config, shape, widths):
 
 
 def in_dimensions(quantizer, dims):
-    """A hierarchy over grids of so many dimensions, at every depth."""
+    """A hierarchy or pyramid over grids of so many dimensions, at every depth."""
+    if quantizer.kind == "pyramid":
+        return quantizer.model_copy(update={"grid_dims": dims})
     top = (
         in_dimensions(quantizer.top, dims)
         if quantizer.top.kind == "hierarchical"
@@ -54,7 +56,7 @@ def outcome(kind, dims, distortion, value):
     """Terms, codes and gradients of a training step whose padded positions hold a value."""
     torch.manual_seed(0)
     quantizer = KINDS[kind]
-    if quantizer.kind == "hierarchical":
+    if quantizer.kind in ("hierarchical", "pyramid"):
         quantizer = in_dimensions(quantizer, dims)
     config = ModelConfig(
         quantizer=quantizer, variational=True, transform=TransformConfig(kind="conv", width=8)

@@ -25,6 +25,7 @@ KINDS = [
     (PATCH, RESIDUAL, {}),
     (PATCH, BITS, {"transform": {"kind": "conv", "num_blocks": 2}}),
     (PATCH, {"kind": "hierarchical", "top": STAGE, "bottom": STAGE}, {}),
+    (PATCH, {"kind": "pyramid", "stage": BITS}, {}),
     (PATCH, {"kind": "none"}, {}),
     (CONV, BITS, {}),
     ({"kind": "mlp", "widths": [32], "grid": [4, 4]}, BITS, {}),

@@ -43,6 +43,21 @@ def test_codes_of_every_quantizer_are_scored_drawn_and_decoded(kind, order):
             assert 0 <= int(drawn[:, place].min()) and int(drawn[:, place].max()) < size
 
 
+@pytest.mark.parametrize("kind", ["pyramid", "pyramid-3"])
+def test_a_prior_takes_the_grids_of_a_pyramid_of_all_cells_one_after_the_other(kind):
+    """Next-scale order: every code of a grid, of all cells, before the first one of a finer grid;
+    and places of one grid share what the prior learns of them.
+    """
+    model = autoencoder(ModelConfig(network=PATCH, quantizer=KINDS[kind]), SIZE)
+    layout = build_prior_network(PriorConfig(), model, 0, False).layout
+    sections = model.quantizer.sections
+    grids = [number for number, one in enumerate(sections) for _ in range(one.num_codes)]
+    assert list(layout.groups) == grids
+    for order in (layout.canonical[0], layout.scattered):
+        taken = torch.tensor(grids)[layout.places[order]]
+        assert torch.equal(taken, taken.sort().values)
+
+
 @pytest.mark.parametrize("kind", ["hierarchical", "hierarchical-3"])
 def test_the_coarse_grid_comes_before_the_fine_one(kind):
     """In both orders of an image: what a fine code is predicted from holds the coarse code at its

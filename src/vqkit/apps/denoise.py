@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from ..artifact.model import Model
 from ..artifact.operating_points import WEIGHTS, assign, distortion
+from ..coding import TransformerCoder
 from ..errors import VqkitError
 from ..model.precision import use_bfloat16
-from ..model.quantizers.base import Quantizer
-from ..model.quantizers.residual import ResidualQuantizer
 from ..model.tiling import by_parts, crop, pad_to_multiple, tile, untile
 
 # Side of the middle of an item on which strength is chosen.
@@ -92,14 +91,12 @@ def denoise(
 
 
 def num_levels(model: Model) -> int:
-    """Stages of a residual quantizer, of which the first alone can be decoded.
+    """Stages of a residual quantizer, or grids of a pyramid, of which the first alone can be
+    decoded.
 
     1 for every other quantizer.
     """
-    quantizer = model.network.quantizer
-    if not isinstance(quantizer, ResidualQuantizer):
-        return 1
-    return quantizer.num_stages
+    return len(model.network.quantizer.prefixes)
 
 
 def calibrated(model: Model, values: Tensor) -> int:
@@ -225,7 +222,7 @@ def _decoded(
     else:
         codes = quantizer.encode(latents)
     if levels < num_levels(model):
-        codes[:, quantizer.num_codebooks // num_levels(model) * levels :] = -1
+        codes[:, quantizer.prefixes[levels - 1] :] = -1
     return model.tokenizer.restore(network.decode(codes, extent))
 
 
@@ -239,19 +236,21 @@ def _probable(model: Model, latents: Tensor, levels: int, share: float) -> Tenso
     quantizer = model.artifact.network.quantizer
     latents = latents.cpu()
     nearest = quantizer.encode(latents)
-    if coder is None or not isinstance(quantizer, Quantizer):
-        return nearest.to(device)
     # Stages of several codes each cannot be chosen one after the other.
-    if quantizer.num_codebooks != num_levels(model):
+    is_weighed = len(quantizer.prefixes) == len(quantizer.sections)
+    if not isinstance(coder, TransformerCoder) or not is_weighed:
         return nearest.to(device)
     grid = model.network.grid(model.shape.extent)
-    padded = pad_to_multiple(latents, grid)
-    error = distortion(quantizer, quantizer.tokens(latents), nearest[:, :levels].numpy())
+    multiple = quantizer.grid_multiple
+    window = [side * multiple for side in grid]
+    padded = pad_to_multiple(latents, window)
+    count = quantizer.prefixes[levels - 1]
+    error = distortion(quantizer, latents, nearest[:, :count].numpy())
     weight = share * WEIGHTS[-1] * error
-    codes = torch.from_numpy(assign(quantizer, coder, tile(padded, grid), levels, weight))
-    counts = [side // step for side, step in zip(padded.shape[2:], grid, strict=True)]
-    codes = crop(untile(codes, counts), latents.shape[2:])
-    return torch.cat([codes, nearest[:, levels:]], 1).to(device)
+    codes = torch.from_numpy(assign(quantizer, coder, tile(padded, window), levels, weight))
+    counts = [side // step for side, step in zip(padded.shape[2:], window, strict=True)]
+    codes = crop(untile(codes, counts), nearest.shape[2:])
+    return torch.cat([codes, nearest[:, count:]], 1).to(device)
 
 
 def _neighbours(values: Tensor) -> Tensor:

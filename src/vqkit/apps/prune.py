@@ -215,7 +215,7 @@ def _check(model: Model) -> None:
     quantizer = model.config.model.quantizer
     if isinstance(quantizer, (VQConfig, SimVQConfig)):
         return
-    if quantizer.kind in ("residual", "product", "hierarchical"):
+    if quantizer.kind in ("residual", "product", "hierarchical", "pyramid"):
         raise VqkitError(
             f"prune takes codes out of a single codebook; those of quantizer.kind={quantizer.kind} "
             "share one size"

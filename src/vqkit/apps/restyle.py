@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from ..artifact.model import Model
 from ..errors import VqkitError
 from ..model.quantizers.base import from_tokens, squared_distances, to_tokens
-from ..model.quantizers.residual import ResidualQuantizer
 from ..model.quantizers.search import chunks, nearest
 
 # Side of a patch of latents.
@@ -306,15 +305,17 @@ def _codes(model: Model, content: Tensor, style: Tensor) -> Tensor:
 
 
 def _coarse(model: Model, latents: Tensor) -> Tensor:
-    """What the first half of a residual quantizer's stages makes of latents.
+    """What the first half of a residual quantizer's stages, or of a pyramid's grids, makes of
+    latents.
 
     Zeros of any other quantizer.
     """
     quantizer = model.network.quantizer
-    if not isinstance(quantizer, ResidualQuantizer) or quantizer.num_stages == 1:
+    prefixes = quantizer.prefixes
+    if len(prefixes) == 1:
         return torch.zeros_like(latents)
     codes = quantizer.encode(latents)
-    codes[:, quantizer.num_codebooks // quantizer.num_stages * (quantizer.num_stages // 2) :] = -1
+    codes[:, prefixes[len(prefixes) // 2 - 1] :] = -1
     return quantizer.decode(codes)
 
 

@@ -35,8 +35,9 @@ from ..coding import (
     stage_crcs,
     write_file,
 )
+from ..coding.grids import split
 from ..errors import VqkitError
-from ..model.quantizers.base import Bottleneck
+from ..model.quantizers.base import Bottleneck, CodeSection
 from .operating_points import Rate
 
 # Codes of a compressed item, or of a block of a bundle: a few bytes may claim any number of them.
@@ -58,11 +59,12 @@ class Codec:
     """One kind of file. signal, holds, coder: numbers of the header; engine: what codes them;
     model_id: 8 bytes.
 
-    num_stages: of a whole file; has_prefixes: whether its first stages alone can be decoded.
+    sections: of a whole file, in the order of its stages; has_prefixes: whether its first stages
+    alone can be decoded.
     grid_of: extent of an item -> grid of its codes. codes_per_position: of a file with all stages,
-    at whatever rate. per_stage: codebooks of a stage. weight: of a bit when codes are chosen, see
-    operating_points. gain: a byte of the header, which says what latents are multiplied by. effort:
-    how long is searched for codes, see effort.
+    at whatever rate. weight: of a bit when codes are chosen, see operating_points. gain: a byte of
+    the header, which says what latents are multiplied by. effort: how long is searched for codes,
+    see effort.
     """
 
     signal: int
@@ -70,19 +72,23 @@ class Codec:
     coder: int
     engine: CodeCoder | MixingCoder
     model_id: bytes
-    num_stages: int
+    sections: tuple[CodeSection, ...]
     has_prefixes: bool
     grid_of: Callable[[Sequence[int]], tuple[int, ...]]
     codes_per_position: int
-    per_stage: int = 1
     weight: float = 0.0
     gain: int = UNIT_GAIN
     effort: int = 0
 
     @property
+    def num_stages(self) -> int:
+        """Of a whole file."""
+        return len(self.sections)
+
+    @property
     def num_codebooks(self) -> int:
-        """Of all stages together."""
-        return self.num_stages * self.per_stage
+        """Codes along Q of all stages together."""
+        return _num_codes(self.sections)
 
     def at(self, rate: Rate) -> Codec:
         """This kind of file at one of the model's rates."""
@@ -90,7 +96,7 @@ class Codec:
         return replace(
             self,
             engine=self.engine.first(rate.num_stages),
-            num_stages=rate.num_stages,
+            sections=self.sections[: rate.num_stages],
             weight=rate.weight,
             gain=rate.gain,
         )
@@ -141,7 +147,7 @@ class Codec:
         stage.
         """
         stages = []
-        for crc, payload in zip(stage_crcs(self._staged(codes)), payloads, strict=True):
+        for crc, payload in zip(stage_crcs(self.in_order(codes)), payloads, strict=True):
             stages.append(Stage(crc, payload))
         header = FileHeader(
             tuple(extent),
@@ -154,9 +160,16 @@ class Codec:
         )
         return write_file(header, stages, name)
 
-    def _staged(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (q, *grid) with those of a stage one behind the other: (stages, n)."""
-        return codes.reshape(len(codes) // self.per_stage, -1)
+    def in_order(self, codes: np.ndarray) -> list[np.ndarray]:
+        """Codes (q, *grid) of the first stages -> those of each stage one behind the other, as
+        check sums take them.
+        """
+        found = []
+        for place, num_codes, side in self.sections:
+            if place < len(codes):
+                stage = codes[None, place : place + num_codes]
+                found.append((split(stage, [side])[0] if side > 1 else stage).ravel())
+        return found
 
     def codes_of(self, file: VqFile) -> np.ndarray:
         """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off.
@@ -166,7 +179,7 @@ class Codec:
         header = file.header
         check_model(header.kind, self.model_id, self.signal)
         grid = self.grid(header.extent)
-        claimed = math.prod(grid) * header.num_codebooks * self.per_stage
+        claimed = math.prod(grid) * _num_codes(self.sections[: header.num_codebooks])
         if header.model_id is None and claimed > MAX_BARE:
             raise OutOfBounds(
                 f"{MAX_BARE} codes are decoded at most of a stream whose header has no check sum"
@@ -175,7 +188,7 @@ class Codec:
         if len(file.stages) < header.num_codebooks and not self.has_prefixes:
             raise Truncated("the file is cut off, and this model needs all of its codes")
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
-        check_stages(self._staged(found), [stage.crc for stage in file.stages])
+        check_stages(self.in_order(found), [stage.crc for stage in file.stages])
         return self.padded(found[None])[0]
 
 
@@ -189,7 +202,7 @@ def value_codec(signal: int, channels: int, network: ValueNetwork | None, conten
         MIXING,
         mixing,
         name,
-        channels,
+        tuple(CodeSection(channel, num_codes=1, side=1) for channel in range(channels)),
         has_prefixes=False,
         grid_of=tuple,
         codes_per_position=channels,
@@ -202,12 +215,12 @@ def code_codec(
     engine: CodeCoder | MixingCoder | None,
     tensors: Mapping[str, np.ndarray],
     content_id: str,
+    sections: tuple[CodeSection, ...],
     has_prefixes: bool,
     grid_of: Callable[[Sequence[int]], tuple[int, ...]],
-    per_stage: int = 1,
 ) -> Codec:
-    """Of files of codes of a model with codebooks of such sizes; see Codec. tensors: what was
-    fitted for the engine, nothing if it was not.
+    """Of files of codes of a model with codebooks of such sizes, along Q; see Codec. tensors: what
+    was fitted for the engine, nothing if it was not.
 
     VqkitError without an engine, and for a codebook of more codes than the format has numbers for.
     """
@@ -230,12 +243,16 @@ def code_codec(
         coder,
         engine,
         name,
-        len(sizes) // per_stage,
+        sections,
         has_prefixes,
         grid_of,
         codes_per_position=len(sizes),
-        per_stage=per_stage,
     )
+
+
+def _num_codes(sections: Sequence[CodeSection]) -> int:
+    """Codes along Q."""
+    return sum(section.num_codes for section in sections)
 
 
 def new_scalar_coder(quantizer: Bottleneck) -> ScalarCoder | None:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ import torch
 from ..coding import UNIT_GAIN, ScalarCoder, TransformerCoder, ValueNetwork, describe, opened
 from ..errors import VqkitError
 from ..files import write_whole
+from ..model.quantizers.base import Bottleneck
 from .codec import CodeCoder, model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
@@ -102,11 +103,9 @@ def coding_id_of(path: Path) -> str:
 
 
 def load_coders(
-    folder: Path, content_id: str, sizes: Sequence[int], per_section: int = 1
+    folder: Path, content_id: str, quantizer: Bottleneck
 ) -> tuple[Coders, tuple[str, ...]]:
-    """The coders of a model with codebooks of such sizes, and a sentence for each file that cannot
-    be used. per_section: codebooks that share a section of a file.
-    """
+    """The coders of a model with such codes, and a sentence for each file that cannot be used."""
     problems: list[str] = []
 
     def loaded(path: Path, read: Callable[[Path], CoderT]) -> CoderT | None:
@@ -123,17 +122,20 @@ def load_coders(
 
     def of_codes(path: Path) -> CodeCoder:
         file = _checked(path, content_id)
+        per_section = quantizer.codebooks_per_section
         if per_section > 1:
             scalar = _made(path, file, ScalarCoder.from_tensors)
-            if (scalar.channels, scalar.sizes) != (per_section, tuple(sizes)):
+            if (scalar.channels, scalar.sizes) != (per_section, quantizer.codebook_sizes):
                 raise VqkitError(f"{path} was fitted to another model")
             rates[path] = _rates(file, scalar.num_stages, has_gains=True)
             return scalar
         coder = _made(path, file, TransformerCoder.from_tensors)
-        if [len(vectors) - 1 for vectors in coder.vectors] != list(sizes):
+        sections = quantizer.sections
+        sizes = [quantizer.codebook_sizes[section.place] for section in sections]
+        if [len(vectors) - 1 for vectors in coder.vectors] != sizes:
             raise VqkitError(f"{path} was fitted to another model")
         rates[path] = _rates(file, len(sizes), has_gains=False)
-        return coder
+        return replace(coder, sides=tuple(section.side for section in sections))
 
     def of_values(path: Path) -> ValueNetwork:
         return _made(path, _checked(path, content_id), ValueNetwork.from_tensors)

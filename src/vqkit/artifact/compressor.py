@@ -212,13 +212,13 @@ class Compressor:
             )
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
-        is_residual = artifact.config.model.quantizer.kind == "residual"
         assert not isinstance(network, ValueNetwork)
-        per_stage = quantizer.codebooks_per_section
+        sections = quantizer.sections
         engine: CodeCoder | MixingCoder | None = network
         tensors = {} if network is None or coder == MIXING else network.tensors()
         if coder == MIXING:
-            engine = MixingCoder(quantizer.codebook_sizes)
+            sizes = tuple(quantizer.codebook_sizes[section.place] for section in sections)
+            engine = MixingCoder(sizes, sides=tuple(section.side for section in sections))
         elif coder == SCALAR and network is None:
             engine = new_scalar_coder(quantizer)
             if engine is None:
@@ -232,9 +232,9 @@ class Compressor:
             engine,
             tensors,
             artifact.codes_id,
-            is_residual,
+            sections,
+            len(quantizer.prefixes) == len(sections),
             artifact.network.grid,
-            per_stage,
         )
 
     # -------------------------------------------------------------------------------------- writing
@@ -299,8 +299,6 @@ class Compressor:
         else:
             codec, coded = self.within(values, rate, name, effort)
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
-        coded = self.code(values[None], codec)[0]
-        return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
         """Many items in one file, each to be had without the others."""
@@ -322,7 +320,7 @@ class Compressor:
             codes = []
             payloads = []
             for place in header.items(number):
-                codes.append(items[place].codes.ravel())
+                codes += codec.in_order(items[place].codes)
                 payloads.append(items[place].payloads)
             blocks.append(Block(codes_crc(np.concatenate(codes), number), tuple(payloads)))
         return write_bundle(header, blocks, names)
@@ -515,7 +513,8 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
         decoded = codec.engine.decode(payloads, grids[places[0]])
         for place, one in zip(places, decoded, strict=True):
             codes[place] = one
-    check_block(np.concatenate([one.ravel() for one in codes]), number, block.crc)
+    in_order = [stage for one in codes for stage in codec.in_order(one)]
+    check_block(np.concatenate(in_order), number, block.crc)
     return codes
 
 

@@ -1,11 +1,12 @@
 """How small files shall be: the points between few bits and a good reconstruction that a model
 offers.
 
-A point leaves out the last stages of a residual quantizer. Where codes are of a codebook it weighs
-the bits of a code under the integer prior against what it does to the reconstruction: argmin
-distance + weight * bits, the entropy-constrained vector quantisation of Chou et al. 1989, with the
-quantizer's own choice where the weight is 0. Scalar codes, whose quantizer weighs bits by itself,
-are of latents that were multiplied by a gain, which is to divide their step by it.
+A point leaves out the last stages of a residual quantizer, or the finest grids of a pyramid. Where
+codes are of a codebook it weighs the bits of a code under the integer prior against what it does to
+the reconstruction: argmin distance + weight * bits, the entropy-constrained vector quantisation of
+Chou et al. 1989, with the quantizer's own choice where the weight is 0. Scalar codes, whose
+quantizer weighs bits by itself, are of latents that were multiplied by a gain, which is to divide
+their step by it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from ..coding import GAINS_PER_OCTAVE, UNIT_GAIN, ScalarCoder, TransformerCoder, gain_of
 from ..coding.codes.transformer_coder import MAX_CODES
-from ..errors import VqkitError
-from ..model.quantizers.base import Bottleneck, Quantizer
+from ..coding.grids import beside, split
+from ..model.quantizers.base import Bottleneck
 from ..model.quantizers.scalar import ScalarQuantizer
 
 # Of the points that are offered, by growing size; the last has every stage, its codes chosen by the
@@ -83,37 +84,41 @@ def assign(
     VqkitError for families whose codes are not chosen one after the other: product and hierarchical
     ones.
     """
-    grid = latents.shape[2:]
-    positions = math.prod(grid)
-    if not isinstance(quantizer, Quantizer):
-        raise VqkitError(
-            f"{type(quantizer).__name__} has no codes that can be weighed one after the other"
-        )
-    tokens = quantizer.tokens(latents).view(len(latents), positions, -1)
+    sides = [section.side for section in quantizer.sections[:num_stages]]
+    # Stages on one grid share their tokens.
+    of_side: dict[int, Tensor] = {}
+    for number, side in enumerate(sides):
+        if side not in of_side:
+            rows = quantizer.tokens(latents, number)
+            of_side[side] = rows.view(len(latents), -1, rows.shape[1])
+    grid = tuple(side // quantizer.grid_multiple for side in latents.shape[2:])
 
     @torch.no_grad()  # which is a thread's own
     def distances(items: slice, before: np.ndarray, slots: slice) -> np.ndarray:
-        rows = tokens[items, slots]
+        rows = of_side[sides[before.shape[1]]][items, slots]
         chosen = torch.from_numpy(before[:, :, slots]).transpose(1, 2)
         far = quantizer.distances(rows.flatten(0, 1), chosen.flatten(0, 1))
         return far.view(*rows.shape[:2], -1).numpy()
 
-    return coder.assign(distances, len(latents), tuple(grid), num_stages, weight)
+    return coder.assign(distances, len(latents), grid, num_stages, weight)
 
 
 @torch.autocast("cpu", enabled=False)
-def distortion(quantizer: Quantizer, tokens: Tensor, codes: np.ndarray) -> float:
-    """Mean squared distance of tokens (N, d) to what codes (B, q, *grid) make of them."""
-    last = torch.from_numpy(codes).movedim(1, -1).reshape(len(tokens), -1)
+def distortion(quantizer: Bottleneck, latents: Tensor, codes: np.ndarray) -> float:
+    """Mean squared distance of the tokens of latents (B, D, *grid) to what the last stage of codes
+    (B, q, *grid) makes of them, with all before it.
+    """
+    sides = [section.side for section in quantizer.sections if section.place < codes.shape[1]]
+    seen = torch.from_numpy(beside(split(codes, sides), sides))
+    last = seen.flatten(2).movedim(1, -1).flatten(0, 1)
+    tokens = quantizer.tokens(latents, len(sides) - 1)
     return float(quantizer.distances(tokens, last[:, :-1]).gather(1, last[:, -1:]).mean())
 
 
-def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> TypeGuard[Quantizer]:
+def can_be_weighed(quantizer: Bottleneck, prefixes: bool) -> bool:
     """Whether a model can have rates: its codes are chosen one after the other, and the first
     stages are enough.
     """
-    if not isinstance(quantizer, Quantizer):
-        return False
     return prefixes or quantizer.num_codebooks == quantizer.codebooks_per_section
 
 
@@ -143,10 +148,9 @@ def measure(
             if gain != UNIT_GAIN and in_time():
                 found += _stages(quantizer, coder, latents, psnr_of, gain)
         return found
-    tokens = quantizer.tokens(latents)
     own = quantizer.encode(latents).numpy()
-    for depth in range(1, quantizer.num_codebooks + 1):
-        unit = distortion(quantizer, tokens, own[:, :depth])
+    for depth, count in enumerate(quantizer.prefixes, 1):
+        unit = distortion(quantizer, latents, own[:, :count])
         for weight in WEIGHTS:
             if not in_time():
                 break
@@ -189,7 +193,7 @@ def ladder(
 
 
 def _stages(
-    quantizer: Quantizer,
+    quantizer: Bottleneck,
     coder: TransformerCoder | ScalarCoder,
     latents: Tensor,
     psnr_of: Callable[[np.ndarray, int], float],
@@ -199,10 +203,9 @@ def _stages(
     codes = quantizer.encode(latents * gain_of(gain)).numpy()
     # Of each stage: what comes after a stage does not change its bytes.
     sizes = _bits(coder.encode(codes))
-    per_stage = quantizer.codebooks_per_section
     found = []
-    for depth in range(1, len(sizes) + 1):
-        psnr = psnr_of(codes[:, : depth * per_stage], gain)
+    for depth, count in enumerate(quantizer.prefixes, 1):
+        psnr = psnr_of(codes[:, :count], gain)
         found.append(Rate(depth, 0.0, float(sizes[:depth].sum()), psnr, gain))
     return found
 

@@ -197,12 +197,7 @@ def load_artifact(folder: str | Path) -> Artifact:
         raise VqkitError(
             f"{path} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} names"
         )
-    coders, problems = load_coders(
-        folder,
-        artifact.codes_id,
-        network.quantizer.codebook_sizes,
-        network.quantizer.codebooks_per_section,
-    )
+    coders, problems = load_coders(folder, artifact.codes_id, network.quantizer)
     metrics, more = _metrics(folder / METRICS_FILE)
     artifact = replace(artifact, coders=coders, metrics=metrics, problems=(*problems, *more))
     return _with_prior(artifact, folder / PRIOR_FILE)

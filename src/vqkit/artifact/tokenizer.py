@@ -73,7 +73,7 @@ class Tokenizer:
             return found.cpu()
         encode = partial(network.encode, gain=gain)
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
-        return _joined([self._encoded(encode, part) for part in parts])
+        return _joined([self._encoded(encode, part, self.network.tile_grid) for part in parts])
 
     @torch.no_grad()
     def encode_alone(self, values: Tensor, gain: float = 1.0) -> Tensor:
@@ -85,7 +85,10 @@ class Tokenizer:
     @torch.no_grad()
     def latents_alone(self, values: Tensor) -> Tensor:
         """What the quantizer gets of each item by itself, (B, D, *grid) on the CPU."""
-        return _joined([self._encoded(self._encoding.latents, one) for one in values.split(1)])
+        multiple = self.network.quantizer.grid_multiple
+        latents = self._encoding.latents
+        cells = [side * multiple for side in self.network.tile_grid]
+        return _joined([self._encoded(latents, one, cells) for one in values.split(1)])
 
     @torch.no_grad()
     def decode(
@@ -194,9 +197,11 @@ class Tokenizer:
         standardised = self.normalisation.apply(values.to(like.device))
         return channels_last(standardised.to(like.dtype))
 
-    def _encoded(self, encode: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-        """What `encode` makes of values (B, C, *extent) when they are standardised: (B, ., *grid),
-        part by part.
+    def _encoded(
+        self, encode: Callable[[Tensor], Tensor], values: Tensor, cells: Sequence[int]
+    ) -> Tensor:
+        """What `encode` makes of values (B, C, *extent) when they are standardised, part by part:
+        (B, ., *grid), `cells` of it for each tile.
         """
         network = self._encoding
 
@@ -204,7 +209,7 @@ class Tokenizer:
             return encode(self._standardised(part, network)).cpu()
 
         padded = pad_to_multiple(values, network.tile)
-        return by_parts(network, encoded, padded, network.tile, network.tile_grid)
+        return by_parts(network, encoded, padded, network.tile, cells)
 
     def _check(self, codes: Tensor) -> None:
         quantizer = self.network.quantizer

@@ -36,7 +36,7 @@ def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
         "--levels",
         type=arguments.COUNT,
         metavar="K",
-        help="stages of a residual model; fewer are smoother",
+        help="stages of a residual model, or grids of a pyramid; fewer are smoother",
     )
     how.add_argument(
         "--continuous", action="store_true", help="decode the latents without quantising them"

@@ -1,7 +1,7 @@
 """Settings of every quantizer: one class a family, told apart by `kind`.
 
-`FamilyConfig` is the one list of families. The composites (residual, product, hierarchical) take
-any of them, and their own unions are made from it.
+`FamilyConfig` is the one list of families. The composites (residual, product, hierarchical,
+pyramid) take any of them, and their own unions are made from it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .base import ActsOnly, Count, NonNegative, Positive, Section, Share
 # A neighbourhood that has shrunk to this many cells still gives the next cell 4 % of the pull.
 # That keeps the order of the map, and every code alive.
 FINAL_RADIUS = 0.4
-# Most codes in a cell of a hierarchy's coarsest grid: each further grid has two to eight times
-# more.
+# Most codes in a cell of the coarsest grid of a hierarchy or a pyramid: each further grid has two
+# to eight times more.
 MAX_CODEBOOKS = 1 << 12
 
 CodebookSize = Annotated[int, Field(ge=2, le=1 << 20)]
@@ -378,8 +378,44 @@ class HierarchicalConfig(QuantizerSection):
         return self
 
 
+class PyramidConfig(QuantizerSection):
+    """Residual codes over several grids, a coarse one first and each finer one for what was left
+    over (Tian et al. 2024, arXiv 2404.02905).
+    """
+
+    kind: Literal["pyramid"] = "pyramid"
+    num_grids: Annotated[int, Field(ge=2, le=12)] = 3
+    """grids, each twice as fine along each side as the one before; a cell of the coarsest has
+    2^(num_grids - 1) positions of the finest, which is that of the latents
+    """
+    stage: Annotated[FamilyConfig, Field(discriminator="kind")] = VQConfig(
+        codebook_size=256, rate=0.1
+    )
+    """quantizer of each grid, one a grid; its latent_dim stays null; with a rate, places without
+    detail cost fewer bits"""
+    latent_dim: Count | None = None
+    """channels of the latents around the quantizer; null = the width of a stage, no projection"""
+    grid_dims: Literal[1, 2, 3] = 2
+    """dimensions of the grid: 1 for sequences, 2 for images, 3 for volumes and video"""
+    quantizer_dropout: Share = 0.0
+    """share of the training batches that use only a random number of the first grids, so
+    that fewer decode too
+    """
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> PyramidConfig:
+        _check_inside(self.stage, "pyramid", self.num_grids, is_shared=False)
+        if num_codebooks(self) > MAX_CODEBOOKS:
+            raise ValueError(
+                f"a pyramid has at most {MAX_CODEBOOKS} codes in a cell of its coarsest grid"
+            )
+        return self
+
+
 QuantizerConfig: TypeAlias = Annotated[
-    Union[NoneConfig, FamilyConfig, ResidualConfig, ProductConfig, HierarchicalConfig],
+    Union[
+        NoneConfig, FamilyConfig, ResidualConfig, ProductConfig, HierarchicalConfig, PyramidConfig
+    ],
     Field(discriminator="kind"),
 ]
 # The classes of the two unions above, for whoever lists what there is.
@@ -388,8 +424,8 @@ QUANTIZERS: tuple[type[QuantizerSection], ...] = get_args(get_args(QuantizerConf
 
 
 def num_codebooks(section: QuantizerSection) -> int:
-    """Codes of a position, of a hierarchy those of a cell of its coarsest grid, as they will be
-    built.
+    """Codes of a position as they will be built; of a hierarchy or a pyramid those of a cell of its
+    coarsest grid.
     """
     match section:
         case ScalarConfig():
@@ -406,6 +442,11 @@ def num_codebooks(section: QuantizerSection) -> int:
                 depth += 1
             bottom = num_codebooks(section.bottom) * 2 ** (depth * section.grid_dims)
             return num_codebooks(section.top) + bottom
+        case PyramidConfig():
+            in_a_cell = sum(
+                2 ** (number * section.grid_dims) for number in range(section.num_grids)
+            )
+            return in_a_cell * num_codebooks(section.stage)
     return 1
 
 

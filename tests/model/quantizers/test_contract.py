@@ -17,6 +17,7 @@ from vqkit.config import (
     LFQConfig,
     NoneConfig,
     ProductConfig,
+    PyramidConfig,
     ResidualConfig,
     SimVQConfig,
     VQConfig,
@@ -87,6 +88,11 @@ KINDS = {
         bottom=ResidualConfig(num_stages=2, stage=VQConfig(codebook_size=16, code_dim=4)),
         latent_dim=6,
     ),
+    "pyramid": PyramidConfig(
+        num_grids=2, stage=VQConfig(codebook_size=16, code_dim=4, rate=0.1), latent_dim=6
+    ),
+    "pyramid-3": PyramidConfig(stage=VQConfig(codebook_size=8, code_dim=4)),
+    "pyramid-bsq": PyramidConfig(num_grids=2, stage=BSQConfig(bits=4)),
 }
 
 
@@ -106,6 +112,7 @@ def every_family() -> dict:
         found[f"residual-{name}"] = ResidualConfig(num_stages=2, stage=family)
         found[f"product-{name}"] = ProductConfig(num_groups=2, group=family)
         found[f"hierarchical-{name}"] = HierarchicalConfig(top=family, bottom=family, latent_dim=6)
+        found[f"pyramid-{name}"] = PyramidConfig(num_grids=2, stage=family)
     return found
 
 
@@ -113,8 +120,11 @@ def every_family() -> dict:
 ALL = KINDS | every_family()
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("hierarchical")])
-def test_the_bound_of_a_hierarchy_counts_what_is_built(name):
+IN_CELLS = ("hierarchical", "pyramid")
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith(IN_CELLS)])
+def test_the_bound_of_a_cell_counts_what_is_built(name):
     assert num_codebooks(ALL[name]) == build_quantizer(ALL[name]).num_codebooks
 
 
@@ -156,7 +166,9 @@ def test_shapes_and_ranges_at_any_number_of_dimensions(kind, grid):
 
 
 def at_dimensions(config, dims):
-    """The config with every hierarchy in it set to grids of this many dimensions."""
+    """The config with every hierarchy and pyramid in it set to grids of this many dimensions."""
+    if config.kind == "pyramid":
+        return config.model_copy(update={"grid_dims": dims})
     if config.kind != "hierarchical":
         return config
     return config.model_copy(update={"grid_dims": dims, "top": at_dimensions(config.top, dims)})
@@ -287,6 +299,12 @@ def may_be_missing(config) -> list[bool]:
         positions = build_quantizer(config).grid_multiple ** config.grid_dims
         bottom = [flag for flag in may_be_missing(config.bottom) for _ in range(positions)]
         return ([False] if len(top) == 1 else top) + bottom
+    if config.kind == "pyramid":
+        finest = 2 ** ((config.num_grids - 1) * config.grid_dims)
+        in_a_position = build_quantizer(config.stage).num_codebooks
+        # One code alone makes a position of the finest grid padding.
+        padding = [in_a_position == 1] * (finest * in_a_position)
+        return [False] * (build_quantizer(config).num_codebooks - len(padding)) + padding
     flags = tails(config)
     return [True] if len(flags) == 1 else flags
 

@@ -9,7 +9,7 @@ import torch
 from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, VQConfig
 from vqkit.config.quantizers import FAMILIES
 from vqkit.model.quantizers import build_quantizer, estimators
-from vqkit.model.quantizers.hierarchical import fold, unfold
+from vqkit.model.quantizers.cells import fold, unfold
 from vqkit.model.quantizers.search import SCORES_PER_CHUNK, nearest
 from vqkit.model.quantizers.vq import map_rows
 

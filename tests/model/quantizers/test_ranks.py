@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqkit.config import FSQConfig, ProductConfig, ResidualConfig, SimVQConfig, VQConfig
+from vqkit.config import (
+    FSQConfig,
+    ProductConfig,
+    PyramidConfig,
+    ResidualConfig,
+    SimVQConfig,
+    VQConfig,
+)
 from vqkit.model.quantizers import build_quantizer
 
 from ...processes import start
@@ -21,6 +28,10 @@ KINDS = {
         num_stages=2, stage=VQConfig(codebook_size=8, code_dim=4), quantizer_dropout=0.5
     ),
     "residual-fsq": ResidualConfig(num_stages=2, stage=FSQConfig(levels=(5, 5, 3, 3))),
+    "pyramid": PyramidConfig(
+        num_grids=2, stage=VQConfig(codebook_size=8, code_dim=4, rate=0.1), quantizer_dropout=0.5
+    ),
+    "pyramid-fsq": PyramidConfig(num_grids=2, stage=FSQConfig(levels=(5, 5, 3, 3))),
     "product": ProductConfig(num_groups=2, group=VQConfig(codebook_size=8, code_dim=2)),
     "simvq": SimVQConfig(codebook_size=16, code_dim=4),
 }
@@ -33,9 +44,9 @@ def run(kind: str, rank: int, ranks: int) -> dict[str, torch.Tensor]:
     quantizer = build_quantizer(KINDS[kind])
     for step in range(STEPS):
         source = torch.Generator().manual_seed(step)
-        latents = torch.randn(4, 4, 9, 10, generator=source)
+        latents = torch.randn(4, 4, 8, 10, generator=source)
         mask = (
-            torch.rand(4, 9, 10, generator=source)
+            torch.rand(4, 8, 10, generator=source)
             < torch.tensor([0.9, 0.8, 0.3, 0.2])[:, None, None]
         )
         quantizer(

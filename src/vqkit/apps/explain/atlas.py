@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,11 @@ def place_names(model: Model) -> list[str]:
     count = model.artifact.network.quantizer.num_codebooks
     if count == 1:
         return ["codebook"]
-    word = {"residual": "stage", "product": "group"}.get(model.config.model.quantizer.kind, "place")
+    kind = model.config.model.quantizer.kind
+    if kind == "pyramid":
+        prefixes = model.artifact.network.quantizer.prefixes
+        return [f"grid {bisect_right(prefixes, place) + 1}" for place in range(count)]
+    word = {"residual": "stage", "product": "group"}.get(kind, "place")
     return [f"{word} {number}" for number in range(1, count + 1)]
 
 
@@ -103,7 +108,7 @@ def _book(
     typical, num_typical = patches.typical(means, num)
     shown = means
     gain = 0.0
-    if first in patches.leftovers:
+    if patches.before[first]:
         gain = _gain(means)
         shown = 128 + gain * means
     vectors = quantizer.parts()[first].lookup(codes[:, None]).detach()
@@ -134,10 +139,9 @@ def _book(
 
 def _name(names: list[str], places: list[int]) -> str:
     """'stage 1', or 'stage 1 to 4' of a codebook that several places share."""
-    name = names[places[0]]
-    if len(places) > 1:
-        name += f" to {names[places[-1]].split()[-1]}"
-    return name
+    first = names[places[0]]
+    last = names[places[-1]]
+    return first if first == last else f"{first} to {last.split()[-1]}"
 
 
 def _gain(leftovers: Tensor) -> float:
@@ -160,8 +164,9 @@ def _layout(num_codes: int, field: ReceptiveField) -> tuple[int, int]:
 class Patches:
     """The patch of the effective receptive field around every position of every image.
 
-    Beyond the edge of an image its outermost pixels are repeated. Of a later residual stage the
-    patch is cut from what the stages before it left over: original minus what they decode to.
+    Beyond the edge of an image its outermost pixels are repeated. Of a later residual stage, or a
+    finer grid of a pyramid, the patch is cut from what those before it left over: original minus
+    what they decode to.
     """
 
     def __init__(
@@ -171,9 +176,10 @@ class Patches:
         self.sample = sample
         self.places = places
         self.row_of = row_of
-        kind = model.config.model.quantizer.kind
-        self.leftovers = {place for place in places if kind == "residual" and place > 0}
         network = model.network
+        # For each place the codes before it that can be decoded alone, none for the first ones.
+        prefixes = (0, *network.quantizer.prefixes)
+        self.before = {place: prefixes[bisect_right(prefixes, place) - 1] for place in places}
         grid = network.grid(model.shape.extent)
         # Rows of the patches of each row of cells, then the same of columns; at the edges they lie
         # beyond the image.
@@ -258,8 +264,8 @@ class Patches:
         """Rows (n,) of the codes of a batch, and their patches (n, C * s * s) float32."""
         codes = self.sample.codes[start : start + self.step]
         pixels = self.sample.images[start : start + self.step].float()
-        if place in self.leftovers:
-            earlier = torch.arange(codes.shape[1])[:, None, None] < place
+        if self.before[place]:
+            earlier = torch.arange(codes.shape[1])[:, None, None] < self.before[place]
             pixels = pixels - decoded(self.model, codes.where(earlier, -1)).float()
         rows = self.row_of[codes[:, place]]
         patches = self._at(pixels, *(rows >= 0).nonzero().T)

@@ -180,18 +180,19 @@ def importance(
 
 @torch.no_grad()
 def peel(model: Model, sample: Sample) -> Peel | None:
-    """None for models that are not residual."""
+    """None for models whose first stages cannot be decoded alone."""
     quantizer = model.artifact.network.quantizer
-    total = quantizer.num_codebooks
-    if model.config.model.quantizer.kind != "residual" or total < 2:
+    prefixes = quantizer.prefixes
+    total = len(prefixes)
+    if total < 2:
         return None
     counts = sorted({round(count) for count in np.linspace(1, total, min(total, MAX_STAGES))})
     cells = sample.codes[0, 0].numel()
-    order = torch.arange(total)[:, None, None]
+    order = torch.arange(quantizer.num_codebooks)[:, None, None]
     figures: list[float] = []
     shown: list[np.ndarray] = []
     for count in counts:
-        codes = sample.codes.where(order < count, -1)
+        codes = sample.codes.where(order < prefixes[count - 1], -1)
         values = []
         for start in range(0, len(codes), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
@@ -200,7 +201,7 @@ def peel(model: Model, sample: Sample) -> Peel | None:
         figures.append(float(torch.cat(values).double().mean()))
         shown.append(shrunk(decoded(model, codes[:NUM_SHOWN]), MAX_SIDE))
     sizes = np.log2(quantizer.codebook_sizes)
-    bits = [float(sizes[:count].sum()) * cells for count in counts]
+    bits = [float(sizes[: prefixes[count - 1]].sum()) * cells for count in counts]
     return Peel(counts, figures, bits, shrunk(sample.images[:NUM_SHOWN], MAX_SIDE), np.stack(shown))
 
 

@@ -13,15 +13,17 @@ numba, of the extra [fast], the same bytes come sooner.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..grids import rows_and_columns
+from ..grids import finer, join, rows_and_columns, split
 from ..rangecoder import TOTAL, RangeEncoder, check_position
 from .mixing_state import BORDER, TABLES, Learnt, Rows, Stream, Tables, first_state
 
@@ -44,19 +46,27 @@ class RowsCoder(Protocol):
 class MixingCoder:
     """An entropy coder.
 
-    sizes: K of each stage, in coding order. network: one that knows the values.
+    sizes: K of each stage, in coding order. network: one that knows the values. sides: of each
+    stage, see grids; none for stages that all lie on the grid of the codes.
     """
 
     sizes: tuple[int, ...]
     network: RowsCoder | None = None
+    sides: tuple[int, ...] = ()
+
+    @cached_property
+    def all_sides(self) -> tuple[int, ...]:
+        """Of every stage; they never fall."""
+        return self.sides or (1,) * len(self.sizes)
 
     def encode(self, codes: Ints) -> list[list[bytes]]:
         """Codes (N, Q, *grid) -> the bytes of every item and stage. Each item is coded alone."""
+        grid = codes.shape[2:]
+        stages = split(codes, self.all_sides)
         payloads = []
-        for one in codes.reshape(*codes.shape[:2], *rows_and_columns(codes.shape[2:])):
-            item = _Item(self, len(one), one.shape[1:])
-            item.inside[:] = one
-            payloads.append([item.encode(stage) for stage in range(len(one))])
+        for number in range(len(codes)):
+            item = _Item(self, grid, len(stages), [stage[number] for stage in stages])
+            payloads.append([item.encode(stage) for stage in range(len(stages))])
         return payloads
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
@@ -66,30 +76,61 @@ class MixingCoder:
         or CorruptCodes where they end too soon.
         """
         num_stages = len(payloads[0]) if payloads else 0
-        rows, columns = rows_and_columns(grid)
-        codes = np.zeros((len(payloads), num_stages, rows, columns), np.int64)
-        for number, parts in enumerate(payloads):
-            item = _Item(self, num_stages, (rows, columns))
+        sides = self.all_sides[:num_stages]
+        codes = []
+        for parts in payloads:
+            item = _Item(self, grid, num_stages, [])
             for stage, data in enumerate(parts):
                 item.decode(stage, data)
-            codes[number] = item.inside
-        return codes.reshape(len(payloads), num_stages, *grid)
+            codes.append(join([stage[None] for stage in item.stages], sides, grid))
+        if not codes:
+            return np.zeros((0, 0, *grid), np.int64)
+        return np.concatenate(codes)
 
 
 class _Item:
-    """One item on its way in or out: its codes with a border, and what they have taught so far."""
+    """One item on its way in or out: the codes of its stages as far as they are known, each on its
+    own grid, and what they have taught so far.
 
-    def __init__(self, coder: MixingCoder, num_stages: int, grid: tuple[int, int]) -> None:
-        rows, columns = grid
+    The stage that is coded is laid with all those before it on its grid, with a border; so are
+    those behind it that have the same grid.
+    """
+
+    def __init__(
+        self, coder: MixingCoder, grid: Sequence[int], num_stages: int, stages: list[Ints]
+    ) -> None:
+        """stages: all of them where they are encoded, none where they are decoded."""
+        self.stages = stages
         self._coder = coder
-        self._grid = grid
-        shape = (num_stages, rows + 2 * BORDER, columns + 2 * BORDER)
+        self._cells = grid
+        self._num_stages = num_stages
+        self._side = 0
+        finest = math.prod(grid) * coder.all_sides[-1] ** len(grid)
+        self._learnt = first_state(finest, coder.network is not None)
+
+    def _enter(self, stage: int) -> None:
+        """Lay out the codes for a stage, if its grid is not that of the one before."""
+        sides = self._coder.all_sides[: self._num_stages]
+        if sides[stage] == self._side:
+            return
+        self._side = sides[stage]
+        self._grid = rows_and_columns(self._extent())
+        rows, columns = self._grid
+        num_laid = stage + sides[stage:].count(self._side)
+        shape = (num_laid, rows + 2 * BORDER, columns + 2 * BORDER)
         self._padded = np.zeros(shape, np.int64)
-        self.inside = self._padded[:, BORDER:-BORDER, BORDER:-BORDER]
-        self._learnt = first_state(rows * columns, coder.network is not None)
+        self._inside = self._padded[:, BORDER:-BORDER, BORDER:-BORDER]
+        for number, codes in enumerate(self.stages[:num_laid]):
+            laid = finer(codes[None], self._side // sides[number])
+            self._inside[number] = laid.reshape(rows, columns)
+
+    def _extent(self) -> list[int]:
+        """The grid of the stage that is coded."""
+        return [length * self._side for length in self._cells]
 
     def encode(self, stage: int) -> bytes:
         """The bytes of a stage."""
+        self._enter(stage)
         nothing = np.frombuffer(b"", np.uint8)
         no_decoder = np.zeros(0, np.int64)
         parts = (self._code(stage, rows, nothing, no_decoder) for rows in self._bands())
@@ -112,11 +153,13 @@ class _Item:
         """Set a stage. CorruptCodes where its bytes end too soon."""
         from ..rangecoder_kernel import begin_decoder
 
+        self._enter(stage)
         decoder = begin_decoder(data)
         given = np.frombuffer(data, np.uint8)
         for rows in self._bands():
             self._code(stage, rows, given, decoder)
             check_position(decoder[2], len(data))
+        self.stages.append(self._inside[stage].reshape(self._extent()))
 
     def _bands(self) -> Iterator[range]:
         """Rows that are coded by one call."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..grids import rows_and_columns
+from ..grids import beside, join, split
 from ..rangecoder import BatchRangeDecoder, check_position, encode_batch
 from .transformer import (
     BIAS_LIMIT,
@@ -45,8 +45,8 @@ MAX_COSTS = 1 << 18
 # Frequencies that are in memory at once; more, if one item needs them.
 MAX_FREQUENCIES = 1 << 20
 
-# Items and slots, and the codes (N, q, n) of the stages before of these items -> (N, S, K) what
-# codes of the slots cost beside their bits.
+# Items and slots, and the codes (N, q, n) of the stages before of these items, on the grid of the
+# slots -> (N, S, K) what codes of the slots cost beside their bits.
 Distances = Callable[[slice, Ints, slice], Array]
 
 
@@ -56,16 +56,28 @@ class TransformerCoder:
 
     grid: rows and columns of the grid of training, to which positions of another grid are scaled.
     vectors: for each stage (K + 1, E) int8, one for each code; the last is for what is not there.
-    stages: their transformers, in coding order.
+    stages: their transformers, in coding order. sides: of each stage, see grids; none for stages
+    that all lie on the grid of the codes. A stage sees those before it on its own grid.
     """
 
     grid: tuple[int, int]
     vectors: list[Array]
     stages: list[StageTransformer]
+    sides: tuple[int, ...] = ()
+
+    @cached_property
+    def all_sides(self) -> tuple[int, ...]:
+        """Of every stage; they never fall."""
+        return self.sides or (1,) * len(self.stages)
 
     def first(self, num_stages: int) -> TransformerCoder:
         """The same with the first stages alone, which need no other."""
-        return TransformerCoder(self.grid, self.vectors[:num_stages], self.stages[:num_stages])
+        return TransformerCoder(
+            self.grid,
+            self.vectors[:num_stages],
+            self.stages[:num_stages],
+            self.all_sides[:num_stages],
+        )
 
     # ----------------------------------------------------------------------------- codes and bytes
 
@@ -74,15 +86,14 @@ class TransformerCoder:
 
         ValueError for codes out of range.
         """
-        codes = codes.reshape(*codes.shape[:2], *rows_and_columns(codes.shape[2:]))
-        num_slots = codes.shape[2] * codes.shape[3]
+        stages = split(codes, self.all_sides)
         payloads: list[list[bytes]] = [[] for _ in codes]
-        for number, stage in enumerate(self.stages[: codes.shape[1]]):
-            wanted = codes[:, number].reshape(len(codes), num_slots)
-            num_codes = stage.last.shape[1]
+        for number, one in enumerate(stages):
+            wanted = one.reshape(len(one), math.prod(one.shape[1:]))
+            num_codes = self.stages[number].last.shape[1]
             if wanted.size and not 0 <= wanted.min() <= wanted.max() < num_codes:
                 raise ValueError(f"codes of stage {number} must lie in [0, {num_codes})")
-            intervals = self._intervals(codes, number, wanted)
+            intervals = self._intervals(self._seen(stages, number), number, wanted)
             for item, payload in enumerate(encode_batch(*intervals)):
                 payloads[item].append(payload)
         return payloads
@@ -100,19 +111,24 @@ class TransformerCoder:
             raise ValueError(
                 f"items must have the same number of stages, at most {len(self.stages)}"
             )
-        codes = np.zeros((len(payloads), given, *rows_and_columns(grid)), dtype=np.int64)
+        stages = self._empty(len(payloads), grid, given)
         kernel = _kernel()
         if kernel:
 
             def decode_item(item: int) -> None:
+                one = [codes[item : item + 1] for codes in stages]
                 for number, data in enumerate(payloads[item]):
-                    _Walk(kernel, self, codes[item : item + 1], number).decode(data)
+                    walk = _Walk(kernel, self, self._seen(one, number), number)
+                    one[number].reshape(-1)[:] = walk.decode(data).ravel()
 
             _in_threads(decode_item, len(payloads))
         else:
             for number in range(given):
-                self._decode_stage(codes, number, [item[number] for item in payloads])
-        return codes.reshape(len(payloads), given, *grid)
+                data = [item[number] for item in payloads]
+                self._decode_stage(stages, number, data)
+        if not stages:
+            return np.zeros((len(payloads), 0, *grid), np.int64)
+        return join(stages, self.all_sides, grid)
 
     def assign(
         self, distances: Distances, count: int, grid: Sequence[int], num_stages: int, weight: float
@@ -123,30 +139,46 @@ class TransformerCoder:
         One after the other in the order of coding, so that a choice pays for itself alone (Chou et
         al. 1989, entropy-constrained vector quantisation).
         """
-        codes = np.zeros((count, num_stages, *rows_and_columns(grid)), dtype=np.int64)
-        flat = codes.reshape(count, num_stages, math.prod(grid))
+        stages = self._empty(count, grid, num_stages)
         kernel = _kernel()
         if kernel:
 
             def choose_item(item: int) -> None:
                 one = slice(item, item + 1)
+                own = [codes[one] for codes in stages]
                 for number in range(num_stages):
+                    seen = self._seen(own, number)
+                    earlier = _flat(seen)
 
-                    def costs(slots: slice, before: Ints = flat[one, :number]) -> Array:
+                    def costs(slots: slice, before: Ints = earlier) -> Array:
                         return distances(one, before, slots)[0]
 
-                    _Walk(kernel, self, codes[one], number).choose(costs, weight)
+                    walk = _Walk(kernel, self, seen, number)
+                    own[number].reshape(-1)[:] = walk.choose(costs, weight).ravel()
 
             _in_threads(choose_item, count)
         else:
             for number in range(num_stages):
+                before = _flat(self._seen(stages, number))
 
-                def choose(slot: int, table: Ints, before: Ints = flat[:, :number]) -> Ints:
+                def choose(slot: int, table: Ints, before: Ints = before) -> Ints:
                     costs = distances(slice(0, count), before, slice(slot, slot + 1))[:, 0]
                     return (costs - weight * np.log2(table)).argmin(1)
 
-                self._fill(codes, number, choose)
-        return codes.reshape(count, num_stages, *grid)
+                self._fill(stages, number, choose)
+        return join(stages, self.all_sides, grid)
+
+    def _empty(self, count: int, grid: Sequence[int], num_stages: int) -> list[Ints]:
+        """Codes of the first stages, each on its own grid (N, *grid), which are to be set."""
+        stages = []
+        for side in self.all_sides[:num_stages]:
+            own = [length * side for length in grid]
+            stages.append(np.zeros((count, *own), np.int64))
+        return stages
+
+    def _seen(self, stages: Sequence[Ints], number: int) -> Ints:
+        """Codes of a stage and those before it on its grid (N, number + 1, rows, columns)."""
+        return beside(stages[: number + 1], self.all_sides)
 
     @cached_property
     def _flattened(self) -> list[Any]:
@@ -155,7 +187,9 @@ class TransformerCoder:
         return [kernel.flattened(stage) for stage in self.stages]
 
     def _intervals(self, codes: Ints, number: int, wanted: Ints) -> tuple[Ints, Ints]:
-        """Intervals of the codes of a stage, wanted (N, n): starts and frequencies, (N, n) each."""
+        """Intervals of the codes of a stage, wanted (N, n), in codes (N, stages, rows, columns) on
+        its grid: starts and frequencies, (N, n) each.
+        """
         starts = np.zeros_like(wanted)
         sizes = np.zeros_like(wanted)
         kernel = _kernel()
@@ -167,7 +201,7 @@ class TransformerCoder:
 
             _in_threads(weigh, len(codes))
             return starts, sizes
-        for items, slots, table in self.tables(codes, number):
+        for items, slots, table in self._tables(codes, number):
             chosen = wanted[items, slots, None]
             sizes[items, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
             ends = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0]
@@ -181,7 +215,10 @@ class TransformerCoder:
         Part by part, so that memory stays within MAX_FREQUENCIES: items, slots, and their (N, S,
         K).
         """
-        codes = codes.reshape(*codes.shape[:2], *rows_and_columns(codes.shape[2:]))
+        yield from self._tables(self._seen(split(codes, self.all_sides), stage), stage)
+
+    def _tables(self, codes: Ints, stage: int) -> Iterator[tuple[slice, slice, Ints]]:
+        """As `tables`, of codes (N, stage + 1, rows, columns) on the grid of the stage."""
         num_slots = codes.shape[2] * codes.shape[3]
         stride = min(num_slots, STRIDE)
         num_codes = self.stages[stage].last.shape[1]
@@ -193,28 +230,29 @@ class TransformerCoder:
                 numbers = np.arange(slots.start, slots.stop)
                 yield items, slots, self._frequencies(stage, around, numbers, caches)
 
-    def _decode_stage(self, codes: Ints, number: int, payloads: Sequence[bytes]) -> None:
-        """Set a stage of codes (N, Q, rows, columns) of all items side by side."""
+    def _decode_stage(self, stages: Sequence[Ints], number: int, payloads: Sequence[bytes]) -> None:
+        """Set a stage of all items side by side."""
         decoder = BatchRangeDecoder(payloads)
 
         def choose(slot: int, table: Ints) -> Ints:
             return _decode_symbols(decoder, table)
 
-        self._fill(codes, number, choose)
+        self._fill(stages, number, choose)
 
-    def _fill(self, codes: Ints, number: int, choose: Callable[[int, Ints], Ints]) -> None:
-        """Set a stage of codes (N, Q, rows, columns), slot by slot.
-
-        To what `choose` makes of the slot's number and frequencies (N, K).
+    def _fill(
+        self, stages: Sequence[Ints], number: int, choose: Callable[[int, Ints], Ints]
+    ) -> None:
+        """Set a stage, slot by slot, to what `choose` makes of the slot's number and frequencies
+        (N, K).
         """
-        around = _Surroundings(self, codes, number)
-        rows, columns = codes.shape[2:]
+        codes = stages[number]
+        around = _Surroundings(self, self._seen(stages, number), number)
+        rows, columns = around.grid
         caches = self.stages[number].caches(len(codes), rows * columns)
         for slot, (y, x) in enumerate(np.ndindex(rows, columns)):
             table = self._frequencies(number, around, np.array([slot]), caches)[:, 0]
-            chosen = choose(slot, table)
-            codes[:, number, y, x] = chosen
-            around.set(y, x, chosen)
+            around.set(y, x, choose(slot, table))
+        codes[:] = around.codes().reshape(codes.shape)
 
     def _frequencies(
         self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]
@@ -245,7 +283,9 @@ class TransformerCoder:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> TransformerCoder:
-        """ValueError for what breaks a bound that exactness or memory rests on."""
+        """Without sides, which the model knows. ValueError for what breaks a bound that exactness
+        or memory rests on.
+        """
         rows, columns = _checked(tensors, "grid", np.int32, (2,)).tolist()
         if not 1 <= rows * columns <= MAX_POSITIONS or rows < 1:
             raise ValueError(f"a grid of {rows} x {columns} is out of bounds")
@@ -329,7 +369,9 @@ def _kernel() -> Any:
 
 
 class _Walk:
-    """One stage of one item, of codes (1, Q, rows, columns), slot by slot in compiled code."""
+    """One stage of one item, of codes (1, stages, rows, columns) on its grid, slot by slot in
+    compiled code.
+    """
 
     def __init__(self, kernel: Any, coder: TransformerCoder, codes: Ints, number: int) -> None:
         around = _Surroundings(coder, codes, number)
@@ -338,7 +380,6 @@ class _Walk:
         y, x = np.divmod(np.arange(rows * columns), columns)
         self._kernel = kernel
         self._around = around
-        self._wanted = codes[0, number]
         self._num_codes = len(stage.last_bias)
         self._slots = kernel.Slots(
             rows=around.flat[0],
@@ -353,26 +394,31 @@ class _Walk:
         length = around.table.shape[1]
         self._workspace = kernel.workspace(stage, length, len(y))
 
-    def decode(self, data: bytes) -> None:
-        """Set the codes. CorruptCodes where the bytes end too soon."""
+    def decode(self, data: bytes) -> Ints:
+        """Codes (rows, columns). CorruptCodes where the bytes end too soon."""
         state = (self._slots, self._weights, self._workspace)
         position = self._kernel.decode_slots(*state, data)
         check_position(position, len(data))
-        self._wanted[:] = self._around.codes()[0]
+        return self._around.codes()[0]
 
-    def choose(self, costs: Callable[[slice], Array], weight: float) -> None:
-        """Set the codes to those with the least costs (S, K) of slots + weight * bits."""
+    def choose(self, costs: Callable[[slice], Array], weight: float) -> Ints:
+        """Codes (rows, columns), those with the least costs (S, K) of slots + weight * bits."""
         state = (self._slots, self._weights, self._workspace)
         together = max(1, MAX_COSTS // self._num_codes)
         for slots in _parts(len(self._slots.places), together):
             of_slots = costs(slots).astype(np.float64)
             self._kernel.choose_slots(*state, slots.start, of_slots, weight)
-        self._wanted[:] = self._around.codes()[0]
+        return self._around.codes()[0]
 
     def weigh(self, starts: Ints, sizes: Ints) -> None:
         """Set starts and frequencies (n,) of the codes."""
         state = (self._slots, self._weights, self._workspace)
         self._kernel.weigh_slots(*state, starts, sizes)
+
+
+def _flat(seen: Ints) -> Ints:
+    """Codes (N, stages, rows, columns) of a stage and those before it -> (N, those before, n)."""
+    return seen[:, :-1].reshape(len(seen), seen.shape[1] - 1, seen.shape[2] * seen.shape[3])
 
 
 def _decode_symbols(decoder: BatchRangeDecoder, table: Ints) -> Ints:

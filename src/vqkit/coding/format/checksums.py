@@ -24,8 +24,9 @@ def codes_crc(codes: np.ndarray, number: int, before: int = 0) -> int:
     return zlib.crc32(np.ascontiguousarray(codes, "<u4").data, start)
 
 
-def stage_crcs(codes: np.ndarray) -> list[int]:
-    """Codes (Q, *grid) of an item -> the sum of each stage, which covers all stages up to it.
+def stage_crcs(codes: np.ndarray | Sequence[np.ndarray]) -> list[int]:
+    """Codes of the stages of an item, each (*grid) -> the sum of each, which covers all stages up
+    to it.
 
     So a stage of another item does not fit, although its own codes are what they were.
     """
@@ -37,9 +38,9 @@ def stage_crcs(codes: np.ndarray) -> list[int]:
     return sums
 
 
-def check_stages(codes: np.ndarray, sums: Sequence[int]) -> None:
-    """CorruptCodes unless decoded codes (Q, *grid) are those of which `stage_crcs` gave the
-    sums.
+def check_stages(codes: np.ndarray | Sequence[np.ndarray], sums: Sequence[int]) -> None:
+    """CorruptCodes unless decoded codes of each stage (*grid) are those of which `stage_crcs` gave
+    the sums.
     """
     for number, (found, expected) in enumerate(zip(stage_crcs(codes), sums, strict=True), 1):
         if found != expected:

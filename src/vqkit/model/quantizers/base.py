@@ -9,6 +9,7 @@ codebook's size. -1 (`PADDING`) means one of two things:
 
     all codes of a position are -1        padding: it decodes to zeros
     the last stages of a residual row     left out: the stages before them decode alone
+    the finer grids of a pyramid          left out of a cell: the coarser ones decode alone
 
 Everything else is a ValueError in `decode`, in every family and in every composite.
 """
@@ -90,6 +91,18 @@ class Lattice(NamedTuple):
     limit: int
 
 
+class CodeSection(NamedTuple):
+    """Codes that share a section of a file: so many of them along Q, from `place` on.
+
+    side: how many times finer their grid is than that of the codes, along each side. A cell of the
+    latter has the codes of its positions of the former in succession along Q, row by row.
+    """
+
+    place: int
+    num_codes: int
+    side: int
+
+
 class Bottleneck(nn.Module, ABC):
     """Latents (B, D, *grid) <-> codes (B, Q, *grid).
 
@@ -138,6 +151,20 @@ class Bottleneck(nn.Module, ABC):
     def codebooks_per_section(self) -> int:
         """Codebooks whose codes lie in one section of a file, in the order of Q."""
         return 1
+
+    @property
+    def sections(self) -> tuple[CodeSection, ...]:
+        """What the sections of a file hold, in the order of Q."""
+        count = self.codebooks_per_section
+        places = range(0, self.num_codebooks, count)
+        return tuple(CodeSection(place, count, side=1) for place in places)
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        """How many of the codes along Q can be decoded without those behind them, which are then
+        -1: from few to all.
+        """
+        return (self.num_codebooks,)
 
     def lattice(self, num_sections: int) -> Lattice | None:
         """What the codes of the first sections stand for; None where that is no lattice."""
@@ -192,6 +219,29 @@ class Bottleneck(nn.Module, ABC):
 
         ValueError for codes that stand for nothing, see the top of this module.
         """
+
+    # ---------------------------------------------------- codes that are chosen one after the other
+
+    def tokens(self, latents: Tensor, section: int = 0) -> Tensor:
+        """Latents (B, D, *grid) -> bounded tokens (B * positions, d) of the grid of a section."""
+        raise VqkitError(self._no_distances())
+
+    def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Squared distances of bounded tokens to what each code of the next codebook would make of
+        them, over all positions of the latents that a token stands for.
+
+        Args:
+            tokens: (N, d).
+            codes: (N, q), those of the codebooks before; of a pyramid those of the coarser
+                positions that hold the tokens.
+
+        Returns:
+            (N, K). VqkitError where codes cannot be chosen one after the other.
+        """
+        raise VqkitError(self._no_distances())
+
+    def _no_distances(self) -> str:
+        return f"{type(self).__name__} has no codes that can be weighed one after the other"
 
     def _checked_codes(self, codes: Tensor) -> Tensor:
         """The codes as int64.
@@ -316,27 +366,14 @@ class Quantizer(Bottleneck):
         raise VqkitError(f"{type(self).__name__} has no codes that weigh their own bits")
 
     def distances(self, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Squared distances of bounded tokens to what each code of the next codebook would make of
-        them.
-
-        Args:
-            tokens: (N, d).
-            codes: (N, q), those of the codebooks before.
-
-        Returns:
-            (N, K). VqkitError where codes cannot be chosen one after the other.
-        """
         if self.num_codebooks != 1:
-            raise VqkitError(
-                f"{type(self).__name__} has no codes that can be weighed one after the other"
-            )
+            raise VqkitError(self._no_distances())
         every = torch.arange(self.codebook_size, device=tokens.device)
         return squared_distances(tokens, self.lookup(every[:, None]))
 
     # --------------------------------------------------------------------------------- from outside
 
-    def tokens(self, latents: Tensor) -> Tensor:
-        """Latents (B, D, *grid) -> bounded tokens (B * positions, d)."""
+    def tokens(self, latents: Tensor, section: int = 0) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             return self._real_tokens(latents, None)[0]
 

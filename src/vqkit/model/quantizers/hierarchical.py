@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import PADDING, Bottleneck, Quantized, Quantizer, check_latents, weighted_sum
+from .base import PADDING, Bottleneck, Quantized, Quantizer, weighted_sum
+from .cells import CellBottleneck, coarse_mask, fold, repeated, unfold
 
 
-class HierarchicalQuantizer(Bottleneck):
+class HierarchicalQuantizer(CellBottleneck):
     """A coarse grid first, then a fine one conditioned on it (Razavi et al. 2019, arXiv 1906.00446,
     section 3.1).
 
@@ -25,11 +26,9 @@ class HierarchicalQuantizer(Bottleneck):
         sizes = list(top.codebook_sizes)
         for size in bottom.codebook_sizes:
             sizes += [size] * grid_multiple**grid_dims
-        super().__init__(latent_dim, sizes)
+        super().__init__(latent_dim, sizes, grid_dims, grid_multiple)
         self.top = top
         self.bottom = bottom
-        self.grid_dims = grid_dims
-        self.grid_multiple = grid_multiple
         cell = 2**grid_dims * latent_dim
         self.to_top = nn.Linear(cell, top.latent_dim)
         self.from_top = nn.Linear(top.latent_dim, cell)
@@ -38,18 +37,15 @@ class HierarchicalQuantizer(Bottleneck):
         self.default_weights = {**bottom.default_weights, **top.default_weights}
 
     def parts(self) -> list[Quantizer]:
-        repeats = self.grid_multiple**self.grid_dims
-        parts = self.top.parts()
-        for part in self.bottom.parts():
-            parts += [part] * repeats
-        return parts
+        bottom = repeated(self.bottom.parts(), self.grid_multiple, self.grid_dims)
+        return [*self.top.parts(), *bottom]
 
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
             latents = self._checked_latents(latents, mask)
-            top = self.top(self._top_latents(latents), generator, _coarse(mask))
+            top = self.top(self._top_latents(latents), generator, coarse_mask(mask))
             context = self._context(top.quantized)
             bottom = self.bottom(self._bottom_latents(latents, context), generator, mask)
             quantized = self._join(context, bottom.quantized, mask)
@@ -63,7 +59,7 @@ class HierarchicalQuantizer(Bottleneck):
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
             latents = self._checked_latents(latents, mask)
-            top = self.top.encode(self._top_latents(latents), _coarse(mask))
+            top = self.top.encode(self._top_latents(latents), coarse_mask(mask))
             context = self._context(self.top.decode(top))
             bottom = self.bottom.encode(self._bottom_latents(latents, context), mask)
             return self._arrange(top, bottom)
@@ -76,11 +72,6 @@ class HierarchicalQuantizer(Bottleneck):
     def decode(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
             codes = self._checked_codes(codes)
-            if codes.dim() != 2 + self.grid_dims:
-                raise ValueError(
-                    f"a hierarchy of {self.grid_dims} grid dimensions has codes (B, "
-                    f"{self.num_codebooks}, *grid), got {tuple(codes.shape)}"
-                )
             num_top = self.top.num_codebooks
             top = codes[:, :num_top]
             below = codes[:, num_top:]
@@ -89,22 +80,6 @@ class HierarchicalQuantizer(Bottleneck):
             bottom = unfold(below, self.grid_multiple)
             context = self._context(self.top.decode(top))
             return self._join(context, self.bottom.decode(bottom), (bottom != PADDING).any(1))
-
-    def _checked_latents(self, latents: Tensor, mask: Tensor | None) -> Tensor:
-        """float32, zeros where padded: cells mix positions.
-
-        ValueError for a grid that makes no cells.
-        """
-        check_latents(latents, self.latent_dim, mask)
-        grid = tuple(latents.shape[2:])
-        if len(grid) != self.grid_dims or any(side % self.grid_multiple for side in grid):
-            raise ValueError(
-                f"a hierarchy of {self.grid_dims} grid dimensions needs sides that are multiples "
-                f"of {self.grid_multiple}, got {grid}"
-            )
-        if mask is None:
-            return latents.float()
-        return latents.float().where(mask.to(latents.device)[:, None], 0.0)
 
     def _top_latents(self, latents: Tensor) -> Tensor:
         return _pointwise(self.to_top, fold(latents, 2))
@@ -125,39 +100,6 @@ class HierarchicalQuantizer(Bottleneck):
         return torch.cat([top, fold(bottom, self.grid_multiple)], 1)
 
 
-def _coarse(mask: Tensor | None) -> Tensor | None:
-    """A cell is real where one of its positions is."""
-    if mask is None:
-        return None
-    return fold(mask[:, None], 2).any(1)
-
-
 def _pointwise(layer: nn.Linear, x: Tensor) -> Tensor:
     """A layer over the channels of (B, C, *grid), in the precision of its weights."""
     return layer(x.movedim(1, -1).to(layer.weight.dtype)).movedim(-1, 1)
-
-
-def fold(x: Tensor, factor: int) -> Tensor:
-    """(B, C, *grid) -> (B, C * factor^n, *grid / factor): cells become channels, of each channel
-    row by row.
-    """
-    dims = x.dim() - 2
-    sides: list[int] = []
-    for side in x.shape[2:]:
-        sides += (side // factor, factor)
-    x = x.reshape(*x.shape[:2], *sides)
-    cells = range(2, 2 + 2 * dims, 2)
-    inside = range(3, 3 + 2 * dims, 2)
-    return x.permute(0, 1, *inside, *cells).flatten(1, 1 + dims)
-
-
-def unfold(x: Tensor, factor: int) -> Tensor:
-    """The inverse of `fold`: (B, C * factor^n, *grid) -> (B, C, *grid * factor)."""
-    grid = x.shape[2:]
-    x = x.reshape(x.shape[0], -1, *[factor] * len(grid), *grid)
-    inside = range(2, 2 + len(grid))
-    cells = range(2 + len(grid), 2 + 2 * len(grid))
-    order: list[int] = []
-    for cell, place in zip(cells, inside, strict=True):
-        order += (cell, place)
-    return x.permute(0, 1, *order).reshape(*x.shape[:2], *(side * factor for side in grid))

@@ -10,6 +10,7 @@ from . import continuous, fsq, gaussian_codebook, lookup_free, scalar, simvq, vq
 from .base import Bottleneck, Quantizer
 from .hierarchical import HierarchicalQuantizer
 from .product import ProductQuantizer
+from .pyramid import PyramidQuantizer
 from .residual import ResidualQuantizer
 
 # What builds a family from its settings.
@@ -31,6 +32,10 @@ def build_quantizer(config: settings.QuantizerConfig) -> Bottleneck:
         top = build_quantizer(config.top)
         bottom = _positionwise(config.bottom)
         return HierarchicalQuantizer(top, bottom, config.latent_dim, config.grid_dims)
+    if isinstance(config, settings.PyramidConfig):
+        stages = [_positionwise(config.stage) for _ in range(config.num_grids)]
+        dropout = config.quantizer_dropout
+        return PyramidQuantizer(stages, config.latent_dim, config.grid_dims, dropout)
     return _positionwise(config)
 
 

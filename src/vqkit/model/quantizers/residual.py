@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import PADDING, Lattice, Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import straight_through
-
-# How slowly the measured scales of the stages follow the batches.
-SCALE_DECAY = 0.99
+from .stages import SCALE_DECAY, StagesMixin
 
 
-class ResidualQuantizer(Quantizer):
+class ResidualQuantizer(StagesMixin, Quantizer):
     """Each stage quantises what the stages before it left over (Zeghidour et al. 2021, arXiv
     2107.03312, algorithm 1).
 
@@ -27,15 +25,7 @@ class ResidualQuantizer(Quantizer):
     the first.
 
     Codes of -1 from some stage on are a shorter description: `lookup` leaves those stages out.
-
-    Buffers:
-        scales (S,): root mean square of each stage's residual over that of the token; ones where
-            codes fit any scale.
-        measured (): bool, whether `scales` come from data yet.
     """
-
-    scales: Tensor
-    measured: Tensor
 
     def __init__(
         self,
@@ -52,19 +42,18 @@ class ResidualQuantizer(Quantizer):
         for index in range(num_stages):
             sizes += stages[index % len(stages)].codebook_sizes
         super().__init__(stages[0].code_dim, sizes, latent_dim)
-        self.stages = nn.ModuleList(stages)
-        self.num_stages = num_stages
-        self.dropout = dropout
-        self.default_weights = stages[0].default_weights
-        self.fits_any_scale = stages[0].fits_any_scale
         self.is_straight_through = stages[0].is_straight_through
         scales = stages[0].refinement ** torch.arange(num_stages)
-        self.register_buffer("scales", scales)
-        self.register_buffer("measured", torch.tensor(self.fits_any_scale))
+        self._set_stages(list(stages), num_stages, dropout, scales)
 
     @property
     def codebooks_per_section(self) -> int:
         return self._stage(0).codebooks_per_section
+
+    @property
+    def prefixes(self) -> tuple[int, ...]:
+        per_stage = self.num_codebooks // self.num_stages
+        return tuple(per_stage * (number + 1) for number in range(self.num_stages))
 
     def parts(self) -> list[Quantizer]:
         parts: list[Quantizer] = []
@@ -105,7 +94,7 @@ class ResidualQuantizer(Quantizer):
             terms.append(result.terms)
         if self.training and not self.fits_any_scale:
             self._measure(square_sums, SCALE_DECAY)
-            self.measured.fill_(len(square_sums) == self.num_stages or bool(self.measured))
+            self._mark_measured(len(square_sums))
         num_missing = self.num_codebooks - sum(part.shape[1] for part in codes)
         missing = codes[0].new_full((len(tokens), num_missing), PADDING)
         joined = {}
@@ -164,24 +153,6 @@ class ResidualQuantizer(Quantizer):
         scale = self.scales[done]
         return self._stage(done).distances(residual / scale, codes[:, :0]) * scale.square()
 
-    def _stage(self, index: int) -> Quantizer:
-        return self.stages[index % len(self.stages)]  # type: ignore[return-value]
-
-    def _depth(self, generator: torch.Generator | None, device: torch.device) -> int:
-        """Stages of this batch: all of them, or with dropout sometimes a random number, equal on
-        all ranks.
-
-        Also in eval mode where there is a generator: a decoder that learns beside frozen codes is
-        to know coarse ones too.
-        """
-        is_measured = not self.training and generator is None
-        if is_measured or self.dropout == 0.0:
-            return self.num_stages
-        is_dropped, share = torch.rand(2, generator=generator, device=device).tolist()
-        if is_dropped >= self.dropout:
-            return self.num_stages
-        return 1 + int(share * self.num_stages)
-
     @torch.no_grad()
     def _measure(self, square_sums: list[Tensor], decay: float) -> None:
         """Let the scales of the stages that ran follow this batch.
@@ -189,5 +160,4 @@ class ResidualQuantizer(Quantizer):
         With decay 0 take them from it alone.
         """
         found = all_reduce_sum(torch.stack(square_sums))
-        ratios = (found / found[0].clamp(min=1e-12)).sqrt().clamp(min=1e-4)
-        self.scales[: len(square_sums)].lerp_(ratios, 1.0 - decay)
+        self._follow(found / found[0].clamp(min=1e-12), decay)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
-from ...model.pyramid import BandDistance
+from ...model.bands import BandDistance
 from ...shapes import Shape
 from ..base import Signal, Suggestion
 from . import bundled, forms, measures, perceptual

@@ -14,7 +14,7 @@ from ...config.adversary import PatchAdversary
 from ...data.dataset import Batch, Dataset
 from ...errors import VqkitError
 from ...model.autoencoder import Autoencoder, Output, channels_last
-from ...model.pyramid import detail
+from ...model.bands import detail
 from ...model.quantizers import Bottleneck
 from ...settings import Config
 from ...signals.base import Signal

@@ -1,14 +1,15 @@
 """Fits the integer prior that codes are compressed with, by a float twin that rounds alike.
 
-Shapes: B items, Q stages, h w the grid as rows and columns, n = h w slots, C context codes, e the
-length of a vector, D channels, K codes.
+Shapes: B items, Q codes of a position of the grid, which has any number of sides, h w the grid of a
+stage as rows and columns, n = h w slots, C context codes, e the length of a vector, D channels, K
+codes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -44,6 +45,7 @@ from ...data.indexed import Order
 from ...data.splits import derive_seed
 from ...model.precision import use_bfloat16
 from ...model.quantizers import Bottleneck
+from ...model.quantizers.cells import fold, spread, unfold
 from ...prior.network import attend
 from ..engine import unwrap
 from ..optimizers import Muon
@@ -128,16 +130,26 @@ class _Stage(nn.Module):
 
 
 class CoderNetwork(nn.Module):
-    """All stages of the float twin. forward: codes (B, Q, h, w) int64 -> bits (B, Q, h, w) that
+    """All stages of the float twin. forward: codes (B, Q, *grid) int64 -> bits (B, Q, *grid) that
     each costs.
 
     whole: whether it rounds as the integers do. dtype: of what is multiplied; sums are float32.
     """
 
-    def __init__(self, sizes: list[int], grid: tuple[int, int], channels: int) -> None:
+    def __init__(
+        self,
+        sizes: list[int],
+        grid: tuple[int, int],
+        channels: int,
+        sides: tuple[int, ...] = (),
+    ) -> None:
+        """sizes: K of each stage. grid: rows and columns of the finest grid of a stage. sides: how
+        many times finer the grid of each stage is than that of the codes; none for no finer ones.
+        """
         super().__init__()
         self.sizes = sizes
         self.grid = grid
+        self.sides = sides or (1,) * len(sizes)
         self.whole = True
         self.dtype = torch.float32
         widest = max(len(context_offsets(stage)) for stage in range(len(sizes)))
@@ -149,10 +161,26 @@ class CoderNetwork(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         vectors = [self._small(table) for table in self.vectors]
-        bits = [self._bits(number, codes, vectors) for number in range(len(self.sizes))]
-        return torch.stack(bits, 1)
+        stages = self.split(codes)
+        bits = []
+        for number, side in enumerate(self.sides):
+            seen = []
+            for one, coarser in zip(stages[: number + 1], self.sides, strict=False):
+                seen.append(spread(one, side // coarser))
+            together = torch.cat(seen, 1)
+            grid = rows_and_columns(together.shape[2:])
+            found = self._bits(number, together.reshape(*together.shape[:2], *grid), vectors)
+            bits.append(fold(found.reshape(len(codes), 1, *together.shape[2:]), side))
+        return torch.cat(bits, 1)
+
+    def split(self, codes: Tensor) -> list[Tensor]:
+        """Codes (B, Q, *grid) -> those of each stage on its own grid (B, 1, *grid * side)."""
+        counts = [side ** (codes.dim() - 2) for side in self.sides]
+        parts = codes.split(counts, 1)
+        return [unfold(part, side) for part, side in zip(parts, self.sides, strict=True)]
 
     def _bits(self, number: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
+        """Bits (B, h, w) of a stage of codes (B, number + 1, h, w) on its grid."""
         stage = cast(_Stage, self.stages[number])
         high, wide = codes.shape[2:]
         # By how many stages back: its codes as vectors, with a border of REACH.
@@ -161,10 +189,13 @@ class CoderNetwork(nn.Module):
         for back, down, right in stage.context:
             if back not in embedded:
                 embedded[back] = self._embedded(codes, number + back, vectors)
-            rows = slice(down + REACH, down + REACH + high)
-            columns = slice(right + REACH, right + REACH + wide)
-            shown.append(embedded[back][:, rows, columns])
-        x = self._product(torch.cat(shown, -1), stage.first) + stage.rows[:, None] + stage.columns
+            down += REACH
+            right += REACH
+            shown.append(embedded[back][:, down : down + high, right : right + wide])
+        # Positions are those of the finest grid.
+        rows = stage.rows[torch.arange(high, device=codes.device) * self.grid[0] // high]
+        columns = stage.columns[torch.arange(wide, device=codes.device) * self.grid[1] // wide]
+        x = self._product(torch.cat(shown, -1), stage.first) + rows[:, None] + columns
         x = x.flatten(1, 2)  # (B, n, D)
         for layer in cast(list[Any], list(stage.layers)):
             attended = self._attention(self._product(self._normalised(x), layer.qkv))
@@ -217,7 +248,7 @@ class CoderNetwork(nn.Module):
         """The same network in whole numbers."""
         stages = [_integer_stage(stage) for stage in cast(list[_Stage], list(self.stages))]
         vectors = [_weights(table, VALUE_BITS) for table in self.vectors]
-        return TransformerCoder(self.grid, vectors, stages)
+        return TransformerCoder(self.grid, vectors, stages, self.sides)
 
 
 def _integer_stage(stage: _Stage) -> StageTransformer:
@@ -276,7 +307,7 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 
 
 class CoderOutput(NamedTuple):
-    """terms: bits, the mean bits a code; codes (B, Q, h, w)."""
+    """terms: bits, the mean bits a code; codes (B, Q, *grid)."""
 
     terms: dict[str, Tensor]
     codes: Tensor
@@ -346,9 +377,9 @@ class CodeCoderTask(Task):
             return "the model has no codebook"
         if max(quantizer.codebook_sizes) > MAX_CODES:
             return f"a codebook has more than {MAX_CODES} codes"
-        if quantizer.num_codebooks > MAX_STAGES:
+        if len(quantizer.sections) > MAX_STAGES:
             return f"there are more than {MAX_STAGES} codes a position"
-        if math.prod(tokenizer.grid(tokenizer.shape.extent)) > MAX_POSITIONS:
+        if math.prod(_finest(quantizer, tokenizer.grid(tokenizer.shape.extent))) > MAX_POSITIONS:
             return f"the grid has more than {MAX_POSITIONS} positions"
         return ""
 
@@ -427,22 +458,20 @@ class CodeCoderTask(Task):
 
 
 def _mean(bits: Tensor, codes: Tensor) -> Tensor:
-    """Mean of bits (B, Q, h, w) over the codes that are no padding, which cost nothing."""
+    """Mean of bits (B, Q, *grid) over the codes that are no padding, which cost nothing."""
     return bits.sum() / (codes >= 0).sum()
 
 
 def _codes(
     tokenizer: Tokenizer, data: Dataset, split: str, limit: int, end: float | None
-) -> Tensor:  # (N, Q, h, w) int16
-    """Codes of the first items of a split, their grids as rows and columns: `limit` codes, or as
-    many as there is time for until `end`, of time.monotonic().
+) -> Tensor:  # (N, Q, *grid) int16
+    """Codes of the first items of a split: `limit` codes, or as many as there is time for until
+    `end`, of time.monotonic().
     """
     parts: list[Tensor] = []
     count = 0
     for batch in data.split(split, 256):
         codes = tokenizer.encode(batch.values, batch.mask)
-        # A grid of one dimension is a single row, of three or more all but the last are rows.
-        codes = codes.flatten(2, -2) if codes.dim() > 3 else codes[:, :, None]
         parts.append(codes.to(torch.int16))
         count += codes.numel()
         if count >= limit or (end is not None and time.monotonic() >= end):
@@ -450,19 +479,30 @@ def _codes(
     if parts:
         return torch.cat(parts)
     grid = tokenizer.grid(tokenizer.shape.extent)
-    return torch.zeros(0, tokenizer.num_codebooks, *rows_and_columns(grid), dtype=torch.int16)
+    return torch.zeros(0, tokenizer.num_codebooks, *grid, dtype=torch.int16)
+
+
+def _finest(quantizer: Bottleneck, grid: Sequence[int]) -> list[int]:
+    """The finest grid of a stage, of codes on a grid."""
+    return [side * quantizer.sections[-1].side for side in grid]
 
 
 def _network(quantizer: Bottleneck, codes: Tensor, seed: int) -> CoderNetwork:
-    sizes = list(quantizer.codebook_sizes)
+    sections = quantizer.sections
+    sizes = [quantizer.codebook_sizes[section.place] for section in sections]
+    sides = tuple(section.side for section in sections)
+    grid = rows_and_columns(_finest(quantizer, codes.shape[2:]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for channels in WIDTHS:
-            network = CoderNetwork(sizes, (codes.shape[2], codes.shape[3]), channels)
+            network = CoderNetwork(sizes, grid, channels, sides)
             if sum(parameter.numel() for parameter in network.parameters()) < MAX_BYTES:
                 break
-    for number, (part, size) in enumerate(zip(quantizer.parts(), sizes, strict=True)):
-        counts = torch.bincount(codes[:, number].flatten().int() + 1, minlength=size + 1)[1:] + 1.0
+    parts = quantizer.parts()
+    for number, (section, size) in enumerate(zip(sections, sizes, strict=True)):
+        part = parts[section.place]
+        own = codes[:, section.place : section.place + section.num_codes]
+        counts = torch.bincount(own.flatten().int() + 1, minlength=size + 1)[1:] + 1.0
         cast(Any, network.stages[number]).last_bias.data.copy_((counts / counts.sum()).log2())
         values = part.lookup(torch.arange(size)[:, None]).detach().float()
         left, singular, _ = torch.linalg.svd(values - values.mean(0), full_matrices=False)

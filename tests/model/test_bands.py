@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vqkit.model.pyramid import BandDistance, detail, halved, laplacian_bands
+from vqkit.model.bands import BandDistance, detail, halved, laplacian_bands
 
 
 @pytest.mark.parametrize("extent", [(37,), (16, 20), (9, 16, 10)])
