@@ -14,7 +14,7 @@ from vqkit.artifact import effort
 from vqkit.artifact.coder_files import CODER_FILE
 from vqkit.artifact.effort import HIGHEST, WEIGHT, searched
 from vqkit.artifact.operating_points import Rate
-from vqkit.coding import Bundle
+from vqkit.coding import Bundle, ScalarCodes
 from vqkit.errors import VqkitError
 from vqkit.signals.image.cosine import border_filter
 
@@ -90,13 +90,15 @@ def test_worse_codes_than_those_of_the_start_are_not_taken(squares, monkeypatch)
     values = torch.from_numpy(image()).permute(2, 0, 1)[None]
     codec = squares.compressor.codec(effort=5)
     start = squares.compressor.held(values, squares.compressor.codec())
-    assert not np.array_equal(searched(squares.tokenizer, codec, values, start), start)
+    (changed,) = searched(squares.tokenizer, codec, values, start)
+    assert not np.array_equal(changed, start[0])
     # Steps so long that they lead nowhere: all that may change is how stages share a value.
     monkeypatch.setattr(effort, "LEARNING_RATE", 100.0)
     found = searched(squares.tokenizer, codec, values, start)
     decode = squares.network.quantizer.decode
     with torch.no_grad():
-        assert torch.allclose(decode(torch.from_numpy(found)), decode(torch.from_numpy(start)))
+        after, before = (decode(torch.from_numpy(np.asarray(one))) for one in (found, start))
+        assert torch.allclose(after, before)
     sizes = [sum(map(len, codec.engine.encode(codes)[0])) for codes in (found, start)]
     assert sizes[0] <= sizes[1]
 
@@ -108,11 +110,12 @@ def test_latents_may_be_multiplied_before_they_are_quantised(squares, byte, gain
     codec = replace(squares.compressor.codec(effort=5), gain=byte)
     network = squares.network
     with torch.no_grad():
-        start = network.quantizer.encode(squares.tokenizer.latents_alone(values) * gain).numpy()
+        codes = network.quantizer.encode(squares.tokenizer.latents_alone(values) * gain).numpy()
+        start = [ScalarCodes.of(codes[0], codec.engine.levels)]
         found = searched(squares.tokenizer, codec, values, start)
 
         def cost(codes):
-            latents = network.quantizer.decode(torch.from_numpy(codes)) / gain
+            latents = network.quantizer.decode(torch.from_numpy(np.asarray(codes))) / gain
             shown = squares.tokenizer.restore(network.decode_latents(latents, values.shape[2:]))
             bits = 8 * sum(map(len, codec.engine.encode(codes)[0]))
             weight = WEIGHT * (0.5 / 3 / gain) ** 2 * (0.3 * 255) ** 2
@@ -170,7 +173,8 @@ def test_large_images_are_searched_in_parts(squares, monkeypatch):
     codec = squares.compressor.codec(effort=3)
     before = squares.compressor.held(values, squares.compressor.codec())
     shares = []
-    changed = searched(squares.tokenizer, codec, values, before, progress=shares.append) != before
+    after = searched(squares.tokenizer, codec, values, before, progress=shares.append)
+    changed = np.asarray(after) != np.asarray(before)
     # In every part: two of three rows of tiles, and three of at most three columns.
     for rows in (slice(0, 3), slice(3, 6)):
         for columns in (slice(0, 3), slice(3, 6), slice(6, 7)):

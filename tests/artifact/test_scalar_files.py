@@ -151,10 +151,9 @@ def test_a_file_that_is_cut_off_gives_its_first_stage(scalar, images):
         except FormatError:
             continue
         assert found.truncated and found.is_coarser
-        assert np.array_equal(found.codes[:CHANNELS], codes[:CHANNELS])
-        assert (found.codes[CHANNELS:] == -1).all()
+        assert np.array_equal(found.codes, codes[:CHANNELS])
         counts.add(len(found.codes))
-    assert counts == {2 * CHANNELS}
+    assert counts == {CHANNELS}
 
 
 def test_one_stage_without_a_residual_row_is_needed_whole(images):
@@ -338,8 +337,7 @@ def test_lower_rates_are_smaller_files_that_decode(scalar, images):
             data = scalar.compress(image, rate=name)
             assert describe(data).header.num_codebooks == rate.num_stages
             codes = next(scalar.compressor.read(data)).codes
-            assert (codes[rate.num_stages * CHANNELS :] == -1).all()
-            assert (codes[: rate.num_stages * CHANNELS] >= 0).all()
+            assert codes.shape == (rate.num_stages * CHANNELS, 4, 4)
             total += len(data)
         sizes[name] = total
     assert sizes["lowest"] < sizes["full"]
@@ -363,8 +361,9 @@ def test_a_gain_is_a_finer_step(scalar, images, stages, gain):
         latents = network.latents(scalar.tokenizer.standardise(values))
         codes = network.quantizer.encode(latents * factor)
         (found,) = scalar.compressor.read(data)
-        assert np.array_equal(found.codes[: stages * CHANNELS], codes[0, : stages * CHANNELS])
-        quantized = network.quantizer.decode(torch.from_numpy(found.codes)[None]) / factor
+        assert np.array_equal(found.codes, codes[0, : stages * CHANNELS])
+        codes[0, stages * CHANNELS :] = -1
+        quantized = network.quantizer.decode(codes) / factor
         exact = copy.deepcopy(network).double()
         shown = scalar.tokenizer.restore(exact.decode_latents(quantized.double(), (16, 16)))
     assert np.array_equal(scalar.decompress(data), shown[0].permute(1, 2, 0))

@@ -2,10 +2,12 @@
 bounds; damaged and hostile bytes end in errors of the format.
 """
 
+import itertools
 import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from vqkit.coding import (
     FileHeader,
     NewerVersion,
     ScalarCoder,
+    ScalarCodes,
     Stage,
     check_stages,
     read_file,
@@ -216,6 +219,87 @@ def test_parts_are_coded_as_one(monkeypatch, grid):
         assert np.array_equal(coder.decode(whole, grid), codes)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize("grid", [(11, 6), (1, 9), (5, 1), (7,), (3, 4, 5)])
+def test_rows_that_go_through_all_stages_together_are_coded_as_one(monkeypatch, stages, grid):
+    """One row, several or all: bytes are those of whole stages, one after the other, as the format
+    has them. The first channels are coded as differences, which ask for the item's first row.
+    """
+    from vqkit.coding.codes import scalar
+
+    channels = 9
+    codes = np.stack(
+        [rising((stages * channels, *grid), 31), laplacian((stages * channels, *grid), 31)]
+    )
+    coder = ScalarCoder.new(stages, channels, 31).fitted(codes)
+    coder = replace(coder, predicted=np.arange(channels) < 3)
+    monkeypatch.setattr(scalar, "_WINDOW", 1 << 30)
+    whole = coder.encode(codes)
+    of_text = by_hand(file_of(coder, codes[0]), coder.tensors(), grid, (stages, channels, 31))
+    assert np.array_equal(np.reshape(of_text, codes[0].shape), codes[0])
+    for rows in (1, 2, 3):
+        monkeypatch.setattr(scalar, "_WINDOW", rows * stages * channels * grid[-1])
+        assert coder.encode(codes) == whole
+        assert np.array_equal(coder.decode(whole, grid), codes)
+        shorter = [parts[:1] for parts in whole]
+        assert np.array_equal(coder.decode(shorter, grid), codes[:, :channels])
+
+
+def test_many_rows_take_the_memory_of_a_few(monkeypatch):
+    """Those at hand, of 50,000 rows with 1.6 million codes."""
+    from vqkit.coding.codes import scalar
+
+    monkeypatch.setattr(scalar, "_WINDOW", 1 << 14)
+    monkeypatch.setattr(scalar, "_TOGETHER", 1 << 10)
+    coder = ScalarCoder.new(1, 16, 511)
+    grid = (50_000, 2)
+    codes = ScalarCodes(16, grid, 511)
+    codes.put([(0, 1), (0, 2)], np.full((16, 1, 2), 256))
+    coder.decode(coder.encode([ScalarCodes(16, (2, 2), 511)]), (2, 2))
+    tracemalloc.start()
+    payloads = coder.encode([codes])
+    (found,) = coder.decode(payloads, grid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found[3], codes[3])
+    assert peak < 1 << 20
+
+
+def test_codes_of_boxes_are_those_of_the_whole():
+    """Of numbers that fit in a byte and others, and of none, in boxes that cover the grid."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(200, 311, (5, 7, 9))
+    codes[1] = 255
+    codes[2, 3:, 4:] = rng.integers(0, 511, (4, 5))
+    packed = ScalarCodes(5, (7, 9), 511)
+    for spans in itertools.product([(0, 3), (3, 7)], [(0, 4), (4, 9)]):
+        (top, bottom), (left, right) = spans
+        packed.put(spans, codes[:, top:bottom, left:right])
+    assert packed.shape == codes.shape and packed.size == codes.size
+    assert np.array_equal(packed, codes) and np.asarray(packed).dtype == np.int16
+    assert np.array_equal(np.asarray(packed, np.int64), codes)
+    assert all(np.array_equal(one, other) for one, other in zip(packed, codes, strict=True))
+    for spans in ([(0, 7), (0, 9)], [(2, 5), (3, 6)], [(6, 7), (8, 9)], [(0, 3), (4, 9)]):
+        (top, bottom), (left, right) = spans
+        assert np.array_equal(packed.codes(spans), codes[:, top:bottom, left:right])
+        assert np.array_equal(packed.numbers(spans), codes[:, top:bottom, left:right] - 255)
+    with pytest.raises(IndexError):
+        packed[5]
+
+
+def test_zeros_take_no_memory_and_small_numbers_a_byte():
+    tracemalloc.start()
+    packed = ScalarCodes(64, (100, 100), 511)
+    codes = np.full((64, 100, 100), 255, np.int16)
+    codes[3] += 127
+    codes[5] -= 128
+    before = tracemalloc.get_traced_memory()[0]
+    packed.put([(0, 100), (0, 100)], codes)
+    assert tracemalloc.get_traced_memory()[0] - before < 31_000
+    tracemalloc.stop()
+    assert np.array_equal(packed, codes)
+
+
 def test_a_long_row_takes_memory_for_a_part_of_it(monkeypatch):
     """Room for the bytes that are being written is that of a part: 80 bytes a code."""
     from vqkit.coding.codes import scalar
@@ -402,7 +486,7 @@ def test_any_bytes_decode_to_codes_that_exist_or_end():
         except CorruptCodes:
             ended += 1
             continue
-        assert found.min() >= 0 and found.max() < 31
+        assert np.min(found) >= 0 and np.max(found) < 31
     assert 0 < ended < 12
 
 
@@ -440,7 +524,7 @@ def test_one_wrong_bit_is_found_and_both_decoders_say_the_same():
         broken[place // 8] ^= 1 << place % 8
         parts = [bytes(broken), payloads[1]]
         try:
-            found = coder.decode([parts], (2, 2))[0]
+            found = np.asarray(coder.decode([parts], (2, 2))[0])
         except CorruptCodes:
             with pytest.raises(second.Refused, match="CorruptCodes"):
                 by_text.decode(parts, (2, 2))

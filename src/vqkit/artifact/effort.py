@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..coding import ScalarCoder, gain_of
+from ..coding import ScalarCoder, ScalarCodes, gain_of
 from ..coding.grids import rows_and_columns
 from ..errors import VqkitError
 from ..model.code_costs import CodeCosts
@@ -80,12 +80,12 @@ def searched(
     tokenizer: Tokenizer,
     codec: Codec,
     values: Tensor,
-    codes: np.ndarray,
+    codes: Sequence[ScalarCodes],
     *,
     progress: Callable[[float], None] | None = None,
-) -> np.ndarray:
-    """Better codes of values (B, C, *extent) than `codes` (B, q, *grid) int64, by the effort of the
-    codec; the same where there are none, item by item.
+) -> list[ScalarCodes]:
+    """Better codes of values (B, C, *extent) than `codes` (q, *grid) of each item, by the effort of
+    the codec; the same where there are none.
 
     progress: called with the number of items that are done, fractions included.
     """
@@ -97,8 +97,8 @@ def searched(
                 progress(before + share)
 
         search = _Search(tokenizer, codec, one)
-        found.append(search.run(codes[number : number + 1], tell))
-    return found[0] if len(found) == 1 else np.concatenate(found)
+        found.append(search.run(codes[number], tell))
+    return found
 
 
 class _Search:
@@ -133,8 +133,8 @@ class _Search:
         self.deviation = deviation.view(1, -1, *(1,) * (values.dim() - 2)).to(tokenizer.device)
 
     @torch.no_grad()
-    def run(self, start: np.ndarray, progress: Callable[[float], None]) -> np.ndarray:
-        """Codes (1, q, *grid), those of the start unless others are better."""
+    def run(self, start: ScalarCodes, progress: Callable[[float], None]) -> ScalarCodes:
+        """Codes (q, *grid), those of the start unless others are better."""
         numbers = self._numbers(start)
         latents = self.tokenizer.latents_alone(self.values)
         tokens = self.quantizer.tokens(latents.to(self.tokenizer.device) * self.gain)
@@ -206,25 +206,25 @@ class _Search:
 
     # ---------------------------------------------------------------------------- codes and numbers
 
-    def _numbers(self, codes: np.ndarray) -> Tensor:
+    def _numbers(self, codes: ScalarCodes) -> Tensor:
         """What codes stand for (1, C, *grid)."""
-        given = torch.from_numpy(codes[0]).flatten(1)
+        given = torch.from_numpy(np.asarray(codes)).flatten(1)
         left_out = self.quantizer.num_codebooks - len(given)
         numbers = torch.empty(self.quantizer.code_dim, given.shape[1])
         for some, out in zip(given.split(TOGETHER, 1), numbers.split(TOGETHER, 1), strict=True):
-            rows = F.pad(some.T.to(self.tokenizer.device), (0, left_out), value=PADDING)
+            rows = F.pad(some.T.long().to(self.tokenizer.device), (0, left_out), value=PADDING)
             out.copy_((self.quantizer.lookup(rows) / self.step).round().T)
-        return numbers.view(1, -1, *codes.shape[2:]).to(self.tokenizer.device)
+        return numbers.view(1, -1, *codes.grid).to(self.tokenizer.device)
 
-    def _codes(self, numbers: Tensor) -> np.ndarray:
-        """Codes (1, q, *grid) of numbers."""
+    def _codes(self, numbers: Tensor) -> ScalarCodes:
+        """Codes (q, *grid) of numbers."""
         given = numbers[0].flatten(1)
-        codes = np.empty((self.codec.num_codebooks, given.shape[1]), np.int64)
+        codes = np.empty((self.codec.num_codebooks, given.shape[1]), np.int16)
         for number, some in enumerate(given.split(TOGETHER, 1)):
             rows = self.quantizer.assign_at(some.T * self.step, self.codec.num_stages, 0.0)
             start = number * TOGETHER
             codes[:, start : start + TOGETHER] = rows.T.cpu().numpy()
-        return codes.reshape(1, -1, *numbers.shape[2:])
+        return ScalarCodes.of(codes.reshape(-1, *numbers.shape[2:]), self.engine.levels)
 
     def _decoded(self, numbers: Tensor, seen: Spans) -> Tensor:
         """What numbers of tiles become, standardised; without what lies behind the item's end."""
@@ -250,9 +250,9 @@ class _Search:
         error = (change * self.deviation).square().sum()
         return float(error / noise.square().sum()) * WEIGHT
 
-    def _cost(self, codes: np.ndarray, weight: float) -> float:
-        """Of codes (1, q, *grid): what files hold of them, and what comes back."""
-        (payloads,) = self.engine.encode(codes)
+    def _cost(self, codes: ScalarCodes, weight: float) -> float:
+        """Of codes (q, *grid): what files hold of them, and what comes back."""
+        (payloads,) = self.engine.encode([codes])
         bits = 8 * sum(map(len, payloads))
         shown = self._restored(codes)
         error = 0.0
@@ -261,7 +261,7 @@ class _Search:
             error += float((one.double() - other.double()).square().sum())
         return error + weight * bits
 
-    def _restored(self, codes: np.ndarray) -> Tensor:
+    def _restored(self, codes: ScalarCodes) -> Tensor:
         """What comes back of codes: values (1, C, *extent)."""
         numbers = self._numbers(codes)
         shown = torch.empty_like(self.values)

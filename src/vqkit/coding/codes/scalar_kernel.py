@@ -3,7 +3,7 @@ follow learn.
 
 It is the same text with numba and without, so the bytes are the same. Every function codes: it
 encodes the number that it is given, or decodes one and pays no heed to what it is given, and gives
-the number that was coded. y and x count from the border of the padded codes.
+the number that was coded. y and x count from the border of the padded rows at hand.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _guess(item: Item, here: int, y: int, x: int) -> int:
     row = item.columns * item.channels
     west = values[here - item.channels]
     north = values[here - row]
-    if y == BORDER:
+    if y == item.first:
         return west
     if x == BORDER:
         return north

@@ -165,14 +165,15 @@ def relation_shapes(num_stages: int, channels: int) -> dict[str, tuple[int, int,
 
 
 class Item(NamedTuple):
-    """An item on its way in or out.
+    """The rows of an item that are on their way in or out.
 
     Everything is flat and has a border around its positions. values (stages * rows * columns * C):
     signed numbers. magnitudes: of the numbers that were coded, as many. sums (stages * rows *
     columns * (G + BEHIND_GROUPS)): of small magnitudes of each group, and zeros behind. totals
     (stages * rows * columns): sums of all groups. expected (C,) and expected_sums (G,): what is
     expected of numbers and groups of a position, of 4096. predicted (C,): channels that are coded
-    as differences in the first stage. limit: the largest magnitude of a value.
+    as differences in the first stage. limit: the largest magnitude of a value. first: where the
+    first row of the item is among these rows, or would be.
     """
 
     values: Any
@@ -187,6 +188,7 @@ class Item(NamedTuple):
     groups: int
     rows: int
     columns: int
+    first: int
 
 
 class Scratch(NamedTuple):
