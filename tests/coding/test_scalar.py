@@ -314,6 +314,87 @@ def test_a_long_row_takes_memory_for_a_part_of_it(monkeypatch):
     tracemalloc.stop()
 
 
+# ------------------------------------------------------------------------- codes that are chosen
+
+
+def wanted_codes(stages=2, channels=20, grid=(9, 8), levels=31):
+    """Codes of stages, the last those nearest to what is wanted of it, and that (C, *grid)."""
+    rng = np.random.default_rng(0)
+    scale = 1.5 / (1 + np.arange(channels))[:, None, None]
+    codes = laplacian((stages * channels, *grid), levels)
+    wanted = rng.laplace(0, scale, (channels, *grid))
+    half = levels // 2
+    codes[-channels:] = np.floor(wanted + 0.5).clip(-half, half) + half
+    return codes, wanted
+
+
+def error_of(codes, wanted):
+    """Squared error in steps of the last stage of codes of 31 levels."""
+    return float(np.square(np.asarray(codes)[-len(wanted) :] - 15 - wanted).sum())
+
+
+def bits_of(coder, codes):
+    return 8 * len(coder.encode([codes])[0][-1])
+
+
+@pytest.mark.parametrize("predicted", [0, 3])
+def test_codes_that_are_chosen_cost_less(predicted):
+    """Squared error and weighed bits of the file, beside those of the nearest codes and of a fixed
+    dead zone; the heavier bits are, the fewer.
+    """
+    codes, wanted = wanted_codes()
+    coder = ScalarCoder.new(2, 20, 31).fitted([codes])
+    coder = replace(coder, predicted=np.arange(20) < predicted)
+    sizes = []
+    for weight in (0.05, 0.1, 0.2):
+        found = coder.choose(ScalarCodes.of(codes, 31), wanted, weight)
+        assert np.array_equal(np.asarray(found)[:20], codes[:20])
+        assert np.abs(np.asarray(found)[20:] - codes[20:]).max() >= 1
+        dead = codes.copy()
+        toward_zero = np.abs(wanted) - np.floor(np.abs(wanted)) < 0.6
+        shorter = np.sign(wanted) * (np.floor(np.abs(wanted)) + ~toward_zero)
+        dead[20:] = shorter.clip(-15, 15) + 15
+        cost = error_of(found, wanted) + weight * bits_of(coder, found)
+        for other in (codes, dead):
+            assert cost < error_of(other, wanted) + weight * bits_of(coder, other)
+        sizes.append(bits_of(coder, found))
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_bits_that_weigh_nothing_leave_the_nearest_codes():
+    """But zeros of groups in which no value is beyond half a step."""
+    codes, wanted = wanted_codes()
+    coder = ScalarCoder.new(2, 20, 31)
+    found = coder.choose(ScalarCodes.of(codes, 31), wanted, 0.0)
+    near = np.abs(wanted - np.floor(wanted) - 0.5) > 1 / 64
+    assert np.array_equal(np.asarray(found)[20:][near], codes[20:][near])
+
+
+def test_a_lone_code_that_costs_more_than_it_is_worth_is_left_out():
+    """In a grid of zeros a value of one step costs far more than ten bits, which weigh 0.2 each;
+    one of three steps is worth them.
+    """
+    wanted = np.zeros((24, 12, 12))
+    wanted[17, 9, 9] = 1.0
+    wanted[20, 10, 3] = 3.0
+    codes = np.full(wanted.shape, 15) + wanted.astype(int)
+    coder = ScalarCoder.new(1, 24, 31).fitted([np.full(wanted.shape, 15)] * 3)
+    found = np.asarray(coder.choose(ScalarCodes.of(codes, 31), wanted, 0.2))
+    assert found[17, 9, 9] == 15 and found[20, 10, 3] == 18
+    assert (found != 15).sum() == 1
+
+
+def test_rows_are_chosen_from_as_one_whole(monkeypatch):
+    from vqkit.coding.codes import scalar
+
+    codes, wanted = wanted_codes(stages=3)
+    coder = ScalarCoder.new(3, 20, 31).fitted([codes])
+    whole = coder.choose(ScalarCodes.of(codes, 31), wanted, 0.1)
+    for rows in (1, 2, 4):
+        monkeypatch.setattr(scalar, "_WINDOW", rows * 3 * 20 * 8)
+        assert np.array_equal(coder.choose(ScalarCodes.of(codes, 31), wanted, 0.1), whole)
+
+
 # -------------------------------------------------------------------------------- codes and tensors
 
 
@@ -559,7 +640,7 @@ if sys.argv[1] == "plain":
     sys.modules["numba"] = None
 import numpy as np
 from tests.coding.test_scalar import checkered, laplacian, rising
-from vqkit.coding import ScalarCoder, kernels
+from vqkit.coding import ScalarCoder, ScalarCodes, kernels
 shape = (3 * 11, 7, 6)
 codes = np.stack([laplacian(shape, 1023), rising(shape, 1023), checkered(shape, 1023)])
 coder = ScalarCoder.new(3, 11, 1023).fitted(codes)
@@ -567,6 +648,8 @@ for one in (coder, ScalarCoder.new(3, 11, 1023)):
     payloads = one.encode(codes)
     assert np.array_equal(one.decode(payloads, (7, 6)), codes)
     print(*(part.hex() for item in payloads for part in item))
+    wanted = np.random.default_rng(0).laplace(0, 2, (11, 7, 6))
+    print(np.asarray(one.choose(ScalarCodes.of(codes[0], 1023), wanted, 0.1)).tobytes().hex())
 print({name: value.sum() for name, value in coder.tensors().items()})
 print(kernels.usable(), file=sys.stderr)
 """

@@ -46,7 +46,10 @@ from .scalar_state import (
     NUM_DECISIONS,
     NUM_SETS,
     NUM_SITES,
+    PRICES,
     SIZES,
+    UNITS,
+    Choice,
     Item,
     Learning,
     Relations,
@@ -126,6 +129,20 @@ class ScalarCoder:
         if not isinstance(codes, ScalarCodes):
             codes = ScalarCodes.of(codes, self.levels)
         return _Item(self, self.num_stages, state, codes.grid).encode(codes)
+
+    def choose(
+        self, codes: ScalarCodes, wanted: NDArray[np.floating], weight: float
+    ) -> ScalarCodes:
+        """Codes (S * C, *grid) whose last stage costs less: squared error in steps + weight * bits.
+
+        wanted (C, *grid): the values of the last stage that would be right, in steps. Position by
+        position, the tables of that moment price the nearest value, the next toward zero, and zero,
+        and a group of zeros against its values: rate-distortion optimised quantisation (Karczewicz
+        et al. 2008, ITU-T VCEG-AH21). It sees what a code costs itself, not what it does to those
+        that follow.
+        """
+        item = _Item(self, self.num_stages, self.state.copy(), codes.grid)
+        return item.choose(codes, wanted, weight)
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> list[ScalarCodes]:
         """Bytes of the first stages of every item, as many for each -> codes (stages * C, *grid) of
@@ -326,9 +343,9 @@ class _Item:
         # Positions of one call, and bytes of them at most, two for each decision.
         self._together = max(1, min(_TOGETHER // coder.channels, rows * columns))
         self._most = 2 * MOST_DECISIONS * coder.channels * self._together
-        height = self._step + self._behind + 2 * BORDER
+        at_hand = self._step + self._behind + 2 * BORDER
         across = columns + 2 * BORDER
-        positions = num_stages * height * across
+        positions = num_stages * at_hand * across
         groups = coder.relations.groups.shape[2]
         self._item = Item(
             values=np.zeros(positions * coder.channels, np.int16),
@@ -341,20 +358,26 @@ class _Item:
             limit=(coder.levels - 1) // 2,
             channels=coder.channels,
             groups=groups,
-            rows=height,
+            rows=at_hand,
             columns=across,
             first=BORDER + self._behind,
         )
+        self._choice = Choice(-1, np.zeros(0, np.int16), 0, 0, PRICES, np.zeros(1, np.int64))
         self._num_stages = num_stages
-        shaped = self._item.values.reshape(num_stages, height, across, coder.channels)
-        # (S, C, height, columns)
+        shaped = self._item.values.reshape(num_stages, at_hand, across, coder.channels)
+        # (S, C, rows at hand, columns)
         self._inside = shaped[:, :, BORDER:-BORDER].transpose(0, 3, 1, 2)
         self._state = state
         self._relations = coder.relations.flat()
         self._notes = scratch()
 
-    def encode(self, codes: ScalarCodes) -> list[bytes]:
-        """The bytes of each stage."""
+    def encode(
+        self,
+        codes: ScalarCodes,
+        wanted: NDArray[np.floating] | None = None,
+        chosen: ScalarCodes | None = None,
+    ) -> list[bytes]:
+        """The bytes of each stage. wanted, chosen: of `choose`, what it shall be and becomes."""
         no_data = np.frombuffer(b"", np.uint8)
         no_decoder = np.zeros(0, np.int64)
         streams = []
@@ -370,14 +393,43 @@ class _Item:
             self._inside[:, :, start : start + bottom - top] = given.reshape(
                 self._num_stages, self._item.channels, bottom - top, self._columns
             )
+            if wanted is not None:
+                self._want(wanted, top, bottom)
             for stage, part in self._parts(top):
                 streams[stage] = self._with_room(streams[stage])
                 self._code(stage, part, streams[stage])
+            if chosen is not None:
+                self._give(chosen, top)
         found = []
         for stream in streams:
             low, width, count = stream.encoder.tolist()
             found.append(RangeEncoder(low, width, stream.out[:count].tobytes()).finish())
         return found
+
+    def choose(
+        self, codes: ScalarCodes, wanted: NDArray[np.floating], weight: float
+    ) -> ScalarCodes:
+        """See `ScalarCoder.choose`."""
+        positions = self._item.rows * self._item.columns * self._item.channels
+        self._choice = self._choice._replace(
+            stage=self._behind,
+            wanted=np.zeros(positions, np.int16),
+            first=self._behind * positions,
+            weight=round(weight * UNITS**2),
+        )
+        chosen = ScalarCodes(len(codes), codes.grid, codes.levels)
+        self.encode(codes, wanted, chosen)
+        return chosen
+
+    def _want(self, wanted: NDArray[np.floating], top: int, bottom: int) -> None:
+        """Note what values are wanted in rows of the item."""
+        item = self._item
+        window = self._choice.wanted.reshape(item.rows, item.columns, item.channels)
+        rows = wanted.reshape(item.channels, self._rows, self._columns)[:, top:bottom]
+        most = np.iinfo(np.int16).max
+        units = np.round(rows * UNITS).clip(-most, most).astype(np.int16)
+        start = item.first + top
+        window[start : start + bottom - top, BORDER:-BORDER] = units.transpose(1, 2, 0)
 
     def decode(self, payloads: Sequence[bytes], codes: ScalarCodes) -> None:
         """Set codes from the bytes of each stage. CorruptCodes where some end too soon."""
@@ -394,14 +446,19 @@ class _Item:
             for stage, part in self._parts(top):
                 self._code(stage, part, streams[stage])
                 check_position(streams[stage].decoder[2], len(payloads[stage]))
-            # The rows that the last stage has, of which those before are given.
-            first, end = self._of_stage(top, self._behind)
-            if first < end:
-                start = self._item.first + first
-                found = self._inside[:, :, start : start + end - first]
-                spans = self._spans(first, end)
-                sides = [stop - begin for begin, stop in spans]
-                codes.put_numbers(spans, found.reshape(len(codes), *sides))
+            self._give(codes, top)
+
+    def _give(self, codes: ScalarCodes, top: int) -> None:
+        """Set the codes of the rows that the last stage has got to, while the first one codes those
+        from `top` on.
+        """
+        first, end = self._of_stage(top, self._behind)
+        if first < end:
+            start = self._item.first + first
+            found = self._inside[:, :, start : start + end - first]
+            spans = self._spans(first, end)
+            sides = [stop - begin for begin, stop in spans]
+            codes.put_numbers(spans, found.reshape(len(codes), *sides))
 
     def _spans(self, top: int, bottom: int) -> list[tuple[int, int]]:
         """Those cells of the grid that are rows from `top` up to `bottom`."""
@@ -448,13 +505,16 @@ class _Item:
             for stage in array.reshape(self._num_stages, item.rows, -1):
                 stage[:kept] = stage[self._step :].copy()
                 stage[kept:] = 0
+        if len(self._choice.wanted):
+            wanted = self._choice.wanted.reshape(item.rows, -1)
+            wanted[:kept] = wanted[self._step :].copy()
         self._item = item._replace(first=item.first - self._step)
 
     def _code(self, stage: int, part: tuple[int, int, int, int], stream: Stream) -> None:
         from . import scalar_kernel
 
         learning = Learning(self._state, self._notes, stream, COMPACT)
-        work = Work(self._item, learning, self._relations, SIZES, LEVELS)
+        work = Work(self._item, learning, self._choice, self._relations, SIZES, LEVELS)
         scalar_kernel.run(stage, *part, work)
 
 

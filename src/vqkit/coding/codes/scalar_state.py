@@ -86,6 +86,14 @@ LEVELS = np.array([max((n**4).bit_length() - 20, 0) for n in range(MAX_EXPECTED 
 # The size of every sum: twice its logarithm to base 2, floor(log2(n^2)) + 1, and 0 for 0.
 SIZES = np.array([(total * total).bit_length() for total in range(MAX_SUM + 1)])
 
+# Values that an encoder would like to code are told in parts of a step.
+UNITS = 64
+# Bits of a decision in 256ths, by its probability without its last binary digits.
+PRICE_SHIFT = 4
+PRICES = np.round(
+    256 * np.log2((TOTAL >> PRICE_SHIFT) / (np.arange((TOTAL >> PRICE_SHIFT) + 1) + 0.5)).clip(0)
+).astype(np.int32)
+
 # The tables of functions in the types that take the least of a processor's cache.
 COMPACT = Tables(
     TABLES.squash.astype(np.int32),
@@ -228,11 +236,28 @@ class Learning(NamedTuple):
     tables: Tables
 
 
+class Choice(NamedTuple):
+    """What an encoder needs that chooses the numbers of a stage itself.
+
+    stage: which; -1 for none. wanted (rows * columns * C): its values, in units of a step's
+    UNITS-th. first: of the positions of all stages, where those of the stage begin, times C.
+    weight: what a bit costs, in squared units. bits: PRICES. cost (1,): room for a sum.
+    """
+
+    stage: int
+    wanted: Any
+    first: int
+    weight: int
+    bits: Any
+    cost: Any
+
+
 class Work(NamedTuple):
     """All that the kernel takes."""
 
     item: Item
     learning: Learning
+    choice: Choice
     relations: Relations
     sizes: Any
     levels: Any
