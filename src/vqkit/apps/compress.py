@@ -117,7 +117,9 @@ def _compressed(
         progress(len(compressed) + done)
 
     for places in alike([values.shape for _, values in waiting]):
-        batch = torch.stack([waiting[place][1] for place in places])
+        given = [waiting[place][1] for place in places]
+        # Without a copy of a single one, which may be large.
+        batch = given[0][None] if len(given) == 1 else torch.stack(given)
         coded = model.compressor.code(batch, codec, tell)
         held = [one.codes for one in coded]
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
