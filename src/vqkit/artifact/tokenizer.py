@@ -235,14 +235,14 @@ class Tokenizer:
         missing = self.num_codebooks - len(items[0])
         behind = (0, 0) * len(cells)
         sides = [stop - start for start, stop in cells]
-        found = channels_last(torch.empty(len(items), self.network.quantizer.latent_dim, *sides))
+        width = self.network.quantizer.latent_dim
+        found = channels_last(torch.empty(len(items), width, *sides, device=self.device))
         for start, stop in _rows((len(items), 0, end - first, *sides[1:]), self.num_codebooks):
             box = [(first + start, first + stop), *others]
             given = torch.from_numpy(np.stack([one.codes(box) for one in items]))
             # Stages that are not there are -1.
             codes = F.pad(given.long(), (*behind, 0, missing), value=PADDING)
-            quantized = self.network.quantizer.decode(codes.to(self.device))
-            found[:, :, start:stop] = quantized.cpu()
+            found[:, :, start:stop] = self.network.quantizer.decode(codes.to(self.device))
         return found
 
     def _counts(self, grid: Sequence[int]) -> list[int]:
