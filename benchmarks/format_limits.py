@@ -57,8 +57,13 @@ def equal_numbers(num_codes: int, scale: int) -> tuple[bytes, Work]:
 
 
 def scalar_codes_for_nothing(scale: int) -> tuple[bytes, Work]:
-    """2^26 scalar codes of 256 channels, all zero, of the bytes that they take."""
-    return equal_scalar_codes(256, (512, 512 // scale))
+    """2^28 scalar codes of 256 channels, all zero, of the bytes that they take."""
+    return equal_scalar_codes(256, (1024, 1024 // scale))
+
+
+def scalar_row_for_nothing(scale: int) -> tuple[bytes, Work]:
+    """2^26 scalar codes of 256 channels in one row, all zero, of the bytes that they take."""
+    return equal_scalar_codes(256, (1, (1 << 18) // scale))
 
 
 def scalar_positions_for_nothing(scale: int) -> tuple[bytes, Work]:
@@ -67,12 +72,10 @@ def scalar_positions_for_nothing(scale: int) -> tuple[bytes, Work]:
 
 
 def equal_scalar_codes(channels: int, grid: tuple[int, int]) -> tuple[bytes, Work]:
-    import numpy as np
-
-    from vqkit.coding import ScalarCoder
+    from vqkit.coding import ScalarCoder, ScalarCodes
 
     coder = ScalarCoder.new(1, channels, 3)
-    data = coder.encode(np.ones((1, channels, *grid), np.int64))[0][0]
+    data = coder.encode([ScalarCodes(channels, grid, 3)])[0][0]
     return data, lambda: coder.decode([[data]], grid)
 
 
@@ -142,6 +145,7 @@ CASES = {
         codes_for_nothing,
         values_for_nothing,
         scalar_codes_for_nothing,
+        scalar_row_for_nothing,
         scalar_positions_for_nothing,
         many_extents,
         long_names,

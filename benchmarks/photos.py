@@ -11,12 +11,15 @@ where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the m
 smooth blocks of all images, at 0.6 bits a pixel. Gradients are three images of 512x512, their bytes
 over those of WebP at the same PSNR, the worst of all points where WebP has one. Lossless files are
 those of the 256x256 images beside JPEG XL at effort 7. Speeds are of a process that has loaded its
-model. The sheet shows all 256x256 images, ours at a quarter of a bit a pixel at most and peers at
-no more bytes each, or at their fewest.
+model. Peaks of resident memory, and speeds beside them, are those of an image of 48 megapixels,
+tiled of the photographs, and of one of 20000x200, at rate `full`, each written and read by a
+process of its own, with Python and PyTorch. The sheet shows all 256x256 images, ours at a quarter
+of a bit a pixel at most and peers at no more bytes each, or at their fewest.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -56,6 +59,9 @@ PEERS = ("jpeg", "webp", "avif")
 SHEET_RATE = 0.25
 CAPTION = 16
 GRADIENT_SIDE = 512
+# Width and height of images whose memory is measured, and rows of each photograph in them.
+LARGEST = ((8000, 6000), (20000, 200))
+TILE_ROWS = 700
 # Colours of three gradients, from one end to the other.
 SKY = ((20, 60, 140), (150, 190, 235), (250, 235, 210))
 GLOW = ((255, 240, 180), (200, 80, 60), (30, 10, 60))
@@ -228,6 +234,58 @@ def speeds(model, image: np.ndarray) -> dict[str, float]:
     return {"encode": pixels / min(encoding), "decode": pixels / min(decoding)}
 
 
+def tiled(work: Path, width: int, height: int) -> np.ndarray:
+    """The photographs side by side in rows, as many as it takes: uint8 (height, width, 3)."""
+    paths = sorted((work / "train").iterdir()) + sorted((work / "held-out").iterdir())
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(np.asarray(image.convert("RGB")))
+    whole = np.zeros((height, width, 3), np.uint8)
+    number = 0
+    for top in range(0, height, TILE_ROWS):
+        left = 0
+        while left < width:
+            part = images[number % len(images)][: min(TILE_ROWS, height - top), : width - left]
+            whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+            left += part.shape[1]
+            number += 1
+    return whole
+
+
+def of_large(work: Path, run: Path, width: int, height: int) -> dict[str, dict[str, float]]:
+    """Peaks in MB and megapixels a second of writing and of reading an image so large."""
+    np.save(work / "large.npy", tiled(work, width, height))
+    found = {}
+    for what in ("write", "read"):
+        command = [sys.executable, __file__, "--large", what, str(work), str(run)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[what] = json.loads(done.stdout)
+        print(f"{width}x{height} {what}: {found[what]}")
+    return found
+
+
+def measure_large(what: str, work: Path, run: Path) -> dict[str, float]:
+    """One of the two, in this process."""
+    from vqkit import load
+
+    model = load(run)
+    # Compiled, or their machine code loaded, before.
+    model.decompress(model.compress(np.zeros((64, 64, 3), np.uint8)))
+    started = time.perf_counter()
+    if what == "write":
+        image = np.load(work / "large.npy")
+        (work / "large.vq").write_bytes(model.compress(image, rate="full"))
+    else:
+        image = model.decompress(work / "large.vq")
+    pixels = image[..., 0].size / 1e6
+    speed = pixels / (time.perf_counter() - started)
+    # Not that of getrusage, which a parent that was larger passes on.
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return {"mb": peak * 1024 / 1e6, "mp_per_s": speed}
+
+
 def seams(model, image: np.ndarray, side: int) -> float:
     """Mean step between pixels on the borders of latents' squares, over that elsewhere, of what a
     model makes of an image, less that of the image itself.
@@ -322,6 +380,9 @@ def _at_most(name: str, image: np.ndarray, size: int) -> bytes:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--large"]:
+        print(json.dumps(measure_large(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))))
+        return
     arguments = PARSER.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp())
     if not (work / "train").exists():
@@ -359,6 +420,12 @@ def main() -> None:
             claims.append(Claim("photo_seams", worst, "ratio", "<= 1.02", None, settings))
         if name == "256x256" and arguments.sheet:
             sheet(model, images).save(arguments.sheet, quality=90, method=6)
+    for width, height in ((2000, 1500), (5000, 50)) if arguments.quick else LARGEST:
+        for what, found in of_large(work, run, width, height).items():
+            name = f"photo_{what}_{width}x{height}"
+            claims.append(Claim(f"{name}_mb", found["mb"], "MB", "<= 1000", None, settings))
+            value = found["mp_per_s"]
+            claims.append(Claim(f"{name}_mp_per_s", value, "MP/s", ">= 1", None, settings))
     value = gradient_bytes(model)
     claims.append(Claim("photo_gradient_bytes", value, "x", "<= 1.0", "webp", settings))
     report(claims, arguments)

@@ -87,7 +87,7 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
     "model/quantizers/base.py": ("figures for people, in float64", {"Bottleneck.bits"}),
     "artifact/effort.py": (
         "numbers that are collected there, and draws that are moved",
-        {"_Search._numbers", "_Search._weight_of_a_bit"},
+        {"_Search._numbers", "_Search._squared_step"},
     ),
     "artifact/store.py": ("on the device that it was given", {"_Unfilled.__torch_function__"}),
     "prior/layout.py": (

@@ -14,7 +14,7 @@ from vqkit.artifact import effort
 from vqkit.artifact.coder_files import CODER_FILE
 from vqkit.artifact.effort import HIGHEST, WEIGHT, searched
 from vqkit.artifact.operating_points import Rate
-from vqkit.coding import Bundle
+from vqkit.coding import Bundle, ScalarCoder, ScalarCodes
 from vqkit.errors import VqkitError
 from vqkit.signals.image.cosine import border_filter
 
@@ -39,7 +39,7 @@ def weight_of_a_bit(model, codec):
     values = torch.from_numpy(image(16, 16)).permute(2, 0, 1)[None]
     with torch.no_grad():
         search = effort._Search(model.tokenizer, codec, values)
-        return search._weight_of_a_bit()
+        return WEIGHT * search._squared_step()
 
 
 def paid(model, given, weight, **how):
@@ -90,15 +90,17 @@ def test_worse_codes_than_those_of_the_start_are_not_taken(squares, monkeypatch)
     values = torch.from_numpy(image()).permute(2, 0, 1)[None]
     codec = squares.compressor.codec(effort=5)
     start = squares.compressor.held(values, squares.compressor.codec())
-    assert not np.array_equal(searched(squares.tokenizer, codec, values, start), start)
-    # Steps so long that they lead nowhere: all that may change is how stages share a value.
-    monkeypatch.setattr(effort, "LEARNING_RATE", 100.0)
-    found = searched(squares.tokenizer, codec, values, start)
-    decode = squares.network.quantizer.decode
-    with torch.no_grad():
-        assert torch.allclose(decode(torch.from_numpy(found)), decode(torch.from_numpy(start)))
-    sizes = [sum(map(len, codec.engine.encode(codes)[0])) for codes in (found, start)]
-    assert sizes[0] <= sizes[1]
+    (changed,) = searched(squares.tokenizer, codec, values, start)
+    assert not np.array_equal(changed, start[0])
+    # Codes that are five steps away from what is wanted.
+    choose = ScalarCoder.choose
+    monkeypatch.setattr(
+        ScalarCoder,
+        "choose",
+        lambda self, codes, wanted, weight: choose(self, codes, wanted + 5, weight),
+    )
+    (found,) = searched(squares.tokenizer, codec, values, start)
+    assert np.array_equal(found, start[0])
 
 
 @pytest.mark.parametrize(("byte", "gain"), [(112, 0.5), (144, 2.0)])
@@ -108,11 +110,12 @@ def test_latents_may_be_multiplied_before_they_are_quantised(squares, byte, gain
     codec = replace(squares.compressor.codec(effort=5), gain=byte)
     network = squares.network
     with torch.no_grad():
-        start = network.quantizer.encode(squares.tokenizer.latents_alone(values) * gain).numpy()
+        codes = network.quantizer.encode(squares.tokenizer.latents_alone(values) * gain).numpy()
+        start = [ScalarCodes.of(codes[0], codec.engine.levels)]
         found = searched(squares.tokenizer, codec, values, start)
 
         def cost(codes):
-            latents = network.quantizer.decode(torch.from_numpy(codes)) / gain
+            latents = network.quantizer.decode(torch.from_numpy(np.asarray(codes))) / gain
             shown = squares.tokenizer.restore(network.decode_latents(latents, values.shape[2:]))
             bits = 8 * sum(map(len, codec.engine.encode(codes)[0]))
             weight = WEIGHT * (0.5 / 3 / gain) ** 2 * (0.3 * 255) ** 2
@@ -170,13 +173,37 @@ def test_large_images_are_searched_in_parts(squares, monkeypatch):
     codec = squares.compressor.codec(effort=3)
     before = squares.compressor.held(values, squares.compressor.codec())
     shares = []
-    changed = searched(squares.tokenizer, codec, values, before, progress=shares.append) != before
-    # In every part: two of three rows of tiles, and three of at most three columns.
-    for rows in (slice(0, 3), slice(3, 6)):
-        for columns in (slice(0, 3), slice(3, 6), slice(6, 7)):
-            assert changed[0, :, rows, columns].any()
-    assert shares == sorted(shares) and shares[-1] == 1
-    assert len(set(shares)) == 6 * effort.STEPS[3]
+    after = searched(squares.tokenizer, codec, values, before, progress=shares.append)
+    changed = np.asarray(after) != np.asarray(before)
+    assert changed.any((0, 1)).all()
+    assert shares == [1 / 3, 2 / 3, 1]
+
+
+def test_the_gradient_of_parts_is_that_of_the_whole(squares, monkeypatch):
+    """By finite differences of the squared error of what is decoded, at a few codes."""
+    values = torch.from_numpy(image(48, 56)).permute(2, 0, 1)[None]
+    codec = squares.compressor.codec(effort=1)
+    (start,) = squares.compressor.held(values, squares.compressor.codec())
+    with torch.no_grad():
+        search = effort._Search(squares.tokenizer, codec, values)
+        whole = search._gradient(start)
+        numbers = search._numbers(start)
+
+        def error(changed):
+            shown = search._decoded(changed, [(0, 6), (0, 7)])
+            away = (shown - squares.tokenizer.standardise(values)) * search.deviation
+            return float(away.double().square().sum())
+
+        for place in ((0, 0, 0, 0), (0, 5, 3, 2), (0, 100, 5, 6)):
+            sides = []
+            for change in (0.5, -0.5):
+                changed = numbers.clone()
+                changed[place] += change
+                sides.append(error(changed))
+            assert float(whole[place]) == pytest.approx(sides[0] - sides[1], rel=0.02, abs=0.5)
+        monkeypatch.setattr(effort, "PART_POSITIONS", 24 * 24)
+        parts = effort._Search(squares.tokenizer, codec, values)._gradient(start)
+    assert torch.allclose(parts, whole, atol=1e-2)
 
 
 def test_the_items_of_a_bundle_are_those_of_single_files(scalar, tmp_path, images, monkeypatch):

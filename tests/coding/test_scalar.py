@@ -2,10 +2,12 @@
 bounds; damaged and hostile bytes end in errors of the format.
 """
 
+import itertools
 import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from vqkit.coding import (
     FileHeader,
     NewerVersion,
     ScalarCoder,
+    ScalarCodes,
     Stage,
     check_stages,
     read_file,
@@ -216,6 +219,87 @@ def test_parts_are_coded_as_one(monkeypatch, grid):
         assert np.array_equal(coder.decode(whole, grid), codes)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize("grid", [(11, 6), (1, 9), (5, 1), (7,), (3, 4, 5)])
+def test_rows_that_go_through_all_stages_together_are_coded_as_one(monkeypatch, stages, grid):
+    """One row, several or all: bytes are those of whole stages, one after the other, as the format
+    has them. The first channels are coded as differences, which ask for the item's first row.
+    """
+    from vqkit.coding.codes import scalar
+
+    channels = 9
+    codes = np.stack(
+        [rising((stages * channels, *grid), 31), laplacian((stages * channels, *grid), 31)]
+    )
+    coder = ScalarCoder.new(stages, channels, 31).fitted(codes)
+    coder = replace(coder, predicted=np.arange(channels) < 3)
+    monkeypatch.setattr(scalar, "_WINDOW", 1 << 30)
+    whole = coder.encode(codes)
+    of_text = by_hand(file_of(coder, codes[0]), coder.tensors(), grid, (stages, channels, 31))
+    assert np.array_equal(np.reshape(of_text, codes[0].shape), codes[0])
+    for rows in (1, 2, 3):
+        monkeypatch.setattr(scalar, "_WINDOW", rows * stages * channels * grid[-1])
+        assert coder.encode(codes) == whole
+        assert np.array_equal(coder.decode(whole, grid), codes)
+        shorter = [parts[:1] for parts in whole]
+        assert np.array_equal(coder.decode(shorter, grid), codes[:, :channels])
+
+
+def test_many_rows_take_the_memory_of_a_few(monkeypatch):
+    """Those at hand, of 50,000 rows with 1.6 million codes."""
+    from vqkit.coding.codes import scalar
+
+    monkeypatch.setattr(scalar, "_WINDOW", 1 << 14)
+    monkeypatch.setattr(scalar, "_TOGETHER", 1 << 10)
+    coder = ScalarCoder.new(1, 16, 511)
+    grid = (50_000, 2)
+    codes = ScalarCodes(16, grid, 511)
+    codes.put([(0, 1), (0, 2)], np.full((16, 1, 2), 256))
+    coder.decode(coder.encode([ScalarCodes(16, (2, 2), 511)]), (2, 2))
+    tracemalloc.start()
+    payloads = coder.encode([codes])
+    (found,) = coder.decode(payloads, grid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found[3], codes[3])
+    assert peak < 1 << 20
+
+
+def test_codes_of_boxes_are_those_of_the_whole():
+    """Of numbers that fit in a byte and others, and of none, in boxes that cover the grid."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(200, 311, (5, 7, 9))
+    codes[1] = 255
+    codes[2, 3:, 4:] = rng.integers(0, 511, (4, 5))
+    packed = ScalarCodes(5, (7, 9), 511)
+    for spans in itertools.product([(0, 3), (3, 7)], [(0, 4), (4, 9)]):
+        (top, bottom), (left, right) = spans
+        packed.put(spans, codes[:, top:bottom, left:right])
+    assert packed.shape == codes.shape and packed.size == codes.size
+    assert np.array_equal(packed, codes) and np.asarray(packed).dtype == np.int16
+    assert np.array_equal(np.asarray(packed, np.int64), codes)
+    assert all(np.array_equal(one, other) for one, other in zip(packed, codes, strict=True))
+    for spans in ([(0, 7), (0, 9)], [(2, 5), (3, 6)], [(6, 7), (8, 9)], [(0, 3), (4, 9)]):
+        (top, bottom), (left, right) = spans
+        assert np.array_equal(packed.codes(spans), codes[:, top:bottom, left:right])
+        assert np.array_equal(packed.numbers(spans), codes[:, top:bottom, left:right] - 255)
+    with pytest.raises(IndexError):
+        packed[5]
+
+
+def test_zeros_take_no_memory_and_small_numbers_a_byte():
+    tracemalloc.start()
+    packed = ScalarCodes(64, (100, 100), 511)
+    codes = np.full((64, 100, 100), 255, np.int16)
+    codes[3] += 127
+    codes[5] -= 128
+    before = tracemalloc.get_traced_memory()[0]
+    packed.put([(0, 100), (0, 100)], codes)
+    assert tracemalloc.get_traced_memory()[0] - before < 31_000
+    tracemalloc.stop()
+    assert np.array_equal(packed, codes)
+
+
 def test_a_long_row_takes_memory_for_a_part_of_it(monkeypatch):
     """Room for the bytes that are being written is that of a part: 80 bytes a code."""
     from vqkit.coding.codes import scalar
@@ -228,6 +312,87 @@ def test_a_long_row_takes_memory_for_a_part_of_it(monkeypatch):
     coder.encode(codes)
     assert tracemalloc.get_traced_memory()[1] < 60 * codes.size
     tracemalloc.stop()
+
+
+# ------------------------------------------------------------------------- codes that are chosen
+
+
+def wanted_codes(stages=2, channels=20, grid=(9, 8), levels=31):
+    """Codes of stages, the last those nearest to what is wanted of it, and that (C, *grid)."""
+    rng = np.random.default_rng(0)
+    scale = 1.5 / (1 + np.arange(channels))[:, None, None]
+    codes = laplacian((stages * channels, *grid), levels)
+    wanted = rng.laplace(0, scale, (channels, *grid))
+    half = levels // 2
+    codes[-channels:] = np.floor(wanted + 0.5).clip(-half, half) + half
+    return codes, wanted
+
+
+def error_of(codes, wanted):
+    """Squared error in steps of the last stage of codes of 31 levels."""
+    return float(np.square(np.asarray(codes)[-len(wanted) :] - 15 - wanted).sum())
+
+
+def bits_of(coder, codes):
+    return 8 * len(coder.encode([codes])[0][-1])
+
+
+@pytest.mark.parametrize("predicted", [0, 3])
+def test_codes_that_are_chosen_cost_less(predicted):
+    """Squared error and weighed bits of the file, beside those of the nearest codes and of a fixed
+    dead zone; the heavier bits are, the fewer.
+    """
+    codes, wanted = wanted_codes()
+    coder = ScalarCoder.new(2, 20, 31).fitted([codes])
+    coder = replace(coder, predicted=np.arange(20) < predicted)
+    sizes = []
+    for weight in (0.05, 0.1, 0.2):
+        found = coder.choose(ScalarCodes.of(codes, 31), wanted, weight)
+        assert np.array_equal(np.asarray(found)[:20], codes[:20])
+        assert np.abs(np.asarray(found)[20:] - codes[20:]).max() >= 1
+        dead = codes.copy()
+        toward_zero = np.abs(wanted) - np.floor(np.abs(wanted)) < 0.6
+        shorter = np.sign(wanted) * (np.floor(np.abs(wanted)) + ~toward_zero)
+        dead[20:] = shorter.clip(-15, 15) + 15
+        cost = error_of(found, wanted) + weight * bits_of(coder, found)
+        for other in (codes, dead):
+            assert cost < error_of(other, wanted) + weight * bits_of(coder, other)
+        sizes.append(bits_of(coder, found))
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_bits_that_weigh_nothing_leave_the_nearest_codes():
+    """But zeros of groups in which no value is beyond half a step."""
+    codes, wanted = wanted_codes()
+    coder = ScalarCoder.new(2, 20, 31)
+    found = coder.choose(ScalarCodes.of(codes, 31), wanted, 0.0)
+    near = np.abs(wanted - np.floor(wanted) - 0.5) > 1 / 64
+    assert np.array_equal(np.asarray(found)[20:][near], codes[20:][near])
+
+
+def test_a_lone_code_that_costs_more_than_it_is_worth_is_left_out():
+    """In a grid of zeros a value of one step costs far more than ten bits, which weigh 0.2 each;
+    one of three steps is worth them.
+    """
+    wanted = np.zeros((24, 12, 12))
+    wanted[17, 9, 9] = 1.0
+    wanted[20, 10, 3] = 3.0
+    codes = np.full(wanted.shape, 15) + wanted.astype(int)
+    coder = ScalarCoder.new(1, 24, 31).fitted([np.full(wanted.shape, 15)] * 3)
+    found = np.asarray(coder.choose(ScalarCodes.of(codes, 31), wanted, 0.2))
+    assert found[17, 9, 9] == 15 and found[20, 10, 3] == 18
+    assert (found != 15).sum() == 1
+
+
+def test_rows_are_chosen_from_as_one_whole(monkeypatch):
+    from vqkit.coding.codes import scalar
+
+    codes, wanted = wanted_codes(stages=3)
+    coder = ScalarCoder.new(3, 20, 31).fitted([codes])
+    whole = coder.choose(ScalarCodes.of(codes, 31), wanted, 0.1)
+    for rows in (1, 2, 4):
+        monkeypatch.setattr(scalar, "_WINDOW", rows * 3 * 20 * 8)
+        assert np.array_equal(coder.choose(ScalarCodes.of(codes, 31), wanted, 0.1), whole)
 
 
 # -------------------------------------------------------------------------------- codes and tensors
@@ -402,7 +567,7 @@ def test_any_bytes_decode_to_codes_that_exist_or_end():
         except CorruptCodes:
             ended += 1
             continue
-        assert found.min() >= 0 and found.max() < 31
+        assert np.min(found) >= 0 and np.max(found) < 31
     assert 0 < ended < 12
 
 
@@ -440,7 +605,7 @@ def test_one_wrong_bit_is_found_and_both_decoders_say_the_same():
         broken[place // 8] ^= 1 << place % 8
         parts = [bytes(broken), payloads[1]]
         try:
-            found = coder.decode([parts], (2, 2))[0]
+            found = np.asarray(coder.decode([parts], (2, 2))[0])
         except CorruptCodes:
             with pytest.raises(second.Refused, match="CorruptCodes"):
                 by_text.decode(parts, (2, 2))
@@ -475,7 +640,7 @@ if sys.argv[1] == "plain":
     sys.modules["numba"] = None
 import numpy as np
 from tests.coding.test_scalar import checkered, laplacian, rising
-from vqkit.coding import ScalarCoder, kernels
+from vqkit.coding import ScalarCoder, ScalarCodes, kernels
 shape = (3 * 11, 7, 6)
 codes = np.stack([laplacian(shape, 1023), rising(shape, 1023), checkered(shape, 1023)])
 coder = ScalarCoder.new(3, 11, 1023).fitted(codes)
@@ -483,6 +648,8 @@ for one in (coder, ScalarCoder.new(3, 11, 1023)):
     payloads = one.encode(codes)
     assert np.array_equal(one.decode(payloads, (7, 6)), codes)
     print(*(part.hex() for item in payloads for part in item))
+    wanted = np.random.default_rng(0).laplace(0, 2, (11, 7, 6))
+    print(np.asarray(one.choose(ScalarCodes.of(codes[0], 1023), wanted, 0.1)).tobytes().hex())
 print({name: value.sum() for name, value in coder.tensors().items()})
 print(kernels.usable(), file=sys.stderr)
 """

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +87,7 @@ def compress_within(
 ) -> Compressed:
     """An item (C, *extent) in so many bits for each position at most; see `Compressor.within`."""
     codec, coded = model.compressor.within(values, bits, name, effort)
-    shown = model.compressor.values_of(codec, coded.codes[None], coded.extent)
+    shown = model.compressor.values_of(codec, [coded.codes], coded.extent)
     psnr = float(model.signal.measures(shown, values[None])[model.signal.quality][0])
     return Compressed(codec, coded, psnr)
 
@@ -118,9 +117,11 @@ def _compressed(
         progress(len(compressed) + done)
 
     for places in alike([values.shape for _, values in waiting]):
-        batch = torch.stack([waiting[place][1] for place in places])
+        given = [waiting[place][1] for place in places]
+        # Without a copy of a single one, which may be large.
+        batch = given[0][None] if len(given) == 1 else torch.stack(given)
         coded = model.compressor.code(batch, codec, tell)
-        held = np.stack([one.codes for one in coded])
+        held = [one.codes for one in coded]
         shown = model.compressor.values_of(codec, held, tuple(batch.shape[2:]))
         quality = model.signal.measures(shown, batch)[model.signal.quality].tolist()
         for place, one, psnr in zip(places, coded, quality, strict=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ from ..coding import (
     MixingCoder,
     OutOfBounds,
     ScalarCoder,
+    ScalarCodes,
     Stage,
     TransformerCoder,
     Truncated,
@@ -43,10 +44,15 @@ from .operating_points import Rate
 # Codes of a compressed item, or of a block of a bundle: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
 # The same of scalar codes, of which a position has many. It has MAX_DECODED positions at most.
-MAX_SCALAR = 1 << 26
+MAX_SCALAR = 1 << 28
+# Scalar codes that are at hand together: those of so many rows of an image, of anything else all.
+MAX_AT_HAND = 1 << 26
+ROWS_AT_HAND = 6
 # Codes of a bare stream: one wrong bit in its header may claim any number, and decoding them takes
 # minutes.
 MAX_BARE = 1 << 14
+# Codes (Q, *grid) of an item, or its values.
+Codes: TypeAlias = np.ndarray | ScalarCodes
 # What is fitted to the codes of a model.
 CodeCoder: TypeAlias = TransformerCoder | ScalarCoder
 
@@ -118,11 +124,21 @@ class Codec:
         OutOfBounds for more codes than are coded at once.
         """
         grid = self.grid_of(extent)
-        if math.prod(grid) > self.max_positions:
+        positions = math.prod(grid)
+        if positions > self.max_positions:
             raise OutOfBounds(
                 f"an item whose codes have more than {self.max_positions} positions is not "
                 "compressed; cut it in parts"
             )
+        if self.coder == SCALAR:
+            if len(grid) == 2:
+                positions = min(grid[0], ROWS_AT_HAND) * grid[1]
+            most = MAX_AT_HAND // self.codes_per_position
+            if positions > most:
+                raise OutOfBounds(
+                    f"an item whose codes have more than {most} positions in {ROWS_AT_HAND} rows "
+                    "is not compressed; cut it in parts"
+                )
         return grid
 
     def check_stages(self, given: int) -> None:
@@ -130,18 +146,8 @@ class Codec:
         if given > self.num_stages or (given < self.num_stages and not self.has_prefixes):
             raise CorruptHeader(f"the file has {given} stages; the model has {self.num_stages}")
 
-    def padded(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (B, q, *grid) of the first stages -> of all (B, Q, *grid), those that are not there
-        -1.
-        """
-        num_missing = self.num_codebooks - codes.shape[1]
-        if not num_missing:
-            return codes
-        missing = np.full((len(codes), num_missing, *codes.shape[2:]), -1, codes.dtype)
-        return np.concatenate([codes, missing], 1)
-
     def file_of(
-        self, codes: np.ndarray, payloads: Sequence[bytes], extent: Sequence[int], name: str | None
+        self, codes: Codes, payloads: Sequence[bytes], extent: Sequence[int], name: str | None
     ) -> bytes:
         """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each
         stage.
@@ -160,19 +166,21 @@ class Codec:
         )
         return write_file(header, stages, name)
 
-    def in_order(self, codes: np.ndarray) -> list[np.ndarray]:
-        """Codes (q, *grid) of the first stages -> those of each stage one behind the other, as
-        check sums take them.
+    def in_order(self, codes: Codes) -> Iterator[Iterator[np.ndarray]]:
+        """Codes (q, *grid) of the first stages -> those of each stage in arrays, one behind the
+        other, as check sums take them.
         """
-        found = []
         for place, num_codes, side in self.sections:
-            if place < len(codes):
-                stage = codes[None, place : place + num_codes]
-                found.append((split(stage, [side])[0] if side > 1 else stage).ravel())
-        return found
+            if place >= len(codes):
+                return
+            if side > 1:
+                assert isinstance(codes, np.ndarray)
+                yield iter(split(codes[None, place : place + num_codes], [side])[0])
+            else:
+                yield map(codes.__getitem__, range(place, place + num_codes))
 
-    def codes_of(self, file: VqFile) -> np.ndarray:
-        """The codes (Q, *grid) int64 of a .vq file, checked; -1 for stages that were cut off.
+    def codes_of(self, file: VqFile) -> Codes:
+        """The codes (q, *grid) of the stages that a .vq file has, checked.
 
         Errors: FormatError.
         """
@@ -189,7 +197,7 @@ class Codec:
             raise Truncated("the file is cut off, and this model needs all of its codes")
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
         check_stages(self.in_order(found), [stage.crc for stage in file.stages])
-        return self.padded(found[None])[0]
+        return found
 
 
 def value_codec(signal: int, channels: int, network: ValueNetwork | None, content_id: str) -> Codec:

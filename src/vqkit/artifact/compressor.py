@@ -7,7 +7,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import BinaryIO
+from itertools import chain
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from ..coding import (
     FormatError,
     MixingCoder,
     OutOfBounds,
+    ScalarCoder,
+    ScalarCodes,
     TransformerCoder,
     Truncated,
     ValueNetwork,
@@ -42,7 +45,7 @@ from ..coding import (
     write_bundle,
 )
 from ..errors import VqkitError
-from .codec import Codec, CodeCoder, code_codec, new_scalar_coder, value_codec
+from .codec import Codec, CodeCoder, Codes, code_codec, new_scalar_coder, value_codec
 from .effort import searched, with_effort
 from .operating_points import assign, can_be_weighed, ladder, no_rate
 from .tokenizer import Tokenizer
@@ -51,18 +54,20 @@ from .tokenizer import Tokenizer
 BLOCK = 256
 # Runs of lost items that an error lists.
 MAX_SAID = 20
+# What files of one kind hold of items of one extent, one after the other.
+Held: TypeAlias = Sequence[Codes] | np.ndarray
 
 
 @dataclass(frozen=True)
 class Coded:
     """One item as it is written.
 
-    extent: of the item. codes: what the file holds, codes (Q, *grid) or values (C, *extent),
-    uint32. payloads: the coder's bytes of each stage.
+    extent: of the item. codes: what the file holds, codes (q, *grid) or values (C, *extent).
+    payloads: the coder's bytes of each stage.
     """
 
     extent: tuple[int, ...]
-    codes: np.ndarray
+    codes: Codes
     payloads: tuple[bytes, ...]
 
 
@@ -70,13 +75,14 @@ class Coded:
 class Decoded:
     """One item of a file, checked.
 
-    codes: what the file holds, codes (Q, *grid) or values (C, *extent). name: None if it has none.
+    codes: what the file holds, codes (q, *grid) of the stages that are there or values (C,
+    *extent). name: None if it has none.
     truncated: the file was cut off. number: place in the file, from 0. is_coarser: stages are
     missing, which make a coarser item.
     """
 
     codec: Codec
-    codes: np.ndarray
+    codes: Codes
     extent: tuple[int, ...]
     name: str | None
     truncated: bool
@@ -242,25 +248,24 @@ class Compressor:
     @torch.no_grad()
     def held(
         self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None
-    ) -> np.ndarray:
-        """What files of a kind hold of values (B, C, *extent): codes (B, stages, *grid), or the
-        values; int64. progress: of an effort, the number of items that are done.
+    ) -> Held:
+        """What files of a kind hold of values (B, C, *extent): codes (stages, *grid) of each item,
+        or its values. progress: of an effort, the number of items that are done.
         """
         if codec.holds_values:
             return values.numpy().astype(np.int64)
-        held = self._chosen(values, codec)
-        if codec.effort:
-            return searched(self.tokenizer, codec, values, held, progress=progress)
-        return held
-
-    def _chosen(self, values: Tensor, codec: Codec) -> np.ndarray:
-        """The codes that the encoder gives (B, stages, *grid)."""
+        if isinstance(codec.engine, ScalarCoder):
+            gain = gain_of(codec.gain)
+            encode = self.tokenizer.encode_scalar
+            found = [encode(one, codec.num_codebooks, gain) for one in values]
+            if codec.effort:
+                return searched(self.tokenizer, codec, values, found, progress=progress)
+            return found
         if codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
             return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        codes = self.tokenizer.encode_alone(values, gain_of(codec.gain))
-        return codes[:, : codec.num_codebooks].numpy()
+        return self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
 
     def code(
         self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None
@@ -272,10 +277,13 @@ class Compressor:
         extent = tuple(values.shape[2:])
         codec.grid(extent)
         held = self.held(values, codec, progress)
-        payloads = codec.engine.encode(held)
+        if isinstance(codec.engine, ScalarCoder):
+            payloads = codec.engine.encode(held)
+        else:
+            payloads = codec.engine.encode(np.asarray(held))
         coded = []
         for codes, parts in zip(held, payloads, strict=True):
-            coded.append(Coded(extent, codes.astype(np.uint32), tuple(parts)))
+            coded.append(Coded(extent, codes, tuple(parts)))
         return coded
 
     def write(
@@ -317,12 +325,9 @@ class Compressor:
         )
         blocks = []
         for number in range(header.num_blocks):
-            codes = []
-            payloads = []
-            for place in header.items(number):
-                codes += codec.in_order(items[place].codes)
-                payloads.append(items[place].payloads)
-            blocks.append(Block(codes_crc(np.concatenate(codes), number), tuple(payloads)))
+            some = [items[place] for place in header.items(number)]
+            crc = codes_crc(_in_order(codec, [item.codes for item in some]), number)
+            blocks.append(Block(crc, tuple(item.payloads for item in some)))
         return write_bundle(header, blocks, names)
 
     # -------------------------------------------------------------------------------------- reading
@@ -399,27 +404,35 @@ class Compressor:
             kinds.append((codec.holds_values, codec.gain, item.codes.shape, item.extent))
         for places in alike(kinds):
             first = items[places[0]]
-            held = first.codes[None]
-            if len(places) > 1:
-                held = np.stack([items[place].codes for place in places])
+            held = [items[place].codes for place in places]
             values = self.values_of(first.codec, held, first.extent, exact=exact)
             for place, one in zip(places, values, strict=True):
                 decoded[place] = one
         return [decoded[place] for place in range(len(items))]
 
     def values_of(
-        self, codec: Codec, held: np.ndarray, extent: Sequence[int], *, exact: bool = False
+        self,
+        codec: Codec,
+        held: Held,
+        extent: Sequence[int],
+        *,
+        exact: bool = False,
     ) -> Tensor:
-        """What files of a kind hold (B, q, *grid) -> values (B, C, *extent)."""
+        """What files of a kind hold, (q, *grid) of each item -> values (B, C, *extent)."""
+        gain = gain_of(codec.gain)
+        packed = [one for one in held if isinstance(one, ScalarCodes)]
+        # A clock needs the codes of the whole item.
+        if packed and self.artifact.network.clock is None:
+            return self.tokenizer.decode_scalar(packed, extent, exact=exact, gain=gain)
+        joined = held if isinstance(held, np.ndarray) else _stacked(held)
         if codec.holds_values:
-            return torch.from_numpy(held.astype(np.uint8))
-        codes = held.astype(np.int64, copy=False)
-        missing = self.tokenizer.num_codebooks - held.shape[1]
+            return torch.from_numpy(joined.astype(np.uint8))
+        codes = joined.astype(np.int64, copy=False)
+        missing = self.tokenizer.num_codebooks - codes.shape[1]
         if missing:
             codes = np.pad(
-                codes, [(0, 0), (0, missing)] + [(0, 0)] * (held.ndim - 2), constant_values=-1
+                codes, [(0, 0), (0, missing)] + [(0, 0)] * (codes.ndim - 2), constant_values=-1
             )
-        gain = gain_of(codec.gain)
         return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact, gain=gain)
 
     def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
@@ -444,7 +457,7 @@ def _decoded(
     bundle: Bundle,
     names: Sequence[str] | None,
     number: int,
-    codes: np.ndarray,
+    codes: Codes,
     truncated: bool,
 ) -> Decoded:
     name = names[number] if names else None
@@ -497,8 +510,21 @@ def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None
     raise type(why)(f"{words}; {cut}" if cut else words)
 
 
-def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]:
-    """Codes (Q, *grid) of the items of a block, checked."""
+def _stacked(arrays: Sequence[Codes]) -> np.ndarray:
+    """Arrays of one shape in one, without a copy of a single one, which may be large."""
+    if len(arrays) == 1:
+        return np.asarray(arrays[0])[None]
+    return np.stack([np.asarray(one) for one in arrays])
+
+
+def _in_order(codec: Codec, items: Sequence[Codes]) -> Iterator[np.ndarray]:
+    """Codes of items one behind the other, each stage by stage."""
+    for codes in items:
+        yield from chain.from_iterable(codec.in_order(codes))
+
+
+def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[Codes]:
+    """Codes (q, *grid) of the items of a block, checked."""
     block = bundle.block(number)
     items = bundle.header.items(number)
     grids = [codec.grid(bundle.header.extents[item]) for item in items]
@@ -507,14 +533,13 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[np.ndarray]
             f"a block whose codes have more than {codec.max_positions} positions is not decoded "
             "at once"
         )
-    codes: list[np.ndarray] = [np.zeros(0)] * len(items)
+    codes: list[Codes] = [np.zeros(0)] * len(items)
     for places in alike(grids):
         payloads = [block.payloads[place] for place in places]
         decoded = codec.engine.decode(payloads, grids[places[0]])
         for place, one in zip(places, decoded, strict=True):
             codes[place] = one
-    in_order = [stage for one in codes for stage in codec.in_order(one)]
-    check_block(np.concatenate(in_order), number, block.crc)
+    check_block(_in_order(codec, codes), number, block.crc)
     return codes
 
 

@@ -2,20 +2,17 @@
 better.
 
 The encoder gives the codes nearest to its latents, and knows neither what the decoder makes of them
-nor what they cost beside their neighbours. Here the latents of one item are moved down the gradient
-of
-
-    squared error of what is decoded + weight of a bit * bits
-
-with rounding in a soft form that grows hard (Yang, Bamler & Mandt 2020, arXiv 2006.04988; the form
-is that of Agustsson & Theis 2020, arXiv 2006.09952). Files stay what they are: the decoder does not
-know how codes were found.
+nor what they cost beside their neighbours. Here the coder itself chooses the codes of the last
+stage, by squared error + weight of a bit * bits at the prices that it has at each of them. What
+the error is counted from is at first the encoder's latents, and then, round by round, where the
+gradient of the squared error of what is decoded says that they should be: the step of Newton's
+method for a decoder of one gain, half of it. Files stay what they are: the decoder does not know
+how codes were found.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,27 +21,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..coding import ScalarCoder, gain_of
-from ..coding.grids import rows_and_columns
+from ..coding import ScalarCoder, ScalarCodes, gain_of
 from ..errors import VqkitError
-from ..model.code_costs import CodeCosts
 from ..model.quantizers.base import PADDING, Bottleneck, Quantizer
 from ..model.tiling import crop, cut, spans
 from .codec import Codec
 from .tokenizer import Tokenizer
 
-# Steps of each effort; 0 takes the encoder's codes.
-STEPS = (0, 4, 6, 9, 13, 18, 25, 36, 50, 70)
-HIGHEST = len(STEPS) - 1
+# Rounds of each effort are as many as its number; 0 takes the encoder's codes.
+HIGHEST = 9
 # What a bit weighs, in squared steps of the last stage.
-WEIGHT = 0.1
-# Of Adam, in steps of the lattice; it falls to a tenth.
-LEARNING_RATE = 0.1
-# How hard rounding is at first and in the end.
-SOFTEST = 2.0
-HARDEST = 24.0
-# Steps after which the costs of codes follow the codes again.
-FIT_EVERY = 5
+WEIGHT = 0.09
+# How far what is wanted goes where the gradient says, of the whole way.
+DAMPING = 0.5
 # Positions of the input of a part, and tiles around it at most that are decoded with it.
 PART_POSITIONS = 1 << 18
 MARGIN = 4
@@ -80,12 +69,12 @@ def searched(
     tokenizer: Tokenizer,
     codec: Codec,
     values: Tensor,
-    codes: np.ndarray,
+    codes: Sequence[ScalarCodes],
     *,
     progress: Callable[[float], None] | None = None,
-) -> np.ndarray:
-    """Better codes of values (B, C, *extent) than `codes` (B, q, *grid) int64, by the effort of the
-    codec; the same where there are none, item by item.
+) -> list[ScalarCodes]:
+    """Better codes of values (B, C, *extent) than `codes` (q, *grid) of each item, by the effort of
+    the codec; the same where there are none.
 
     progress: called with the number of items that are done, fractions included.
     """
@@ -97,8 +86,8 @@ def searched(
                 progress(before + share)
 
         search = _Search(tokenizer, codec, one)
-        found.append(search.run(codes[number : number + 1], tell))
-    return found[0] if len(found) == 1 else np.concatenate(found)
+        found.append(search.run(codes[number], tell))
+    return found
 
 
 class _Search:
@@ -121,8 +110,7 @@ class _Search:
         self.values = values
         self.gain = gain_of(codec.gain)
         self.step = lattice.step
-        self.limit = lattice.limit
-        self.num_steps = STEPS[codec.effort]
+        self.num_rounds = codec.effort
         self.counts = [
             cells // side
             for cells, side in zip(network.grid(values.shape[2:]), network.tile_grid, strict=True)
@@ -133,98 +121,61 @@ class _Search:
         self.deviation = deviation.view(1, -1, *(1,) * (values.dim() - 2)).to(tokenizer.device)
 
     @torch.no_grad()
-    def run(self, start: np.ndarray, progress: Callable[[float], None]) -> np.ndarray:
-        """Codes (1, q, *grid), those of the start unless others are better."""
-        numbers = self._numbers(start)
+    def run(self, start: ScalarCodes, progress: Callable[[float], None]) -> ScalarCodes:
+        """Codes (q, *grid), those of the start unless others are better."""
         latents = self.tokenizer.latents_alone(self.values)
         tokens = self.quantizer.tokens(latents.to(self.tokenizer.device) * self.gain)
-        places = _to_grid(tokens, latents) / self.step
-        weight = self._weight_of_a_bit()
-        parts = list(itertools.product(*map(spans, self.counts, self._sides())))
-        for number, inside in enumerate(parts):
+        # What is wanted, in steps.
+        wanted = _to_grid(tokens, latents) / self.step
+        squared_step = self._squared_step()
+        weight = WEIGHT * squared_step
+        best = start
+        least = self._cost(start, weight)
+        codes = start
+        for number in range(self.num_rounds):
+            if number:
+                gradient = self._gradient(codes)
+                away = self._numbers(codes) - gradient / (2 * squared_step) - wanted
+                wanted += DAMPING * away
+            codes = self._chosen(codes, wanted)
+            cost = self._cost(codes, weight)
+            if cost < least:
+                best = codes
+                least = cost
+            progress((number + 1) / self.num_rounds)
+        return best
 
-            def tell(share: float, before: int = number) -> None:
-                progress((before + share) / len(parts))
+    def _chosen(self, codes: ScalarCodes, wanted: Tensor) -> ScalarCodes:
+        """Codes with another last stage, as near to what is wanted (1, C, *grid) as pays."""
+        last = codes.numbers([(0, side) for side in codes.grid])[-self.engine.channels :]
+        before = self._numbers(codes)[0].cpu() - torch.from_numpy(last)
+        return self.engine.choose(codes, (wanted[0].cpu() - before).numpy(), WEIGHT)
 
-            self._search_part(numbers, places, inside, weight, tell)
-        found = self._codes(numbers)
-        if self._cost(found, weight) < self._cost(start, weight):
-            return found
-        return start
-
-    def _search_part(
-        self,
-        numbers: Tensor,
-        places: Tensor,
-        inside: Spans,
-        weight: float,
-        progress: Callable[[float], None],
-    ) -> None:
-        """Set the numbers of a part to better ones, if some are found."""
+    def _gradient(self, codes: ScalarCodes) -> Tensor:
+        """That of the squared error of what is decoded, by numbers (1, C, *grid)."""
         cells = self.network.tile_grid
-        seen = self._with_margin(inside)
-        inner = _within(inside, seen)
-        before = cut(numbers, cells, seen)
-        target = self._target(seen)
-        near = cut(places, cells, inside)
-        # Channels from some place on have nothing but zeros.
-        used = (near.abs().amax((0, *range(2, near.dim()))) >= 0.5).nonzero()
-        channels = int(used.max()) + 1 if len(used) else 0
-        channels = max(channels, _last_used(before))
-        if not channels:
-            return
-        costs = CodeCosts(torch.from_numpy(self.engine.predicted[:channels]).to(numbers.device))
-
-        def with_inner(moved: Tensor) -> Tensor:
-            whole = before.clone()
-            cut(whole, cells, inner)[:, :channels] = moved
-            return whole
-
-        def cost(whole: Tensor) -> Tensor:
-            error = (self._decoded(whole, seen) - target) * self.deviation
-            bits = costs.bits(_in_rows(whole[:, :channels]))
-            return error.square().sum() + weight * bits
-
-        costs.fit(_in_rows(before[:, :channels]))
-        moved = near[:, :channels].clone().clamp_(-self.limit, self.limit).requires_grad_()
-        optimizer = torch.optim.Adam([moved], lr=LEARNING_RATE, betas=(0.9, 0.99))
-        for step in range(self.num_steps):
-            share = step / self.num_steps
-            if step and step % FIT_EVERY == 0:
-                costs.fit(_in_rows(with_inner(moved.detach().round())[:, :channels]))
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * (1 - 0.9 * share)
+        numbers = self._numbers(codes)
+        found = torch.empty_like(numbers)
+        for inside in itertools.product(*map(spans, self.counts, self._sides())):
+            seen = self._with_margin(inside)
+            part = cut(numbers, cells, seen).clone().requires_grad_()
             with torch.enable_grad():
-                hardness = SOFTEST * (HARDEST / SOFTEST) ** share
-                total = cost(with_inner(_softly_rounded(moved, hardness)))
-                (moved.grad,) = torch.autograd.grad(total, [moved])
-            optimizer.step()
-            progress((step + 1) / self.num_steps)
-        after = with_inner(moved.detach().round().clamp(-self.limit, self.limit))
-        if cost(after) < cost(before):
-            before.copy_(after)
+                error = (self._decoded(part, seen) - self._target(seen)) * self.deviation
+                (gradient,) = torch.autograd.grad(error.square().sum(), [part])
+            cut(found, cells, inside).copy_(cut(gradient, cells, _within(inside, seen)))
+        return found
 
     # ---------------------------------------------------------------------------- codes and numbers
 
-    def _numbers(self, codes: np.ndarray) -> Tensor:
+    def _numbers(self, codes: ScalarCodes) -> Tensor:
         """What codes stand for (1, C, *grid)."""
-        given = torch.from_numpy(codes[0]).flatten(1)
+        given = torch.from_numpy(np.asarray(codes)).flatten(1)
         left_out = self.quantizer.num_codebooks - len(given)
         numbers = torch.empty(self.quantizer.code_dim, given.shape[1])
         for some, out in zip(given.split(TOGETHER, 1), numbers.split(TOGETHER, 1), strict=True):
-            rows = F.pad(some.T.to(self.tokenizer.device), (0, left_out), value=PADDING)
+            rows = F.pad(some.T.long().to(self.tokenizer.device), (0, left_out), value=PADDING)
             out.copy_((self.quantizer.lookup(rows) / self.step).round().T)
-        return numbers.view(1, -1, *codes.shape[2:]).to(self.tokenizer.device)
-
-    def _codes(self, numbers: Tensor) -> np.ndarray:
-        """Codes (1, q, *grid) of numbers."""
-        given = numbers[0].flatten(1)
-        codes = np.empty((self.codec.num_codebooks, given.shape[1]), np.int64)
-        for number, some in enumerate(given.split(TOGETHER, 1)):
-            rows = self.quantizer.assign_at(some.T * self.step, self.codec.num_stages, 0.0)
-            start = number * TOGETHER
-            codes[:, start : start + TOGETHER] = rows.T.cpu().numpy()
-        return codes.reshape(1, -1, *numbers.shape[2:])
+        return numbers.view(1, -1, *codes.grid).to(self.tokenizer.device)
 
     def _decoded(self, numbers: Tensor, seen: Spans) -> Tensor:
         """What numbers of tiles become, standardised; without what lies behind the item's end."""
@@ -238,9 +189,9 @@ class _Search:
 
     # --------------------------------------------------------------------------------- what is paid
 
-    def _weight_of_a_bit(self) -> float:
-        """A bit as a squared error of values: its weight in squared steps of the latents, times
-        what the decoder makes of a squared error there, measured by noise.
+    def _squared_step(self) -> float:
+        """What the decoder makes of an error of one step, as a squared error of values: measured by
+        noise.
         """
         grid = [MEASURED * side for side in self.network.tile_grid]
         generator = torch.Generator().manual_seed(0)
@@ -248,11 +199,11 @@ class _Search:
         noise = noise.to(self.tokenizer.device)
         change = self._whole(noise) - self._whole(torch.zeros_like(noise))
         error = (change * self.deviation).square().sum()
-        return float(error / noise.square().sum()) * WEIGHT
+        return float(error / noise.square().sum())
 
-    def _cost(self, codes: np.ndarray, weight: float) -> float:
-        """Of codes (1, q, *grid): what files hold of them, and what comes back."""
-        (payloads,) = self.engine.encode(codes)
+    def _cost(self, codes: ScalarCodes, weight: float) -> float:
+        """Of codes (q, *grid): what files hold of them, and what comes back."""
+        (payloads,) = self.engine.encode([codes])
         bits = 8 * sum(map(len, payloads))
         shown = self._restored(codes)
         error = 0.0
@@ -261,7 +212,7 @@ class _Search:
             error += float((one.double() - other.double()).square().sum())
         return error + weight * bits
 
-    def _restored(self, codes: np.ndarray) -> Tensor:
+    def _restored(self, codes: ScalarCodes) -> Tensor:
         """What comes back of codes: values (1, C, *extent)."""
         numbers = self._numbers(codes)
         shown = torch.empty_like(self.values)
@@ -317,23 +268,6 @@ def _within(inside: Spans, seen: Spans) -> list[tuple[int, int]]:
     return inner
 
 
-def _softly_rounded(numbers: Tensor, hardness: float) -> Tensor:
-    """Between two whole numbers a curve from one to the other, the steeper the harder."""
-    below = numbers.detach().floor() + 0.5
-    return below + 0.5 * torch.tanh(hardness * (numbers - below)) / math.tanh(hardness / 2)
-
-
-def _in_rows(numbers: Tensor) -> Tensor:
-    """(1, C, *grid) -> (C, rows, columns), as coders see them."""
-    return numbers[0].reshape(-1, *rows_and_columns(numbers.shape[2:]))
-
-
 def _to_grid(rows: Tensor, like: Tensor) -> Tensor:
     """(N, C) -> (1, C, *grid) with the grid of `like`."""
     return rows.view(1, *like.shape[2:], -1).movedim(-1, 1)
-
-
-def _last_used(numbers: Tensor) -> int:
-    """Channels up to the last with a number other than zero."""
-    used = numbers.flatten(2).any(2).any(0).nonzero()
-    return int(used.max()) + 1 if len(used) else 0

@@ -3,7 +3,7 @@
 All of it is integers, so that every machine reads what another wrote.
 """
 
-from .codes import MixingCoder, ScalarCoder, TransformerCoder
+from .codes import MixingCoder, ScalarCoder, ScalarCodes, TransformerCoder
 from .format import *  # noqa: F403
 from .format import __all__ as _format
 from .rangecoder import BatchRangeDecoder, RangeDecoder, RangeEncoder, encode_batch
@@ -16,6 +16,7 @@ __all__ = [
     "RangeDecoder",
     "RangeEncoder",
     "ScalarCoder",
+    "ScalarCodes",
     "TransformerCoder",
     "ValueNetwork",
     "encode_batch",

@@ -6,9 +6,13 @@ model takes.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -102,7 +106,6 @@ def by_parts(
     reach: tiles that the function looks around; None = as far as all networks of the model.
     ValueError for what is no whole tiles.
     """
-    margin = model.reach if reach is None else reach
     counts = []
     for side, step in zip(x.shape[2:], before, strict=True):
         if side % step:
@@ -110,24 +113,94 @@ def by_parts(
                 f"the extent must be a multiple of {tuple(before)}, got {tuple(x.shape[2:])}"
             )
         counts.append(side // step)
-    part_side = round(model.part_positions ** (1 / len(counts)))
-    steps = [max(1, part_side // side, NUM_MARGINS * margin) for side in model.tile]
-    parts = list(itertools.product(*map(spans, counts, steps)))
+    return from_parts(
+        model, counts, lambda seen: function(cut(x, before, seen)), after, progress, reach=reach
+    )
+
+
+def from_parts(
+    model: Tiled,
+    counts: Sequence[int],
+    function: Callable[[Sequence[tuple[int, int]]], Tensor],
+    after: Sequence[int],
+    progress: Callable[[float], None] | None = None,
+    *,
+    reach: int | None = None,
+    share: int = 1,
+) -> Tensor:
+    """What `by_parts` gives, of whatever the function knows of tiles.
+
+    counts: tiles of all along each dimension. function: first and end of the tiles that are seen ->
+    (B, D, *their extent). after, progress, reach as there; share as in `parts_of`.
+    """
     out: Tensor | None = None
-    for number, inside in enumerate(parts, 1):
-        # Where there is no whole margin before a part, it begins at the edge.
-        seen = [(max(0, start - margin), stop + margin) for start, stop in inside]
-        result = function(cut(x, before, seen))
+    whole = math.prod(counts)
+    done = 0
+    for part in parts_of(model, counts, reach, share):
+        result = function(part.seen)
         if out is None:
-            out = result.new_empty(len(x), result.shape[1], *_times(counts, after))
-        inner = []
-        for (start, stop), (edge, _) in zip(inside, seen, strict=True):
-            inner.append((start - edge, stop - edge))
-        cut(out, after, inside).copy_(cut(result, after, inner))
+            out = result.new_empty(*result.shape[:2], *_times(counts, after))
+        cut(out, after, part.inside).copy_(cut(result, after, part.inner))
+        del result
         if progress:
-            progress(number / len(parts))
+            done += math.prod(stop - start for start, stop in part.inside)
+            progress(done / whole)
     assert out is not None, "there are no tiles"
     return out
+
+
+class Part(NamedTuple):
+    """First tile and end along each dimension: of a part, of what a network has to see for it, and
+    of the part counted from the first tile that is seen.
+    """
+
+    inside: list[tuple[int, int]]
+    seen: list[tuple[int, int]]
+    inner: list[tuple[int, int]]
+
+
+def parts_of(
+    model: Tiled, counts: Sequence[int], reach: int | None = None, share: int = 1
+) -> Iterator[Part]:
+    """The parts that an item of so many tiles along each dimension is computed in, in row-major
+    order; reach as in `by_parts`. What one has taken of memory is free for the next.
+
+    share: where one part does not hold all, parts are so many times smaller.
+    """
+    margin = model.reach if reach is None else reach
+    positions = model.part_positions
+    if math.prod(_times(counts, model.tile)) > positions:
+        positions //= share
+    part_side = round(positions ** (1 / len(counts)))
+    steps = [max(1, part_side // side, NUM_MARGINS * margin) for side in model.tile]
+    for inside in itertools.product(*map(spans, counts, steps)):
+        seen = []
+        inner = []
+        for (start, stop), count in zip(inside, counts, strict=True):
+            # Where there is no whole margin around a part, it ends at the edge.
+            edge = max(0, start - margin)
+            seen.append((edge, min(stop + margin, count)))
+            inner.append((start - edge, stop - edge))
+        yield Part(list(inside), seen, inner)
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Let the system have what is free: of blocks below 32 MB the GNU C library keeps all that lie
+    between others, hundreds of megabytes after a few parts.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """The function of the GNU C library, None where there is another one."""
+    if sys.platform != "linux":
+        return None
+    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return found
 
 
 def spans(count: int, step: int) -> list[tuple[int, int]]:

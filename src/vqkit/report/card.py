@@ -198,7 +198,7 @@ def _limits(summary: RunSummary) -> list[str]:
     lines = [
         f"- The figures hold for {summary.item}s like those of {where}; other {summary.item}s come "
         "out worse, without a warning.",
-        f"- Reconstruction is lossy: {LOST[summary.item]} go first. Not for uses where they "
+        f"- Reconstruction is lossy: {LOST.get(summary.item, 'rare things')} go first. Not for uses where they "
         "matter.",
         "- The model reproduces what is in its training data, including what is wrong or one-sided "
         "in them.",

@@ -20,6 +20,18 @@ def test_psnr_by_hand():
     )
 
 
+def test_large_images_are_compared_a_few_rows_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    original, changed = (
+        torch.from_numpy(rng.integers(0, 256, (2, 3, 11, 7), np.uint8)) for _ in "ab"
+    )
+    mse = (changed.double() - original.double()).square().flatten(1).mean(1)
+    for together in (1, 50, 1 << 22):
+        monkeypatch.setattr(measures, "VALUES_TOGETHER", together)
+        found = measures.psnr(changed, original)
+        assert torch.allclose(found.double(), 10 * torch.log10(255**2 / mse), atol=1e-4)
+
+
 def test_restored_values_are_rounded_and_clamped():
     standardised = torch.tensor([-0.1, 0.5 / 255, 0.6 / 255, 1.2]).view(1, 1, 1, 4)
     assert Normalisation((0.0,), (1.0,)).restore(standardised).flatten().tolist() == [0, 0, 1, 255]

@@ -4,6 +4,7 @@ codes.
 
 from .mixing import MixingCoder
 from .scalar import ScalarCoder
+from .scalar_codes import ScalarCodes
 from .transformer_coder import TransformerCoder
 
-__all__ = ["MixingCoder", "ScalarCoder", "TransformerCoder"]
+__all__ = ["MixingCoder", "ScalarCoder", "ScalarCodes", "TransformerCoder"]

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..grids import rows_and_columns
 from ..rangecoder import RangeEncoder, check_position
+from .scalar_codes import ScalarCodes
 from .scalar_relations import first_relations, fitted_relations
 from .scalar_state import (
     BEHIND_GROUPS,
@@ -44,7 +46,10 @@ from .scalar_state import (
     NUM_DECISIONS,
     NUM_SETS,
     NUM_SITES,
+    PRICES,
     SIZES,
+    UNITS,
+    Choice,
     Item,
     Learning,
     Relations,
@@ -62,6 +67,8 @@ Ints = NDArray[np.int64]
 _GAIN = 0.9
 # Codes that are coded by one call, at least a position: their bytes take 80 times as much memory.
 _TOGETHER = 1 << 14
+# Codes of the rows that go through all stages together: they take three bytes of memory each.
+_WINDOW = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -108,34 +115,48 @@ class ScalarCoder:
         weights = state.weights.clip(-MAX_WEIGHT, MAX_WEIGHT)
         return replace(learning, state=ScalarState(entries, weights))
 
-    def encode(self, codes: Ints) -> list[list[bytes]]:
-        """Codes (N, S * C, *grid) -> bytes of every item and stage, each item alone.
+    def encode(
+        self, items: Sequence[ScalarCodes | NDArray[Any]] | NDArray[Any]
+    ) -> list[list[bytes]]:
+        """Codes (S * C, *grid) of items -> bytes of every item and stage, each item alone.
 
         ValueError for codes that are not from 0 to K - 1.
         """
-        return [self._encode_item(one, self.state.copy()) for one in codes]
+        return [self._encode_item(one, self.state.copy()) for one in items]
 
-    def _encode_item(self, codes: Ints, state: ScalarState) -> list[bytes]:
+    def _encode_item(self, codes: ScalarCodes | NDArray[Any], state: ScalarState) -> list[bytes]:
         """The bytes of codes (S * C, *grid), from which the state learns."""
-        item = _Item(self, self.num_stages, state, codes.shape[1:])
-        item.inside[:] = self._signed(codes)
-        return [item.encode(stage) for stage in range(self.num_stages)]
+        if not isinstance(codes, ScalarCodes):
+            codes = ScalarCodes.of(codes, self.levels)
+        return _Item(self, self.num_stages, state, codes.grid).encode(codes)
 
-    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
-        """Bytes of the first stages of every item, as many for each -> codes (N, stages * C,
-        *grid).
+    def choose(
+        self, codes: ScalarCodes, wanted: NDArray[np.floating], weight: float
+    ) -> ScalarCodes:
+        """Codes (S * C, *grid) whose last stage costs less: squared error in steps + weight * bits.
+
+        wanted (C, *grid): the values of the last stage that would be right, in steps. Position by
+        position, the tables of that moment price the nearest value, the next toward zero, and zero,
+        and a group of zeros against its values: rate-distortion optimised quantisation (Karczewicz
+        et al. 2008, ITU-T VCEG-AH21). It sees what a code costs itself, not what it does to those
+        that follow.
+        """
+        item = _Item(self, self.num_stages, self.state.copy(), codes.grid)
+        return item.choose(codes, wanted, weight)
+
+    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> list[ScalarCodes]:
+        """Bytes of the first stages of every item, as many for each -> codes (stages * C, *grid) of
+        each.
 
         Every code is below K. Wrong bytes give wrong codes, as the check sums of the file tell, or
         CorruptCodes where they end too soon.
         """
-        num_stages = len(payloads[0]) if payloads else 0
-        codes = np.zeros((len(payloads), num_stages * self.channels, *grid), np.int64)
-        for one, parts in zip(codes, payloads, strict=True):
-            item = _Item(self, num_stages, self.state.copy(), grid)
-            for stage, data in enumerate(parts):
-                item.decode(stage, data)
-            np.add(item.inside, self._half, out=one.reshape(item.inside.shape))
-        return codes
+        items = []
+        for parts in payloads:
+            codes = ScalarCodes(len(parts) * self.channels, grid, self.levels)
+            _Item(self, len(parts), self.state.copy(), grid).decode(parts, codes)
+            items.append(codes)
+        return items
 
     def first(self, num_stages: int) -> ScalarCoder:
         """The coder of the first stages alone."""
@@ -302,18 +323,29 @@ def _check_range(tensors: Mapping[str, np.ndarray], name: str, low: int, high: i
 
 
 class _Item:
-    """One item on its way in or out: its codes with a border, and what they have taught so far."""
+    """One item on its way in or out, some rows at a time, and what they have taught so far.
+
+    A stage looks at the row above and below in the stage before, so that every stage may be one row
+    behind the one before it: rows go through all stages together, and only those in a window and
+    above it that others look at are kept.
+    """
 
     def __init__(
         self, coder: ScalarCoder, num_stages: int, state: ScalarState, grid: Sequence[int]
     ) -> None:
         rows, columns = rows_and_columns(grid)
-        self._grid = (rows, columns)
+        self._grid = tuple(grid)
+        self._rows = rows
+        self._columns = columns
+        self._step = _rows_together(grid, num_stages * coder.channels)
+        # Rows that the last stage is behind the first.
+        self._behind = num_stages - 1
         # Positions of one call, and bytes of them at most, two for each decision.
         self._together = max(1, min(_TOGETHER // coder.channels, rows * columns))
         self._most = 2 * MOST_DECISIONS * coder.channels * self._together
+        at_hand = self._step + self._behind + 2 * BORDER
         across = columns + 2 * BORDER
-        positions = num_stages * (rows + 2 * BORDER) * across
+        positions = num_stages * at_hand * across
         groups = coder.relations.groups.shape[2]
         self._item = Item(
             values=np.zeros(positions * coder.channels, np.int16),
@@ -326,58 +358,169 @@ class _Item:
             limit=(coder.levels - 1) // 2,
             channels=coder.channels,
             groups=groups,
-            rows=rows + 2 * BORDER,
+            rows=at_hand,
             columns=across,
+            first=BORDER + self._behind,
         )
-        shaped = self._item.values.reshape(num_stages, -1, across, coder.channels)
-        # (S, C, rows, columns)
-        self.inside = shaped[:, BORDER:-BORDER, BORDER:-BORDER].transpose(0, 3, 1, 2)
-        self._coder = coder
+        self._choice = Choice(-1, np.zeros(0, np.int16), 0, 0, PRICES, np.zeros(1, np.int64))
+        self._num_stages = num_stages
+        shaped = self._item.values.reshape(num_stages, at_hand, across, coder.channels)
+        # (S, C, rows at hand, columns)
+        self._inside = shaped[:, :, BORDER:-BORDER].transpose(0, 3, 1, 2)
         self._state = state
         self._relations = coder.relations.flat()
         self._notes = scratch()
 
-    def encode(self, stage: int) -> bytes:
-        """The bytes of a stage."""
+    def encode(
+        self,
+        codes: ScalarCodes,
+        wanted: NDArray[np.floating] | None = None,
+        chosen: ScalarCodes | None = None,
+    ) -> list[bytes]:
+        """The bytes of each stage. wanted, chosen: of `choose`, what it shall be and becomes."""
         no_data = np.frombuffer(b"", np.uint8)
         no_decoder = np.zeros(0, np.int64)
-        encoder = np.array([0, 1 << 32, 0])
-        out = np.zeros(0, np.uint8)
-        for part in self._parts():
-            room = int(encoder[2]) + self._most
-            if len(out) < room:
-                out = np.concatenate([out[: encoder[2]], np.zeros(room, np.uint8)])
-            self._code(stage, part, Stream(no_data, no_decoder, encoder, out))
-        low, width, count = encoder.tolist()
-        return RangeEncoder(low, width, out[:count].tobytes()).finish()
+        streams = []
+        for _ in range(self._num_stages):
+            encoder = np.array([0, 1 << 32, 0])
+            streams.append(Stream(no_data, no_decoder, encoder, np.zeros(0, np.uint8)))
+        for top in range(0, self._rows, self._step):
+            if top:
+                self._move()
+            bottom = min(top + self._step, self._rows)
+            given = codes.numbers(self._spans(top, bottom))
+            start = self._item.first + top
+            self._inside[:, :, start : start + bottom - top] = given.reshape(
+                self._num_stages, self._item.channels, bottom - top, self._columns
+            )
+            if wanted is not None:
+                self._want(wanted, top, bottom)
+            for stage, part in self._parts(top):
+                streams[stage] = self._with_room(streams[stage])
+                self._code(stage, part, streams[stage])
+            if chosen is not None:
+                self._give(chosen, top)
+        found = []
+        for stream in streams:
+            low, width, count = stream.encoder.tolist()
+            found.append(RangeEncoder(low, width, stream.out[:count].tobytes()).finish())
+        return found
 
-    def decode(self, stage: int, data: bytes) -> None:
-        """Set a stage. CorruptCodes where its bytes end too soon."""
+    def choose(
+        self, codes: ScalarCodes, wanted: NDArray[np.floating], weight: float
+    ) -> ScalarCodes:
+        """See `ScalarCoder.choose`."""
+        positions = self._item.rows * self._item.columns * self._item.channels
+        self._choice = self._choice._replace(
+            stage=self._behind,
+            wanted=np.zeros(positions, np.int16),
+            first=self._behind * positions,
+            weight=round(weight * UNITS**2),
+        )
+        chosen = ScalarCodes(len(codes), codes.grid, codes.levels)
+        self.encode(codes, wanted, chosen)
+        return chosen
+
+    def _want(self, wanted: NDArray[np.floating], top: int, bottom: int) -> None:
+        """Note what values are wanted in rows of the item."""
+        item = self._item
+        window = self._choice.wanted.reshape(item.rows, item.columns, item.channels)
+        rows = wanted.reshape(item.channels, self._rows, self._columns)[:, top:bottom]
+        most = np.iinfo(np.int16).max
+        units = np.round(rows * UNITS).clip(-most, most).astype(np.int16)
+        start = item.first + top
+        window[start : start + bottom - top, BORDER:-BORDER] = units.transpose(1, 2, 0)
+
+    def decode(self, payloads: Sequence[bytes], codes: ScalarCodes) -> None:
+        """Set codes from the bytes of each stage. CorruptCodes where some end too soon."""
         from ..rangecoder_kernel import begin_decoder
 
-        decoder = begin_decoder(data)
-        given = np.frombuffer(data, np.uint8)
-        stream = Stream(given, decoder, np.zeros(0, np.int64), np.zeros(0, np.uint8))
-        for part in self._parts():
-            self._code(stage, part, stream)
-            check_position(decoder[2], len(data))
+        streams = []
+        for data in payloads:
+            given = np.frombuffer(data, np.uint8)
+            no_encoder = np.zeros(0, np.int64)
+            streams.append(Stream(given, begin_decoder(data), no_encoder, np.zeros(0, np.uint8)))
+        for top in range(0, self._rows, self._step):
+            if top:
+                self._move()
+            for stage, part in self._parts(top):
+                self._code(stage, part, streams[stage])
+                check_position(streams[stage].decoder[2], len(payloads[stage]))
+            self._give(codes, top)
 
-    def _parts(self) -> Iterator[tuple[int, int, int, int]]:
-        """First row, end of rows, first column and end of columns of what one call codes, in the
-        padded codes: whole rows, or a part of one.
+    def _give(self, codes: ScalarCodes, top: int) -> None:
+        """Set the codes of the rows that the last stage has got to, while the first one codes those
+        from `top` on.
         """
-        rows, columns = self._grid
-        end = BORDER + columns
-        bottom = BORDER + rows
-        rows_together = max(1, self._together // columns)
-        for top in range(BORDER, bottom, rows_together):
-            for left in range(BORDER, end, self._together):
-                right = min(left + self._together, end)
-                yield top, min(top + rows_together, bottom), left, right
+        first, end = self._of_stage(top, self._behind)
+        if first < end:
+            start = self._item.first + first
+            found = self._inside[:, :, start : start + end - first]
+            spans = self._spans(first, end)
+            sides = [stop - begin for begin, stop in spans]
+            codes.put_numbers(spans, found.reshape(len(codes), *sides))
+
+    def _spans(self, top: int, bottom: int) -> list[tuple[int, int]]:
+        """Those cells of the grid that are rows from `top` up to `bottom`."""
+        if len(self._grid) == 2:
+            return [(top, bottom), (0, self._columns)]
+        return [(0, side) for side in self._grid]
+
+    def _of_stage(self, top: int, stage: int) -> tuple[int, int]:
+        """First row of the item and end of those that a stage codes while the first one codes those
+        from `top` on.
+        """
+        bottom = top + self._step
+        if bottom >= self._rows:
+            return max(0, top - stage), self._rows
+        return max(0, top - stage), max(0, bottom - stage)
+
+    def _parts(self, top: int) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+        """Every stage with first row, end of rows, first column and end of columns of what one call
+        codes, in the padded rows at hand: whole rows, or a part of one.
+        """
+        end = BORDER + self._columns
+        rows_together = max(1, self._together // self._columns)
+        for stage in range(self._num_stages):
+            start, stop = self._of_stage(top, stage)
+            for row in range(start, stop, rows_together):
+                high = self._item.first + row
+                low = self._item.first + min(row + rows_together, stop)
+                for left in range(BORDER, end, self._together):
+                    yield stage, (high, low, left, min(left + self._together, end))
+
+    def _with_room(self, stream: Stream) -> Stream:
+        """The stream of an encoder with room for the bytes of one more call."""
+        count = int(stream.encoder[2])
+        room = count + self._most
+        if len(stream.out) >= room:
+            return stream
+        return stream._replace(out=np.concatenate([stream.out[:count], np.zeros(room, np.uint8)]))
+
+    def _move(self) -> None:
+        """Let the rows that come next take the place of the first ones at hand."""
+        item = self._item
+        kept = item.rows - self._step
+        for array in (item.values, item.magnitudes, item.sums, item.totals):
+            for stage in array.reshape(self._num_stages, item.rows, -1):
+                stage[:kept] = stage[self._step :].copy()
+                stage[kept:] = 0
+        if len(self._choice.wanted):
+            wanted = self._choice.wanted.reshape(item.rows, -1)
+            wanted[:kept] = wanted[self._step :].copy()
+        self._item = item._replace(first=item.first - self._step)
 
     def _code(self, stage: int, part: tuple[int, int, int, int], stream: Stream) -> None:
         from . import scalar_kernel
 
         learning = Learning(self._state, self._notes, stream, COMPACT)
-        work = Work(self._item, learning, self._relations, SIZES, LEVELS)
+        work = Work(self._item, learning, self._choice, self._relations, SIZES, LEVELS)
         scalar_kernel.run(stage, *part, work)
+
+
+def _rows_together(grid: Sequence[int], codes_per_position: int) -> int:
+    """Rows of an item that go through all stages together; all but of two dimensions."""
+    rows, columns = rows_and_columns(grid)
+    if len(grid) != 2:
+        return rows
+    return min(rows, max(1, _WINDOW // (columns * codes_per_position)))

@@ -3,7 +3,7 @@ follow learn.
 
 It is the same text with numba and without, so the bytes are the same. Every function codes: it
 encodes the number that it is given, or decodes one and pays no heed to what it is given, and gives
-the number that was coded. y and x count from the border of the padded codes.
+the number that was coded. y and x count from the border of the padded rows at hand.
 """
 
 from __future__ import annotations
@@ -37,14 +37,38 @@ from .scalar_state import (
     NUM_SHARED,
     NUM_SIGNS,
     NUM_TABLES,
+    PRICE_SHIFT,
     RATE,
     SIGN,
     SOME,
+    UNITS,
     Item,
     Learning,
     Stream,
     Work,
 )
+
+
+@compiled
+def _probability(number: int, own: int, shared: int, channels: int, learning: Learning) -> int:
+    """How likely a decision is 1 in the contexts that are noted, of TOTAL; entries and logits are
+    noted for those who learn from it. Parameters as of `_decide`.
+    """
+    tables = learning.tables
+    entries = learning.state.entries
+    weights = learning.state.weights
+    notes = learning.notes
+    first = number * (channels * NUM_CONTEXTS + NUM_SHARED)
+    one_set = number * (channels + NUM_SETS) + own
+    other_set = number * (channels + NUM_SETS) + channels + shared
+    total = 0
+    for table in range(NUM_TABLES):
+        entry = first + notes.contexts[table]
+        logit = tables.stretch[entries[table, entry] >> 8]
+        notes.entries[table] = entry
+        notes.logits[table] = logit
+        total += (weights[one_set, table] + weights[other_set, table]) * logit
+    return tables.squash[min(max(total >> 17, -LIMIT), LIMIT - 1) + LIMIT]
 
 
 @compiled
@@ -59,17 +83,9 @@ def _decide(bit: int, number: int, own: int, shared: int, channels: int, learnin
     weights = learning.state.weights
     notes = learning.notes
     stream = learning.stream
-    first = number * (channels * NUM_CONTEXTS + NUM_SHARED)
     one_set = number * (channels + NUM_SETS) + own
     other_set = number * (channels + NUM_SETS) + channels + shared
-    total = 0
-    for table in range(NUM_TABLES):
-        entry = first + notes.contexts[table]
-        logit = tables.stretch[entries[table, entry] >> 8]
-        notes.entries[table] = entry
-        notes.logits[table] = logit
-        total += (weights[one_set, table] + weights[other_set, table]) * logit
-    one = tables.squash[min(max(total >> 17, -LIMIT), LIMIT - 1) + LIMIT]
+    one = _probability(number, own, shared, channels, learning)
     bit = code_bit(bit, one, stream.data, stream.decoder, stream.encoder, stream.out)
     wanted = bit << 16
     error = wanted - one
@@ -116,7 +132,7 @@ def _guess(item: Item, here: int, y: int, x: int) -> int:
     row = item.columns * item.channels
     west = values[here - item.channels]
     north = values[here - row]
-    if y == BORDER:
+    if y == item.first:
         return west
     if x == BORDER:
         return north
@@ -210,10 +226,8 @@ def _group_level(stage: int, group: int, place: int, so_far: int, work: Work) ->
 
 
 @compiled
-def _code_some(
-    some: int, stage: int, group: int, place: int, decayed: int, level: int, work: Work
-) -> int:
-    """Whether a group has values other than zero.
+def _note_some(stage: int, group: int, place: int, decayed: int, level: int, work: Work) -> None:
+    """Note the contexts of the decision whether a group has values other than zero.
 
     level: of what its sum is expected to be.
     """
@@ -238,14 +252,6 @@ def _code_some(
     contexts[3] = shared + (min(size, 7) * 8 + min(size_before, 7)) * 8 + min(size_here, 7)
     contexts[4] = own + size_here
     contexts[5] = own + size_before
-    return _decide(
-        some,
-        stage * NUM_DECISIONS + SOME,
-        group * GROUP,
-        level >> 1,
-        item.channels,
-        work.learning,
-    )
 
 
 @compiled
@@ -425,6 +431,122 @@ def _note_sign(stage: int, channel: int, place: int, work: Work) -> None:
 
 
 @compiled
+def _price(bit: int, one: int, work: Work) -> int:
+    """What a decision costs that is 1 with probability `one`: its bits, as a squared error."""
+    choice = work.choice
+    return choice.weight * choice.bits[(one if bit else TOTAL - one) >> PRICE_SHIFT] >> 8
+
+
+@compiled
+def _price_of_number(
+    number: int, least: int, stage: int, channel: int, shared: int, work: Work
+) -> int:
+    """What a number costs in the contexts that are noted, as `_code_number` codes it; a bit for the
+    sign.
+    """
+    magnitude = abs(number)
+    channels = work.item.channels
+    learning = work.learning
+    first = stage * NUM_DECISIONS
+    price = work.choice.weight if magnitude else 0
+    found = least
+    while found < MOST_COUNTED:
+        one = _probability(first + min(found, BEYOND), channel, shared, channels, learning)
+        if magnitude <= found:
+            return price + _price(0, one, work)
+        price += _price(1, one, work)
+        found += 1
+    beyond = magnitude - MOST_COUNTED + 1
+    while beyond:
+        price += 2 * work.choice.weight
+        beyond >>= 1
+    return price - work.choice.weight
+
+
+@compiled
+def _wanted(channel: int, place: int, work: Work) -> int:
+    """The value that is wanted at a place, in units of a step's UNITS-th."""
+    return work.choice.wanted[place * work.item.channels + channel - work.choice.first]
+
+
+@compiled
+def _choose_number(
+    least: int, stage: int, channel: int, place: int, guess: int, shared: int, work: Work
+) -> int:
+    """The number that costs least, of the value nearest to the one that is wanted, the next toward
+    zero, and zero; what it costs is added to what is noted.
+    """
+    limit = work.item.limit
+    wanted = _wanted(channel, place, work)
+    nearest = min(max((wanted + UNITS // 2) // UNITS, -limit), limit)
+    best = 0
+    best_cost = -1
+    for which in range(3):
+        value = 0
+        if which == 1 and nearest:
+            value = nearest - 1 if nearest > 0 else nearest + 1
+        if which == 2:
+            value = nearest
+        number = value - guess
+        if abs(number) < least:
+            continue
+        error = wanted - value * UNITS
+        price = _price_of_number(number, least, stage, channel, shared, work)
+        if best_cost < 0 or error * error + price < best_cost:
+            best = number
+            best_cost = error * error + price
+    if best_cost < 0:
+        # The last of a group that has a value other than zero.
+        best = 1 if wanted > 0 else -1
+        error = wanted - best * UNITS
+        best_cost = error * error + work.choice.weight
+    work.choice.cost[0] += best_cost
+    return best
+
+
+@compiled
+def _choose_some(stage: int, group: int, place: int, decayed: int, level: int, work: Work) -> int:
+    """Whether a group costs less with values other than zero than without. Nothing learns from it.
+
+    level: of what its sum is expected to be.
+    """
+    item = work.item
+    channels = item.channels
+    cost = work.choice.cost
+    first = group * GROUP
+    last = min(first + GROUP, channels) - 1
+    without = 0
+    largest = 0
+    for channel in range(first, last + 1):
+        wanted = _wanted(channel, place, work)
+        without += wanted * wanted
+        largest = max(largest, abs(wanted))
+    if largest <= UNITS // 2:
+        return 0
+    _note_some(stage, group, place, decayed, level, work)
+    number = stage * NUM_DECISIONS + SOME
+    one = _probability(number, first, level >> 1, channels, work.learning)
+    without += _price(0, one, work)
+    cost[0] = _price(1, one, work)
+    _expect_magnitudes(stage, first, last + 1 - first, place, work)
+    is_due = True
+    for channel in range(first, last + 1):
+        due = 0
+        if is_due:
+            due = 1 if channel - first < GROUP // 2 else 2
+        least = 1 if is_due and channel == last else 0
+        shared = _note_magnitude(stage, channel, place, decayed, level >> 1, due, work)
+        size = abs(_choose_number(least, stage, channel, place, 0, shared, work))
+        if size:
+            is_due = False
+        item.magnitudes[place * channels + channel] = min(size, MOST_KNOWN)
+        decayed = decayed * 3 // 4 + 4 * min(size, 15)
+    for channel in range(first, last + 1):
+        item.magnitudes[place * channels + channel] = 0
+    return 1 if cost[0] < without else 0
+
+
+@compiled
 def _code_number(
     value: int,
     least: int,
@@ -434,10 +556,15 @@ def _code_number(
     decayed: int,
     expected: int,
     due: int,
+    guess: int,
     work: Work,
 ) -> int:
-    """A signed number: its magnitude, which is `least` or more, then its sign."""
+    """A signed number: its magnitude, which is `least` or more, then its sign. guess: what it is
+    the difference to.
+    """
     shared = _note_magnitude(stage, channel, place, decayed, expected, due, work)
+    if stage == work.choice.stage:
+        value = _choose_number(least, stage, channel, place, guess, shared, work)
     magnitude = abs(value)
     channels = work.item.channels
     first = stage * NUM_DECISIONS
@@ -481,7 +608,9 @@ def _code_group(
             due = 1 if channel - first < GROUP // 2 else 2
         least = 1 if is_due and channel == last else 0
         number = item.values[here] - guess
-        number = _code_number(number, least, stage, channel, place, decayed, expected, due, work)
+        number = _code_number(
+            number, least, stage, channel, place, decayed, expected, due, guess, work
+        )
         if number:
             is_due = False
         size = abs(number)
@@ -513,7 +642,14 @@ def _code_position(stage: int, y: int, x: int, work: Work) -> None:
                 if item.values[place * channels + channel] != 0:
                     some = 1
             level = _group_level(stage, group, place, so_far, work)
-            if not _code_some(some, stage, group, place, decayed, level, work):
+            if stage == work.choice.stage:
+                some = _choose_some(stage, group, place, decayed, level, work)
+            _note_some(stage, group, place, decayed, level, work)
+            number = stage * NUM_DECISIONS + SOME
+            if not _decide(some, number, first, level >> 1, channels, work.learning):
+                if stage == work.choice.stage:
+                    for channel in range(first, min(first + GROUP, channels)):
+                        item.values[place * channels + channel] = 0
                 decayed = decayed >> 2
                 continue
             expected = level >> 1

@@ -86,6 +86,14 @@ LEVELS = np.array([max((n**4).bit_length() - 20, 0) for n in range(MAX_EXPECTED 
 # The size of every sum: twice its logarithm to base 2, floor(log2(n^2)) + 1, and 0 for 0.
 SIZES = np.array([(total * total).bit_length() for total in range(MAX_SUM + 1)])
 
+# Values that an encoder would like to code are told in parts of a step.
+UNITS = 64
+# Bits of a decision in 256ths, by its probability without its last binary digits.
+PRICE_SHIFT = 4
+PRICES = np.round(
+    256 * np.log2((TOTAL >> PRICE_SHIFT) / (np.arange((TOTAL >> PRICE_SHIFT) + 1) + 0.5)).clip(0)
+).astype(np.int32)
+
 # The tables of functions in the types that take the least of a processor's cache.
 COMPACT = Tables(
     TABLES.squash.astype(np.int32),
@@ -165,14 +173,15 @@ def relation_shapes(num_stages: int, channels: int) -> dict[str, tuple[int, int,
 
 
 class Item(NamedTuple):
-    """An item on its way in or out.
+    """The rows of an item that are on their way in or out.
 
     Everything is flat and has a border around its positions. values (stages * rows * columns * C):
     signed numbers. magnitudes: of the numbers that were coded, as many. sums (stages * rows *
     columns * (G + BEHIND_GROUPS)): of small magnitudes of each group, and zeros behind. totals
     (stages * rows * columns): sums of all groups. expected (C,) and expected_sums (G,): what is
     expected of numbers and groups of a position, of 4096. predicted (C,): channels that are coded
-    as differences in the first stage. limit: the largest magnitude of a value.
+    as differences in the first stage. limit: the largest magnitude of a value. first: where the
+    first row of the item is among these rows, or would be.
     """
 
     values: Any
@@ -187,6 +196,7 @@ class Item(NamedTuple):
     groups: int
     rows: int
     columns: int
+    first: int
 
 
 class Scratch(NamedTuple):
@@ -226,11 +236,28 @@ class Learning(NamedTuple):
     tables: Tables
 
 
+class Choice(NamedTuple):
+    """What an encoder needs that chooses the numbers of a stage itself.
+
+    stage: which; -1 for none. wanted (rows * columns * C): its values, in units of a step's
+    UNITS-th. first: of the positions of all stages, where those of the stage begin, times C.
+    weight: what a bit costs, in squared units. bits: PRICES. cost (1,): room for a sum.
+    """
+
+    stage: int
+    wanted: Any
+    first: int
+    weight: int
+    bits: Any
+    cost: Any
+
+
 class Work(NamedTuple):
     """All that the kernel takes."""
 
     item: Item
     learning: Learning
+    choice: Choice
     relations: Relations
     sizes: Any
     levels: Any
