@@ -118,6 +118,10 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         "the set of values; those of a batch are moved",
         {"ValueCoderTask.validation_batches", "ValueCoderTask._drawn", "_Items.take"},
     ),
+    "artifact/streaming.py": (
+        "codes and values",
+        {"EncodeStream._codes_until", "DecodeStream._values_until"},
+    ),
     # Apps work on what a tokenizer gives back, which is on the CPU.
     "apps/denoise.py": ("values", {"_hidden_errors", "_taking_out", "_neighbours"}),
     "apps/evaluate.py": ("counts and nats of codes", {"evaluate", "_code_nats"}),

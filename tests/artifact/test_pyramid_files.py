@@ -86,8 +86,8 @@ def test_a_file_that_is_cut_anywhere_gives_its_whole_grids(model):
             decoded = next(iter(model.compressor.read(data[:end])))
         except Truncated:
             break
-        number = COUNTS.index(int((decoded.codes >= 0).all((1, 2)).sum()))
-        assert np.array_equal(decoded.codes, expected[number][0])
+        number = COUNTS.index(len(decoded.codes))
+        assert np.array_equal(decoded.codes, codes[0, : COUNTS[number]])
         found.add(number)
     assert found == {0, 1, 2}
     first = write_file(replace(read_file(data).header, num_codebooks=1), read_file(data).stages[:1])

@@ -195,11 +195,11 @@ def _data(summary: RunSummary) -> list[str]:
 def _limits(summary: RunSummary) -> list[str]:
     split = summary.metrics.get("split")
     where = f"the {split} split" if split else "the evaluated split"
+    lost = LOST.get(summary.item, "rare things")
     lines = [
         f"- The figures hold for {summary.item}s like those of {where}; other {summary.item}s come "
         "out worse, without a warning.",
-        f"- Reconstruction is lossy: {LOST.get(summary.item, 'rare things')} go first. Not for uses where they "
-        "matter.",
+        f"- Reconstruction is lossy: {lost} go first. Not for uses where they matter.",
         "- The model reproduces what is in its training data, including what is wrong or one-sided "
         "in them.",
     ]
