@@ -190,4 +190,4 @@ def test_codes_of_stages_are_those_that_sums_cover(unfitted):
     codes = unfitted.encode(image(16, 16)).numpy()
     in_order = unfitted.compressor.codec().in_order(codes[0])
     for flat, stage in zip(in_order, split(codes, SIDES), strict=True):
-        assert np.array_equal(flat, stage.ravel())
+        assert np.array_equal(np.concatenate([part.ravel() for part in flat]), stage.ravel())
