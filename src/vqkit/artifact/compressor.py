@@ -50,6 +50,9 @@ from .effort import searched, with_effort
 from .operating_points import assign, can_be_weighed, ladder, no_rate
 from .tokenizer import Tokenizer
 
+# Weights of a bit that are tried between two rates, and how far beyond the measured ones.
+PROBES = 4
+WIDEST = 8.0
 # Items of a block of a bundle, if they are small enough.
 BLOCK = 256
 # Runs of lost items that an error lists.
@@ -150,6 +153,10 @@ class Compressor:
 
         # Files grow along the ladder. A search may take a few bits more where they pay.
         count = bisect_right(kinds, bits, key=lambda codec: written(codec)[1])
+        if isinstance(engine, TransformerCoder) and 0 < count < len(kinds):
+            between = self._between(kinds[count - 1 : count + 1], values, bits, written)
+            if between is not None:
+                return between
         for codec in reversed(kinds[:count]):
             codec = with_effort(codec, effort, quantizer)
             coded, size = written(codec)
@@ -159,6 +166,45 @@ class Compressor:
             "the smallest file that this model makes of the item has "
             f"{written(kinds[0])[1]:.3f} bits per position, more than {bits:g}"
         )
+
+    def _between(
+        self,
+        kinds: Sequence[Codec],
+        values: Tensor,
+        bits: float,
+        written: Callable[[Codec], tuple[Coded, float]],
+    ) -> tuple[Codec, Coded] | None:
+        """A file that fits, with the stages of a kind that does not fit and bits weighed more, if
+        it is better than one of the kind before it, which fits.
+        """
+        fits, above = kinds
+        known = [rate.weight for rate in self.artifact.coders.rates.values()]
+        # Weights are squared distances: those that were measured say how large they are.
+        low = max(above.weight, max(known) / WIDEST)
+        high = max(known) * WIDEST
+        if high <= 0:
+            return None
+        found: tuple[Codec, Coded] | None = None
+        for _ in range(PROBES):
+            weight = math.sqrt(low * high)
+            codec = replace(above, weight=weight)
+            coded, size = written(codec)
+            if size <= bits:
+                found = codec, coded
+                high = weight
+            else:
+                low = weight
+        if found is None or self._quality(values, *found) <= self._quality(
+            values, fits, written(fits)[0]
+        ):
+            return None
+        return found
+
+    def _quality(self, values: Tensor, codec: Codec, coded: Coded) -> float:
+        """How close an item (C, *extent) is to what a file of it gives, in dB."""
+        shown = self.values_of(codec, [coded.codes], coded.extent)
+        signal = self.artifact.signal
+        return float(signal.measures(shown, values[None])[signal.quality][0])
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is read, by the coder that wrote it.

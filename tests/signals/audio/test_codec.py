@@ -13,6 +13,7 @@ import torch
 
 from vqkit.config import load
 from vqkit.errors import VqkitError
+from vqkit.pipelines.choosing import choose_settings
 from vqkit.settings import Config
 from vqkit.signals.registry import recognised
 
@@ -29,6 +30,20 @@ def test_a_folder_of_recordings_is_recognised(recordings, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     assert recognised(tmp_path) == "image"
     assert recognised("emoji") == "image"
+
+
+def test_settings_follow_the_sound(recordings, tmp_path):
+    plain = choose_settings(recordings, None, [])
+    assert plain.config.model.network.kind == "vocoder"
+    assert plain.config.data.sample_rate is None
+    wide = np.stack([voice(1.0, 60, 44100)] * 2, 1)
+    soundfile.write(tmp_path / "wide.wav", wide, 44100)
+    chosen = choose_settings(tmp_path, None, [])
+    assert (chosen.config.data.sample_rate, chosen.config.data.channels) == (16000, 1)
+    assert "mixed to mono" in chosen.lines[1]
+    kept = choose_settings(tmp_path, None, ["data.sample_rate=44100"])
+    assert kept.config.data.sample_rate == 44100
+    assert choose_settings(tmp_path / "none", None, []).config.data.signal == "image"
 
 
 def test_what_was_left_open_is_in_the_recipe(codec_folder):

@@ -28,6 +28,8 @@ NORMALISATION = Normalisation((0.0,), (1.0,), levels=FULL, is_signed=True)
 MAX_CAPTION = 1 << 16
 # Classes that a description counts.
 MAX_NAMED = 100
+# Files whose headers are looked at to choose settings.
+LOOKED_AT = 200
 
 
 class Recording(NamedTuple):
@@ -200,6 +202,20 @@ def open_audio(
     _split(data, seed)
     data.notes = _notes(headers, target, data)
     return data
+
+
+def look_at(source: str | Path) -> tuple[int, int] | None:
+    """Samples a second and channels of most of the sound of a source, by the headers of its first
+    files; None of what cannot be read.
+    """
+    root = Path(source).expanduser()
+    try:
+        headers, _ = _headers(root, _paths(source, root)[:LOOKED_AT])
+    except VqkitError:
+        return None
+    if not headers:
+        return None
+    return _commonest(headers, lambda each: each.rate), _commonest(headers, _channels)
 
 
 def bad_files(
