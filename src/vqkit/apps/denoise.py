@@ -76,6 +76,14 @@ def denoise(
         raise VqkitError(f"levels={levels}: this model has {most}{choice}")
     if sigma is not None and not 0 <= sigma <= 255:
         raise VqkitError(f"sigma={sigma} must lie between 0 and 255, the levels of a pixel")
+    if model.network.clock is not None:
+        if continuous or sigma is not None:
+            raise VqkitError(
+                f"a model of {model.signal.item}s with a clock takes strength or levels alone"
+            )
+        kept = most - round((strength or 0.0) * (most - 1)) if levels is None else levels
+        clean = _through_codes(model, values, kept)
+        return Denoised(clean, _deviation(values, clean), kept)
     fast = use_bfloat16(model.config.train.precision)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=fast):
         if strength is not None:
@@ -88,6 +96,13 @@ def denoise(
                 levels = _taking_out(model, middle, sigma)
         clean = smoothed(model, values, levels, strength or 0.0, progress)
     return Denoised(clean, _deviation(values, clean), levels)
+
+
+def _through_codes(model: Model, values: Tensor, levels: int) -> Tensor:
+    """An item as its first stages have it: a decoder with a clock needs the codes of the whole."""
+    codes = model.tokenizer.encode(values[None])
+    codes[:, model.network.quantizer.prefixes[levels - 1] :] = -1
+    return model.tokenizer.decode(codes, values.shape[1:])[0]
 
 
 def num_levels(model: Model) -> int:

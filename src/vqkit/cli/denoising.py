@@ -73,7 +73,8 @@ def _denoise(options: argparse.Namespace) -> int:
 
     model = arguments.load_model(options.artifact, options.device)
     if not model.signal.removes_noise(model.config.data):
-        warn("this model never saw noise in training, and may keep it: --recipe denoise trains one")
+        cure = "--recipe denoise" if model.signal.name == "image" else "data.noise.level=1"
+        warn(f"this model never saw noise in training, and may keep it: {cure} trains one that did")
     items = arguments.Items(model, options.files)
     rows: list[Tensor] = []
     for source, values in items:

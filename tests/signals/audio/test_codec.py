@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from vqkit.apps.denoise import denoise
 from vqkit.config import load
 from vqkit.errors import VqkitError
 from vqkit.pipelines.choosing import choose_settings
@@ -171,3 +172,16 @@ def test_networks_say_what_they_cannot_take(recordings, tmp_path):
         with pytest.raises(VqkitError, match=words):
             train(recordings, folder, "speech", [override, "train.steps=1"])
         assert not (folder / "model.safetensors").exists()
+
+
+def test_denoising_keeps_the_first_stages_and_the_clock(codec):
+    values = speech(40.0, 44)
+    stages = len(codec.network.quantizer.prefixes)
+    found = denoise(codec, values, levels=1)
+    codes = codec.tokenizer.encode(values[None])
+    codes[:, codec.network.quantizer.prefixes[0] :] = -1
+    assert torch.equal(found.values, codec.tokenizer.decode(codes, values.shape[1:])[0])
+    assert found.levels == 1
+    assert denoise(codec, values, strength=0.0).levels == stages
+    with pytest.raises(VqkitError, match="strength or levels alone"):
+        denoise(codec, values, continuous=True)
