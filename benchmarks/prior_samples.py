@@ -70,12 +70,12 @@ def variational_mlp(seed: int, steps: int):
     are cut into 16 groups of 8 with 256 codes each: 128 bits an image.
     """
     from vqkit import config, settings
-    from vqkit.signals.image.config import MLPConfig
+    from vqkit.signals.image.config import DataConfig, MLPConfig
 
     group = config.VQConfig(codebook_size=256, code_dim=8)
     return settings.Config(
         seed=seed,
-        data=settings.DataConfig(image_size=(28, 28), channels=1),
+        data=DataConfig(image_size=(28, 28), channels=1),
         model=settings.ModelConfig(
             network=MLPConfig(widths=(512,), grid=(1, 1)),
             quantizer=config.ProductConfig(num_groups=16, group=group),

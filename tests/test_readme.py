@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from vqkit import cli
 
 from .conftest import TINY
+from .signals.audio.conftest import RATE, RESIDUAL, voice
+from .signals.audio.conftest import TINY as SPEECH
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +38,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photo) -> Path:
-    """A working folder with `photos` in it, as the README assumes."""
+    """A working folder with `photos`, `recordings` and a talk in it, as the README assumes."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "photos").mkdir()
     with Image.open(photo) as image:
@@ -43,6 +46,10 @@ def folder(tmp_path_factory, photo) -> Path:
             left, top = 7 * index % (image.width - 80), 5 * index % (image.height - 80)
             image.crop((left, top, left + 80, top + 72)).save(folder / "photos" / f"{index}.png")
         image.crop((50, 50, 150, 130)).save(folder / "photos" / "cat.png")
+    (folder / "recordings").mkdir()
+    for number in range(8):
+        soundfile.write(folder / "recordings" / f"{number}.wav", voice(2.0, number), RATE)
+    soundfile.write(folder / "talk.wav", voice(2.0, 9), RATE)
     return folder
 
 
@@ -55,6 +62,8 @@ def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeyp
     for command in commands:
         assert command[0] == "vqkit"
         extra = {"train": SHORT, "train-prior": SHORT_PRIOR}.get(command[1], [])
+        if command[1:3] == ["train", "recordings"]:
+            extra = [*SPEECH, *RESIDUAL]
         assert cli.main([*command[1:], *extra]) == 0, command
     assert (folder / "runs" / "photos" / "report.html").exists()
     assert (folder / "figures.json").exists() and (folder / "out" / "cat.png").exists()

@@ -21,7 +21,7 @@ SHORT = (4000, 500)
 
 def open_set(source: str | Path, seed: int = 0, settings: Any = None) -> ImageData:
     """A source as `vqkit train` opens it. settings: a DataConfig; None = its defaults."""
-    from vqkit.settings import DataConfig
+    from vqkit.signals.image.config import DataConfig
     from vqkit.signals.image.source import open_images
 
     return open_images(source, settings or DataConfig(), seed)
@@ -43,9 +43,9 @@ def shorten_fashion_mnist() -> None:
     """For quick forms: this process, and those that it starts, find Fashion-MNIST with the first
     images of its two parts alone, in a folder that goes when this process ends.
     """
-    from vqkit.settings import DataConfig
     from vqkit.signals.image.arrays import find_idx, read_idx
     from vqkit.signals.image.bundled import fashion_mnist_folder
+    from vqkit.signals.image.config import DataConfig
 
     parts = find_idx(fashion_mnist_folder())
     assert parts is not None

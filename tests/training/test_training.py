@@ -36,6 +36,11 @@ def test_schedule_by_hand():
     assert 0 < cosine_schedule(0.0, 0.1, 0.01) < 0.01
 
 
+OF_IMAGES = [
+    name
+    for name in config.recipe_names(Config)
+    if config.load(name, (), Config).data.signal == "image"
+]
 # Recipes whose network has a test of its own in full size.
 NARROW = {"photos-gpu": "model.network.width=32"}
 KINDS = [f"model.quantizer.kind={section.model_fields['kind'].default}" for section in QUANTIZERS]
@@ -43,7 +48,7 @@ KINDS = [f"model.quantizer.kind={section.model_fields['kind'].default}" for sect
 
 @pytest.mark.parametrize(
     ("recipe", "variant"),
-    [(name, NARROW.get(name, "seed=0")) for name in config.recipe_names(Config)]
+    [(name, NARROW.get(name, "seed=0")) for name in OF_IMAGES]
     + [("emoji", kind) for kind in [*KINDS, "model.network.kind=conv", "model.network.kind=mlp"]],
 )
 def test_every_recipe_and_quantizer_takes_two_steps_and_leaves_an_artifact(
