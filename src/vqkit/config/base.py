@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import VqkitError
 
 
 class ActsOnly(NamedTuple):
@@ -50,6 +52,19 @@ def _is_switch_or_words(annotation: Any) -> bool:
     members = get_args(annotation)
     is_words = bool(members) and all(isinstance(member, str) for member in members)
     return is_words or bool in (annotation, *members)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def section_of(kind: type[SectionT], tree: Mapping[str, Any], where: str, hint: str) -> SectionT:
+    """A section from plain values. VqkitError with the key below `where` and the hint."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise VqkitError(f"{where}.{key}: {first['msg']}; {hint}") from error
 
 
 class Root(Section):

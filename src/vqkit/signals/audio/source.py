@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...config.base import section_of
 from ...data.indexed import Found, IndexedDataset
 from ...data.names import MAX_BAD, BadFile, PackedStrings
 from ...data.normalisation import Normalisation
@@ -126,8 +127,10 @@ class AudioData(IndexedDataset):
         return with_noise(values, level, [derive_seed(*name) for name in names])
 
     def for_codes(self, augment: Mapping[str, Any]) -> AudioData:
+        """VqkitError for what is no setting of data.augment."""
         found = super().for_codes(augment)
-        changes = AugmentConfig.model_validate(augment)
+        hint = "see data.augment of the model's recipe"
+        changes = section_of(AugmentConfig, augment, "augment", hint)
         update = {"augment": changes, "noise": NoiseConfig()}
         found.settings = self.settings.model_copy(update=update)
         return found

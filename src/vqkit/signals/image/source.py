@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
+from ...config.base import section_of
 from ...data.indexed import Found, IndexedDataset
 from ...data.names import MAX_BAD, BadFile, NumberedNames, PackedStrings
 from ...data.normalisation import Normalisation, measure
@@ -145,14 +145,8 @@ class ImageData(IndexedDataset):
 
     def for_codes(self, augment: Mapping[str, Any]) -> ImageData:
         """VqkitError for what is no setting of data.augment."""
-        try:
-            changes = AugmentConfig.model_validate(augment)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise VqkitError(
-                f"augment.{where}: {first['msg']}; see data.augment of the model's recipe"
-            ) from error
+        hint = "see data.augment of the model's recipe"
+        changes = section_of(AugmentConfig, augment, "augment", hint)
         data = copy.copy(self)
         update = {"augment": changes, "noise": NoiseConfig()}
         data.settings = self.settings.model_copy(update=update)
