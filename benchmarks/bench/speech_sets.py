@@ -46,15 +46,19 @@ def _is_held_out(name: str) -> bool:
     return hashlib.sha256(name.encode()).digest()[0] < HELD_OUT
 
 
-def read_all(folder: Path, least: float = MIN_SECONDS) -> dict[str, np.ndarray]:
-    """int16 samples of all recordings of so many seconds and more, by their names."""
+def read_all(folder: Path, most: int, least: float = MIN_SECONDS) -> dict[str, np.ndarray]:
+    """int16 samples of recordings of so many seconds and more, by their names: at most so many,
+    evenly spaced in the order of names.
+    """
     found = {}
     for path in sorted(folder.rglob("*.wav")):
         samples, rate = soundfile.read(path, dtype="int16")
         assert rate == RATE and samples.ndim == 1
         if len(samples) >= least * rate and samples.any():
             found[str(path.relative_to(folder))] = samples
-    return found
+    step = max(1.0, len(found) / most)
+    places = {int(step * number) for number in range(most)}
+    return {name: each for place, (name, each) in enumerate(found.items()) if place in places}
 
 
 def in_minutes(names: list[str], recordings: dict[str, np.ndarray]) -> list[list[str]]:

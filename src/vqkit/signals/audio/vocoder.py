@@ -38,6 +38,11 @@ class SpeechModel(nn.Module):
     the log energies, over frames and bands.
     """
 
+    pooling: Tensor
+    spreading: Tensor
+    over_frames: Tensor
+    over_bands: Tensor
+
     def __init__(self, config: VocoderConfig, rate: int, hop: int) -> None:
         super().__init__()
         self.hop = hop
@@ -53,11 +58,6 @@ class SpeechModel(nn.Module):
         self.register_buffer("spreading", spread, persistent=False)
         self.register_buffer("over_frames", cosine_rows(config.frames), persistent=False)
         self.register_buffer("over_bands", cosine_rows(config.bands), persistent=False)
-
-    pooling: Tensor
-    spreading: Tensor
-    over_frames: Tensor
-    over_bands: Tensor
 
     @property
     def num_channels(self) -> int:
