@@ -5,12 +5,12 @@
 Trains on the English and Spanish prompts of Debian's asterisk-core-sounds but a tenth, by the
 names of the prompts. Tests on the French ones, a voice and a language that were not heard in
 training, for which the goals hold, and on that tenth; of each 120 recordings of 1.5 s and more, or
-all, in files of a minute of sound. A file has at most so many kilobits a second as its claim says, every
-byte counted. STOI and narrowband PESQ are means over the recordings, each cut out of its minute.
-Peers decode the same minutes. Bytes against Opus are those of the smallest rate of ours whose STOI
-reaches that of Opus at 6 kbit/s, both with their containers. The saving of entropy coding is that
-of a whole file with all stages, against codes of fixed length. Seconds of work are of one thread,
-in a process that has loaded its model.
+all, in files of a minute of sound. A file has at most so many kilobits a second as its claim says,
+every byte counted. STOI and narrowband PESQ are means over the recordings, each cut out of its
+minute. Peers decode the same minutes. Bytes against Opus are those of the smallest rate of ours
+whose STOI reaches that of Opus at 6 kbit/s, both with their containers. The saving of entropy
+coding is that of a whole file with all stages, against codes of fixed length. Seconds of work are
+of one thread, in a process that has loaded its model.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 network=VocoderConfig(),
                 quantizer=ResidualConfig(
                     num_stages=8,
-                    stage=VQConfig(codebook_size=1024, code_dim=136, rate=0.1),
+                    stage=VQConfig(codebook_size=1024, code_dim=136),
                     quantizer_dropout=0.5,
                 ),
             ),
