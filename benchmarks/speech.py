@@ -7,10 +7,10 @@ names of the prompts. Tests on the French ones, a voice and a language that were
 training, for which the goals hold, and on that tenth; of each 120 recordings of 1.5 s and more, or
 all, in files of a minute of sound. A file has at most so many kilobits a second as its claim says,
 every byte counted. STOI and narrowband PESQ are means over the recordings, each cut out of its
-minute. Peers decode the same minutes. Bytes against Opus are those of the smallest rate of ours
-whose STOI reaches that of Opus at 6 kbit/s, both with their containers. The saving of entropy
-coding is that of a whole file with all stages, against codes of fixed length. Seconds of work are
-of one thread, in a process that has loaded its model.
+minute. Peers decode the same minutes, and the delay of each is taken out. Bytes against Opus are
+those of the smallest rate of ours whose STOI reaches that of Opus at 6 kbit/s, both with their
+containers. The saving of entropy coding is that of a whole file with all stages, against codes of
+fixed length. Seconds of work are of one thread, in a process that has loaded its model.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ PARSER.add_argument("--minutes", type=float, default=10.0)
 # Recordings of a set that are measured, at most.
 MOST = 120
 RATES = (0.7, 1.0, 1.5, 2.0)
+# Samples by which a codec may be late, and between two that are tried.
+MAX_DELAY = 800
+DELAY_STEP = 20
 # Samples that come at once.
 PIECES = (1, 37, 160, 320, 1000, 8000, 33333)
 WANTED_CODES = 1_000_000
@@ -56,16 +59,38 @@ def scores(original: np.ndarray, decoded: np.ndarray) -> tuple[float, float]:
     return float(stoi(one, two, RATE)), float(pesq(RATE, one, two, "nb"))
 
 
+def delay_of(original: np.ndarray, decoded: np.ndarray) -> int:
+    """Samples by which a codec is late: those at which STOI is highest."""
+    from pystoi import stoi
+
+    one = original.astype(np.float64) / 32768
+    two = decoded.astype(np.float64) / 32768
+
+    def heard(late: int) -> float:
+        return float(stoi(one[: len(one) - late], two[late:], RATE))
+
+    return max(range(0, MAX_DELAY + 1, DELAY_STEP), key=heard)
+
+
 def measured(
-    recordings: dict[str, np.ndarray], coded: Callable[[np.ndarray], tuple[np.ndarray, float]]
+    recordings: dict[str, np.ndarray],
+    coded: Callable[[np.ndarray], tuple[np.ndarray, float]],
+    may_be_late: bool = False,
 ) -> dict[str, float]:
-    """Kilobits a second, STOI and PESQ of a codec over all recordings."""
+    """Kilobits a second, STOI and PESQ of a codec over all recordings.
+
+    may_be_late: it is asked on the first minute by how much, and heard so much later.
+    """
     found = []
     size = 0.0
     seconds = 0.0
+    late: int | None = None if may_be_late else 0
     for names in in_minutes(list(recordings), recordings):
         whole = np.concatenate([recordings[name] for name in names])
         decoded, num_bytes = coded(whole)
+        if late is None:
+            late = delay_of(whole, decoded)
+        decoded = np.pad(decoded[late:], (0, late))
         size += num_bytes
         seconds += len(whole) / RATE
         start = 0
@@ -74,7 +99,8 @@ def measured(
             found.append(scores(recordings[name], decoded[start:end]))
             start = end
     stoi, pesq = np.mean(found, 0)
-    return {"kbps": 8e-3 * size / seconds, "stoi": float(stoi), "pesq": float(pesq)}
+    figures = {"kbps": 8e-3 * size / seconds, "stoi": float(stoi), "pesq": float(pesq)}
+    return {**figures, "late": late} if may_be_late else figures
 
 
 def curve(run: Path, recordings: dict[str, np.ndarray], rates: tuple[float, ...]) -> list[dict]:
@@ -96,10 +122,14 @@ def curve(run: Path, recordings: dict[str, np.ndarray], rates: tuple[float, ...]
 def peers(recordings: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     found = {}
     for bits in (1200, 2400, 3200):
-        found[f"codec2 {bits}"] = measured(recordings, lambda whole, b=bits: codec2(whole, b))
+        found[f"codec2 {bits}"] = measured(
+            recordings, lambda whole, b=bits: codec2(whole, b), may_be_late=True
+        )
     with opus() as encode:
         for kbps in (6, 8):
-            found[f"opus {kbps}k"] = measured(recordings, lambda whole, k=kbps: encode(whole, k))
+            found[f"opus {kbps}k"] = measured(
+                recordings, lambda whole, k=kbps: encode(whole, k), may_be_late=True
+            )
     return found
 
 
