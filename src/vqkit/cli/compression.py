@@ -344,13 +344,13 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
     written: set[Path] = set()
     is_taken = written.__contains__ if options.force else Path.exists
     lost = 0
+    if options.out and options.item is None:
+        _check_single(source)
     with opened(source) as stream:
         for block in _blocks(model, stream, options.item):
             for decoded, values in zip(block, model.compressor.decode(block), strict=True):
                 if options.out:
                     target = Path(options.out)
-                    if written:
-                        raise VqkitError("it holds several items; choose one with --item N")
                 else:
                     stem = _stem(source, decoded)
                     target = Path(options.out_dir) / f"{stem}{model.signal.suffix}"
@@ -361,6 +361,17 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
                 lost += decoded.truncated
                 say(f"{_shown(source)} -> {target}{_cut_off(decoded)}")
     return lost
+
+
+def _check_single(source: Path) -> None:
+    """VqkitError, before anything is written, for a file of several items."""
+    from ..coding import BundleHeader, describe, opened
+
+    with opened(source) as stream:
+        header = describe(stream).header
+    if isinstance(header, BundleHeader) and len(header.extents) > 1:
+        count = len(header.extents)
+        raise VqkitError(f"it holds {count} items: choose one with --item N, or use --out-dir")
 
 
 def _cut_off(decoded: Decoded) -> str:

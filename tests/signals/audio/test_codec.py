@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from vqkit import cli
 from vqkit.apps.denoise import denoise
 from vqkit.config import load
 from vqkit.errors import VqkitError
@@ -185,3 +186,14 @@ def test_denoising_keeps_the_first_stages_and_the_clock(codec):
     assert denoise(codec, values, strength=0.0).levels == stages
     with pytest.raises(VqkitError, match="strength or levels alone"):
         denoise(codec, values, continuous=True)
+
+
+def test_several_items_do_not_go_into_one_file(codec_folder, recordings, tmp_path):
+    bundle = tmp_path / "all.vq"
+    words = ["compress", str(codec_folder), str(recordings / "ada"), "--bundle"]
+    assert cli.main([*words, "--out", str(bundle)]) == 0
+    words = ["decompress", str(bundle), "--model", str(codec_folder)]
+    assert cli.main([*words, "--out", str(tmp_path / "one.wav")]) == 1
+    assert not (tmp_path / "one.wav").exists()
+    assert cli.main([*words, "--out", str(tmp_path / "one.wav"), "--item", "2"]) == 0
+    assert soundfile.info(tmp_path / "one.wav").samplerate == RATE

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...model.blocks import DepthwiseResidual
+from .added import added_network
 from .config import LappedConfig
 
 # What coefficients that were raised to a power are multiplied by: a step of one is 80 dB below full
@@ -82,7 +82,8 @@ class LappedEncoder(nn.Module):
         self.transform = LappedTransform(config.hop)
         self.added: nn.Module | None = None
         if config.encoder_blocks:
-            self.added = _network(config, config.encoder_blocks, channels * config.hop)
+            width = channels * config.hop
+            self.added = added_network(config, config.encoder_blocks, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -104,7 +105,8 @@ class LappedDecoder(nn.Module):
         self.power = config.power
         self.channels = channels
         self.transform = LappedTransform(config.hop)
-        self.added = _network(config, config.decoder_blocks, channels * config.hop)
+        width = channels * config.hop
+        self.added = added_network(config, config.decoder_blocks, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         latents = x.transpose(1, 2)
@@ -114,12 +116,3 @@ class LappedDecoder(nn.Module):
             # The power is not smooth at zero, where most coefficients are.
             coefficients = raised * (raised.square() + 1e-12) ** (0.5 / self.power - 0.5)
             return self.transform.inverse(coefficients)
-
-
-def _network(config: LappedConfig, num_blocks: int, channels: int) -> nn.Sequential:
-    blocks = [DepthwiseResidual(config.width, config.expansion, 1) for _ in range(num_blocks)]
-    last = nn.Linear(config.width, channels)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    first = nn.Linear(channels, config.width)
-    return nn.Sequential(first, *blocks, nn.LayerNorm(config.width), last)

@@ -42,8 +42,10 @@ class PitchTracker(nn.Module):
         )
         near = torch.tensor([0.25, 0.5, 1.0, 0.5, 0.25])
         self.register_buffer("weights", near / near.sum(), persistent=False)
-        distance = torch.arange(-REACH, REACH + 1).abs()
-        self.register_buffer("nearness", torch.exp(-distance / 3.0), persistent=False)
+        # In float64 and rounded, as all tables are.
+        distance = torch.arange(-REACH, REACH + 1, dtype=torch.float64).abs()
+        nearness = torch.exp(-distance / 3.0).float()
+        self.register_buffer("nearness", nearness, persistent=False)
 
     def forward(self, sound: Tensor) -> tuple[Tensor, Tensor]:
         mean = F.avg_pool1d(sound[:, None], self._odd, 1, self._odd // 2)[:, 0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...model.blocks import DepthwiseResidual
+from .added import added_network
 from .config import VocoderConfig
 from .files import FULL
 from .pitch import USUAL, PitchTracker
@@ -123,10 +123,8 @@ class VocoderEncoder(nn.Module):
         self.speech = speech
         self.added: nn.Module | None = None
         if config.encoder_blocks:
-            self.added = nn.Sequential(
-                nn.Linear(speech.num_features, config.width),
-                _blocks(config.encoder_blocks, config),
-                _head(config.width, speech.num_channels),
+            self.added = added_network(
+                config, config.encoder_blocks, speech.num_features, speech.num_channels
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,9 +152,8 @@ class VocoderDecoder(nn.Module):
     def __init__(self, config: VocoderConfig, speech: SpeechModel) -> None:
         super().__init__()
         self.speech = speech
-        self.stem = nn.Linear(speech.num_channels, config.width)
-        self.blocks = _blocks(config.decoder_blocks, config)
-        self.head = _head(config.width, config.frames * 2 * speech.num_bins)
+        outputs = config.frames * 2 * speech.num_bins
+        self.added = added_network(config, config.decoder_blocks, speech.num_channels, outputs)
         # Even noise, of whole numbers, is the same on every machine.
         drawn = torch.randint(-FULL, FULL + 1, (NOISE,), generator=torch.Generator().manual_seed(0))
         noise = drawn.double() * (math.sqrt(3) / FULL)
@@ -166,7 +163,7 @@ class VocoderDecoder(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             latents = x[:, :-2].transpose(1, 2)
             clock = x[:, -2:].double()
-        added = self.head(self.blocks(self.stem(latents))).to(latents.dtype)
+        added = self.added(latents).to(latents.dtype)
         with torch.autocast(x.device.type, enabled=False):
             return self._sound(latents, clock, added)[:, None]
 
@@ -230,15 +227,3 @@ def _pulse_train(phase: Tensor, frequency: Tensor) -> Tensor:
     ratio = torch.sin((2 * count + 1) * angle) / below.masked_fill(is_peak, 1.0)
     total = torch.where(is_peak, 2 * count + 1, ratio) - 1
     return total * frequency.sqrt()
-
-
-def _blocks(count: int, config: VocoderConfig) -> nn.Sequential:
-    blocks = [DepthwiseResidual(config.width, config.expansion, 1) for _ in range(count)]
-    return nn.Sequential(*blocks)
-
-
-def _head(width: int, outputs: int) -> nn.Sequential:
-    last = nn.Linear(width, outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.LayerNorm(width), last)
