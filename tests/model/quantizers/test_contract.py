@@ -184,6 +184,16 @@ def test_decode_of_encode_is_the_eval_forward_to_the_bit(quantizer):
     assert torch.equal(quantizer.decode(codes), result.quantized)
 
 
+def test_bits_do_not_depend_on_how_codes_lie_in_memory(quantizer):
+    """Cut out of larger ones, or with their last axis first, as others hand them over."""
+    codes = quantizer.eval().encode(latents_for(quantizer)).contiguous()
+    whole = quantizer.bits(codes)
+    turned = codes.movedim(-1, 0).contiguous().movedim(0, -1)
+    doubled = codes.repeat_interleave(2, -1)[..., ::2]
+    for other in (turned, doubled):
+        assert torch.equal(quantizer.bits(other), whole)
+
+
 def test_eval_changes_nothing_even_before_training(quantizer):
     quantizer.eval()
     before = {name: value.clone() for name, value in quantizer.state_dict().items()}
