@@ -184,12 +184,16 @@ def test_decode_of_encode_is_the_eval_forward_to_the_bit(quantizer):
     assert torch.equal(quantizer.decode(codes), result.quantized)
 
 
-def test_bits_do_not_depend_on_how_codes_lie_in_memory(quantizer):
-    """Cut out of larger ones, or with their last axis first, as others hand them over."""
-    codes = quantizer.eval().encode(latents_for(quantizer)).contiguous()
-    whole = quantizer.bits(codes)
-    turned = codes.movedim(-1, 0).contiguous().movedim(0, -1)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_bits_do_not_depend_on_how_codes_lie_in_memory(quantizer, batch):
+    """As they are decoded, with their last axis first, or cut out of larger ones; those of a
+    single item have views that those of several have not.
+    """
+    codes = quantizer.eval().encode(latents_for(quantizer, batch)).contiguous()
+    turned = codes.movedim(1, -1).contiguous().movedim(-1, 1)
     doubled = codes.repeat_interleave(2, -1)[..., ::2]
+    whole = quantizer.bits(codes)
+    assert whole.shape == (batch,)
     for other in (turned, doubled):
         assert torch.equal(quantizer.bits(other), whole)
 
