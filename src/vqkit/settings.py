@@ -96,7 +96,7 @@ class Config(Root):
         ),
         ActsOnly(("train.guard",), "codes, of another quantizer than none", _has_codes),
         ActsOnly(
-            ("coder.lr", "coder.muon_lr"),
+            ("coder.lr", "coder.muon_lr", "coder.dropout"),
             "codes of a codebook, of another quantizer than none or scalar",
             lambda config: _has_codes(config) and not config.model.quantizer.has_loss("rate"),
         ),
