@@ -15,18 +15,17 @@ from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
-from ..base import Choice, Signal, Suggestion
+from ..base import Signal, Suggestion
 from . import display, files, forms
 from .config import DataConfig, LappedConfig, VocoderConfig
 from .files import BadSound, Target, load, sound_paths
 from .networks import build_backbone
+from .rules import suggested
 from .source import AudioData, bad_files, look_at, open_audio, with_noise
 from .spectra import SpectralDistance, hann_window
 
 # Noise that a denoiser is measured at, as a share of the recording's level: 10, 5 and 0 dB.
 NOISE_LEVELS = (0.32, 0.56, 1.0)
-# Samples a second beyond which recordings of voices are made smaller, unless the user says so.
-MOST_OF_VOICES = 16000
 # Samples of the spectra that sound is measured by.
 MEASURED = 512
 
@@ -62,17 +61,8 @@ class AudioSignal(Signal):
         return path.suffix.lower() in files.SUFFIXES
 
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
-        found = look_at(source)
-        if found is None:
-            return None
-        rate, channels = found
-        choices = []
-        if rate > MOST_OF_VOICES:
-            setting = f"data.sample_rate={MOST_OF_VOICES}"
-            choices.append(Choice((setting,), f"{rate} samples a second are more than voices need"))
-        if channels > 1:
-            choices.append(Choice(("data.channels=1",), "a voice is one source: mixed to mono"))
-        return Suggestion("speech", "made for voices", tuple(choices))
+        look = look_at(source)
+        return None if look is None else suggested(look)
 
     def settled(self, settings: DataConfig, data: AudioData) -> DataConfig:
         update = {"sample_rate": data.rate, "channels": data.shape.channels}
