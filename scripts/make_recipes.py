@@ -237,13 +237,14 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 network=LappedConfig(),
                 quantizer=ResidualConfig(
                     num_stages=3,
-                    stage=ScalarConfig(channels=1024, step=1.5, levels=511),
+                    stage=ScalarConfig(channels=1024, step=6.0, levels=511),
                     quantizer_dropout=1.0,
                 ),
                 max_gain=4.0,
             ),
+            # Single samples say little of what is heard.
             losses=LossConfig(
-                distortion="log_mse", rate=WeightConfig(peak=1.4), perceptual=WeightConfig(peak=1.0)
+                reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0)
             ),
             train=TUNED.model_copy(
                 update={

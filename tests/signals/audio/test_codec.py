@@ -18,6 +18,7 @@ from vqkit.errors import VqkitError
 from vqkit.pipelines.choosing import choose_settings
 from vqkit.settings import Config
 from vqkit.signals.audio.look import quiet_share
+from vqkit.signals.audio.signal import AUDIO
 from vqkit.signals.registry import recognised
 
 from .conftest import RATE, voice
@@ -33,6 +34,27 @@ def test_a_folder_of_recordings_is_recognised(recordings, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     assert recognised(tmp_path) == "image"
     assert recognised("emoji") == "image"
+
+
+def test_sounds_with_other_phases_are_compared_as_equal():
+    one = speech(1.0, 3)[None]
+    same, louder = AUDIO.compared(torch.cat([-one, one // 2])) - AUDIO.compared(one)
+    assert same.abs().max() == 0
+    # 6 dB of 90 are 17 of 255, wherever there is sound.
+    assert louder.abs().max() == pytest.approx(17, abs=3)
+
+
+def test_a_gap_is_said_in_seconds():
+    data = {"sample_rate": 1000}
+    mask = AUDIO.read_mask("0.1-0.2, 0.5-9", (600,), data)
+    assert mask.nonzero()[:, 0].tolist() == [*range(100, 200), *range(500, 600)]
+    for said, why in (
+        ("x", "is no gap"),
+        ("0.2-0.1", "is no gap"),
+        ("0.7-0.9", "ends after 0.60 s"),
+    ):
+        with pytest.raises(VqkitError, match=why):
+            AUDIO.read_mask(said, (600,), data)
 
 
 def test_settings_follow_the_sound(recordings, tmp_path):
