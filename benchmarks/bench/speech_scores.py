@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,54 +53,78 @@ def delay_of(original: np.ndarray, decoded: np.ndarray, rate: int = RATE) -> int
     return max(range(0, round(MAX_DELAY * rate) + 1, step), key=heard)
 
 
-def measured(
-    recordings: dict[str, np.ndarray],
-    coded: Callable[[np.ndarray], tuple[np.ndarray, float]],
-    may_be_late: bool = False,
-    rate: int = RATE,
-) -> dict[str, float]:
-    """Kilobits a second, STOI and PESQ of a codec over all recordings.
+# What a codec makes of samples, and the bytes of its file.
+Coded = Callable[[np.ndarray], tuple[np.ndarray, float]]
 
-    may_be_late: it is asked on the first minute by how much, and heard so much later.
+
+class Decoded(NamedTuple):
+    """What a codec makes of recordings, its kilobits a second, and samples by which it is late."""
+
+    recordings: dict[str, np.ndarray]
+    kbps: float
+    late: int
+
+
+def decoded(
+    recordings: dict[str, np.ndarray], coded: Coded, may_be_late: bool = False, rate: int = RATE
+) -> Decoded:
+    """Recordings in files of a minute, each cut out of what is decoded.
+
+    may_be_late: the codec is asked on the first minute by how much, and heard so much later.
     """
-    found = []
+    found = {}
     size = 0.0
     seconds = 0.0
     late: int | None = None if may_be_late else 0
     for names in in_minutes(list(recordings), recordings, rate):
         whole = np.concatenate([recordings[name] for name in names])
-        decoded, num_bytes = coded(whole)
+        heard, num_bytes = coded(whole)
         if late is None:
-            late = delay_of(whole, decoded, rate)
-        decoded = np.pad(decoded[late:], (0, late))
+            late = delay_of(whole, heard, rate)
+        heard = np.pad(heard[late:], (0, late))
         size += num_bytes
         seconds += len(whole) / rate
         start = 0
         for name in names:
             end = start + len(recordings[name])
-            found.append(scores(recordings[name], decoded[start:end], rate))
+            found[name] = heard[start:end]
             start = end
-    stoi, pesq = np.mean(found, 0)
-    figures = {"kbps": 8e-3 * size / seconds, "stoi": float(stoi), "pesq": float(pesq)}
-    return {**figures, "late": late} if may_be_late else figures
+    return Decoded(found, 8e-3 * size / seconds, late or 0)
+
+
+def measured(
+    recordings: dict[str, np.ndarray], coded: Coded, may_be_late: bool = False, rate: int = RATE
+) -> dict[str, float]:
+    """Kilobits a second, STOI and PESQ of a codec over all recordings."""
+    found = decoded(recordings, coded, may_be_late, rate)
+    pairs = ((recordings[name], heard) for name, heard in found.recordings.items())
+    stoi, pesq = np.mean([scores(one, heard, rate) for one, heard in pairs], 0)
+    figures = {"kbps": found.kbps, "stoi": float(stoi), "pesq": float(pesq)}
+    return {**figures, "late": found.late} if may_be_late else figures
+
+
+def ours(run: Path, rate: int = RATE) -> Callable[[float], Coded]:
+    """Our codec at so many kilobits a second at most."""
+    import vqkit
+
+    model = vqkit.load(run, device="cpu")
+
+    def at_most(kbps: float) -> Coded:
+        def coded(samples: np.ndarray) -> tuple[np.ndarray, float]:
+            data = model.compress(samples, rate=1000 * kbps / rate)
+            return model.decompress(data)[0], len(data)
+
+        return coded
+
+    return at_most
 
 
 def curve(
     run: Path, recordings: dict[str, np.ndarray], rates: tuple[float, ...], rate: int = RATE
 ) -> list[dict]:
     """Our codec at several rates."""
-    import vqkit
-
-    model = vqkit.load(run, device="cpu")
-
-    def coded(kbps: float) -> Callable[[np.ndarray], tuple[np.ndarray, float]]:
-        def one(samples: np.ndarray) -> tuple[np.ndarray, float]:
-            data = model.compress(samples, rate=1000 * kbps / rate)
-            return model.decompress(data)[0], len(data)
-
-        return one
-
-    return [{"asked": kbps, **measured(recordings, coded(kbps), rate=rate)} for kbps in rates]
+    codec = ours(run, rate)
+    return [{"asked": kbps, **measured(recordings, codec(kbps), rate=rate)} for kbps in rates]
 
 
 def at(points: list[dict], kbps: float) -> dict:
@@ -107,10 +132,14 @@ def at(points: list[dict], kbps: float) -> dict:
     return next(point for point in points if point["asked"] == kbps)
 
 
-def bytes_against_opus(points: list[dict], opus_point: dict[str, float]) -> float:
-    """Our kilobits at Opus's STOI, between points in lines, over its own; infinite beyond them."""
-    stoi = [point["stoi"] for point in points]
-    if max(stoi) < opus_point["stoi"]:
+def bytes_against_opus(
+    points: list[dict], opus_point: dict[str, float], figure: str = "stoi"
+) -> float:
+    """Our kilobits at Opus's STOI or another figure, between points in lines, over its own;
+    infinite beyond them.
+    """
+    ours = [point[figure] for point in points]
+    if max(ours) < opus_point[figure]:
         return float("inf")
-    kbps = np.interp(opus_point["stoi"], stoi, [point["kbps"] for point in points])
+    kbps = np.interp(opus_point[figure], ours, [point["kbps"] for point in points])
     return float(kbps) / opus_point["kbps"]

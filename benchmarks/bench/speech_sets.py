@@ -14,10 +14,15 @@ from bench.debian_packages import unpacked
 SOUNDS = "usr/share/asterisk/sounds"
 TRAINED = ("en", "es")
 UNHEARD = "fr"
+# Voices whose words are recognised, and where they have them.
+WORDS = ("en", "es", "fr", "it", "ru")
+KINDS = ("digits", "letters", "phonetic")
 # Share of the prompts of the voices that are trained on that is held out, of 256.
 HELD_OUT = 26
-# The shortest recording that is measured.
+# The shortest recording that is measured, and the least that its loudest sample has: some prompts
+# are seconds of nearly nothing.
 MIN_SECONDS = 1.5
+MIN_PEAK = 100
 RATE = 8000
 # Where festvox-ru has a speaker's sentences and the phones in them.
 RUSSIAN = "usr/share/festival/voices/russian/msu_ru_nsh_clunits"
@@ -43,6 +48,23 @@ def write_prompts(work: Path) -> None:
                 target = work / part / language / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
+
+
+def write_words(work: Path) -> None:
+    """Digits, letters and the phonetic alphabet of the five voices of asterisk-core-sounds:
+    work/words/LANGUAGE/KIND-NAME.wav, 8 kHz.
+    """
+    if (work / "words").exists():
+        return
+    for language in WORDS:
+        with unpacked(f"asterisk-core-sounds-{language}-wav") as files:
+            (voice,) = (files / SOUNDS).glob(f"{language}_*")
+            target = work / "words.part" / language
+            target.mkdir(parents=True, exist_ok=True)
+            for path in sorted(voice.rglob("*.wav")):
+                if path.parent.name in KINDS:
+                    shutil.copy(path, target / f"{path.parent.name}-{path.name}")
+    (work / "words.part").rename(work / "words")
 
 
 def write_sentences(work: Path) -> None:
@@ -99,7 +121,7 @@ def read_all(
     for path in sorted(folder.rglob("*.wav")):
         samples, its_rate = soundfile.read(path, dtype="int16")
         assert its_rate == rate and samples.ndim == 1
-        if len(samples) >= least * rate and samples.any():
+        if len(samples) >= least * rate and np.abs(samples).max() >= MIN_PEAK:
             found[str(path.relative_to(folder))] = samples
     return evenly(found, most)
 
