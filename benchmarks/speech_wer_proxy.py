@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from bench.claims import Claim, machine, options, report
@@ -33,7 +34,6 @@ from bench.speech_scores import decoded, ours, trained
 from bench.speech_sets import (
     TRAINED,
     WORDS,
-    evenly,
     read_all,
     write_prompts,
     write_sentences,
@@ -43,12 +43,26 @@ from bench.speech_sets import (
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--minutes", type=float, default=10.0)
 
-RATES = (1.0, 2.0)
 PAUSE = "pau"
-COPIES = 30
 # The shortest word that is recognised, seconds.
 LEAST = 0.2
 Recordings = dict[str, np.ndarray]
+
+
+class Amounts(NamedTuple):
+    """Kilobits a second that are asked for at most, sentences to train and to test on, words,
+    copies of each, and steps of the recogniser.
+    """
+
+    rates: tuple[float, ...] = (1.0, 2.0)
+    trained: int = 1000
+    tested: int = 1000
+    words: int = 10_000
+    copies: int = 30
+    steps: int = 4000
+
+
+QUICK = Amounts((2.0,), trained=30, tested=6, words=100, copies=4, steps=200)
 
 
 def read_sentences(folder: Path, most: int) -> Recordings:
@@ -84,53 +98,53 @@ def of_codecs(recordings: Recordings, run: Path, rates: tuple[float, ...]) -> di
     return found
 
 
-def measure_phones(work: Path, run: Path, seed: int, quick: bool) -> list[dict]:
+def measure_phones(work: Path, run: Path, seed: int, amounts: Amounts) -> list[dict]:
     folder = work / "sentences"
-    few = 60 if quick else 1000
-    train = read_sentences(folder / "train", few)
-    recogniser = Recogniser(*phones_of(folder / "train", train), seed)
-    test = read_sentences(folder / "held-out", 6 if quick else 1000)
+    train = read_sentences(folder / "train", amounts.trained)
+    recogniser = Recogniser(*phones_of(folder / "train", train), seed, amounts.steps)
+    test = read_sentences(folder / "held-out", amounts.tested)
     rows = []
-    for codec, (heard, kbps) in of_codecs(test, run, RATES[-1:] if quick else RATES).items():
+    for codec, (heard, kbps) in of_codecs(test, run, amounts.rates).items():
         right = recogniser.is_right(*phones_of(folder / "held-out", heard))
-        row = {"codec": codec, "kbps": kbps, "items": len(right), "accuracy": right.mean()}
-        rows.append({**row, "classes": len(recogniser.names)})
+        rows.append(row_of(codec, kbps, right, recogniser))
     return kept_shares(rows)
 
 
-def measure_words(work: Path, run: Path, seed: int, quick: bool) -> dict[str, list[dict]]:
+def measure_words(work: Path, run: Path, seed: int, amounts: Amounts) -> dict[str, list[dict]]:
     """Of the voices that the codec was trained on, and of those that it was not."""
-    words = read_all(work / "words", 10_000, LEAST)
+    words = read_all(work / "words", amounts.words, LEAST)
     random = np.random.default_rng(seed)
-    copies = 4 if quick else COPIES
-    seen = [of_word(altered(one, random)) for one in words.values() for _ in range(copies)]
-    names = [name for name in words for _ in range(copies)]
-    recogniser = Recogniser(np.stack(seen), names, seed)
+    copies = range(amounts.copies)
+    seen = [of_word(altered(one, random)) for one in words.values() for _ in copies]
+    names = [name for name in words for _ in copies]
+    recogniser = Recogniser(np.stack(seen), names, seed, amounts.steps)
     found: dict[str, list[dict]] = {}
     for group in ("trained", "unheard"):
-        chosen = {
-            name: one
-            for name, one in words.items()
-            if (name[:2] in TRAINED) == (group == "trained")
-        }
-        chosen = evenly(chosen, 60 if quick else 10_000)
+        is_trained = group == "trained"
+        chosen = {name: one for name, one in words.items() if (name[:2] in TRAINED) == is_trained}
         rows = []
-        for codec, (heard, kbps) in of_codecs(chosen, run, RATES[-1:] if quick else RATES).items():
+        for codec, (heard, kbps) in of_codecs(chosen, run, amounts.rates).items():
             spectra = np.stack([of_word(one) for one in heard.values()])
             right = recogniser.is_right(spectra, list(heard))
-            row = {"codec": codec, "kbps": kbps, "items": len(right), "accuracy": right.mean()}
-            rows.append({**row, "classes": len(recogniser.names)})
+            rows.append(row_of(codec, kbps, right, recogniser))
         found[group] = kept_shares(rows)
     return found
 
 
+def row_of(codec: str, kbps: float, right: np.ndarray, recogniser: Recogniser) -> dict:
+    return {
+        "codec": codec,
+        "kbps": kbps,
+        "items": len(right),
+        "classes": len(recogniser.names),
+        "accuracy": float(right.mean()),
+    }
+
+
 def kept_shares(rows: list[dict]) -> list[dict]:
-    """The share of the first row's accuracy that each has."""
+    """Rows with the share of the first one's accuracy that each has."""
     whole = rows[0]["accuracy"]
-    return [
-        {**row, "accuracy": float(row["accuracy"]), "kept": float(row["accuracy"] / whole)}
-        for row in rows
-    ]
+    return [{**row, "kept": row["accuracy"] / whole} for row in rows]
 
 
 def print_table(name: str, rows: list[dict]) -> None:
@@ -152,14 +166,15 @@ def main() -> None:
     minutes = 0.5 if arguments.quick else arguments.minutes
     out = work / f"run-{arguments.seed}"
     run = trained(work / "train", out, minutes, [f"seed={arguments.seed}"])
-    phones = measure_phones(work, run, arguments.seed, arguments.quick)
-    words = measure_words(work, run, arguments.seed, arguments.quick)
+    amounts = QUICK if arguments.quick else Amounts()
+    phones = measure_phones(work, run, arguments.seed, amounts)
+    words = measure_words(work, run, arguments.seed, amounts)
     print_table("phones, unheard", phones)
     for group, rows in words.items():
         print_table(f"words, {group}", rows)
     settings = {**machine(), "seed": arguments.seed, "minutes": minutes, "voices": WORDS}
     settings |= {"phones": phones, "words": words}
-    two = f"vqkit {RATES[-1]:g}"
+    two = f"vqkit {amounts.rates[-1]:g}"
     claims = []
     for name, rows in (("speech_wer_proxy", phones), ("speech_word_proxy", words["unheard"])):
         kept = next(row["kept"] for row in rows if row["codec"] == two)

@@ -16,7 +16,6 @@ FLOOR = 1e-4
 # Frames beside a phone that are seen too, and parts of a word.
 AROUND = 5
 PARTS = 20
-STEPS = 2000
 BATCH = 256
 WIDTH = 512
 # Of what a word is altered by: its speed, and the level of noise below its own, in dB.
@@ -107,7 +106,7 @@ def altered(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
 class Recogniser:
     """Two hidden layers and softmax, AdamW, on standardised features."""
 
-    def __init__(self, seen: np.ndarray, names: list[str], seed: int, steps: int = STEPS) -> None:
+    def __init__(self, seen: np.ndarray, names: list[str], seed: int, steps: int) -> None:
         """seen: (N, D) features. names: of what each is."""
         import torch
         from torch import nn
