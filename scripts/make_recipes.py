@@ -224,7 +224,8 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     "max_minutes": 10.0,
                 }
             ),
-            coder=CoderConfig(steps=2000),
+            # There is little speech in an hour: it would be learned by heart.
+            coder=CoderConfig(steps=2000, dropout=0.2),
         ),
     ),
     "denoise": (

@@ -9,9 +9,10 @@ from typing import BinaryIO, TypeVar
 import torch
 from torch import Tensor
 
-from ..artifact.codec import Codec
-from ..artifact.compressor import BLOCK, Coded, alike
+from ..artifact.codec import Codec, Coded
+from ..artifact.compressor import BLOCK, alike
 from ..artifact.model import Model
+from ..artifact.rate_search import within
 from ..artifact.tokenizer import BATCH_VALUES
 from ..coding import FormatError, WrongModel
 from ..errors import VqkitError
@@ -85,8 +86,8 @@ def compress(
 def compress_within(
     model: Model, values: Tensor, bits: float, name: str | None, effort: int = 0
 ) -> Compressed:
-    """An item (C, *extent) in so many bits for each position at most; see `Compressor.within`."""
-    codec, coded = model.compressor.within(values, bits, name, effort)
+    """An item (C, *extent) in so many bits for each position at most; see artifact.rate_search."""
+    codec, coded = within(model.compressor, values, bits, name, effort)
     shown = model.compressor.values_of(codec, [coded.codes], coded.extent)
     psnr = float(model.signal.measures(shown, values[None])[model.signal.quality][0])
     return Compressed(codec, coded, psnr)

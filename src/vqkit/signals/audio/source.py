@@ -56,7 +56,8 @@ class Kept(NamedTuple):
 class AudioData(IndexedDataset):
     """Clips of recordings.
 
-    starts, lengths: (N,) int64 of every clip among all samples, and how many of them are real.
+    starts, lengths, owners, places: (N,) int64 of every clip: where it begins among all samples,
+    how many of them are real, its recording, and where in that it begins.
     seconds: of sound in each split, every sample counted once.
     """
 
@@ -70,6 +71,8 @@ class AudioData(IndexedDataset):
         self.starts = clips.starts
         self.lengths = clips.lengths
         self.owners = clips.owners
+        firsts = np.array([recording.start for recording in kept.recordings])
+        self.places = clips.starts - firsts[clips.owners]
         self.kept = kept
         self.rate = rate
         self.settings = settings
@@ -93,6 +96,10 @@ class AudioData(IndexedDataset):
             num_workers=settings.num_workers,
         )
         self.normalisation = normalisation_of(len(kept.samples))
+
+    def apart(self, name: str) -> np.ndarray:
+        ids = self.splits[name]
+        return ids[self.places[ids] % self.shape.extent[0] == 0]
 
     def read_good(self, ids: np.ndarray) -> Found:
         (length,) = self.shape.extent
@@ -471,15 +478,13 @@ def _split(data: AudioData, seed: int) -> None:
         keys = tie(contents, [labels.astype(np.int64)])
     shares = (settings.validation, settings.test)
     of_recordings = split(contents, keys, seed, shares)
-    first = np.array([recording.start for recording in recordings])
-    place = data.starts - first[data.owners]
     for name, ids in of_recordings.items():
         rank = np.full(len(recordings), -1)
         rank[ids] = np.arange(len(ids))
         wanted = rank[data.owners] >= 0
         data.seconds[name] = sum(recordings[index].length for index in ids) / data.rate
         if name != "train":
-            wanted &= place % data.shape.extent[0] == 0
+            wanted &= data.places % data.shape.extent[0] == 0
         clips = np.flatnonzero(wanted)
         order = np.argsort(rank[data.owners[clips]], kind="stable")
         data.splits[name] = clips[order].astype(np.int64)
