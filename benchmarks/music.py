@@ -107,7 +107,7 @@ def main() -> None:
     arguments = PARSER.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="vqkit-music-"))
     write_music(work, arguments.quick)
-    minutes = 0.5 if arguments.quick else arguments.minutes
+    minutes = None if arguments.quick else arguments.minutes
     words = ["--recipe", arguments.recipe, f"seed={arguments.seed}", *arguments.settings]
     run = trained(work / "train", work / f"run-{arguments.seed}", minutes, words)
     most = 3 if arguments.quick else MOST

@@ -163,7 +163,7 @@ def main() -> None:
     write_prompts(work)
     write_words(work)
     write_sentences(work)
-    minutes = 0.5 if arguments.quick else arguments.minutes
+    minutes = None if arguments.quick else arguments.minutes
     out = work / f"run-{arguments.seed}"
     run = trained(work / "train", out, minutes, [f"seed={arguments.seed}"])
     amounts = QUICK if arguments.quick else Amounts()

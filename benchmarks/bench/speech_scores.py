@@ -15,15 +15,19 @@ from bench.speech_sets import RATE, in_minutes
 # Seconds by which a codec may be late, and between two that are tried.
 MAX_DELAY = 0.1
 DELAY_STEP = 0.0025
+# Settings of a training that only shows that everything goes through.
+FEW = ["train.steps=20", "train.max_minutes=null"]
 
 
-def trained(source: Path, out: Path, minutes: float, words: Sequence[str]) -> Path:
-    """The folder of `vqkit train SOURCE --out OUT --minutes N WORDS`, as it is where there is
-    one.
+def trained(source: Path, out: Path, minutes: float | None, words: Sequence[str]) -> Path:
+    """The folder of `vqkit train SOURCE --out OUT --minutes N WORDS`, as it is where there is one.
+
+    minutes: None for a few steps, however long they take.
     """
     if not out.exists():
-        command = [sys.executable, "-m", "vqkit", "train", str(source), "--out", str(out)]
-        subprocess.run([*command, "--minutes", str(minutes), *words], check=True)
+        command = [sys.executable, "-m", "vqkit", "train", str(source), "--out", str(out), *words]
+        command += FEW if minutes is None else ["--minutes", str(minutes)]
+        subprocess.run(command, check=True)
     return out
 
 
