@@ -146,5 +146,6 @@ def in_minutes(
         minutes[-1].append(name)
         length += len(recordings[name])
     if len(minutes) > 1 and length < 60 * rate:
-        minutes[-2] += minutes.pop()
+        rest = minutes.pop()
+        minutes[-1] += rest
     return minutes
