@@ -291,7 +291,7 @@ def test_remedies_come_one_at_a_time_and_the_mildest_first():
     for (_, level, message), words in zip(
         events,
         (
-            "jump to latents",
+            "jump towards latents",
             "k-means",
             "learning rate is now 0.2",
             "weight of commitment is now 0.3",

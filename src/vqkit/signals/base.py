@@ -141,10 +141,16 @@ class Signal(ABC):
         """
 
     @abstractmethod
-    def read_mask(self, path: Path) -> Tensor:
-        """A file that says which positions are meant, (*extent) bool. VqkitError naming the
-        file.
+    def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
+        """Positions of an item of that extent that a user means, (*extent) bool: a file that shows
+        them, or what else the signal has. VqkitError naming what was said.
         """
+
+    def blend(self, data: Mapping[str, Any]) -> int:
+        """Positions in which what is made anew and what is kept are mixed, unless the user says
+        so.
+        """
+        return 2
 
     @abstractmethod
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
@@ -234,6 +240,12 @@ class Signal(ABC):
     @abstractmethod
     def display(self, values: Tensor) -> np.ndarray:
         """Items (B, C, *extent) as images to look at: uint8 (B, H, W, C)."""
+
+    def compared(self, values: Tensor) -> Tensor:
+        """Values (B, C, *extent) as (B, ...) float64, by whose differences two items are the same
+        to the senses: of images in grey levels, of all others in what is shown of them, 0 to 255.
+        """
+        return values.double()
 
     # The media type of `media`; none where there is nothing to play.
     media_type: str = ""

@@ -471,6 +471,26 @@ def latents_for_tokens(count, width, seed):
     return torch.randn(1, width, count, generator=generator(seed))
 
 
+def test_revived_codes_win_tokens_where_there_are_many_channels():
+    """Upon a token of 64 channels a code wins that token alone: a third of the last stage, or more,
+    stayed dead.
+    """
+    torch.manual_seed(0)
+    stage = VQConfig(codebook_size=256, code_dim=64)
+    quantizer = build_quantizer(ResidualConfig(num_stages=4, stage=stage))
+    generator = torch.Generator().manual_seed(0)
+    deviations = 1 / torch.arange(1.0, 65.0)
+
+    def latents(count):
+        return (torch.randn(count, 64, generator=generator) * deviations).T[None]
+
+    for _ in range(200):
+        quantizer(latents(128), generator)
+    codes = quantizer.eval().encode(latents(2560))
+    used = [len(codes[:, place].unique()) for place in range(4)]
+    assert min(used) > 0.9 * 256
+
+
 def test_dead_codes_are_revived_with_their_averages_and_stay_alive():
     quantizer = build_quantizer(
         VQConfig(codebook_size=16, code_dim=2, decay=0.9, revive_threshold=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,18 +16,21 @@ from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
-from ..base import Choice, Signal, Suggestion
+from ..base import Signal, Suggestion
 from . import display, files, forms
 from .config import DataConfig, LappedConfig, VocoderConfig
 from .files import BadSound, Target, load, sound_paths
 from .networks import build_backbone
+from .rules import suggested
 from .source import AudioData, bad_files, look_at, open_audio, with_noise
 from .spectra import SpectralDistance, hann_window
 
 # Noise that a denoiser is measured at, as a share of the recording's level: 10, 5 and 0 dB.
 NOISE_LEVELS = (0.32, 0.56, 1.0)
-# Samples a second beyond which recordings of voices are made smaller, unless the user says so.
-MOST_OF_VOICES = 16000
+# Seconds from and to, of a gap that is to be filled.
+GAP = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
+# Seconds over which what is made anew fades in: less is heard as a click.
+BLEND = 0.01
 # Samples of the spectra that sound is measured by.
 MEASURED = 512
 
@@ -62,17 +66,8 @@ class AudioSignal(Signal):
         return path.suffix.lower() in files.SUFFIXES
 
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
-        found = look_at(source)
-        if found is None:
-            return None
-        rate, channels = found
-        choices = []
-        if rate > MOST_OF_VOICES:
-            setting = f"data.sample_rate={MOST_OF_VOICES}"
-            choices.append(Choice((setting,), f"{rate} samples a second are more than voices need"))
-        if channels > 1:
-            choices.append(Choice(("data.channels=1",), "a voice is one source: mixed to mono"))
-        return Suggestion("speech", "made for voices", tuple(choices))
+        look = look_at(source)
+        return None if look is None else suggested(look)
 
     def settled(self, settings: DataConfig, data: AudioData) -> DataConfig:
         update = {"sample_rate": data.rate, "channels": data.shape.channels}
@@ -127,8 +122,26 @@ class AudioSignal(Signal):
         samples = self.read(path, data, settings)[:, : shape.extent[0]]
         return nn.functional.pad(samples, (0, shape.extent[0] - samples.shape[1]))
 
-    def read_mask(self, path: Path) -> Tensor:
-        return torch.from_numpy(_loaded(path, Target(None, 1))[0] != 0)
+    def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
+        mask = torch.zeros(extent, dtype=torch.bool)
+        for gap in said.split(","):
+            found = GAP.fullmatch(gap.strip())
+            start, end = map(float, found.groups()) if found else (0.0, 0.0)
+            if start >= end:
+                raise VqkitError(
+                    f"{said!r} is no gap: give the seconds from and to which a recording is made "
+                    "anew, such as 0.8-1.2, several with a comma between them"
+                )
+            rate = data["sample_rate"]
+            if round(start * rate) >= extent[0]:
+                raise VqkitError(
+                    f"the recording ends after {extent[0] / rate:.2f} s, before the gap {gap!r}"
+                )
+            mask[round(start * rate) : round(end * rate)] = True
+        return mask
+
+    def blend(self, data: Mapping[str, Any]) -> int:
+        return round(BLEND * data["sample_rate"])
 
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         return files.encode(values.numpy(), data["sample_rate"])
@@ -203,6 +216,10 @@ class AudioSignal(Signal):
 
     def display(self, values: Tensor) -> np.ndarray:
         return display.spectrograms(values)
+
+    def compared(self, values: Tensor) -> Tensor:
+        # Phases are made up: equal sounds have other samples.
+        return 255 * display.loudness(values).double()
 
     media_type = "audio/flac"
 

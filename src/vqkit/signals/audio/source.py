@@ -23,6 +23,7 @@ from ...files import delete_with, temporary_file
 from ...shapes import Shape
 from .config import AugmentConfig, DataConfig, NoiseConfig
 from .files import FULL, BadSound, Header, Samples, Target, load, read_header, sound_files
+from .look import Look, quiet_share, spread_out
 
 # Values of whole numbers of 16 bits stand for -1 to 1.
 NORMALISATION = Normalisation((0.0,), (1.0,), levels=FULL, is_signed=True)
@@ -294,9 +295,9 @@ def _read_source(
     return _Read(kept, headers, target, bad)
 
 
-def look_at(source: str | Path) -> tuple[int, int] | None:
-    """Samples a second and channels of most of the sound of a source, by the headers of its first
-    files; None of what cannot be read.
+def look_at(source: str | Path) -> Look | None:
+    """The sound of a source, by the headers of its first files and the beginnings of some of them;
+    None of what cannot be read.
     """
     root = Path(source).expanduser()
     try:
@@ -305,7 +306,11 @@ def look_at(source: str | Path) -> tuple[int, int] | None:
         return None
     if not headers:
         return None
-    return _commonest(headers, lambda each: each.rate), _commonest(headers, _channels)
+    return Look(
+        _commonest(headers, lambda each: each.rate),
+        _commonest(headers, _channels),
+        quiet_share(spread_out(list(headers))),
+    )
 
 
 def bad_files(

@@ -118,8 +118,8 @@ class ImageSignal(Signal):
         fitted = fit_image(image, size, settings.fit, settings.interpolation)
         return self.to_values(fitted, data, settings)[0]
 
-    def read_mask(self, path: Path) -> Tensor:
-        return torch.from_numpy(load_image(path, 1)[..., 0] >= 128)
+    def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
+        return torch.from_numpy(load_image(Path(said), 1)[..., 0] >= 128)
 
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
