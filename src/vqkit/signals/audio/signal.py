@@ -29,6 +29,9 @@ NOISE_LEVELS = (0.32, 0.56, 1.0)
 MOST_OF_VOICES = 16000
 # Samples of the spectra that sound is measured by.
 MEASURED = 512
+# Seconds in which one hears what is said, and by which one recognises a sound in its context.
+FOLLOWED = 2.5
+GLIMPSE = 0.5
 
 
 class AudioSignal(Signal):
@@ -40,6 +43,7 @@ class AudioSignal(Signal):
     suffix = ".wav"
     quality = "spectral_snr"
     quality_in_words = "spectral SNR"
+    change_in_words = "% of its spectrum"
 
     def open(
         self,
@@ -212,6 +216,24 @@ class AudioSignal(Signal):
 
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[0]} samples"
+
+    def change(self, values: Tensor, original: Tensor) -> Tensor:
+        """Error of the magnitudes of the spectra in percent of the original's, which hears no
+        phases.
+        """
+        return 100 * 10 ** (-spectral_snr(values, original) / 20)
+
+    # ------------------------------------------------------------------------------- what codes mean
+
+    def explained(self, settings: DataConfig, data: Mapping[str, Any]) -> DataConfig:
+        clips = max(1, round(FOLLOWED / settings.seconds))
+        return settings.model_copy(update={"seconds": clips * settings.seconds, "overlap": 1})
+
+    def glimpse(self, shape: Shape, data: Mapping[str, Any]) -> tuple[int, ...]:
+        return (min(shape.extent[0], round(GLIMPSE * data["sample_rate"])),)
+
+    def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
+        return "ms", data["sample_rate"] / 1000
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,238 @@
+"""Cut-outs of items around the places of a code, for items that begin anywhere: a pool of parts of
+real items, and where each code occurs in it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import torch
+
+from ...artifact.model import Model
+from ...model.tiling import cut
+from .atlas import Book, Shelf, nearest_of_each
+from .sample import BATCH_SIZE, BATCH_VALUES, Sample
+
+# Cut-outs of a code.
+NUM_CUTOUTS = 4
+# Values of the items among which cut-outs are looked for.
+MAX_VALUES = 1 << 23
+# Bytes that the parts take on a page.
+MAX_BYTES = 8_000_000
+# Characters of a byte in base 64.
+BASE64 = 4 / 3
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Parts of training items, which cut-outs are cut from.
+
+    items: (n,) int64 rows of the sample. starts, lengths: (n,) int64, first position in the item
+    and number of positions. names: of the items. shown: uint8 (H, W, C) of each part, whose width
+    is its length. played: as files, none where there is nothing to play. window: positions of a
+    cut-out, cell: of a code.
+    """
+
+    items: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    names: list[str]
+    shown: list[np.ndarray]
+    played: list[bytes]
+    window: int
+    cell: int
+
+
+@dataclass(frozen=True)
+class CutoutBook(Book):
+    """A codebook with cut-outs of each code, no two of one item.
+
+    cutouts: (S, NUM_CUTOUTS, 3) int64, the part of the pool, the first position of the cut-out in
+    it, and that of the code; the best first: where the latents are nearest to what the codes up to
+    this one decode to. num_cutouts: (S,) how many there are.
+    """
+
+    cutouts: np.ndarray
+    num_cutouts: np.ndarray
+
+
+def cutout_books(
+    model: Model, sample: Sample, names: Sequence[str]
+) -> tuple[list[CutoutBook], Pool]:
+    """A book for each codebook, and the pool of all of them. `names`: of all items of the data."""
+    shelf = Shelf(model, sample)
+    grid = Cells(model)
+    candidates = _candidates(model, sample, shelf, grid)
+    drawn = _Drawn(model, sample, grid)
+    for item, cell in _wanted(candidates):
+        drawn.add(item, grid.part(cell))
+        if drawn.num_bytes > MAX_BYTES:
+            break
+    books = []
+    for index, rows in enumerate(candidates):
+        is_drawn = drawn.numbers(rows[:, 2], grid.part(rows[:, 3])) >= 0
+        codes, ranks, chosen = nearest_of_each(rows[is_drawn], NUM_CUTOUTS)
+        num_codes = len(shelf.codes[index])
+        cutouts = np.zeros((num_codes, NUM_CUTOUTS, 3), np.int64)
+        cutouts[codes, ranks] = drawn.places(*chosen.T)
+        books.append(
+            CutoutBook(
+                **shelf.described(index),
+                cutouts=cutouts,
+                num_cutouts=np.bincount(codes, minlength=num_codes),
+            )
+        )
+    return books, drawn.pool(names)
+
+
+class Cells:
+    """How the positions of an item with one dimension lie in cells, and cells in parts.
+
+    cell: positions of a cell. each: cells of a part, which is no longer than an item of training.
+    window: positions of a cut-out.
+    """
+
+    def __init__(self, model: Model) -> None:
+        network = model.network
+        self.cell = network.tile[0] // network.tile_grid[0]
+        self.each = max(1, model.shape.extent[0] // self.cell)
+        (window,) = model.signal.glimpse(model.shape, model.data)
+        self.window = min(window, self.each * self.cell)
+
+    def part(self, cell: np.ndarray | int) -> np.ndarray | int:
+        """The part that a cell lies in."""
+        return cell // self.each
+
+    def span(self, part: int, length: int) -> tuple[int, int]:
+        """First and end of a part of an item of that length, in positions."""
+        first = part * self.each * self.cell
+        return first, min(length, first + self.each * self.cell)
+
+
+def _candidates(model: Model, sample: Sample, shelf: Shelf, grid: Cells) -> list[np.ndarray]:
+    """For each codebook rows (row of the code, distance, item, cell) of where its codes occur.
+
+    Parts that are too short for a cut-out are left out, but for the first of an item.
+    """
+    seen = sample.first(max(1, MAX_VALUES // max(1, sample.values[0].numel())))
+    distances = _distances(model, seen)
+    found = []
+    lengths = seen.extents[:, 0]
+    for index, places in enumerate(shelf.places):
+        row_of = shelf.row_of(index)
+        rows = []
+        for place in places:
+            codes = row_of[seen.codes[:, place]]
+            item, cell = (codes >= 0).nonzero().numpy().T
+            first = grid.part(cell) * grid.each * grid.cell
+            fits = (first == 0) | (lengths[item] - first >= grid.window)
+            item = item[fits]
+            cell = cell[fits]
+            columns = [codes[item, cell].numpy(), distances[place][item, cell], item, cell]
+            rows.append(np.stack(columns, 1).astype(np.float64))
+        found.append(np.concatenate(rows))
+    return found
+
+
+@torch.no_grad()
+def _distances(model: Model, sample: Sample) -> list[np.ndarray]:
+    """For each place along Q squared distances (N, cells) of latents to what the codes up to there,
+    or to the next that can be decoded alone, stand for.
+    """
+    quantizer = model.artifact.network.quantizer
+    of_prefixes: dict[int, list[np.ndarray]] = {count: [] for count in quantizer.prefixes}
+    order = torch.arange(quantizer.num_codebooks)[:, None]
+    num_cells = sample.codes.shape[2]
+    step = max(1, min(BATCH_SIZE, BATCH_VALUES // max(1, sample.values[0].numel())))
+    for start in range(0, len(sample), step):
+        batch = slice(start, start + step)
+        standardised = model.tokenizer.standardise(sample.values[batch])
+        latents = model.network.latents(standardised).cpu().float()
+        codes = sample.codes[batch]
+        for count, parts in of_prefixes.items():
+            meant = quantizer.decode(codes.where(order < count, -1))
+            apart = (latents - meant).square().sum(1)
+            # Latents of a hierarchy lie on a finer grid than its codes.
+            parts.append(apart.unflatten(1, (num_cells, -1)).sum(2).numpy())
+    joined = {count: np.concatenate(parts) for count, parts in of_prefixes.items()}
+    return [
+        joined[next(count for count in quantizer.prefixes if count > place)]
+        for place in range(quantizer.num_codebooks)
+    ]
+
+
+def _wanted(candidates: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Item and cell of the best place of each code: the most used code of every codebook, then the
+    next of each.
+    """
+    best = []
+    for rows in candidates:
+        _, _, chosen = nearest_of_each(rows, 1)
+        best.append(chosen.tolist())
+    for of_books in zip_longest(*best):
+        for place in of_books:
+            if place is not None:
+                yield place[0], place[1]
+
+
+class _Drawn:
+    """The parts that were taken so far, and what they take on a page."""
+
+    def __init__(self, model: Model, sample: Sample, grid: Cells) -> None:
+        self.model = model
+        self.sample = sample
+        self.grid = grid
+        self.number: dict[tuple[int, int], int] = {}
+        self.spans: list[tuple[int, int]] = []
+        self.shown: list[np.ndarray] = []
+        self.played: list[bytes] = []
+        self.num_bytes = 0.0
+
+    def add(self, item: int, part: int) -> None:
+        if (item, part) in self.number:
+            return
+        span = self.grid.span(part, int(self.sample.extents[item, 0]))
+        values = cut(self.sample.values[[item]], (1,), [span])
+        shown = self.model.signal.display(values)[0]
+        played = self.model.signal.media(values, self.model.data)
+        self.number[item, part] = len(self.spans)
+        self.spans.append(span)
+        self.shown.append(shown)
+        self.played += played
+        # An image is a compressed file on a page.
+        num_bytes = len(zlib.compress(shown.tobytes(), 1)) + sum(map(len, played))
+        self.num_bytes += BASE64 * num_bytes
+
+    def numbers(self, items: np.ndarray, parts: np.ndarray | int) -> np.ndarray:
+        """The number of each part in the pool, -1 of those that were not taken."""
+        pairs = zip(items.tolist(), np.asarray(parts).tolist(), strict=True)
+        return np.array([self.number.get((int(item), int(part)), -1) for item, part in pairs])
+
+    def places(self, items: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Part, first position of the cut-out and of the code (n, 3) of places that were taken."""
+        numbers = self.numbers(items, self.grid.part(cells))
+        spans = np.array(self.spans).reshape(-1, 2)[numbers]
+        codes = cells * self.grid.cell - spans[:, 0]
+        lengths = spans[:, 1] - spans[:, 0]
+        # The code in the middle, where the part goes on to both sides.
+        first = codes + self.grid.cell // 2 - self.grid.window // 2
+        first = np.clip(first, 0, np.maximum(0, lengths - self.grid.window))
+        return np.stack([numbers, first, codes], 1)
+
+    def pool(self, names: Sequence[str]) -> Pool:
+        items = np.array([item for item, _ in self.number], np.int64)
+        spans = np.array(self.spans, np.int64).reshape(-1, 2)
+        return Pool(
+            items=items,
+            starts=spans[:, 0],
+            lengths=spans[:, 1] - spans[:, 0],
+            names=[str(names[int(self.sample.indices[item])]) for item in items],
+            shown=self.shown,
+            played=self.played,
+            window=self.grid.window,
+            cell=self.grid.cell,
+        )
