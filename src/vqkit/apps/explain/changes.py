@@ -157,10 +157,8 @@ def _different(model: Model, codes: Tensor, num: int) -> list[int]:
 
 
 def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
-    """In the item, or part of one, that has the code most often; here: the occurrence nearest to
-    the middle.
-    """
-    item, codes, extent = _with_most(model, sample, code)
+    """In an item, or a part of one, that has the code; here: the occurrence nearest to the middle."""
+    item, codes, extent = _with_code(model, sample, code)
     places = codes[0, 0] == code
     middle = torch.tensor([(side - 1) / 2 for side in places.shape])
     occurrences = places.nonzero()
@@ -178,22 +176,27 @@ def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
     return Swap(code, other, item, place, places.numpy(), here, everywhere, shown, played)
 
 
-def _with_most(model: Model, sample: Sample, code: int) -> tuple[int, Tensor, list[int]]:
-    """The item that has a code most often: its row, its codes (1, Q, *grid) and its extent; of one
-    that begins anywhere, the part no longer than an item of training with most of them.
+def _with_code(model: Model, sample: Sample, code: int) -> tuple[int, Tensor, list[int]]:
+    """An item that has a code: its row, its codes (1, Q, *grid) and its extent.
+
+    The one that has it most often; of items that begin anywhere the part, no longer than an item of
+    training, that has it among most others, and is no silence.
     """
     is_code = sample.codes[:, 0] == code
-    item = int(is_code.flatten(1).sum(1).argmax())
-    codes = sample.codes_of(model, item)
-    extent = sample.extents[item].tolist()
     if model.signal.is_aligned:
-        return item, codes, extent
+        item = int(is_code.flatten(1).sum(1).argmax())
+        return item, sample.codes_of(model, item), sample.extents[item].tolist()
     grid = Cells(model)
-    parts = codes.split(grid.each, 2)
-    counts = [int((part[:, 0] == code).sum()) for part in parts]
-    part = int(np.argmax(counts))
-    first, end = grid.span(part, extent[0])
-    return item, parts[part], [end - first]
+    best = (0, 0, 0)
+    for item, part in {(item, grid.part(cell)) for item, cell in is_code.nonzero().tolist()}:
+        cells = slice(part * grid.each, (part + 1) * grid.each)
+        variety = len(sample.codes[item, 0, cells].unique())
+        # The first of equals, in whatever order they come.
+        best = max(best, (variety, -item, -part))
+    item, part = -best[1], -best[2]
+    first, end = grid.span(part, int(sample.extents[item, 0]))
+    codes = sample.codes_of(model, item)[..., part * grid.each : (part + 1) * grid.each]
+    return item, codes, [end - first]
 
 
 # --------------------------------------------------------------------------------------- importance

@@ -34,7 +34,7 @@ class Pool:
     items: (n,) int64 rows of the sample. starts, lengths: (n,) int64, first position in the item
     and number of positions. names: of the items. shown: uint8 (H, W, C) of each part, whose width
     is its length. played: as files, none where there is nothing to play. window: positions of a
-    cut-out, cell: of a code.
+    cut-out, cell: of a code, longest: of the longest item of the sample.
     """
 
     items: np.ndarray
@@ -45,6 +45,7 @@ class Pool:
     played: list[bytes]
     window: int
     cell: int
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ class _Drawn:
         self.spans.append(span)
         self.shown.append(shown)
         self.played += played
-        # An image is a compressed file on a page.
-        num_bytes = len(zlib.compress(shown.tobytes(), 1)) + sum(map(len, played))
+        # A drawing is a compressed file of as many bytes as one of its channels.
+        num_bytes = len(zlib.compress(shown[..., 0].tobytes(), 1)) + sum(map(len, played))
         self.num_bytes += BASE64 * num_bytes
 
     def numbers(self, items: np.ndarray, parts: np.ndarray | int) -> np.ndarray:
@@ -235,4 +236,5 @@ class _Drawn:
             played=self.played,
             window=self.grid.window,
             cell=self.grid.cell,
+            longest=int(self.sample.extents.max()),
         )

@@ -162,16 +162,16 @@ def information(
     found = []
     for column in codes.swapaxes(0, 1):
         items, slots = np.nonzero(column >= 0 if several else np.ones_like(column))
-        found.append((np.unique(column[items, slots], return_inverse=True)[1], items))
+        dense = np.unique(column[items, slots], return_inverse=True)[1]
+        found.append((dense, items, _entropy(np.bincount(dense))))
 
     def bits(labels: np.ndarray) -> np.ndarray:
         """H(code) + H(label) - H(code, label) at each place."""
         result = []
-        for dense, items in found:
-            of_codes = labels[items]
-            joint = np.bincount(dense * num_labels + of_codes)
-            single = _entropy(np.bincount(dense)) + _entropy(np.bincount(of_codes))
-            result.append(single - _entropy(joint))
+        for dense, items, of_code in found:
+            of_items = labels[items]
+            joint = _entropy(np.bincount(dense * num_labels + of_items))
+            result.append(of_code + _entropy(np.bincount(of_items)) - joint)
         return np.array(result)
 
     seen = bits(labels)

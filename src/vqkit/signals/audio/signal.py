@@ -218,10 +218,14 @@ class AudioSignal(Signal):
         return f"{extent[0]} samples"
 
     def change(self, values: Tensor, original: Tensor) -> Tensor:
-        """Error of the magnitudes of the spectra in percent of the original's, which hears no
-        phases.
+        """Error of the magnitudes of the spectra in percent of those of the louder of the two, as
+        phases are not heard and silence is no measure.
         """
-        return 100 * 10 ** (-spectral_snr(values, original) / 20)
+        mine = _magnitudes(values)
+        wanted = _magnitudes(original)
+        error = (mine - wanted).square().sum((1, 2))
+        energy = torch.maximum(mine.square().sum((1, 2)), wanted.square().sum((1, 2)))
+        return 100 * (error / energy.clamp(min=1e-9)).sqrt()
 
     # ------------------------------------------------------------------------------- what codes mean
 
