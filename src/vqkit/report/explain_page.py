@@ -23,6 +23,7 @@ TOP_LABELS = 5
 MAX_PAIRS = 24
 MAX_MARKS = 8
 MAX_MAPS = 8
+MAX_BARS = 16
 
 
 def write_explanation(
@@ -59,7 +60,7 @@ def render_explanation(
         "explain.html",
         summary={"title": title, "command": command, "config_yaml": settings},
         kicker=["vqkit explain", f"{count(metrics['items'])} training {wording['item']}s"],
-        verdict=_verdict(metrics, wording),
+        verdict=_verdict(metrics, wording, len(books)),
         tiles=_tiles(metrics, wording),
         pixels=shown_size(*first.shape),
         wording=wording,
@@ -73,7 +74,7 @@ def render_explanation(
         usage=titled({"How often each code is used": usage}),
         maps=[_usage_map(book) for book in books[:MAX_MAPS]],
         # Parts that were not measured are None, and stay so.
-        labels=labels and _label_rows(labels, wording["item"]),
+        labels=labels and _label_rows(labels, wording["item"], explanation["places"]),
         probe=probe and _probe_bars(probe),
         peel=peel and _peel_rows(peel, wording),
         surprise=surprise and _surprise_rows(surprise, wording),
@@ -98,7 +99,7 @@ def _lengths(explanation: Mapping[str, Any]) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------- texts
 
 
-def _verdict(metrics: Mapping[str, Any], wording: Mapping[str, Any]) -> Verdict:
+def _verdict(metrics: Mapping[str, Any], wording: Mapping[str, Any], num_books: int) -> Verdict:
     dead = metrics["dead_codes"]
     pairs = metrics["close_pairs"]
     used = "every code is in use"
@@ -114,14 +115,12 @@ def _verdict(metrics: Mapping[str, Any], wording: Mapping[str, Any]) -> Verdict:
     findings = []
     if dead:
         text = f"{count(dead)} of {count(metrics['codes'])} codes never occur in these {item}s."
-        findings.append(
-            Finding("dead codes", text, f"vqkit prune takes out those that no training {item} uses.")
-        )
+        told_next = f"vqkit prune takes out those that no training {item} uses."
+        findings.append(Finding("dead codes", text, told_next if num_books == 1 else ""))
     if pairs:
         text = f"{count(pairs)} pairs of codes are nearly the same vector."
-        findings.append(
-            Finding("duplicates", text, f"vqkit prune merges them as far as the {item}s allow.")
-        )
+        told_next = f"vqkit prune merges them as far as the {item}s allow."
+        findings.append(Finding("duplicates", text, told_next if num_books == 1 else ""))
     steps = (
         "vqkit explain DIR DATA --swap 12 34 adds a swap of two codes that you choose.",
         "vqkit prune DIR takes out dead codes and merges duplicates of a single learned codebook, "
@@ -137,9 +136,9 @@ def _tiles(metrics: Mapping[str, Any], wording: Mapping[str, Any]) -> list[Row]:
         Row("Perplexity", number(metrics["perplexity"])),
         Row("A code sees", *_size(metrics["receptive_field"], wording).rsplit(" ", 1)),
     ]
-    if "information_per_position" in metrics:
-        bits = number(metrics["information_per_position"])
-        rows.append(Row("A code tells", bits, f"bits of {metrics['label']}"))
+    if "information_at_best" in metrics:
+        bits = number(metrics["information_at_best"])
+        rows.append(Row("Best code tells", bits, f"bits of {metrics['label']}"))
     if "probe_codes" in metrics:
         value, unit = share(metrics["probe_vectors_of_the_codes"]).rsplit(" ", 1)
         rows.append(Row("Label read off", value, unit))
@@ -184,7 +183,9 @@ def _usage_map(book: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _label_rows(labels: Mapping[str, Any], item: str) -> dict[str, Any]:
+def _label_rows(
+    labels: Mapping[str, Any], item: str, places: Sequence[str]
+) -> dict[str, Any]:
     information = labels["information"]
     rows = []
     totals = np.bincount(labels["numbers"], minlength=len(labels["names"]))
@@ -201,9 +202,19 @@ def _label_rows(labels: Mapping[str, Any], item: str) -> dict[str, Any]:
         "best": number(net.max()),
         "chance": number(information["chance"].mean()),
         "significant": f"{int((p_values <= 0.01).sum())} of {p_values.size}",
-        "of_places": [number(bits) for bits in net.flatten()],
+        "of_places": _information_bars(net, labels["entropy_bits"], places),
         "rows": rows,
     }
+
+
+def _information_bars(
+    net: np.ndarray, most: float, places: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What one code tells, by its place along Q: bits of `most`."""
+    bars = []
+    for name, bits in zip(places, net.reshape(len(places), -1).mean(1), strict=True):
+        bars.append({"name": name, "percent": 100 * bits / most, "text": f"{number(bits)} bits"})
+    return bars[:MAX_BARS]
 
 
 def _marks_of(labels: Mapping[str, Any], label: int, item: str) -> list[dict[str, Any]]:
@@ -337,6 +348,7 @@ def _data(explanation: Mapping[str, Any]) -> Any:
             "bits": [_rounded(bits) for bits in surprise["bits"]],
             "changes": [_rounded(changes) for changes in surprise["changes"]],
             "extents": extents,
+            "change": wording["change"],
         }
     text = json.dumps(tree, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
     return Markup(text)

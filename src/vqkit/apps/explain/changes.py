@@ -22,9 +22,9 @@ from .cutouts import Cells
 from .sample import BATCH_SIZE, Sample, decoded, shown_of
 
 # Codes that are swapped for one another, and how many of the most used they are chosen from; fewer
-# where they are cut-outs, which take more room and time.
+# where items are files to be played, which take more room and time.
 NUM_SWAPPED = 8
-NUM_SWAPPED_CUTOUTS = 4
+NUM_SWAPPED_FILES = 4
 NUM_COMMON = 64
 # Positions along a side of an image on the page.
 MAX_SIDE = 96
@@ -33,6 +33,8 @@ MAX_DECODED = 4096
 # Items on the page: images, and items that take more room and time each.
 NUM_SHOWN = 12
 NUM_FOLLOWED = 4
+# Bytes of the files of a section of the page, which bound their number.
+FILE_BYTES = 1_500_000
 MAX_STAGES = 8
 # Codes that the prior is asked about.
 MAX_SCORED = 1 << 15
@@ -134,7 +136,12 @@ def swaps(
             item = model.signal.item
             raise VqkitError(f"--swap {code} {other}: code {code} occurs in none of the {item}s")
         swapped[code, other] = _swap(model, items, code, other)
-    num = NUM_SWAPPED if model.signal.is_aligned else NUM_SWAPPED_CUTOUTS
+    num = NUM_SWAPPED
+    if not model.signal.is_aligned:
+        num = NUM_SWAPPED_FILES
+        extent = model.shape.extent[0]
+        while num > 2 and not _has_room(model, sample, extent, 3 * num * (num - 1)):
+            num -= 1
     for code, other in itertools.permutations(_different(model, sample.codes[:, 0], num), 2):
         if (code, other) not in swapped:
             swapped[code, other] = _swap(model, sample, code, other)
@@ -297,11 +304,25 @@ def _followed(model: Model, sample: Sample) -> list[int]:
     """
     if model.signal.is_aligned:
         return list(range(min(NUM_SHOWN, len(sample))))
+    num = NUM_FOLLOWED
+    stages = min(len(model.network.quantizer.prefixes), MAX_STAGES)
+    while num > 1 and not _has_room(model, sample, sample.values.shape[2], num * (1 + stages)):
+        num -= 1
     whole = np.flatnonzero(sample.is_whole)
-    if len(whole) < NUM_FOLLOWED:
-        whole = np.argsort(-sample.extents[:, 0], kind="stable")[:NUM_FOLLOWED]
-    spread = np.linspace(0, len(whole) - 1, min(NUM_FOLLOWED, len(whole))).round().astype(int)
+    if len(whole) < num:
+        whole = np.argsort(-sample.extents[:, 0], kind="stable")[:num]
+    spread = np.linspace(0, len(whole) - 1, min(num, len(whole))).round().astype(int)
     return sorted(whole[spread].tolist())
+
+
+def _has_room(model: Model, sample: Sample, length: int, num: int) -> bool:
+    """Whether the page has room for that many files of items of that length, by the longest of the
+    sample.
+    """
+    item = sample.item(int(sample.extents[:, 0].argmax()))
+    files = model.signal.media(item, model.data)
+    each = sum(map(len, files)) / item.shape[2]
+    return num * length * each <= FILE_BYTES
 
 
 def _first_codes(codes: Tensor, count: int) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -19,8 +18,10 @@ from .sample import BATCH_SIZE, BATCH_VALUES, Sample
 
 # Cut-outs of a code.
 NUM_CUTOUTS = 4
-# Values of the items among which cut-outs are looked for.
+# Values and number of the items among which cut-outs are looked for, and places of each code.
 MAX_VALUES = 1 << 23
+MAX_ITEMS = 512
+NUM_RANKED = 32
 # Bytes that the parts take on a page.
 MAX_BYTES = 8_000_000
 # Characters of a byte in base 64.
@@ -69,8 +70,8 @@ def cutout_books(
     grid = Cells(model)
     candidates = _candidates(model, sample, shelf, grid)
     drawn = _Drawn(model, sample, grid)
-    for item, cell in _wanted(candidates):
-        drawn.add(item, grid.part(cell))
+    for item, part in _wanted(candidates, grid):
+        drawn.add(item, part)
         if drawn.num_bytes > MAX_BYTES:
             break
     books = []
@@ -117,12 +118,13 @@ class Cells:
 def _candidates(model: Model, sample: Sample, shelf: Shelf, grid: Cells) -> list[np.ndarray]:
     """For each codebook rows (row of the code, distance, item, cell) of where its codes occur.
 
-    Parts that are too short for a cut-out are left out, but for the first of an item.
+    Parts that are too short for a cut-out come behind all others.
     """
-    seen = sample.first(max(1, MAX_VALUES // max(1, sample.values[0].numel())))
+    seen = sample.first(min(MAX_ITEMS, max(1, MAX_VALUES // sample.values[0].numel())))
     distances = _distances(model, seen)
     found = []
     lengths = seen.extents[:, 0]
+    largest = max(float(each.max()) for each in distances)
     for index, places in enumerate(shelf.places):
         row_of = shelf.row_of(index)
         rows = []
@@ -130,10 +132,9 @@ def _candidates(model: Model, sample: Sample, shelf: Shelf, grid: Cells) -> list
             codes = row_of[seen.codes[:, place]]
             item, cell = (codes >= 0).nonzero().numpy().T
             first = grid.part(cell) * grid.each * grid.cell
-            fits = (first == 0) | (lengths[item] - first >= grid.window)
-            item = item[fits]
-            cell = cell[fits]
-            columns = [codes[item, cell].numpy(), distances[place][item, cell], item, cell]
+            is_short = lengths[item] - first < grid.window
+            apart = distances[place][item, cell] + np.where(is_short, largest, 0.0)
+            columns = [codes[item, cell].numpy(), apart, item, cell]
             rows.append(np.stack(columns, 1).astype(np.float64))
         found.append(np.concatenate(rows))
     return found
@@ -166,18 +167,34 @@ def _distances(model: Model, sample: Sample) -> list[np.ndarray]:
     ]
 
 
-def _wanted(candidates: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
-    """Item and cell of the best place of each code: the most used code of every codebook, then the
-    next of each.
+def _wanted(candidates: Sequence[np.ndarray], grid: Cells) -> Iterator[tuple[int, int]]:
+    """Item and part, in the order in which they are taken: each time the part that shows most of
+    what is missing.
+
+    A part is worth more to a code the better the code fits there, and less the more of its places
+    were taken before, so that every code gets some before any gets all.
     """
-    best = []
-    for rows in candidates:
-        _, _, chosen = nearest_of_each(rows, 1)
-        best.append(chosen.tolist())
-    for of_books in zip_longest(*best):
-        for place in of_books:
-            if place is not None:
-                yield place[0], place[1]
+    ranked = [nearest_of_each(rows, NUM_RANKED) for rows in candidates]
+    parts = []
+    for _, _, chosen in ranked:
+        parts.append(np.stack([chosen[:, 0], grid.part(chosen[:, 1])], 1))
+    every, row_of = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
+    columns = [int(rows[:, 0].max(initial=-1)) + 1 for rows in candidates]
+    worth = np.zeros((len(every), sum(columns)), np.float32)
+    column = 0
+    start = 0
+    for (codes, ranks, _), width in zip(ranked, columns, strict=True):
+        rows = row_of.reshape(-1)[start : start + len(codes)]
+        np.maximum.at(worth, (rows, column + codes), 1 / (1 + ranks / NUM_CUTOUTS))
+        column += width
+        start += len(codes)
+    missing = np.ones(worth.shape[1], np.float32)
+    for _ in every:
+        best = int((worth @ missing).argmax())
+        item, part = every[best].tolist()
+        yield item, part
+        missing *= 1 - worth[best] / 2
+        worth[best] = -1
 
 
 class _Drawn:
@@ -194,8 +211,6 @@ class _Drawn:
         self.num_bytes = 0.0
 
     def add(self, item: int, part: int) -> None:
-        if (item, part) in self.number:
-            return
         span = self.grid.span(part, int(self.sample.extents[item, 0]))
         values = cut(self.sample.values[[item]], (1,), [span])
         shown = self.model.signal.display(values)[0]
