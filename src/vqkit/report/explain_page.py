@@ -183,9 +183,7 @@ def _usage_map(book: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _label_rows(
-    labels: Mapping[str, Any], item: str, places: Sequence[str]
-) -> dict[str, Any]:
+def _label_rows(labels: Mapping[str, Any], item: str, places: Sequence[str]) -> dict[str, Any]:
     information = labels["information"]
     rows = []
     totals = np.bincount(labels["numbers"], minlength=len(labels["names"]))
@@ -207,9 +205,7 @@ def _label_rows(
     }
 
 
-def _information_bars(
-    net: np.ndarray, most: float, places: Sequence[str]
-) -> list[dict[str, Any]]:
+def _information_bars(net: np.ndarray, most: float, places: Sequence[str]) -> list[dict[str, Any]]:
     """What one code tells, by its place along Q: bits of `most`."""
     bars = []
     for name, bits in zip(places, net.reshape(len(places), -1).mean(1), strict=True):
@@ -259,7 +255,9 @@ def _peel_rows(peel: Mapping[str, Any], wording: Mapping[str, Any]) -> list[dict
         if wording["media_type"]:
             size = f"{number(peel['rates'][index])} {peel['rate_in_words']}"
         note = f"{peel['quality'][index]:.2f} dB, {size}"
-        rows.append({"name": name, "note": note, "items": _seen_and_heard(peel, index + 1, wording)})
+        rows.append(
+            {"name": name, "note": note, "items": _seen_and_heard(peel, index + 1, wording)}
+        )
     return rows
 
 

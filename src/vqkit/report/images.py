@@ -47,7 +47,7 @@ def with_palette(pixels: np.ndarray) -> Image.Image:
 
 def png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # Images with a palette become a quarter shorter; others gain nothing for several times the time.
+    # Images with a palette become a quarter shorter; others gain nothing, for much more time.
     image.save(buffer, format="PNG", optimize=image.mode == "P")
     return buffer.getvalue()
 

@@ -261,7 +261,7 @@ class Signal(ABC):
         """The extent of an item as people write it."""
         return "x".join(map(str, extent))
 
-    # ------------------------------------------------------------------------------- what codes mean
+    # ------------------------------------------------------------------------------ what codes mean
 
     def explained(self, settings: Any, data: Mapping[str, Any]) -> Any:
         """The data settings of a model changed so that no two items share values, and that items

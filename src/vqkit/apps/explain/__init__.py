@@ -117,6 +117,7 @@ def explain(
     held_out = next(split for split in ("test", "validation", "train") if len(data.splits[split]))
     examples = gather(model, data, held_out, min(num, _num_examples(model, data)))
     field = _field(model, sample)
+    codebooks: list[PatchBook] | list[CutoutBook]
     pool = None
     if is_aligned:
         codebooks = patch_books(model, sample, field)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ def _different(model: Model, codes: Tensor, num: int) -> list[int]:
 
 
 def _swap(model: Model, sample: Sample, code: int, other: int) -> Swap:
-    """In an item, or a part of one, that has the code; here: the occurrence nearest to the middle."""
+    """In an item, or a part of one, that has the code; here: its occurrence in the middle."""
     item, codes, extent = _with_code(model, sample, code)
     places = codes[0, 0] == code
     middle = torch.tensor([(side - 1) / 2 for side in places.shape])
@@ -195,7 +196,7 @@ def _with_code(model: Model, sample: Sample, code: int) -> tuple[int, Tensor, li
         return item, sample.codes_of(model, item), sample.extents[item].tolist()
     grid = Cells(model)
     best = (0, 0, 0)
-    for item, part in {(item, grid.part(cell)) for item, cell in is_code.nonzero().tolist()}:
+    for item, part in {(item, cell // grid.each) for item, cell in is_code.nonzero().tolist()}:
         cells = slice(part * grid.each, (part + 1) * grid.each)
         variety = len(sample.codes[item, 0, cells].unique())
         # The first of equals, in whatever order they come.
@@ -438,7 +439,7 @@ def coder_bits(coder: TransformerCoder, codes: Tensor) -> np.ndarray:
     of a position.
     """
     given = codes.numpy()
-    bits = []
+    bits: list[Any] = []
     for number, stage in enumerate(split(given, coder.all_sides)):
         wanted = stage.reshape(1, math.prod(stage.shape[1:]))
         of_stage = np.zeros(wanted.shape)

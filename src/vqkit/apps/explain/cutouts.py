@@ -76,7 +76,7 @@ def cutout_books(
             break
     books = []
     for index, rows in enumerate(candidates):
-        is_drawn = drawn.numbers(rows[:, 2], grid.part(rows[:, 3])) >= 0
+        is_drawn = drawn.numbers(rows[:, 2], rows[:, 3] // grid.each) >= 0
         codes, ranks, chosen = nearest_of_each(rows[is_drawn], NUM_CUTOUTS)
         num_codes = len(shelf.codes[index])
         cutouts = np.zeros((num_codes, NUM_CUTOUTS, 3), np.int64)
@@ -105,10 +105,6 @@ class Cells:
         (window,) = model.signal.glimpse(model.shape, model.data)
         self.window = min(window, self.each * self.cell)
 
-    def part(self, cell: np.ndarray | int) -> np.ndarray | int:
-        """The part that a cell lies in."""
-        return cell // self.each
-
     def span(self, part: int, length: int) -> tuple[int, int]:
         """First and end of a part of an item of that length, in positions."""
         first = part * self.each * self.cell
@@ -131,7 +127,7 @@ def _candidates(model: Model, sample: Sample, shelf: Shelf, grid: Cells) -> list
         for place in places:
             codes = row_of[seen.codes[:, place]]
             item, cell = (codes >= 0).nonzero().numpy().T
-            first = grid.part(cell) * grid.each * grid.cell
+            first = cell // grid.each * grid.each * grid.cell
             is_short = lengths[item] - first < grid.window
             apart = distances[place][item, cell] + np.where(is_short, largest, 0.0)
             columns = [codes[item, cell].numpy(), apart, item, cell]
@@ -177,7 +173,7 @@ def _wanted(candidates: Sequence[np.ndarray], grid: Cells) -> Iterator[tuple[int
     ranked = [nearest_of_each(rows, NUM_RANKED) for rows in candidates]
     parts = []
     for _, _, chosen in ranked:
-        parts.append(np.stack([chosen[:, 0], grid.part(chosen[:, 1])], 1))
+        parts.append(np.stack([chosen[:, 0], chosen[:, 1] // grid.each], 1))
     every, row_of = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
     columns = [int(rows[:, 0].max(initial=-1)) + 1 for rows in candidates]
     worth = np.zeros((len(every), sum(columns)), np.float32)
@@ -220,17 +216,17 @@ class _Drawn:
         self.shown.append(shown)
         self.played += played
         # A drawing is a compressed file of as many bytes as one of its channels.
-        num_bytes = len(zlib.compress(shown[..., 0].tobytes(), 1)) + sum(map(len, played))
+        num_bytes = len(zlib.compress(shown[..., 0].tobytes(), 9)) + sum(map(len, played))
         self.num_bytes += BASE64 * num_bytes
 
-    def numbers(self, items: np.ndarray, parts: np.ndarray | int) -> np.ndarray:
+    def numbers(self, items: np.ndarray, parts: np.ndarray) -> np.ndarray:
         """The number of each part in the pool, -1 of those that were not taken."""
-        pairs = zip(items.tolist(), np.asarray(parts).tolist(), strict=True)
+        pairs = zip(items.tolist(), parts.tolist(), strict=True)
         return np.array([self.number.get((int(item), int(part)), -1) for item, part in pairs])
 
     def places(self, items: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """Part, first position of the cut-out and of the code (n, 3) of places that were taken."""
-        numbers = self.numbers(items, self.grid.part(cells))
+        numbers = self.numbers(items, cells // self.grid.each)
         spans = np.array(self.spans).reshape(-1, 2)[numbers]
         codes = cells * self.grid.cell - spans[:, 0]
         lengths = spans[:, 1] - spans[:, 0]

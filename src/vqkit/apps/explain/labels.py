@@ -129,8 +129,8 @@ def explain_labels(
     numbers = np.array([number_of[value] for value in values], np.int64)
     totals = np.bincount(numbers, minlength=len(names))
     shape = sample.codes.shape[1:] if by_position else sample.codes.shape[1:2]
-    codes = sample.codes.flatten(1)[..., None] if by_position else sample.codes.flatten(2)
-    flat = information(codes.numpy(), numbers, np.random.default_rng(seed))
+    together = sample.codes.flatten(1)[..., None] if by_position else sample.codes.flatten(2)
+    flat = information(together.numpy(), numbers, np.random.default_rng(seed))
     by_place = Information(
         flat.bits.reshape(shape),
         flat.chance.reshape(shape),

@@ -41,9 +41,7 @@ class Sample:
     def first(self, num: int) -> Sample:
         """The first items alone."""
         kept = slice(num)
-        return Sample(
-            self.indices[kept], self.values[kept], self.codes[kept], self.extents[kept]
-        )
+        return Sample(self.indices[kept], self.values[kept], self.codes[kept], self.extents[kept])
 
     @property
     def is_whole(self) -> np.ndarray:
@@ -97,7 +95,9 @@ def gather(
     shape = data.shape
     grid = model.network.grid(shape.extent)
     num_codes = quantizer.num_codebooks * int(np.prod(grid))
-    num = min(num, len(data.splits[split]), max(1, MAX_BYTES // max(shape.num_values, 8 * num_codes)))
+    num = min(
+        num, len(data.splits[split]), max(1, MAX_BYTES // max(shape.num_values, 8 * num_codes))
+    )
     together = max(1, min(BATCH_SIZE, BATCH_VALUES // shape.num_values))
     indices: list[np.ndarray] = [np.zeros(0, np.int64)]
     values: list[Tensor] = []

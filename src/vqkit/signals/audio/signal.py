@@ -227,7 +227,7 @@ class AudioSignal(Signal):
         energy = torch.maximum(mine.square().sum((1, 2)), wanted.square().sum((1, 2)))
         return 100 * (error / energy.clamp(min=1e-9)).sqrt()
 
-    # ------------------------------------------------------------------------------- what codes mean
+    # ------------------------------------------------------------------------------ what codes mean
 
     def explained(self, settings: DataConfig, data: Mapping[str, Any]) -> DataConfig:
         clips = max(1, round(FOLLOWED / settings.seconds))
