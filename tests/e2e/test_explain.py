@@ -85,7 +85,8 @@ def test_the_page_is_whole_small_and_asks_for_nothing(page):
         "Red cells",
         "ridge regression",
     ):
-        assert caption in text, "every picture says how to read it"
+        assert caption in text, "every image says how to read it"
+    assert "picture" not in text.lower(), "the word is image"
 
 
 def test_a_second_page_replaces_nothing(page, folder, capsys):

@@ -1,7 +1,6 @@
 """The contract over every bottleneck, and each against a reference."""
 
 import copy
-import copy
 import math
 
 import numpy as np
