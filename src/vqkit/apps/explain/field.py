@@ -44,7 +44,6 @@ def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -
 
     Luo et al. 2016 (arXiv 1701.04128): squared gradients of the latents with respect to the values,
     here of random combinations of all latents of the cell, whose mean is the sum over channels.
-    Every item counts alike, however strong its gradients are.
     Where the items are smaller than the field, extent and margin end at their edge.
     """
     grid = model.grid(x.shape[2:])
@@ -71,8 +70,8 @@ def _energy(
     place: tuple[int, ...],
     generator: torch.Generator,
 ) -> np.ndarray:
-    """Squared gradients (*extent) float64 of the latents of the cell at `place`: shares of each
-    item's, summed over items and channels.
+    """Squared gradients (*extent) float64 of the latents of the cell at `place`, summed over items
+    and channels.
     """
     x = x.detach().clone().requires_grad_(True)
     inside = model.latents(x)
@@ -80,15 +79,14 @@ def _energy(
         # Codes of a hierarchy lie on a coarser grid: one of its cells is several latents.
         several = inside.shape[axis] // side
         inside = inside.narrow(axis, number * several, several)
-    total = torch.zeros(len(x), *x.shape[2:], dtype=torch.float64)
+    total = torch.zeros(x.shape[2:], dtype=torch.float64)
     for _ in range(NUM_PROBES):
         direction = torch.randn(inside.shape, generator=generator).to(inside.device)
         (gradient,) = torch.autograd.grad(inside, x, direction, retain_graph=True)
-        total += gradient.cpu().double().square().sum(1)
+        total += gradient.cpu().double().square().sum((0, 1))
     if not bool(total.sum() > 0):
         raise ValueError("the latents do not depend on the items")
-    of_items = total.flatten(1).sum(1).clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.tensordot(1 / of_items, total, 1).numpy()
+    return total.numpy()
 
 
 def _span(energy: np.ndarray) -> int:
