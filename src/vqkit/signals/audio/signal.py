@@ -33,6 +33,9 @@ GAP = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 BLEND = 0.01
 # Samples of the spectra that sound is measured by.
 MEASURED = 512
+# Seconds in which one hears what is said, and by which one recognises a sound in its context.
+FOLLOWED = 2.5
+GLIMPSE = 0.5
 
 
 class AudioSignal(Signal):
@@ -44,6 +47,7 @@ class AudioSignal(Signal):
     suffix = ".wav"
     quality = "spectral_snr"
     quality_in_words = "spectral SNR"
+    change_in_words = "% of its spectrum"
 
     def open(
         self,
@@ -229,6 +233,28 @@ class AudioSignal(Signal):
 
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[0]} samples"
+
+    def change(self, values: Tensor, original: Tensor) -> Tensor:
+        """Error of the magnitudes of the spectra in percent of those of the louder of the two, as
+        phases are not heard and silence is no measure.
+        """
+        mine = _magnitudes(values)
+        wanted = _magnitudes(original)
+        error = (mine - wanted).square().sum((1, 2))
+        energy = torch.maximum(mine.square().sum((1, 2)), wanted.square().sum((1, 2)))
+        return 100 * (error / energy.clamp(min=1e-9)).sqrt()
+
+    # ------------------------------------------------------------------------------ what codes mean
+
+    def explained(self, settings: DataConfig, data: Mapping[str, Any]) -> DataConfig:
+        clips = max(1, round(FOLLOWED / settings.seconds))
+        return settings.model_copy(update={"seconds": clips * settings.seconds, "overlap": 1})
+
+    def glimpse(self, shape: Shape, data: Mapping[str, Any]) -> tuple[int, ...]:
+        return (min(shape.extent[0], round(GLIMPSE * data["sample_rate"])),)
+
+    def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
+        return "ms", data["sample_rate"] / 1000
 
 
 @lru_cache(maxsize=2)

@@ -39,6 +39,7 @@ class ImageSignal(Signal):
     item = "image"
     suffix = ".png"
     perceived = 16
+    is_aligned = True
 
     def open(
         self,
@@ -206,6 +207,9 @@ class ImageSignal(Signal):
 
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[1]}x{extent[0]} pixels (width x height)"
+
+    def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
+        return "pixels", 1.0
 
 
 def _value_range(data: Mapping[str, Any], settings: DataConfig) -> ValueRange | None:
