@@ -111,7 +111,7 @@ class TransformerCoder:
                 payloads[item].append(payload)
         return payloads
 
-    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
+    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Array:
         """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid)
         uint16.
 
@@ -187,12 +187,12 @@ class TransformerCoder:
             stages.append(np.zeros((count, *own), KEPT))
         return stages
 
-    def _earlier(self, stages: Sequence[Ints], number: int) -> Ints:
+    def _earlier(self, stages: Sequence[Array], number: int) -> Ints:
         """Codes of the stages before one on its grid, flat (N, number, n) int64."""
         seen = beside(stages[: number + 1], self.all_sides)[:, :-1]
         return seen.reshape(len(seen), number, math.prod(seen.shape[2:])).astype(np.int64)
 
-    def _surroundings(self, stages: Sequence[Ints], number: int, window: slice) -> _Surroundings:
+    def _surroundings(self, stages: Sequence[Array], number: int, window: slice) -> _Surroundings:
         """Of the slots of a window, with the codes of stages, each on its own grid (N, *)."""
         own = stages[number]
         rows, columns = rows_and_columns(own.shape[1:])
@@ -220,7 +220,7 @@ class TransformerCoder:
         kernel = _kernel()
         return [kernel.flattened(stage) for stage in self.stages]
 
-    def _intervals(self, stages: Sequence[Ints], number: int) -> tuple[Ints, Ints]:
+    def _intervals(self, stages: Sequence[Array], number: int) -> tuple[Ints, Ints]:
         """Intervals of the codes of a stage: starts and frequencies, (N, n) each; with NumPy."""
         own = stages[number]
         wanted = own.reshape(len(own), math.prod(own.shape[1:])).astype(np.int64)
@@ -242,7 +242,7 @@ class TransformerCoder:
         """
         yield from self._tables(split(codes, self.all_sides), stage)
 
-    def _tables(self, stages: Sequence[Ints], number: int) -> Iterator[tuple[slice, slice, Ints]]:
+    def _tables(self, stages: Sequence[Array], number: int) -> Iterator[tuple[slice, slice, Ints]]:
         """As `tables`, of codes of stages, each on its own grid (N, *)."""
         grid = rows_and_columns(stages[number].shape[1:])
         num_slots = math.prod(grid)
@@ -259,7 +259,9 @@ class TransformerCoder:
                     table = self._frequencies(number, around, grid, slots, window.start, caches)
                     yield items, slice(first, first + len(slots)), table
 
-    def _decode_stage(self, stages: Sequence[Ints], number: int, payloads: Sequence[bytes]) -> None:
+    def _decode_stage(
+        self, stages: Sequence[Array], number: int, payloads: Sequence[bytes]
+    ) -> None:
         """Set a stage of all items side by side."""
         decoder = BatchRangeDecoder(payloads)
 
@@ -269,7 +271,7 @@ class TransformerCoder:
         self._fill(stages, number, choose)
 
     def _fill(
-        self, stages: Sequence[Ints], number: int, choose: Callable[[int, Ints], Ints]
+        self, stages: Sequence[Array], number: int, choose: Callable[[int, Ints], Ints]
     ) -> None:
         """Set a stage, slot by slot, to what `choose` makes of the slot's number and frequencies
         (N, K).
@@ -370,7 +372,7 @@ class _Surroundings:
     def __init__(
         self,
         coder: TransformerCoder,
-        codes: Ints,
+        codes: Array,
         number: int,
         columns_before: int = 0,
         columns_behind: int = 0,
@@ -427,7 +429,7 @@ class _Walk:
     """
 
     def __init__(
-        self, kernel: Any, coder: TransformerCoder, stages: Sequence[Ints], number: int
+        self, kernel: Any, coder: TransformerCoder, stages: Sequence[Array], number: int
     ) -> None:
         self._kernel = kernel
         self._coder = coder
