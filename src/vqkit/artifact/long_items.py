@@ -35,7 +35,7 @@ from .tokenizer import Tokenizer
 # Values of the longest item that is held.
 LONG = 1 << 20
 # Codes of a codebook that are decoded to values together.
-CODES_TOGETHER = 1 << 9
+CODES_TOGETHER = 1 << 8
 
 Progress = Callable[[float], None]
 
