@@ -45,7 +45,7 @@ MAX_COSTS = 1 << 18
 # Frequencies that are in memory at once; more, if one item needs them.
 MAX_FREQUENCIES = 1 << 20
 # Slots of a grid of one row that are laid out at once: a recording has any number of them.
-WINDOW_SLOTS = 1 << 16
+WINDOW_SLOTS = 1 << 12
 # Of codes that are kept: there are at most MAX_CODES.
 KEPT = np.uint16
 
