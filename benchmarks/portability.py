@@ -243,7 +243,7 @@ def write_files(folder: Path, kind: str, model, codes: int, rng: np.random.Gener
 
 
 def bundle(model, first: bytes, extent: tuple[int, ...], codes: np.ndarray) -> bytes:
-    """A bundle of the codes (N, Q, *grid) of items of one extent; first: the file of one of them."""
+    """A bundle of codes (N, Q, *grid) of items of one extent; first: the file of one of them."""
     from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle
 
     one = read_file(first).header
