@@ -37,20 +37,24 @@ def claims_positions(scale: int) -> tuple[bytes, Work]:
 
 def codes_for_nothing(scale: int) -> tuple[bytes, Work]:
     """2^22 equal codes of two under context mixing, of the bytes that they take."""
-    return equal_numbers(2, scale)
+    return equal_numbers(2, (2048, 2048 // scale))
+
+
+def row_for_nothing(scale: int) -> tuple[bytes, Work]:
+    """2^26 equal codes of two in a row under context mixing, of the bytes that they take."""
+    return equal_numbers(2, ((1 << 26) // scale,))
 
 
 def values_for_nothing(scale: int) -> tuple[bytes, Work]:
     """2^22 equal values under context mixing without a network, of the bytes that they take."""
-    return equal_numbers(256, scale)
+    return equal_numbers(256, (2048, 2048 // scale))
 
 
-def equal_numbers(num_codes: int, scale: int) -> tuple[bytes, Work]:
+def equal_numbers(num_codes: int, grid: tuple[int, ...]) -> tuple[bytes, Work]:
     import numpy as np
 
     from vqkit.coding import MixingCoder
 
-    grid = (2048, 2048 // scale)
     coder = MixingCoder((num_codes,))
     data = coder.encode(np.zeros((1, 1, *grid), np.int64))[0][0]
     return data, lambda: coder.decode([[data]], grid)
@@ -143,6 +147,7 @@ CASES = {
         claims_positions,
         claims_items,
         codes_for_nothing,
+        row_for_nothing,
         values_for_nothing,
         scalar_codes_for_nothing,
         scalar_row_for_nothing,

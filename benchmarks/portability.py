@@ -1,5 +1,5 @@
-"""Claims portability_differences, portability_codes: .vq files give the same codes and bytes
-everywhere.
+"""Claims portability_differences, portability_codes, audio_portability_differences: .vq files give
+the same codes and bytes everywhere.
 
     python benchmarks/portability.py [--quick] [--seed 0] [--json FILE] [--work DIR]
 
@@ -13,6 +13,10 @@ none of those is loaded); NumPy 1.26.4 (for Python 3.13 and later an early one t
 an environment that is made under --work, and the one that is installed; 1 and 2 threads, batches of
 64 and of 1. All items are decoded with one thread in batches of 64, a sample of them in the other
 ways (RUNS).
+
+Three codecs of recordings, one of codebooks and two of scalar codes, are trained for a moment on
+voices that are made by formula. Each writes three recordings, of which the longest is coded in
+parts, and two bundles, which are decoded under the same settings: audio_portability_differences.
 
 portability_differences: codes that differ from those that were written, payloads that differ when
 they are written anew, and items whose frequencies (SHA-256 of all of them; there are none of scalar
@@ -32,6 +36,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from bench.claims import Claim, kept, machine, options, report
 from bench.image_sets import arrays, open_set
 from bench.tiny_models import TINY
@@ -83,6 +88,32 @@ MODELS = {
 }
 # Those of --quick.
 QUICK = ("vq", "residual", "residual-scalar")
+SOUND_MODELS = {
+    "speech": [f"{KIND}num_stages=3", f"{KIND}stage.codebook_size=64"],
+    "speech-scalar": [f"{KIND[:-1]}={{kind: scalar, channels: 136, step: 1.0, levels: 255}}"],
+    "lapped": [
+        "model.network={kind: lapped, hop: 64, width: 16, decoder_blocks: 1}",
+        f"{KIND[:-1]}={{kind: scalar, channels: 64, levels: 255}}",
+    ],
+}
+# Those of --quick.
+QUICK_SOUND = ("speech",)
+TINY_SOUND = [
+    "train.precision=float32",
+    "train.steps=6",
+    "train.batch_size=4",
+    "train.guard=off",
+    "model.network.width=16",
+    "model.network.decoder_blocks=1",
+    "data.validation=0.2",
+    "data.test=0.2",
+    "coder.steps=4",
+]
+RATE = 8000
+# Seconds of the recordings of one codec, of which the last is coded in parts; and of the items of
+# its bundles, with their number.
+SOUNDS = (0.02, 7.3, 170.0)
+SOUND_BUNDLES = ((0.9, 40), (3.1, 12))
 # Files of each model, and codes of its bundles.
 SINGLES = 10
 BUNDLES = 5
@@ -127,19 +158,67 @@ def write_golden(folder: Path, models: dict[str, list[str]], codes: int, seed: i
     """Golden files with manifest.json: of each model the files, and of each file the grids of its
     items.
     """
-    import vqkit
-
     files = {}
     for name, overrides in models.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            model = vqkit.train(
-                "emoji", Path(temporary) / "run", "emoji", [*TINY, *overrides, f"seed={seed}"]
-            )
-        assert model is not None and model.artifact.coders.codes is not None
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / f"{name}-coder.npz", **model.artifact.coders.codes.tensors())
+        model = trained(folder, name, "emoji", "emoji", [*TINY, *overrides], seed)
         files[name] = write_files(folder, name, model, codes, np.random.default_rng(seed))
     return files
+
+
+def write_golden_sound(folder: Path, models: dict[str, list[str]], seed: int) -> dict:
+    """The same of codecs of recordings."""
+    rng = np.random.default_rng(seed)
+    files = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for number in range(10):
+            soundfile.write(Path(temporary) / f"{number}.wav", voice(3.0, rng), RATE, "PCM_16")
+        for name, overrides in models.items():
+            model = trained(folder, name, temporary, "speech", [*TINY_SOUND, *overrides], seed)
+            files[name] = write_sound_files(folder, name, model, rng)
+    return files
+
+
+def trained(folder: Path, name: str, source: str, recipe: str, settings: list[str], seed: int):
+    """A model; the numbers of its coder are in the folder."""
+    import vqkit
+
+    with tempfile.TemporaryDirectory() as temporary:
+        model = vqkit.train(source, Path(temporary) / "run", recipe, [*settings, f"seed={seed}"])
+    assert model is not None and model.artifact.coders.codes is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / f"{name}-coder.npz", **model.artifact.coders.codes.tensors())
+    return model
+
+
+def write_sound_files(folder: Path, kind: str, model, rng: np.random.Generator) -> list[dict]:
+    items = [(seconds, 1) for seconds in SOUNDS] + list(SOUND_BUNDLES)
+    written = []
+    expected = {}
+    for number, (seconds, count) in enumerate(items):
+        sounds = np.stack([voice(seconds, rng)[None] for _ in range(count)])
+        found = model.encode(sounds).numpy()
+        name = f"{kind}-{number:02}.vq"
+        data = model.compress(sounds[0])
+        if count > 1:
+            data = bundle(model, data, sounds.shape[2:], found)
+        (folder / name).write_bytes(data)
+        written.append({"name": name, "grids": [list(found.shape[2:])] * count})
+        expected[name] = found.astype(np.uint16)
+    np.savez_compressed(folder / f"{kind}-codes.npz", **expected)
+    return written
+
+
+def voice(seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """A vowel that glides, with hiss and pauses: int16 (T,)."""
+    times = np.arange(round(seconds * RATE)) / RATE
+    pitch = 120 * 2 ** (rng.uniform(0, 1) + 0.2 * np.sin(2 * np.pi * times / 1.3))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    vowel = np.zeros_like(times)
+    for harmonic in range(1, 18):
+        vowel += np.cos(harmonic * phase) / (1 + abs(harmonic * pitch - 700) / 300)
+    loud = np.sin(2 * np.pi * times / 0.9 + rng.uniform(0, 6)) > 0
+    sound = 0.05 * vowel * loud + 0.003 * rng.standard_normal(len(times))
+    return np.rint(32768 * sound).clip(-32768, 32767).astype(np.int16)
 
 
 def write_files(folder: Path, kind: str, model, codes: int, rng: np.random.Generator) -> list[dict]:
@@ -153,7 +232,9 @@ def write_files(folder: Path, kind: str, model, codes: int, rng: np.random.Gener
         images = np.stack([cut(sheet, height, width, rng) for _ in range(count)])
         found = model.encode(images).numpy()
         name = f"{kind}-{number:02}.vq"
-        data = model.compress(images[0]) if number < SINGLES else bundle(model, images, found)
+        data = model.compress(images[0])
+        if number >= SINGLES:
+            data = bundle(model, data, images.shape[1:3], found)
         (folder / name).write_bytes(data)
         written.append({"name": name, "grids": [list(found.shape[2:])] * count})
         expected[name] = found.astype(np.uint16)
@@ -161,13 +242,14 @@ def write_files(folder: Path, kind: str, model, codes: int, rng: np.random.Gener
     return written
 
 
-def bundle(model, images: np.ndarray, codes: np.ndarray) -> bytes:
+def bundle(model, first: bytes, extent: tuple[int, ...], codes: np.ndarray) -> bytes:
+    """A bundle of codes (N, Q, *grid) of items of one extent; first: the file of one of them."""
     from vqkit.coding import Block, BundleHeader, Extents, codes_crc, read_file, write_bundle
 
-    one = read_file(model.compress(images[0])).header
+    one = read_file(first).header
     payloads = model.artifact.coders.codes.encode(codes)
-    sizes = Extents([images.shape[1:3]] * len(codes))
-    header = BundleHeader(sizes, one.num_codebooks, one.coder, one.model_id)
+    sizes = Extents([extent] * len(codes))
+    header = BundleHeader(sizes, one.num_codebooks, one.coder, one.model_id, signal=one.signal)
     spans = [
         slice(items.start, items.stop) for items in map(header.items, range(header.num_blocks))
     ]
@@ -234,6 +316,32 @@ def decoded(
     return json.loads(done.stdout)
 
 
+def measured(work: Path, golden: str, instructions: list[str]) -> list[dict]:
+    """A row for each setting under which the files of a folder below `work` were decoded."""
+    rows = []
+    tables = dict[str, str]()
+    prefix = "decoded" if golden == "golden" else f"decoded-{golden}"
+    for (numpy, python), name, (threads, batch, share) in product(
+        pythons(work).items(), instructions, RUNS
+    ):
+        row = {"python": numpy, "instructions": name, "threads": threads, "batch": batch}
+        file = work / f"{prefix}-{numpy}-{name}-{threads}-{batch}.json"
+        settings = INSTRUCTIONS[name]
+        decode = partial(decoded, python, work / golden, settings, threads, batch, share)
+        found = kept(file, decode)
+        these = dict(line.rsplit(" ", 1) for line in found.pop("tables"))
+        tables = tables or these
+        differing = sum(tables[item] != sum_ for item, sum_ in these.items())
+        rows.append({**row, **found, "wrong_tables": differing})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def differences(rows: list[dict]) -> int:
+    keys = ("wrong_codes", "wrong_payloads", "wrong_tables")
+    return sum(row[key] for row in rows for key in keys)
+
+
 def main() -> None:
     arguments = PARSER.parse_args()
     models = {name: MODELS[name] for name in QUICK} if arguments.quick else MODELS
@@ -245,37 +353,24 @@ def main() -> None:
         if arguments.quick
         else [one for one in INSTRUCTIONS if wide or one != "AVX-512"]
     )
+    seed = arguments.seed
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         golden = work / "golden"
-        kept(golden / "manifest.json", lambda: write_golden(golden, models, codes, arguments.seed))
-        rows = []
-        tables = dict[str, str]()
-        for (numpy, python), name, (threads, batch, share) in product(
-            pythons(work).items(), instructions, RUNS
-        ):
-            row = {"python": numpy, "instructions": name, "threads": threads, "batch": batch}
-            file = work / f"decoded-{numpy}-{name}-{threads}-{batch}.json"
-            settings = INSTRUCTIONS[name]
-            found = kept(file, partial(decoded, python, golden, settings, threads, batch, share))
-            these = dict(line.rsplit(" ", 1) for line in found.pop("tables"))
-            tables = tables or these
-            differing = sum(tables[item] != sum_ for item, sum_ in these.items())
-            rows.append({**row, **found, "wrong_tables": differing})
-            print(rows[-1], flush=True)
+        kept(golden / "manifest.json", lambda: write_golden(golden, models, codes, seed))
+        rows = measured(work, "golden", instructions)
         files = len(list(golden.glob("*.vq")))
-    where = {
-        **machine(),
-        "seed": arguments.seed,
-        "files": files,
-        "models": list(models),
-        "rows": rows,
-    }
-    wrong = sum(
-        row[key] for row in rows for key in ("wrong_codes", "wrong_payloads", "wrong_tables")
-    )
+        sound = work / "sound"
+        names = QUICK_SOUND if arguments.quick else tuple(SOUND_MODELS)
+        sounds = {name: SOUND_MODELS[name] for name in names}
+        kept(sound / "manifest.json", lambda: write_golden_sound(sound, sounds, seed))
+        sound_rows = measured(work, "sound", instructions)
+    where = {**machine(), "seed": seed}
+    of_sound = {**where, "models": list(sounds), "rows": sound_rows}
+    where |= {"files": files, "models": list(models), "rows": rows}
     claims = [
-        Claim("portability_differences", wrong, "", "0", None, where),
+        Claim("portability_differences", differences(rows), "", "0", None, where),
+        Claim("audio_portability_differences", differences(sound_rows), "", "0", None, of_sound),
         Claim("portability_codes", rows[0]["codes"], "codes", ">= 1e6", None, where),
         Claim("portability_files", files, "files", ">= 200", None, where),
         Claim("portability_settings", len(rows), "", "reported", None, where),

@@ -35,11 +35,11 @@ from vqkit.coding.codes import transformer_coder
 
 @dataclass
 class Item:
-    """One image of a golden file: its model, grid, the payload and the expected codes of each
+    """One item of a golden file: its model, grid, the payload and the expected codes of each
     stage.
     """
 
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     payloads: tuple[bytes, ...]
     codes: np.ndarray
     tables: str = ""
@@ -58,7 +58,7 @@ def items_of(folder: Path, model: str, files: list[dict]) -> list[Item]:
         else:
             payloads = [tuple(stage.payload for stage in read_file(data).stages)]
         for grid, parts, codes in zip(file["grids"], payloads, expected[file["name"]], strict=True):
-            found.append(Item((grid[0], grid[1]), parts, codes))
+            found.append(Item(tuple(grid), parts, codes))
     return found
 
 

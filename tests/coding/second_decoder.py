@@ -133,8 +133,8 @@ def read_axes(reader: Reader, signal: int) -> int:
 
 
 def read_extent(reader: Reader, signal: int, axes: int) -> tuple[int, ...]:
-    extent = tuple(reader.varint(1, 1 << (28 if signal else 20)) for _ in range(axes))
-    if prod(extent) > 1 << 28:
+    extent = tuple(reader.varint(1, 1 << (33 if signal else 20)) for _ in range(axes))
+    if prod(extent) > 1 << (33 if signal else 28):
         raise Refused("OutOfBounds")
     return extent
 

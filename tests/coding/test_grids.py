@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.coding.test_integer_prior import random_prior
-from vqkit.coding import MixingCoder
+from vqkit.coding import CorruptCodes, MixingCoder
+from vqkit.coding.codes import mixing, transformer_coder
 from vqkit.coding.grids import beside, finer, join, split
 from vqkit.model.quantizers.cells import fold, unfold
 
@@ -82,6 +83,26 @@ def test_every_stage_comes_back_and_the_first_ones_alone(name, grid, has_numba, 
         first = [item[:count] for item in payloads]
         num_codes = sum(side ** len(grid) for side in SIDES[:count])
         assert np.array_equal(coder.decode(first, grid), codes[:, :num_codes])
+
+
+@pytest.mark.parametrize("has_numba", [True, False])
+@pytest.mark.parametrize("name", ["mixing", "transformer"])
+def test_a_row_in_parts_has_the_bytes_of_the_whole(name, has_numba, monkeypatch):
+    """Parts of a prime number of slots, so that they cut through cells; attention reaches farther
+    back than a part.
+    """
+    coder = coders()[name]
+    codes = random_codes(2, (40,))
+    whole = coder.encode(codes)
+    if not has_numba:
+        monkeypatch.setattr("vqkit.coding.kernels.load", lambda name: None)
+    monkeypatch.setattr(transformer_coder, "WINDOW_SLOTS", 7)
+    monkeypatch.setattr(mixing, "TOGETHER", 7)
+    assert coder.encode(codes) == whole
+    assert np.array_equal(coder.decode(whole, (40,)), codes)
+    # Bytes that end too soon are refused where they end.
+    with pytest.raises(CorruptCodes):
+        coder.decode([[part[: len(part) // 2] for part in whole[0]]], (40,))
 
 
 def test_a_transformer_of_the_first_stages_writes_their_bytes():

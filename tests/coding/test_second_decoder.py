@@ -531,9 +531,9 @@ OUTSIDE = [
     (0, (1 << 14, 1 << 15, 1)),
     (1, (0, 5, 1)),
     (1, (5, 1, 1, 1, 1, 1, 1)),
-    (1, (1, (1 << 28) + 1, 1)),
+    (1, (1, (1 << 33) + 1, 1)),
     (1, (1, 0, 1)),
-    (2, (4, 1 << 7, 1 << 7, 1 << 7, 1 << 8, 1)),
+    (2, (4, 1 << 8, 1 << 8, 1 << 8, 1 << 10, 1)),
     (2, (3, 1 << 27, 1 << 27, 1 << 27, 1)),
 ]
 
@@ -548,13 +548,15 @@ def test_extents_have_bounds_in_both_decoders(signal, numbers):
 
 
 def test_the_largest_extents_are_read():
-    assert read_file(start_of(1, (1, 1 << 28, 1))).header.extent == (1 << 28,)
-    assert read_file(start_of(5, (4, 1, 1 << 14, 1, 1 << 14, 1))).header.extent == (
-        1,
-        1 << 14,
-        1,
-        1 << 14,
-    )
+    for signal, extent in (
+        (0, (1 << 20, 1 << 8)),
+        (1, (1 << 33,)),
+        (5, (1, 1 << 17, 1, 1 << 16)),
+    ):
+        axes = (len(extent),) if signal else ()
+        data = start_of(signal, (*axes, *extent, 1))
+        assert read_file(data).header.extent == extent
+        assert second.read_file(data)[0].runs == [(1, extent)]
 
 
 @pytest.mark.parametrize(("signal", "extent"), [(0, (5,)), (0, (1, 1, 1)), (1, ()), (3, (1,) * 5)])

@@ -9,8 +9,10 @@ from typing import BinaryIO, TypeVar
 import torch
 from torch import Tensor
 
+from ..artifact import long_items
 from ..artifact.codec import Codec, Coded
 from ..artifact.compressor import BLOCK, alike
+from ..artifact.long_items import LongItem
 from ..artifact.model import Model
 from ..artifact.rate_search import within
 from ..artifact.tokenizer import BATCH_VALUES
@@ -55,14 +57,16 @@ class Verdict:
 def compress(
     model: Model,
     codec: Codec,
-    items: Iterable[tuple[KeyT, Tensor]],
+    items: Iterable[tuple[KeyT, Tensor | LongItem]],
     progress: Callable[[float], None] | None = None,
+    skip: Callable[[KeyT, VqkitError], None] | None = None,
 ) -> Iterator[tuple[KeyT, Compressed]]:
     """Items (C, *extent) of any extents, each with a key that comes back with it, in order.
 
     As many go through the networks together as a block has and BATCH_VALUES allows. OutOfBounds for
-    an item of too many codes: see `Codec.grid`. progress: of an effort, the number of items that
-    are done, fractions included.
+    an item of too many codes: see `Codec.grid`. progress: of an effort or a long item, the number
+    of items that are done, fractions included. skip: gets what is wrong with a long item, which is
+    then left out; without it, that is raised.
     """
     waiting: list[tuple[KeyT, Tensor]] = []
     num_values = 0
@@ -73,6 +77,21 @@ def compress(
             progress(num_done + done)
 
     for key, values in items:
+        if isinstance(values, LongItem):
+            yield from _compressed(model, codec, waiting, tell)
+            num_done += len(waiting)
+            waiting = []
+            num_values = 0
+            try:
+                found = _compressed_long(model, codec, values, tell)
+            except VqkitError as error:
+                if skip is None:
+                    raise
+                skip(key, error)
+            else:
+                yield key, found
+            num_done += 1
+            continue
         waiting.append((key, values))
         num_values += values.numel()
         if len(waiting) == BLOCK or num_values >= BATCH_VALUES:
@@ -84,9 +103,12 @@ def compress(
 
 
 def compress_within(
-    model: Model, values: Tensor, bits: float, name: str | None, effort: int = 0
+    model: Model, values: Tensor | LongItem, bits: float, name: str | None, effort: int = 0
 ) -> Compressed:
     """An item (C, *extent) in so many bits for each position at most; see artifact.rate_search."""
+    if isinstance(values, LongItem):
+        codec, coded = long_items.within(model.compressor, values, bits, name, effort)
+        return _measured(model, codec, coded, values)
     codec, coded = within(model.compressor, values, bits, name, effort)
     shown = model.compressor.values_of(codec, [coded.codes], coded.extent)
     psnr = float(model.signal.measures(shown, values[None])[model.signal.quality][0])
@@ -104,6 +126,25 @@ def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
     except VqkitError as error:
         return Verdict.failed(error, items, truncated)
     return Verdict(items, truncated, None)
+
+
+def _compressed_long(
+    model: Model, codec: Codec, item: LongItem, progress: Callable[[float], None]
+) -> Compressed:
+    """Half of the time goes with each of writing and measuring."""
+    coded = long_items.code(model.compressor, item, codec, lambda share: progress(share / 2))
+    return _measured(model, codec, coded, item, lambda share: progress((1 + share) / 2))
+
+
+def _measured(
+    model: Model,
+    codec: Codec,
+    coded: Coded,
+    item: LongItem,
+    progress: Callable[[float], None] = long_items.nothing,
+) -> Compressed:
+    shown = long_items.values(model.compressor, codec, coded.codes, coded.extent)
+    return Compressed(codec, coded, long_items.quality(item, shown, progress))
 
 
 def _compressed(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -43,6 +43,9 @@ from .operating_points import Rate
 
 # Codes of a compressed item, or of a block of a bundle: a few bytes may claim any number of them.
 MAX_DECODED = 1 << 22
+# The same of an item along one dimension in a file of its own, which is coded in parts: its codes
+# take two bytes each.
+MAX_IN_ROW = 1 << 26
 # The same of scalar codes, of which a position has many. It has MAX_DECODED positions at most.
 MAX_SCALAR = 1 << 28
 # Scalar codes that are at hand together: those of so many rows of an image, of anything else all.
@@ -122,7 +125,9 @@ class Codec:
 
     @property
     def max_positions(self) -> int:
-        """Of the grid of an item, or of all grids of a block of a bundle together."""
+        """Of all grids of a block of a bundle together, or of the grid of an item that has several
+        sides.
+        """
         max_codes = MAX_SCALAR if self.coder == SCALAR else MAX_DECODED
         return min(MAX_DECODED, max_codes // self.codes_per_position)
 
@@ -138,10 +143,13 @@ class Codec:
         """
         grid = self.grid_of(extent)
         positions = math.prod(grid)
-        if positions > self.max_positions:
+        largest = self.max_positions
+        if len(grid) == 1 and self.coder != SCALAR:
+            largest = MAX_IN_ROW // self.codes_per_position
+        if positions > largest:
             raise OutOfBounds(
-                f"an item whose codes have more than {self.max_positions} positions is not "
-                "compressed; cut it in parts"
+                f"an item whose codes have more than {largest} positions is not compressed; cut it "
+                "in parts"
             )
         if self.coder == SCALAR:
             if len(grid) == 2:
@@ -153,6 +161,14 @@ class Codec:
                     "is not compressed; cut it in parts"
                 )
         return grid
+
+    def check_block(self, grids: Iterable[Sequence[int]]) -> None:
+        """OutOfBounds for grids of more codes than a block of a bundle may have."""
+        if sum(map(math.prod, grids)) > self.max_positions:
+            raise OutOfBounds(
+                f"codes of more than {self.max_positions} positions do not go into one block of a "
+                "bundle; compress such an item into a file of its own"
+            )
 
     def check_stages(self, given: int) -> None:
         """CorruptHeader for a number of stages that this model cannot have written."""

@@ -28,7 +28,6 @@ from ..coding import (
     FileHeader,
     FormatError,
     MixingCoder,
-    OutOfBounds,
     ScalarCoder,
     ScalarCodes,
     TransformerCoder,
@@ -260,9 +259,14 @@ class Compressor:
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
-        """Many items in one file, each to be had without the others."""
+        """Many items in one file, each to be had without the others. OutOfBounds for an item of too
+        many codes: see `Codec.check_block`.
+        """
         extents = Extents(item.extent for item in items)
-        largest = max(math.prod(item.codes.shape[1:]) for item in items)
+        grids = [item.codes.shape[1:] for item in items]
+        for grid in grids:
+            codec.check_block([grid])
+        largest = max(map(math.prod, grids))
         together = min(BLOCK, codec.max_positions // largest)
         header = BundleHeader(
             extents,
@@ -479,11 +483,7 @@ def _decode_block(codec: Codec, bundle: Bundle, number: int) -> list[Codes]:
     block = bundle.block(number)
     items = bundle.header.items(number)
     grids = [codec.grid(bundle.header.extents[item]) for item in items]
-    if sum(map(math.prod, grids)) > codec.max_positions:
-        raise OutOfBounds(
-            f"a block whose codes have more than {codec.max_positions} positions is not decoded "
-            "at once"
-        )
+    codec.check_block(grids)
     codes: list[Codes] = [np.zeros(0)] * len(items)
     for places in alike(grids):
         payloads = [block.payloads[place] for place in places]

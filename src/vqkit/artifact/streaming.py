@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ class EncodeStream:
         self.gain = gain
         self.tile = _only(network.tile)
         self.cells = _only(network.tile_grid)
+        self.width = tokenizer.num_codebooks
         # Tiles to either side that the encoder sees.
         self.margin = network.reach - network.decoder_reach
         self.delay = (self.margin + 1) * self.tile
@@ -51,10 +54,9 @@ class EncodeStream:
 
     def _codes_until(self, ready: int) -> Tensor:
         if ready <= self._done:
-            return torch.zeros(self.tokenizer.num_codebooks, 0, dtype=torch.int64)
+            return torch.zeros(self.width, 0, dtype=torch.int64)
         whole = self._waiting.shape[1] // self.tile * self.tile
-        seen = self._waiting[None, :, :whole]
-        codes = self.tokenizer.encode(seen, gain=self.gain)[0]
+        codes = self._found(self._waiting[None, :, :whole])[0]
         inside = slice(
             (self._done - self._dropped) * self.cells, (ready - self._dropped) * self.cells
         )
@@ -63,6 +65,22 @@ class EncodeStream:
         self._waiting = self._waiting[:, (keep_from - self._dropped) * self.tile :].clone()
         self._dropped = keep_from
         return codes[:, inside]
+
+    def _found(self, seen: Tensor) -> Tensor:
+        """What is made of values (1, C, n) of whole tiles, (1, width, m)."""
+        return self.tokenizer.encode(seen, gain=self.gain)
+
+
+class LatentStream(EncodeStream):
+    """As `EncodeStream`, with latents (D, m) in the place of codes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.cells *= tokenizer.network.quantizer.grid_multiple
+        self.width = tokenizer.network.quantizer.latent_dim
+
+    def _found(self, seen: Tensor) -> Tensor:
+        return self.tokenizer.latents_alone(seen)
 
 
 class DecodeStream:
@@ -119,6 +137,51 @@ class DecodeStream:
         self._waiting = self._waiting[:, dropped * self.cells :].clone()
         self._dropped += dropped
         return found
+
+
+def encoded(stream: EncodeStream, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What a stream makes of an item in pieces (C, n), in pieces (., m) that are not empty."""
+    for piece in pieces:
+        found = stream.push(piece)
+        if found.shape[1]:
+            yield found
+    found = stream.finish()
+    if found.shape[1]:
+        yield found
+
+
+def decoded(stream: DecodeStream, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The values of an item in pieces (C, n) that are not empty, whole tiles together, of codes in
+    pieces (Q, m) of whole tiles.
+    """
+    for piece in pieces:
+        found = stream.push(piece)
+        if found.shape[1]:
+            yield found
+    found = stream.finish()
+    if found.shape[1]:
+        yield found
+
+
+def side_by_side(
+    first: Iterable[Tensor], second: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two items in pieces (C, n) of any lengths -> both in pieces of the same lengths, up to the
+    end of the shorter one.
+    """
+    ends = iter(first), iter(second)
+    waiting: list[Tensor | None] = [None, None]
+    while True:
+        for number, pieces in enumerate(ends):
+            held = waiting[number]
+            if held is None or not held.shape[1]:
+                waiting[number] = next(pieces, None)
+        one, other = waiting
+        if one is None or other is None:
+            return
+        count = min(one.shape[1], other.shape[1])
+        yield one[:, :count], other[:, :count]
+        waiting = [one[:, count:], other[:, count:]]
 
 
 def _only(sides: tuple[int, ...]) -> int:

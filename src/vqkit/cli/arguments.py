@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import VqkitError
 from ..printable import one_line
@@ -19,9 +19,13 @@ from .printing import warn
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..artifact.long_items import LongItem
     from ..artifact.model import Model
     from ..training.progress import Display
 
+ItemT = TypeVar("ItemT")
+# The name of the standard input and output in the place of a file.
+STANDARD = "-"
 # When the command began, which a time budget counts from.
 STARTED = time.monotonic()
 
@@ -173,35 +177,57 @@ def read_item(model: Model, path: str | Path, *, exact: bool = False) -> Tensor:
     return model.signal.read(Path(path), model.data, model.config.data, exact=exact)
 
 
-class Items:
-    """Files, or those in folders, as values; what cannot be read is said, counted and left out."""
+def open_item(model: Model, path: Path) -> Tensor | LongItem:
+    """As `read_item`, or a long item, which is not held in memory."""
+    from ..artifact.long_items import open_item
+
+    return open_item(model.artifact, path)
+
+
+def shown_name(path: Path) -> str:
+    """A file as the user named it: the standard input is kept in a file of that name."""
+    return STANDARD if path.name == STANDARD else str(path)
+
+
+class Items(Generic[ItemT]):
+    """Files, or those in folders, as `read` gives them; what cannot be read is said, counted and
+    left out. What reading changes of them is said of the first that it is changed of.
+    """
 
     def __init__(
-        self,
-        model: Model,
-        files: Iterable[str | Path],
-        read: Callable[[Path], Tensor] | None = None,
+        self, model: Model, files: Iterable[str | Path], read: Callable[[Path], ItemT]
     ) -> None:
         self.model = model
         self.paths = list(model.signal.find(files))
         self.failed = 0
-        self._read = read or (lambda path: read_item(model, path))
+        self._read = read
+        self._said: set[str] = set()
         if not self.paths:
             raise VqkitError(f"no {model.signal.item}s in {', '.join(map(str, files))}")
 
-    def __iter__(self) -> Iterator[tuple[Path, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Path, ItemT]]:
         for path in self.paths:
             try:
                 values = self._read(path)
             except VqkitError as error:
                 self.skip(path, error)
                 continue
+            self._say_changes(path)
             yield path, values
+
+    def _say_changes(self, path: Path) -> None:
+        changes = self.model.signal.changes_in_reading(path, self.model.data)
+        if changes is not None and changes not in self._said:
+            self._said.add(changes)
+            warn(f"vqkit: {one_line(f'{shown_name(path)}: {changes}')}")
 
     def skip(self, path: Path, error: VqkitError) -> None:
         """Say why a file is left out, and count it."""
         self.failed += 1
-        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        name = shown_name(path)
+        text = str(error).replace(str(path), name)
+        if name not in text:
+            text = f"{name}: {text}"
         warn(f"vqkit: skipped: {one_line(text)}")
 
     @property

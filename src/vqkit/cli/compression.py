@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..apps.compress import Compressed
     from ..artifact.codec import Codec
     from ..artifact.compressor import Decoded
+    from ..artifact.long_items import LongItem
     from ..artifact.model import Model
 
 SUFFIX = ".vq"
@@ -123,6 +124,8 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _compress_files(options: argparse.Namespace) -> int:
+    from ..artifact.long_items import LongItem
+
     model = arguments.load_model(options.artifact, options.device)
     if options.kbps is not None:
         options.rate = _bits_of(options.kbps, model)
@@ -132,9 +135,17 @@ def _compress_files(options: argparse.Namespace) -> int:
     named = None if _is_bits(options) else options.rate
     codec = model.compressor.codec(lossless=options.lossless, rate=named, effort=options.effort)
 
-    def read(path: Path) -> Tensor:
-        values = arguments.read_item(model, path, exact=options.lossless)
-        codec.grid(values.shape[1:])
+    def read(path: Path) -> Tensor | LongItem:
+        if options.lossless or options.bundle:
+            values = arguments.read_item(model, path, exact=options.lossless)
+        else:
+            opened = arguments.open_item(model, path)
+            if isinstance(opened, LongItem):
+                return opened
+            values = opened
+        grid = codec.grid(values.shape[1:])
+        if options.bundle:
+            codec.check_block([grid])
         return values
 
     items = arguments.Items(model, options.files, read)
@@ -190,7 +201,7 @@ def _singles(
     if _is_bits(options):
         compressed = _within(options, model, items, progress)
     else:
-        compressed = compress(model, codec, items, progress)
+        compressed = compress(model, codec, items, progress, items.skip)
 
     # Two items of one name must not replace each other, even with force, which gives the same names
     # every time.
@@ -213,7 +224,7 @@ def _singles(
         size += len(data)
         rate = _rate_in_words(model, len(data), coded.extent)
         quality = _quality(options, found.psnr)
-        say(f"{_shown(source)} -> {path}: {len(data)} bytes, {rate}, {quality}")
+        say(f"{arguments.shown_name(source)} -> {path}: {len(data)} bytes, {rate}, {quality}")
     return positions, size
 
 
@@ -270,11 +281,6 @@ def _bundle(
     return sum(math.prod(one.extent) for one in coded), len(data)
 
 
-def _shown(source: Path) -> str:
-    """A file as the user named it."""
-    return STANDARD if source.name == STANDARD else str(source)
-
-
 def _quality(options: argparse.Namespace, psnr: float) -> str:
     return "exact" if options.lossless else f"{psnr:.2f} dB"
 
@@ -323,17 +329,20 @@ def _decompress(options: argparse.Namespace) -> int:
 def _decompress_files(options: argparse.Namespace) -> int:
     failed = 0
     models: dict[Path, Model] = {}
-    with progress_bar("decompressing"):
+    with progress_bar("decompressing") as progress:
         for source in map(Path, options.files):
             try:
-                failed += _decompress_file(options, source, _model(options, source, models))
+                model = _model(options, source, models)
+                failed += _decompress_file(options, source, model, progress)
             except VqkitError as error:
                 failed += 1
-                warn(one_line(f"{source}: {error}"))
+                warn(one_line(f"{arguments.shown_name(source)}: {error}"))
     return 1 if failed else 0
 
 
-def _decompress_file(options: argparse.Namespace, source: Path, model: Model) -> int:
+def _decompress_file(
+    options: argparse.Namespace, source: Path, model: Model, progress: Callable[[float], None]
+) -> int:
     """Write the items of a file; how many are not what they were.
 
     VqkitError, of a bundle behind the whole ones.
@@ -348,7 +357,7 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
         _check_single(source)
     with opened(source) as stream:
         for block in _blocks(model, stream, options.item):
-            for decoded, values in zip(block, model.compressor.decode(block), strict=True):
+            for decoded, write in zip(block, _writers(model, block, progress), strict=True):
                 if options.out:
                     target = Path(options.out)
                 else:
@@ -356,11 +365,30 @@ def _decompress_file(options: argparse.Namespace, source: Path, model: Model) ->
                     target = Path(options.out_dir) / f"{stem}{model.signal.suffix}"
                     target = free_name(target, is_taken)
                 written.add(target)
-                content = model.signal.write(values, model.artifact.data)
-                write_output(options, target, content)
+                write_output(options, target, write)
                 lost += decoded.truncated
-                say(f"{_shown(source)} -> {target}{_cut_off(decoded)}")
+                say(f"{arguments.shown_name(source)} -> {target}{_cut_off(decoded)}")
     return lost
+
+
+def _writers(
+    model: Model, block: list[Decoded], progress: Callable[[float], None]
+) -> list[bytes | Callable[[Path], None]]:
+    """What writes each item: its bytes, or of a long one a function that fills a file."""
+    from ..artifact import long_items
+
+    (first, *others) = block
+    if others or not long_items.is_long(first.codes, model.shape.channels, first.extent):
+        data = model.artifact.data
+        return [model.signal.write(values, data) for values in model.compressor.decode(block)]
+
+    def fill(path: Path) -> None:
+        values = long_items.values(
+            model.compressor, first.codec, first.codes, first.extent, progress
+        )
+        model.signal.write_pieces(path, values, first.extent, model.artifact.data)
+
+    return [fill]
 
 
 def _check_single(source: Path) -> None:

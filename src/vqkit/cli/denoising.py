@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def _denoise(options: argparse.Namespace) -> int:
     if not model.signal.removes_noise(model.config.data):
         cure = "--recipe denoise" if model.signal.name == "image" else "data.noise.level=1"
         warn(f"this model never saw noise in training, and may keep it: {cure} trains one that did")
-    items = arguments.Items(model, options.files)
+    items = arguments.Items(model, options.files, partial(arguments.read_item, model))
     rows: list[Tensor] = []
     for source, values in items:
         with progress_bar(source.name) as progress:

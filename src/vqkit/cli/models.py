@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .printing import Commands, plain, print_figures, progress_bar, say, write_n
 SHEET_ITEMS = 64
 
 if TYPE_CHECKING:
+    from ..artifact.long_items import LongItem
     from ..artifact.model import Model
     from ..artifact.record import AdversarialStage
 
@@ -126,20 +128,52 @@ def _reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
+    from ..artifact.long_items import LongItem
+
     model = arguments.load_model(options.artifact, options.device)
-    items = arguments.Items(model, options.files)
+    items = arguments.Items(model, options.files, partial(arguments.open_item, model))
     for source, values in items:
+        stem = Path(options.out) / f"{source.stem}{model.signal.suffix}"
+        if isinstance(values, LongItem):
+            try:
+                _reconstruct_long(model, values, stem)
+            except VqkitError as error:
+                items.skip(source, error)
+            continue
         codes = model.tokenizer.encode(values[None])
         extent = tuple(values.shape[1:])
         found = model.tokenizer.decode(codes, extent)[0]
-        target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
-        target = write_new(target, model.signal.write(found, model.artifact.data), quiet=True)
+        target = write_new(stem, model.signal.write(found, model.artifact.data), quiet=True)
         measured = model.signal.measures(found[None], values[None])
         psnr = float(measured[model.signal.quality][0])
         bits = float(model.network.quantizer.bits(codes.to(model.device)))
-        name, divisor = model.signal.rate_per(extent, model.artifact.data)
-        say(f"{target}  {psnr:.2f} dB  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
+        _say_reconstructed(model, target, extent, psnr, bits)
     return items.status
+
+
+def _reconstruct_long(model: Model, item: LongItem, stem: Path) -> None:
+    """As of others, in pieces. VqkitError when it cannot be read to its end."""
+    from ..artifact.long_items import LongItem, Reconstruction, quality
+
+    result = Reconstruction(model.tokenizer, item)
+    extent = item.extent or (0,)
+    with progress_bar("reconstructing") as progress:
+
+        def fill(path: Path) -> None:
+            pieces = result.pieces(lambda share: progress(0.8 * share))
+            model.signal.write_pieces(path, pieces, extent, model.artifact.data)
+
+        target = write_new(stem, fill, quiet=True)
+        written = LongItem(model.artifact, target, extent)
+        psnr = quality(item, written.pieces(lambda share: progress(0.8 + 0.2 * share)))
+    _say_reconstructed(model, target, (result.length,), psnr, result.bits)
+
+
+def _say_reconstructed(
+    model: Model, target: Path, extent: tuple[int, ...], psnr: float, bits: float
+) -> None:
+    name, divisor = model.signal.rate_per(extent, model.artifact.data)
+    say(f"{target}  {psnr:.2f} dB  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -97,19 +97,24 @@ class progress_bar:
         self.bar.stop()
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """A file, in full or not at all; VqkitError when it cannot be written."""
-    from ..files import write_bytes
+def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:
+    """A file, in full or not at all, of bytes or by what fills it; VqkitError when it cannot be
+    written.
+    """
+    from ..files import write_bytes, write_whole
 
     try:
-        write_bytes(path, content)
+        if isinstance(content, bytes):
+            write_bytes(path, content)
+        else:
+            write_whole(path, content)
     except OSError as error:
         raise VqkitError(
             f"cannot write {path}: {error.strerror or error}; choose another name"
         ) from error
 
 
-def write_new(path: Path, content: bytes, quiet: bool = False) -> Path:
+def write_new(path: Path, content: bytes | Callable[[Path], None], quiet: bool = False) -> Path:
     """The file under this name or, if it is taken, the next free one.
 
     VqkitError when it cannot be written.

@@ -7,12 +7,11 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .arguments import STANDARD
 from .printing import write_file
-
-STANDARD = "-"
 
 
 @contextlib.contextmanager
@@ -33,14 +32,25 @@ def standard_streams(options: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def write_output(options: argparse.Namespace, path: Path, content: bytes) -> None:
+def write_output(
+    options: argparse.Namespace, path: Path, content: bytes | Callable[[Path], None]
+) -> None:
     """A file in full or not at all, or the bytes to the standard output where that was asked for.
 
-    VqkitError when it cannot be written.
+    content: bytes, or what fills a file with them. VqkitError when it cannot be written.
     """
     if options.out != STANDARD:
         write_file(path, content)
         return
     assert sys.__stdout__ is not None
-    sys.__stdout__.buffer.write(content)
-    sys.__stdout__.buffer.flush()
+    output = sys.__stdout__.buffer
+    if isinstance(content, bytes):
+        output.write(content)
+    else:
+        # Headers say how long a file is, and are written when that is known.
+        with tempfile.TemporaryDirectory(prefix="vqkit-") as folder:
+            whole = Path(folder) / path.name
+            content(whole)
+            with open(whole, "rb") as file:
+                shutil.copyfileobj(file, output)
+    output.flush()

@@ -3,7 +3,8 @@
 Range coding after Martin (1979), with a 32-bit range that is cut into exact shares (product first,
 then shift), so that nothing is lost to rounding on average. `RangeEncoder` and `RangeDecoder` are
 normative (docs/file-format.md); `encode_batch` and `BatchRangeDecoder` take many streams in
-lockstep and give the same bytes and symbols. Shapes: N streams, L symbols.
+lockstep, `StringEncoder` many symbols of one stream, and give the same bytes and symbols. Shapes: N
+streams, L symbols.
 
 A symbol is an interval [start, start + frequency) of [0, TOTAL). The whole of it, (0, TOTAL), costs
 nothing and changes nothing: streams of different lengths are filled up with it.
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from . import kernels
 from .format.errors import CorruptCodes
 
 BITS = 16
@@ -79,6 +81,41 @@ class RangeEncoder:
                 last -= 1
             self._bytes[last] += 1
         self._bytes.append(digit & 0xFF)
+
+
+class StringEncoder:
+    """One stream, many symbols at a time, in memory for its bytes and no symbols; compiled where
+    numba can be used.
+    """
+
+    def __init__(self) -> None:
+        self._kernel = kernels.load("rangecoder_kernel")
+        self._encoder = RangeEncoder()
+        self._state = np.array([0, _WHOLE, 0])
+        self._out = np.zeros(0, np.uint8)
+
+    def put(self, symbols: np.ndarray) -> None:
+        """Append symbols (2 L,) int64, start and frequency of each, that are intervals of [0,
+        TOTAL).
+        """
+        if not self._kernel:
+            for start, frequency in symbols.reshape(-1, 2).tolist():
+                self._encoder.encode(start, frequency)
+            return
+        count = int(self._state[2])
+        # Two bytes for each symbol, and more than that, so that few calls have to copy.
+        if count + len(symbols) > len(self._out):
+            room = np.zeros(count + len(symbols) + count // 4, np.uint8)
+            room[:count] = self._out[:count]
+            self._out = room
+        self._kernel.encode_symbols(symbols, self._state, self._out)
+
+    def finish(self) -> bytes:
+        """See `RangeEncoder.finish`."""
+        if not self._kernel:
+            return self._encoder.finish()
+        low, width, count = self._state.tolist()
+        return RangeEncoder(low, width, self._out[:count].tobytes()).finish()
 
 
 class RangeDecoder:

@@ -5,7 +5,7 @@ and shown.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,6 +136,22 @@ class Signal(ABC):
         VqkitError naming it.
         """
 
+    def read_pieces(self, path: Path, data: Mapping[str, Any], settings: Any) -> Iterator[Tensor]:
+        """What `read` gives in pieces (C, n), in memory that does not grow with the file; items of
+        more than one dimension come in one.
+
+        VqkitError naming the file, when it gets to what is wrong with it.
+        """
+        yield self.read(path, data, settings)
+
+    def expected_extent(self, path: Path, data: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """How long `read` makes a file, as far as its header says; None where it says nothing."""
+        return None
+
+    def changes_in_reading(self, path: Path, data: Mapping[str, Any]) -> str | None:
+        """What `read` changes of a file that the user should know, in words; None for nothing."""
+        return None
+
     @abstractmethod
     def read_fitted(
         self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape
@@ -160,6 +176,12 @@ class Signal(ABC):
     @abstractmethod
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         """Values (C, *extent) as the bytes of a file, with `suffix`."""
+
+    def write_pieces(
+        self, path: Path, pieces: Iterable[Tensor], extent: Sequence[int], data: Mapping[str, Any]
+    ) -> None:
+        """The file that `write` gives of values of that extent, which come in pieces (C, n)."""
+        path.write_bytes(self.write(torch.cat(list(pieces), 1), data))
 
     # ------------------------------------------------------------------------ forms that users have
 
@@ -194,6 +216,14 @@ class Signal(ABC):
         self, values: Tensor, original: Tensor, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Quality of values (B, C, *extent) beside the original ones: (B,) each."""
+
+    def quality_of_pieces(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """The measure `quality` of an item whose values, and those of the original, come in pieces
+        of the same extent (C, n).
+        """
+        values, original = zip(*pairs, strict=True)
+        measured = self.measures(torch.cat(values, 1)[None], torch.cat(original, 1)[None])
+        return float(measured[self.quality][0])
 
     def evaluation_measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None, data: Mapping[str, Any]

@@ -17,19 +17,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import kernels
 from ..grids import finer, join, rows_and_columns, split
-from ..rangecoder import TOTAL, RangeEncoder, check_position
+from ..rangecoder import TOTAL, StringEncoder, check_position
 from .mixing_state import BORDER, TABLES, Learnt, Rows, Stream, Tables, first_state
 
 Ints = NDArray[np.int64]
+Codes = NDArray[np.integer[Any]]
 
-# Slots that are coded by one call, at least a row: their symbols take 16 bytes a bit of memory.
+# Slots that are coded by one call, at least a row where there are several: their symbols take 16
+# bytes a bit of memory.
 TOGETHER = 1 << 12
 
 
@@ -59,7 +60,7 @@ class MixingCoder:
         """Of every stage; they never fall."""
         return self.sides or (1,) * len(self.sizes)
 
-    def encode(self, codes: Ints) -> list[list[bytes]]:
+    def encode(self, codes: Codes) -> list[list[bytes]]:
         """Codes (N, Q, *grid) -> the bytes of every item and stage. Each item is coded alone."""
         grid = codes.shape[2:]
         stages = split(codes, self.all_sides)
@@ -69,8 +70,9 @@ class MixingCoder:
             payloads.append([item.encode(stage) for stage in range(len(stages))])
         return payloads
 
-    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
-        """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid).
+    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Codes:
+        """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid)
+        uint16, uint32 where there are more of them.
 
         Every code is below its K. Wrong bytes give wrong codes, as the check sums of the file tell,
         or CorruptCodes where they end too soon.
@@ -84,8 +86,15 @@ class MixingCoder:
                 item.decode(stage, data)
             codes.append(join([stage[None] for stage in item.stages], sides, grid))
         if not codes:
-            return np.zeros((0, 0, *grid), np.int64)
-        return np.concatenate(codes)
+            return np.zeros((0, 0, *grid), np.uint16)
+        return codes[0] if len(codes) == 1 else np.concatenate(codes)
+
+
+class _Part(NamedTuple):
+    """What is coded by one call: rows and columns of a grid, first and end."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
 
 
 class _Item:
@@ -93,36 +102,42 @@ class _Item:
     own grid, and what they have taught so far.
 
     The stage that is coded is laid with all those before it on its grid, with a border; so are
-    those behind it that have the same grid.
+    those behind it that have the same grid. Of a single row, which may be of any length, no more is
+    laid at once than one call codes.
     """
 
     def __init__(
-        self, coder: MixingCoder, grid: Sequence[int], num_stages: int, stages: list[Ints]
+        self, coder: MixingCoder, grid: Sequence[int], num_stages: int, stages: list[Codes]
     ) -> None:
         """stages: all of them where they are encoded, none where they are decoded."""
         self.stages = stages
         self._coder = coder
         self._cells = grid
-        self._num_stages = num_stages
+        self._sides = coder.all_sides[:num_stages]
         self._side = 0
         finest = math.prod(grid) * coder.all_sides[-1] ** len(grid)
         self._learnt = first_state(finest, coder.network is not None)
 
     def _enter(self, stage: int) -> None:
         """Lay out the codes for a stage, if its grid is not that of the one before."""
-        sides = self._coder.all_sides[: self._num_stages]
-        if sides[stage] == self._side:
+        if self._sides[stage] == self._side:
             return
-        self._side = sides[stage]
+        self._side = self._sides[stage]
         self._grid = rows_and_columns(self._extent())
         rows, columns = self._grid
-        num_laid = stage + sides[stage:].count(self._side)
+        # A network takes whole rows.
+        self._is_laid_in_parts = rows == 1 and self._coder.network is None
+        if self._is_laid_in_parts:
+            columns = min(columns, TOGETHER)
+        num_laid = stage + self._sides[stage:].count(self._side)
         shape = (num_laid, rows + 2 * BORDER, columns + 2 * BORDER)
         self._padded = np.zeros(shape, np.int64)
-        self._inside = self._padded[:, BORDER:-BORDER, BORDER:-BORDER]
+        if self._is_laid_in_parts:
+            return
+        inside = self._padded[:, BORDER:-BORDER, BORDER:-BORDER]
         for number, codes in enumerate(self.stages[:num_laid]):
-            laid = finer(codes[None], self._side // sides[number])
-            self._inside[number] = laid.reshape(rows, columns)
+            laid = finer(codes[None], self._side // self._sides[number])
+            inside[number] = laid.reshape(rows, columns)
 
     def _extent(self) -> list[int]:
         """The grid of the stage that is coded."""
@@ -133,21 +148,11 @@ class _Item:
         self._enter(stage)
         nothing = np.frombuffer(b"", np.uint8)
         no_decoder = np.zeros(0, np.int64)
-        parts = (self._code(stage, rows, nothing, no_decoder) for rows in self._bands())
-        kernel = kernels.load("rangecoder_kernel")
-        if not kernel:
-            encoder = RangeEncoder()
-            for symbols in parts:
-                for start, frequency in symbols.reshape(-1, 2).tolist():
-                    encoder.encode(start, frequency)
-            return encoder.finish()
-        state = np.array([0, 1 << 32, 0])
-        out = np.zeros(0, np.uint8)
-        for symbols in parts:
-            out = np.concatenate([out[: state[2]], np.zeros(len(symbols), np.uint8)])
-            kernel.encode_symbols(symbols, state, out)
-        low, width, count = state.tolist()
-        return RangeEncoder(low, width, out[:count].tobytes()).finish()
+        encoder = StringEncoder()
+        for part in self._parts():
+            rows = self._laid(stage, part)
+            encoder.put(self._code(rows, nothing, no_decoder))
+        return encoder.finish()
 
     def decode(self, stage: int, data: bytes) -> None:
         """Set a stage. CorruptCodes where its bytes end too soon."""
@@ -156,38 +161,63 @@ class _Item:
         self._enter(stage)
         decoder = begin_decoder(data)
         given = np.frombuffer(data, np.uint8)
-        for rows in self._bands():
-            self._code(stage, rows, given, decoder)
+        kind = np.uint16 if self._coder.sizes[stage] <= 1 << 16 else np.uint32
+        self.stages.append(np.zeros(self._extent(), kind))
+        found = self.stages[stage].reshape(self._grid)
+        for part in self._parts():
+            rows = self._laid(stage, part)
+            self._code(rows, given, decoder)
             check_position(decoder[2], len(data))
-        self.stages.append(self._inside[stage].reshape(self._extent()))
+            here = self._padded[stage, rows.top : rows.bottom, rows.first : rows.end]
+            found[slice(*part.rows), slice(*part.columns)] = here
 
-    def _bands(self) -> Iterator[range]:
-        """Rows that are coded by one call."""
+    def _parts(self) -> Iterator[_Part]:
+        """What is coded by one call after the other."""
         rows, columns = self._grid
+        if self._is_laid_in_parts:
+            for first in range(0, columns, TOGETHER):
+                yield _Part((0, 1), (first, min(first + TOGETHER, columns)))
+            return
         together = max(1, TOGETHER // columns)
         for top in range(0, rows, together):
-            yield range(top, min(top + together, rows))
+            yield _Part((top, min(top + together, rows)), (0, columns))
 
-    def _code(self, stage: int, band: range, data: Any, decoder: Any) -> Ints:
+    def _laid(self, stage: int, part: _Part) -> Rows:
+        """A part of a stage, where it is laid."""
+        top, bottom = part.rows
+        first, end = part.columns
+        if self._is_laid_in_parts:
+            self._lay(first, end)
+            first, end = 0, end - first
+        return Rows(
+            padded=self._padded,
+            stage=stage,
+            top=top + BORDER,
+            bottom=bottom + BORDER,
+            first=first + BORDER,
+            end=end + BORDER,
+            num_codes=self._coder.sizes[stage],
+        )
+
+    def _lay(self, first: int, end: int) -> None:
+        """Lay columns of a single row, and those beside them in the place of the border."""
+        columns = np.arange(max(0, first - BORDER), min(self._grid[1], end + BORDER))
+        places = slice(columns[0] - first + BORDER, columns[-1] + 1 - first + BORDER)
+        self._padded[:, BORDER] = 0
+        for number, codes in enumerate(self.stages[: len(self._padded)]):
+            coarser = columns * self._sides[number] // self._side
+            self._padded[number, BORDER, places] = codes.reshape(-1)[coarser]
+
+    def _code(self, rows: Rows, data: Any, decoder: Any) -> Ints:
         """Rows of a stage, from bytes or to symbols (n * bits * 2,): see
         `mixing_kernel.code_rows`.
         """
         from . import mixing_kernel
 
-        columns = self._grid[1]
-        num_codes = self._coder.sizes[stage]
-        num_bits = len(band) * columns * (num_codes - 1).bit_length()
+        num_slots = (rows.bottom - rows.top) * (rows.end - rows.first)
+        num_bits = num_slots * (rows.num_codes - 1).bit_length()
         symbols = np.zeros((0 if len(decoder) else num_bits, 2), np.int64)
         symbols[:, 1] = TOTAL
-        rows = Rows(
-            padded=self._padded,
-            stage=stage,
-            top=band.start + BORDER,
-            bottom=band.stop + BORDER,
-            first=BORDER,
-            end=BORDER + columns,
-            num_codes=num_codes,
-        )
         stream = Stream(data, decoder, symbols.reshape(-1))
         if self._coder.network:
             self._coder.network.code_rows(rows, TABLES, self._learnt, stream)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..grids import beside, join, split
-from ..rangecoder import BatchRangeDecoder, check_position, encode_batch
+from ..grids import beside, join, rows_and_columns, split
+from ..rangecoder import BatchRangeDecoder, StringEncoder, check_position, encode_batch
 from .transformer import (
     BIAS_LIMIT,
     HEAD,
@@ -44,6 +44,10 @@ MAX_POSITIONS = 1 << 20
 MAX_COSTS = 1 << 18
 # Frequencies that are in memory at once; more, if one item needs them.
 MAX_FREQUENCIES = 1 << 20
+# Slots of a grid of one row that are laid out at once: a recording has any number of them.
+WINDOW_SLOTS = 1 << 12
+# Of codes that are kept: there are at most MAX_CODES.
+KEPT = np.uint16
 
 # Items and slots, and the codes (N, q, n) of the stages before of these items, on the grid of the
 # slots -> (N, S, K) what codes of the slots cost beside their bits.
@@ -87,19 +91,29 @@ class TransformerCoder:
         ValueError for codes out of range.
         """
         stages = split(codes, self.all_sides)
-        payloads: list[list[bytes]] = [[] for _ in codes]
         for number, one in enumerate(stages):
-            wanted = one.reshape(len(one), math.prod(one.shape[1:]))
             num_codes = self.stages[number].last.shape[1]
-            if wanted.size and not 0 <= wanted.min() <= wanted.max() < num_codes:
+            if one.size and not 0 <= one.min() <= one.max() < num_codes:
                 raise ValueError(f"codes of stage {number} must lie in [0, {num_codes})")
-            intervals = self._intervals(self._seen(stages, number), number, wanted)
-            for item, payload in enumerate(encode_batch(*intervals)):
+        payloads: list[list[bytes]] = [[] for _ in codes]
+        kernel = _kernel()
+        if kernel:
+
+            def encode_item(item: int) -> None:
+                one = [codes[item : item + 1] for codes in stages]
+                for number in range(len(one)):
+                    payloads[item].append(_Walk(kernel, self, one, number).encode())
+
+            _in_threads(encode_item, len(codes))
+            return payloads
+        for number in range(len(stages)):
+            for item, payload in enumerate(encode_batch(*self._intervals(stages, number))):
                 payloads[item].append(payload)
         return payloads
 
-    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Ints:
-        """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid).
+    def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Array:
+        """Bytes of the first stages of every item, as many for each -> codes (N, stages, *grid)
+        uint16.
 
         With numba, items are decoded one by one in as many threads as there are cores, sooner and
         with the same codes; without, side by side. Wrong bytes give wrong codes, as the check sums
@@ -118,8 +132,7 @@ class TransformerCoder:
             def decode_item(item: int) -> None:
                 one = [codes[item : item + 1] for codes in stages]
                 for number, data in enumerate(payloads[item]):
-                    walk = _Walk(kernel, self, self._seen(one, number), number)
-                    one[number].reshape(-1)[:] = walk.decode(data).ravel()
+                    _Walk(kernel, self, one, number).decode(data)
 
             _in_threads(decode_item, len(payloads))
         else:
@@ -127,7 +140,7 @@ class TransformerCoder:
                 data = [item[number] for item in payloads]
                 self._decode_stage(stages, number, data)
         if not stages:
-            return np.zeros((len(payloads), 0, *grid), np.int64)
+            return np.zeros((len(payloads), 0, *grid), KEPT)
         return join(stages, self.all_sides, grid)
 
     def assign(
@@ -147,38 +160,59 @@ class TransformerCoder:
                 one = slice(item, item + 1)
                 own = [codes[one] for codes in stages]
                 for number in range(num_stages):
-                    seen = self._seen(own, number)
-                    earlier = _flat(seen)
+                    earlier = self._earlier(own, number)
 
                     def costs(slots: slice, before: Ints = earlier) -> Array:
                         return distances(one, before, slots)[0]
 
-                    walk = _Walk(kernel, self, seen, number)
-                    own[number].reshape(-1)[:] = walk.choose(costs, weight).ravel()
+                    _Walk(kernel, self, own, number).choose(costs, weight)
 
             _in_threads(choose_item, count)
         else:
             for number in range(num_stages):
-                before = _flat(self._seen(stages, number))
+                before = self._earlier(stages, number)
 
                 def choose(slot: int, table: Ints, before: Ints = before) -> Ints:
                     costs = distances(slice(0, count), before, slice(slot, slot + 1))[:, 0]
                     return (costs - weight * np.log2(table)).argmin(1)
 
                 self._fill(stages, number, choose)
-        return join(stages, self.all_sides, grid)
+        return join(stages, self.all_sides, grid).astype(np.int64)
 
-    def _empty(self, count: int, grid: Sequence[int], num_stages: int) -> list[Ints]:
+    def _empty(self, count: int, grid: Sequence[int], num_stages: int) -> list[Array]:
         """Codes of the first stages, each on its own grid (N, *grid), which are to be set."""
-        stages = []
+        stages: list[Array] = []
         for side in self.all_sides[:num_stages]:
             own = [length * side for length in grid]
-            stages.append(np.zeros((count, *own), np.int64))
+            stages.append(np.zeros((count, *own), KEPT))
         return stages
 
-    def _seen(self, stages: Sequence[Ints], number: int) -> Ints:
-        """Codes of a stage and those before it on its grid (N, number + 1, rows, columns)."""
-        return beside(stages[: number + 1], self.all_sides)
+    def _earlier(self, stages: Sequence[Array], number: int) -> Ints:
+        """Codes of the stages before one on its grid, flat (N, number, n) int64."""
+        seen = beside(stages[: number + 1], self.all_sides)[:, :-1]
+        return seen.reshape(len(seen), number, math.prod(seen.shape[2:])).astype(np.int64)
+
+    def _surroundings(self, stages: Sequence[Array], number: int, window: slice) -> _Surroundings:
+        """Of the slots of a window, with the codes of stages, each on its own grid (N, *)."""
+        own = stages[number]
+        rows, columns = rows_and_columns(own.shape[1:])
+        if window == slice(0, rows * columns):
+            return _Surroundings(self, beside(stages[: number + 1], self.all_sides), number)
+        # A single row; what lies beside the window is seen as well.
+        first = max(0, window.start - REACH)
+        end = min(columns, window.stop + REACH)
+        places = np.arange(first, end)
+        side = self.all_sides[number]
+        seen = []
+        for codes, coarser in zip(stages[: number + 1], self.all_sides, strict=False):
+            seen.append(codes.reshape(len(codes), -1)[:, places * coarser // side])
+        together = np.stack(seen, 1)[:, :, None]
+        return _Surroundings(self, together, number, window.start - first, end - window.stop)
+
+    def _positions(self, grid: tuple[int, int], slots: Ints) -> tuple[Ints, Ints]:
+        """Rows and columns on the grid of training of slots of another."""
+        y, x = np.divmod(slots, grid[1])
+        return y * self.grid[0] // grid[0], x * self.grid[1] // grid[1]
 
     @cached_property
     def _flattened(self) -> list[Any]:
@@ -186,22 +220,13 @@ class TransformerCoder:
         kernel = _kernel()
         return [kernel.flattened(stage) for stage in self.stages]
 
-    def _intervals(self, codes: Ints, number: int, wanted: Ints) -> tuple[Ints, Ints]:
-        """Intervals of the codes of a stage, wanted (N, n), in codes (N, stages, rows, columns) on
-        its grid: starts and frequencies, (N, n) each.
-        """
+    def _intervals(self, stages: Sequence[Array], number: int) -> tuple[Ints, Ints]:
+        """Intervals of the codes of a stage: starts and frequencies, (N, n) each; with NumPy."""
+        own = stages[number]
+        wanted = own.reshape(len(own), math.prod(own.shape[1:])).astype(np.int64)
         starts = np.zeros_like(wanted)
         sizes = np.zeros_like(wanted)
-        kernel = _kernel()
-        if kernel:
-
-            def weigh(item: int) -> None:
-                walk = _Walk(kernel, self, codes[item : item + 1], number)
-                walk.weigh(starts[item], sizes[item])
-
-            _in_threads(weigh, len(codes))
-            return starts, sizes
-        for items, slots, table in self._tables(codes, number):
+        for items, slots, table in self._tables(stages, number):
             chosen = wanted[items, slots, None]
             sizes[items, slots] = np.take_along_axis(table, chosen, 2)[..., 0]
             ends = np.take_along_axis(table.cumsum(2), chosen, 2)[..., 0]
@@ -215,22 +240,28 @@ class TransformerCoder:
         Part by part, so that memory stays within MAX_FREQUENCIES: items, slots, and their (N, S,
         K).
         """
-        yield from self._tables(self._seen(split(codes, self.all_sides), stage), stage)
+        yield from self._tables(split(codes, self.all_sides), stage)
 
-    def _tables(self, codes: Ints, stage: int) -> Iterator[tuple[slice, slice, Ints]]:
-        """As `tables`, of codes (N, stage + 1, rows, columns) on the grid of the stage."""
-        num_slots = codes.shape[2] * codes.shape[3]
+    def _tables(self, stages: Sequence[Array], number: int) -> Iterator[tuple[slice, slice, Ints]]:
+        """As `tables`, of codes of stages, each on its own grid (N, *)."""
+        grid = rows_and_columns(stages[number].shape[1:])
+        num_slots = math.prod(grid)
         stride = min(num_slots, STRIDE)
-        num_codes = self.stages[stage].last.shape[1]
+        num_codes = self.stages[number].last.shape[1]
         together = max(1, MAX_FREQUENCIES // max(1, stride * num_codes))
-        for items in _parts(len(codes), together):
-            around = _Surroundings(self, codes[items], stage)
-            caches = self.stages[stage].caches(items.stop - items.start, num_slots)
-            for slots in _parts(num_slots, stride):
-                numbers = np.arange(slots.start, slots.stop)
-                yield items, slots, self._frequencies(stage, around, numbers, caches)
+        for items in _parts(len(stages[number]), together):
+            some = [codes[items] for codes in stages]
+            caches = self.stages[number].caches(items.stop - items.start, num_slots)
+            for window in _windows(grid):
+                around = self._surroundings(some, number, window)
+                for first in range(window.start, window.stop, stride):
+                    slots = np.arange(first, min(first + stride, window.stop))
+                    table = self._frequencies(number, around, grid, slots, window.start, caches)
+                    yield items, slice(first, first + len(slots)), table
 
-    def _decode_stage(self, stages: Sequence[Ints], number: int, payloads: Sequence[bytes]) -> None:
+    def _decode_stage(
+        self, stages: Sequence[Array], number: int, payloads: Sequence[bytes]
+    ) -> None:
         """Set a stage of all items side by side."""
         decoder = BatchRangeDecoder(payloads)
 
@@ -240,28 +271,37 @@ class TransformerCoder:
         self._fill(stages, number, choose)
 
     def _fill(
-        self, stages: Sequence[Ints], number: int, choose: Callable[[int, Ints], Ints]
+        self, stages: Sequence[Array], number: int, choose: Callable[[int, Ints], Ints]
     ) -> None:
         """Set a stage, slot by slot, to what `choose` makes of the slot's number and frequencies
         (N, K).
         """
         codes = stages[number]
-        around = _Surroundings(self, self._seen(stages, number), number)
-        rows, columns = around.grid
-        caches = self.stages[number].caches(len(codes), rows * columns)
-        for slot, (y, x) in enumerate(np.ndindex(rows, columns)):
-            table = self._frequencies(number, around, np.array([slot]), caches)[:, 0]
-            around.set(y, x, choose(slot, table))
-        codes[:] = around.codes().reshape(codes.shape)
+        grid = rows_and_columns(codes.shape[1:])
+        caches = self.stages[number].caches(len(codes), math.prod(grid))
+        for window in _windows(grid):
+            around = self._surroundings(stages, number, window)
+            for slot in range(window.start, window.stop):
+                slots = np.array([slot])
+                table = self._frequencies(number, around, grid, slots, window.start, caches)
+                around.set(slot - window.start, choose(slot, table[:, 0]))
+            codes.reshape(len(codes), -1)[:, window] = around.codes()
 
     def _frequencies(
-        self, number: int, around: _Surroundings, slots: Ints, caches: list[KeyValueCache]
+        self,
+        number: int,
+        around: _Surroundings,
+        grid: tuple[int, int],
+        slots: Ints,
+        first: int,
+        caches: list[KeyValueCache],
     ) -> Ints:
-        """Frequencies (N, S, K) of the next slots (S,) of all items."""
-        rows, columns = around.grid
-        y, x = np.divmod(slots, columns)
-        positions = (y * self.grid[0] // rows, x * self.grid[1] // columns)
-        logits = self.stages[number].logits(around.vectors(y, x), *positions, caches)
+        """Frequencies (N, S, K) of the next slots (S,) of all items, of which `first` is the first
+        around.
+        """
+        positions = self._positions(grid, slots)
+        vectors = around.vectors(slots - first)
+        logits = self.stages[number].logits(vectors, *positions, caches)
         found = frequencies(logits.reshape(-1, logits.shape[2]))
         return found.reshape(logits.shape).astype(np.int64)
 
@@ -324,42 +364,57 @@ class _Surroundings:
 
     The table has the vectors of all these stages, so that one look-up gives those of all context
     codes of a slot, which lie at fixed distances from it in the flat codes of an item.
+
+    codes (N, stages, rows, columns), of which so many columns at either side are no slots but in
+    the place of the border.
     """
 
-    def __init__(self, coder: TransformerCoder, codes: Ints, number: int) -> None:
-        self.grid = rows, columns = codes.shape[2:]
+    def __init__(
+        self,
+        coder: TransformerCoder,
+        codes: Array,
+        number: int,
+        columns_before: int = 0,
+        columns_behind: int = 0,
+    ) -> None:
+        rows, columns = codes.shape[2:]
+        self._columns = columns - columns_before - columns_behind
         self.table = np.concatenate(coder.vectors[: number + 1]).astype(np.float32)
-        border = ((0, 0), (REACH, REACH), (REACH, REACH))
+        border = ((0, 0), (REACH, REACH), (REACH - columns_before, REACH - columns_behind))
         sizes = [len(vectors) for vectors in coder.vectors[: number + 1]]
         # Rows in the table of each stage's code 0; its last code is the one that is not there.
         first_rows = [0, *accumulate(sizes)]
         self.first = first_rows[number]
-        stages = []
+        self._width = self._columns + 2 * REACH
+        shape = (len(codes), number + 1, rows + 2 * REACH, self._width)
+        self._padded = np.zeros(shape, np.int64)
         for stage, size in enumerate(sizes):
             padded = np.pad(codes[:, stage], border, constant_values=size - 1)
-            stages.append(padded + first_rows[stage])
-        self._padded = np.stack(stages, 1)
+            self._padded[:, stage] = padded
+            self._padded[:, stage] += first_rows[stage]
         self.flat = self._padded.reshape(len(codes), -1)
-        self._width = columns + 2 * REACH
         area = (rows + 2 * REACH) * self._width
         self._start = number * area
         self.distances = coder.stages[number].context @ np.array([area, self._width, 1])
 
-    def slots(self, y: Ints, x: Ints) -> Ints:
-        """Where slots (S,) of the last stage are in the flat codes of an item."""
+    def places(self, slots: Ints) -> Ints:
+        """Where slots (S,), in order from 0, are in the flat codes of an item."""
+        y, x = np.divmod(slots, self._columns)
         return self._start + (y + REACH) * self._width + x + REACH
 
-    def vectors(self, y: Ints, x: Ints) -> Array:
+    def vectors(self, slots: Ints) -> Array:
         """Of the context codes of slots (S,), (N, S, C * E) float32."""
-        rows = self.flat[:, self.slots(y, x)[:, None] + self.distances]
+        rows = self.flat[:, self.places(slots)[:, None] + self.distances]
         return self.table[rows].reshape(*rows.shape[:2], -1)
 
     def codes(self) -> Ints:
-        """Codes (N, rows, columns) of the last stage."""
-        return self._padded[:, -1, REACH:-REACH, REACH:-REACH] - self.first
+        """Codes (N, n) of the slots of the last stage."""
+        inside = self._padded[:, -1, REACH:-REACH, REACH:-REACH] - self.first
+        return inside.reshape(len(inside), -1)
 
-    def set(self, y: int, x: int, codes: Ints) -> None:
+    def set(self, slot: int, codes: Ints) -> None:
         """Codes (N,) of the last stage that are known from now on."""
+        y, x = divmod(slot, self._columns)
         self._padded[:, -1, y + REACH, x + REACH] = self.first + codes
 
 
@@ -369,56 +424,82 @@ def _kernel() -> Any:
 
 
 class _Walk:
-    """One stage of one item, of codes (1, stages, rows, columns) on its grid, slot by slot in
+    """One stage of one item, of codes of stages, each on its own grid (1, *), slot by slot in
     compiled code.
     """
 
-    def __init__(self, kernel: Any, coder: TransformerCoder, codes: Ints, number: int) -> None:
-        around = _Surroundings(coder, codes, number)
-        stage = coder.stages[number]
-        rows, columns = around.grid
-        y, x = np.divmod(np.arange(rows * columns), columns)
+    def __init__(
+        self, kernel: Any, coder: TransformerCoder, stages: Sequence[Array], number: int
+    ) -> None:
         self._kernel = kernel
-        self._around = around
+        self._coder = coder
+        self._stages = stages
+        self._number = number
+        self._grid = rows_and_columns(stages[number].shape[1:])
+        stage = coder.stages[number]
         self._num_codes = len(stage.last_bias)
-        self._slots = kernel.Slots(
-            rows=around.flat[0],
-            places=around.slots(y, x),
-            distances=around.distances,
-            vectors=around.table,
-            y=y * coder.grid[0] // rows,
-            x=x * coder.grid[1] // columns,
-            first_row=around.first,
-        )
         self._weights = coder._flattened[number]
-        length = around.table.shape[1]
-        self._workspace = kernel.workspace(stage, length, len(y))
+        length = coder.vectors[0].shape[1]
+        self._workspace = kernel.workspace(stage, length, math.prod(self._grid))
 
-    def decode(self, data: bytes) -> Ints:
-        """Codes (rows, columns). CorruptCodes where the bytes end too soon."""
-        state = (self._slots, self._weights, self._workspace)
-        position = self._kernel.decode_slots(*state, data)
-        check_position(position, len(data))
-        return self._around.codes()[0]
+    def encode(self) -> bytes:
+        """The bytes of the codes."""
+        encoder = StringEncoder()
+        for window, _, slots in self._windows():
+            symbols = np.zeros(2 * (window.stop - window.start), np.int64)
+            self._kernel.weigh_slots(slots, self._weights, self._workspace, symbols)
+            encoder.put(symbols)
+        return encoder.finish()
 
-    def choose(self, costs: Callable[[slice], Array], weight: float) -> Ints:
-        """Codes (rows, columns), those with the least costs (S, K) of slots + weight * bits."""
-        state = (self._slots, self._weights, self._workspace)
+    def decode(self, data: bytes) -> None:
+        """Set the codes. CorruptCodes where the bytes end too soon."""
+        from ..rangecoder_kernel import begin_decoder
+
+        decoder = begin_decoder(data)
+        given = np.frombuffer(data, np.uint8)
+        for window, around, slots in self._windows():
+            self._kernel.decode_slots(slots, self._weights, self._workspace, given, decoder)
+            check_position(int(decoder[2]), len(data))
+            self._keep(window, around)
+
+    def choose(self, costs: Callable[[slice], Array], weight: float) -> None:
+        """Set the codes to those with the least costs (S, K) of slots + weight * bits."""
         together = max(1, MAX_COSTS // self._num_codes)
-        for slots in _parts(len(self._slots.places), together):
-            of_slots = costs(slots).astype(np.float64)
-            self._kernel.choose_slots(*state, slots.start, of_slots, weight)
-        return self._around.codes()[0]
+        for window, around, slots in self._windows():
+            for first in range(window.start, window.stop, together):
+                part = slice(first, min(first + together, window.stop))
+                of_slots = costs(part).astype(np.float64)
+                begin = first - window.start
+                state = (slots, self._weights, self._workspace)
+                self._kernel.choose_slots(*state, begin, of_slots, weight)
+            self._keep(window, around)
 
-    def weigh(self, starts: Ints, sizes: Ints) -> None:
-        """Set starts and frequencies (n,) of the codes."""
-        state = (self._slots, self._weights, self._workspace)
-        self._kernel.weigh_slots(*state, starts, sizes)
+    def _windows(self) -> Iterator[tuple[slice, _Surroundings, Any]]:
+        """Windows in order, what is around their slots, and both as the kernel takes them."""
+        for window in _windows(self._grid):
+            around = self._coder._surroundings(self._stages, self._number, window)
+            numbers = np.arange(window.start, window.stop)
+            y, x = self._coder._positions(self._grid, numbers)
+            slots = self._kernel.Slots(
+                rows=around.flat[0],
+                places=around.places(numbers - window.start),
+                distances=around.distances,
+                vectors=around.table,
+                y=y,
+                x=x,
+                first_row=around.first,
+                begin=window.start,
+            )
+            yield window, around, slots
+
+    def _keep(self, window: slice, around: _Surroundings) -> None:
+        self._stages[self._number].reshape(-1)[window] = around.codes()[0]
 
 
-def _flat(seen: Ints) -> Ints:
-    """Codes (N, stages, rows, columns) of a stage and those before it -> (N, those before, n)."""
-    return seen[:, :-1].reshape(len(seen), seen.shape[1] - 1, seen.shape[2] * seen.shape[3])
+def _windows(grid: tuple[int, int]) -> list[slice]:
+    """The slots of rows and columns that are laid out at once: all, but of a single row."""
+    num_slots = math.prod(grid)
+    return _parts(num_slots, WINDOW_SLOTS if grid[0] == 1 else max(1, num_slots))
 
 
 def _decode_symbols(decoder: BatchRangeDecoder, table: Ints) -> Ints:

@@ -16,7 +16,7 @@ import numpy as np
 from ..kernels import compiled
 from ..product_kernel import multiply
 from ..rangecoder import BEHIND, TOTAL
-from ..rangecoder_kernel import begin_decoder, decode_symbol
+from ..rangecoder_kernel import decode_symbol
 from .transformer import (
     EXP2,
     HEAD,
@@ -37,7 +37,8 @@ class Slots(NamedTuple):
 
     rows: of vectors (., E), the codes of the item with their borders, flat; a slot's code is its
     row less first_row. places (n,): the slots among the rows. distances (C,): of context codes from
-    a slot. y, x (n,): rows and columns of the grid of training.
+    a slot. y, x (n,): rows and columns of the grid of training. begin: slots of the stage before
+    them.
     """
 
     rows: Any
@@ -47,6 +48,7 @@ class Slots(NamedTuple):
     y: Any
     x: Any
     first_row: int
+    begin: int
 
 
 class Weights(NamedTuple):
@@ -227,7 +229,7 @@ def _frequencies(slot: int, slots: Slots, weights: Weights, space: Workspace) ->
     space.stream[:] += weights.column_sums[slots.x[slot]]
     _add(space.stream, space.sums)
     for layer in range(len(weights.hidden)):
-        at = _apply_layer(layer, slot, weights, at, space)
+        at = _apply_layer(layer, slots.begin + slot, weights, at, space)
     _normalise(space.stream, space.narrow)
     multiply(space.narrow, weights.matrices, at, space.logits)
     for code in range(len(weights.last_bias)):
@@ -237,19 +239,9 @@ def _frequencies(slot: int, slots: Slots, weights: Weights, space: Workspace) ->
     return space.frequencies
 
 
-def decode_slots(slots: Slots, weights: Weights, space: Workspace, data: bytes) -> int:
-    """Set the rows of all slots; the position of the decoder, which stops where the data are too
-    short.
-    """
-    decoder = begin_decoder(data)
-    _decode_slots(slots, weights, space, np.frombuffer(data, np.uint8), decoder)
-    return int(decoder[2])
-
-
 @compiled
-def _decode_slots(
-    slots: Slots, weights: Weights, space: Workspace, data: Any, decoder: Any
-) -> None:
+def decode_slots(slots: Slots, weights: Weights, space: Workspace, data: Any, decoder: Any) -> None:
+    """Set the rows of all slots; the decoder stops where the data are too short."""
     for slot in range(len(slots.places)):
         found = _frequencies(slot, slots, weights, space)
         slots.rows[slots.places[slot]] = slots.first_row + decode_symbol(found, data, decoder)
@@ -258,15 +250,15 @@ def _decode_slots(
 
 
 @compiled
-def weigh_slots(slots: Slots, weights: Weights, space: Workspace, starts: Any, sizes: Any) -> None:
-    """Intervals of the codes that are in the rows: frequencies (n,), and the sums of those before
-    them.
+def weigh_slots(slots: Slots, weights: Weights, space: Workspace, symbols: Any) -> None:
+    """Intervals of the codes that are in the rows, (2 n,): of each the sum of the frequencies
+    before it, and its own.
     """
     for slot in range(len(slots.places)):
         found = _frequencies(slot, slots, weights, space)
         code = slots.rows[slots.places[slot]] - slots.first_row
-        starts[slot] = found[:code].sum()
-        sizes[slot] = found[code]
+        symbols[2 * slot] = found[:code].sum()
+        symbols[2 * slot + 1] = found[code]
 
 
 @compiled

@@ -41,7 +41,9 @@ MAX_EXTENTS = 4
 # Signal 0 has two extents, which are not preceded by their number, of 2^20 at most.
 PLANAR_SIGNAL = 0
 MAX_PLANAR_EXTENT = 1 << 20
-MAX_POSITIONS = 1 << 28
+MAX_PLANAR_POSITIONS = 1 << 28
+# Of any other signal: 49 hours of sound at 48,000 samples a second.
+MAX_POSITIONS = 1 << 33
 MAX_CODEBOOKS = 64
 
 
@@ -141,11 +143,16 @@ def check_extent(extent: Sequence[int], signal: int) -> None:
         raise ValueError(f"signal {signal} has no items with {len(extent)} extents")
     for number, length in enumerate(extent, 1):
         check_bounds(length, _largest(signal), f"extent {number}")
-    check_bounds(math.prod(extent), MAX_POSITIONS, "the product of the extents")
+    _check_product(extent, signal)
 
 
 def _largest(signal: int) -> int:
     return MAX_PLANAR_EXTENT if signal == PLANAR_SIGNAL else MAX_POSITIONS
+
+
+def _check_product(extent: Sequence[int], signal: int) -> None:
+    largest = MAX_PLANAR_POSITIONS if signal == PLANAR_SIGNAL else MAX_POSITIONS
+    check_bounds(math.prod(extent), largest, "the product of the extents")
 
 
 def num_extents_bytes(num_extents: int, signal: int) -> bytes:
@@ -166,5 +173,5 @@ def read_extent(reader: Reader, signal: int, num_extents: int) -> tuple[int, ...
     extent = []
     for number in range(1, num_extents + 1):
         extent.append(reader.varint(f"extent {number}", largest, smallest=1))
-    check_bounds(math.prod(extent), MAX_POSITIONS, "the product of the extents")
+    _check_product(extent, signal)
     return tuple(extent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,10 @@ SUFFIXES = frozenset(
 )
 # Samples of each channel that are decoded at once.
 BLOCK = 1 << 16
+# Samples of each channel of a piece, at least, where a file is used in pieces.
+PIECE = 1 << 17
+# Bytes of samples from which on a file is written as RF64, which counts in 64 bits.
+MAX_WAV = (1 << 32) - (1 << 12)
 # The shortest recording that is used.
 MIN_SECONDS = 0.02
 # Subtypes of libsndfile whose samples are whole numbers of at most 16 bits.
@@ -100,15 +104,28 @@ def read_header(path: Path) -> Header:
 
 def load(path: Path, target: Target) -> tuple[Samples, int]:
     """Samples (C, T) of a file, and how many a second. BadSound."""
-    blocks = []
+    found = list(pieces(path, target))
+    return np.concatenate([samples for samples, _ in found], 1), found[0][1]
+
+
+def pieces(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
+    """The samples of a file in pieces (C, n) of at least PIECE, but for the last one, and how many
+    a second. BadSound as `stream`, and for what is too short.
+    """
+    waiting: list[Samples] = []
+    total = 0
     rate = 0
     for block, found in stream(path, target):
-        blocks.append(block)
+        waiting.append(block)
+        total += block.shape[1]
         rate = found
-    samples = np.concatenate(blocks, 1) if blocks else np.zeros((1, 0), np.int16)
-    if samples.shape[1] < MIN_SECONDS * rate or not samples.shape[1]:
+        if sum(one.shape[1] for one in waiting) >= PIECE:
+            yield np.concatenate(waiting, 1), rate
+            waiting = []
+    if total < MIN_SECONDS * rate or not total:
         raise BadSound(f"shorter than {1000 * MIN_SECONDS:.0f} ms")
-    return samples, rate
+    if waiting:
+        yield np.concatenate(waiting, 1), rate
 
 
 def stream(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
@@ -163,6 +180,16 @@ def encode(samples: Samples, rate: int, format: str = "WAV") -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples.T, rate, "PCM_16", format=format)
     return buffer.getvalue()
+
+
+def write(path: Path, blocks: Iterable[Samples], shape: Sequence[int], rate: int) -> None:
+    """Samples in blocks (C, n), of `shape` (C, T) together, as a WAV file of 16 bits."""
+    soundfile, _ = libraries()
+    channels, length = shape
+    kind = "RF64" if 2 * channels * length > MAX_WAV else "WAV"
+    with soundfile.SoundFile(path, "w", rate, channels, "PCM_16", format=kind) as sound:
+        for block in blocks:
+            sound.write(block.T)
 
 
 def _as_floats(block: NDArray[Any]) -> NDArray[np.float32]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ NOISE_LEVELS = (0.32, 0.56, 1.0)
 GAP = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 # Seconds over which what is made anew fades in: less is heard as a click.
 BLEND = 0.01
-# Samples of the spectra that sound is measured by.
+# Samples of the spectra that sound is measured by, and from one to the next.
 MEASURED = 512
+HOP = MEASURED // 4
 # Seconds in which one hears what is said, and by which one recognises a sound in its context.
 FOLLOWED = 2.5
 GLIMPSE = 0.5
@@ -115,10 +117,38 @@ class AudioSignal(Signal):
         *,
         exact: bool = False,
     ) -> Tensor:
-        target = Target(
-            data["sample_rate"], data["channels"], 3600 * settings.max_hours, exact=exact
-        )
-        return torch.from_numpy(_loaded(Path(path), target))
+        return torch.from_numpy(_loaded(Path(path), _target(data, settings, exact=exact)))
+
+    def read_pieces(
+        self, path: Path, data: Mapping[str, Any], settings: DataConfig
+    ) -> Iterator[Tensor]:
+        try:
+            for samples, _ in files.pieces(path, _target(data, settings)):
+                yield torch.from_numpy(samples)
+        except BadSound as error:
+            raise VqkitError(f"cannot read {path}: {error}") from error
+
+    def expected_extent(self, path: Path, data: Mapping[str, Any]) -> tuple[int, ...] | None:
+        try:
+            header = files.read_header(path)
+        except BadSound:
+            return None
+        return (round(header.frames * data["sample_rate"] / header.rate),)
+
+    def changes_in_reading(self, path: Path, data: Mapping[str, Any]) -> str | None:
+        try:
+            header = files.read_header(path)
+        except BadSound:
+            return None
+        changes = []
+        rate = data["sample_rate"]
+        channels = data["channels"]
+        if header.rate != rate:
+            changes.append(f"{header.rate} samples a second are resampled to the model's {rate}")
+        if header.channels > channels:
+            kind = "mono" if channels == 1 else "stereo"
+            changes.append(f"{header.channels} channels are mixed to the model's {kind}")
+        return ", and ".join(changes) or None
 
     def read_fitted(
         self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
@@ -150,6 +180,12 @@ class AudioSignal(Signal):
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         return files.encode(values.numpy(), data["sample_rate"])
 
+    def write_pieces(
+        self, path: Path, pieces: Iterable[Tensor], extent: Sequence[int], data: Mapping[str, Any]
+    ) -> None:
+        blocks = (piece.numpy() for piece in pieces)
+        files.write(path, blocks, (data["channels"], *extent), data["sample_rate"])
+
     # ------------------------------------------------------------------------ forms that users have
 
     def to_values(
@@ -179,6 +215,9 @@ class AudioSignal(Signal):
         self, values: Tensor, original: Tensor, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
         return {"spectral_snr": spectral_snr(values, original, mask)}
+
+    def quality_of_pieces(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+        return spectral_snr_of_pieces(pairs)
 
     def evaluation_measures(
         self,
@@ -262,6 +301,11 @@ def _distance(rate: int) -> SpectralDistance:
     return SpectralDistance(rate)
 
 
+def _target(data: Mapping[str, Any], settings: DataConfig, *, exact: bool = False) -> Target:
+    """What a model of that data takes."""
+    return Target(data["sample_rate"], data["channels"], 3600 * settings.max_hours, exact=exact)
+
+
 def _loaded(path: Path, target: Target) -> files.Samples:
     try:
         return load(path, target)[0]
@@ -276,18 +320,55 @@ def spectral_snr(values: Tensor, original: Tensor, mask: Tensor | None = None) -
     int16 (B, C, T) twice -> (B,).
     """
     values, original = _silenced(values, original, mask)
+    edges = (MEASURED // 2, MEASURED)
+    energy, error = _energies(
+        nn.functional.pad(values.float(), edges), nn.functional.pad(original.float(), edges)
+    )
+    return _decibels(energy, error)
+
+
+def spectral_snr_of_pieces(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """As `spectral_snr`, of int16 twice (C, n) in pieces."""
+    energy = torch.zeros(1, dtype=torch.float64)
+    error = torch.zeros(1, dtype=torch.float64)
+    # What the next frame begins with: both, (2, C, m).
+    waiting: Tensor | None = None
+    for pair in chain(pairs, [None]):
+        if pair is not None:
+            piece = torch.stack(pair).float()
+        elif waiting is not None:
+            piece = waiting.new_zeros(*waiting.shape[:2], MEASURED)
+        else:
+            break
+        if waiting is None:
+            waiting = piece.new_zeros(*piece.shape[:2], MEASURED // 2)
+        seen = torch.cat([waiting, piece], 2)
+        num_frames = max(0, seen.shape[2] - MEASURED + HOP) // HOP
+        if num_frames:
+            found = _energies(*seen[:, None])
+            energy += found[0]
+            error += found[1]
+        waiting = seen[:, :, num_frames * HOP :]
+    return float(_decibels(energy, error))
+
+
+def _energies(values: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
+    """Energies of the original's magnitudes and of their error, (B,) each, over the whole frames of
+    samples (B, C, T) twice.
+    """
     mine = _magnitudes(values)
     wanted = _magnitudes(original)
-    energy = wanted.square().sum((1, 2))
-    error = (mine - wanted).square().sum((1, 2))
+    return wanted.square().sum((1, 2)), (mine - wanted).square().sum((1, 2))
+
+
+def _decibels(energy: Tensor, error: Tensor) -> Tensor:
     return 10 * torch.log10(energy.clamp(min=1e-9) / error.clamp(min=1e-9))
 
 
 def _magnitudes(values: Tensor) -> Tensor:  # (B, C, T) -> (B, F, N)
     window = hann_window(MEASURED).to(values.device)
-    sound = values.float().flatten(0, 1) / files.FULL
-    padded = nn.functional.pad(sound, (MEASURED // 2, MEASURED))
-    found = torch.fft.rfft(padded.unfold(1, MEASURED, MEASURED // 4) * window).abs()
+    sound = values.flatten(0, 1) / files.FULL
+    found = torch.fft.rfft(sound.unfold(1, MEASURED, HOP) * window).abs()
     return found.unflatten(0, values.shape[:2]).flatten(1, 2)
 
 

@@ -1,0 +1,247 @@
+"""Items along one dimension that are not held in memory, such as recordings of hours: values go
+through the networks in pieces as they come from a file, and only codes are kept, two bytes each.
+
+What is written and what comes back is what the whole item would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..coding import ScalarCoder, ScalarCodes, TransformerCoder, gain_of
+from ..errors import VqkitError
+from ..model.quantizers.base import PADDING
+from . import rate_search
+from .codec import Codec, Coded, Codes
+from .compressor import Compressor
+from .operating_points import assign
+from .record import Artifact
+from .streaming import (
+    DecodeStream,
+    EncodeStream,
+    LatentStream,
+    decoded,
+    encoded,
+    side_by_side,
+)
+from .tokenizer import Tokenizer
+
+# Values of the longest item that is held.
+LONG = 1 << 20
+# Rates that are tried until a file is small enough.
+ATTEMPTS = 4
+# Codes of a codebook that are decoded to values together.
+CODES_TOGETHER = 1 << 8
+
+Progress = Callable[[float], None]
+
+
+def nothing(share: float) -> None:
+    """What is told of progress where nobody asks."""
+
+
+@dataclass(frozen=True)
+class LongItem:
+    """An item (C, T) in a file.
+
+    extent: (T,), as far as the file's header says; none where it says nothing.
+    """
+
+    artifact: Artifact
+    path: Path
+    extent: tuple[int, ...] | None
+
+    def pieces(self, progress: Progress = nothing) -> Iterator[Tensor]:
+        """Its values (C, n) in pieces, read anew. progress: receives the share that is read.
+
+        VqkitError naming the file, when it gets to what is wrong with it.
+        """
+        artifact = self.artifact
+        done = 0
+        for piece in artifact.signal.read_pieces(self.path, artifact.data, artifact.config.data):
+            yield piece
+            done += piece.shape[1]
+            if self.extent is not None:
+                progress(min(1.0, done / max(1, *self.extent)))
+
+
+def open_item(artifact: Artifact, path: Path) -> Tensor | LongItem:
+    """A file as values (C, *extent), or one along one dimension that is too long to be held.
+
+    VqkitError naming the file.
+    """
+    signal = artifact.signal
+    if len(artifact.shape.extent) != 1:
+        return signal.read(path, artifact.data, artifact.config.data)
+    item = LongItem(artifact, path, signal.expected_extent(path, artifact.data))
+    held = []
+    count = 0
+    for piece in item.pieces():
+        held.append(piece)
+        count += piece.numel()
+        if count > LONG:
+            return item
+    return torch.cat(held, 1)
+
+
+def is_long(codes: Codes, channels: int, extent: Sequence[int]) -> bool:
+    """Whether an item of that extent is decoded in pieces."""
+    can_be_cut = len(extent) == 1 and isinstance(codes, np.ndarray)
+    return can_be_cut and channels * extent[0] > LONG
+
+
+# ------------------------------------------------------------------------------------ values, codes
+
+
+def code(
+    compressor: Compressor, item: LongItem, codec: Codec, progress: Progress = nothing
+) -> Coded:
+    """An item as files of a kind hold it. OutOfBounds for one of too many codes, as soon as that is
+    known; VqkitError as `LongItem.pieces`.
+
+    progress: receives the share of the item that is read.
+    """
+    if item.extent is not None:
+        codec.grid(item.extent)
+    length = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal length
+        for piece in item.pieces(progress):
+            length += piece.shape[1]
+            yield piece
+
+    if isinstance(codec.engine, ScalarCoder):
+        # Its codes are hundreds a position.
+        return compressor.code(torch.cat(list(counted()), 1)[None], codec)[0]
+    sizes = compressor.artifact.network.quantizer.codebook_sizes
+    kind = np.uint16 if max(sizes) <= 1 << 16 else np.uint32
+    found = [codes.numpy().astype(kind) for codes in _codes(compressor, counted(), codec)]
+    codec.grid((length,))
+    codes = np.concatenate(found, 1)
+    del found
+    (payloads,) = codec.engine.encode(codes[None])
+    return Coded((length,), codes, tuple(payloads))
+
+
+def _codes(compressor: Compressor, pieces: Iterable[Tensor], codec: Codec) -> Iterator[Tensor]:
+    """Codes (q, m) of an item in pieces."""
+    tokenizer = compressor.tokenizer
+    engine = codec.engine
+    if not codec.weight or not isinstance(engine, TransformerCoder):
+        for codes in encoded(EncodeStream(tokenizer), pieces):
+            yield codes[: codec.num_codebooks]
+        return
+    # Bits are weighed as if every piece were an item: the next one then begins with a price that is
+    # a little off, but no other code.
+    quantizer = compressor.artifact.network.quantizer
+    for latents in encoded(LatentStream(tokenizer), pieces):
+        chosen = assign(quantizer, engine, latents[None], codec.num_stages, codec.weight)
+        yield torch.from_numpy(chosen[0])
+
+
+def values(
+    compressor: Compressor,
+    codec: Codec,
+    codes: Codes,
+    extent: Sequence[int],
+    progress: Progress = nothing,
+) -> Iterator[Tensor]:
+    """Values (C, n) in pieces of codes (q, t) of an item of that extent, as `Compressor.values_of`
+    has them.
+    """
+    if isinstance(codes, ScalarCodes):
+        yield compressor.values_of(codec, [codes], extent, exact=True)[0]
+        return
+    missing = compressor.tokenizer.num_codebooks - len(codes)
+
+    def pieces() -> Iterator[Tensor]:
+        for first in range(0, codes.shape[1], CODES_TOGETHER):
+            part = torch.from_numpy(codes[:, first : first + CODES_TOGETHER].astype(np.int64))
+            yield torch.nn.functional.pad(part, (0, 0, 0, missing), value=PADDING)
+            progress(min(1.0, (first + CODES_TOGETHER) / codes.shape[1]))
+
+    left = extent[0]
+    for found in decoded(DecodeStream(compressor.tokenizer, gain_of(codec.gain)), pieces()):
+        yield found[:, :left]
+        left -= found.shape[1]
+
+
+class Reconstruction:
+    """An item through a model and back.
+
+    length, bits: the values (C, n) that have come so far, n of them, and what their codes take
+    without an entropy coder.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, item: LongItem) -> None:
+        self.length = 0
+        self.bits = 0.0
+        self._tokenizer = tokenizer
+        self._item = item
+
+    def pieces(self, progress: Progress = nothing) -> Iterator[Tensor]:
+        """The values (C, n) in pieces, for once. progress: receives the share that is done.
+
+        VqkitError as `LongItem.pieces`.
+        """
+        shown = decoded(DecodeStream(self._tokenizer), self._codes())
+        for values, _ in side_by_side(shown, self._item.pieces(progress)):
+            self.length += values.shape[1]
+            yield values
+
+    def _codes(self) -> Iterator[Tensor]:
+        quantizer = self._tokenizer.network.quantizer
+        for codes in encoded(EncodeStream(self._tokenizer), self._item.pieces()):
+            self.bits += float(quantizer.bits(codes[None].to(self._tokenizer.device)))
+            yield codes
+
+
+def quality(item: LongItem, shown: Iterable[Tensor], progress: Progress = nothing) -> float:
+    """The measure that items are ranked by, of values (C, n) in pieces beside those of an item."""
+    pairs = side_by_side(shown, item.pieces(progress))
+    return item.artifact.signal.quality_of_pieces(pairs)
+
+
+def within(
+    compressor: Compressor, item: LongItem, bits: float, name: str | None, effort: int = 0
+) -> tuple[Codec, Coded]:
+    """An item as well as so many bits for each position allow, with that name: at the rate that its
+    beginning has in so many, or at the next smaller one if all of it is larger. VqkitError as
+    `rate_search.within`.
+    """
+    if isinstance(compressor.codec(effort=effort).engine, ScalarCoder):
+        whole = torch.cat(list(item.pieces()), 1)
+        return rate_search.within(compressor, whole, bits, name, effort)
+    beginning = _beginning(item)
+    asked = bits
+    for _ in range(ATTEMPTS):
+        codec, _ = rate_search.within(compressor, beginning, asked, name, effort)
+        coded = code(compressor, item, codec)
+        data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+        size = 8 * len(data) / coded.extent[0]
+        if size <= bits:
+            return codec, coded
+        asked *= 0.99 * bits / size
+    raise VqkitError(
+        f"no file of {item.path} with {bits:g} bits per position at most was found, the smallest "
+        f"that was tried has {size:.3f}; ask for more"
+    )
+
+
+def _beginning(item: LongItem) -> Tensor:
+    """The first values (C, n), as many as of the longest item that is held."""
+    held = []
+    count = 0
+    for piece in item.pieces():
+        held.append(piece)
+        count += piece.numel()
+        if count >= LONG:
+            break
+    return torch.cat(held, 1)
