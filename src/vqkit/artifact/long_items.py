@@ -35,7 +35,7 @@ from .tokenizer import Tokenizer
 # Values of the longest item that is held.
 LONG = 1 << 20
 # Rates that are tried until a file is small enough.
-ATTEMPTS = 4
+ATTEMPTS = 6
 # Codes of a codebook that are decoded to values together.
 CODES_TOGETHER = 1 << 8
 
@@ -220,7 +220,9 @@ def within(
         whole = torch.cat(list(item.pieces()), 1)
         return rate_search.within(compressor, whole, bits, name, effort)
     beginning = _beginning(item)
-    asked = bits
+    # Headers weigh more in a short file.
+    header = _header(compressor, beginning, name)
+    asked = bits + header / beginning.shape[1]
     for _ in range(ATTEMPTS):
         codec, _ = rate_search.within(compressor, beginning, asked, name, effort)
         coded = code(compressor, item, codec)
@@ -228,11 +230,19 @@ def within(
         size = 8 * len(data) / coded.extent[0]
         if size <= bits:
             return codec, coded
-        asked *= 0.99 * bits / size
+        asked -= 1.5 * (size - bits)
     raise VqkitError(
         f"no file of {item.path} with {bits:g} bits per position at most was found, the smallest "
         f"that was tried has {size:.3f}; ask for more"
     )
+
+
+def _header(compressor: Compressor, values: Tensor, name: str | None) -> float:
+    """Bits of a file of values (C, n) beside those of its codes."""
+    codec = compressor.codec()
+    (coded,) = compressor.code(values[None], codec)
+    data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+    return 8.0 * (len(data) - sum(map(len, coded.payloads)))
 
 
 def _beginning(item: LongItem) -> Tensor:
