@@ -277,8 +277,8 @@ class AudioSignal(Signal):
         """Error of the magnitudes of the spectra in percent of those of the louder of the two, as
         phases are not heard and silence is no measure.
         """
-        mine = _magnitudes(values)
-        wanted = _magnitudes(original)
+        mine = _magnitudes(_padded(values))
+        wanted = _magnitudes(_padded(original))
         error = (mine - wanted).square().sum((1, 2))
         energy = torch.maximum(mine.square().sum((1, 2)), wanted.square().sum((1, 2)))
         return 100 * (error / energy.clamp(min=1e-9)).sqrt()
@@ -320,11 +320,7 @@ def spectral_snr(values: Tensor, original: Tensor, mask: Tensor | None = None) -
     int16 (B, C, T) twice -> (B,).
     """
     values, original = _silenced(values, original, mask)
-    edges = (MEASURED // 2, MEASURED)
-    energy, error = _energies(
-        nn.functional.pad(values.float(), edges), nn.functional.pad(original.float(), edges)
-    )
-    return _decibels(energy, error)
+    return _decibels(*_energies(_padded(values), _padded(original)))
 
 
 def spectral_snr_of_pieces(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -350,6 +346,11 @@ def spectral_snr_of_pieces(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
             error += found[1]
         waiting = seen[:, :, num_frames * HOP :]
     return float(_decibels(energy, error))
+
+
+def _padded(values: Tensor) -> Tensor:
+    """Samples (B, C, T) with the silence around them that the first and the last frame see."""
+    return nn.functional.pad(values.float(), (MEASURED // 2, MEASURED))
 
 
 def _energies(values: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
