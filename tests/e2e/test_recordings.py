@@ -140,7 +140,7 @@ def test_bits_over_time_are_those_that_files_spend(codec, recordings):  # noqa: 
         bits = coder_bits(coder, codes)
         assert bits.shape == codes.shape[2:] and bits.min() > 0
         [payloads] = coder.encode(codes.numpy())
-        # The last bytes of each stage say where its interval ends, and are left out where they are 0.
+        # The last bytes of each stage say where its interval ends; zeros are left out.
         assert abs(8 * sum(map(len, payloads)) - bits.sum()) <= 24 * len(payloads)
 
 
