@@ -165,7 +165,9 @@ def ours(model, images: np.ndarray, every: int, effort: int = 0) -> list[dict]:
     artifact = model.artifact
     codec = model.compressor.codec()
     found: list[dict] = []
-    for rate in ladder(codec.engine, {}, codec.has_prefixes, artifact.network.max_gain)[::every]:
+    for rate in ladder(
+        codec.engine, codec.num_stages, codec.has_prefixes, artifact.network.max_gain
+    )[::every]:
         if found and found[-1]["bpp"] > MOST:
             break
         one = with_rate(model, rate.num_stages, gain=rate.gain)

@@ -19,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from bench.claims import Claim, kept, machine, options, report
 from bench.speech_codecs import codec2, opus
-from bench.speech_sets import RATE, UNHEARD, in_minutes, read_all, write_prompts
+from bench.speech_scores import at, bytes_against_opus, curve, measured, trained
+from bench.speech_sets import RATE, UNHEARD, read_all, write_prompts
 
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--minutes", type=float, default=10.0)
@@ -33,90 +33,9 @@ PARSER.add_argument("--minutes", type=float, default=10.0)
 # Recordings of a set that are measured, at most.
 MOST = 120
 RATES = (0.7, 1.0, 1.5, 2.0)
-# Samples by which a codec may be late, and between two that are tried.
-MAX_DELAY = 800
-DELAY_STEP = 20
 # Samples that come at once.
 PIECES = (1, 37, 160, 320, 1000, 8000, 33333)
 WANTED_CODES = 1_000_000
-
-
-def trained(work: Path, minutes: float, seed: int) -> Path:
-    out = work / f"run-{seed}"
-    if not out.exists():
-        command = [sys.executable, "-m", "vqkit", "train", str(work / "train"), "--out", str(out)]
-        subprocess.run([*command, "--minutes", str(minutes), f"seed={seed}"], check=True)
-    return out
-
-
-def scores(original: np.ndarray, decoded: np.ndarray) -> tuple[float, float]:
-    """STOI (Taal et al. 2011) and narrowband PESQ (ITU-T P.862)."""
-    from pesq import pesq
-    from pystoi import stoi
-
-    one = original.astype(np.float64) / 32768
-    two = decoded.astype(np.float64) / 32768
-    return float(stoi(one, two, RATE)), float(pesq(RATE, one, two, "nb"))
-
-
-def delay_of(original: np.ndarray, decoded: np.ndarray) -> int:
-    """Samples by which a codec is late: those at which STOI is highest."""
-    from pystoi import stoi
-
-    one = original.astype(np.float64) / 32768
-    two = decoded.astype(np.float64) / 32768
-
-    def heard(late: int) -> float:
-        return float(stoi(one[: len(one) - late], two[late:], RATE))
-
-    return max(range(0, MAX_DELAY + 1, DELAY_STEP), key=heard)
-
-
-def measured(
-    recordings: dict[str, np.ndarray],
-    coded: Callable[[np.ndarray], tuple[np.ndarray, float]],
-    may_be_late: bool = False,
-) -> dict[str, float]:
-    """Kilobits a second, STOI and PESQ of a codec over all recordings.
-
-    may_be_late: it is asked on the first minute by how much, and heard so much later.
-    """
-    found = []
-    size = 0.0
-    seconds = 0.0
-    late: int | None = None if may_be_late else 0
-    for names in in_minutes(list(recordings), recordings):
-        whole = np.concatenate([recordings[name] for name in names])
-        decoded, num_bytes = coded(whole)
-        if late is None:
-            late = delay_of(whole, decoded)
-        decoded = np.pad(decoded[late:], (0, late))
-        size += num_bytes
-        seconds += len(whole) / RATE
-        start = 0
-        for name in names:
-            end = start + len(recordings[name])
-            found.append(scores(recordings[name], decoded[start:end]))
-            start = end
-    stoi, pesq = np.mean(found, 0)
-    figures = {"kbps": 8e-3 * size / seconds, "stoi": float(stoi), "pesq": float(pesq)}
-    return {**figures, "late": late} if may_be_late else figures
-
-
-def curve(run: Path, recordings: dict[str, np.ndarray], rates: tuple[float, ...]) -> list[dict]:
-    """Our codec at several rates."""
-    import vqkit
-
-    model = vqkit.load(run, device="cpu")
-
-    def coded(kbps: float) -> Callable[[np.ndarray], tuple[np.ndarray, float]]:
-        def one(samples: np.ndarray) -> tuple[np.ndarray, float]:
-            data = model.compress(samples, rate=1000 * kbps / RATE)
-            return model.decompress(data)[0], len(data)
-
-        return one
-
-    return [{"asked": kbps, **measured(recordings, coded(kbps))} for kbps in rates]
 
 
 def peers(recordings: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
@@ -202,22 +121,8 @@ def entropy_saving(run: Path, samples: np.ndarray) -> float:
     return 1 - 8 * len(model.compress(samples)) / fixed
 
 
-def at(points: list[dict], kbps: float) -> dict:
-    """The point that was asked for so many kilobits."""
-    return next(point for point in points if point["asked"] == kbps)
-
-
-def bytes_against_opus(points: list[dict], opus_point: dict[str, float]) -> float:
-    """Our kilobits at Opus's STOI, between points in lines, over its own; infinite beyond them."""
-    stoi = [point["stoi"] for point in points]
-    if max(stoi) < opus_point["stoi"]:
-        return float("inf")
-    kbps = np.interp(opus_point["stoi"], stoi, [point["kbps"] for point in points])
-    return float(kbps) / opus_point["kbps"]
-
-
 def measure(work: Path, minutes: float, seed: int, quick: bool) -> dict:
-    run = trained(work, minutes, seed)
+    run = trained(work / "train", work / f"run-{seed}", minutes, [f"seed={seed}"])
     most = 8 if quick else MOST
     sets = {name: read_all(work / name, most) for name in ("unheard", "held-out")}
     rates = (1.0, 2.0) if quick else RATES

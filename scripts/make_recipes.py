@@ -30,7 +30,7 @@ from vqkit.config.adversary import PatchAdversary
 from vqkit.settings import Config, ModelConfig, PriorConfig
 from vqkit.signals.audio.config import AugmentConfig as Louder
 from vqkit.signals.audio.config import DataConfig as AudioData
-from vqkit.signals.audio.config import VocoderConfig
+from vqkit.signals.audio.config import LappedConfig, VocoderConfig
 from vqkit.signals.image.config import (
     AugmentConfig,
     DataConfig,
@@ -224,7 +224,38 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     "max_minutes": 10.0,
                 }
             ),
-            coder=CoderConfig(steps=2000),
+            # There is little speech in an hour: it would be learned by heart.
+            coder=CoderConfig(steps=2000, dropout=0.2),
+        ),
+    ),
+    "music": (
+        "music and other sound, mono or stereo: a lapped transform whose coefficients are scalar "
+        "codes, files of every rate",
+        Config(
+            data=AudioData(seconds=0.75, augment=Louder(level=12.0, invert=True)),
+            model=ModelConfig(
+                network=LappedConfig(),
+                quantizer=ResidualConfig(
+                    num_stages=3,
+                    stage=ScalarConfig(channels=1024, step=6.0, levels=511),
+                    quantizer_dropout=1.0,
+                ),
+                max_gain=4.0,
+            ),
+            # Single samples say little of what is heard.
+            losses=LossConfig(
+                reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0)
+            ),
+            train=TUNED.model_copy(
+                update={
+                    "batch_size": 16,
+                    "lr": 1e-3,
+                    "muon_lr": 0.01,
+                    "clip_norm": 1.0,
+                    "ema_decay": 0.995,
+                    "max_minutes": 10.0,
+                }
+            ),
         ),
     ),
     "denoise": (

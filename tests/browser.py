@@ -83,6 +83,14 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def click(self, selector: str) -> None:
+        """A click as a user makes it, without which browsers play nothing."""
+        self.call(
+            "Runtime.evaluate",
+            expression=f"document.querySelector('{selector}').click()",
+            userGesture=True,
+        )
+
     def wait_for(self, condition: str):
         """Value of the expression as soon as it is true; the browser looks again at every frame,
         for 20 seconds.

@@ -92,9 +92,7 @@ def test_import_arrows(file):
 
 
 def of_any_signal() -> list[Path]:
-    files = [file for part in OF_ANY_SIGNAL for file in (PACKAGE / part).rglob("*.py")]
-    # The page on codes and their receptive fields is one of images, and refuses other signals.
-    return [file for file in files if file.parent.name != "explain"]
+    return [file for part in OF_ANY_SIGNAL for file in (PACKAGE / part).rglob("*.py")]
 
 
 def names_in(file: Path) -> set[str]:

@@ -132,12 +132,16 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
     "apps/explain/atlas.py": (
         "counts of codes, and values",
         {f"Patches.{name}" for name in "means typical positions _cut".split()}
-        | {"_book", "_neighbours"},
+        | {"Shelf.row_of", "_neighbours"},
     ),
-    "apps/explain/changes.py": ("codes", {"peel", "surprise"}),
+    "apps/explain/changes.py": (
+        "codes, and ranks of items",
+        {"_first_codes", "_swap", "changes_along", "surprise"},
+    ),
+    "apps/explain/cutouts.py": ("codes", {"_distances"}),
     "apps/explain/field.py": ("values", {"_energy"}),
-    "apps/explain/labels.py": ("counts of codes", {"_matches", "_ridge_accuracy"}),
-    "apps/explain/sample.py": ("codes and values", {"gather"}),
+    "apps/explain/labels.py": ("counts of codes", {"_matches", "_ridge_accuracy", "_shares"}),
+    "apps/explain/sample.py": ("codes, values and masks", {"gather", "Sample.mask"}),
     "apps/inpaint.py": ("masks of values", {"outpaint", "_known_codes"}),
     "apps/interpolate.py": ("shares, and ranks of positions", {"interpolate", "_mixed"}),
     "apps/prune.py": (

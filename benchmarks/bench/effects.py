@@ -314,7 +314,7 @@ def coder_result(config: Config) -> list[Any]:
     torch.manual_seed(0)
     network = build_model(config, data.shape, data.normalisation).eval()
     tokenizer = Tokenizer(Artifact(config, network, data.describe()), "cpu")
-    if CodeCoderTask.why_not(tokenizer):
+    if network.quantizer.codebooks_per_section > 1 or CodeCoderTask.why_not(tokenizer):
         return [config.coder.steps]
     return fit_result(CodeCoderTask(tokenizer, data, config.coder.steps))
 

@@ -1,4 +1,4 @@
-"""Codecs of speech at 8 kHz: Codec2 in this process, Opus by Debian's opus-tools."""
+"""Codecs of sound: Codec2 in this process, Opus by Debian's opus-tools."""
 
 from __future__ import annotations
 
@@ -50,19 +50,22 @@ class Opus:
         found = [lib for folder in folders for lib in folder.glob("usr/lib/*/")]
         self.environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, found))}
 
-    def __call__(self, samples: np.ndarray, kbps: float) -> tuple[np.ndarray, float]:
-        """Decoded samples and the bytes of the file, of which the container is a part."""
+    def __call__(
+        self, samples: np.ndarray, kbps: float, rate: int = RATE, kind: str = "speech"
+    ) -> tuple[np.ndarray, float]:
+        """int16 (T,) or (T, C) -> decoded samples and the bytes of the file, of which the container
+        is a part. kind: what is told the encoder, speech or music.
+        """
         with tempfile.TemporaryDirectory() as folder:
             wav, coded, back = (Path(folder) / name for name in ("a.wav", "a.opus", "b.wav"))
-            soundfile.write(wav, samples, RATE)
-            self._run(
-                "opusenc", "--bitrate", str(kbps), "--framesize", "60", "--speech", wav, coded
-            )
-            self._run("opusdec", "--rate", str(RATE), coded, back)
+            soundfile.write(wav, samples, rate)
+            frames = ("--framesize", "60") if kind == "speech" else ()
+            self._run("opusenc", "--bitrate", kbps, *frames, f"--{kind}", wav, coded)
+            self._run("opusdec", "--rate", rate, coded, back)
             found, _ = soundfile.read(back, dtype="int16")
             size = coded.stat().st_size
-        found = np.pad(found, (0, max(0, len(samples) - len(found))))[: len(samples)]
-        return found, size
+        missing = [(0, max(0, len(samples) - len(found)))] + [(0, 0)] * (samples.ndim - 1)
+        return np.pad(found, missing)[: len(samples)], size
 
     def _run(self, program: str, *words: object) -> None:
         command = [str(self.folder / program), "--quiet", *map(str, words)]

@@ -94,10 +94,11 @@ class Config(Root):
             "data.validation above 0 or adversary.kind=patch",
             lambda config: config.data.validation > 0 or config.adversary.kind != "none",
         ),
+        ActsOnly(("train.guard",), "codes, of another quantizer than none", _has_codes),
         ActsOnly(
-            ("train.guard", "coder.lr", "coder.muon_lr"),
-            "codes, of another quantizer than none",
-            _has_codes,
+            ("coder.lr", "coder.muon_lr", "coder.dropout"),
+            "codes of a codebook, of another quantizer than none or scalar",
+            lambda config: _has_codes(config) and not config.model.quantizer.has_loss("rate"),
         ),
     )
 

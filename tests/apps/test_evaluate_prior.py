@@ -8,6 +8,7 @@ from PIL import Image
 
 from vqkit.apps.evaluate_prior import nearest_items, nearness, without_context
 from vqkit.signals.image.config import DataConfig
+from vqkit.signals.image.signal import IMAGE
 from vqkit.signals.image.source import open_images
 
 SIDE = 8
@@ -18,7 +19,7 @@ def blurred(values):
     return values.double().mean((1, 2, 3), keepdim=True).round().byte().expand_as(values)
 
 
-BLURRING = SimpleNamespace(tokenizer=SimpleNamespace(reconstruct=blurred))
+BLURRING = SimpleNamespace(tokenizer=SimpleNamespace(reconstruct=blurred), signal=IMAGE)
 
 
 def noise(count, seed):

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import mutual_info_score
 
 from vqkit.apps.explain import explain
-from vqkit.apps.explain.atlas import books
+from vqkit.apps.explain.atlas import patch_books
 from vqkit.apps.explain.changes import swaps
 from vqkit.apps.explain.field import receptive_field
 from vqkit.apps.explain.labels import (
@@ -71,9 +71,14 @@ def noise(count: int, shape=(1, 32, 32), seed=0) -> torch.Tensor:
     )
 
 
+def sample_of(images: torch.Tensor, codes: torch.Tensor) -> Sample:
+    extents = np.tile(np.array(images.shape[2:]), (len(images), 1))
+    return Sample(np.arange(len(images)), images, codes, extents)
+
+
 def encoded(model: Model, images: torch.Tensor) -> Sample:
     codes = model.network.encode(model.tokenizer.standardise(images)).detach()
-    return Sample(np.arange(len(images)), images, codes)
+    return sample_of(images, codes)
 
 
 def measured(model: Model, side: int, count: int = 4):
@@ -107,7 +112,7 @@ def test_the_field_of_a_fully_connected_tile_is_the_tile():
 
 def test_the_effective_field_holds_its_share_and_one_pixel_less_does_not():
     field = measured(build(PATCH | {"encoder_blocks": 2}, VQ), 64)
-    top, left = 4 * field.row, 4 * field.column
+    top, left = 4 * field.place[0], 4 * field.place[1]
 
     def inside(margin):
         return field.energy[
@@ -127,9 +132,8 @@ def test_a_linear_encoder_has_the_energy_of_its_weights():
     model.network.encoder = layer
     field = measured(model, 32, 100)
     expected = layer.weight.detach().square().sum((0, 1)).double().numpy()
-    found = field.energy[
-        2 * field.row - 1 : 2 * field.row + 3, 2 * field.column - 1 : 2 * field.column + 3
-    ]
+    row, column = field.place
+    found = field.energy[2 * row - 1 : 2 * row + 3, 2 * column - 1 : 2 * column + 3]
     assert found.sum() == pytest.approx(1)
     expected /= expected.sum()
     assert np.abs(found / expected - 1).max() < 0.2, "800 random directions"
@@ -141,13 +145,13 @@ def test_a_linear_encoder_has_the_energy_of_its_weights():
 def test_means_and_positions_are_those_of_a_plain_loop():
     model = build(PATCH, VQ, (3, 16, 16))
     sample = encoded(model, noise(20, (3, 16, 16)))
-    x = model.tokenizer.standardise(sample.images)
+    x = model.tokenizer.standardise(sample.values)
     field = receptive_field(model.network, x, torch.Generator().manual_seed(0))
-    book = books(model, sample, field)[0]
+    book = patch_books(model, sample, field)[0]
     patches: dict[int, list[np.ndarray]] = {}
     places = np.zeros((16, 4, 4), int)
     margin = field.margin
-    for image, codes in zip(sample.images.numpy(), sample.codes[:, 0].numpy(), strict=True):
+    for image, codes in zip(sample.values.numpy(), sample.codes[:, 0].numpy(), strict=True):
         wide = np.pad(image, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
         for row, column in np.ndindex(4, 4):
             cut = wide[
@@ -177,9 +181,9 @@ def test_typical_patches_are_the_nearest_and_of_different_images():
         .expand(5, 1, 32, 32)
         .contiguous()
     )
-    sample = Sample(np.arange(5), images, torch.zeros(5, 1, 8, 8, dtype=torch.long))
+    sample = sample_of(images, torch.zeros(5, 1, 8, 8, dtype=torch.long))
     field = measured(model, 32)
-    book = books(model, sample, field)[0]
+    book = patch_books(model, sample, field)[0]
     assert int(book.means[0].mean().round()) == 105 and book.num_typical[0] == 5
     assert [int(patch.mean()) for patch in book.typical[0][:5]] == [104, 100, 110, 10, 200], (
         "the mean is 104.8"
@@ -189,11 +193,11 @@ def test_typical_patches_are_the_nearest_and_of_different_images():
 def test_later_residual_stages_show_what_the_earlier_left_over():
     model = build(PATCH, {"kind": "residual", "num_stages": 2, "stage": VQ})
     sample = encoded(model, noise(8))
-    found = books(model, sample, measured(model, 32))
+    found = patch_books(model, sample, measured(model, 32))
     assert [book.name for book in found] == ["stage 1", "stage 2"]
     first = sample.codes.clone()
     first[:, 1] = -1
-    left = sample.images.float() - model.tokenizer.decode(first).float()
+    left = sample.values.float() - model.tokenizer.decode(first).float()
     code = int(found[1].codes[0])
     where = sample.codes[:, 1] == code
     middles = (
@@ -205,7 +209,7 @@ def test_later_residual_stages_show_what_the_earlier_left_over():
     assert found[0].gain == 0 and np.abs(shown - expected).max() <= 1
 
 
-def test_pictures_shrink_by_averaging():
+def test_images_shrink_by_averaging():
     pixels = (
         torch.tensor([[0, 100], [100, 200]]).repeat_interleave(8, 0).repeat_interleave(8, 1)[None]
     )
@@ -222,7 +226,7 @@ def test_mutual_information_is_that_of_scikit_learn_and_chance_is_chance():
     labels = random.integers(0, 4, 600)
     told = np.where(random.random(600) < 0.7, labels + 10, random.integers(0, 30, 600))
     codes = np.stack([told, random.integers(0, 30, 600), np.zeros(600, int), labels], 1)
-    found = information(codes, labels, GENERATOR(1))
+    found = information(codes[..., None], labels, GENERATOR(1))
     expected = [mutual_info_score(labels, column) / math.log(2) for column in codes.T]
     assert found.bits == pytest.approx(expected, abs=1e-9)
     assert found.p_values[0] == found.p_values[3] == pytest.approx(1 / 200)
@@ -236,7 +240,7 @@ def test_labels_that_nothing_knows_are_not_significant():
     """20 draws of independent codes and labels: p below 0.05 about once, as a p value promises."""
     found = [
         information(
-            GENERATOR(s).integers(0, 8, (120, 6)),
+            GENERATOR(s).integers(0, 8, (120, 6, 1)),
             GENERATOR(99 + s).integers(0, 3, 120),
             GENERATOR(7),
         )
@@ -276,11 +280,14 @@ def test_the_probe_reads_what_is_there_and_guesses_where_nothing_is():
     images[1::2, :, 8:16, 8:16] = 255
     whole = encoded(model, images)
     cuts = slice(0, 300), slice(300, 400), slice(400, 600)
-    parts = [Sample(whole.indices[cut], whole.images[cut], whole.codes[cut]) for cut in cuts]
+    parts = [
+        Sample(whole.indices[cut], whole.values[cut], whole.codes[cut], whole.extents[cut])
+        for cut in cuts
+    ]
     found = probe(model, parts, labels)
     assert min(found.accuracy.values()) > 0.9 and found.majority == 0.5
     pixels = [
-        model.tokenizer.standardise(part.images).flatten(1).double().numpy() for part in parts
+        model.tokenizer.standardise(part.values).flatten(1).double().numpy() for part in parts
     ]
     told = [np.array(labels)[part.indices].astype(int) for part in parts]
     scale = ((pixels[0] - pixels[0].mean(0)) ** 2).sum(1).mean()  # of a strength of one
@@ -295,7 +302,7 @@ def test_the_probe_reads_what_is_there_and_guesses_where_nothing_is():
     shuffled = [labels[int(index)] for index in GENERATOR(0).permutation(600)]
     blind = probe(model, parts, shuffled)
     assert max(abs(value - 0.5) for value in blind.accuracy.values()) < 3 * 0.0354
-    empty = Sample(whole.indices[:0], whole.images[:0], whole.codes[:0])
+    empty = whole.first(0)
     assert probe(model, [parts[0], empty, parts[2]], labels) is None
 
 
@@ -305,17 +312,17 @@ def test_the_probe_reads_what_is_there_and_guesses_where_nothing_is():
 def test_a_swap_changes_what_it_says_and_nothing_far_away():
     model = build(PATCH, VQ)
     sample = encoded(model, noise(6))
-    book = books(model, sample, measured(model, 32))[0]
+    book = patch_books(model, sample, measured(model, 32))[0]
     code, other = int(book.codes[0]), int(book.codes[1])
     found = swaps(model, sample, book, [(code, other)], sample)[0]
     row, column = found.place
     assert (found.code, found.other) == (code, other)
-    assert int(sample.codes[found.image, 0, row, column]) == code and found.places[row, column]
-    by_hand = sample.codes[found.image : found.image + 1].clone()
+    assert int(sample.codes[found.item, 0, row, column]) == code and found.places[row, column]
+    by_hand = sample.codes[found.item : found.item + 1].clone()
     by_hand[0, 0, row, column] = other
     before, after = (
         model.tokenizer.decode(codes)[0].permute(1, 2, 0).numpy().astype(float)
-        for codes in (sample.codes[[found.image]], by_hand)
+        for codes in (sample.codes[[found.item]], by_hand)
     )
     assert (found.shown[0] == before).all() and (found.shown[1] == after).all()
     assert found.here == pytest.approx(np.sqrt(((after - before) ** 2).mean()), rel=1e-5)
@@ -327,7 +334,7 @@ def test_a_swap_changes_what_it_says_and_nothing_far_away():
     training = encoded(model, noise(6))
     sample.codes[sample.codes == code] = other
     found = swaps(model, sample, book, [(code, other)], training)[0]
-    assert int(training.codes[found.image, 0, found.place[0], found.place[1]]) == code
+    assert int(training.codes[found.item, 0, found.place[0], found.place[1]]) == code
     with pytest.raises(VqkitError, match="occurs in none"):
         swaps(model, sample, book, [(code, other)], sample)
 
@@ -339,7 +346,7 @@ def test_everything_together_on_a_trained_model(model, emoji):
     shares = []
     found = explain(model, emoji, num=300, progress=shares.append)
     assert (
-        found.metrics["images"] == 300
+        found.metrics["items"] == 300
         and found.metrics["examples"] == 149
         and found.metrics["split"] == "test"
     )
@@ -351,7 +358,8 @@ def test_everything_together_on_a_trained_model(model, emoji):
     assert found.labels.column == "group" and len(found.labels.names) == len(set(emoji.groups))
     assert found.labels.information.bits.shape == (1, 8, 8)
     assert found.importance.shape == (8, 8) and found.importance.min() > 0
-    assert found.peel is None and found.surprise is None
+    # The coder of files, as there is no prior.
+    assert found.peel is None and found.surprise.source == "coder"
     first, second = explain(model, emoji, num=40), explain(model, emoji, num=40)
     assert (first.labels.information.p_values == second.labels.information.p_values).all()
     assert (first.field.energy == second.field.energy).all()
@@ -373,7 +381,7 @@ def test_stages_are_peeled_one_by_one(quantizer, codes, emoji):
     assert (
         found.shown[-1] == model.tokenizer.decode(last.codes[:12]).permute(0, 2, 3, 1).numpy()
     ).all()
-    assert (found.originals == last.images[:12].permute(0, 2, 3, 1).numpy()).all()
+    assert (found.originals == last.values[:12].permute(0, 2, 3, 1).numpy()).all()
 
 
 @pytest.mark.parametrize(

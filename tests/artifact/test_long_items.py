@@ -75,7 +75,7 @@ def test_rates_by_name_and_by_number(codec, codec_folder, talk, small_pieces):  
     for size in sizes.values():
         kbps = 8e-3 * size / SECONDS
         assert cli.main([*words, "--kbps", f"{kbps + 1e-6}", "--force"]) == 0
-        assert coded.stat().st_size == size
+        assert 0.8 * size <= coded.stat().st_size <= size
     before = coded.read_bytes()
     assert cli.main([*words, "--kbps", "0.01", "--force"]) == 1
     assert coded.read_bytes() == before

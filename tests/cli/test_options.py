@@ -124,7 +124,7 @@ def test_inpaint(anew):
 
 def test_outpaint(anew):
     app = anew(inpaint, "outpaint", SimpleNamespace(values=VALUES), "--expand", "3")
-    assert app.given[2:] == (3,) and app.named["num"] == 1 and app.named["blend"] == 2
+    assert app.given[2:] == (3,) and app.named["num"] == 1 and app.named["blend"] is None
 
 
 def test_variations(anew):

@@ -1,22 +1,26 @@
-"""A codec of recordings: its report in a browser that plays, and what its verbs say of files that
-they cannot use.
+"""The pages of a codec of recordings, in a browser that plays: its report, and what `vqkit explain`
+writes.
 """
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
-from PIL import Image
 
+import vqkit
 from vqkit import cli
+from vqkit.apps.explain import explain, open_data
+from vqkit.apps.explain.changes import coder_bits
+from vqkit.apps.explain.sample import gather
+from vqkit.artifact.model import Model
 from vqkit.pipelines.autoencoder import train
 
-from ..signals.audio.conftest import RATE, RESIDUAL, TINY, recordings, voice  # noqa: F401
-
-IMAGE_MODEL = Path(__file__).parents[1] / "golden" / "emoji-model"
+from ..report.pages import Page, assert_sound
+from ..signals.audio.conftest import RESIDUAL, TINY, recordings  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -51,121 +55,115 @@ def test_the_report_and_the_card_speak_of_recordings(run):
             assert word not in text.partition("seed: 0 ")[0], (name, word)
 
 
-# ------------------------------------------------------------------------ files that cannot be used
+# ------------------------------------------------------------------------------ what its codes mean
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
-    """One file of every kind that users have by mistake, and of those that only look like one."""
-    folder = tmp_path_factory.mktemp("files")
-    Image.new("RGB", (16, 16)).save(folder / "image.png")
-    (folder / "image-named.wav").write_bytes((folder / "image.png").read_bytes())
-    for name in ("nothing", "images", "silent"):
-        (folder / name).mkdir()
-    (folder / "images" / "image.png").write_bytes((folder / "image.png").read_bytes())
-    soundfile.write(folder / "sound.wav", voice(0.5, 80), RATE, "PCM_16")
-    sound = (folder / "sound.wav").read_bytes()
-    (folder / "empty.wav").write_bytes(b"")
-    (folder / "cut.wav").write_bytes(sound[:20])
-    (folder / "header.wav").write_bytes(sound[:20] + b"\xff" * 16 + sound[36:])
-    (folder / "sound.png").write_bytes(sound)
-    soundfile.write(folder / "no-samples.wav", np.zeros(0, np.int16), RATE)
-    soundfile.write(folder / "short.wav", voice(0.01, 81), RATE)
-    soundfile.write(folder / "shortest.wav", voice(0.02, 81), RATE)
-    soundfile.write(folder / "silence.wav", np.zeros(RATE, np.int16), RATE)
-    soundfile.write(folder / "silent" / "silence.wav", np.zeros(RATE, np.int16), RATE)
-    for name, value in (("nan", np.nan), ("inf", np.inf)):
-        samples = np.append(voice(0.5, 82) / 32768, value)
-        soundfile.write(folder / f"{name}.wav", samples, RATE, "FLOAT")
-    return folder
+def codec(run) -> Model:
+    return vqkit.load(run, device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("image.png", "no sound in any format"),
-        ("image-named.wav", "no sound in any format"),
-        ("empty.wav", "it is empty"),
-        ("missing.wav", "No such file"),
-        ("cut.wav", "Malformed"),
-        ("header.wav", "Malformed"),
-        ("no-samples.wav", "shorter than 20 ms"),
-        ("short.wav", "shorter than 20 ms"),
-        ("nan.wav", "a sample is no number"),
-        ("inf.wav", "a sample is no number"),
-        ("nothing", "no recordings in"),
-        ("images", "no recordings in"),
-    ],
-)
-def test_what_is_no_recording_is_one_sentence(run, files, tmp_path, capsys, name, words):
-    out = tmp_path / "out"
-    for verb in (["compress", "--out-dir"], ["reconstruct", "--out"]):
-        given = [verb[0], str(run), str(files / name), verb[1], str(out)]
-        assert cli.main(given) != 0
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        assert line.startswith("vqkit: ") and words in line and name in line
-        assert not out.exists() or not list(out.iterdir())
+@pytest.fixture(scope="module")
+def page(run, recordings, tmp_path_factory) -> Path:  # noqa: F811
+    target = tmp_path_factory.mktemp("page") / "codes.html"
+    assert cli.main(["explain", str(run), str(recordings), "--out", str(target)]) == 0
+    return target
 
 
-def test_a_model_of_the_other_signal_says_so(run, files, tmp_path, capsys):
-    out = ["--out-dir", str(tmp_path)]
-    for words, said in (
-        (["compress", str(IMAGE_MODEL), str(files / "sound.wav"), *out], "not an image"),
-        (["compress", str(IMAGE_MODEL), str(files / "silent"), *out], "no images in"),
-        (["compress", str(IMAGE_MODEL), str(files / "image.png"), "--kbps", "2", *out], "--kbps"),
-        (["compress", str(run), str(files / "sound.wav"), "--rate", "1e-9", *out], "smallest file"),
-        (["compress", str(run), str(files / "sound.wav"), "--lossless", *out], "no lossless files"),
-        (["evaluate", str(run), str(files / "images")], "no recordings"),
-        (
-            ["train", str(files / "nothing"), "--recipe", "speech", "--out", str(tmp_path / "r")],
-            "no recordings",
-        ),
-        (
-            ["train", str(files / "silent"), "--recipe", "speech", "--out", str(tmp_path / "r")],
-            "nothing but silence",
-        ),
-    ):
-        assert cli.main(words) != 0
-        lines = [one for one in capsys.readouterr().err.splitlines() if one.startswith("vqkit: ")]
-        assert len(lines) == 1 and said in lines[0], lines
-    coded = tmp_path / "sound.vq"
-    assert cli.main(["compress", str(run), str(files / "sound.wav"), *out]) == 0
-    words = ["decompress", str(coded), "--model", str(IMAGE_MODEL), "--out", str(tmp_path / "x")]
-    assert cli.main(words) != 0
-    assert "model" in capsys.readouterr().err and not (tmp_path / "x").exists()
+def test_everything_that_can_be_played_has_sound(browser, page):
+    failures = len(browser.errors())
+    earlier = len(browser.requests())
+    browser.open(page)
+    players = "[...document.querySelectorAll('audio')]"
+    browser.wait_for(f"{players}.every(one => one.readyState >= 1)")
+    seconds = browser.run(f"{players}.map(one => one.duration)")
+    # Of two test recordings the originals, three stages and surprise over time; and a swap.
+    assert len(seconds) == 2 * (1 + 3 + 1) + 2
+    assert all(0 < each < 4 for each in seconds)
+    parts = browser.run(
+        "Promise.all(D.pool.played.map((_, part) => soundOf(part))).then(sounds => "
+        "sounds.map(sound => [sound.duration, Math.max(...sound.getChannelData(0))]))"
+    )
+    assert parts and all(0 < length < 4 and 0 < loudest <= 1 for length, loudest in parts)
+    # A cut-out is played from where it begins, as long as it is wide, and shows how far it is.
+    browser.wait_for("document.querySelector('.card button.cutout canvas')")
+    browser.click("button.cutout")
+    browser.wait_for("document.querySelector('button.cutout .head.on')")
+    assert 0 < float(browser.run("document.querySelector('button.cutout').dataset.seconds")) <= 0.5
+    browser.wait_for("!document.querySelector('button.cutout.playing')")
+    asked = browser.requests()[earlier:]
+    assert {url for url in asked if not url.startswith("data:")} == {page.as_uri()}
+    assert len(browser.errors()) == failures
 
 
-def test_a_rate_that_the_model_does_not_have_is_told_those_that_it_has(
-    run, files, tmp_path, capsys
-):
-    words = ["compress", str(run), str(files / "sound.wav"), "--out-dir", str(tmp_path)]
-    copy = tmp_path / "no-coder"
-    copy.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (copy / name).write_bytes((run / name).read_bytes())
-    words[1] = str(copy)
-    assert cli.main([*words, "--rate", "low"]) == 2
-    assert "rates of this model: none" in capsys.readouterr().err
+def test_a_code_opens_with_its_cut_outs_and_curves_are_drawn(browser, page):
+    browser.open(page)
+    browser.wait_for("document.querySelector('.card .name')")
+    browser.run("document.querySelector('.card .name').click()")
+    assert browser.run("document.querySelectorAll('#code .cutout').length") > 0
+    browser.run("document.getElementById('code').close()")
+    browser.run("document.getElementById('surprise').scrollIntoView()")
+    browser.wait_for("document.querySelector('[data-track]').height > 200")
+    # The image ends where the curves and the axis do.
+    marked = browser.run(
+        "(() => { const one = document.querySelector('[data-track]'), ratio = one.width / "
+        "one.parentElement.clientWidth; const row = (y) => [...one.getContext('2d').getImageData("
+        "0, Math.round(y * ratio), one.width, 1).data].filter((_, at) => at % 4 === 3); "
+        "const ends = (values) => [values.findIndex((one) => one > 100), "
+        "values.findLastIndex((one) => one > 100)]; return [ends(row(60)), ends(row(193))]; })()"
+    )
+    (image_left, image_right), (curve_left, curve_right) = marked
+    assert abs(image_left - curve_left) <= 3 and abs(image_right - curve_right) <= 3
 
 
-@pytest.mark.parametrize("name", ["shortest.wav", "silence.wav", "sound.png"])
-def test_what_only_looks_wrong_is_taken(run, files, tmp_path, name):
-    """The shortest recording, silence, and sound under another name."""
-    assert cli.main(["compress", str(run), str(files / name), "--out-dir", str(tmp_path)]) == 0
-    coded = tmp_path / f"{Path(name).stem}.vq"
-    words = ["decompress", str(coded), "--model", str(run), "--out", str(tmp_path / "back.wav")]
-    assert cli.main(words) == 0
-    expected = soundfile.info(files / name)
-    found = soundfile.info(tmp_path / "back.wav")
-    assert (found.frames, found.samplerate) == (expected.frames, RATE)
+def test_the_page_is_of_recordings_and_small(page):
+    text = page.read_text(encoding="utf-8")
+    assert_sound(text)
+    assert len(text) < 15_000_000
+    for section in ("books", "atlas", "map", "labels", "swaps", "peel", "surprise", "dead"):
+        assert f'<section id="{section}">' in text
+    assert '<section id="importance">' not in text
+    parts = re.split(
+        r"<style>.*?</style>|<script.*?</script>|<details.*?</details>", text, flags=re.S
+    )
+    read = Page("".join(parts)).text
+    assert "recording" in read and "500 ms" in read
+    for word in ("image", "Image", "picture", "pixel", "patch", "PSNR"):
+        assert word not in read, word
 
 
-def test_what_reading_changes_is_said_once(run, tmp_path, capsys):
-    for number, (rate, channels) in enumerate([(44100, 2), (44100, 2), (16000, 1), (RATE, 1)]):
-        samples = np.stack([voice(0.4, number, rate)] * channels, 1)
-        soundfile.write(tmp_path / f"{number}.wav", samples, rate)
-    assert cli.main(["compress", str(run), str(tmp_path), "--out-dir", str(tmp_path / "out")]) == 0
-    first, second = capsys.readouterr().err.strip().splitlines()
-    assert "0.wav: 44100 samples a second are resampled to the model's 8000" in first
-    assert "2 channels are mixed to the model's mono" in first
-    assert "2.wav: 16000 samples" in second and "channels" not in second
+def test_bits_over_time_are_those_that_files_spend(codec, recordings):  # noqa: F811
+    sample = gather(codec, open_data(codec, recordings), "train", 3)
+    coder = codec.artifact.coders.codes
+    for row in range(len(sample)):
+        codes = sample.codes_of(codec, row)
+        bits = coder_bits(coder, codes)
+        assert bits.shape == codes.shape[2:] and bits.min() > 0
+        [payloads] = coder.encode(codes.numpy())
+        # The last bytes of each stage say where its interval ends.
+        assert 0 <= 8 * sum(map(len, payloads)) - bits.sum() <= 24 * len(payloads)
+
+
+def test_stages_are_peeled_and_can_be_heard(codec, recordings):  # noqa: F811
+    data = open_data(codec, recordings)
+    found = explain(codec, data)
+    peel = found.peel
+    assert peel.stages == [1, 2, 3] and len(peel.played) == 4
+    assert peel.rate_in_words == "kbps"
+    # Codes of 5 bits, 25 a second.
+    assert peel.rates == pytest.approx([0.125, 0.25, 0.375])
+    examples = gather(codec, data, "test", 4096)
+    names = [data.names[int(index)] for index in examples.indices]
+    for column, name in enumerate(peel.names):
+        row = names.index(name)
+        heard = [soundfile.read(io.BytesIO(each[column]), dtype="int16")[0] for each in peel.played]
+        assert (heard[0] == examples.item(row)[0, 0].numpy()).all()
+        for count, sound in enumerate(heard[1:], 1):
+            codes = examples.codes_of(codec, row)
+            codes[:, count:] = -1
+            expected = codec.tokenizer.decode(codes, [len(sound)])
+            assert (expected[0, 0].numpy() == sound).all()
+    surprise = found.surprise
+    assert surprise.source == "coder" and len(surprise.bits) == len(surprise.changes)
+    means = [bits.mean() for bits in surprise.bits]
+    assert means == sorted(means, reverse=True)

@@ -1,7 +1,18 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from vqkit.report.images import CODE_COLOUR, DEAD_COLOUR, code_map, comparison_sheet
+from vqkit.report.images import (
+    CODE_COLOUR,
+    DEAD_COLOUR,
+    code_map,
+    comparison_sheet,
+    png_bytes,
+    to_image,
+    with_palette,
+)
 
 from .summaries import images
 
@@ -72,3 +83,19 @@ def test_code_map(size, columns, rows):
         np.diff(flat[1:size, 3].astype(int)) >= 0
     ).all()
     assert (flat[size:, 3] == 0).all()
+
+
+def test_drawings_of_few_colours_come_back_exactly_and_are_shorter():
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (40, 3), dtype=np.uint8)
+    drawing = colours[random.integers(0, 40, (32, 50)) // 4]
+    image = with_palette(drawing)
+    assert image.mode == "P" and (np.asarray(image.convert("RGB")) == drawing).all()
+    back = Image.open(io.BytesIO(png_bytes(image)))
+    assert (np.asarray(back.convert("RGB")) == drawing).all()
+    assert len(png_bytes(image)) < len(png_bytes(to_image(drawing)))
+    # 300 colours, and grey, stay as they are.
+    many = np.arange(900, dtype=np.uint16).reshape(15, 20, 3).astype(np.uint8)
+    many[..., 1] = np.arange(300).reshape(15, 20) // 256
+    assert (np.asarray(with_palette(many)) == many).all() and with_palette(many).mode == "RGB"
+    assert with_palette(drawing[..., :1]).mode == "L"

@@ -19,6 +19,7 @@ import pytest
 import vqkit
 
 from .. import processes
+from ..report.pages import assert_sound
 
 PACKAGE = Path(vqkit.__file__).parent
 # A line of the module, and the one that goes behind it.
@@ -60,6 +61,7 @@ run("evaluate", "run", "data", "--json", "evaluation.json")
 run("compress", "run", "data", "--bundle", "--lossless", "--out", "all.vq")
 run("decompress", "all.vq", "--model", "run", "--out-dir", "back")
 run("train-prior", "run", "data", "train.steps=10", "network.width=32", "train.precision=float32")
+run("explain", "run", "data", "--out", "codes.html")
 run("generate", "run", "--num", "3", "--out", "sheet.png", "--each", "drawn")
 model = vqkit.load("run", device="cpu")
 items = [np.fromfile(path, np.uint8) for path in ("long.seq", "data/000.seq", "data/001.seq")]
@@ -117,6 +119,10 @@ def test_it_trains_evaluates_compresses_and_generates(house: Path) -> None:
     assert shown["decoded"] and shown["exact"]
     assert shown["file"] < 77
     assert "long.seq" in shown["scored"]
+    page = (house / "codes.html").read_text(encoding="utf-8")
+    assert_sound(page)
+    assert "training sequences" in page and "What surprises" not in page
+    assert "bits that the prior" in page and "<audio" not in page
 
     for path in (house / "data").iterdir():
         assert (house / "back" / path.name).read_bytes() == path.read_bytes()

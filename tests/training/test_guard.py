@@ -19,7 +19,15 @@ from vqkit.metrics import code_figures
 from vqkit.model.quantizers import build_quantizer
 from vqkit.settings import Config
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
-from vqkit.training.guard import SLICE, SLICES, BrokenCodebook, Guard, fingerprint, reachable_usage
+from vqkit.training.guard import (
+    SLICE,
+    SLICES,
+    BrokenCodebook,
+    Guard,
+    fingerprint,
+    num_alive,
+    reachable_usage,
+)
 
 from ..benchmarks import benchmark
 from ..processes import start
@@ -68,6 +76,11 @@ def feed(guard, draw, steps=WINDOW, start=0, progress=0.1, move=True, **row):
 def uniform(codebook_size, tokens=640, num_codebooks=1):
     source = torch.Generator().manual_seed(0)
     return lambda: torch.randint(0, codebook_size, (1, num_codebooks, tokens), generator=source)
+
+
+def drawn(shares, tokens):
+    source = torch.Generator().manual_seed(0)
+    return lambda: torch.multinomial(shares, tokens, True, generator=source)[None, None]
 
 
 def one_code(num_codebooks=1):
@@ -150,6 +163,30 @@ def test_falling_usage_is_found_while_it_is_still_high():
     assert [level for _, level, _ in events] == [
         "warning"
     ] and "is losing codes: 45 of 64" in events[0][2]
+
+
+def test_codes_that_are_alive_are_estimated_from_those_seen_once_and_twice():
+    # 2 seen often, 3 twice, 4 once: 9 + 4 * 3 / (2 * (3 + 1)).
+    assert num_alive(torch.tensor([9, 5, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0])) == 9 + 12 / 8
+    # Nothing was seen once: there is nothing else.
+    assert num_alive(torch.tensor([90, 50, 0, 0])) == 2
+
+
+@pytest.mark.parametrize("num_alive, is_well", [(1024, True), (100, False)])
+def test_codes_of_very_unlike_frequencies_are_no_collapse(num_alive, is_well):
+    """As those of the last stages of sound are: most of it is close to silence."""
+    guard = guard_of(vq(1024), "warn")
+    events = feed(guard, drawn(1 / torch.arange(1, num_alive + 1) ** 1.3, 50))
+    assert guard.figures["usage"] < 0.5
+    assert bool(events) != is_well
+
+
+def test_fewer_codes_that_are_used_more_evenly_are_no_loss():
+    guard = guard_of(vq(), "warn")
+    shares = torch.full((64,), 1e-2)
+    shares[0] = 1.0
+    assert feed(guard, drawn(shares, 640)) == []
+    assert feed(guard, uniform(45), 2 * WINDOW, WINDOW) == []
 
 
 def test_usage_that_rises_from_nothing_is_left_alone():
@@ -254,7 +291,7 @@ def test_remedies_come_one_at_a_time_and_the_mildest_first():
     for (_, level, message), words in zip(
         events,
         (
-            "jump to latents",
+            "jump towards latents",
             "k-means",
             "learning rate is now 0.2",
             "weight of commitment is now 0.3",

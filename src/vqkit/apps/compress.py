@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..artifact import long_items
-from ..artifact.codec import Codec
-from ..artifact.compressor import BLOCK, Coded, alike
+from ..artifact.codec import Codec, Coded
+from ..artifact.compressor import BLOCK, alike
 from ..artifact.long_items import LongItem
 from ..artifact.model import Model
+from ..artifact.rate_search import within
 from ..artifact.tokenizer import BATCH_VALUES
 from ..coding import FormatError, WrongModel
 from ..errors import VqkitError
@@ -104,11 +105,11 @@ def compress(
 def compress_within(
     model: Model, values: Tensor | LongItem, bits: float, name: str | None, effort: int = 0
 ) -> Compressed:
-    """An item (C, *extent) in so many bits for each position at most; see `Compressor.within`."""
+    """An item (C, *extent) in so many bits for each position at most; see artifact.rate_search."""
     if isinstance(values, LongItem):
         codec, coded = long_items.within(model.compressor, values, bits, name, effort)
         return _measured(model, codec, coded, values)
-    codec, coded = model.compressor.within(values, bits, name, effort)
+    codec, coded = within(model.compressor, values, bits, name, effort)
     shown = model.compressor.values_of(codec, [coded.codes], coded.extent)
     psnr = float(model.signal.measures(shown, values[None])[model.signal.quality][0])
     return Compressed(codec, coded, psnr)

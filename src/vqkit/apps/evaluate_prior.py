@@ -170,24 +170,31 @@ def nearness(model: Model, data: Dataset, samples: Tensor) -> Nearness:
     reconstructions = held_out
     if len(held_out):
         reconstructions = model.tokenizer.reconstruct(held_out)
-    _, reconstructed_distances = nearest_items(data, reconstructions)
-    _, held_out_distances = nearest_items(data, held_out)
-    nearest, distances = nearest_items(data, samples)
+    compared = model.signal.compared
+    _, reconstructed_distances = nearest_items(data, reconstructions, compared)
+    _, held_out_distances = nearest_items(data, held_out, compared)
+    nearest, distances = nearest_items(data, samples, compared)
     return Nearness(nearest, distances, reconstructed_distances, held_out_distances)
 
 
 @torch.no_grad()
-def nearest_items(data: Dataset, values: Tensor, split: str = "train") -> tuple[Tensor, np.ndarray]:
+def nearest_items(
+    data: Dataset,
+    values: Tensor,
+    compared: Callable[[Tensor], Tensor] = Tensor.double,
+    split: str = "train",
+) -> tuple[Tensor, np.ndarray]:
     """For each of values (N, C, *extent) the nearest item of a split, and the distance (N,).
 
-    The distance is the root mean square over values. Errors: VqkitError when the split is empty.
+    compared: what items are compared by, see `Signal.compared`; the distance is the root mean
+    square over it. Errors: VqkitError when the split is empty.
     """
     # Exact: float32 would lose small distances.
-    wanted = values.flatten(1).double()
+    wanted = compared(values).flatten(1)
     best = torch.full((len(wanted),), torch.inf, dtype=torch.float64)
     found = torch.zeros(len(wanted), dtype=torch.long)
     for batch in data.split(split, 1024):
-        distances, places = torch.cdist(wanted, batch.values.flatten(1).double()).min(1)
+        distances, places = torch.cdist(wanted, compared(batch.values).flatten(1)).min(1)
         closer = distances < best
         best = torch.where(closer, distances, best)
         found = torch.where(closer, torch.from_numpy(batch.ids)[places], found)

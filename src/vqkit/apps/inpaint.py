@@ -17,7 +17,6 @@ from ..prior.prior import Drawing, following
 # Values put where something is hidden, as shares of the range of values, to see which codes depend
 # on it.
 FILLS = (0.0, 64 / 255, 128 / 255, 192 / 255, 1.0)
-BLEND = 2
 MAX_POSITIONS = 1 << 24
 _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _ADAPTIVE_POOLS = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
@@ -41,7 +40,7 @@ def inpaint(
     *,
     num: int = 1,
     drawing: Drawing = Drawing(),  # noqa: B008
-    blend: int = BLEND,
+    blend: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Inpainted:
     """`num` versions of values (C, *extent) with those of `mask` (*extent) bool made anew.
@@ -50,8 +49,8 @@ def inpaint(
     those that change when other values are put there. Round two encodes the item that came out, in
     which the codes beside the hole are right now, and draws those of the hole again. Values that
     are further than `blend` from the mask are the item's own, to the bit; in between the two are
-    mixed. Errors: VqkitError without a prior, for a mask of another size, an empty one, and what
-    `generate` refuses.
+    mixed; None = as the signal has it. Errors: VqkitError without a prior, for a mask of another
+    size, an empty one, and what `generate` refuses.
     """
     prior = model.wanted_prior()
     _check(model, values, mask)
@@ -67,6 +66,8 @@ def inpaint(
         drawn = prior.complete(
             again, (~hidden).expand_as(again), drawing, following(progress, 0.5, 1.0, num)
         )
+    if blend is None:
+        blend = model.signal.blend(model.artifact.data)
     return Inpainted(_composite(model, drawn, values, mask, blend), mask, known)
 
 
@@ -77,7 +78,7 @@ def outpaint(
     *,
     num: int = 1,
     drawing: Drawing = Drawing(),  # noqa: B008
-    blend: int = BLEND,
+    blend: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Inpainted:
     """`num` versions of values (C, *extent) with `expand` positions more on every side.

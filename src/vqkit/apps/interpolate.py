@@ -35,13 +35,17 @@ def interpolate(
     progress: Callable[[float], None] | None = None,
 ) -> Interpolated:
     """`num` items from `first` to `second`, values (C, *extent) of one extent, which are
-    reconstructed at the ends.
+    reconstructed at the ends. Of two along one dimension the longer is cut.
 
     morph: at time t in [0, 1] the positions are sorted into three parts, scattered evenly over the
     item: a share of 1 - t - g/2 keeps its codes of the first, t - g/2 has those of the second, and
     the rest, g = min(t, 1 - t), is drawn given both. Errors: VqkitError when the sizes differ or
     num < 2.
     """
+    if first.dim() == second.dim() == 2:
+        length = min(first.shape[1], second.shape[1])
+        first = first[:, :length]
+        second = second[:, :length]
     if first.shape != second.shape:
         extents = [model.signal.extent_in_words(tuple(one.shape[1:])) for one in (first, second)]
         raise VqkitError(

@@ -64,6 +64,19 @@ MAX_CODEBOOK = 1 << 32
 
 
 @dataclass(frozen=True)
+class Coded:
+    """One item as it is written.
+
+    extent: of the item. codes: what the file holds, codes (q, *grid) or values (C, *extent).
+    payloads: the coder's bytes of each stage.
+    """
+
+    extent: tuple[int, ...]
+    codes: Codes
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
 class Codec:
     """One kind of file. signal, holds, coder: numbers of the header; engine: what codes them;
     model_id: 8 bytes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,33 +43,18 @@ from ..coding import (
     write_bundle,
 )
 from ..errors import VqkitError
-from .codec import Codec, CodeCoder, Codes, code_codec, new_scalar_coder, value_codec
+from .codec import Codec, CodeCoder, Coded, Codes, code_codec, new_scalar_coder, value_codec
 from .effort import searched, with_effort
-from .operating_points import assign, can_be_weighed, ladder, no_rate
+from .operating_points import assign, no_rate
+from .rate_search import within
 from .tokenizer import Tokenizer
 
-# Weights of a bit that are tried between two rates, and how far beyond the measured ones.
-PROBES = 4
-WIDEST = 8.0
 # Items of a block of a bundle, if they are small enough.
 BLOCK = 256
 # Runs of lost items that an error lists.
 MAX_SAID = 20
 # What files of one kind hold of items of one extent, one after the other.
 Held: TypeAlias = Sequence[Codes] | np.ndarray
-
-
-@dataclass(frozen=True)
-class Coded:
-    """One item as it is written.
-
-    extent: of the item. codes: what the file holds, codes (q, *grid) or values (C, *extent).
-    payloads: the coder's bytes of each stage.
-    """
-
-    extent: tuple[int, ...]
-    codes: Codes
-    payloads: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -125,85 +109,6 @@ class Compressor:
         if point is None or isinstance(found.engine, MixingCoder):
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
         return found.at(point)
-
-    def within(
-        self, values: Tensor, bits: float, name: str | None = None, effort: int = 0
-    ) -> tuple[Codec, Coded]:
-        """An item (C, *extent) as well as so many bits for each of its positions allow, every byte
-        of its file counted, with the name that it is to have.
-
-        VqkitError without a codebook, for an effort that is not there, and where no file is that
-        small.
-        """
-        found = self.codec()
-        quantizer = self.artifact.network.quantizer
-        engine = found.engine
-        kinds = [found]
-        if not isinstance(engine, MixingCoder) and can_be_weighed(quantizer, found.has_prefixes):
-            rates = self.artifact.coders.rates
-            max_gain = self.artifact.network.max_gain
-            points = ladder(engine, rates, found.has_prefixes, max_gain)
-            kinds = [found.at(point) for point in points] or kinds
-
-        def written(codec: Codec) -> tuple[Coded, float]:
-            coded = self.code(values[None], codec)[0]
-            data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
-            return coded, 8 * len(data) / math.prod(coded.extent)
-
-        # Files grow along the ladder. A search may take a few bits more where they pay.
-        count = bisect_right(kinds, bits, key=lambda codec: written(codec)[1])
-        if isinstance(engine, TransformerCoder) and 0 < count < len(kinds):
-            between = self._between(kinds[count - 1 : count + 1], values, bits, written)
-            if between is not None:
-                return between
-        for codec in reversed(kinds[:count]):
-            codec = with_effort(codec, effort, quantizer)
-            coded, size = written(codec)
-            if size <= bits:
-                return codec, coded
-        raise VqkitError(
-            "the smallest file that this model makes of the item has "
-            f"{written(kinds[0])[1]:.3f} bits per position, more than {bits:g}"
-        )
-
-    def _between(
-        self,
-        kinds: Sequence[Codec],
-        values: Tensor,
-        bits: float,
-        written: Callable[[Codec], tuple[Coded, float]],
-    ) -> tuple[Codec, Coded] | None:
-        """A file that fits, with the stages of a kind that does not fit and bits weighed more, if
-        it is better than one of the kind before it, which fits.
-        """
-        fits, above = kinds
-        known = [rate.weight for rate in self.artifact.coders.rates.values()]
-        # Weights are squared distances: those that were measured say how large they are.
-        low = max(above.weight, max(known) / WIDEST)
-        high = max(known) * WIDEST
-        if high <= 0:
-            return None
-        found: tuple[Codec, Coded] | None = None
-        for _ in range(PROBES):
-            weight = math.sqrt(low * high)
-            codec = replace(above, weight=weight)
-            coded, size = written(codec)
-            if size <= bits:
-                found = codec, coded
-                high = weight
-            else:
-                low = weight
-        if found is None or self._quality(values, *found) <= self._quality(
-            values, fits, written(fits)[0]
-        ):
-            return None
-        return found
-
-    def _quality(self, values: Tensor, codec: Codec, coded: Coded) -> float:
-        """How close an item (C, *extent) is to what a file of it gives, in dB."""
-        shown = self.values_of(codec, [coded.codes], coded.extent)
-        signal = self.artifact.signal
-        return float(signal.measures(shown, values[None])[signal.quality][0])
 
     def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
         """How a file is read, by the coder that wrote it.
@@ -342,7 +247,7 @@ class Compressor:
     ) -> bytes:
         """The file of one item (C, *extent), with the name that it had if one is given.
 
-        rate: a name as in `codec`, or the most bits for each position, see `codec_within`.
+        rate: a name as in `codec`, or the most bits for each position, see rate_search.
         """
         if isinstance(rate, str) or rate is None:
             codec = self.codec(lossless=lossless, rate=rate, effort=effort)
@@ -350,7 +255,7 @@ class Compressor:
         elif lossless:
             raise VqkitError("lossless files have no rate")
         else:
-            codec, coded = self.within(values, rate, name, effort)
+            codec, coded = within(self, values, rate, name, effort)
         return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
 
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:

@@ -6,7 +6,6 @@ What is written and what comes back is what the whole item would give.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from torch import Tensor
 from ..coding import ScalarCoder, ScalarCodes, TransformerCoder, gain_of
 from ..errors import VqkitError
 from ..model.quantizers.base import PADDING
-from .codec import Codec, Codes
-from .compressor import Coded, Compressor
-from .operating_points import assign, can_be_weighed, ladder
+from . import rate_search
+from .codec import Codec, Coded, Codes
+from .compressor import Compressor
+from .operating_points import assign
 from .record import Artifact
 from .streaming import (
     DecodeStream,
@@ -34,6 +34,8 @@ from .tokenizer import Tokenizer
 
 # Values of the longest item that is held.
 LONG = 1 << 20
+# Rates that are tried until a file is small enough.
+ATTEMPTS = 6
 # Codes of a codebook that are decoded to values together.
 CODES_TOGETHER = 1 << 8
 
@@ -210,35 +212,46 @@ def quality(item: LongItem, shown: Iterable[Tensor], progress: Progress = nothin
 def within(
     compressor: Compressor, item: LongItem, bits: float, name: str | None, effort: int = 0
 ) -> tuple[Codec, Coded]:
-    """An item at the largest rate of the model whose file, with that name, has no more than so many
-    bits for each position. VqkitError as `Compressor.within`.
+    """An item as well as so many bits for each position allow, with that name: at the rate that its
+    beginning has in so many, or at the next smaller one if all of it is larger. VqkitError as
+    `rate_search.within`.
     """
-    full = compressor.codec(effort=effort)
-    if isinstance(full.engine, ScalarCoder):
-        return compressor.within(torch.cat(list(item.pieces()), 1), bits, name, effort)
-    kinds = [full]
-    quantizer = compressor.artifact.network.quantizer
-    if isinstance(full.engine, TransformerCoder) and can_be_weighed(quantizer, full.has_prefixes):
-        rates = compressor.artifact.coders.rates
-        points = ladder(full.engine, rates, full.has_prefixes, max_gain=1.0)
-        kinds = [full.at(point) for point in points] or kinds
-    best: tuple[Codec, Coded] | None = None
-    sizes: dict[int, float] = {}
+    if isinstance(compressor.codec(effort=effort).engine, ScalarCoder):
+        whole = torch.cat(list(item.pieces()), 1)
+        return rate_search.within(compressor, whole, bits, name, effort)
+    beginning = _beginning(item)
+    # Headers weigh more in a short file.
+    header = _header(compressor, beginning, name)
+    asked = bits + header / beginning.shape[1]
+    for _ in range(ATTEMPTS):
+        codec, _ = rate_search.within(compressor, beginning, asked, name, effort)
+        coded = code(compressor, item, codec)
+        data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+        size = 8 * len(data) / coded.extent[0]
+        if size <= bits:
+            return codec, coded
+        asked -= 1.5 * (size - bits)
+    raise VqkitError(
+        f"no file of {item.path} with {bits:g} bits per position at most was found, the smallest "
+        f"that was tried has {size:.3f}; ask for more"
+    )
 
-    def size(number: int) -> float:
-        nonlocal best
-        coded = code(compressor, item, kinds[number])
-        data = kinds[number].file_of(coded.codes, coded.payloads, coded.extent, name)
-        sizes[number] = 8 * len(data) / coded.extent[0]
-        if sizes[number] <= bits:
-            best = kinds[number], coded
-        return sizes[number]
 
-    # Files grow along the ladder, so that the last one that was tried and fits is the largest.
-    bisect_right(range(len(kinds)), bits, key=size)
-    if best is None:
-        raise VqkitError(
-            "the smallest file that this model makes of the item has "
-            f"{sizes[0]:.3f} bits per position, more than {bits:g}"
-        )
-    return best
+def _header(compressor: Compressor, values: Tensor, name: str | None) -> float:
+    """Bits of a file of values (C, n) beside those of its codes."""
+    codec = compressor.codec()
+    (coded,) = compressor.code(values[None], codec)
+    data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+    return 8.0 * (len(data) - sum(map(len, coded.payloads)))
+
+
+def _beginning(item: LongItem) -> Tensor:
+    """The first values (C, n), as many as of the longest item that is held."""
+    held = []
+    count = 0
+    for piece in item.pieces():
+        held.append(piece)
+        count += piece.numel()
+        if count >= LONG:
+            break
+    return torch.cat(held, 1)

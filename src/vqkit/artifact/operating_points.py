@@ -169,24 +169,22 @@ def gains(largest: float, step: int = GAIN_STEP) -> list[int]:
 
 
 def ladder(
-    coder: TransformerCoder | ScalarCoder,
-    measured: Mapping[str, Rate],
-    prefixes: bool,
-    max_gain: float,
+    coder: TransformerCoder | ScalarCoder, num_stages: int, prefixes: bool, max_gain: float
 ) -> list[Rate]:
-    """Every rate that a model has, from few bytes to many: of scalar codes all numbers of stages at
-    gains of training, else those that were measured. Only the latter have bits and psnr.
+    """Points that a model has without a weight of bits, from few bytes to many: all numbers of
+    stages, and of scalar codes gains of training between them. They were not measured.
     """
+    first = 1 if prefixes else num_stages
+    depths = range(first, num_stages + 1)
     if not isinstance(coder, ScalarCoder):
-        return sorted(measured.values(), key=lambda rate: rate.bits)
+        return [Rate(depth, 0.0, 0.0, 0.0) for depth in depths]
     # A stage more is about as much as a gain of the refinement: half of it on either side.
     half = int(-GAINS_PER_OCTAVE * math.log2(ScalarQuantizer.refinement) / 2)
-    first = 1 if prefixes else coder.num_stages
     found = []
-    for depth in range(first, coder.num_stages + 1):
+    for depth in depths:
         for gain in gains(max_gain, 1):
             is_fewer = depth > first and gain < UNIT_GAIN - half
-            is_more = depth < coder.num_stages and gain > UNIT_GAIN + half
+            is_more = depth < num_stages and gain > UNIT_GAIN + half
             if not is_fewer and not is_more:
                 found.append(Rate(depth, 0.0, 0.0, 0.0, gain))
     return found

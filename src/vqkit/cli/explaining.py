@@ -24,7 +24,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
         "--num",
         type=arguments.COUNT,
         default=4096,
-        help="training images to look at (default: 4096)",
+        help="training items to look at (default: 4096)",
     )
     parser.add_argument(
         "--swap",
@@ -38,14 +38,13 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from ..apps.evaluate import open_for
-    from ..apps.explain import explain
+    from ..apps.explain import explain, open_data
     from ..config.loading import dump
     from ..files import free_name
     from ..report.explain_page import write_explanation
 
     model = arguments.load_model(options.artifact, options.device)
-    data = open_for(model, options.data, "train")
+    data = open_data(model, options.data)
     pairs = [(code, other) for code, other in options.swap]
     with progress_bar("explaining") as progress:
         found = explain(

@@ -243,8 +243,7 @@ def _blend_argument(parser: argparse.ArgumentParser, where: str) -> None:
     parser.add_argument(
         "--blend",
         type=arguments.WHOLE,
-        default=2,
-        help=f"positions {where} in which old and new are mixed",
+        help=f"positions {where} in which old and new are mixed (default: 2, 10 ms of sound)",
     )
 
 
@@ -263,7 +262,11 @@ def _anew(options: argparse.Namespace, verb: str, make: Callable[..., Tensor]) -
 def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
     _anew_arguments(parser, 1)
     parser.add_argument(
-        "--mask", required=True, metavar="MASK.png", help="of the same size; white is made anew"
+        "--mask",
+        required=True,
+        metavar="MASK",
+        help="an image of the same size, white where it is made anew; of recordings gaps in "
+        "seconds, such as 0.8-1.2",
     )
     _blend_argument(parser, "around the mask")
 
@@ -272,7 +275,8 @@ def _inpaint(options: argparse.Namespace) -> int:
     from ..apps.inpaint import inpaint
 
     def make(model: Model, values: Tensor, **how: Any) -> Tensor:
-        mask = model.signal.read_mask(Path(options.mask))
+        extent = tuple(values.shape[1:])
+        mask = model.signal.read_mask(options.mask, extent, model.artifact.data)
         return inpaint(model, values, mask, blend=options.blend, **how).values
 
     return _anew(options, "inpainting", make)

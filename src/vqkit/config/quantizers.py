@@ -96,8 +96,8 @@ class VQConfig(QuantizerSection):
     kmeans_iterations: Annotated[int, Field(ge=0, le=100)] = 10
     """Lloyd steps on the first training batch; 0 = random initial codes"""
     revive_threshold: Share = 0.1
-    """a code used less than this share of uniform usage is replaced by a latent of the batch;
-    0 = never
+    """a code used less than this share of uniform usage jumps to a place between a latent of the
+    batch and the code that this has; 0 = never
     """
     estimator: Literal["straight_through", "rotation", "gumbel"] = "straight_through"
     """how gradients pass the quantizer: as if it were not there, rotated and scaled with the code,

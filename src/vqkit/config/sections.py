@@ -243,3 +243,7 @@ class CoderConfig(Section):
     """peak learning rate of AdamW, for vectors, positions and the last layer"""
     muon_lr: Positive = 0.02
     """peak learning rate of Muon, for all other matrices"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share of the codes around a code that it does not see in training, so that few items are not
+    learned by heart
+    """

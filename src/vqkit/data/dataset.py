@@ -62,7 +62,7 @@ class Dataset(Protocol):
         """
 
     def split(self, name: str, size: int) -> Iterator[Batch]:
-        """All items of a split once, in its order, as they are."""
+        """All of a split once, in its order, as it is: no items that overlap with others."""
 
     def read(self, ids: np.ndarray) -> Batch:
         """The items of these numbers. VqkitError naming the one that cannot be read."""

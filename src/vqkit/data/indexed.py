@@ -162,8 +162,12 @@ class IndexedDataset(ABC):
             names = [("validation noise", seed, index) for index in batch.ids.tolist()]
             yield _with_noise(batch, batch.values, self.noisy(batch.values, names))
 
+    def apart(self, name: str) -> np.ndarray:
+        """Numbers of items that hold all of a split once: not those that overlap with others."""
+        return self.splits[name]
+
     def split(self, name: str, size: int) -> Iterator[Batch]:
-        """All items of a split once, in its order, as they are.
+        """All of a split once, in its order, as it is.
 
         A file that cannot be decoded is left out, so that a batch may be smaller, and noted in
         `bad`.
@@ -177,7 +181,7 @@ class IndexedDataset(ABC):
             self.bad.append(found)
 
     def _split(self, name: str, size: int) -> Iterator[Found]:
-        ids = self.splits[name]
+        ids = self.apart(name)
         parts = [ids[start : start + size] for start in range(0, len(ids), size)]
         return (found for found in self._fetch(parts, None) if len(found.ids))
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,7 @@ def _draw(
     scattered = generate(model, NUM_SAMPLES, drawing=replace(drawing, steps=num_steps))
     near = nearness(model, data, samples.values)
     display = model.signal.display
+    heard = partial(model.signal.media, data=model.artifact.data)
     return PriorSummary(
         title=Path(data.name).name,
         command=command,
@@ -217,6 +219,11 @@ def _draw(
         distances=near.distances,
         reconstructed_distances=near.reconstructed_distances,
         held_out_distances=near.held_out_distances,
+        item=model.signal.item,
+        played=heard(samples.values),
+        played_scattered=heard(scattered.values),
+        played_nearest=heard(near.nearest),
+        media_type=model.signal.media_type,
     )
 
 

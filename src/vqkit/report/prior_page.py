@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,19 @@ from ..files import write_text
 from . import figures
 from .prior_verdict import derived_figures, judge_prior, near_copies
 from .summary import PriorSummary
-from .tables import PRIOR_HEADLINE, headline, metric_rows
-from .templates import Pair, fill, image_uri, kicker, num_shown, shown_size, titled, told_events
-from .wording import finite
+from .tables import PRIOR_HEADLINE, headline, metric_rows, rows_of
+from .templates import (
+    Pair,
+    fill,
+    image_uri,
+    kicker,
+    media_uri,
+    num_shown,
+    shown_size,
+    titled,
+    told_events,
+)
+from .wording import finite, of_items
 
 # Samples that are shown however large they are.
 MIN_SHOWN = 24
@@ -45,9 +56,9 @@ def render_prior(summary: PriorSummary) -> str:
         grids=_grids(summary),
         pairs=_pairs(summary),
         num_samples=len(summary.samples),
-        yardstick=_yardstick(summary.reconstructed_distances),
+        yardstick=of_items(_yardstick(summary.reconstructed_distances), summary.item),
         training=titled(_training_figures(summary)),
-        metric_rows=metric_rows(metrics),
+        metric_rows=rows_of(metric_rows(metrics), summary.item),
         kicker=kicker(metrics),
         **told_events(summary.events),
     )
@@ -71,17 +82,17 @@ def _check(summary: PriorSummary) -> None:
 def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
     """Samples drawn code by code and in few steps, as many as a browser can open."""
     steps = "1 step" if summary.num_steps == 1 else f"{summary.num_steps} steps"
-    many = "Many codes at a time, scattered over the image."
+    many = of_items("Many codes at a time, scattered over the image.", summary.item)
     grids = []
-    for name, title, lead, images in (
-        ("samples", "Samples", "Drawn code by code.", summary.samples),
-        ("scattered", f"In {steps}", many, summary.scattered),
+    for name, title, lead, images, played in (
+        ("samples", "Samples", "Drawn code by code.", summary.samples, summary.played),
+        ("scattered", f"In {steps}", many, summary.scattered, summary.played_scattered),
     ):
         if not len(images):
             continue
         shown = []
         for index, image in enumerate(images[: num_shown(images, MIN_SHOWN)]):
-            shown.append((image_uri(image), _label(summary, index)))
+            shown.append((image_uri(image), _label(summary, index), _sound(summary, played, index)))
         if len(shown) < len(images):
             lead += f" {len(shown)} of {len(images)} are shown."
         grids.append({"name": name, "title": title, "lead": lead, "images": shown})
@@ -103,13 +114,28 @@ def _pairs(summary: PriorSummary) -> list[Pair]:
                 image_uri(summary.samples[index]),
                 image_uri(summary.nearest[index]),
                 f"sample of {label}" if label else "sample",
-                "nearest training image",
+                of_items("nearest training image", summary.item),
                 f"{float(summary.distances[index]):.1f}",
                 label,
                 bool(copies[index]),
+                _both(summary, index),
             )
         )
     return pairs
+
+
+def _sound(summary: PriorSummary, played: Sequence[bytes], index: int) -> str:
+    """The URI of what is played of an item; none of images."""
+    return media_uri(played[index], summary.media_type) if played else ""
+
+
+def _both(summary: PriorSummary, index: int) -> tuple[str, str] | None:
+    if not summary.played:
+        return None
+    return (
+        _sound(summary, summary.played, index),
+        _sound(summary, summary.played_nearest, index),
+    )
 
 
 def _label(summary: PriorSummary, index: int) -> str:

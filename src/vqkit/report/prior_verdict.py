@@ -14,6 +14,7 @@ from .verdict import (
     if_healthy,
     joined,
     late_fall,
+    on_items,
     series,
     too_few_images,
     train_longer,
@@ -39,6 +40,11 @@ SAME = 0.5
 
 def judge_prior(summary: PriorSummary) -> Verdict:
     """The verdict on a prior, from its figures, curves, events and the distances of its samples."""
+    return on_items(_judged(summary), summary.item)
+
+
+def _judged(summary: PriorSummary) -> Verdict:
+    """As `judge_prior`, in words on images."""
     checks = (
         _broken(summary),
         _saving(summary),

@@ -126,5 +126,13 @@ class PriorSummary:
     # (M,) the same of these images as they are: near 0 for those that are in the training set as
     # well.
     held_out_distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    # What an item is called.
+    item: str = "image"
+    # Files to be played, of each sample, each scattered one and each nearest item, and their media
+    # type; none of images.
+    played: Sequence[bytes] = ()
+    played_scattered: Sequence[bytes] = ()
+    played_nearest: Sequence[bytes] = ()
+    media_type: str = ""
     # That the whole command had, where these ended training.
     minutes: float | None = None

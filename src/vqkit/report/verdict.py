@@ -53,18 +53,21 @@ class Verdict:
 
 def judge(summary: RunSummary) -> Verdict:
     """The verdict on a run, from its figures, history, events and gallery."""
-    found = _judged(summary)
-    item = summary.item
+    return on_items(_judged(summary), summary.item)
+
+
+def on_items(verdict: Verdict, item: str) -> Verdict:
+    """A verdict in words on images as one on other items."""
     findings = []
-    for one in found.findings:
+    for one in verdict.findings:
         findings.append(
             Finding(*(of_items(text, item) for text in (one.short, one.text, one.advice)))
         )
     return replace(
-        found,
-        sentence=of_items(found.sentence, item),
+        verdict,
+        sentence=of_items(verdict.sentence, item),
         findings=tuple(findings),
-        next_steps=tuple(of_items(step, item) for step in found.next_steps),
+        next_steps=tuple(of_items(step, item) for step in verdict.next_steps),
     )
 
 

@@ -54,6 +54,11 @@ class Signal(ABC):
     # The measure that items are ranked by, in dB, higher is closer; always among `measures`.
     quality: str = "psnr"
     quality_in_words: str = "PSNR"
+    # Whether values at one place of several items can be compared and averaged, as those of framed
+    # images can, and those of items that begin anywhere cannot.
+    is_aligned: bool = False
+    # What `change` is in.
+    change_in_words: str = "levels of 255"
 
     @property
     def an_item(self) -> str:
@@ -157,10 +162,16 @@ class Signal(ABC):
         """
 
     @abstractmethod
-    def read_mask(self, path: Path) -> Tensor:
-        """A file that says which positions are meant, (*extent) bool. VqkitError naming the
-        file.
+    def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
+        """Positions of an item of that extent that a user means, (*extent) bool: a file that shows
+        them, or what else the signal has. VqkitError naming what was said.
         """
+
+    def blend(self, data: Mapping[str, Any]) -> int:
+        """Positions in which what is made anew and what is kept are mixed, unless the user says
+        so.
+        """
+        return 2
 
     @abstractmethod
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
@@ -261,9 +272,25 @@ class Signal(ABC):
         divided by for it.
         """
 
+    def change(self, values: Tensor, original: Tensor) -> Tensor:
+        """How far values (B, C, *extent) are from the original ones, 0 = not at all: (B,).
+
+        Here the root mean square.
+        """
+        return (values.float() - original.float()).square().flatten(1).mean(1).sqrt()
+
     @abstractmethod
     def display(self, values: Tensor) -> np.ndarray:
-        """Items (B, C, *extent) as images to look at: uint8 (B, H, W, C)."""
+        """Items (B, C, *extent) as images to look at: uint8 (B, H, W, C).
+
+        Along the width of the image of an item with one dimension runs that dimension.
+        """
+
+    def compared(self, values: Tensor) -> Tensor:
+        """Values (B, C, *extent) as (B, ...) float64, by whose differences two items are the same
+        to the senses: of images in grey levels, of all others in what is shown of them, 0 to 255.
+        """
+        return values.double()
 
     # The media type of `media`; none where there is nothing to play.
     media_type: str = ""
@@ -275,3 +302,21 @@ class Signal(ABC):
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         """The extent of an item as people write it."""
         return "x".join(map(str, extent))
+
+    # ------------------------------------------------------------------------------ what codes mean
+
+    def explained(self, settings: Any, data: Mapping[str, Any]) -> Any:
+        """The data settings of a model changed so that no two items share values, and that items
+        are long enough to be followed: of an extent that is a multiple of the one of training.
+        """
+        return settings
+
+    def glimpse(self, shape: Shape, data: Mapping[str, Any]) -> tuple[int, ...]:
+        """The extent of a part of an item, code and context, by which people recognise what it
+        is.
+        """
+        return shape.extent
+
+    def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
+        """The unit that lengths within an item are told in, and how many positions make one."""
+        return "positions", 1.0

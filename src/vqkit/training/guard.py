@@ -35,7 +35,8 @@ MOVEMENT_EVERY = 50
 LOW_USAGE = 0.5
 # Normalised entropy below which it has, even if every code occurs now and then.
 LOW_ENTROPY = 0.1
-# Of the best usage so far; what is below is falling.
+# Of the best usage and of the best entropy so far; what is below both is falling. Fewer codes that
+# are used more evenly are no loss.
 FALLEN = 0.8
 # An alarm ends this far above the level at which it began, so that it does not flicker.
 HYSTERESIS = 1.1
@@ -106,8 +107,9 @@ class Memory:
     filled: int = 0
     # Whether a problem has been said and is not over.
     alarm: bool = False
-    # Best usage of each part, as a share of what could be reached.
+    # Best usage of each part, as a share of what could be reached, and best perplexity.
     best: list[float] = field(default_factory=list)
+    best_perplexity: list[float] = field(default_factory=list)
     # The same of the worst part at the last remedy; 0 without one.
     share_then: float = 0.0
     # Sum of the commitment term over the open slice.
@@ -146,7 +148,8 @@ class Guard:
         self.open = torch.zeros(shape, dtype=torch.int32, device=engine.device)
         self.window = torch.zeros(SLICES, *shape, dtype=torch.int32, device=engine.device)
         self.snapshots: dict[int, Tensor] = {}
-        self.memory = Memory(best=[0.0] * len(self.parts))
+        none = [0.0] * len(self.parts)
+        self.memory = Memory(best=none, best_perplexity=list(none))
         self.remedies = Remedies(self.parts)
 
     @property
@@ -273,13 +276,18 @@ class Guard:
         falling = []
         shares = [_share(counts) for counts in total]
         for index, share in enumerate(shares):
+            effective = perplexity(total[index][None])
             memory.best[index] = max(memory.best[index], share)
+            memory.best_perplexity[index] = max(memory.best_perplexity[index], effective)
             if _is_low(total[index], margin):
                 if _share(newest[index]) > 1.1 * _share(oldest[index]):
                     recovering.append(index)
                 else:
                     collapsed.append(index)
-            elif share < margin * FALLEN * memory.best[index]:
+            elif (
+                share < margin * FALLEN * memory.best[index]
+                and effective < margin * FALLEN * memory.best_perplexity[index]
+            ):
                 falling.append(index)
         ratio = memory.figures.get("commitment_ratio", 0.0)
         ratio_before = memory.ratio
@@ -389,14 +397,28 @@ class Guard:
 
 
 def _share(counts: Tensor) -> float:
-    """Usage of one codebook, counts (K,), as a share of what uniform draws reach.
+    """Usage of one codebook, counts (K,), as a share of what uniform draws reach, or where codes
+    are of very unlike frequencies, as those of silence and of speech are, the share of the codes
+    that are alive at all, in use by now or not.
 
     1 without any draw.
     """
     draws = int(counts.sum())
     if not draws:
         return 1.0
-    return usage(counts[None]) / reachable_usage(draws, len(counts))
+    reached = usage(counts[None]) / reachable_usage(draws, len(counts))
+    return max(reached, min(1.0, num_alive(counts) / len(counts)))
+
+
+def num_alive(counts: Tensor) -> float:
+    """Codes that would be seen in the long run, of counts (K,): those that were, and an estimate of
+    the others from how many were seen once and twice (Chao 1984, in the bias-corrected form of
+    Chao 2005).
+    """
+    seen = int((counts > 0).sum())
+    once = int((counts == 1).sum())
+    twice = int((counts == 2).sum())
+    return seen + once * (once - 1) / (2 * (twice + 1))
 
 
 def _variance(part: VectorQuantizer, counts: Tensor) -> float:

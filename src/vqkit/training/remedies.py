@@ -144,9 +144,7 @@ class Remedies:
         for part in parts:
             part.revive_threshold = min(max(0.1, 2 * part.revive_threshold), 0.5)
         highest = max(part.revive_threshold for part in parts)
-        return (
-            f"codes that win less than {highest:.0%} of an equal share jump to latents of the batch"
-        )
+        return f"codes that win less than {highest:.0%} of an equal share jump towards latents"
 
     def _restart(self, parts: Sequence[VectorQuantizer], step: int) -> str:
         for part in parts:

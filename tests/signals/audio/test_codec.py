@@ -17,6 +17,8 @@ from vqkit.config import load
 from vqkit.errors import VqkitError
 from vqkit.pipelines.choosing import choose_settings
 from vqkit.settings import Config
+from vqkit.signals.audio.look import quiet_share
+from vqkit.signals.audio.signal import AUDIO
 from vqkit.signals.registry import recognised
 
 from .conftest import RATE, voice
@@ -34,6 +36,27 @@ def test_a_folder_of_recordings_is_recognised(recordings, tmp_path):
     assert recognised("emoji") == "image"
 
 
+def test_sounds_with_other_phases_are_compared_as_equal():
+    one = speech(1.0, 3)[None]
+    same, louder = AUDIO.compared(torch.cat([-one, 0.5 * one])) - AUDIO.compared(one)
+    assert same.abs().max() == 0
+    # 6 dB of 90 are 17 of 255, wherever there is sound.
+    assert louder.abs().max() == pytest.approx(17, abs=3)
+
+
+def test_a_gap_is_said_in_seconds():
+    data = {"sample_rate": 1000}
+    mask = AUDIO.read_mask("0.1-0.2, 0.5-9", (600,), data)
+    assert mask.nonzero()[:, 0].tolist() == [*range(100, 200), *range(500, 600)]
+    for said, why in (
+        ("x", "is no gap"),
+        ("0.2-0.1", "is no gap"),
+        ("0.7-0.9", "ends after 0.60 s"),
+    ):
+        with pytest.raises(VqkitError, match=why):
+            AUDIO.read_mask(said, (600,), data)
+
+
 def test_settings_follow_the_sound(recordings, tmp_path):
     plain = choose_settings(recordings, None, [])
     assert plain.config.model.network.kind == "vocoder"
@@ -46,6 +69,27 @@ def test_settings_follow_the_sound(recordings, tmp_path):
     kept = choose_settings(tmp_path, None, ["data.sample_rate=44100"])
     assert kept.config.data.sample_rate == 44100
     assert choose_settings(tmp_path / "none", None, []).config.data.signal == "image"
+
+
+def test_sound_without_pauses_is_music_unless_it_comes_by_telephone(tmp_path):
+    time = np.arange(4 * 44100) / 44100
+    chord = sum(np.sin(2 * np.pi * pitch * time) for pitch in (220, 277, 330))
+    for rate, kind in ((44100, "lapped"), (8000, "vocoder")):
+        (tmp_path / str(rate)).mkdir()
+        soundfile.write(tmp_path / str(rate) / "chord.wav", 0.2 * chord[: 4 * rate], rate)
+        chosen = choose_settings(tmp_path / str(rate), None, [])
+        assert chosen.config.model.network.kind == kind
+
+
+def test_quiet_frames_are_those_below_half_of_the_second_around_them(tmp_path):
+    # Half a second of sound and half a second without, by turns; silence at both ends is not heard.
+    tone = np.sin(2 * np.pi * 200 * np.arange(4000) / 8000)
+    gaps = np.concatenate([np.zeros(8000), *[tone, 0.01 * tone] * 5, np.zeros(8000)])
+    soundfile.write(tmp_path / "gaps.wav", 0.5 * gaps, 8000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    share = quiet_share([tmp_path / "gaps.wav", tmp_path / "broken.wav"])
+    assert share == pytest.approx(0.5, abs=0.02)
+    assert quiet_share([tmp_path / "broken.wav"]) is None
 
 
 def test_what_was_left_open_is_in_the_recipe(codec_folder):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from vqkit.errors import VqkitError
-from vqkit.signals.audio.config import AugmentConfig, DataConfig
+from vqkit.signals.audio.config import AugmentConfig, DataConfig, NoiseConfig
 from vqkit.signals.audio.source import bad_files, open_audio
 
 from .conftest import RATE, voice
@@ -147,3 +147,52 @@ def test_levels_change_and_no_sample_leaves_its_range(recordings):
     assert min(ratios) < 0 < max(ratios)
     assert max(map(abs, ratios)) > 1.2 and min(map(abs, ratios)) < 0.8
     assert int(changed.values.int().abs().max()) <= 32767
+
+
+@pytest.fixture
+def hum(tmp_path):
+    """A folder with two recordings of noise, one of them at another rate: a hum of 200 Hz each."""
+    (tmp_path / "hum").mkdir()
+    for number, rate in enumerate((RATE, 16000)):
+        tone = np.sin(2 * np.pi * 200 * np.arange(3 * rate) / rate)
+        soundfile.write(tmp_path / "hum" / f"{number}.wav", 0.1 * tone, rate)
+    return tmp_path / "hum"
+
+
+def test_recorded_noise_is_mixed_in_at_shares_of_a_clips_own_level(recordings, hum):
+    noise = NoiseConfig(level=1.0, source=str(hum))
+    data = opened(recordings, noise=noise)
+    batch = next(data.train(0, 16, 0))
+    assert batch.target is not None
+    again = next(opened(recordings, noise=noise).train(0, 16, 0))
+    assert (again.values == batch.values).all()
+    plain = next(opened(recordings).train(0, 16, 0))
+    assert (plain.values == batch.target).all()
+    added = (batch.values.double() - batch.target)[:, 0].numpy()
+    levels = batch.target.double()[:, 0].square().mean(1).sqrt().numpy()
+    shares = np.sqrt((added**2).mean(1)) / levels
+    assert shares.max() <= 1.01 and shares.max() - shares.min() > 0.5
+    # All of it is the hum, but for what rounding to whole numbers adds.
+    loud = added[shares > 0.3]
+    power = np.abs(np.fft.rfft(loud * np.hanning(loud.shape[1]))) ** 2
+    hertz = np.fft.rfftfreq(loud.shape[1], 1 / RATE)
+    near = np.abs(hertz - 200) < 30
+    assert (power[:, near].sum(1) > 0.95 * power.sum(1)).all()
+    # Clips begin at places of their own in it.
+    angles = np.angle(np.fft.rfft(loud)[:, round(200 * loud.shape[1] / RATE)])
+    assert len(set(np.round(angles, 1))) > len(loud) // 2
+
+
+def test_recorded_noise_is_needed_to_train_and_for_nothing_else(recordings, hum, tmp_path):
+    missing = NoiseConfig(level=1.0, source=str(tmp_path / "nowhere"))
+    with pytest.raises(VqkitError, match="there is no file or folder .*nowhere"):
+        opened(recordings, noise=missing)
+    settings = DataConfig(**SHARES, noise=missing)
+    used = open_audio(recordings, settings, 0, rate=RATE, channels=1)
+    assert next(used.split("test", 2)).target is None
+    # A run that goes on with other noise would be another run.
+    first = opened(recordings, noise=NoiseConfig(level=1.0, source=str(hum)))
+    soundfile.write(hum / "2.wav", voice(1.0, 9), RATE)
+    second = opened(recordings, noise=NoiseConfig(level=1.0, source=str(hum)))
+    assert first.fingerprint != second.fingerprint
+    assert "noise" not in opened(recordings).fingerprint

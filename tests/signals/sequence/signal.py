@@ -96,8 +96,8 @@ class SequenceSignal(Signal):
         item = torch.from_numpy(read_file(path))[: shape.extent[0]]
         return nn.functional.pad(item, (0, shape.extent[0] - len(item)))[None]
 
-    def read_mask(self, path: Path) -> Tensor:
-        return torch.from_numpy(read_file(path)) > 0
+    def read_mask(self, said: str, extent: Any, data: Any) -> Tensor:
+        return torch.from_numpy(read_file(Path(said))) > 0
 
     def write(self, values: Tensor, data: Any) -> bytes:
         return values.numpy().tobytes()

@@ -1,4 +1,6 @@
-"""The codes of each codebook: how often and where they occur, and what the images show there."""
+"""The codes of each codebook: how often they occur and which are alike; where they occur in items
+whose values can be compared place by place, and what is seen there.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,12 @@ MAX_CODES = 16384
 # Patches that are shown of a code, fewer where there are many codes.
 MAX_TYPICAL = 8
 MIN_TYPICAL = 2
-# Pixels of all patches, which bounds the size of the page.
-SHEET_PIXELS = 6_000_000
-# Pixels along a side of a patch, and cells along a side of a position map, at most.
+# Positions of all patches, which bounds the size of the page.
+SHEET_POSITIONS = 6_000_000
+# Positions along a side of a patch, and cells along a side of a position map, at most.
 MAX_SIDE = 24
 MAX_MAP = 16
-# Pixel values of patches that are held at once.
+# Values of patches that are held at once.
 BATCH_VALUES = 1 << 24
 NUM_NEIGHBOURS = 6
 # Codes that are nearer to one another than this share of the median distance to the nearest code
@@ -40,10 +42,6 @@ class Book:
     """One codebook; S of its codes are shown, the most used first.
 
     name: of the stage, group or place it serves. counts: (K,) int64. codes: (S,) their numbers.
-    means: uint8 (S, s, s, C), the mean of all patches of a code: of later residual stages, of what
-    the earlier ones left over, with grey as zero and `gain` times as strong. typical: uint8 (S, n,
-    s, s, C), real patches nearest to that mean, no two of one image; num_typical (S,) how many
-    there are. positions: (S, h, w), times that the code occurs there.
     plane: (S, 2) float64, the codes' vectors on their two main axes, which hold `explained` of the
     variance; or, where training put the codes on a map (`neighbourhood`), their columns and rows
     there, and `explained` is None.
@@ -56,11 +54,6 @@ class Book:
     perplexity: float
     entropy_bits: float
     codes: np.ndarray
-    means: np.ndarray
-    gain: float
-    typical: np.ndarray
-    num_typical: np.ndarray
-    positions: np.ndarray
     plane: np.ndarray
     explained: float | None
     neighbours: np.ndarray
@@ -68,14 +61,27 @@ class Book:
     close: list[tuple[int, int]]
 
 
-def books(model: Model, sample: Sample, field: ReceptiveField) -> list[Book]:
+@dataclass(frozen=True)
+class PatchBook(Book):
+    """A codebook of items whose values can be compared place by place, with the patch of each code.
+
+    means: uint8 (S, s, s, C), the mean of all patches of a code: of later residual stages, of what
+    the earlier ones left over, with grey as zero and `gain` times as strong. typical: uint8 (S, n,
+    s, s, C), real patches nearest to that mean, no two of one item; num_typical (S,) how many
+    there are. positions: (S, h, w), times that the code occurs there.
+    """
+
+    means: np.ndarray
+    gain: float
+    typical: np.ndarray
+    num_typical: np.ndarray
+    positions: np.ndarray
+
+
+def patch_books(model: Model, sample: Sample, field: ReceptiveField) -> list[PatchBook]:
     """One for each codebook; where several places share one, their codes are counted together."""
-    quantizer = model.artifact.network.quantizer
-    counts = quantizer.per_codebook(code_counts(sample.codes, quantizer.codebook_size))
-    found = []
-    for places, row in zip(quantizer.places(), counts, strict=True):
-        found.append(_book(model, sample, field, places, row))
-    return found
+    shelf = Shelf(model, sample)
+    return [_patch_book(model, sample, field, shelf, index) for index in range(len(shelf))]
 
 
 def place_names(model: Model) -> list[str]:
@@ -91,49 +97,88 @@ def place_names(model: Model) -> list[str]:
     return [f"{word} {number}" for number in range(1, count + 1)]
 
 
-def _book(
-    model: Model, sample: Sample, field: ReceptiveField, places: list[int], counts: Tensor
-) -> Book:
-    quantizer = model.artifact.network.quantizer
-    num_books = len(quantizer.places())
-    first = places[0]
-    order = counts.argsort(descending=True, stable=True)
-    codes = order[: min(int((counts > 0).sum()), MAX_CODES // num_books)]
-    # The row of each code, -1 where it is not shown; the last entry is for padding, code -1.
-    row_of = torch.full((len(counts) + 1,), -1)
-    row_of[codes] = torch.arange(len(codes))
-    patches = Patches(model, sample, field, places, row_of)
+class Shelf:
+    """The codebooks of a model with what is known of their codes by counting, and by their vectors.
+
+    places: along Q, of each codebook. counts: (K,) of each. codes: those that are shown, the most
+    used first.
+    """
+
+    def __init__(self, model: Model, sample: Sample) -> None:
+        self.model = model
+        self.quantizer = model.artifact.network.quantizer
+        self.places = self.quantizer.places()
+        counts = code_counts(sample.codes, self.quantizer.codebook_size)
+        self.counts = self.quantizer.per_codebook(counts)
+        self.codes = []
+        for row in self.counts:
+            order = row.argsort(descending=True, stable=True)
+            most = MAX_CODES // len(self.places)
+            self.codes.append(order[: min(int((row > 0).sum()), most)])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def row_of(self, index: int) -> Tensor:
+        """The row of each code of a codebook, -1 where it is not shown; the last entry is for
+        padding, code -1.
+        """
+        rows = torch.full((len(self.counts[index]) + 1,), -1)
+        rows[self.codes[index]] = torch.arange(len(self.codes[index]))
+        return rows
+
+    def described(self, index: int) -> dict[str, Any]:
+        """The fields of a `Book`."""
+        counts = self.counts[index]
+        codes = self.codes[index]
+        vectors = self.quantizer.parts()[self.places[index][0]].lookup(codes[:, None]).detach()
+        explained: float | None = None
+        if _has_map(self.model):
+            plane = _map(codes, len(counts))
+        else:
+            plane, explained = _plane(vectors)
+        neighbours, distances = _neighbours(vectors)
+        return {
+            "name": _name(place_names(self.model), self.places[index]),
+            "counts": counts.numpy(),
+            "perplexity": perplexity(counts[None]),
+            "entropy_bits": entropy_bits(counts[None]),
+            "codes": codes.numpy(),
+            "plane": plane,
+            "explained": explained,
+            "neighbours": neighbours,
+            "distances": distances,
+            "close": _close(neighbours, distances),
+        }
+
+
+def before(model: Model, place: int) -> int:
+    """How many codes before one along Q can be decoded without it, 0 for the first ones."""
+    prefixes = (0, *model.network.quantizer.prefixes)
+    return prefixes[bisect_right(prefixes, place) - 1]
+
+
+def _patch_book(
+    model: Model, sample: Sample, field: ReceptiveField, shelf: Shelf, index: int
+) -> PatchBook:
+    codes = shelf.codes[index]
+    places = shelf.places[index]
+    patches = Patches(model, sample, field, places, shelf.row_of(index))
     means = patches.means(len(codes))
-    side, num = _layout(len(codes) * num_books, field)
+    side, num = _layout(len(codes) * len(shelf), field)
     typical, num_typical = patches.typical(means, num)
     shown = means
     gain = 0.0
-    if patches.before[first]:
+    if patches.before[places[0]]:
         gain = _gain(means)
         shown = 128 + gain * means
-    vectors = quantizer.parts()[first].lookup(codes[:, None]).detach()
-    explained: float | None = None
-    if _has_map(model):
-        plane = _map(codes, len(counts))
-    else:
-        plane, explained = _plane(vectors)
-    neighbours, distances = _neighbours(vectors)
-    return Book(
-        name=_name(place_names(model), places),
-        counts=counts.numpy(),
-        perplexity=perplexity(counts[None]),
-        entropy_bits=entropy_bits(counts[None]),
-        codes=codes.numpy(),
+    return PatchBook(
+        **shelf.described(index),
         means=shrunk(shown, side),
         gain=gain,
         typical=shrunk(typical, side),
         num_typical=num_typical,
         positions=patches.positions(len(codes)),
-        plane=plane,
-        explained=explained,
-        neighbours=neighbours,
-        distances=distances,
-        close=_close(neighbours, distances),
     )
 
 
@@ -153,18 +198,18 @@ def _gain(leftovers: Tensor) -> float:
 
 
 def _layout(num_codes: int, field: ReceptiveField) -> tuple[int, int]:
-    """Pixels of a patch's longer side and how many typical patches of each code, so that the page
-    has room for all.
+    """Positions of a patch's longer side and how many typical patches of each code, so that the
+    page has room for all.
     """
-    room = SHEET_PIXELS // num_codes
+    room = SHEET_POSITIONS // num_codes
     side = min(MAX_SIDE, max(field.side), math.isqrt(room // (1 + MIN_TYPICAL)))
     return side, max(MIN_TYPICAL, min(MAX_TYPICAL, room // side**2 - 1))
 
 
 class Patches:
-    """The patch of the effective receptive field around every position of every image.
+    """The patch of the effective receptive field around every position of every item.
 
-    Beyond the edge of an image its outermost pixels are repeated. Of a later residual stage, or a
+    Beyond the edge of an item its outermost values are repeated. Of a later residual stage, or a
     finer grid of a pyramid, the patch is cut from what those before it left over: original minus
     what they decode to.
     """
@@ -177,12 +222,10 @@ class Patches:
         self.places = places
         self.row_of = row_of
         network = model.network
-        # For each place the codes before it that can be decoded alone, none for the first ones.
-        prefixes = (0, *network.quantizer.prefixes)
-        self.before = {place: prefixes[bisect_right(prefixes, place) - 1] for place in places}
+        self.before = {place: before(model, place) for place in places}
         grid = network.grid(model.shape.extent)
         # Rows of the patches of each row of cells, then the same of columns; at the edges they lie
-        # beyond the image.
+        # beyond the item.
         lines = []
         for axis, side in enumerate(field.side):
             cell = network.tile[axis] / network.tile_grid[axis]
@@ -190,24 +233,25 @@ class Patches:
             lines.append(starts[:, None] + torch.arange(side))
         rows, columns = lines
         high, wide = model.shape.extent
-        # What a patch shows there are the image's outermost rows (h, s) and columns (w, s).
+        # What a patch shows there are the item's outermost rows (h, s) and columns (w, s).
         self.rows = rows.clamp(0, high - 1)
         self.columns = columns.clamp(0, wide - 1)
-        # What the encoder weighs pixels by, (s, s): those beyond the edge of the image have none.
-        row = rows[field.row]
-        column = columns[field.column]
+        # What the encoder weighs values by, (s, s): those beyond the edge of the item have none.
+        place = field.place
+        row = rows[place[0]]
+        column = columns[place[1]]
         is_inside = ((row >= 0) & (row < high))[:, None] & ((column >= 0) & (column < wide))[None]
         energy = torch.from_numpy(field.energy)
-        energy = energy[self.rows[field.row][:, None], self.columns[field.column][None]]
+        energy = energy[self.rows[place[0]][:, None], self.columns[place[1]][None]]
         energy = energy.where(is_inside, 0.0)
         self.weights = (energy / energy.sum()).float()
-        # Images whose patches are cut at once.
-        each = sample.codes[0, 0].numel() * sample.images.shape[1] * self.weights.numel()
+        # Items whose patches are cut at once.
+        each = sample.codes[0, 0].numel() * sample.values.shape[1] * self.weights.numel()
         self.step = max(1, BATCH_VALUES // each)
 
     def means(self, num_codes: int) -> Tensor:
         """(S, C, s, s) float32 of all patches of each code."""
-        channels = self.sample.images.shape[1]
+        channels = self.sample.values.shape[1]
         high, wide = self.weights.shape
         total = torch.zeros(num_codes, channels * high * wide)
         counts = torch.zeros(num_codes)
@@ -221,7 +265,7 @@ class Patches:
     def typical(self, means: Tensor, num: int) -> tuple[Tensor, np.ndarray]:
         """Real patches nearest to each mean, uint8 (S, num, C, s, s), and how many there are (S,).
 
-        Pixels count as much as the encoder weighs them.
+        Values count as much as the encoder weighs them.
         """
         found = []
         for start in range(0, len(self.sample), self.step):
@@ -231,9 +275,9 @@ class Patches:
                 distances = (patches - means.flatten(1)[rows]).square() @ weights
                 where = self._where(start, place)
                 found.append(torch.stack([rows.double(), distances.double(), *where.T.double()], 1))
-        codes, ranks, chosen = _nearest_of_each(torch.cat(found).numpy(), num)
+        codes, ranks, chosen = nearest_of_each(torch.cat(found).numpy(), num)
         result = torch.zeros(len(means), num, *means.shape[1:], dtype=torch.uint8)
-        result[codes, ranks] = self._at(self.sample.images, *chosen.T)
+        result[codes, ranks] = self._at(self.sample.values, *chosen.T)
         return result, np.bincount(codes, minlength=len(means))
 
     def positions(self, num_codes: int) -> np.ndarray:
@@ -254,7 +298,7 @@ class Patches:
         return counts.reshape(num_codes, num_rows, num_columns).numpy()
 
     def _where(self, start: int, place: int) -> Tensor:
-        """Image, row and column (n, 3) of the positions in a batch whose code is shown."""
+        """Item, row and column (n, 3) of the positions in a batch whose code is shown."""
         codes = self.sample.codes[start : start + self.step, place]
         where = (self.row_of[codes] >= 0).nonzero()
         where[:, 0] += start
@@ -263,28 +307,27 @@ class Patches:
     def _cut(self, start: int, place: int) -> tuple[Tensor, Tensor]:
         """Rows (n,) of the codes of a batch, and their patches (n, C * s * s) float32."""
         codes = self.sample.codes[start : start + self.step]
-        pixels = self.sample.images[start : start + self.step].float()
+        values = self.sample.values[start : start + self.step].float()
         if self.before[place]:
             earlier = torch.arange(codes.shape[1])[:, None, None] < self.before[place]
-            pixels = pixels - decoded(self.model, codes.where(earlier, -1)).float()
+            values = values - decoded(self.model, codes.where(earlier, -1)).float()
         rows = self.row_of[codes[:, place]]
-        patches = self._at(pixels, *(rows >= 0).nonzero().T)
+        patches = self._at(values, *(rows >= 0).nonzero().T)
         return rows[rows >= 0], patches.flatten(1)
 
-    def _at(self, images: Tensor, image: Any, row: Any, column: Any) -> Tensor:
-        """Patches (n, C, s, s) of images (B, C, H, W) around the positions of these indices."""
+    def _at(self, values: Tensor, item: Any, row: Any, column: Any) -> Tensor:
+        """Patches (n, C, s, s) of values (B, C, H, W) around the positions of these indices."""
         rows = self.rows[row][:, :, None]
         columns = self.columns[column][:, None, :]
-        return images[image[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
+        return values[item[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
 
 
-def _nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of rows (code, distance, image, row, column) the `num` nearest of each code, no two of one
-    image.
+def nearest_of_each(found: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of rows (code, distance, item, *position) the `num` nearest of each code, no two of one item.
 
-    Gives codes (n,), ranks from 0 (n,), and image, row and column (n, 3).
+    Gives codes (n,), ranks from 0 (n,), and item and position (n, 1 + dimensions).
     """
-    # By code, then image, then distance: the first row of each image is its nearest patch.
+    # By code, then item, then distance: the first row of each item is its nearest place.
     rows = found[np.lexsort((found[:, 1], found[:, 2], found[:, 0]))]
     is_first = np.ones(len(rows), bool)
     is_first[1:] = (rows[1:, [0, 2]] != rows[:-1, [0, 2]]).any(1)

@@ -1,4 +1,4 @@
-"""Which pixels a code depends on: the receptive field of an encoder, measured by gradients."""
+"""Which values a code depends on: the receptive field of an encoder, measured by gradients."""
 
 from __future__ import annotations
 
@@ -19,73 +19,73 @@ SHARE = 0.95
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What the latents of one cell of the codes' grid see.
+    """What the latents of one cell of the codes' grid see; a number for each dimension of an item.
 
-    energy: (H, W) float64, share of the squared gradient that each pixel has; sums to 1. cell: rows
-    and columns of pixels of one cell. row, column: the cell that was measured. extent: height and
-    width of the smallest box that holds every pixel with a gradient. margin: pixels around the cell
-    up to which SHARE of the energy lies.
+    energy: (*extent) float64, share of the squared gradient that each position has; sums to 1.
+    cell: positions of one cell. place: the cell that was measured. extent: sides of the smallest
+    box that holds every position with a gradient. margin: positions around the cell up to which
+    SHARE of the energy lies.
     """
 
     energy: np.ndarray
-    cell: tuple[int, int]
-    row: int
-    column: int
-    extent: tuple[int, int]
+    cell: tuple[int, ...]
+    place: tuple[int, ...]
+    extent: tuple[int, ...]
     margin: int
 
     @property
-    def side(self) -> tuple[int, int]:
-        """Height and width of the effective field."""
-        return self.cell[0] + 2 * self.margin, self.cell[1] + 2 * self.margin
+    def side(self) -> tuple[int, ...]:
+        """Sides of the effective field."""
+        return tuple(length + 2 * self.margin for length in self.cell)
 
 
 def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -> ReceptiveField:
-    """Of the cell in the middle, over standardised images x (B, C, H, W).
+    """Of the cell in the middle, over standardised items x (B, C, *extent).
 
-    Luo et al. 2016 (arXiv 1701.04128): squared gradients of the latents with respect to the pixels,
+    Luo et al. 2016 (arXiv 1701.04128): squared gradients of the latents with respect to the values,
     here of random combinations of all latents of the cell, whose mean is the sum over channels.
-    Where the images are smaller than the field, extent and margin end at their edge.
+    Where the items are smaller than the field, extent and margin end at their edge.
     """
-    rows, columns = model.grid(x.shape[2:])
-    row = rows // 2
-    column = columns // 2
-    energy = _energy(model, x, (rows, columns), (row, column), generator)
-    extent = (_span(energy.sum(1)), _span(energy.sum(0)))
-    # Pixels of a cell; a tile need not be a whole number of cells.
-    high = model.tile[0] / model.tile_grid[0]
-    wide = model.tile[1] / model.tile_grid[1]
-    cell = (math.ceil(high), math.ceil(wide))
-    start = (round(row * high), round(column * wide))
+    grid = model.grid(x.shape[2:])
+    place = tuple(side // 2 for side in grid)
+    energy = _energy(model, x, grid, place, generator)
+    extent = []
+    cell = []
+    start = []
+    for axis, (tile, cells) in enumerate(zip(model.tile, model.tile_grid, strict=True)):
+        others = tuple(other for other in range(energy.ndim) if other != axis)
+        extent.append(_span(energy.sum(others)))
+        # Positions of a cell; a tile need not be a whole number of cells.
+        cell.append(math.ceil(tile / cells))
+        start.append(round(place[axis] * tile / cells))
     energy /= energy.sum()
-    return ReceptiveField(energy, cell, row, column, extent, _margin(energy, start, cell))
+    margin = _margin(energy, start, cell)
+    return ReceptiveField(energy, tuple(cell), place, tuple(extent), margin)
 
 
 def _energy(
     model: Autoencoder,
     x: Tensor,
-    grid: tuple[int, int],
-    place: tuple[int, int],
+    grid: tuple[int, ...],
+    place: tuple[int, ...],
     generator: torch.Generator,
 ) -> np.ndarray:
-    """Squared gradients (H, W) float64 of the latents of the cell at `place`, summed over images
+    """Squared gradients (*extent) float64 of the latents of the cell at `place`, summed over items
     and channels.
     """
     x = x.detach().clone().requires_grad_(True)
-    latents = model.latents(x)
-    # Codes of a hierarchy lie on a coarser grid: one of its cells is several latents.
-    high = latents.shape[2] // grid[0]
-    wide = latents.shape[3] // grid[1]
-    top = place[0] * high
-    left = place[1] * wide
-    inside = latents[:, :, top : top + high, left : left + wide]
+    inside = model.latents(x)
+    for axis, (side, number) in enumerate(zip(grid, place, strict=True), 2):
+        # Codes of a hierarchy lie on a coarser grid: one of its cells is several latents.
+        several = inside.shape[axis] // side
+        inside = inside.narrow(axis, number * several, several)
     total = torch.zeros(x.shape[2:], dtype=torch.float64)
     for _ in range(NUM_PROBES):
         direction = torch.randn(inside.shape, generator=generator).to(inside.device)
         (gradient,) = torch.autograd.grad(inside, x, direction, retain_graph=True)
         total += gradient.cpu().double().square().sum((0, 1))
     if not bool(total.sum() > 0):
-        raise ValueError("the latents do not depend on the images")
+        raise ValueError("the latents do not depend on the items")
     return total.numpy()
 
 
@@ -94,11 +94,12 @@ def _span(energy: np.ndarray) -> int:
     return int(np.ptp(np.nonzero(energy)[0])) + 1
 
 
-def _margin(energy: np.ndarray, start: tuple[int, int], cell: tuple[int, int]) -> int:
-    """Pixels around the cell within which SHARE of the energy (H, W) lies."""
+def _margin(energy: np.ndarray, start: list[int], cell: list[int]) -> int:
+    """Positions around the cell within which SHARE of the energy (*extent) lies."""
     for margin in range(max(energy.shape)):
-        rows = slice(max(0, start[0] - margin), start[0] + cell[0] + margin)
-        columns = slice(max(0, start[1] - margin), start[1] + cell[1] + margin)
-        if energy[rows, columns].sum() >= SHARE:
+        box = []
+        for first, length in zip(start, cell, strict=True):
+            box.append(slice(max(0, first - margin), first + length + margin))
+        if energy[tuple(box)].sum() >= SHARE:
             return margin
     return max(energy.shape)

@@ -14,12 +14,12 @@ from ...artifact.model import Model
 from ...data.dataset import Dataset
 from ...errors import VqkitError
 from .atlas import Book
-from .sample import Sample
+from .sample import BATCH_VALUES, Sample
 
 NUM_PERMUTATIONS = 199
 MAX_LABELS = 256
 # Ridge of the probe, in units of the mean square of the features; the eigenvalues add up to as many
-# as there are images.
+# as there are items.
 PENALTIES = 10.0 ** np.arange(-3, 3)
 # Significance level, after the correction for the number of tests.
 SIGNIFICANT = 0.01
@@ -27,7 +27,7 @@ SIGNIFICANT = 0.01
 
 @dataclass(frozen=True)
 class Information:
-    """I(code; label) at P places, bits, by counting.
+    """I(code; label) at P places, bits, by counting; of items that begin anywhere, at any position.
 
     bits: (P,) float64, as counted: too high, since finite samples look dependent. chance: (P,) the
     mean of the same over permuted labels. p_values: (P,) share of permutations whose largest place
@@ -48,16 +48,16 @@ class Information:
 
 @dataclass(frozen=True)
 class Mark:
-    """A code that occurs in the images of a label more often than by chance.
+    """A code that occurs in the items of a label more often than by chance.
 
-    row: of the code in its Book. images: with this code; of_label: those of them that have the
+    row: of the code in its Book. items: with this code; of_label: those of them that have the
     label. lift: P(label | code) / P(label). p_value: exact (hypergeometric), times the number of
     tests.
     """
 
     label: int
     row: int
-    images: int
+    items: int
     of_label: int
     lift: float
     p_value: float
@@ -67,9 +67,10 @@ class Mark:
 class Labels:
     """What is known about a label column.
 
-    names: of the labels; numbers: (N,) int64, that of each image of the sample. entropy_bits:
-    H(label). information: bits (Q, h, w) in Information's fields. marks: for each codebook.
-    presence: for each codebook (S, L), images of each label that have the code.
+    names: of the labels; numbers: (N,) int64, that of each item of the sample. entropy_bits:
+    H(label). information: bits (Q, *grid) in Information's fields, of items that begin anywhere
+    (Q,). marks: for each codebook. presence: for each codebook (S, L), items of each label that
+    have the code.
     """
 
     column: str
@@ -115,16 +116,21 @@ def explain_labels(
     places: list[list[int]],
     column: tuple[str, Sequence[str]],
     seed: int,
+    *,
+    by_position: bool,
 ) -> Labels:
-    """Everything in Labels. `places`: along Q, of each book."""
+    """Everything in Labels. `places`: along Q, of each book. by_position: whether a position means
+    the same in every item.
+    """
     column_name, labels = column
     values = [labels[int(index)] for index in sample.indices]
     names = sorted(set(values))
     number_of = {name: number for number, name in enumerate(names)}
     numbers = np.array([number_of[value] for value in values], np.int64)
     totals = np.bincount(numbers, minlength=len(names))
-    shape = sample.codes.shape[1:]
-    flat = information(sample.codes.flatten(1).numpy(), numbers, np.random.default_rng(seed))
+    shape = sample.codes.shape[1:] if by_position else sample.codes.shape[1:2]
+    together = sample.codes.flatten(1)[..., None] if by_position else sample.codes.flatten(2)
+    flat = information(together.numpy(), numbers, np.random.default_rng(seed))
     by_place = Information(
         flat.bits.reshape(shape),
         flat.chance.reshape(shape),
@@ -146,17 +152,27 @@ def explain_labels(
 def information(
     codes: np.ndarray, labels: np.ndarray, generator: np.random.Generator
 ) -> Information:
-    """Of codes (N, P) and labels (N,), both int64; labels are permuted NUM_PERMUTATIONS times."""
+    """Of codes (N, P, n), n of which are counted together at each place, and labels (N,), both
+    int64; -1 is padding where codes are counted together. Labels are permuted NUM_PERMUTATIONS
+    times.
+    """
     num_labels = int(labels.max()) + 1
-    # Codes as numbers from 0 on, without gaps, at each place.
-    dense = [np.unique(column, return_inverse=True)[1] for column in codes.T]
-    code_entropies = np.array([_entropy(np.bincount(column)) for column in dense])
-    singles = code_entropies + _entropy(np.bincount(labels))
+    several = codes.shape[2] > 1
+    # Codes of each place as numbers from 0 on, without gaps, and the items that have them.
+    found = []
+    for column in codes.swapaxes(0, 1):
+        items, slots = np.nonzero(column >= 0 if several else np.ones_like(column))
+        dense = np.unique(column[items, slots], return_inverse=True)[1]
+        found.append((dense, items, _entropy(np.bincount(dense))))
 
     def bits(labels: np.ndarray) -> np.ndarray:
         """H(code) + H(label) - H(code, label) at each place."""
-        joint = [_entropy(np.bincount(column * num_labels + labels)) for column in dense]
-        return singles - np.array(joint)
+        result = []
+        for dense, items, of_code in found:
+            of_items = labels[items]
+            joint = _entropy(np.bincount(dense * num_labels + of_items))
+            result.append(of_code + _entropy(np.bincount(of_items)) - joint)
+        return np.array(result)
 
     seen = bits(labels)
     shuffles = [generator.permutation(labels) for _ in range(NUM_PERMUTATIONS)]
@@ -183,7 +199,7 @@ def _entropy(counts: np.ndarray) -> float:
 def presence_of(
     codes: np.ndarray, shown: np.ndarray, labels: np.ndarray, num_labels: int
 ) -> np.ndarray:
-    """(S, L) int64: images of each label in which each of the codes `shown` (S,) occurs.
+    """(S, L) int64: items of each label in which each of the codes `shown` (S,) occurs.
 
     codes (N, n), labels (N,).
     """
@@ -191,8 +207,8 @@ def presence_of(
     row_of[shown] = np.arange(len(shown))
     # Padding, -1, takes the last entry, which belongs to no code.
     rows = row_of[codes]
-    images = np.broadcast_to(np.arange(len(codes))[:, None], rows.shape)
-    pairs = np.unique(np.stack([rows[rows >= 0], images[rows >= 0]]), axis=1)
+    items = np.broadcast_to(np.arange(len(codes))[:, None], rows.shape)
+    pairs = np.unique(np.stack([rows[rows >= 0], items[rows >= 0]]), axis=1)
     keys = pairs[0] * num_labels + labels[pairs[1]]
     return np.bincount(keys, minlength=len(shown) * num_labels).reshape(len(shown), num_labels)
 
@@ -200,19 +216,19 @@ def presence_of(
 def marks_of(presence: np.ndarray, totals: np.ndarray) -> list[Mark]:
     """The codes that mark a label, by label and then the surest first.
 
-    `totals` (L,) are the images of each label.
+    `totals` (L,) are the items of each label.
 
     A code can mark the label that it lifts most. The number of tests is codes times labels
     (Bonferroni).
     """
     num = int(totals.sum())
-    images = presence.sum(1)
-    lifts = presence / np.maximum(images, 1)[:, None] * (num / np.maximum(totals, 1))
+    items = presence.sum(1)
+    lifts = presence / np.maximum(items, 1)[:, None] * (num / np.maximum(totals, 1))
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num + 1)))])
     marks = []
-    for row in np.nonzero(images)[0]:
+    for row in np.nonzero(items)[0]:
         label = int(lifts[row].argmax())
-        with_code = int(images[row])
+        with_code = int(items[row])
         of_label = int(presence[row, label])
         chance = hypergeometric_tail(of_label, with_code, int(totals[label]), log_factorials)
         p_value = min(1.0, chance * presence.size)
@@ -244,22 +260,23 @@ def hypergeometric_tail(seen: int, drawn: int, special: int, log_factorials: np.
 
 @dataclass(frozen=True)
 class Probe:
-    """Accuracy of a linear classifier on images that had no part in it.
+    """Accuracy of a linear classifier on items that had no part in it.
 
     accuracy: by what the classifier sees. error: half the width of the 95 % interval, by the same
-    key. majority: of always naming the commonest label. images: train, validation and test.
+    key. majority: of always naming the commonest label. items: train, validation and test.
     """
 
     accuracy: dict[str, float]
     error: dict[str, float]
     majority: float
-    images: tuple[int, int, int]
+    items: tuple[int, int, int]
 
 
 @torch.no_grad()
 def probe(model: Model, samples: Sequence[Sample], labels: Sequence[str]) -> Probe | None:
-    """Ridge regression to the labels from pixels, from the vectors of the codes, and from the codes
-    themselves.
+    """Ridge regression to the labels from what the encoder saw, from the vectors of the codes, and
+    from the codes themselves; of items that begin anywhere from means over all positions, and from
+    their latents in place of their values.
 
     samples: train, validation (which chooses the strength of the penalty) and test. labels: of all
     items of the data. None where one of the samples is empty.
@@ -269,13 +286,10 @@ def probe(model: Model, samples: Sequence[Sample], labels: Sequence[str]) -> Pro
     told = [_labels_of(sample, labels) for sample in samples]
     names = np.unique(told[0])
     train = torch.from_numpy(np.eye(len(names))[np.searchsorted(names, told[0])])
-    pixels = [_pixels(model, sample) for sample in samples]
-    vectors = [_vectors(model, sample) for sample in samples]
-    similarities = {
-        "pixels": [one @ pixels[0].T for one in pixels],
-        "vectors of the codes": [one @ vectors[0].T for one in vectors],
-        "codes": [_matches(sample, samples[0]) for sample in samples],
-    }
+    if model.signal.is_aligned:
+        similarities = _by_position(model, samples)
+    else:
+        similarities = _by_means(model, samples)
     count = len(told[2])
     accuracy = {}
     error = {}
@@ -292,18 +306,77 @@ def _labels_of(sample: Sample, labels: Sequence[str]) -> np.ndarray:
     return np.array([labels[int(index)] for index in sample.indices])
 
 
-def _pixels(model: Model, sample: Sample) -> Tensor:
-    """Standardised pixels (N, C * H * W) float64."""
-    return model.tokenizer.standardise(sample.images).cpu().flatten(1).double()
+def _by_position(model: Model, samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
+    """By what is seen: the similarity (n, N) of the items of each sample to those of the first."""
+    values = []
+    vectors = []
+    for sample in samples:
+        values.append(model.tokenizer.standardise(sample.values).cpu().flatten(1).double())
+        vectors.append(model.artifact.network.quantizer.decode(sample.codes).flatten(1).double())
+    unit, _ = model.signal.ruler(model.data)
+    return {
+        unit: _products(values),
+        "vectors of the codes": _products(vectors),
+        "codes": [_matches(sample, samples[0]) for sample in samples],
+    }
 
 
-def _vectors(model: Model, sample: Sample) -> Tensor:
-    """The vectors of all codes (N, D * h * w) float64."""
-    return model.artifact.network.quantizer.decode(sample.codes).flatten(1).double()
+def _by_means(model: Model, samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
+    """As `_by_position`, from means over the positions of an item that are real."""
+    quantizer = model.artifact.network.quantizer
+    latents = []
+    vectors = []
+    shares = []
+    for sample in samples:
+        real = (sample.codes[:, 0] >= 0).flatten(1).double()
+        weights = real / real.sum(1, keepdim=True)
+        latents.append(torch.cat(_mean_latents(model, sample, weights)))
+        vectors.append(_weighed(quantizer.decode(sample.codes), weights))
+        shares.append(_shares(sample.codes, quantizer.codebook_sizes, weights))
+    return {
+        "latents": _products(latents),
+        "vectors of the codes": _products(vectors),
+        "codes": _products(shares),
+    }
+
+
+def _mean_latents(model: Model, sample: Sample, weights: Tensor) -> list[Tensor]:
+    found = []
+    step = max(1, BATCH_VALUES // max(1, sample.values[0].numel()))
+    for start in range(0, len(sample), step):
+        batch = slice(start, start + step)
+        x = model.tokenizer.standardise(sample.values[batch])
+        found.append(_weighed(model.network.latents(x).cpu(), weights[batch]))
+    return found
+
+
+def _weighed(latents: Tensor, weights: Tensor) -> Tensor:
+    """Latents (N, D, *grid), with as many positions as weights (N, n) or a multiple of it, -> their
+    means (N, D) float64.
+    """
+    cells = latents.flatten(2).double().unflatten(2, (weights.shape[1], -1)).mean(3)
+    return torch.einsum("ndt,nt->nd", cells, weights)
+
+
+def _shares(codes: Tensor, sizes: Sequence[int], weights: Tensor) -> Tensor:
+    """How often an item has each code (N, sum of the sizes) float64, its square root, which makes
+    frequent codes count less.
+    """
+    found = []
+    for place, size in enumerate(sizes):
+        counts = torch.zeros(len(codes), size + 1, dtype=torch.float64)
+        # Padding has a column of its own, which is left out.
+        counts.scatter_add_(1, codes[:, place].flatten(1) + 1, weights)
+        found.append(counts[:, 1:].sqrt())
+    return torch.cat(found, 1)
+
+
+def _products(features: Sequence[Tensor]) -> list[Tensor]:
+    return [one @ features[0].T for one in features]
 
 
 def _matches(first: Sample, second: Sample) -> Tensor:
-    """At how many places two images have the same code: the product of one-hot vectors."""
+    """At how many places two items have the same code: the product of one-hot vectors."""
     total = torch.zeros(len(first), len(second), dtype=torch.float64)
     for left, right in zip(first.codes.flatten(1).T, second.codes.flatten(1).T, strict=True):
         total += left[:, None] == right
@@ -315,7 +388,7 @@ def _ridge_accuracy(
 ) -> float:
     """Accuracy on the last of `told`, with the penalty that is best on the one before it.
 
-    grams: similarity (n, N) of each sample to the training images. Features are centred by centring
+    grams: similarity (n, N) of each sample to the training items. Features are centred by centring
     these products.
     """
     own = grams[0]

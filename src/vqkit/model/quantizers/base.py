@@ -16,6 +16,7 @@ Everything else is a ValueError in `decode`, in every family and in every compos
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -183,6 +184,14 @@ class Bottleneck(nn.Module, ABC):
         """
         bits = self.bits_per_position * codes[0, 0].numel()
         return torch.full((len(codes),), bits, dtype=torch.float64)
+
+    @property
+    def _precision(self) -> torch.dtype:
+        """float32, but float64 in a network that was moved to it as a whole."""
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.float32
 
     def places(self) -> list[list[int]]:
         """For every codebook the places along Q where it serves; a shared one serves at several."""
@@ -390,7 +399,7 @@ class Quantizer(Bottleneck):
         Padded positions are selected away first: multiplied by a zero, a NaN would stay one.
         """
         check_latents(latents, self.latent_dim, mask)
-        tokens = to_tokens(latents.float())
+        tokens = to_tokens(latents.float()).to(self._precision)
         if mask is None:
             return self.bound(self.project_in(tokens)), None
         real = mask.to(latents.device).reshape(-1)

@@ -26,7 +26,7 @@ class CellBottleneck(Bottleneck):
         self.grid_multiple = grid_multiple
 
     def _checked_latents(self, latents: Tensor, mask: Tensor | None) -> Tensor:
-        """float32, zeros where padded: cells mix positions.
+        """In the precision of the quantizer, zeros where padded: cells mix positions.
 
         ValueError for a grid that makes no cells.
         """
@@ -37,9 +37,10 @@ class CellBottleneck(Bottleneck):
                 f"cells of {self.grid_dims} grid dimensions need sides that are multiples of "
                 f"{self.grid_multiple}, got {grid}"
             )
+        latents = latents.float().to(self._precision)
         if mask is None:
-            return latents.float()
-        return latents.float().where(mask.to(latents.device)[:, None], 0.0)
+            return latents
+        return latents.where(mask.to(latents.device)[:, None], 0.0)
 
     def _checked_codes(self, codes: Tensor) -> Tensor:
         codes = super()._checked_codes(codes)

@@ -188,19 +188,30 @@ class VectorQuantizer(Quantizer):
             self.codebook.copy_(torch.where(is_counted[:, None], means, self.codebook))
         if self.revive_threshold and not self.config.neighbourhood:
             dead = self.ema_count < self.revive_threshold * uniform
-            self._revive(dead, uniform, tokens, generator)
+            self._revive(dead, uniform, tokens, codes, generator)
 
     def _revive(
-        self, dead: Tensor, uniform: Tensor, tokens: Tensor, generator: torch.Generator | None
+        self,
+        dead: Tensor,
+        uniform: Tensor,
+        tokens: Tensor,
+        codes: Tensor,
+        generator: torch.Generator | None,
     ) -> None:
-        """Dead codes (K,) bool jump to random tokens of the batch.
+        """Dead codes (K,) bool jump to random places between random tokens of the batch and the
+        codes of these: where there are many channels, a code that lies upon a token is further from
+        all others than the code that they have, and wins nothing but that token.
 
-        Their averages are set too, or they would die again at once. No two codes jump to the same
-        token: where there are more dead codes than tokens, the rest waits for the next batch.
+        Their averages are set too, or they would die again at once. No two codes jump towards the
+        same token: where there are more dead codes than tokens, the rest waits for the next batch.
         """
         if not torch.compiler.is_compiling() and not dead.any():
             return
-        fresh = sample_tokens(tokens, self.codebook_size, generator, distinct=True)
+        ways = torch.cat([self.codes().index_select(0, codes), tokens], 1)
+        sampled = sample_tokens(ways, self.codebook_size, generator, distinct=True)
+        start, end = sampled.chunk(2, 1)
+        share = torch.rand(len(sampled), 1, generator=generator, device=tokens.device)
+        fresh = torch.lerp(start, end, share)
         place = dead.cumsum(0) - 1
         revived = dead & (place < len(fresh))
         fresh = fresh[place.clamp(0, len(fresh) - 1)]

@@ -4,11 +4,11 @@ networks there are.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import Annotated, ClassVar, Literal, TypeAlias, Union
 
 from pydantic import Field
 
-from ...config.base import Count, NonNegative, Section
+from ...config.base import ActsOnly, Count, NonNegative, Section
 from ...config.sections import DataSection, NetworkSection
 
 
@@ -20,9 +20,16 @@ class AugmentConfig(Section):
 
 
 class NoiseConfig(Section):
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(("source",), "{at}level above 0", lambda noise: noise.level > 0),
+    )
+
     level: NonNegative = 0.0
     """strongest noise on what the encoder hears, as a share of the recording's own level, the
     target being the clean recording; every clip has its own, from 0 on; 0 = none"""
+    source: str | None = None
+    """a folder of recordings of noise, from which every clip takes a place of its own; null = white
+    noise"""
 
 
 class DataConfig(DataSection):

@@ -25,6 +25,12 @@ def spectrograms(values: Tensor) -> np.ndarray:
     """int16 (B, C, T) -> uint8 (B, H, W, 3), low frequencies at the bottom, of the mean of all
     channels.
     """
+    # A colour for every 3 dB: more would not be told apart, and make files of images large.
+    return _coloured((loudness(values) * (RANGE / STEP)).round().numpy() * (STEP / RANGE))
+
+
+def loudness(values: Tensor) -> Tensor:
+    """int16 (B, C, T) -> (B, H, W): 1 is full scale, 0 is RANGE below it or less."""
     sound = values.float().mean(1) / FULL
     hop = max(32, -(-sound.shape[1] // MAX_WIDTH))
     window = hann_window(WINDOW)
@@ -33,9 +39,7 @@ def spectrograms(values: Tensor) -> np.ndarray:
     frames = padded.unfold(1, WINDOW, hop)[:, :count] * window
     magnitudes = torch.fft.rfft(frames).abs()[..., :HEIGHT] * (2 / window.sum())
     decibels = 20 * torch.log10(magnitudes.clamp(min=1e-9))
-    shares = (1 + decibels / RANGE).clamp(0, 1).transpose(1, 2).flip(1)
-    # A colour for every 3 dB: more would not be told apart, and make files of images large.
-    return _coloured((shares * (RANGE / STEP)).round().numpy() * (STEP / RANGE))
+    return (1 + decibels / RANGE).clamp(0, 1).transpose(1, 2).flip(1)
 
 
 def _coloured(shares: np.ndarray) -> np.ndarray:

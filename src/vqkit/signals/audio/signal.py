@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -16,21 +17,27 @@ from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
-from ..base import Choice, Signal, Suggestion
+from ..base import Signal, Suggestion
 from . import display, files, forms
 from .config import DataConfig, LappedConfig, VocoderConfig
 from .files import BadSound, Target, load, sound_paths
 from .networks import build_backbone
+from .rules import suggested
 from .source import AudioData, bad_files, look_at, open_audio, with_noise
 from .spectra import SpectralDistance, hann_window
 
 # Noise that a denoiser is measured at, as a share of the recording's level: 10, 5 and 0 dB.
 NOISE_LEVELS = (0.32, 0.56, 1.0)
-# Samples a second beyond which recordings of voices are made smaller, unless the user says so.
-MOST_OF_VOICES = 16000
+# Seconds from and to, of a gap that is to be filled.
+GAP = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
+# Seconds over which what is made anew fades in: less is heard as a click.
+BLEND = 0.01
 # Samples of the spectra that sound is measured by, and from one to the next.
 MEASURED = 512
 HOP = MEASURED // 4
+# Seconds in which one hears what is said, and by which one recognises a sound in its context.
+FOLLOWED = 2.5
+GLIMPSE = 0.5
 
 
 class AudioSignal(Signal):
@@ -42,6 +49,7 @@ class AudioSignal(Signal):
     suffix = ".wav"
     quality = "spectral_snr"
     quality_in_words = "spectral SNR"
+    change_in_words = "% of its spectrum"
 
     def open(
         self,
@@ -64,17 +72,8 @@ class AudioSignal(Signal):
         return path.suffix.lower() in files.SUFFIXES
 
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
-        found = look_at(source)
-        if found is None:
-            return None
-        rate, channels = found
-        choices = []
-        if rate > MOST_OF_VOICES:
-            setting = f"data.sample_rate={MOST_OF_VOICES}"
-            choices.append(Choice((setting,), f"{rate} samples a second are more than voices need"))
-        if channels > 1:
-            choices.append(Choice(("data.channels=1",), "a voice is one source: mixed to mono"))
-        return Suggestion("speech", "made for voices", tuple(choices))
+        look = look_at(source)
+        return None if look is None else suggested(look)
 
     def settled(self, settings: DataConfig, data: AudioData) -> DataConfig:
         update = {"sample_rate": data.rate, "channels": data.shape.channels}
@@ -157,8 +156,26 @@ class AudioSignal(Signal):
         samples = self.read(path, data, settings)[:, : shape.extent[0]]
         return nn.functional.pad(samples, (0, shape.extent[0] - samples.shape[1]))
 
-    def read_mask(self, path: Path) -> Tensor:
-        return torch.from_numpy(_loaded(path, Target(None, 1))[0] != 0)
+    def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
+        mask = torch.zeros(extent, dtype=torch.bool)
+        for gap in said.split(","):
+            found = GAP.fullmatch(gap.strip())
+            start, end = map(float, found.groups()) if found else (0.0, 0.0)
+            if start >= end:
+                raise VqkitError(
+                    f"{said!r} is no gap: give the seconds from and to which a recording is made "
+                    "anew, such as 0.8-1.2, several with a comma between them"
+                )
+            rate = data["sample_rate"]
+            if round(start * rate) >= extent[0]:
+                raise VqkitError(
+                    f"the recording ends after {extent[0] / rate:.2f} s, before the gap {gap!r}"
+                )
+            mask[round(start * rate) : round(end * rate)] = True
+        return mask
+
+    def blend(self, data: Mapping[str, Any]) -> int:
+        return round(BLEND * data["sample_rate"])
 
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         return files.encode(values.numpy(), data["sample_rate"])
@@ -243,6 +260,10 @@ class AudioSignal(Signal):
     def display(self, values: Tensor) -> np.ndarray:
         return display.spectrograms(values)
 
+    def compared(self, values: Tensor) -> Tensor:
+        # Phases are made up: equal sounds have other samples.
+        return 255 * display.loudness(values).double()
+
     media_type = "audio/flac"
 
     def media(self, values: Tensor, data: Mapping[str, Any]) -> list[bytes]:
@@ -251,6 +272,28 @@ class AudioSignal(Signal):
 
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[0]} samples"
+
+    def change(self, values: Tensor, original: Tensor) -> Tensor:
+        """Error of the magnitudes of the spectra in percent of those of the louder of the two, as
+        phases are not heard and silence is no measure.
+        """
+        mine = _magnitudes(values)
+        wanted = _magnitudes(original)
+        error = (mine - wanted).square().sum((1, 2))
+        energy = torch.maximum(mine.square().sum((1, 2)), wanted.square().sum((1, 2)))
+        return 100 * (error / energy.clamp(min=1e-9)).sqrt()
+
+    # ------------------------------------------------------------------------------ what codes mean
+
+    def explained(self, settings: DataConfig, data: Mapping[str, Any]) -> DataConfig:
+        clips = max(1, round(FOLLOWED / settings.seconds))
+        return settings.model_copy(update={"seconds": clips * settings.seconds, "overlap": 1})
+
+    def glimpse(self, shape: Shape, data: Mapping[str, Any]) -> tuple[int, ...]:
+        return (min(shape.extent[0], round(GLIMPSE * data["sample_rate"])),)
+
+    def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
+        return "ms", data["sample_rate"] / 1000
 
 
 @lru_cache(maxsize=2)

@@ -23,6 +23,7 @@ from ...files import delete_with, temporary_file
 from ...shapes import Shape
 from .config import AugmentConfig, DataConfig, NoiseConfig
 from .files import FULL, BadSound, Header, Samples, Target, load, read_header, sound_files
+from .look import Look, quiet_share, spread_out
 
 # Values of whole numbers of 16 bits stand for -1 to 1.
 NORMALISATION = Normalisation((0.0,), (1.0,), levels=FULL, is_signed=True)
@@ -56,7 +57,8 @@ class Kept(NamedTuple):
 class AudioData(IndexedDataset):
     """Clips of recordings.
 
-    starts, lengths: (N,) int64 of every clip among all samples, and how many of them are real.
+    starts, lengths, owners, places: (N,) int64 of every clip: where it begins among all samples,
+    how many of them are real, its recording, and where in that it begins.
     seconds: of sound in each split, every sample counted once.
     """
 
@@ -70,11 +72,14 @@ class AudioData(IndexedDataset):
         self.starts = clips.starts
         self.lengths = clips.lengths
         self.owners = clips.owners
+        firsts = np.array([recording.start for recording in kept.recordings])
+        self.places = clips.starts - firsts[clips.owners]
         self.kept = kept
         self.rate = rate
         self.settings = settings
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
+        self._noise: Kept | None = None
         recordings = kept.recordings
         names = []
         for owner, start in zip(clips.owners.tolist(), clips.starts.tolist(), strict=True):
@@ -92,6 +97,10 @@ class AudioData(IndexedDataset):
             num_workers=settings.num_workers,
         )
         self.normalisation = normalisation_of(len(kept.samples))
+
+    def apart(self, name: str) -> np.ndarray:
+        ids = self.splits[name]
+        return ids[self.places[ids] % self.shape.extent[0] == 0]
 
     def read_good(self, ids: np.ndarray) -> Found:
         (length,) = self.shape.extent
@@ -124,7 +133,28 @@ class AudioData(IndexedDataset):
         level = self.settings.noise.level
         if not level:
             return None
-        return with_noise(values, level, [derive_seed(*name) for name in names])
+        self.read_noise()
+        seeds = [derive_seed(*name) for name in names]
+        return with_noise(values, level, seeds, self._noise.samples if self._noise else None)
+
+    def read_noise(self) -> None:
+        """Read what data.noise.source holds, if that was not done yet. VqkitError as `open_audio`.
+
+        Only training needs it: a model is used where the noise of its training is not.
+        """
+        source = self.settings.noise.source
+        if self._noise is None and source is not None:
+            channels = self.shape.channels
+            found = _read_source(source, self.settings, rate=self.rate, channels=channels)
+            self._noise = found.kept
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        found = super().fingerprint
+        if self._noise is not None:
+            contents = b"".join(recording.content for recording in self._noise.recordings)
+            found["noise"] = digest(contents).hex()
+        return found
 
     def for_codes(self, augment: Mapping[str, Any]) -> AudioData:
         """VqkitError for what is no setting of data.augment."""
@@ -162,16 +192,35 @@ def normalisation_of(channels: int) -> Normalisation:
     return dataclasses.replace(NORMALISATION, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
-def with_noise(values: Tensor, level: float, seeds: Sequence[int]) -> Tensor:
-    """Clips (B, C, T) with white noise, each of a strength from 0 to `level` of its own level."""
+def with_noise(
+    values: Tensor, level: float, seeds: Sequence[int], recorded: np.ndarray | None = None
+) -> Tensor:
+    """Clips (B, C, T) with noise, each of a strength from 0 to `level` of its own level.
+
+    recorded: samples (C, N) of noise, of which each takes what follows a place of its own, from the
+    beginning again behind the end; None = white noise.
+    """
     noisy = torch.empty_like(values)
     for row, seed in enumerate(seeds):
         generator = torch.Generator().manual_seed(seed)
         share = level * torch.rand((), generator=generator)
         clip = values[row].float()
-        noise = torch.randn(clip.shape, generator=generator) * clip.square().mean().sqrt() * share
+        if recorded is None:
+            unit = torch.randn(clip.shape, generator=generator)
+        else:
+            unit = _some_of(recorded, clip.shape[1], generator)
+        noise = unit * clip.square().mean().sqrt() * share
         noisy[row] = (clip + noise).round_().clamp_(-FULL, FULL - 1).to(values.dtype)
     return noisy
+
+
+def _some_of(recorded: np.ndarray, length: int, generator: torch.Generator) -> Tensor:
+    """Samples (C, length) from some place on, of power 1; silence where there is nothing."""
+    total = recorded.shape[1]
+    start = int(torch.randint(total, (), generator=generator))
+    places = np.arange(start, start + length) % total
+    found = torch.from_numpy(recorded[:, places].astype(np.float32))
+    return found / found.square().mean().sqrt().clamp(min=1)
 
 
 def open_audio(
@@ -186,30 +235,69 @@ def open_audio(
 ) -> AudioData:
     """Recordings of a file or a folder and all below it, as clips.
 
-    rate, channels: of a trained model that is used on them. Recordings of equal samples never lie
-    in different splits. Errors: VqkitError with one sentence that says what is wrong and what to
-    do.
+    rate, channels: of a trained model that is used on them; without, recorded noise is read too.
+    Recordings of equal samples never lie in different splits. Errors: VqkitError with one sentence
+    that says what is wrong and what to do.
+    """
+    found = _read_source(
+        source,
+        settings,
+        rate=rate or settings.sample_rate,
+        channels=channels or settings.channels,
+        max_bad=max_bad,
+        progress=progress,
+    )
+    assert found.target.rate is not None
+    data = AudioData(str(source), found.kept, found.target.rate, found.bad, settings)
+    _split(data, seed)
+    data.notes = _notes(found.headers, found.target, data)
+    if rate is None:
+        data.read_noise()
+    return data
+
+
+class _Read(NamedTuple):
+    """What a source holds, the headers of its files, what it was brought to, and files that are
+    left out.
+    """
+
+    kept: Kept
+    headers: dict[Path, Header]
+    target: Target
+    bad: list[BadFile]
+
+
+def _read_source(
+    source: str | Path,
+    settings: DataConfig,
+    *,
+    rate: int | None,
+    channels: int | None,
+    max_bad: float = MAX_BAD,
+    progress: Callable[[float], None] | None = None,
+) -> _Read:
+    """All recordings of a file or a folder; rate and channels are those of most of the sound where
+    they are not given. VqkitError.
     """
     root = Path(source).expanduser()
     paths = _paths(source, root)
     headers, bad = _headers(root, paths)
-    found_rate = rate or settings.sample_rate or _commonest(headers, lambda each: each.rate)
-    found_channels = channels or settings.channels or min(2, _commonest(headers, _channels))
-    target = Target(found_rate, found_channels, 3600 * settings.max_hours)
+    target = Target(
+        rate or _commonest(headers, lambda each: each.rate),
+        channels or min(2, _commonest(headers, _channels)),
+        3600 * settings.max_hours,
+    )
     _check_bad(str(source), bad, len(headers), max_bad)
     kept = _load_all(root, headers, target, settings, bad, progress)
     _check_bad(str(source), bad, len(kept.recordings), max_bad)
     if not kept.recordings:
         raise VqkitError(f"{source} holds no recording that can be used")
-    data = AudioData(str(source), kept, found_rate, bad, settings)
-    _split(data, seed)
-    data.notes = _notes(headers, target, data)
-    return data
+    return _Read(kept, headers, target, bad)
 
 
-def look_at(source: str | Path) -> tuple[int, int] | None:
-    """Samples a second and channels of most of the sound of a source, by the headers of its first
-    files; None of what cannot be read.
+def look_at(source: str | Path) -> Look | None:
+    """The sound of a source, by the headers of its first files and the beginnings of some of them;
+    None of what cannot be read.
     """
     root = Path(source).expanduser()
     try:
@@ -218,7 +306,11 @@ def look_at(source: str | Path) -> tuple[int, int] | None:
         return None
     if not headers:
         return None
-    return _commonest(headers, lambda each: each.rate), _commonest(headers, _channels)
+    return Look(
+        _commonest(headers, lambda each: each.rate),
+        _commonest(headers, _channels),
+        quiet_share(spread_out(list(headers))),
+    )
 
 
 def bad_files(
@@ -391,15 +483,13 @@ def _split(data: AudioData, seed: int) -> None:
         keys = tie(contents, [labels.astype(np.int64)])
     shares = (settings.validation, settings.test)
     of_recordings = split(contents, keys, seed, shares)
-    first = np.array([recording.start for recording in recordings])
-    place = data.starts - first[data.owners]
     for name, ids in of_recordings.items():
         rank = np.full(len(recordings), -1)
         rank[ids] = np.arange(len(ids))
         wanted = rank[data.owners] >= 0
         data.seconds[name] = sum(recordings[index].length for index in ids) / data.rate
         if name != "train":
-            wanted &= place % data.shape.extent[0] == 0
+            wanted &= data.places % data.shape.extent[0] == 0
         clips = np.flatnonzero(wanted)
         order = np.argsort(rank[data.owners[clips]], kind="stable")
         data.splits[name] = clips[order].astype(np.int64)

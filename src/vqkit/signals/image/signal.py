@@ -39,6 +39,7 @@ class ImageSignal(Signal):
     item = "image"
     suffix = ".png"
     perceived = 16
+    is_aligned = True
 
     def open(
         self,
@@ -118,8 +119,8 @@ class ImageSignal(Signal):
         fitted = fit_image(image, size, settings.fit, settings.interpolation)
         return self.to_values(fitted, data, settings)[0]
 
-    def read_mask(self, path: Path) -> Tensor:
-        return torch.from_numpy(load_image(path, 1)[..., 0] >= 128)
+    def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
+        return torch.from_numpy(load_image(Path(said), 1)[..., 0] >= 128)
 
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
@@ -206,6 +207,9 @@ class ImageSignal(Signal):
 
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[1]}x{extent[0]} pixels (width x height)"
+
+    def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
+        return "pixels", 1.0
 
 
 def _value_range(data: Mapping[str, Any], settings: DataConfig) -> ValueRange | None:

@@ -134,6 +134,7 @@ class CoderNetwork(nn.Module):
     each costs.
 
     whole: whether it rounds as the integers do. dtype: of what is multiplied; sums are float32.
+    dropout: share of the codes that others do not see. generator: draws which; None = none.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class CoderNetwork(nn.Module):
         self.sides = sides or (1,) * len(sizes)
         self.whole = True
         self.dtype = torch.float32
+        self.dropout = 0.0
         widest = max(len(context_offsets(stage)) for stage in range(len(sizes)))
         length = min(LENGTH, MAX_FAN_IN // widest)
         self.vectors = nn.ParameterList(0.5 * torch.randn(size + 1, length) for size in sizes)
@@ -159,7 +161,7 @@ class CoderNetwork(nn.Module):
         for number, size in enumerate(sizes):
             self.stages.append(_Stage(number, size, length, grid, channels))
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
         vectors = [self._small(table) for table in self.vectors]
         stages = self.split(codes)
         bits = []
@@ -169,7 +171,8 @@ class CoderNetwork(nn.Module):
                 seen.append(spread(one, side // coarser))
             together = torch.cat(seen, 1)
             grid = rows_and_columns(together.shape[2:])
-            found = self._bits(number, together.reshape(*together.shape[:2], *grid), vectors)
+            shaped = together.reshape(*together.shape[:2], *grid)
+            found = self._bits(number, shaped, self._hidden(shaped, generator), vectors)
             bits.append(fold(found.reshape(len(codes), 1, *together.shape[2:]), side))
         return torch.cat(bits, 1)
 
@@ -179,8 +182,17 @@ class CoderNetwork(nn.Module):
         parts = codes.split(counts, 1)
         return [unfold(part, side) for part, side in zip(parts, self.sides, strict=True)]
 
-    def _bits(self, number: int, codes: Tensor, vectors: list[Tensor]) -> Tensor:
-        """Bits (B, h, w) of a stage of codes (B, number + 1, h, w) on its grid."""
+    def _hidden(self, codes: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Codes without a share of them, which are as if they were not there."""
+        if generator is None or not self.dropout:
+            return codes
+        draws = torch.rand(codes.shape, generator=generator).to(codes.device)
+        return codes.masked_fill(draws < self.dropout, -1)
+
+    def _bits(self, number: int, codes: Tensor, seen: Tensor, vectors: list[Tensor]) -> Tensor:
+        """Bits (B, h, w) of a stage of codes (B, number + 1, h, w) on its grid, of which those in
+        `seen` are known, likewise.
+        """
         stage = cast(_Stage, self.stages[number])
         high, wide = codes.shape[2:]
         # By how many stages back: its codes as vectors, with a border of REACH.
@@ -188,7 +200,7 @@ class CoderNetwork(nn.Module):
         shown = []
         for back, down, right in stage.context:
             if back not in embedded:
-                embedded[back] = self._embedded(codes, number + back, vectors)
+                embedded[back] = self._embedded(seen, number + back, vectors)
             down += REACH
             right += REACH
             shown.append(embedded[back][:, down : down + high, right : right + wide])
@@ -390,6 +402,7 @@ class CodeCoderTask(Task):
         """Untrained, but it knows how often each code occurs, and which codes are alike."""
         network = _network(self.bottleneck, self.codes, self.seed)
         network.dtype = self.dtype
+        network.dropout = self.coder.dropout
         return network
 
     def title(self, model: nn.Module) -> str:
@@ -429,7 +442,7 @@ class CodeCoderTask(Task):
     ) -> CoderOutput:
         codes = codes.to(next(model.parameters()).device)
         if generator is not None:
-            return CoderOutput({"bits": _mean(model(codes), codes)}, codes)
+            return CoderOutput({"bits": _mean(model(codes, generator), codes)}, codes)
         # As the integers will have it, but for the rounding of frequencies.
         network = cast(CoderNetwork, unwrap(model))
         whole = network.whole
