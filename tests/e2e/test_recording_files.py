@@ -1,4 +1,4 @@
-"""What the verbs say of files of sound that they cannot use, and of those that only look like it."""
+"""What verbs say of files of sound that they cannot use, and what only looks like one of these."""
 
 from __future__ import annotations
 
