@@ -94,6 +94,8 @@ GOLDEN = {
     "sequence": Golden(2, (11,), name="sound.wav", signal=1),
     "volume": Golden(2, (2, 2, 3), name="volume.npy", signal=2),
     "sequence-bundle": Golden(1, (5,), items=5, block_size=2, name="{}.wav", signal=1),
+    # Longer than attention sees.
+    "recording": Golden(3, (270,), coder="coder-three", name="talk.wav", signal=1),
     "volume-bundle": Golden(1, (2, 1, 2, 2), items=4, block_size=3, name="{}.npy", signal=7),
 }
 
@@ -121,6 +123,7 @@ MIXED_FILES = {
     "pixels-untrained": GoldenMixed((256,)),
     "pixels": GoldenMixed((256,) * 3, has_network=True),
     "sequence-values": GoldenMixed((256,), (70,), signal=1),
+    "mixed-recording": GoldenMixed((300, 5, 40), (61,), signal=1, holds=CODES),
     "volume-values": GoldenMixed((256,) * 3, (2, 3, 7), signal=2, has_network=True),
 }
 NETWORK = "lossless"
@@ -237,6 +240,7 @@ SCALAR_FILES = {
     "scalar-first-stage": GoldenScalar(SCALAR_SHAPE, is_fitted=True, stages=1, gain=115),
     "scalar-truncated": GoldenScalar(SCALAR_SHAPE, is_fitted=True, lost=3),
     "scalar-bundle": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(2, 2), items=3, gain=255),
+    "scalar-recording": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(19,), signal=1, gain=120),
     "scalar-volume": GoldenScalar((2, 17, 3), grid=(2, 2, 3), signal=2),
 }
 SCALAR_CODER = "scalar-coder"

@@ -104,8 +104,11 @@ def compared(prior: TransformerCoder | ScalarCoder, batch: list[Item]) -> tuple[
     for item, one in zip(batch, tables.sums, strict=True):
         item.tables = one.hexdigest()
     again = [tuple(parts) for parts in prior.encode(codes)]
-    wrong = int((codes != np.stack([item.codes for item in batch])).sum())
-    wrong += int((codes != prior.decode(payloads, batch[0].grid)).sum())
+    expected = np.stack([item.codes for item in batch])
+    wrong = 0
+    for found in (codes, prior.decode(payloads, batch[0].grid)):
+        # Scalar codes come one item after the other.
+        wrong += int((np.stack([np.asarray(one) for one in found]) != expected).sum())
     return wrong, sum(parts != item.payloads for parts, item in zip(again, batch, strict=True))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..coding import (
     BUNDLE,
     CODES,
+    LEVELS,
     MIXING,
     SCALAR,
     TRANSFORMER,
@@ -158,7 +159,7 @@ class Compressor:
         artifact = self.artifact
         quantizer = artifact.network.quantizer
         if holds == VALUES:
-            if artifact.normalisation.levels is None:
+            if artifact.normalisation.levels != LEVELS - 1:
                 raise VqkitError(
                     f"the values of {artifact.signal.an_item} have no lossless files yet"
                 )

@@ -222,6 +222,10 @@ def _check_exact(sound: Any, target: Target) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, BadSound):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "not recognised" in str(error):
+        return "it is empty, or no sound in any format that is read here"
     text = str(error).strip().rstrip(".")
     # libsndfile's messages begin with the file, which everybody names already.
     return text.split(": ", 1)[-1] or type(error).__name__
