@@ -49,7 +49,14 @@ from vqkit.coding.format.numbers import varint
 from vqkit.coding.format.sections import section
 
 GOLDEN = Path(__file__).parent / "golden"
-MIXED = ["mixed-codes", "mixed-recording", "pixels", "pixels-untrained", "sequence-values", "volume-values"]
+MIXED = [
+    "mixed-codes",
+    "mixed-recording",
+    "pixels",
+    "pixels-untrained",
+    "sequence-values",
+    "volume-values",
+]
 SCALAR_NAMES = sorted(path.stem for path in GOLDEN.glob("scalar*.vq"))
 PYRAMIDS = sorted(path.stem for path in GOLDEN.glob("pyramid*.vq"))
 NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - {*MIXED, *SCALAR_NAMES, *PYRAMIDS})
