@@ -250,7 +250,7 @@ class AudioSignal(Signal):
             return {}
         levels = {}
         for level in NOISE_LEVELS:
-            name = f"{-20 * np.log10(level):.0f}db"
+            name = f"{abs(round(-20 * np.log10(level)))}db"
             levels[name] = with_noise(values, level, range(len(values)))
         return levels
 
