@@ -98,6 +98,19 @@ PHOTOS = Config(
 # As `vqkit sharpen` has it: a feature term beside the adversarial one (docs/experiments.md).
 PERCEPTUAL = WeightConfig(peak=1.0)
 
+# Single samples say little of what is heard, and nothing where phases are made up.
+HEARD = LossConfig(reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0))
+SOUND = TUNED.model_copy(
+    update={
+        "batch_size": 16,
+        "lr": 1e-3,
+        "muon_lr": 0.01,
+        "clip_norm": 1.0,
+        "ema_decay": 0.995,
+        "max_minutes": 10.0,
+    }
+)
+
 RECIPES: dict[str, tuple[str, Config]] = {
     "images": (
         "a folder of images at 64x64, vq codes: the default for your own files",
@@ -210,20 +223,8 @@ RECIPES: dict[str, tuple[str, Config]] = {
                     quantizer_dropout=0.5,
                 ),
             ),
-            # Of sound whose phases are made up, single samples say nothing.
-            losses=LossConfig(
-                reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0)
-            ),
-            train=TUNED.model_copy(
-                update={
-                    "batch_size": 16,
-                    "lr": 1e-3,
-                    "muon_lr": 0.01,
-                    "clip_norm": 1.0,
-                    "ema_decay": 0.995,
-                    "max_minutes": 10.0,
-                }
-            ),
+            losses=HEARD,
+            train=SOUND,
             # There is little speech in an hour: it would be learned by heart.
             coder=CoderConfig(steps=2000, dropout=0.2),
         ),
@@ -242,20 +243,8 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 ),
                 max_gain=4.0,
             ),
-            # Single samples say little of what is heard.
-            losses=LossConfig(
-                reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0)
-            ),
-            train=TUNED.model_copy(
-                update={
-                    "batch_size": 16,
-                    "lr": 1e-3,
-                    "muon_lr": 0.01,
-                    "clip_norm": 1.0,
-                    "ema_decay": 0.995,
-                    "max_minutes": 10.0,
-                }
-            ),
+            losses=HEARD,
+            train=SOUND,
         ),
     ),
     "denoise": (
