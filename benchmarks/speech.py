@@ -107,8 +107,7 @@ def stream_differences(run: Path, samples: np.ndarray, count: int) -> tuple[int,
     mask = torch.ones(len(clips), clips.shape[2] + 3200, dtype=torch.bool)
     mask[:, clips.shape[2] :] = False
     padded = encode(torch.nn.functional.pad(clips, (0, 3200)), mask)[..., : alone.shape[2]]
-    kept_codes = slice(0, alone.shape[2] - 1)
-    different += int((padded[..., kept_codes] != alone[..., kept_codes]).sum())
+    different += int((padded != alone).sum())
     return different, compared + alone.numel()
 
 

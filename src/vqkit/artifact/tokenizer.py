@@ -80,12 +80,28 @@ class Tokenizer:
         are quantised.
         """
         network = self._encoding
+        if mask is not None and network.encodes_exactly and mask.dim() == 2:
+            return self._encoded_without_padding(values, mask, gain)
         if mask is not None:
             found = network.encode(self._standardised(values, network), mask.to(self.device), gain)
             return found.cpu()
         encode = partial(network.encode, gain=gain)
         parts = values.split(max(1, BATCH_VALUES // max(1, values[0].numel())))
         return _joined([self._encoded(encode, part, self.network.tile_grid) for part in parts])
+
+    def _encoded_without_padding(self, values: Tensor, mask: Tensor, gain: float) -> Tensor:
+        """As `encode`, of items along one dimension, padded behind their end: each has the codes
+        that it has without its padding, which an encoder that looks ahead would see.
+        """
+        lengths = mask.sum(1)
+        grid = self.grid(values.shape[2:])
+        codes = torch.full((len(values), self.num_codebooks, *grid), PADDING)
+        for length in lengths.unique().tolist():
+            if length:
+                rows = (lengths == length).nonzero()[:, 0]
+                found = self.encode(values[rows, :, :length], gain=gain)
+                codes[rows, :, : found.shape[2]] = found
+        return codes
 
     @torch.no_grad()
     def encode_alone(self, values: Tensor, gain: float = 1.0) -> Tensor:
