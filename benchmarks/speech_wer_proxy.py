@@ -8,9 +8,9 @@ The codec is that of benchmarks/speech.py (with the same DIR the same run): reci
 trained on English and Spanish prompts. Recognised are, by a network of two layers that never hears
 a codec, trained on original recordings alone:
 
-phones: 50 classes of Russian, in the sentences of festvox-ru (one speaker, resampled to 8 kHz) that are
-not in training, a tenth by name; where each begins and ends is told. A voice and a language that
-the codec never heard.
+phones: 50 classes of Russian, in the sentences of festvox-ru (one speaker, resampled to 8 kHz) that
+are not in training, a tenth by name; where each begins and ends is told. A voice and a language
+that the codec never heard.
 words: digits, letters and the phonetic alphabet of the five voices of asterisk-core-sounds, a word
 of a voice being a class. There is one recording of each: the recogniser is trained on it 30 times,
 at other speeds, from 0.85 to 1.18, with noise 15 to 40 dB below it, and tested on it as it is.
