@@ -118,6 +118,7 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         "the set of values; those of a batch are moved",
         {"ValueCoderTask.validation_batches", "ValueCoderTask._drawn", "_Items.take"},
     ),
+    "artifact/tokenizer.py": ("codes", {"Tokenizer._encoded_without_padding"}),
     "artifact/streaming.py": (
         "codes and values",
         {"EncodeStream._codes_until", "DecodeStream._values_until"},

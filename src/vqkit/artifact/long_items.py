@@ -6,6 +6,7 @@ What is written and what comes back is what the whole item would give.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from .tokenizer import Tokenizer
 # Values of the longest item that is held.
 LONG = 1 << 20
 # Rates that are tried until a file is small enough.
-ATTEMPTS = 6
+ATTEMPTS = 4
 # Codes of a codebook that are decoded to values together.
 CODES_TOGETHER = 1 << 8
 
@@ -213,28 +214,44 @@ def within(
     compressor: Compressor, item: LongItem, bits: float, name: str | None, effort: int = 0
 ) -> tuple[Codec, Coded]:
     """An item as well as so many bits for each position allow, with that name: at the rate that its
-    beginning has in so many, or at the next smaller one if all of it is larger. VqkitError as
-    `rate_search.within`.
+    beginning has in so many, in fewer if all of it is larger, else at the largest of the model's
+    named rates that fits. VqkitError as `rate_search.within`.
     """
-    if isinstance(compressor.codec(effort=effort).engine, ScalarCoder):
+    full = compressor.codec(effort=effort)
+    if isinstance(full.engine, ScalarCoder):
         whole = torch.cat(list(item.pieces()), 1)
         return rate_search.within(compressor, whole, bits, name, effort)
     beginning = _beginning(item)
     # Headers weigh more in a short file.
-    header = _header(compressor, beginning, name)
-    asked = bits + header / beginning.shape[1]
+    asked = bits + _header(compressor, beginning, name) / beginning.shape[1]
     for _ in range(ATTEMPTS):
-        codec, _ = rate_search.within(compressor, beginning, asked, name, effort)
-        coded = code(compressor, item, codec)
-        data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
-        size = 8 * len(data) / coded.extent[0]
+        try:
+            codec, _ = rate_search.within(compressor, beginning, asked, name, effort)
+        except VqkitError:
+            break
+        coded, size = _sized(compressor, item, codec, name)
         if size <= bits:
             return codec, coded
         asked -= 1.5 * (size - bits)
+    rates = sorted(compressor.artifact.coders.rates.values(), key=lambda rate: -rate.bits)
+    size = math.inf
+    for codec in [full.at(rate) for rate in rates] or [full]:
+        coded, size = _sized(compressor, item, codec, name)
+        if size <= bits:
+            return codec, coded
     raise VqkitError(
-        f"no file of {item.path} with {bits:g} bits per position at most was found, the smallest "
-        f"that was tried has {size:.3f}; ask for more"
+        "the smallest file that this model makes of the item has "
+        f"{size:.3f} bits per position, more than {bits:g}"
     )
+
+
+def _sized(
+    compressor: Compressor, item: LongItem, codec: Codec, name: str | None
+) -> tuple[Coded, float]:
+    """An item as a kind of file has it, and the bits of the file for each of its positions."""
+    coded = code(compressor, item, codec)
+    data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+    return coded, 8 * len(data) / coded.extent[0]
 
 
 def _header(compressor: Compressor, values: Tensor, name: str | None) -> float:

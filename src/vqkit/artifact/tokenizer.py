@@ -93,7 +93,7 @@ class Tokenizer:
         """As `encode`, of items along one dimension, padded behind their end: each has the codes
         that it has without its padding, which an encoder that looks ahead would see.
         """
-        lengths = mask.sum(1)
+        lengths = mask.sum(1).cpu()
         grid = self.grid(values.shape[2:])
         codes = torch.full((len(values), self.num_codebooks, *grid), PADDING)
         for length in lengths.unique().tolist():
