@@ -178,7 +178,8 @@ def write(model, images: np.ndarray, form: Form) -> bytes:
     blocks = []
     for number in range(header.num_blocks):
         span = slice(header.items(number).start, header.items(number).stop)
-        blocks.append(Block(codes_crc(codes[span], number), tuple(payloads[span])))
+        crc = codes_crc(map(np.asarray, codes[span]), number)
+        blocks.append(Block(crc, tuple(payloads[span])))
     return write_bundle(header, blocks, [f"{number}.png" for number in range(len(codes))])
 
 
