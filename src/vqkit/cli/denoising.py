@@ -74,8 +74,10 @@ def _denoise(options: argparse.Namespace) -> int:
 
     model = arguments.load_model(options.artifact, options.device)
     if not model.signal.removes_noise(model.config.data):
-        cure = "--recipe denoise" if model.signal.name == "image" else "data.noise.level=1"
-        warn(f"this model never saw noise in training, and may keep it: {cure} trains one that did")
+        warn(
+            "this model never saw noise in training, and may keep it: --recipe denoise trains one "
+            "of images that did, data.noise.level=1 one of recordings"
+        )
     items = arguments.Items(model, options.files, partial(arguments.read_item, model))
     rows: list[Tensor] = []
     for source, values in items:

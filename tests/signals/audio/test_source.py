@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from vqkit.errors import VqkitError
 from vqkit.signals.audio.config import AugmentConfig, DataConfig, NoiseConfig
@@ -33,6 +34,17 @@ def test_a_recording_lies_in_one_split(recordings):
     assert sorted(map(len, parts.values())) == [2, 2, 8]
     assert len(set.union(*parts.values())) == 12
     assert sum(data.seconds.values()) == pytest.approx(2 * sum(0.4 + 0.5 * n for n in range(6)))
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_a_split_holds_every_sample_once(recordings, name):
+    data = opened(recordings, overlap=4)
+    count = 0
+    for batch in data.split(name, 5):
+        real = torch.ones(batch.values.shape[::2], dtype=torch.bool)
+        count += int((real if batch.mask is None else batch.mask).sum())
+    assert count == round(data.seconds[name] * RATE)
+    assert len(data.splits["train"]) > len(data.apart("train"))
 
 
 def test_equal_recordings_lie_in_one_split(recordings, tmp_path):
