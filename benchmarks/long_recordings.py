@@ -2,7 +2,7 @@
 
     python benchmarks/long_recordings.py [--quick] [--seed 0] [--run DIR] [--work DIR] [--json FILE]
 
-A recording of ten hours (--quick: of twenty minutes) at 8 kHz is made of the French prompts of
+A recording of ten hours (--quick: of five minutes) at 8 kHz is made of the French prompts of
 Debian's asterisk-core-sounds, in a random order and at random levels, again and again; its first
 minute is a file of its own. Both go through `vqkit compress`, `decompress` and `reconstruct`, each
 in a process of its own, of which the peak of resident memory is taken. The figure is the largest
@@ -31,7 +31,7 @@ PARSER = options(__doc__, work=True)
 PARSER.add_argument("--run", type=Path, metavar="DIR")
 
 SECONDS = 36_000
-QUICK_SECONDS = 1_200
+QUICK_SECONDS = 300
 SHORT_SECONDS = 60
 # Seconds before the end of the minute in which the next one may be heard.
 HEARD = 2

@@ -110,7 +110,7 @@ def main() -> None:
     minutes = None if arguments.quick else arguments.minutes
     words = ["--recipe", arguments.recipe, f"seed={arguments.seed}", *arguments.settings]
     run = trained(work / "train", work / f"run-{arguments.seed}", minutes, words)
-    most = 3 if arguments.quick else MOST
+    most = 1 if arguments.quick else MOST
     sets = {name: read_music(work / name, most) for name in (UNHEARD, "held-out")}
     sets = {name: each for name, each in sets.items() if each}
     rates = (1000.0,) if arguments.quick else RATES

@@ -5,7 +5,9 @@ it gives.
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -419,12 +421,16 @@ def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None
 def faults(quick: bool = False) -> Iterator[str]:
     """What is wrong with any setting, alone and beside each of `contexts`.
 
-    quick: beside others only settings whose condition they turn.
+    quick: beside others only settings whose condition they turn. How far it is goes to standard
+    error, with the time.
     """
-    for root in (Config, PriorConfig):
-        for context in ([], *contexts(root)):
-            keys = turned(root, context) if quick and context else audited(root, context)
-            yield from filter(None, (fault(root, key, context) for key in keys))
+    pairs = [(root, context) for root in (Config, PriorConfig) for context in ([], *contexts(root))]
+    began = time.perf_counter()
+    for number, (root, context) in enumerate(pairs, 1):
+        keys = turned(root, context) if quick and context else audited(root, context)
+        yield from filter(None, (fault(root, key, context) for key in keys))
+        seconds = time.perf_counter() - began
+        print(f"{number} of {len(pairs)}, {seconds:.0f} s: {context}", file=sys.stderr, flush=True)
 
 
 def audited(root: type[Root], context: Sequence[str] = ()) -> list[str]:
