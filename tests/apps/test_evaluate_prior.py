@@ -107,3 +107,16 @@ def test_a_held_out_file_that_broke_while_it_was_streamed_is_left_out(tmp_path):
     (tmp_path / data.names[data.splits["validation"][0]]).write_bytes(b"broken")
     found = nearness(BLURRING, data, torch.zeros(1, 3, 128, 128, dtype=torch.uint8))
     assert len(found.held_out_distances) == len(data.splits["validation"]) - 1
+
+
+def test_blank_images_are_no_copies_of_each_other(tmp_path):
+    pixels = noise(200, 0)
+    # Every second one is even, in 100 shades, no two alike.
+    pixels[::2] = np.arange(100, dtype=np.uint8)[:, None, None, None]
+    np.save(tmp_path / "half.npy", pixels)
+    settings = DataConfig(image_size=(SIDE, SIDE), channels=1, validation=0.3, test=0.0)
+    data = open_images(tmp_path / "half.npy", settings, seed=0)
+    found = nearness(BLURRING, data, values(noise(2, 1)))
+    varied = [index for index in data.splits["validation"] if index % 2]
+    assert 0 < len(varied) < len(data.splits["validation"])
+    assert len(found.held_out_distances) == len(varied) and found.held_out_distances.min() > 10

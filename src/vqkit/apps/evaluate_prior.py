@@ -22,6 +22,8 @@ from ..prior.prior import Prior
 
 BATCH_SIZE = 128
 NUM_HELD_OUT = 512
+# Grey levels that an item without content varies by at most.
+EVEN = 1.0
 # Codes of training items, of each codebook, that are enough for the frequencies of a prior without
 # context.
 NUM_COUNTED = 1 << 18
@@ -157,9 +159,15 @@ def _collect(
     return PriorEvaluation(metrics, told.numpy())
 
 
-def nearness(model: Model, data: Dataset, samples: Tensor) -> Nearness:
+def nearness(
+    model: Model,
+    data: Dataset,
+    samples: Tensor,
+    progress: Callable[[float], None] | None = None,
+) -> Nearness:
     """Of samples (N, C, *extent), and of at most NUM_HELD_OUT items of the validation or else the
-    test split.
+    test split, those left out in which there is nothing, such as silence or a blank page: that
+    training has them too makes no copies.
 
     Files of a streamed set that cannot be decoded are left out. Errors: VqkitError when the
     training split is empty.
@@ -167,14 +175,25 @@ def nearness(model: Model, data: Dataset, samples: Tensor) -> Nearness:
     split = "validation" if len(data.splits["validation"]) else "test"
     batches = islice(data.split(split, BATCH_SIZE), NUM_HELD_OUT // BATCH_SIZE)
     held_out = torch.cat([samples[:0], *(batch.values for batch in batches)])
+    held_out = held_out[_varied(model.signal.compared(held_out))]
     reconstructions = held_out
     if len(held_out):
         reconstructions = model.tokenizer.reconstruct(held_out)
-    compared = model.signal.compared
-    _, reconstructed_distances = nearest_items(data, reconstructions, compared)
-    _, held_out_distances = nearest_items(data, held_out, compared)
-    nearest, distances = nearest_items(data, samples, compared)
-    return Nearness(nearest, distances, reconstructed_distances, held_out_distances)
+    # Reading the training split and comparing it is what takes time: once for all of them.
+    wanted = torch.cat([samples, reconstructions, held_out])
+    places, distances = nearest_items(data, wanted, model.signal.compared, progress=progress)
+    of_samples, of_reconstructions, of_held_out = np.split(
+        distances, [len(samples), len(samples) + len(held_out)]
+    )
+    nearest = data.read(places[: len(samples)]).values
+    return Nearness(nearest, of_samples, of_reconstructions, of_held_out)
+
+
+def _varied(compared: Tensor) -> Tensor:  # (N, ...) -> bool (N,)
+    """Whether an item is further from its own mean than what counts as equal."""
+    if not len(compared):
+        return torch.zeros(0, dtype=torch.bool)
+    return compared.flatten(1).std(1) > EVEN
 
 
 @torch.no_grad()
@@ -183,8 +202,10 @@ def nearest_items(
     values: Tensor,
     compared: Callable[[Tensor], Tensor] = Tensor.double,
     split: str = "train",
-) -> tuple[Tensor, np.ndarray]:
-    """For each of values (N, C, *extent) the nearest item of a split, and the distance (N,).
+    progress: Callable[[float], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each of values (N, C, *extent) the id of the nearest item of a split, and the distance,
+    (N,) both.
 
     compared: what items are compared by, see `Signal.compared`; the distance is the root mean
     square over it. Errors: VqkitError when the split is empty.
@@ -193,11 +214,15 @@ def nearest_items(
     wanted = compared(values).flatten(1)
     best = torch.full((len(wanted),), torch.inf, dtype=torch.float64)
     found = torch.zeros(len(wanted), dtype=torch.long)
+    seen = 0
     for batch in data.split(split, 1024):
         distances, places = torch.cdist(wanted, compared(batch.values).flatten(1)).min(1)
         closer = distances < best
         best = torch.where(closer, distances, best)
         found = torch.where(closer, torch.from_numpy(batch.ids)[places], found)
+        seen += len(batch.ids)
+        if progress:
+            progress(seen / len(data.splits[split]))
     if len(wanted) and not bool(best.isfinite().all()):
         raise VqkitError(f"the {split} split of {data.name} is empty")
-    return data.read(found.numpy()).values, (best / wanted.shape[1] ** 0.5).numpy()
+    return found.numpy(), (best / wanted.shape[1] ** 0.5).numpy()

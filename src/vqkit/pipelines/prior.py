@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -196,12 +196,15 @@ def _draw(
     prior = model.wanted_prior()
     labels = _labels(data, prior)
     drawing = Drawing(prompts=labels) if prior.has_captions else Drawing(classes=labels)
-    samples = generate(
-        model, NUM_SAMPLES, drawing=drawing, progress=lambda s: stage.update(0.3 + 0.4 * s, {})
-    )
+
+    def told(start: float, share: float) -> Callable[[float], None]:
+        return lambda done: stage.update(start + share * done, {})
+
+    samples = generate(model, NUM_SAMPLES, drawing=drawing, progress=told(0.3, 0.3))
     num_steps = max(len(prior.layout.groups), min(NUM_STEPS, prior.layout.length))
-    scattered = generate(model, NUM_SAMPLES, drawing=replace(drawing, steps=num_steps))
-    near = nearness(model, data, samples.values)
+    in_steps = replace(drawing, steps=num_steps)
+    scattered = generate(model, NUM_SAMPLES, drawing=in_steps, progress=told(0.6, 0.1))
+    near = nearness(model, data, samples.values, told(0.7, 0.25))
     display = model.signal.display
     heard = partial(model.signal.media, data=model.artifact.data)
     return PriorSummary(

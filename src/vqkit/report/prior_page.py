@@ -51,7 +51,7 @@ def render_prior(summary: PriorSummary) -> str:
         "prior.html",
         summary=summary,
         verdict=judge_prior(summary),
-        tiles=headline(metrics, PRIOR_HEADLINE),
+        tiles=rows_of(headline(metrics, PRIOR_HEADLINE), summary.item),
         pixels=shown_size(*summary.samples.shape[1:]),
         grids=_grids(summary),
         pairs=_pairs(summary),
@@ -59,7 +59,7 @@ def render_prior(summary: PriorSummary) -> str:
         yardstick=of_items(_yardstick(summary.reconstructed_distances), summary.item),
         training=titled(_training_figures(summary)),
         metric_rows=rows_of(metric_rows(metrics), summary.item),
-        kicker=kicker(metrics),
+        kicker=kicker(metrics, summary.item),
         **told_events(summary.events),
     )
 
@@ -91,7 +91,7 @@ def _grids(summary: PriorSummary) -> list[dict[str, Any]]:
         if not len(images):
             continue
         shown = []
-        for index, image in enumerate(images[: num_shown(images, MIN_SHOWN)]):
+        for index, image in enumerate(images[: _num_shown(summary)]):
             shown.append((image_uri(image), _label(summary, index), _sound(summary, played, index)))
         if len(shown) < len(images):
             lead += f" {len(shown)} of {len(images)} are shown."
@@ -104,7 +104,7 @@ def _pairs(summary: PriorSummary) -> list[Pair]:
     if not len(summary.nearest):
         return []
     copies = near_copies(summary)
-    kept = min(num_shown(summary.samples, MIN_SHOWN), MAX_PAIRS)
+    kept = min(_num_shown(summary), MAX_PAIRS)
     order = np.argsort(summary.distances, kind="stable")[:kept]
     pairs = []
     for index in order:
@@ -122,6 +122,11 @@ def _pairs(summary: PriorSummary) -> list[Pair]:
             )
         )
     return pairs
+
+
+def _num_shown(summary: PriorSummary) -> int:
+    # What is played is heard one after the other.
+    return MIN_SHOWN if summary.played else num_shown(summary.samples, MIN_SHOWN)
 
 
 def _sound(summary: PriorSummary, played: Sequence[bytes], index: int) -> str:

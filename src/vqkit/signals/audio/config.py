@@ -33,6 +33,11 @@ class NoiseConfig(Section):
 
 
 class DataConfig(DataSection):
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        # Sets that are larger than memory are samples in one file, which needs no decoding.
+        ActsOnly(("num_workers",), "{at}signal=image", lambda data: False),
+    )
+
     signal: Literal["audio"] = "audio"
     """the kind of signal, which decides what may follow"""
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...data.normalisation import Normalisation
 from ...errors import VqkitError
@@ -38,6 +39,8 @@ HOP = MEASURED // 4
 # Seconds in which one hears what is said, and by which one recognises a sound in its context.
 FOLLOWED = 2.5
 GLIMPSE = 0.5
+# Bins and frames of a spectrogram that are compared as one.
+COMPARED = (4, 4)
 
 
 class AudioSignal(Signal):
@@ -261,8 +264,10 @@ class AudioSignal(Signal):
         return display.spectrograms(values)
 
     def compared(self, values: Tensor) -> Tensor:
-        # Phases are made up: equal sounds have other samples.
-        return 255 * display.loudness(values).double()
+        # Phases are made up: equal sounds have other samples. Blocks tell sounds apart as well as
+        # single bins and frames do, in a sixteenth of the time.
+        loudness = F.avg_pool2d(display.loudness(values), COMPARED, ceil_mode=True)
+        return 255 * loudness.double()
 
     media_type = "audio/flac"
 
