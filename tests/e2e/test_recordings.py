@@ -53,6 +53,9 @@ def test_the_report_and_the_card_speak_of_recordings(run):
         assert "recording" in text
         for word in (" image ", " images ", "PSNR"):
             assert word not in text.partition("seed: 0 ")[0], (name, word)
+    report = (run / "report.html").read_text(encoding="utf-8")
+    table = report.partition("Beside other codecs")[2].partition("</table>")[0]
+    assert table.count('class="ours"') >= 1 and "Opus 6k" in table
 
 
 # ------------------------------------------------------------------------------ what its codes mean

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..apps.evaluate import Evaluation, Examples, evaluate
+from ..apps.peers import Beside, beside_peers
 from ..artifact.model import Model
 from ..artifact.record import AdversarialStage, Artifact
 from ..artifact.store import save_artifact, save_beside, save_metrics
@@ -186,13 +187,14 @@ def report_on(
     stage.message("measuring and writing the report ...")
     split = next((name for name in ("test", "validation") if len(data.splits[name])), "train")
     evaluation = evaluate(model, data, split, lambda share: stage.update(0.5 * share, {}))
+    beside = beside_peers(model, data, split, lambda share: stage.update(0.5 + 0.3 * share, {}))
     figures = {**evaluation.metrics, **finished.figures, "content_id": artifact.content_id}
     cut_from = artifact.data.get("cut_from")
     if cut_from:
         figures["cut_from"] = cut_from[split]
     artifact = replace(artifact, metrics={**figures, **artifact.metrics})
     save_metrics(artifact, folder)
-    summary = _summary(finished, evaluation, artifact, data, origin)
+    summary = _summary(finished, evaluation, beside, artifact, data, origin)
     write_card(summary, folder)
     write_report(summary, folder / REPORT_FILE)
     verdict = judge(summary)
@@ -208,17 +210,20 @@ def report_on(
 def _summary(
     finished: Finished,
     evaluation: Evaluation,
+    beside: list[Beside],
     artifact: Artifact,
     data: Any,
     origin: Origin,
 ) -> RunSummary:
     signal = artifact.signal
+    rate, _ = signal.rate_per(artifact.shape.extent, artifact.data)
 
     def shown(examples: Examples) -> Ranked:
         pairs = (examples.originals, examples.reconstructions)
         return Ranked(examples.names, examples.psnr, *(signal.display(values) for values in pairs))
 
-    ranked = {"worst": evaluation.worst, "best": evaluation.best, "denoised": evaluation.denoised}
+    others = {"worst": evaluation.worst, "best": evaluation.best, "denoised": evaluation.denoised}
+    ranked = {name: shown(examples) for name, examples in others.items() if examples}
     gallery = shown(evaluation.gallery)
     pairs = (evaluation.gallery.originals, evaluation.gallery.reconstructions)
     played = zip(*(signal.media(values, artifact.data) for values in pairs), strict=True)
@@ -240,13 +245,14 @@ def _summary(
         quality=signal.quality_in_words,
         played=list(played),
         media_type=signal.media_type,
+        beside=[(one.name, one.is_ours, {rate: one.rate, **one.measures}) for one in beside],
         psnr_per_image=evaluation.psnr_per_item,
         is_log_loss=artifact.config.losses.distortion == "log_mse",
         weighs_bits=_weighs_bits(artifact.config.model.quantizer.model_dump()),
         window_images=min(
             SLICE * SLICES * artifact.config.train.batch_size, len(data.splits["train"])
         ),
-        **{name: shown(examples) for name, examples in ranked.items() if examples},
+        **ranked,
     )
 
 

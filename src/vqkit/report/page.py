@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..files import write_text
 from . import figures
 from .images import code_map, data_uri
 from .summary import Ranked, RunSummary
-from .tables import bad_files, data_rows, headline, metric_rows, rows_of, spread_rows
+from .tables import Row, bad_files, data_rows, headline, metric_rows, rows_of, spread_rows
 from .templates import (
     Pair,
     fill,
@@ -69,12 +69,28 @@ def render(summary: RunSummary) -> str:
             }
         ),
         spread=rows_of(spread_rows(summary.psnr_per_image), item),
+        beside=_beside(summary),
         metric_rows=rows_of(metric_rows(summary.metrics), item),
         data_rows=data_rows(summary.data),
         bad_files=bad_files(summary.data),
         kicker=kicker(summary.metrics, item),
         **told_events(summary.events),
     )
+
+
+def _beside(summary: RunSummary) -> dict[str, Any]:
+    """The table of codecs: its columns, and the rows with whether they are of the model."""
+    if not summary.beside:
+        return {}
+
+    def described(figures_of: Mapping[str, float]) -> list[Row]:
+        return [row for key, value in figures_of.items() for row in metric_rows({key: value})]
+
+    columns = [row.label for row in described(summary.beside[0][2])]
+    rows = []
+    for name, is_ours, figures_of in summary.beside:
+        rows.append((name, is_ours, [row.value for row in described(figures_of)]))
+    return {"columns": columns, "rows": rows}
 
 
 def _pairs(

@@ -226,9 +226,7 @@ def _duplicates(summary: PriorSummary) -> Finding | None:
     same = np.asarray(summary.held_out_distances) < SAME
     if same.sum() < 2 or same.mean() <= 0.01:
         return None
-    text = (
-        f"{share(same.mean())} of the held-out images are in the training set as well."
-    )
+    text = f"{share(same.mean())} of the held-out images are in the training set as well."
     advice = (
         "Validation looks better than it is, and copies cannot be told by distance. Remove "
         "duplicates from the data."

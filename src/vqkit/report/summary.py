@@ -60,6 +60,9 @@ class RunSummary:
     # images.
     played: Sequence[tuple[bytes, bytes]] = ()
     media_type: str = ""
+    # The model and other codecs on the same items: name, whether it is the model, and figures by
+    # name, the rate first.
+    beside: Sequence[tuple[str, bool, Mapping[str, float]]] = ()
     # In dB, of all images of the split.
     psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))
     worst: Ranked = field(default_factory=Ranked)

@@ -121,7 +121,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
         "which weights are in use",
     ),
     "training_seconds": ("Training time", duration, ""),
-    "items_per_second": ("Training speed", lambda value: f"{count(value)} images/s", ""),
+    "items_per_second": ("Training speed", count, "images a second"),
     "peak_memory_mb": ("Peak memory", lambda value: f"{count(value)} MB", ""),
     "version": ("vqkit", str, ""),
     "content_id": (

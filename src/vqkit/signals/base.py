@@ -34,6 +34,16 @@ class Suggestion(NamedTuple):
     choices: tuple[Choice, ...] = ()
 
 
+class Peer(NamedTuple):
+    """Another codec at one of its settings.
+
+    code: values (C, *extent) -> the bytes that its file has, and the values that it gives back.
+    """
+
+    name: str
+    code: Callable[[Tensor], tuple[int, Tensor]]
+
+
 class Signal(ABC):
     """One constant a folder; see `registry`.
 
@@ -271,6 +281,10 @@ class Signal(ABC):
         """The name of the rate that this signal is measured in, and what the bits of an item are
         divided by for it.
         """
+
+    def peers(self, data: Mapping[str, Any]) -> list[Peer]:
+        """Other codecs that a report shows a model beside, of items with one dimension."""
+        return []
 
     def change(self, values: Tensor, original: Tensor) -> Tensor:
         """How far values (B, C, *extent) are from the original ones, 0 = not at all: (B,).

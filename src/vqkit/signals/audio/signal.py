@@ -18,8 +18,8 @@ from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
-from ..base import Signal, Suggestion
-from . import display, files, forms
+from ..base import Peer, Signal, Suggestion
+from . import display, files, forms, peers
 from .config import DataConfig, LappedConfig, VocoderConfig
 from .files import BadSound, Target, load, sound_paths
 from .networks import build_backbone
@@ -259,6 +259,9 @@ class AudioSignal(Signal):
 
     def rate_per(self, extent: tuple[int, ...], data: Mapping[str, Any]) -> tuple[str, float]:
         return "kbps", 1000 * extent[0] / data["sample_rate"]
+
+    def peers(self, data: Mapping[str, Any]) -> list[Peer]:
+        return peers.peers(data["sample_rate"], data["channels"])
 
     def display(self, values: Tensor) -> np.ndarray:
         return display.spectrograms(values)
