@@ -147,6 +147,23 @@ def _codes(compressor: Compressor, pieces: Iterable[Tensor], codec: Codec) -> It
         yield torch.from_numpy(chosen[0])
 
 
+def write(
+    compressor: Compressor,
+    item: LongItem,
+    name: str | None,
+    *,
+    rate: str | float | None = None,
+    effort: int = 0,
+) -> bytes:
+    """The file of an item, as `Compressor.write` has it."""
+    if isinstance(rate, str) or rate is None:
+        codec = compressor.codec(rate=rate, effort=effort)
+        coded = code(compressor, item, codec)
+    else:
+        codec, coded = within(compressor, item, rate, name, effort)
+    return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+
+
 def values(
     compressor: Compressor,
     codec: Codec,

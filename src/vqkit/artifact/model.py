@@ -21,6 +21,7 @@ from ..prior.prior import Prior
 from ..settings import Config
 from ..shapes import Shape
 from ..signals.base import Signal
+from . import long_items
 from .compressor import Compressor
 from .device import resolve_device
 from .record import Artifact
@@ -96,8 +97,12 @@ class Model:
         the best file that fits. effort: from 0 to 9, how long is searched for codes that make the
         file smaller or better. VqkitError for a model without codebooks, OutOfBounds for an item
         of too many codes; ValueError for several, as `encode`, and with lossless for what would
-        lose anything.
+        lose anything. A path of a long recording is read in pieces.
         """
+        if isinstance(item, str | Path) and not lossless and len(self.shape.extent) == 1:
+            opened = long_items.open_item(self.artifact, Path(item))
+            if isinstance(opened, long_items.LongItem):
+                return long_items.write(self.compressor, opened, name, rate=rate, effort=effort)
         values = self.to_values(item, exact=lossless)
         if len(values) != 1:
             raise ValueError(f"compress takes one {self.signal.item}, got {len(values)}")
