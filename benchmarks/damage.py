@@ -140,8 +140,9 @@ def subject(model, other, images: np.ndarray, form: Form) -> Subject:
     first, second = (write(model, half, form) for half in halves)
     foreign = write(other, halves[0], replace(form, rate=None))
     codec = model.compressor.codec(lossless=form.lossless, rate=form.rate)
-    codes = tuple(model.compressor.held(values_of(half), codec) for half in halves)
-    return Subject(model, (first, second), codes, foreign, boundaries(first))
+    codes = [model.compressor.held(values_of(half), codec) for half in halves]
+    wholes = tuple(np.stack([np.asarray(item) for item in half]) for half in codes)
+    return Subject(model, (first, second), wholes, foreign, boundaries(first))
 
 
 def write(model, images: np.ndarray, form: Form) -> bytes:
@@ -335,7 +336,8 @@ def judge(one: Subject, found: list, complete: bool) -> str:
             return "silent"
         # Without stages that are marked as missing: they were cut off, or never in a file of that
         # rate.
-        given = decoded.codes[(decoded.codes >= 0).all((1, 2))]
+        codes = np.asarray(decoded.codes)
+        given = codes[(codes >= 0).all((1, 2))]
         if len(given) == 0 or (len(given) < wholes[0].shape[1] and not decoded.truncated):
             return "silent"
         of_first, of_second = (

@@ -25,6 +25,7 @@ ALLOWED = {
         "coding": "errors",
         "data": "errors shapes",
         "model": "config errors settings shapes",
+        "nn": "config errors model",
         "prior": "config errors model settings",
         "signals": "config data errors files model settings shapes",
         "artifact": "coding config data errors files model printable prior settings shapes signals",

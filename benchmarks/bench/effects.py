@@ -318,7 +318,9 @@ def coder_result(config: Config) -> list[Any]:
     tokenizer = Tokenizer(Artifact(config, network, data.describe()), "cpu")
     if network.quantizer.codebooks_per_section > 1 or CodeCoderTask.why_not(tokenizer):
         return [config.coder.steps]
-    return fit_result(CodeCoderTask(tokenizer, data, config.coder.steps))
+    # Without steps in training, `vqkit train-coder --steps N` fits it afterwards.
+    task = CodeCoderTask(tokenizer, data, config.coder.steps or 1)
+    return [config.coder.steps, fit_result(task)]
 
 
 @cache

@@ -104,7 +104,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
                 means, real = self._means(tokens, mask, number)
                 rows = _rows(means - context, real)
                 moments.append(_moments(rows))
-                if self.training and not self.measured:
+                if self.training and self._is_unmeasured():
                     self._measure(moments, 0.0)
                 # A copy, because the buffer moves on before the backward pass needs it.
                 scale = self.scales[number].clone()

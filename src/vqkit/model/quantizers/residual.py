@@ -82,7 +82,7 @@ class ResidualQuantizer(StagesMixin, Quantizer):
         for index in range(self._depth(generator, tokens.device)):
             residual = tokens - total
             square_sums.append(residual.detach().square().sum())
-            if self.training and not self.measured:
+            if self.training and self._is_unmeasured():
                 self._measure(square_sums, 0.0)
             # A copy, because the buffer moves on before the backward pass needs it.
             scale = self.scales[index].clone()

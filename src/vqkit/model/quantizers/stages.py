@@ -42,6 +42,9 @@ class StagesMixin(nn.Module):
         self.fits_any_scale = stages[0].fits_any_scale
         self.register_buffer("scales", scales)
         self.register_buffer("measured", torch.tensor(self.fits_any_scale, device=scales.device))
+        # The buffer is asked only until it has once been set: on a GPU asking means waiting, and a
+        # break in the graph.
+        self._may_be_unmeasured = not self.fits_any_scale
 
     def _stage(self, index: int) -> Quantizer:
         return self.stages[index % len(self.stages)]  # type: ignore[return-value]
@@ -68,6 +71,13 @@ class StagesMixin(nn.Module):
         """
         self.scales[: len(ratios)].lerp_(ratios.sqrt().clamp(min=1e-4), 1.0 - decay)
 
+    def _is_unmeasured(self) -> bool:
+        """Whether no batch went through all stages yet."""
+        self._may_be_unmeasured = self._may_be_unmeasured and not bool(self.measured)
+        return self._may_be_unmeasured
+
     def _mark_measured(self, num_stages: int) -> None:
         """The first so many stages ran: from all of them on, scales come from data."""
-        self.measured.fill_(num_stages == self.num_stages or bool(self.measured))
+        if num_stages == self.num_stages:
+            self.measured.fill_(True)
+            self._may_be_unmeasured = False
