@@ -124,11 +124,12 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         {"EncodeStream._codes_until", "DecodeStream._values_until"},
     ),
     # Apps work on what a tokenizer gives back, which is on the CPU.
+    "apps/check.py": ("codes and masks", {"_encode_padded", "_damaged"}),
     "apps/denoise.py": ("values", {"_hidden_errors", "_taking_out", "_neighbours"}),
     "apps/evaluate.py": ("counts and nats of codes", {"evaluate", "_code_nats"}),
     "apps/evaluate_prior.py": (
         "counts, and values",
-        {"evaluate_prior", "_training_counts", "nearest_items"},
+        {"evaluate_prior", "_training_counts", "nearest_items", "_varied"},
     ),
     "apps/explain/atlas.py": (
         "counts of codes, and values",

@@ -43,6 +43,7 @@ def test_no_verb_prints_a_name_raw(hostile, prior_folder, tmp_path, capsys):
     calls = [
         ["info", model],
         ["evaluate", model, str(hostile), "--split", "all", "--json", out + ".json"],
+        ["check", model, str(hostile), "--split", "all"],
         ["data", str(hostile), "--sheet", out + ".sheet.png"],
         ["reconstruct", model, image, broken, "--out", out + "r"],
         ["compress", model, image, broken, "--out-dir", out + "c"],

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
 from . import arguments
-from .printing import Commands, plain, print_figures, progress_bar, say, write_new
+from .printing import Commands, plain, print_figures, progress_bar, say, warn, write_new
 
 # Items on a sample sheet.
 SHEET_ITEMS = 64
@@ -119,6 +120,33 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_artifact(parser)
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help="items to look at; without, the model makes some up"
+    )
+    parser.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
+    parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from ..files import write_text
+    from ..pipelines.check import check_artifact
+
+    model = arguments.load_model(options.artifact, options.device)
+    with progress_bar("checking") as progress:
+        found = check_artifact(options.artifact, model, options.data, options.split, progress)
+    for what, flips in (("codes", found.code_flips), ("values", found.value_flips)):
+        for name, (count, total) in flips.items():
+            say(f"{what + ' ' + name:<28} {count} of {total} differ")
+    print_figures(found.figures)
+    if options.json:
+        write_text(Path(options.json), json.dumps(asdict(found), indent=2) + "\n")
+    if not found.is_invariant:
+        warn("what a model gives must not depend on how it is called, and here it does: see above")
+    return int(not found.is_invariant)
+
+
 def _reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_artifact(parser)
     arguments.add_files(parser)
@@ -133,17 +161,17 @@ def _reconstruct(options: argparse.Namespace) -> int:
     model = arguments.load_model(options.artifact, options.device)
     items = arguments.Items(model, options.files, partial(arguments.open_item, model))
     for source, values in items:
-        stem = Path(options.out) / f"{source.stem}{model.signal.suffix}"
+        target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
         if isinstance(values, LongItem):
             try:
-                _reconstruct_long(model, values, stem)
+                _reconstruct_long(model, values, target)
             except VqkitError as error:
                 items.skip(source, error)
             continue
         codes = model.tokenizer.encode(values[None])
         extent = tuple(values.shape[1:])
         found = model.tokenizer.decode(codes, extent)[0]
-        target = write_new(stem, model.signal.write(found, model.artifact.data), quiet=True)
+        target = write_new(target, model.signal.write(found, model.artifact.data), quiet=True)
         measured = model.signal.measures(found[None], values[None])
         psnr = float(measured[model.signal.quality][0])
         bits = float(model.network.quantizer.bits(codes.to(model.device)))
@@ -396,6 +424,11 @@ COMMANDS: Commands = {
         _evaluate,
         "measure a model: PSNR, SSIM, CIEDE2000, usage, perplexity, bits",
         _evaluate_arguments,
+    ),
+    "check": (
+        _check,
+        "whether codes are the same however it is called, and what damaged codes do",
+        _check_arguments,
     ),
     "reconstruct": (_reconstruct, "send files through a model and back", _reconstruct_arguments),
     "info": (_info, "what a trained model is and how good it was", arguments.add_artifact),

@@ -29,6 +29,8 @@ LOST = {
 MAX_BAD_FILES = 20
 PRIOR_BEGIN = "<!-- prior: begin -->"
 PRIOR_END = "<!-- prior: end -->"
+CHECK_BEGIN = "<!-- check: begin -->"
+CHECK_END = "<!-- check: end -->"
 PRIOR_FIGURES = (
     "bits_per_code",
     "bits_per_code_untold",
@@ -225,6 +227,23 @@ def prior_section(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
+def check_section(check: Mapping[str, Any], item: str) -> str:
+    """Markdown about what stays equal however a model is called, and what damage does, between its
+    markers.
+    """
+    of_codes = f"{check['code_flips']} of {count(check['codes'])} codes"
+    of_values = f"{check['value_flips']} of {count(check['values'])} values of the decoded items"
+    few, many = (f"{check[f'quality_damaged_{share}']:.1f} dB" for share in (1, 5))
+    lines = [
+        f"- {of_codes} differ alone, in batches, padded, in pieces and on one thread or two; "
+        f"{of_values}.",
+        f"- {check['quality_in_words']} {check['quality']:.1f} dB; with 1 % of the codes replaced "
+        f"at random {few}, with 5 % {many}.",
+        f"- Of {check['items']} {item}s of {escaped(check['checked'])}, on one machine.",
+    ]
+    return "\n\n".join([CHECK_BEGIN, "## Check", "\n".join(lines), CHECK_END])
+
+
 def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Append the section about the prior to README.md of an artifact's folder, or replace it.
 
@@ -233,16 +252,23 @@ def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
     Does nothing where there is no README.md. Errors: those of the disk; the card is then what it
     was.
     """
+    _put(folder, prior_section(metrics), PRIOR_BEGIN, PRIOR_END)
+
+
+def add_check_to_card(folder: Path, check: Mapping[str, Any], item: str) -> None:
+    """As `add_prior_to_card`, of what `vqkit check` found."""
+    _put(folder, check_section(check, item), CHECK_BEGIN, CHECK_END)
+
+
+def _put(folder: Path, section: str, begin: str, end: str) -> None:
     path = Path(folder) / "README.md"
     if not path.exists():
         return
     # Not read_text, which would change the ends of lines.
     text = path.read_bytes().decode("utf-8")
-    section = prior_section(metrics)
     # The last begin before an end: of a pair that someone cut in half, nothing but our own text
     # may go.
-    begin = re.escape(PRIOR_BEGIN)
-    end = re.escape(PRIOR_END)
+    begin, end = re.escape(begin), re.escape(end)
     pattern = re.compile(f"{begin}(?:(?!{begin}).)*?{end}", re.DOTALL)
     replaced, found = pattern.subn(lambda _: section, text, count=1)
     if not found:

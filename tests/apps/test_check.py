@@ -1,0 +1,86 @@
+"""What `vqkit check` finds of a model, and that it finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+
+import vqkit
+from vqkit import cli
+from vqkit.apps import check as checks
+from vqkit.apps.check import check
+from vqkit.artifact.tokenizer import Tokenizer
+
+from ..signals.audio.conftest import codec, codec_folder, recordings  # noqa: F401
+
+
+def test_a_model_of_images_gives_the_same_however_it_is_called(model, emoji):
+    found = check(model, emoji)
+    assert found.is_invariant
+    assert set(found.code_flips) == set(found.value_flips)
+    num_codes = next(iter(found.code_flips.values()))[1]
+    of_item = math.prod(model.tokenizer.grid(model.shape.extent)) * model.tokenizer.num_codebooks
+    assert num_codes == found.figures["items"] * of_item
+    batch = next(emoji.split("test", checks.NUM_ITEMS)).values
+    shown = model.tokenizer.decode(model.tokenizer.encode(batch), batch.shape[2:], exact=True)
+    expected = model.signal.measures(shown, batch)["psnr"].double().mean()
+    assert found.figures["quality"] == pytest.approx(float(expected), abs=1e-4)
+    damaged = found.figures["quality_damaged_5"]
+    assert damaged < found.figures["quality_damaged_1"] < found.figures["quality"]
+
+
+def test_a_codec_is_looked_at_in_pieces_and_padded_too(codec, recordings):  # noqa: F811
+    from vqkit.apps.evaluate import open_for
+
+    found = check(codec, open_for(codec, recordings, "train"), "train")
+    assert found.is_invariant
+    assert {"padded to one length", "in pieces of 1 tiles"} <= set(found.code_flips)
+    assert "in pieces of 3 tiles" in found.value_flips
+
+
+def test_codes_that_depend_on_the_batch_are_found(model, emoji, monkeypatch):
+    encode = Tokenizer.encode
+
+    def leaky(self, values, *also, **more):
+        codes = encode(self, values, *also, **more)
+        if len(values) > 1:
+            codes[0, 0, 0, 0] = (codes[0, 0, 0, 0] + 1) % model.network.quantizer.codebook_size
+        return codes
+
+    monkeypatch.setattr(Tokenizer, "encode", leaky)
+    found = check(model, emoji)
+    assert not found.is_invariant
+    assert found.code_flips["in batches of 64"][0] == 1
+    # One in every batch of two.
+    assert found.code_flips["in batches of 2"][0] == found.figures["items"] // 2
+    assert found.code_flips["on 1 threads"][0] == 0
+    assert not any(count for count, _ in found.value_flips.values())
+
+
+def test_what_was_found_goes_into_the_artifact_and_its_card(run_folder, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    out = tmp_path / "check.json"
+    for _ in range(2):
+        assert cli.main(["check", str(folder), "emoji", "--json", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "codes in batches of 7" in said and "0 of" in said
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.count("## Check") == 1 and "the test split of emoji" in card
+    metrics = vqkit.load(folder, device="cpu").metrics
+    everything = json.loads(out.read_text())
+    assert metrics["check"]["code_flips"] == 0
+    assert metrics["check"]["codes"] == sum(n for _, n in everything["code_flips"].values())
+    assert cli.main(["info", str(folder)]) == 0
+    assert cli.main(["check", str(folder)]) == 0
+    assert "items made up by the model" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_without_codes_is_refused(tmp_path, emoji):
+    words = ["model.quantizer.kind=none", "train.steps=2", "model.network.width=16"]
+    vqkit.train("emoji", tmp_path / "plain", None, words)
+    with pytest.raises(vqkit.VqkitError, match="no codes to check"):
+        check(vqkit.load(tmp_path / "plain", device="cpu"), emoji)
