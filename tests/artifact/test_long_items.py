@@ -72,6 +72,16 @@ def test_files_and_sound_are_those_of_the_whole(
 
 
 @pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
+def test_the_bar_moves_while_codes_are_found_and_while_they_are_coded(codec, talk, small_pieces):  # noqa: F811
+    item = long_items.open_item(codec.artifact, talk)
+    shares: list[float] = []
+    long_items.code(codec.compressor, item, codec.compressor.codec(), shares.append)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    assert sum(share <= long_items.FINDING for share in shares) > 3
+    assert sum(share > long_items.FINDING for share in shares) == codec.tokenizer.num_codebooks
+
+
+@pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
 def test_rates_by_name_and_by_number(codec, codec_folder, talk, small_pieces):  # noqa: F811
     words = ["compress", str(codec_folder), str(talk), "--out-dir", str(talk.parent)]
     coded = talk.with_suffix(".vq")

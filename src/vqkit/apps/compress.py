@@ -20,6 +20,8 @@ from ..coding import FormatError, WrongModel
 from ..errors import VqkitError
 
 KeyT = TypeVar("KeyT")
+# Of a long item.
+WRITING = 0.8
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,13 @@ def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
 def _compressed_long(
     model: Model, codec: Codec, item: LongItem, progress: Callable[[float], None]
 ) -> Compressed:
-    """Half of the time goes with each of writing and measuring."""
-    coded = long_items.code(model.compressor, item, codec, lambda share: progress(share / 2))
-    return _measured(model, codec, coded, item, lambda share: progress((1 + share) / 2))
+    """Of the time, WRITING goes with writing, the rest with measuring."""
+    coded = long_items.code(model.compressor, item, codec, lambda share: progress(WRITING * share))
+
+    def tell(share: float) -> None:
+        progress(WRITING + (1 - WRITING) * share)
+
+    return _measured(model, codec, coded, item, tell)
 
 
 def _measured(

@@ -37,6 +37,8 @@ from .tokenizer import Tokenizer
 LONG = 1 << 20
 # Rates that are tried until a file is small enough.
 ATTEMPTS = 4
+# Share of the time that codes are found in, the rest of which they are coded in.
+FINDING = 0.3
 # Codes of a codebook that are decoded to values together.
 CODES_TOGETHER = 1 << 8
 
@@ -106,7 +108,7 @@ def code(
     """An item as files of a kind hold it. OutOfBounds for one of too many codes, as soon as that is
     known; VqkitError as `LongItem.pieces`.
 
-    progress: receives the share of the item that is read.
+    progress: receives the share that is done.
     """
     if item.extent is not None:
         codec.grid(item.extent)
@@ -114,7 +116,7 @@ def code(
 
     def counted() -> Iterator[Tensor]:
         nonlocal length
-        for piece in item.pieces(progress):
+        for piece in item.pieces(lambda share: progress(FINDING * share)):
             length += piece.shape[1]
             yield piece
 
@@ -127,7 +129,9 @@ def code(
     codec.grid((length,))
     codes = np.concatenate(found, 1)
     del found
-    (payloads,) = codec.engine.encode(codes[None])
+    (payloads,) = codec.engine.encode(
+        codes[None], lambda share: progress(FINDING + (1 - FINDING) * share)
+    )
     return Coded((length,), codes, tuple(payloads))
 
 

@@ -14,7 +14,7 @@ numba, of the extra [fast], the same bytes come sooner.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -60,14 +60,23 @@ class MixingCoder:
         """Of every stage; they never fall."""
         return self.sides or (1,) * len(self.sizes)
 
-    def encode(self, codes: Codes) -> list[list[bytes]]:
-        """Codes (N, Q, *grid) -> the bytes of every item and stage. Each item is coded alone."""
+    def encode(
+        self, codes: Codes, progress: Callable[[float], None] | None = None
+    ) -> list[list[bytes]]:
+        """Codes (N, Q, *grid) -> the bytes of every item and stage. Each item is coded alone.
+
+        progress: called with the share of the stages that is done.
+        """
         grid = codes.shape[2:]
         stages = split(codes, self.all_sides)
-        payloads = []
+        payloads: list[list[bytes]] = []
         for number in range(len(codes)):
             item = _Item(self, grid, len(stages), [stage[number] for stage in stages])
-            payloads.append([item.encode(stage) for stage in range(len(stages))])
+            payloads.append([])
+            for stage in range(len(stages)):
+                payloads[number].append(item.encode(stage))
+                if progress:
+                    progress((number + (stage + 1) / len(stages)) / len(codes))
         return payloads
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Codes:

@@ -85,10 +85,13 @@ class TransformerCoder:
 
     # ----------------------------------------------------------------------------- codes and bytes
 
-    def encode(self, codes: Ints) -> list[list[bytes]]:
+    def encode(
+        self, codes: Ints, progress: Callable[[float], None] | None = None
+    ) -> list[list[bytes]]:
         """Codes (N, Q, *grid) of the first stages -> the bytes of every item and stage.
 
-        ValueError for codes out of range.
+        progress: called with the share of the stages that is done. ValueError for codes out of
+        range.
         """
         stages = split(codes, self.all_sides)
         for number, one in enumerate(stages):
@@ -96,6 +99,11 @@ class TransformerCoder:
             if one.size and not 0 <= one.min() <= one.max() < num_codes:
                 raise ValueError(f"codes of stage {number} must lie in [0, {num_codes})")
         payloads: list[list[bytes]] = [[] for _ in codes]
+
+        def tell() -> None:
+            if progress:
+                progress(sum(map(len, payloads)) / (len(codes) * len(stages)))
+
         kernel = _kernel()
         if kernel:
 
@@ -103,12 +111,14 @@ class TransformerCoder:
                 one = [codes[item : item + 1] for codes in stages]
                 for number in range(len(one)):
                     payloads[item].append(_Walk(kernel, self, one, number).encode())
+                    tell()
 
             _in_threads(encode_item, len(codes))
             return payloads
         for number in range(len(stages)):
             for item, payload in enumerate(encode_batch(*self._intervals(stages, number))):
                 payloads[item].append(payload)
+            tell()
         return payloads
 
     def decode(self, payloads: Sequence[Sequence[bytes]], grid: Sequence[int]) -> Array:
