@@ -78,7 +78,7 @@ class VocoderConfig(NetworkSection):
 
 class LappedConfig(NetworkSection):
     """Residual blocks around a fixed lapped cosine transform over time: what the networks learn is
-    added to it.
+    added to it, behind a filter that takes noise out, if there is one.
     """
 
     kind: Literal["lapped"] = "lapped"
