@@ -105,4 +105,6 @@ def _denoise(options: argparse.Namespace) -> int:
     return items.status
 
 
-COMMANDS: Commands = {"denoise": (_denoise, "take the noise out of images or recordings", _denoise_arguments)}
+COMMANDS: Commands = {
+    "denoise": (_denoise, "take the noise out of images or recordings", _denoise_arguments)
+}
