@@ -73,10 +73,10 @@ def denoiser(tmp_path_factory):
         "data.test=0.2",
         "data.augment.level=0",
         "model.network.filter_blocks=1",
-        "train.steps=40",
+        "train.steps=80",
         "train.lr=0.005",
-        "train.validate_every=40",
-        "train.checkpoint_every=40",
+        "train.validate_every=80",
+        "train.checkpoint_every=80",
     ]
     return train(folder / "sounds", folder / "run", "speech-denoise", settings)
 
