@@ -31,6 +31,7 @@ from vqkit.settings import Config, ModelConfig, PriorConfig
 from vqkit.signals.audio.config import AugmentConfig as Louder
 from vqkit.signals.audio.config import DataConfig as AudioData
 from vqkit.signals.audio.config import LappedConfig, VocoderConfig
+from vqkit.signals.audio.config import NoiseConfig as Hiss
 from vqkit.signals.image.config import (
     AugmentConfig,
     DataConfig,
@@ -244,6 +245,29 @@ RECIPES: dict[str, tuple[str, Config]] = {
                 max_gain=4.0,
             ),
             losses=HEARD,
+            train=SOUND,
+        ),
+    ),
+    "speech-denoise": (
+        "noisy recordings of voices in, clean ones out: a filter before a lapped transform whose "
+        "coefficients are fine scalar codes; data.noise.source takes a folder of your noise",
+        Config(
+            data=AudioData(
+                seconds=1.28, augment=Louder(level=12.0, invert=True), noise=Hiss(level=1.4)
+            ),
+            model=ModelConfig(
+                network=LappedConfig(hop=128, filter_blocks=6, decoder_blocks=1),
+                # As fine as sound of 80 dB needs: what the filter keeps, codes keep.
+                quantizer=ScalarConfig(channels=128, step=1.0, levels=511),
+            ),
+            # Mean errors say which phase is right, and few bits are not asked for.
+            losses=HEARD.model_copy(
+                update={
+                    "distortion": "log_mse",
+                    "reconstruction": WeightConfig(peak=0.3),
+                    "rate": WeightConfig(peak=0.0),
+                }
+            ),
             train=SOUND,
         ),
     ),

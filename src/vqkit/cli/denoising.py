@@ -76,7 +76,7 @@ def _denoise(options: argparse.Namespace) -> int:
     if not model.signal.removes_noise(model.config.data):
         warn(
             "this model never saw noise in training, and may keep it: --recipe denoise trains one "
-            "of images that did, data.noise.level=1 one of recordings"
+            "of images that did, --recipe speech-denoise one of recordings"
         )
     items = arguments.Items(model, options.files, partial(arguments.read_item, model))
     rows: list[Tensor] = []
@@ -105,4 +105,6 @@ def _denoise(options: argparse.Namespace) -> int:
     return items.status
 
 
-COMMANDS: Commands = {"denoise": (_denoise, "take the noise out of images", _denoise_arguments)}
+COMMANDS: Commands = {
+    "denoise": (_denoise, "take the noise out of images or recordings", _denoise_arguments)
+}

@@ -83,7 +83,7 @@ class VocoderConfig(NetworkSection):
 
 class LappedConfig(NetworkSection):
     """Residual blocks around a fixed lapped cosine transform over time: what the networks learn is
-    added to it.
+    added to it, behind a filter that takes noise out, if there is one.
     """
 
     kind: Literal["lapped"] = "lapped"
@@ -96,6 +96,9 @@ class LappedConfig(NetworkSection):
     """channels of the residual blocks"""
     expansion: Annotated[int, Field(ge=1, le=16)] = 2
     """channels inside of a block, as a multiple of width"""
+    filter_blocks: Annotated[int, Field(ge=0, le=64)] = 0
+    """residual blocks of a filter before the transform, which says how much is kept of every
+    frequency of every moment, for recordings with noise (data.noise); 0 = there is no filter"""
     encoder_blocks: Annotated[int, Field(ge=0, le=64)] = 0
     """residual blocks before the quantizer; 0 = the encoder is the transform alone"""
     decoder_blocks: Annotated[int, Field(ge=1, le=64)] = 3

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .added import added_network
 from .config import LappedConfig
+from .noise_filter import NoiseFilter
 
 # What coefficients that were raised to a power are multiplied by: a step of one is 80 dB below full
 # scale.
@@ -72,23 +73,31 @@ def _mid_and_side(sound: Tensor) -> Tensor:
 class LappedEncoder(nn.Module):
     """Coefficients raised to a power, and what residual blocks over frames add.
 
-    sound --transform--> power --(linear --DepthwiseResidual x encoder_blocks--> norm, linear,
-    added)--> latents. The last linear starts at zero; without blocks nothing is added.
+    sound --(filter)--> transform --> power --(linear --DepthwiseResidual x encoder_blocks--> norm,
+    linear, added)--> latents. The last linear starts at zero; without blocks of either nothing is
+    filtered or added. rate: samples a second.
     """
 
-    def __init__(self, config: LappedConfig, channels: int) -> None:
+    def __init__(self, config: LappedConfig, channels: int, rate: int) -> None:
         super().__init__()
         self.power = config.power
         self.transform = LappedTransform(config.hop)
+        self.filter: NoiseFilter | None = None
+        if config.filter_blocks:
+            self.filter = NoiseFilter(config, rate)
         self.added: nn.Module | None = None
         if config.encoder_blocks:
             width = channels * config.hop
             self.added = added_network(config, config.encoder_blocks, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.filter is not None:
+            x = self.filter(x)
         with torch.autocast(x.device.type, enabled=False):
             coefficients = self.transform(x)
-            raised = coefficients.sign() * coefficients.abs() ** self.power * SCALE
+            # The power has no derivative at zero, where silence is.
+            sizes = coefficients.abs().masked_fill(coefficients == 0, 1.0)
+            raised = coefficients.sign() * sizes**self.power * SCALE
             latents = raised.transpose(1, 2).flatten(2)  # (B, t, C * N)
         if self.added is not None:
             latents = latents + self.added(latents).to(latents.dtype)

@@ -68,12 +68,16 @@ def _lapped(config: LappedConfig, rate: int, shape: Shape, widths: Widths) -> Ba
     _check_clip(shape, config.hop, rate)
     _check_widths("lapped", widths, config.hop * shape.channels, shape.channels)
     decoder_reach = config.decoder_blocks + 1
+    encoder = LappedEncoder(config, shape.channels, rate)
+    reach = config.encoder_blocks + 1 + decoder_reach
+    if encoder.filter is not None:
+        reach += encoder.filter.reach
     return Backbone(
-        encoder=LappedEncoder(config, shape.channels),
+        encoder=encoder,
         decoder=LappedDecoder(config, shape.channels),
         tile=(config.hop,),
         tile_grid=(1,),
-        reach=config.encoder_blocks + 1 + decoder_reach,
+        reach=reach,
         decoder_reach=decoder_reach,
         part_positions=PART_POSITIONS,
         encodes_exactly=True,
