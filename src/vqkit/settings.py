@@ -46,8 +46,8 @@ class ModelConfig(Section):
     transform: TransformConfig = TransformConfig()
     """map between the latents and the quantizer"""
     causal: bool = False
-    """networks of recordings look back alone, for live use: what is ahead of a code or a sample is
-    that of the fixed transforms, which vqkit info tells
+    """blocks of the networks of recordings look back alone, for live use; vqkit info tells the
+    latency that is left
     """
     max_gain: Annotated[float, Field(ge=1, le=16)] = 1.0
     """latents are multiplied by up to so much, or divided, before they are quantised to scalar
