@@ -73,10 +73,10 @@ class Backbone(NamedTuple):
     way back.
     tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach:
     positions of the grid that encoder and decoder together look around, an upper bound;
-    decoder_reach: the decoder alone. ahead: of items along one dimension, how far they look ahead
-    where that is known to the value; None = as far as they reach. part_positions: positions of an
-    item that are computed at once, if it is larger. clock: of a decoder that takes it behind its
-    latents, as n more channels.
+    decoder_reach: the decoder alone. ahead: of items along one dimension, how far they look ahead,
+    and reach is then how far they look back; None = as far ahead as back. part_positions: positions
+    of an item that are computed at once, if it is larger. clock: of a decoder that takes it behind
+    its latents, as n more channels.
     encodes_exactly: codes are found in float64, so that they do not depend on what else is computed
     at the time.
     """
@@ -156,6 +156,7 @@ class Autoencoder(nn.Module):
         side = self.tile[0]
         self.ahead = Ahead(around * side, backbone.decoder_reach * side)
         if backbone.ahead is not None:
+            # No quantizer looks out of a cell, which is a tile.
             transform = self.transform.ahead * backbone.tile[0]
             self.ahead = Ahead(backbone.ahead.encoder + transform, backbone.ahead.decoder)
         self.encoder_reach = Reach(around, -(-self.ahead.encoder // side))
