@@ -87,11 +87,14 @@ def model_of(kind: str, is_causal: bool) -> Model:
 
 
 def sound(model: Model, tiles: float, seed: int = 5) -> Tensor:
-    """int16 (C, T)"""
-    length = round(tiles * model.network.tile[0])
-    channels = range(model.shape.channels)
-    found = [torch.from_numpy(voice(length / RATE, seed + each)) for each in channels]
-    return torch.stack(found)[:, :length]
+    """A voice and noise, both loud, of so many tiles and what is ahead of one: int16 (C, T)."""
+    length = round(tiles * model.network.tile[0]) + model.network.ahead.encoder
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for channel in range(model.shape.channels):
+        voiced = torch.from_numpy(voice(length / RATE + 1, seed + channel))[:length]
+        found.append(4.0 * voiced + 800 * torch.randn(length, generator=generator))
+    return torch.stack(found).round().to(torch.int16)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "causal"])
@@ -99,8 +102,9 @@ def is_causal(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "lapped"])
 def model(request: pytest.FixtureRequest, is_causal: bool) -> Model:
+    """Of every kind; `map` has all that `lapped` has."""
     return model_of(request.param, is_causal)
 
 
@@ -217,7 +221,7 @@ def test_a_code_is_there_with_the_last_sample_that_it_waits_for(model):
     assert torch.equal(torch.cat(heard, 1), shown)
 
 
-@pytest.mark.parametrize("tiles", [0.3, 1, 2.5, 100])
+@pytest.mark.parametrize("tiles", [1, 2.5])
 def test_pieces_give_the_codes_latents_and_sound_of_the_whole(model, tiles):
     values = sound(model, 15.4)
     codes, shown = whole(model, values)
