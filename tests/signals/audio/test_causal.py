@@ -75,7 +75,7 @@ def model_of(kind: str, is_causal: bool) -> Model:
     with torch.no_grad():
         for name, value in network.named_parameters():
             if not name.startswith("quantizer"):
-                value.add_(0.05 * torch.randn(value.shape))
+                value.add_(0.2 * torch.randn(value.shape))
     data = {
         "name": "sounds",
         "sample_rate": RATE,
