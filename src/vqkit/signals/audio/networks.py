@@ -49,8 +49,10 @@ def _vocoder(
     _check_clip(shape, hop * config.frames, rate)
     speech = SpeechModel(config, rate, hop, is_causal=is_causal)
     _check_widths("vocoder", widths, speech.num_channels, 1)
-    encoder = VocoderEncoder(config, speech)
+    # The decoder is built first: the order in which weights are drawn is a part of every recorded
+    # loss.
     decoder = VocoderDecoder(config, speech)
+    encoder = VocoderEncoder(config, speech)
     return Backbone(
         encoder=encoder,
         decoder=decoder,
