@@ -1,6 +1,7 @@
 """Speech at 8 kHz: `vqkit train FOLDER` without an option, its files beside Codec2 and Opus.
 
     python benchmarks/speech.py [--quick] [--seed 0] [--minutes 10] [--work DIR] [--json FILE]
+        [SETTING ...]
 
 Trains on the English and Spanish prompts of Debian's asterisk-core-sounds but a tenth, by the
 names of the prompts. Tests on the French ones, a voice and a language that were not heard in
@@ -10,7 +11,8 @@ every byte counted. STOI and narrowband PESQ are means over the recordings, each
 minute. Peers decode the same minutes, and the delay of each is taken out. Bytes against Opus are
 those of the smallest rate of ours whose STOI reaches that of Opus at 6 kbit/s, both with their
 containers. The saving of entropy coding is that of a whole file with all stages, against codes of
-fixed length. Seconds of work are of one thread, in a process that has loaded its model.
+fixed length. Seconds of work are of one thread, in a process that has loaded its model. SETTINGs
+are of the training, such as model.causal=true.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from pathlib import Path
 import numpy as np
 from bench.claims import Claim, kept, machine, options, report
 from bench.speech_codecs import codec2, opus
-from bench.speech_scores import at, bytes_against_opus, curve, measured, trained
+from bench.speech_scores import at, bytes_against_opus, curve, measured, run_folder, trained
 from bench.speech_sets import RATE, UNHEARD, read_all, write_prompts
 
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--minutes", type=float, default=10.0)
+PARSER.add_argument("settings", nargs="*", metavar="SETTING")
 
 # Recordings of a set that are measured, at most.
 MOST = 120
@@ -120,8 +123,9 @@ def entropy_saving(run: Path, samples: np.ndarray) -> float:
     return 1 - 8 * len(model.compress(samples)) / fixed
 
 
-def measure(work: Path, minutes: float, seed: int, quick: bool) -> dict:
-    run = trained(work / "train", work / f"run-{seed}", minutes, [f"seed={seed}"])
+def measure(work: Path, minutes: float, seed: int, chosen: list[str], quick: bool) -> dict:
+    run = run_folder(work, seed, chosen)
+    trained(work / "train", run, minutes, [f"seed={seed}", *chosen])
     most = 8 if quick else MOST
     sets = {name: read_all(work / name, most) for name in ("unheard", "held-out")}
     rates = (1.0, 2.0) if quick else RATES
@@ -156,9 +160,10 @@ def main() -> None:
     work = arguments.work or Path(tempfile.mkdtemp(prefix="vqkit-speech-"))
     write_prompts(work)
     minutes = 0.7 if arguments.quick else arguments.minutes
-    found = measure(work, minutes, arguments.seed, arguments.quick)
+    found = measure(work, minutes, arguments.seed, arguments.settings, arguments.quick)
     print_table(found)
     settings = {**machine(), "seed": arguments.seed, "minutes": minutes, "voice": UNHEARD}
+    settings |= {"settings": arguments.settings}
     points = found["ours"]["unheard"]
     rivals = found["peers"]["unheard"]
     one = at(points, 1.0)

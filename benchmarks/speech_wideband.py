@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.claims import Claim, kept, machine, options, report
 from bench.speech_codecs import opus
-from bench.speech_scores import bytes_against_opus, curve, measured, trained
+from bench.speech_scores import bytes_against_opus, curve, measured, run_folder, trained
 from bench.speech_sets import read_all, write_dialogues, write_sentences
 
 PARSER = options(__doc__, work=True)
@@ -83,7 +83,7 @@ def main() -> None:
     words = ["--recipe", "speech", f"seed={arguments.seed}", *arguments.settings]
     # The tenth is read and cut into clips sooner.
     source = work / "sentences" / ("held-out" if arguments.quick else "train")
-    run = trained(source, work / f"run-{arguments.seed}", minutes, words)
+    run = trained(source, run_folder(work, arguments.seed, arguments.settings), minutes, words)
     most = 4 if arguments.quick else MOST
     sets = read_sets(work, most)
     rates = RATES[2:] if arguments.quick else RATES

@@ -19,6 +19,11 @@ DELAY_STEP = 0.0025
 FEW = ["train.steps=20", "train.max_minutes=null"]
 
 
+def run_folder(work: Path, seed: int, settings: Sequence[str]) -> Path:
+    """Where a training lies: every seed and every choice of settings has a folder of its own."""
+    return work / "-".join(["run", str(seed), *settings]).replace("/", "_")
+
+
 def trained(source: Path, out: Path, minutes: float | None, words: Sequence[str]) -> Path:
     """The folder of `vqkit train SOURCE --out OUT --minutes N WORDS`, as it is where there is one.
 

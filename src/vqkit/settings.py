@@ -45,6 +45,10 @@ class ModelConfig(Section):
     """
     transform: TransformConfig = TransformConfig()
     """map between the latents and the quantizer"""
+    causal: bool = False
+    """blocks of the networks of recordings look back alone, for live use; vqkit info tells the
+    latency that is left
+    """
     max_gain: Annotated[float, Field(ge=1, le=16)] = 1.0
     """latents are multiplied by up to so much, or divided, before they are quantised to scalar
     codes: drawn anew for every batch of training, so that files may have any rate; 1 = never
@@ -72,6 +76,11 @@ class Config(Root):
     conditions: ClassVar[tuple[ActsOnly, ...]] = (
         ActsOnly(("losses.kl",), "model.variational=true", lambda config: config.model.variational),
         *(_weighs(loss) for loss in ("commitment", "codebook", "entropy", "rate")),
+        ActsOnly(
+            ("model.causal",),
+            "networks of recordings, of model.network.kind=vocoder or lapped",
+            lambda config: config.model.network.can_be_causal,
+        ),
         ActsOnly(
             ("model.max_gain",),
             "scalar codes, of model.quantizer.kind=scalar",

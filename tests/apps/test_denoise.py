@@ -19,6 +19,7 @@ from vqkit.artifact.operating_points import WEIGHTS, assign
 from vqkit.artifact.tokenizer import Tokenizer
 from vqkit.errors import VqkitError
 from vqkit.model import tiling
+from vqkit.model.tiling import Reach
 
 
 def noise(height=50, width=70, channels=3) -> torch.Tensor:
@@ -78,7 +79,7 @@ def test_the_margin_is_needed(monkeypatch):
     image = noise()
     whole = smoothed(model, image, None)
     in_small_parts(monkeypatch, model)
-    model.network.reach = 0
+    model.network.reach = Reach(0, 0)
     assert difference(smoothed(model, image, None), whole).max() > 1
 
 

@@ -39,7 +39,9 @@ def test_what_makes_a_setting_act_or_not_is_what_its_condition_says(root, key, c
 
 
 def test_every_condition_is_turned_by_something():
-    """But for that of `train.guard` of a prior, which has no codebooks to watch."""
+    """But for those of `train.guard` of a prior, which has no codebooks to watch, and of
+    `model.causal`: the sets here are of images, tests/signals/audio has recordings.
+    """
     shorts = [
         effects.short(root, "", context)
         for root in ROOTS
@@ -53,7 +55,7 @@ def test_every_condition_is_turned_by_something():
     ]
     held = {(section, names) for section, names, holds in seen if holds}
     failed = {(section, names) for section, names, holds in seen if not holds}
-    assert failed - held == {(PriorConfig, ("train.guard",))}
+    assert failed - held == {(PriorConfig, ("train.guard",)), (Config, ("model.causal",))}
     assert held <= failed
 
 
@@ -93,6 +95,7 @@ def test_what_an_override_leaves_without_effect_goes_back_to_its_default(
         (["data.noise={others: 0.1}"], "only with data.noise.sigma above 0"),
         ([SCHEDULED], "losses.kl has no effect here, it acts only with model.variational=true"),
         (["model.variational=true", "losses.kl={peak: 1, share: 0.1}"], "losses.kl.schedule="),
+        (["model.causal=true"], "only with networks of recordings, of model.network.kind=vocoder"),
         (["losses.codebook=2"], "kind=vq and update=gradient or kind=simvq"),
         (["model.quantizer.kind=fsq", "losses.commitment=1"], "kind=vq or kind=simvq or kind=lfq"),
     ],

@@ -25,7 +25,7 @@ def build_model(config: Config, shape: Shape, normalisation: Normalisation) -> A
             config.losses,
             normalisation.std,
             normalisation.mean,
-            partial(signal.backbone, settings=config.data),
+            partial(signal.backbone, settings=config.data, is_causal=config.model.causal),
         )
     except ValueError as error:
         raise VqkitError(f"these settings do not go together: {error}") from error

@@ -235,10 +235,10 @@ class _Search:
         return sides
 
     def _with_margin(self, inside: Spans) -> list[tuple[int, int]]:
-        margin = min(self.network.decoder_reach, MARGIN)
+        back, ahead = (min(reach, MARGIN) for reach in self.network.decoder_reach)
         seen = []
         for (start, stop), count in zip(inside, self.counts, strict=True):
-            seen.append((max(0, start - margin), min(count, stop + margin)))
+            seen.append((max(0, start - back), min(count, stop + ahead)))
         return seen
 
     def _extent(self, seen: Spans) -> list[int]:

@@ -25,7 +25,7 @@ from . import long_items
 from .compressor import Compressor
 from .device import resolve_device
 from .record import Artifact
-from .streaming import DecodeStream, EncodeStream
+from .streaming import DecodeStream, EncodeStream, latency_in_words
 from .tokenizer import Tokenizer
 
 
@@ -112,10 +112,20 @@ class Model:
         """For live use: values to codes as they come, and codes to values, in pieces of any size
         that together are those of the whole, to the bit.
 
+        Both say how many values they wait for, in `delay`; `model.causal=true` makes them few.
         rate: as of `compress`, by name. ValueError for items of more than one dimension.
         """
         gain = gain_of(self.compressor.codec(rate=rate).gain)
         return EncodeStream(self.tokenizer, gain), DecodeStream(self.tokenizer, gain)
+
+    @property
+    def latency(self) -> str | None:
+        """How long a value waits on its way through both streams, in words; None for items of more
+        than one dimension, which do not come in pieces.
+        """
+        if len(self.shape.extent) != 1:
+            return None
+        return latency_in_words(self.tokenizer)
 
     def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
         """A .vq file -> its item, of an image uint8 (H, W, C).
@@ -233,6 +243,7 @@ class Model:
             has.append("a prior")
         if self.artifact.coders.codes is not None:
             has.append("a coder")
+        live = [] if self.latency is None else [("live", self.latency)]
         return [
             (
                 "signal",
@@ -251,6 +262,7 @@ class Model:
                 "network",
                 f"{self.config.model.network.kind}, {num_parameters(self.network):,} parameters",
             ),
+            *live,
             ("trained on", str(self.data.get("name"))),
             ("has", " and ".join(has) or "neither prior nor coder"),
             ("id", self.content_id[:16]),

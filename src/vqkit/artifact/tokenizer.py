@@ -118,9 +118,7 @@ class Tokenizer:
         network = self._encoding
         grid = self.grid(values.shape[1:])
         codes = ScalarCodes(num_codebooks, grid, network.quantizer.codebook_size)
-        # A quantizer of scalar codes takes every position by itself.
-        reach = network.reach - network.decoder_reach
-        for part in parts_of(network, self._counts(grid), reach, SHARE):
+        for part in parts_of(network, self._counts(grid), network.encoder_reach, SHARE):
             seen = pad_to_multiple(cut(values[None], network.tile, part.seen), network.tile)
             latents = network.latents(self._standardised(seen, network))
             latents = cut(latents, network.tile_grid, part.inner)

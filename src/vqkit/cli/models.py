@@ -224,6 +224,8 @@ def _info(options: argparse.Namespace) -> int:
         f"{model.network.bits_in_words(extent)} {model.signal.an_item}"
     )
     say(f"files    of model {_names_in_files(model)}")
+    if model.latency is not None:
+        say(f"live     {model.latency}")
     if model.artifact.codes_of is not None:
         say(f"decoder  sharpened; codes are those of model {model.artifact.codes_of[:16]}")
     if model.artifact.stage is not None:

@@ -28,6 +28,9 @@ class DataSection(Section):
 class NetworkSection(Section):
     """The base of the settings of encoders and decoders."""
 
+    # Whether what these networks learn can be kept from looking ahead.
+    can_be_causal: ClassVar[bool] = False
+
     @property
     def has_residual_blocks(self) -> bool:
         """Whether there are residual blocks with matrices, which Muon is for."""

@@ -16,7 +16,7 @@ from . import gaussian
 from .likelihood import Likelihood
 from .normality import build_normality
 from .quantizers import build_quantizer
-from .tiling import PART_POSITIONS, crop, pad_to_multiple
+from .tiling import PART_POSITIONS, Reach, crop, pad_to_multiple
 from .transform import build_transform
 
 if TYPE_CHECKING:
@@ -55,6 +55,17 @@ class Clock(NamedTuple):
         return passed % torch.tensor(self.cycles, device=passed.device)[:, None]
 
 
+class Ahead(NamedTuple):
+    """How far networks look ahead along the one dimension of an item, in values.
+
+    encoder: values behind the end of a tile that its codes depend on. decoder: values behind a
+    value up to which codes must be known for it.
+    """
+
+    encoder: int
+    decoder: int
+
+
 class Backbone(NamedTuple):
     """The networks around the bottleneck.
 
@@ -62,8 +73,10 @@ class Backbone(NamedTuple):
     way back.
     tile: the smallest extent that the encoder takes. tile_grid: the grid of one tile. reach:
     positions of the grid that encoder and decoder together look around, an upper bound;
-    decoder_reach: the decoder alone. part_positions: positions of an item that are computed at
-    once, if it is larger. clock: of a decoder that takes it behind its latents, as n more channels.
+    decoder_reach: the decoder alone. ahead: of items along one dimension, how far they look ahead,
+    and reach is then how far they look back; None = as far ahead as back. part_positions: positions
+    of an item that are computed at once, if it is larger. clock: of a decoder that takes it behind
+    its latents, as n more channels.
     encodes_exactly: codes are found in float64, so that they do not depend on what else is computed
     at the time.
     """
@@ -74,6 +87,7 @@ class Backbone(NamedTuple):
     tile_grid: tuple[int, ...]
     reach: int
     decoder_reach: int
+    ahead: Ahead | None = None
     part_positions: int = PART_POSITIONS
     clock: Clock | None = None
     encodes_exactly: bool = False
@@ -118,7 +132,9 @@ class Autoencoder(nn.Module):
         dims = len(shape.extent)
         self.is_sampled = config.variational and losses.kl.peak > 0
         self.quantizer = build_quantizer(config.quantizer)
-        self.transform = build_transform(config.transform, self.quantizer.latent_dim, dims)
+        self.transform = build_transform(
+            config.transform, self.quantizer.latent_dim, dims, is_causal=config.causal
+        )
         self.likelihood = Likelihood(losses.distortion, std, mean, losses.num_mixtures, dims)
         widths = Widths(
             encoder=self.transform.latent_dim * (2 if self.is_sampled else 1),
@@ -133,12 +149,20 @@ class Autoencoder(nn.Module):
         # codes.
         self.tile = tuple(side * self.quantizer.grid_multiple for side in backbone.tile)
         self.tile_grid = backbone.tile_grid
-        # Tiles to either side that a tile of the output may depend on, an upper bound: 2 more for a
-        # quantizer that looks around itself, in its own, coarser positions, and 2 for every block
-        # of a transform that does.
-        self.reach = backbone.reach + 2 + self.transform.reach
+        # Tiles to either side that codes may depend on, an upper bound: 2 more for a quantizer that
+        # looks around itself, in its own, coarser positions, and 2 for every block of a transform
+        # that does.
+        around = backbone.reach - backbone.decoder_reach + 2 + self.transform.reach
+        side = self.tile[0]
+        self.ahead = Ahead(around * side, backbone.decoder_reach * side)
+        if backbone.ahead is not None:
+            # No quantizer looks out of a cell, which is a tile.
+            transform = self.transform.ahead * backbone.tile[0]
+            self.ahead = Ahead(backbone.ahead.encoder + transform, backbone.ahead.decoder)
+        self.encoder_reach = Reach(around, -(-self.ahead.encoder // side))
         # Codes become latents cell by cell, and no transform that looks around has an inverse.
-        self.decoder_reach = backbone.decoder_reach
+        self.decoder_reach = Reach(backbone.decoder_reach, -(-self.ahead.decoder // side))
+        self.reach = self.encoder_reach.before(self.decoder_reach)
         self.part_positions = backbone.part_positions
         self.clock = backbone.clock
         self.encodes_exactly = backbone.encodes_exactly

@@ -46,12 +46,19 @@ class DepthwiseResidual(nn.Module):
 
     Nearly all arithmetic is two matrix products over all positions, which run at a processor's peak
     where convolutions over all channels do not. The last linear starts at zero, so that the block
-    starts as the identity.
+    starts as the identity. A position sees its neighbours; in a causal block, which has one
+    dimension, it sees itself and the two before it. Beyond the edges there are zeros.
     """
 
-    def __init__(self, width: int, expansion: int, dims: int = 2) -> None:
+    def __init__(
+        self, width: int, expansion: int, dims: int = 2, *, is_causal: bool = False
+    ) -> None:
         super().__init__()
-        self.spatial = CONVOLUTIONS[dims](width, width, 3, padding=1, groups=width)
+        if is_causal and dims != 1:
+            raise ValueError(f"causal blocks have one dimension, not {dims}")
+        self.is_causal = is_causal
+        padding = 0 if is_causal else 1
+        self.spatial = CONVOLUTIONS[dims](width, width, 3, padding=padding, groups=width)
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
         self.contract = nn.Linear(expansion * width, width)
@@ -61,15 +68,18 @@ class DepthwiseResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, *grid, C)
         if x.dtype == torch.float64 and not torch.is_grad_enabled():
             return self._by_rows(x)
+        seen = F.pad(x, (0, 0, 2, 0)) if self.is_causal else x
         # Both moves are views: (B, C, *grid) in channels-last memory.
-        mixed = self.spatial(x.movedim(-1, 1)).movedim(1, -1)
+        mixed = self.spatial(seen.movedim(-1, 1)).movedim(1, -1)
         return x + self.contract(F.gelu(self.expand(self.norm(mixed))))
 
     def _by_rows(self, x: Tensor) -> Tensor:
         """As `forward`, for a model that is decoded in float64: a few rows of the grid after the
         other, whose values stay in a processor's cache.
         """
-        padded = F.pad(x, (0, 0, *(1, 1) * (x.dim() - 2)))
+        # F.pad takes the amounts before and behind, from the last dimension to the first.
+        around = (2, 0) if self.is_causal else (1, 1) * (x.dim() - 2)
+        padded = F.pad(x, (0, 0, *around))
         step = max(1, ROW_VALUES // x[:, :1].numel())
         out = torch.empty_like(x)
         for start in range(0, x.shape[1], step):
@@ -91,7 +101,7 @@ def gelu(x: Tensor) -> Tensor:
 def _depthwise(padded: Tensor, layer: Convolution) -> Tensor:
     """A convolution of width 3 of each channel by itself: processors have no fast one in float64.
 
-    padded: (B, *grid, C) with one position more at either end of each dimension of the result.
+    padded: (B, *grid, C) with two positions more along each dimension than the result.
     """
     grid = [side - 2 for side in padded.shape[1:-1]]
     weight = layer.weight[:, 0]  # (C, 3, 3, ...)

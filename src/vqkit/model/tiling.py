@@ -25,6 +25,19 @@ PART_POSITIONS = 1 << 16
 NUM_MARGINS = 4
 
 
+class Reach(NamedTuple):
+    """Tiles that a network sees around a tile along every dimension, upper bounds: so many back,
+    before it, and so many ahead, behind its end.
+    """
+
+    back: int
+    ahead: int
+
+    def before(self, other: Reach) -> Reach:
+        """Of this network and one that takes what it gives."""
+        return Reach(self.back + other.back, self.ahead + other.ahead)
+
+
 class Tiled(Protocol):
     """What `by_parts` needs to know of a model."""
 
@@ -32,7 +45,7 @@ class Tiled(Protocol):
     def tile(self) -> tuple[int, ...]: ...
 
     @property
-    def reach(self) -> int: ...
+    def reach(self) -> Reach: ...
 
     @property
     def part_positions(self) -> int: ...
@@ -92,7 +105,7 @@ def by_parts(
     after: Sequence[int],
     progress: Callable[[float], None] | None = None,
     *,
-    reach: int | None = None,
+    reach: Reach | None = None,
 ) -> Tensor:
     """function(x), for a function made of networks of the model, in memory that does not grow with
     x.
@@ -125,7 +138,7 @@ def from_parts(
     after: Sequence[int],
     progress: Callable[[float], None] | None = None,
     *,
-    reach: int | None = None,
+    reach: Reach | None = None,
     share: int = 1,
 ) -> Tensor:
     """What `by_parts` gives, of whatever the function knows of tiles.
@@ -160,7 +173,7 @@ class Part(NamedTuple):
 
 
 def parts_of(
-    model: Tiled, counts: Sequence[int], reach: int | None = None, share: int = 1
+    model: Tiled, counts: Sequence[int], reach: Reach | None = None, share: int = 1
 ) -> Iterator[Part]:
     """The parts that an item of so many tiles along each dimension is computed in, in row-major
     order; reach as in `by_parts`. What one has taken of memory is free for the next.
@@ -168,18 +181,19 @@ def parts_of(
     share: where one part does not hold all, parts are so many times smaller.
     """
     margin = model.reach if reach is None else reach
+    widest = max(margin)
     positions = model.part_positions
     if math.prod(_times(counts, model.tile)) > positions:
         positions //= share
     part_side = round(positions ** (1 / len(counts)))
-    steps = [max(1, part_side // side, NUM_MARGINS * margin) for side in model.tile]
+    steps = [max(1, part_side // side, NUM_MARGINS * widest) for side in model.tile]
     for inside in itertools.product(*map(spans, counts, steps)):
         seen = []
         inner = []
         for (start, stop), count in zip(inside, counts, strict=True):
             # Where there is no whole margin around a part, it ends at the edge.
-            edge = max(0, start - margin)
-            seen.append((edge, min(stop + margin, count)))
+            edge = max(0, start - margin.back)
+            seen.append((edge, min(stop + margin.ahead, count)))
             inner.append((start - edge, stop - edge))
         yield Part(list(inside), seen, inner)
         _give_back_memory()

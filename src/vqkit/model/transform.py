@@ -30,10 +30,12 @@ class Transform(nn.Module):
 
     forward: latents (B, latent_dim, *grid) -> (B, D, *grid) for a quantizer of width D.
     inverse: quantized (B, D, *grid) -> what the decoder takes, of the same shape.
-    reach: positions to either side that a position depends on.
+    reach: positions to either side that a position depends on, an upper bound; ahead: those behind
+    it.
     """
 
     reach = 0
+    ahead = 0
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -66,18 +68,27 @@ class MLPTransform(Transform):
 
 class ConvTransform(Transform):
     """skip(z) + linear(DepthwiseResidual x num_blocks(linear(z))): every position sees its
-    neighbours.
+    neighbours, or those before it where it is causal.
     """
 
     def __init__(
-        self, config: TransformConfig, latent_dim: int, quantizer_dim: int, dims: int
+        self,
+        config: TransformConfig,
+        latent_dim: int,
+        quantizer_dim: int,
+        dims: int,
+        is_causal: bool,
     ) -> None:
         super().__init__(latent_dim)
         self.reach = 2 * config.num_blocks
+        self.ahead = 0 if is_causal else config.num_blocks
         self.skip = _skip(latent_dim, quantizer_dim)
         self.stem = nn.Linear(latent_dim, config.width)
         self.blocks = nn.Sequential(
-            *(DepthwiseResidual(config.width, 2, dims) for _ in range(config.num_blocks))
+            *(
+                DepthwiseResidual(config.width, 2, dims, is_causal=is_causal)
+                for _ in range(config.num_blocks)
+            )
         )
         self.head = _zero_linear(config.width, quantizer_dim)
 
@@ -119,8 +130,12 @@ class LinearTransform(Transform):
         return self.log_weight * (MAX_LOG_STRETCH / stretch.clamp(min=MAX_LOG_STRETCH))
 
 
-def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) -> Transform:
+def build_transform(
+    config: TransformConfig, quantizer_dim: int, dims: int = 2, *, is_causal: bool = False
+) -> Transform:
     """The map of a config, over grids of `dims` dimensions; this `match` is the registry.
+
+    is_causal: no position sees those behind it.
 
     ValueError when none or linear are to change the width.
     """
@@ -137,7 +152,7 @@ def build_transform(config: TransformConfig, quantizer_dim: int, dims: int = 2) 
         case "mlp":
             return MLPTransform(config, latent_dim, quantizer_dim)
         case "conv":
-            return ConvTransform(config, latent_dim, quantizer_dim, dims)
+            return ConvTransform(config, latent_dim, quantizer_dim, dims, is_causal)
         case "linear":
             return LinearTransform(quantizer_dim)
 

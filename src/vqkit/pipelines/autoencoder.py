@@ -194,7 +194,8 @@ def report_on(
         figures["cut_from"] = cut_from[split]
     artifact = replace(artifact, metrics={**figures, **artifact.metrics})
     save_metrics(artifact, folder)
-    summary = _summary(finished, evaluation, beside, artifact, data, origin)
+    shown = replace(artifact, metrics={**artifact.metrics, "latency": model.latency})
+    summary = _summary(finished, evaluation, beside, shown, data, origin)
     write_card(summary, folder)
     write_report(summary, folder / REPORT_FILE)
     verdict = judge(summary)

@@ -87,6 +87,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "bits_per_item": ("Bits per image", _bits, ""),
     "bpp": ("Bits per pixel", number, ""),
     "kbps": ("Kilobits per second", number, "of codes of fixed length"),
+    "latency": ("Latency of live use", str, "what comes in is out again after so long"),
     "coder_bits_per_code": (
         "Bits per code in files",
         number,

@@ -215,9 +215,12 @@ class Signal(ABC):
     # ------------------------------------------------------------------------------ models, figures
 
     @abstractmethod
-    def backbone(self, config: Any, shape: Shape, widths: Widths, settings: Any) -> Backbone:
+    def backbone(
+        self, config: Any, shape: Shape, widths: Widths, settings: Any, *, is_causal: bool = False
+    ) -> Backbone:
         """Encoder and decoder of a network's settings; `settings` are of the data.
 
+        is_causal: what is learnt looks back alone, in networks that `can_be_causal`.
         VqkitError for the network of another signal.
         """
 

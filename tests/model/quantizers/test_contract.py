@@ -184,6 +184,19 @@ def test_decode_of_encode_is_the_eval_forward_to_the_bit(quantizer):
     assert torch.equal(quantizer.decode(codes), result.quantized)
 
 
+def test_no_cell_of_the_grid_sees_another(quantizer):
+    """How far a model looks around is what its networks do."""
+    quantizer.eval()
+    latents = latents_for(quantizer)
+    side = quantizer.grid_multiple
+    changed = latents.clone()
+    changed[..., 2 * side :, :] += 1.0
+    codes = quantizer.encode(latents)
+    others = quantizer.encode(changed)
+    assert torch.equal(others[..., :2, :], codes[..., :2, :])
+    assert not torch.equal(others, codes)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_bits_do_not_depend_on_how_codes_lie_in_memory(quantizer, batch):
     """As they are decoded, with their last axis first, or cut out of larger ones; those of a

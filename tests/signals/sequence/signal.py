@@ -117,7 +117,13 @@ class SequenceSignal(Signal):
         return values[:, 0].numpy()
 
     def backbone(
-        self, config: StrideConfig, shape: Shape, widths: Widths, settings: DataConfig
+        self,
+        config: StrideConfig,
+        shape: Shape,
+        widths: Widths,
+        settings: DataConfig,
+        *,
+        is_causal: bool = False,
     ) -> Backbone:
         into = nn.Conv1d(shape.channels, config.width, config.stride, config.stride)
         back = nn.ConvTranspose1d(config.width, widths.outputs, config.stride, config.stride)

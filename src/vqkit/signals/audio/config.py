@@ -64,6 +64,8 @@ class VocoderConfig(NetworkSection):
     which a harmonic and a noisy part are made; what the networks learn is added to it.
     """
 
+    can_be_causal: ClassVar[bool] = True
+
     kind: Literal["vocoder"] = "vocoder"
     hop: Annotated[int, Field(ge=16, le=4096)] | None = None
     """samples between two frames; null = 10 ms"""
@@ -85,6 +87,8 @@ class LappedConfig(NetworkSection):
     """Residual blocks around a fixed lapped cosine transform over time: what the networks learn is
     added to it, behind a filter that takes noise out, if there is one.
     """
+
+    can_be_causal: ClassVar[bool] = True
 
     kind: Literal["lapped"] = "lapped"
     hop: Annotated[int, Field(ge=16, le=1024)] = 512

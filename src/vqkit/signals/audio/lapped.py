@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .added import added_network
+from .added import added_network, reach_of
 from .config import LappedConfig
 from .noise_filter import NoiseFilter
 
@@ -34,6 +34,9 @@ class LappedTransform(nn.Module):
     def __init__(self, hop: int) -> None:
         super().__init__()
         self.hop = hop
+        # Samples of a frame that lie behind those of its latent, and at the end of what comes back
+        # before the next frame is there.
+        self.ahead = hop - hop // 2
         time = torch.arange(2 * hop, dtype=torch.float64)
         frequency = torch.arange(hop, dtype=torch.float64)[:, None] + 0.5
         window = torch.sin(math.pi * (time + 0.5) / (2 * hop))
@@ -57,8 +60,8 @@ class LappedTransform(nn.Module):
         half = self.hop // 2
         sound = whole.flatten(2)[..., half : half + coefficients.shape[2] * self.hop]
         scale = torch.ones_like(sound[0, 0])
-        scale[: self.hop - half] = self.rising
-        scale[half - self.hop :] = self.rising.flip(0)
+        scale[: self.ahead] = self.rising
+        scale[-self.ahead :] = self.rising.flip(0)
         return _mid_and_side(sound / scale)
 
 
@@ -78,7 +81,7 @@ class LappedEncoder(nn.Module):
     filtered or added. rate: samples a second.
     """
 
-    def __init__(self, config: LappedConfig, channels: int, rate: int) -> None:
+    def __init__(self, config: LappedConfig, channels: int, rate: int, *, is_causal: bool) -> None:
         super().__init__()
         self.power = config.power
         self.transform = LappedTransform(config.hop)
@@ -88,7 +91,24 @@ class LappedEncoder(nn.Module):
         self.added: nn.Module | None = None
         if config.encoder_blocks:
             width = channels * config.hop
-            self.added = added_network(config, config.encoder_blocks, width, width)
+            self.added = added_network(config, config.encoder_blocks, width, width, is_causal)
+        self.blocks = reach_of(config.encoder_blocks, is_causal)
+
+    @property
+    def back(self) -> int:
+        """Latents before one whose sound it depends on."""
+        return self.blocks.back + 1 + self._filtered
+
+    @property
+    def ahead(self) -> int:
+        """Samples behind the end of a latent that it depends on."""
+        blocks = self.blocks.ahead + self._filtered
+        return blocks * self.transform.hop + self.transform.ahead
+
+    @property
+    def _filtered(self) -> int:
+        """Latents to either side that the filter sees."""
+        return 0 if self.filter is None else self.filter.reach
 
     def forward(self, x: Tensor) -> Tensor:
         if self.filter is not None:
@@ -109,13 +129,24 @@ class LappedDecoder(nn.Module):
     transform.
     """
 
-    def __init__(self, config: LappedConfig, channels: int) -> None:
+    def __init__(self, config: LappedConfig, channels: int, *, is_causal: bool) -> None:
         super().__init__()
         self.power = config.power
         self.channels = channels
         self.transform = LappedTransform(config.hop)
         width = channels * config.hop
-        self.added = added_network(config, config.decoder_blocks, width, width)
+        self.added = added_network(config, config.decoder_blocks, width, width, is_causal)
+        self.blocks = reach_of(config.decoder_blocks, is_causal)
+
+    @property
+    def back(self) -> int:
+        """Latents before that of a sample that it depends on."""
+        return self.blocks.back + 1
+
+    @property
+    def ahead(self) -> int:
+        """Samples behind one up to which latents must be known for it."""
+        return self.blocks.ahead * self.transform.hop + self.transform.ahead
 
     def forward(self, x: Tensor) -> Tensor:
         latents = x.transpose(1, 2)

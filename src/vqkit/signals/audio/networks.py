@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from ...errors import VqkitError
-from ...model.autoencoder import Backbone, Clock, Widths
+from ...model.autoencoder import Ahead, Backbone, Clock, Widths
 from ...shapes import Shape
 from .config import LappedConfig, NetworkConfig, VocoderConfig
 from .lapped import LappedDecoder, LappedEncoder
@@ -22,63 +22,71 @@ MIN_LATENTS = 8
 
 
 def build_backbone(
-    config: NetworkConfig, rate: int | None, shape: Shape, widths: Widths
+    config: NetworkConfig, rate: int | None, shape: Shape, widths: Widths, is_causal: bool
 ) -> Backbone:
     """The encoder and decoder of a config; this `match` is the registry of networks.
 
-    rate: samples a second. VqkitError for what a network cannot take.
+    rate: samples a second. is_causal: blocks look back alone. VqkitError for what a network cannot
+    take.
     """
     if rate is None:
         raise VqkitError("a network for recordings needs data.sample_rate, such as 16000")
     match config:
         case VocoderConfig():
-            return _vocoder(config, rate, shape, widths)
+            return _vocoder(config, rate, shape, widths, is_causal)
         case LappedConfig():
-            return _lapped(config, rate, shape, widths)
+            return _lapped(config, rate, shape, widths, is_causal)
         case _:
             assert_never(config)
 
 
-def _vocoder(config: VocoderConfig, rate: int, shape: Shape, widths: Widths) -> Backbone:
+def _vocoder(
+    config: VocoderConfig, rate: int, shape: Shape, widths: Widths, is_causal: bool
+) -> Backbone:
     hop = config.hop or round(rate / 100)
-    tile = hop * config.frames
     if shape.channels != 1:
         raise VqkitError("model.network.kind=vocoder models one voice: set data.channels=1")
-    _check_clip(shape, tile, rate)
-    speech = SpeechModel(config, rate, hop)
+    _check_clip(shape, hop * config.frames, rate)
+    speech = SpeechModel(config, rate, hop, is_causal=is_causal)
     _check_widths("vocoder", widths, speech.num_channels, 1)
+    # The decoder is built first: the order in which weights are drawn is a part of every recorded
+    # loss.
     decoder = VocoderDecoder(config, speech)
-    # The pitch of a frame rests on frames to either side, and those on the sound around.
-    around = -(-(speech.tracker.reach + speech.fourier.window) // tile)
-    decoder_reach = config.decoder_blocks + 2
+    encoder = VocoderEncoder(config, speech)
     return Backbone(
-        encoder=VocoderEncoder(config, speech),
+        encoder=encoder,
         decoder=decoder,
-        tile=(tile,),
+        tile=(speech.tile,),
         tile_grid=(1,),
-        reach=config.encoder_blocks + around + decoder_reach,
-        decoder_reach=decoder_reach,
+        reach=encoder.back + decoder.back,
+        decoder_reach=decoder.back,
+        ahead=Ahead(encoder.ahead, decoder.ahead),
         part_positions=PART_POSITIONS,
         clock=Clock(decoder.passing, (CYCLE, NOISE)),
         encodes_exactly=True,
     )
 
 
-def _lapped(config: LappedConfig, rate: int, shape: Shape, widths: Widths) -> Backbone:
+def _lapped(
+    config: LappedConfig, rate: int, shape: Shape, widths: Widths, is_causal: bool
+) -> Backbone:
     _check_clip(shape, config.hop, rate)
     _check_widths("lapped", widths, config.hop * shape.channels, shape.channels)
-    decoder_reach = config.decoder_blocks + 1
-    encoder = LappedEncoder(config, shape.channels, rate)
-    reach = config.encoder_blocks + 1 + decoder_reach
-    if encoder.filter is not None:
-        reach += encoder.filter.reach
+    if is_causal and config.filter_blocks:
+        raise VqkitError(
+            "the filter of model.network.filter_blocks looks ahead: set it to 0, or "
+            "model.causal=false"
+        )
+    encoder = LappedEncoder(config, shape.channels, rate, is_causal=is_causal)
+    decoder = LappedDecoder(config, shape.channels, is_causal=is_causal)
     return Backbone(
         encoder=encoder,
-        decoder=LappedDecoder(config, shape.channels),
+        decoder=decoder,
         tile=(config.hop,),
         tile_grid=(1,),
-        reach=reach,
-        decoder_reach=decoder_reach,
+        reach=encoder.back + decoder.back,
+        decoder_reach=decoder.back,
+        ahead=Ahead(encoder.ahead, decoder.ahead),
         part_positions=PART_POSITIONS,
         encodes_exactly=True,
     )

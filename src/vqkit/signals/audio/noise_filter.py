@@ -39,7 +39,7 @@ class NoiseFilter(nn.Module):
         self.fourier = ShortTimeFourier(1 << (least - 1).bit_length(), hop)
         self.frames_around = max(1, round(AROUND * rate / hop))
         bins = self.fourier.window // 2 + 1
-        self.network = added_network(config, config.filter_blocks, 2 * bins, bins)
+        self.network = added_network(config, config.filter_blocks, 2 * bins, bins, is_causal=False)
         # Frames to either side that a sample depends on.
         self.reach = config.filter_blocks + self.frames_around + 2 * (self.fourier.window // hop)
 

@@ -23,15 +23,17 @@ class PitchTracker(nn.Module):
 
     Sound (B, T) in units of full scale -> log2 of the pitch in Hz and voicing from 0 to 1, both
     (B, F), for so many frames as hops fit into T. Where there is no voice, the pitch is a mean of
-    that around: a line that costs few bits.
+    that around: a line that costs few bits. is_causal: frames that help a frame, or that it takes
+    its pitch from, come before it.
     """
 
     weights: Tensor
     nearness: Tensor
     lags: Tensor
 
-    def __init__(self, rate: int, hop: int) -> None:
+    def __init__(self, rate: int, hop: int, *, is_causal: bool = False) -> None:
         super().__init__()
+        self.is_causal = is_causal
         self.rate = rate
         self.hop = hop
         self.width = round(WIDTH * rate)
@@ -41,10 +43,14 @@ class PitchTracker(nn.Module):
             "lags", torch.arange(self.shortest, self.longest + 1), persistent=False
         )
         near = torch.tensor([0.25, 0.5, 1.0, 0.5, 0.25])
+        if is_causal:
+            near[3:] = 0
         self.register_buffer("weights", near / near.sum(), persistent=False)
         # In float64 and rounded, as all tables are.
         distance = torch.arange(-REACH, REACH + 1, dtype=torch.float64).abs()
         nearness = torch.exp(-distance / 3.0).float()
+        if is_causal:
+            nearness[REACH + 1 :] = 0
         self.register_buffer("nearness", nearness, persistent=False)
 
     def forward(self, sound: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,15 +65,30 @@ class PitchTracker(nn.Module):
         return self.width + self.longest + self._odd + (REACH + 2) * self.hop
 
     @property
+    def ahead(self) -> int:
+        """Samples behind the end of a frame that it depends on."""
+        neighbours = 0 if self.is_causal else (REACH + 2) * self.hop
+        return self._seen - self._before - self.hop + self._odd // 2 + neighbours
+
+    @property
+    def _seen(self) -> int:
+        """Samples that are compared for a frame."""
+        return self.width + self.longest
+
+    @property
+    def _before(self) -> int:
+        """Those of them that lie before the frame: as many as behind it."""
+        return (self._seen - self.hop) // 2
+
+    @property
     def _odd(self) -> int:
         """Samples of 20 ms, an odd number."""
         return round(0.01 * self.rate) * 2 + 1
 
     def _correlation(self, sound: Tensor) -> Tensor:  # (B, T) -> (B, F, lags)
-        seen = self.width + self.longest
+        seen = self._seen
         count = sound.shape[1] // self.hop
-        before = (seen - self.hop) // 2
-        padded = F.pad(sound, (before, seen))
+        padded = F.pad(sound, (self._before, seen))
         frames = padded.unfold(1, seen, self.hop)[:, :count]
         size = 1 << (seen + self.width - 1).bit_length()
         own = torch.fft.rfft(frames[..., : self.width], size)

@@ -207,12 +207,20 @@ class AudioSignal(Signal):
 
     # ------------------------------------------------------------------------------ models, figures
 
-    def backbone(self, config: Any, shape: Shape, widths: Widths, settings: DataConfig) -> Backbone:
+    def backbone(
+        self,
+        config: Any,
+        shape: Shape,
+        widths: Widths,
+        settings: DataConfig,
+        *,
+        is_causal: bool = False,
+    ) -> Backbone:
         if not isinstance(config, VocoderConfig | LappedConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for recordings")
         if len(shape.extent) != 1:
             raise VqkitError(f"a recording has one extent, not {list(shape.extent)}")
-        return build_backbone(config, settings.sample_rate, shape, widths)
+        return build_backbone(config, settings.sample_rate, shape, widths, is_causal)
 
     def measures(
         self, values: Tensor, original: Tensor, mask: Tensor | None = None

@@ -33,11 +33,13 @@ class ShortTimeFourier(nn.Module):
         super().__init__()
         self.window = window
         self.hop = hop
+        # Samples of a window before the frame, and behind its end.
         self.margin = (window - hop) // 2
+        self.ahead = window - hop - self.margin
         self.register_buffer("hann", hann_window(window), persistent=False)
 
     def forward(self, sound: Tensor) -> Tensor:  # (B, T) -> (B, F, N) complex
-        padded = F.pad(sound, (self.margin, self.window - self.hop - self.margin))
+        padded = F.pad(sound, (self.margin, self.ahead))
         return torch.fft.rfft(padded.unfold(1, self.window, self.hop) * self.hann)
 
     def inverse(self, spectra: Tensor) -> Tensor:  # (B, F, N) complex -> (B, F * hop)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .added import added_network
+from .added import added_network, reach_of
 from .config import VocoderConfig
 from .files import FULL
 from .pitch import USUAL, PitchTracker
@@ -43,21 +43,27 @@ class SpeechModel(nn.Module):
     over_frames: Tensor
     over_bands: Tensor
 
-    def __init__(self, config: VocoderConfig, rate: int, hop: int) -> None:
+    def __init__(self, config: VocoderConfig, rate: int, hop: int, *, is_causal: bool) -> None:
         super().__init__()
+        self.is_causal = is_causal
         self.hop = hop
         self.frames = config.frames
         self.bands = config.bands
         self.rate = rate
         self.fourier = ShortTimeFourier(1 << (3 * hop - 1).bit_length(), hop)
         self.num_bins = self.fourier.window // 2 + 1
-        self.tracker = PitchTracker(rate, hop)
+        self.tracker = PitchTracker(rate, hop, is_causal=is_causal)
         triangles = mel_bands(config.bands, self.num_bins, rate) + 1e-6
         self.register_buffer("pooling", triangles / triangles.sum(0), persistent=False)
         spread = triangles / triangles.sum(1, keepdim=True)
         self.register_buffer("spreading", spread, persistent=False)
         self.register_buffer("over_frames", cosine_rows(config.frames), persistent=False)
         self.register_buffer("over_bands", cosine_rows(config.bands), persistent=False)
+
+    @property
+    def tile(self) -> int:
+        """Samples of a latent."""
+        return self.hop * self.frames
 
     @property
     def num_channels(self) -> int:
@@ -124,8 +130,25 @@ class VocoderEncoder(nn.Module):
         self.added: nn.Module | None = None
         if config.encoder_blocks:
             self.added = added_network(
-                config, config.encoder_blocks, speech.num_features, speech.num_channels
+                config,
+                config.encoder_blocks,
+                speech.num_features,
+                speech.num_channels,
+                speech.is_causal,
             )
+        self.blocks = reach_of(config.encoder_blocks, speech.is_causal)
+
+    @property
+    def back(self) -> int:
+        """Latents before one whose sound it depends on."""
+        speech = self.speech
+        return self.blocks.back + -(-(speech.tracker.reach + speech.fourier.window) // speech.tile)
+
+    @property
+    def ahead(self) -> int:
+        """Samples behind the end of a latent that it depends on."""
+        speech = self.speech
+        return self.blocks.ahead * speech.tile + max(speech.tracker.ahead, speech.fourier.ahead)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -153,7 +176,10 @@ class VocoderDecoder(nn.Module):
         super().__init__()
         self.speech = speech
         outputs = config.frames * 2 * speech.num_bins
-        self.added = added_network(config, config.decoder_blocks, speech.num_channels, outputs)
+        self.added = added_network(
+            config, config.decoder_blocks, speech.num_channels, outputs, speech.is_causal
+        )
+        self.blocks = reach_of(config.decoder_blocks, speech.is_causal)
         # Even noise, of whole numbers, is the same on every machine.
         drawn = torch.randint(-FULL, FULL + 1, (NOISE,), generator=torch.Generator().manual_seed(0))
         noise = drawn.double() * (math.sqrt(3) / FULL)
@@ -166,6 +192,28 @@ class VocoderDecoder(nn.Module):
         added = self.added(latents).to(latents.dtype)
         with torch.autocast(x.device.type, enabled=False):
             return self._sound(latents, clock, added)[:, None]
+
+    @property
+    def back(self) -> int:
+        """Latents before that of a sample that it depends on.
+
+        Windows that hold a sample begin in frames before it, theirs hold pulses of still earlier
+        ones, and the first of those has its frequency from the one before.
+        """
+        fourier = self.speech.fourier
+        frames = -(-fourier.ahead // fourier.hop) - (-fourier.margin // fourier.hop) + 1
+        return self.blocks.back + -(-frames // self.speech.frames)
+
+    @property
+    def ahead(self) -> int:
+        """Samples behind one up to which latents must be known for it.
+
+        The last window that holds it needs what blocks see behind its frame, and pulses up to its
+        end, with their frequency: of their frame, and without `is_causal` of the next one.
+        """
+        speech = self.speech
+        frames = -(-speech.fourier.ahead // speech.hop) + (0 if speech.is_causal else 1)
+        return speech.fourier.margin + max(self.blocks.ahead * speech.tile, frames * speech.hop)
 
     @torch.no_grad()
     def passing(self, latents: Tensor) -> Tensor:
@@ -199,10 +247,15 @@ class VocoderDecoder(nn.Module):
         counts = cycles.unflatten(1, (-1, speech.frames))
         before = (counts.cumsum(2) - counts).flatten(1)
         first = start.repeat_interleave(speech.frames, 1) + before
-        # The frequency goes in lines from the middle of a frame to that of the next one, and is
-        # scaled so that the phase is right at the borders.
+        # The frequency goes in lines from the middle of a frame to that of the next one, half a
+        # frame later where that one is not known yet, and is scaled so that the phase is right at
+        # the borders.
         wanted = speech.frequencies(latents)
+        if speech.is_causal:
+            wanted = F.pad(wanted, (1, 0), mode="replicate")
         line = F.interpolate(wanted[:, None], scale_factor=speech.hop, mode="linear")[:, 0]
+        if speech.is_causal:
+            line = line[:, speech.hop // 2 :][:, : cycles.shape[1] * speech.hop]
         line = line.unflatten(1, (-1, speech.hop))
         passed = line.cumsum(2)
         share = cycles.double() / CYCLE / passed[..., -1]

@@ -142,7 +142,15 @@ class ImageSignal(Signal):
     def to_array(self, values: Tensor) -> np.ndarray:
         return forms.to_array(values)
 
-    def backbone(self, config: Any, shape: Shape, widths: Widths, settings: DataConfig) -> Backbone:
+    def backbone(
+        self,
+        config: Any,
+        shape: Shape,
+        widths: Widths,
+        settings: DataConfig,
+        *,
+        is_causal: bool = False,
+    ) -> Backbone:
         if not isinstance(config, ConvConfig | PatchConfig | MLPConfig | MultiscaleConfig):
             raise VqkitError(f"model.network.kind={config.kind} is no network for images")
         if len(shape.extent) != 2:
