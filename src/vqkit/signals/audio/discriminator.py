@@ -17,7 +17,7 @@ from .spectra import FLOOR, ShortTimeFourier
 
 # Spectra are raised to this power, as quiet parts are heard too, and then brought to about 1.
 POWER = 0.3
-SCALE = 3.0
+SCALE = 10.0
 
 
 class StftDiscriminator(Discriminator):
