@@ -239,7 +239,7 @@ RECIPES: dict[str, tuple[str, Config]] = {
             update={
                 # A third of ten minutes, of which steps cost three times as much.
                 "adversary": StftAdversary(
-                    train="decoder", start=0.65, alone=60, ramp=100, lr=2e-3, phase=False
+                    train="decoder", start=0.65, alone=60, ramp=100, lr=2e-3
                 ),
                 "train": SOUND.model_copy(update={"validate_every": 100}),
             }

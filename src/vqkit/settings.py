@@ -1,7 +1,7 @@
 """All settings of a run: the general sections joined with those of every kind of signal.
 
 `Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal
-is one more member of each union below.
+is one more member of each union below, of adversaries only where it has one of its own.
 """
 
 from __future__ import annotations

@@ -117,9 +117,9 @@ class StftAdversary(AdversarySection):
         0.064,
     )
     """seconds of each window, the nearest power of two in samples"""
-    phase: bool = True
-    """whether it sees real and imaginary parts, or magnitudes alone: of a decoder that makes
-    phases up it would learn nothing else"""
+    phase: bool = False
+    """whether it sees real and imaginary parts, not magnitudes alone; of a decoder that makes
+    phases up, as that of vocoder does, it would learn little else"""
     width: Count = 16
     """channels of every layer"""
 
