@@ -80,6 +80,8 @@ NEEDS: dict[tuple[type[Root], str], list[str]] = {
         "model.quantizer.revive_threshold=0",
     ],
     (Config, "data"): ["data.image_size=[96,96]"],
+    # Codes with others around them, whatever the network.
+    (Config, "coder"): ["data.image_size=[32,32]"],
     (Config, "data.max_memory_mb"): ["data.image_size=[180,180]"],
     (Config, "data.num_workers"): ["data.image_size=[180,180]"],
     # Patches that there are many of, also of an image at half its size.
@@ -88,8 +90,21 @@ NEEDS: dict[tuple[type[Root], str], list[str]] = {
     (Config, "train.patience"): ["train.lr=10"],
     (PriorConfig, "train.patience"): ["train.lr=10"],
 }
+# What must be set with others for both to show what they do in a run that short: a stage whose
+# decoder learns.
+BESIDE = {
+    "adversary.kind=patch": [
+        "train.steps=32",
+        "train.batch_size=32",
+        "adversary.alone=8",
+        "adversary.ramp=4",
+        "adversary.lr=0.005",
+    ],
+}
 # What acts on sets that are larger than memory; the arrays here are not.
 STREAMED = {"data.max_memory_mb", "data.num_workers"}
+# The place of events in what a fit gives.
+EVENTS = 1
 # Figures that differ from run to run.
 TIMES = ("seconds", "per_second", "memory_mb")
 
@@ -300,7 +315,8 @@ def fit_result(task: Any) -> list[Any]:
     kept = [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in figures]
     # To say that a setting does nothing is no effect.
     events = [event for event in finished.events if "does nothing" not in event["message"]]
-    return [kept, events, finished.model.state_dict(), watch.seen, calls]
+    beside = finished.beside.state_dict() if finished.beside else None
+    return [kept, events, finished.model.state_dict(), beside, watch.seen, calls]
 
 
 def train_result(config: Config) -> list[Any]:
@@ -400,7 +416,7 @@ def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None
     or is refused, and when no value is refused that would change it.
 
     Where the others are refused themselves, or beside what the setting needs, there is nothing to
-    compare, and nothing wrong.
+    compare, and nothing wrong; nor for a guard that sees nothing to guard against.
     """
     try:
         config = short(root, key, context)
@@ -410,6 +426,8 @@ def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None
         return None
     before = result(config, key)
     if before is None:
+        return None
+    if key == "train.guard" and context and not before[EVENTS]:
         return None
     for one in variants(config, key):
         differs = not same(before, result(one, key))
@@ -453,7 +471,8 @@ def contexts(root: type[Root]) -> Iterator[list[str]]:
     """
     config = short(root, "")
     for key, kind in kinds(config):
-        yield [f"{key}={kind}"]
+        context = f"{key}={kind}"
+        yield [context, *BESIDE.get(context, [])]
     for key, value, annotation in settings(config):
         for other in _switched(value, annotation):
             one = changed(config, key, other)

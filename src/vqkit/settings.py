@@ -1,7 +1,7 @@
 """All settings of a run: the general sections joined with those of every kind of signal.
 
 `Config` is what `vqkit train` takes, `PriorConfig` what `vqkit train-prior` takes. A further signal
-is one more member of each union below.
+is one more member of each union below, of adversaries only where it has one of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from .config.adversary import AdversaryConfig, NoAdversary
+from .config.adversary import NoAdversary, PatchAdversary
 from .config.base import ActsOnly, Root, Section, Share
 from .config.prior import PriorNetworkConfig
 from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
@@ -27,9 +27,15 @@ AnyNetwork: TypeAlias = (
     image.NetworkConfig
     | audio.NetworkConfig
 )
+AnyAdversary: TypeAlias = (
+    NoAdversary
+    | PatchAdversary
+    | audio.StftAdversary
+)
 # fmt: on
 DataConfig: TypeAlias = Annotated[AnyData, Field(discriminator="signal")]
 NetworkConfig: TypeAlias = Annotated[AnyNetwork, Field(discriminator="kind")]
+AdversaryConfig: TypeAlias = Annotated[AnyAdversary, Field(discriminator="kind")]
 
 
 class ModelConfig(Section):
@@ -100,7 +106,7 @@ class Config(Root):
         ),
         ActsOnly(
             ("train.validate_every",),
-            "data.validation above 0 or adversary.kind=patch",
+            "data.validation above 0 or an adversary",
             lambda config: config.data.validation > 0 or config.adversary.kind != "none",
         ),
         ActsOnly(("train.guard",), "codes, of another quantizer than none", _has_codes),
@@ -117,7 +123,8 @@ class Config(Root):
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
     adversary: AdversaryConfig = NoAdversary()
-    """a second stage of training, for sharper reconstructions: none or patch"""
+    """a second stage of training, for sharper reconstructions: none, patch of images, stft of
+    recordings"""
     train: TrainConfig = TrainConfig()
     coder: CoderConfig = CoderConfig()
 

@@ -111,6 +111,44 @@ def test_feature_matching_is_relative_to_the_size_of_the_items_features():
     assert float(found) == pytest.approx(sum(layers) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_patch_is_real_where_its_own_positions_are(dims, num_layers):
+    """Those that its strides lead to: 2 for each layer, along every dimension."""
+    extent = (19, 18, 20)[:dims]
+    network = PatchDiscriminator(1, dims, 4, num_layers, is_spectral=False)
+    mask = torch.zeros(2, *extent, dtype=torch.bool)
+    mask.view(2, -1)[0, 5] = True
+    mask.view(2, -1)[1, 11] = True
+    features = network.features(torch.randn(2, 1, *extent))
+    real = network.real(mask)
+    assert [one.shape[2:] for one in real] == [one.shape[2:] for one in features]
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
+    for layer, one in enumerate(real, start=1):
+        side = 2 ** min(layer, num_layers)
+        assert torch.equal(one.float(), pool(mask[:, None].float(), side))
+    assert int(real[-1].sum()) == 2
+
+
+def test_what_is_not_real_is_in_no_mean():
+    """Of matched features and of R1: as where there is nothing else."""
+    torch.manual_seed(0)
+    one = torch.randn(2, 3, 8)
+    other = torch.randn(2, 3, 8)
+    real = (torch.arange(8) < 5).expand(2, 1, 8)
+    found = discriminator.feature_matching([one], [other], [real])
+    expected = discriminator.feature_matching([one[..., :5]], [other[..., :5]])
+    torch.testing.assert_close(found, expected)
+    network = PatchDiscriminator(1, 1, 3, 1, is_spectral=False)
+    items = torch.randn(1, 1, 16)
+    # Of one score alone, half the squared gradient of that score.
+    first = torch.arange(8).view(1, 1, 8) == 3
+    leaf = items.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.features(leaf)[-1][0, 0, 3], leaf)
+    found = discriminator.r1(network, items, first)
+    torch.testing.assert_close(found, 0.5 * gradient.square().sum())
+
+
 def test_forward_scores_both_sides_as_alone():
     torch.manual_seed(0)
     network = PatchDiscriminator(1, 2, 4, 1, is_spectral=False)

@@ -5,26 +5,26 @@ import subprocess
 import sys
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
 from vqkit.config import load
 from vqkit.errors import VqkitError
+from vqkit.model.discriminator import last_matrix
 from vqkit.settings import Config
-from vqkit.signals.image.signal import IMAGE
-from vqkit.signals.image.source import open_images
+from vqkit.signals.registry import signal_of
 from vqkit.training import adversary as stage
 from vqkit.training.checkpoint import find_checkpoint, load_checkpoint
 from vqkit.training.loop import Interrupted, fit
 from vqkit.training.progress import Silent
 from vqkit.training.tasks.autoencoder import AutoencoderTask
 
+from ..signals.audio.conftest import RATE, voice
 from .runs import rows as logged
 
-# Images of 16x16, and networks that take them in a moment.
-SMALL = [
-    "data.image_size=[16, 16]",
-    "data.augment.shift=0",
+# Of any signal: networks and a stage that take a moment.
+TINY = [
     "data.validation=0.25",
     "data.test=0",
     "train.precision=float32",
@@ -36,18 +36,39 @@ SMALL = [
     "train.log_every=1",
     "train.ema_decay=0.9",
     "model.network.width=16",
-    "model.network.encoder_blocks=1",
     "model.network.decoder_blocks=1",
-    "model.quantizer.codebook_size=16",
-    "adversary.kind=patch",
     "adversary.start=0.25",
     "adversary.alone=4",
     "adversary.ramp=6",
     "adversary.width=4",
-    "adversary.num_layers=1",
     # Nothing is refused, whatever comes of so few steps.
     "adversary.max_fall=100",
 ]
+# Images of 16x16.
+SMALL = [
+    *TINY,
+    "data.image_size=[16, 16]",
+    "data.augment.shift=0",
+    "model.network.encoder_blocks=1",
+    "model.quantizer.codebook_size=16",
+    "adversary.kind=patch",
+    "adversary.num_layers=1",
+]
+# Clips of a third of a second, of which the last one of each recording is padded.
+SOUNDS = [
+    *TINY,
+    "data.seconds=0.32",
+    "data.overlap=1",
+    "model.network.frames=1",
+    "model.network.bands=4",
+    "model.quantizer.num_stages=2",
+    "model.quantizer.stage.codebook_size=16",
+    "model.quantizer.stage.code_dim=6",
+    "adversary.kind=stft",
+    "adversary.windows=[0.016]",
+]
+SETTINGS = {"images": ("emoji", SMALL), "recordings": ("speech", SOUNDS)}
+of_each_signal = pytest.mark.parametrize("make_task", SETTINGS, indirect=True)
 
 
 class Stops(Silent):
@@ -63,16 +84,32 @@ class Stops(Silent):
 
 
 @pytest.fixture(scope="module")
-def make_task(few_images):
-    def made(*overrides, source=few_images, weights=None):
-        settings = SMALL
+def few_recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for number in range(8):
+        samples = voice(0.5 + 0.1 * number, number)
+        soundfile.write(folder / f"{number}.wav", samples, RATE, "PCM_16")
+    return folder
+
+
+@pytest.fixture
+def make_task(request, few_images, few_recordings):
+    """Of images, unless a test is of each signal."""
+    kind = getattr(request, "param", "images")
+    recipe, small = SETTINGS[kind]
+    sources = {"images": few_images, "recordings": few_recordings}
+
+    def made(*overrides, source=sources[kind], weights=None):
+        settings = small
         if "adversary.kind=none" in overrides:
             settings = [setting for setting in settings if not setting.startswith("adversary.")]
         if any(setting.startswith("model.quantizer.kind=") for setting in overrides):
-            settings = [setting for setting in settings if "codebook_size" not in setting]
-        config = load("emoji", [*settings, *overrides], Config)
-        data = open_images(source, config.data, 0)
-        return AutoencoderTask(data, config, IMAGE, weights)
+            settings = [setting for setting in settings if "model.quantizer" not in setting]
+        config = load(recipe, [*settings, *overrides], Config)
+        signal = signal_of(config.data)
+        data = signal.open(source, config.data, 0)
+        config = config.model_copy(update={"data": signal.settled(config.data, data)})
+        return AutoencoderTask(data, config, signal, weights)
 
     return made
 
@@ -99,6 +136,7 @@ def assert_equal(expected, found):
 # ---------------------------------------------------------------------------------------- the stage
 
 
+@of_each_signal
 def test_the_discriminator_learns_alone_and_then_the_weight_rises(make_task, tmp_path):
     finished = fit(make_task(), tmp_path)
     by_step = {row["step"]: row for row in rows(finished)}
@@ -117,6 +155,7 @@ def test_the_discriminator_learns_alone_and_then_the_weight_rises(make_task, tmp
     assert finished.figures["adversary"]["began_at"] == 6
 
 
+@of_each_signal
 def test_before_the_stage_a_run_is_that_of_one_without_an_adversary(make_task, tmp_path):
     with_stage = fit(make_task(), tmp_path / "with")
     without = fit(make_task("adversary.kind=none"), tmp_path / "without")
@@ -125,6 +164,7 @@ def test_before_the_stage_a_run_is_that_of_one_without_an_adversary(make_task, t
     assert pairs[11][0]["loss"] != pairs[11][1]["loss"]
 
 
+@of_each_signal
 def test_the_stage_waits_until_validation_has_levelled_off(make_task, tmp_path, monkeypatch):
     settings = ("adversary.start=null", "train.validate_every=2", "train.steps=20")
     # Nothing counts as a gain: it is level after the third pass.
@@ -164,8 +204,9 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(make_task, tmp_path, loss
     assert any("loss/adversarial" in row for row in rows(parts))
 
 
+@of_each_signal
 def test_a_model_without_codes_may_have_an_adversary(make_task, tmp_path):
-    finished = fit(make_task("model.quantizer.kind=none", "model.quantizer.code_dim=4"), tmp_path)
+    finished = fit(make_task("model.quantizer.kind=none", "model.quantizer.code_dim=6"), tmp_path)
     assert finished.figures["adversary"]["in_use"] == "after"
     assert any("loss/adversarial" in row for row in rows(finished))
 
@@ -173,6 +214,7 @@ def test_a_model_without_codes_may_have_an_adversary(make_task, tmp_path):
 # ------------------------------------------------------------------------------------- frozen codes
 
 
+@of_each_signal
 def test_a_stage_of_the_decoder_leaves_all_that_makes_codes_to_the_bit(make_task, tmp_path):
     task = make_task("adversary.train=decoder", "data.test=0.25")
     finished = fit(task, tmp_path)
@@ -213,12 +255,19 @@ def test_a_decoder_beside_frozen_codes_still_learns_to_do_with_fewer_stages(make
 # ------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("mode", ["all", "decoder"])
-@pytest.mark.parametrize("step", [3, 8, 12, 20])
+@pytest.mark.parametrize(
+    ("make_task", "mode", "step"),
+    [
+        *(("images", mode, step) for step in (3, 8, 12, 20) for mode in ("all", "decoder")),
+        ("recordings", "all", 8),
+        ("recordings", "decoder", 12),
+    ],
+    indirect=["make_task"],
+)
 def test_interrupted_in_any_state_and_resumed_is_uninterrupted_to_the_bit(
     make_task, tmp_path, mode, step
 ):
-    settings = [f"adversary.train={mode}", "model.quantizer.revive_threshold=0.1"]
+    settings = [f"adversary.train={mode}"]
     whole = fit(make_task(*settings), tmp_path / "whole")
     with pytest.raises(Interrupted, match=f"at step {step}"):
         fit(make_task(*settings), tmp_path / "broken", Stops(step))
@@ -249,6 +298,7 @@ def test_the_checkpoint_holds_the_discriminator_its_optimiser_and_the_memory(mak
 # -------------------------------------------------------------------------------- the guard of it
 
 
+@of_each_signal
 def test_a_fall_lowers_the_weight_and_then_takes_the_model_back(make_task, tmp_path):
     first = fit(make_task("adversary.kind=none", "train.steps=60", "train.lr=0.01"), tmp_path / "a")
     settings = ["adversary.weight=1000", "adversary.max_fall=0.2", "adversary.train=decoder"]
@@ -256,17 +306,19 @@ def test_a_fall_lowers_the_weight_and_then_takes_the_model_back(make_task, tmp_p
     task = make_task(*settings, weights=first.model.state_dict())
     finished = fit(task, tmp_path / "b")
     told = messages(finished)
-    assert any("validation PSNR fell by" in text for text in told)
+    assert any(f"{task.signal.quality_in_words} fell by" in text for text in told)
     assert any("back at the weights from before" in text for text in told)
     assert finished.figures["stopped_by"] == "guard"
     assert finished.figures["adversary"]["in_use"] == "before"
     # The weights in use are those that the stage began with, and where it came to lies beside.
     assert_equal(first.model.state_dict(), finished.model.state_dict())
-    assert not torch.equal(finished.beside.decoder.stem.weight, finished.model.decoder.stem.weight)
-    psnr = [row["psnr"] for row in rows(finished, "validation")]
-    assert psnr[-1] < max(psnr) - 0.2
+    matrices = [last_matrix(model.decoder) for model in (finished.beside, finished.model)]
+    assert not torch.equal(*matrices)
+    quality = [row[task.signal.quality] for row in rows(finished, "validation")]
+    assert quality[-1] < max(quality) - 0.2
 
 
+@of_each_signal
 def test_numbers_that_are_not_finite_end_the_stage_and_not_the_run(make_task, tmp_path):
     task = make_task("adversary.weight=1e38")
     finished = fit(task, tmp_path)

@@ -1,8 +1,8 @@
-"""Settings of the adversarial stage of training."""
+"""Settings of the adversarial stage of training, whatever the discriminator."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, Union
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,17 +15,17 @@ class NoAdversary(Section):
     kind: Literal["none"] = "none"
 
 
-class PatchAdversary(Section):
-    """A discriminator tells patches of reconstructions from those of items, and the decoder learns
-    to pass (PatchGAN, arXiv 1611.07004, as in VQGAN, arXiv 2012.09841).
+class AdversarySection(Section):
+    """The stage: a discriminator tells reconstructions from items, and the decoder learns to pass.
+    What the discriminator is, each kind says.
     """
 
-    kind: Literal["patch"] = "patch"
+    kind: str
     train: Literal["all", "decoder"] = "all"
     """what learns in the stage: all, or the decoder alone, which leaves every code as it is"""
     start: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """share of training at which the stage starts; null = when the validation PSNR has levelled
-    off, and at 0.6 at the latest"""
+    """share of training at which the stage starts; null = when the quality of the validation split
+    has levelled off, and at 0.6 at the latest"""
     alone: Count = 200
     """steps at its start in which the discriminator learns and the decoder does not see it"""
     ramp: Count = 500
@@ -39,11 +39,6 @@ class PatchAdversary(Section):
     regularisation: Literal["spectral", "r1"] = "spectral"
     """spectral = normalised matrices (arXiv 1802.05957); r1 = penalty on the gradient at items
     (arXiv 1801.04406)"""
-    width: Count = 32
-    """channels of the first layer, doubled by each of the next two"""
-    num_layers: Annotated[int, Field(ge=1, le=6)] | None = None
-    """strided layers, which see 8, 18, 38, 78, 158 or 318 positions; null = up to 3, as items
-    allow"""
     lr: Positive = 5e-4
     """peak learning rate of the discriminator, on the schedule of train.lr"""
     feature_matching: NonNegative = 1.0
@@ -55,10 +50,18 @@ class PatchAdversary(Section):
     """what the discriminator sees is moved, recoloured and cut out at random, alike for an item
     and its reconstruction (DiffAugment, arXiv 2006.10738)"""
     max_fall: Positive = 1.5
-    """dB of validation PSNR that the stage may cost; beyond it the weight is lowered, and then
-    the model goes back to what it was before"""
+    """dB of validation quality (PSNR of images, spectral SNR of recordings) that the stage may
+    cost; beyond it the weight is lowered, and then the model goes back to what it was before"""
 
 
-AdversaryConfig: TypeAlias = Annotated[
-    Union[NoAdversary, PatchAdversary], Field(discriminator="kind")
-]
+class PatchAdversary(AdversarySection):
+    """The discriminator looks at patches of the values themselves (PatchGAN, arXiv 1611.07004, as
+    in VQGAN, arXiv 2012.09841).
+    """
+
+    kind: Literal["patch"] = "patch"
+    width: Count = 32
+    """channels of the first layer, doubled by each of the next two"""
+    num_layers: Annotated[int, Field(ge=1, le=6)] | None = None
+    """strided layers, which see 8, 18, 38, 78, 158 or 318 positions; null = up to 3, as items
+    allow"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, cast
 
@@ -40,14 +41,44 @@ def most_layers(extent: Sequence[int]) -> int:
     return layers
 
 
-class PatchDiscriminator(nn.Module):
+class Discriminator(nn.Module, ABC):
+    """Items (B, C, *extent) -> a score for every patch. Above 0 means an item. No layer looks at
+    other items of the batch.
+    """
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of every layer (B, channels, *grid), and last the scores (B, ...)."""
+
+    @abstractmethod
+    def real(self, mask: Tensor) -> list[Tensor]:
+        """Where each of `features` is of something real, of a mask (B, *extent): bool of as many
+        dimensions, of 1 where all along one are alike; of the scores in their shape.
+        """
+
+    def forward(
+        self, items: Tensor, fakes: Tensor, penalised: int = 0, real: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Scores of items and of reconstructions, and R1 on the first `penalised` items, all in one
+        call, as several processes add up gradients after each.
+
+        real: which scores of the items count, in their shape; None = all.
+        """
+        scores = self.features(torch.cat([items, fakes]))[-1].float()
+        penalty = scores.new_zeros(())
+        if penalised:
+            penalty = r1(self, items[:penalised], None if real is None else real[:penalised])
+        return *scores.split([len(items), len(fakes)]), penalty
+
+
+class PatchDiscriminator(Discriminator):
     """Items (B, C, *extent), of one to three dimensions -> a score for every patch (B, 1, *grid).
 
     item --(conv4 stride 2, leaky relu) x num_layers--> conv3, leaky relu --> conv1 --> scores
 
-    (Isola et al. 2017, arXiv 1611.07004.) Above 0 means an item. No layer looks at other items of
-    the batch. is_spectral: every kernel is divided by its largest singular value, as one power
-    iteration a training step estimates it (Miyato et al. 2018, arXiv 1802.05957).
+    (Isola et al. 2017, arXiv 1611.07004.) is_spectral: every kernel is divided by its largest
+    singular value, as one power iteration a training step estimates it (Miyato et al. 2018, arXiv
+    1802.05957).
     """
 
     def __init__(
@@ -68,33 +99,33 @@ class PatchDiscriminator(nn.Module):
                 spectral_norm(layer)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The output of every layer, from first to last; the last one are the scores."""
         found = []
         for layer in self.layers[:-1]:
             x = F.leaky_relu(layer(x), 0.2)
             found.append(x)
         return [*found, self.layers[-1](x)]
 
-    def forward(self, items: Tensor, fakes: Tensor, penalised: int = 0) -> tuple[Tensor, ...]:
-        """Scores of items and of reconstructions, and R1 on the first `penalised` items, all in one
-        call, as several processes add up gradients after each.
-        """
-        scores = self.features(torch.cat([items, fakes]))[-1].float()
-        penalty = scores.new_zeros(())
-        if penalised:
-            penalty = r1(self, items[:penalised])
-        return *scores.split([len(items), len(fakes)]), penalty
+    def real(self, mask: Tensor) -> list[Tensor]:
+        found = []
+        seen = mask[:, None]
+        # All layers but the last two halve the grid.
+        for _ in self.layers[:-2]:
+            for dim in range(2, seen.dim()):
+                even = seen.shape[dim] // 2 * 2
+                seen = seen.narrow(dim, 0, even).unflatten(dim, (-1, 2)).any(dim + 1)
+            found.append(seen)
+        return [*found, seen, seen]
 
 
-def r1(discriminator: PatchDiscriminator, items: Tensor) -> Tensor:
+def r1(discriminator: Discriminator, items: Tensor, real: Tensor | None = None) -> Tensor:
     """Half the squared norm of the gradient of the score at items, a mean over them: R1 of
     Mescheder et al. 2018 (arXiv 1801.04406, equation 9) for gamma = 1. The score of an item is the
-    mean of its patches.
+    mean of its patches, of the real ones where there is padding.
     """
     items = items.detach().requires_grad_()
     with torch.autocast(items.device.type, enabled=False):
         scores = discriminator.features(items)[-1]
-        total = scores.flatten(1).mean(1).sum()
+        total = _means(scores, real).sum()
         (gradient,) = torch.autograd.grad(total, items, create_graph=True)
     return 0.5 * gradient.square().flatten(1).sum(1).mean()
 
@@ -128,16 +159,31 @@ def lecam(items: Tensor, fakes: Tensor, mean_items: float, mean_fakes: float) ->
     return (items - mean_fakes).square().mean() + (fakes - mean_items).square().mean()
 
 
-def feature_matching(items: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
+def feature_matching(
+    items: Sequence[Tensor], fakes: Sequence[Tensor], real: Sequence[Tensor] | None = None
+) -> Tensor:
     """Mean over layers and items of the L1 distance of features, relative to the mean size of those
     of the item (Larsen et al. 2016, arXiv 1512.09300; scaled as in EnCodec, arXiv 2210.13438,
     equation 3).
+
+    real: where each of them is of something real, as `Discriminator.real` has it; None =
+    everywhere.
     """
     distances = []
-    for one, other in zip(items, fakes, strict=True):
-        difference = (other - one).abs().flatten(1).mean(1)
-        distances.append((difference / (one.abs().flatten(1).mean(1) + 1e-6)).mean())
+    places = [None] * len(items) if real is None else real
+    for one, other, where in zip(items, fakes, places, strict=True):
+        difference = _means((other - one).abs(), where)
+        distances.append((difference / (_means(one.abs(), where) + 1e-6)).mean())
     return torch.stack(distances).mean()
+
+
+def _means(values: Tensor, real: Tensor | None) -> Tensor:
+    """Means over all but the first dimension, of what is real; 0 where nothing is: (B,)."""
+    if real is None:
+        return values.flatten(1).mean(1)
+    real = real.expand_as(values)
+    total = values.where(real, 0.0).flatten(1).sum(1)
+    return total / real.flatten(1).sum(1).clamp(min=1)
 
 
 def last_matrix(network: nn.Module) -> nn.Parameter:

@@ -13,7 +13,6 @@ from ..artifact.coder_files import CODER_FILE, LOSSLESS_FILE, save_coders
 from ..artifact.model import Model
 from ..artifact.record import Artifact
 from ..artifact.store import PRIOR_FILE, load_artifact
-from ..config.adversary import PatchAdversary
 from ..config.loading import with_overrides
 from ..config.sections import DataSection, WeightConfig
 from ..data.dataset import Dataset
@@ -74,7 +73,7 @@ def sharpen(
     if not resume:
         check_new(folder)
     old = Model(load_artifact(artifact))
-    config = _settings(old.config, overrides, folder, resume)
+    config = _settings(old, overrides, folder, resume)
     parts = [
         Part(OPENING, 0.02),
         Part(TRAINING, 0.9, f"{config.train.steps} steps at most"),
@@ -103,13 +102,14 @@ def sharpen(
             return report_on(finished, trained, data, folder, plan, origin)
 
 
-def _settings(config: Config, overrides: list[str], folder: Path, resume: bool) -> Config:
+def _settings(old: Model, overrides: list[str], folder: Path, resume: bool) -> Config:
     """Settings of the run: of the artifact, with those of a shorter one and an adversary."""
+    config = old.config
     if resume:
         return resumed_settings(Config, folder, None, overrides)
     adversary = config.adversary
-    if not isinstance(adversary, PatchAdversary):
-        adversary = PatchAdversary()
+    if not isinstance(adversary, old.signal.adversary):
+        adversary = old.signal.adversary()
     losses = config.losses
     if not losses.perceptual.peak:
         losses = losses.model_copy(update={"perceptual": WeightConfig(peak=PERCEPTUAL)})

@@ -13,9 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config.adversary import PatchAdversary
 from ..data.normalisation import Normalisation
 from ..errors import VqkitError
+from ..model import bands
 from ..model.autoencoder import Backbone, Widths
+from ..model.discriminator import (
+    MAX_LAYERS,
+    Discriminator,
+    PatchDiscriminator,
+    field_of_view,
+    most_layers,
+)
 from ..shapes import Shape
 
 
@@ -67,6 +76,8 @@ class Signal(ABC):
     # Whether values at one place of several items can be compared and averaged, as those of framed
     # images can, and those of items that begin anywhere cannot.
     is_aligned: bool = False
+    # The settings of an adversarial stage that are of this signal, an `AdversarySection`.
+    adversary: type[Any] = PatchAdversary
     # What `change` is in.
     change_in_words: str = "levels of 255"
 
@@ -259,6 +270,36 @@ class Signal(ABC):
             f"there is no perceptual distance of {self.item}s: set losses.perceptual=0"
         )
 
+    def discriminator(self, settings: Any, shape: Shape, data: Any) -> Discriminator:
+        """What tells reconstructions of standardised items of that shape from them, for an
+        adversarial stage; `data` are the settings of the data.
+
+        Errors: VqkitError for settings of another kind of signal, and for items that are too small.
+        """
+        if not isinstance(settings, self.adversary):
+            kind = self.adversary.model_fields["kind"].default
+            raise VqkitError(
+                f"adversary.kind={settings.kind} is not for {self.item}s: set adversary.kind={kind}"
+            )
+        return self._discriminator(settings, shape, data)
+
+    def _discriminator(self, settings: Any, shape: Shape, data: Any) -> Discriminator:
+        """As `discriminator`, of settings of this signal's kind; here of patches."""
+        return PatchDiscriminator(
+            shape.channels,
+            len(shape.extent),
+            settings.width,
+            num_layers(settings, shape.extent, self),
+            settings.regularisation == "spectral",
+        )
+
+    def detail(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much fine structure values (B, C, *extent) have beside the original ones, in dB, by
+        which an adversarial stage is judged: (B,). 0 = as much, below = blurred, above = more than
+        there was.
+        """
+        return bands.detail(values, original)
+
     def recolouring(
         self, count: int, generator: torch.Generator
     ) -> Callable[[Tensor], Tensor] | None:
@@ -337,3 +378,26 @@ class Signal(ABC):
     def ruler(self, data: Mapping[str, Any]) -> tuple[str, float]:
         """The unit that lengths within an item are told in, and how many positions make one."""
         return "positions", 1.0
+
+
+def num_layers(settings: PatchAdversary, extent: Sequence[int], signal: Signal) -> int:
+    """Strided layers of the discriminator of items of this extent. VqkitError when they are too
+    small.
+    """
+    most = most_layers(extent)
+    side = min(extent)
+    if not most:
+        raise VqkitError(
+            f"an adversary looks at patches of {field_of_view(1)} positions or more, and "
+            f"{signal.an_item} here has a side of {side}: take larger {signal.item}s, or set "
+            "adversary.kind=none"
+        )
+    if settings.num_layers is None:
+        return min(most, MAX_LAYERS)
+    if settings.num_layers > most:
+        raise VqkitError(
+            f"adversary.num_layers={settings.num_layers} looks at patches of "
+            f"{field_of_view(settings.num_layers)} positions, and {signal.an_item} here has a side "
+            f"of {side}: set {most} or fewer, or leave it at null"
+        )
+    return settings.num_layers

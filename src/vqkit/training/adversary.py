@@ -12,7 +12,7 @@ all of which are in the checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,18 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from ..config.adversary import PatchAdversary
-from ..errors import VqkitError
+from ..config.adversary import AdversarySection
 from ..model.discriminator import (
-    MAX_LAYERS,
-    PatchDiscriminator,
+    Discriminator,
     discriminator_loss,
     feature_matching,
-    field_of_view,
     generator_loss,
     last_matrix,
     lecam,
-    most_layers,
 )
 from ..model.perturb import Perturbation, cutout, joined, translation
 from ..signals.base import Signal
@@ -57,6 +53,25 @@ WAITING = "waiting"
 ALONE = "alone"
 JOINT = "joint"
 OVER = "over"
+
+
+class Pair(NamedTuple):
+    """Reconstructions and items, standardised (B, C, *extent), with equal values where the mask
+    (B, *extent) is False; None = all is real.
+    """
+
+    fakes: Tensor
+    items: Tensor
+    mask: Tensor | None
+
+
+class Changes(NamedTuple):
+    """What is changed at random of what the discriminator sees: of values, and of where they are,
+    which is what a mask changes by.
+    """
+
+    values: Perturbation
+    places: Perturbation
 
 
 class Scores(NamedTuple):
@@ -85,7 +100,7 @@ class Memory:
     # What the guard has lowered the weight to, and how often.
     factor: float = 1.0
     lowered: int = 0
-    # Figures of all validation passes, in order: [PSNR, detail].
+    # Figures of all validation passes, in order: [quality in dB, detail].
     passes: list[list[float]] = field(default_factory=list)
     # Whether they are of items that are not trained on.
     is_held_out: bool = True
@@ -93,8 +108,8 @@ class Memory:
     is_level: bool = False
     # Those of the pass before the stage, of the weights that are kept.
     kept: list[float] = field(default_factory=list)
-    # The highest PSNR since then.
-    best_psnr: float = -math.inf
+    # The highest quality since then.
+    best_quality: float = -math.inf
     # Warnings that were said, each of which is said once.
     said: list[str] = field(default_factory=list)
     # Step at which the stage ended, and which weights are in use since: "" = it has not ended,
@@ -106,19 +121,17 @@ class Memory:
 class Adversary:
     """The discriminator, its phase, and the term that it adds to the first phase.
 
-    pair: from the first phase's output and its batch to reconstruction and item, both standardised
-    (B, C, *extent), with equal values where a position is padded. decoder: whose last matrix
-    gradients are compared at. Errors: VqkitError for items below the field of view.
+    built: the discriminator. decoder: whose last matrix gradients are compared at. pair: from the
+    first phase's output and its batch to what is told apart.
     """
 
     def __init__(
         self,
-        settings: PatchAdversary,
-        channels: int,
-        extent: Sequence[int],
+        settings: AdversarySection,
+        built: Discriminator,
         signal: Signal,
         decoder: nn.Module,
-        pair: Callable[[Any, Batch], tuple[Tensor, Tensor]],
+        pair: Callable[[Any, Batch], Pair],
         engine: Engine,
         parts: int,
     ) -> None:
@@ -128,21 +141,14 @@ class Adversary:
         self.engine = engine
         self.parts = parts
         self.matrix = last_matrix(decoder)
-        built = PatchDiscriminator(
-            channels,
-            len(extent),
-            settings.width,
-            num_layers(settings, extent, signal),
-            settings.regularisation == "spectral",
-        )
         self.model = engine.wrap_model(built, (), False)
-        self.raw: PatchDiscriminator = unwrap(self.model)  # type: ignore[assignment]
+        self.raw: Discriminator = unwrap(self.model)  # type: ignore[assignment]
         self.phase = Phase("adversary", self._forward, self._weights, self._optimizers)
         self.memory = Memory()
         self.figures: dict[str, float] = {}
         # Of the step, between the two phases.
         self._step = 0
-        self._pair: tuple[Tensor, Tensor] | None = None
+        self._pair: Pair | None = None
 
     @property
     def is_on(self) -> bool:
@@ -199,16 +205,16 @@ class Adversary:
         The gradient at the reconstruction is computed here, part by part and without any for the
         discriminator. The term has the value of the loss and that gradient.
         """
-        fakes, items = self.pair(output, batch)
-        self._pair = (fakes.detach(), items)
+        pair = self.pair(output, batch)
+        self._pair = pair._replace(fakes=pair.fakes.detach())
         self._step = step
         share = self.share(step)
         if not share:
             return output, dict(weights)
         self.memory.state = JOINT
-        value, gradient = self._gradient(self._pair[0], items, generator)
-        self._measure_ratio(total_loss(output.terms, weights), fakes, gradient)
-        product = (fakes * gradient).sum()
+        value, gradient = self._gradient(self._pair, generator)
+        self._measure_ratio(total_loss(output.terms, weights), pair.fakes, gradient)
+        product = (pair.fakes * gradient).sum()
         terms = {**output.terms, "adversarial": value + (product - product.detach())}
         assert self.memory.ratio is not None
         weight = self.settings.weight * share * self.memory.ratio * self.memory.factor
@@ -218,36 +224,52 @@ class Adversary:
         self.figures |= {"adversary/weight": weight}
         return output._replace(terms=terms), {**weights, "adversarial": weight}
 
-    def _gradient(
-        self, fakes: Tensor, items: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _gradient(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Value of what the decoder minimises, and its gradient at the reconstructions."""
-        leaf = fakes.clone().requires_grad_()
-        perturb = self._perturbation(items, generator)
-        seen = perturb(leaf)
-        value = torch.zeros((), device=fakes.device)
+        leaf = pair.fakes.clone().requires_grad_()
+        changes = self._changes(pair.items, generator)
+        seen = changes.values(leaf)
+        real = self._real(pair.mask, changes)
+        value = torch.zeros((), device=leaf.device)
         gradients: list[Tensor] = []
         self.raw.eval()
-        for fake, item in zip(
-            seen.detach().chunk(self.parts), perturb(items).chunk(self.parts), strict=True
-        ):
+        parts = zip(
+            seen.detach().chunk(self.parts),
+            changes.values(pair.items).chunk(self.parts),
+            _chunks(real, len(leaf), self.parts),
+            strict=True,
+        )
+        for fake, item, places in parts:
             part = fake.requires_grad_()
-            loss = self._generator_loss(part, item) * (len(part) / len(fakes))
+            share = len(part) / len(leaf)
+            counted: Tensor | float = 1.0
+            if real is not None and places is not None:
+                # Means are over scores that count, of which parts have unequal numbers.
+                counted = places[-1].sum() / real[-1].sum().clamp(min=1) / share
+            loss = self._generator_loss(part, item, places, counted) * share
             gradients += torch.autograd.grad(loss, part)
             value += loss.detach()
         self.raw.train()
         (gradient,) = torch.autograd.grad(seen, leaf, torch.cat(gradients))
         return value, gradient
 
-    def _generator_loss(self, fakes: Tensor, items: Tensor) -> Tensor:
+    def _generator_loss(
+        self, fakes: Tensor, items: Tensor, real: list[Tensor] | None, share: Tensor | float
+    ) -> Tensor:
+        """The loss of a part of a batch. real: of the part, as `Discriminator.real` has it. share:
+        of the scores that count, beside that of the items.
+        """
         with self.engine.autocast():
             with torch.no_grad():
                 of_items = self.raw.features(items)
             of_fakes = self.raw.features(fakes)
-        loss = generator_loss(self.settings.loss, of_items[-1].float(), of_fakes[-1].float())
+        scores = _counted(of_items[-1].float(), of_fakes[-1].float(), real)
+        loss = generator_loss(self.settings.loss, *scores) * share
         if self.settings.feature_matching:
             matched = feature_matching(
-                [one.float() for one in of_items[:-1]], [one.float() for one in of_fakes[:-1]]
+                [one.float() for one in of_items[:-1]],
+                [one.float() for one in of_fakes[:-1]],
+                None if real is None else real[:-1],
             )
             loss = loss + self.settings.feature_matching * matched
         return loss
@@ -268,11 +290,18 @@ class Adversary:
 
     def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator | None) -> Scores:
         assert self._pair is not None and generator is not None
-        fakes, items = self._pair
-        perturb = self._perturbation(items, generator)
+        fakes, items, mask = self._pair
+        changes = self._changes(items, generator)
+        real = self._real(mask, changes)
         is_penalised = self.settings.regularisation == "r1" and not self._step % PENALTY_EVERY
         penalised = -(-len(items) // self.parts) if is_penalised else 0
-        of_items, of_fakes, penalty = model(perturb(items), perturb(fakes), penalised)
+        of_items, of_fakes, penalty = model(
+            changes.values(items),
+            changes.values(fakes),
+            penalised,
+            None if real is None else real[-1],
+        )
+        of_items, of_fakes = _counted(of_items, of_fakes, real)
         kind = self.settings.loss
         terms = {"discriminator": discriminator_loss(kind, of_items, of_fakes)}
         memory = self.memory
@@ -318,16 +347,24 @@ class Adversary:
             "adversary/accuracy_pairs": of_pairs,
         }
 
-    def _perturbation(self, items: Tensor, generator: torch.Generator) -> Perturbation:
+    def _changes(self, items: Tensor, generator: torch.Generator) -> Changes:
         """One random change an item, for the item and its reconstruction alike."""
         if not self.settings.augment:
-            return lambda values: values
+            return Changes(joined([]), joined([]))
         count = len(items)
         extent = items.shape[2:]
         recolouring = self.signal.recolouring(count, generator)
-        changes = [] if recolouring is None else [recolouring]
-        changes += [translation(count, extent, generator), cutout(count, extent, generator)]
-        return joined(changes)
+        places = joined([translation(count, extent, generator), cutout(count, extent, generator)])
+        values = places if recolouring is None else joined([recolouring, places])
+        return Changes(values, places)
+
+    def _real(self, mask: Tensor | None, changes: Changes) -> list[Tensor] | None:
+        """Where the discriminator sees something real, as `Discriminator.real` has it; None =
+        everywhere.
+        """
+        if mask is None:
+            return None
+        return self.raw.real(changes.places(mask[:, None].float())[:, 0] > 0)
 
     # ------------------------------------------------------------------------------- the checkpoint
 
@@ -340,27 +377,20 @@ class Adversary:
         self.memory = Memory(**values)
 
 
-def num_layers(settings: PatchAdversary, extent: Sequence[int], signal: Signal) -> int:
-    """Strided layers of the discriminator of items of this extent. VqkitError when they are too
-    small.
+def _chunks(real: list[Tensor] | None, count: int, parts: int) -> list[list[Tensor]] | list[None]:
+    """Parts of what `Discriminator.real` says of so many items."""
+    if real is None:
+        return [None] * len(torch.empty(count).chunk(parts))
+    return [list(part) for part in zip(*(one.chunk(parts) for one in real), strict=True)]
+
+
+def _counted(items: Tensor, fakes: Tensor, real: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Scores of both sides that count: all where nothing is padded, or nothing real is seen, as
+    both sides are equal there.
     """
-    most = most_layers(extent)
-    side = min(extent)
-    if not most:
-        raise VqkitError(
-            f"an adversary looks at patches of {field_of_view(1)} positions or more, and "
-            f"{signal.an_item} here has a side of {side}: take larger {signal.item}s, or set "
-            "adversary.kind=none"
-        )
-    if settings.num_layers is None:
-        return min(most, MAX_LAYERS)
-    if settings.num_layers > most:
-        raise VqkitError(
-            f"adversary.num_layers={settings.num_layers} looks at patches of "
-            f"{field_of_view(settings.num_layers)} positions, and {signal.an_item} here has a side "
-            f"of {side}: set {most} or fewer, or leave it at null"
-        )
-    return settings.num_layers
+    if real is None or not real[-1].any():
+        return items, fakes
+    return items[real[-1]], fakes[real[-1]]
 
 
 def _average(old: float | None, new: float, decay: float) -> float:

@@ -22,12 +22,13 @@ DOMINANT = 3.0
 # Times that the weight is lowered, and by what.
 MAX_LOWERED = 3
 LOWERED = 0.5
-# Validation has levelled off when so many passes together gained less than this, in dB.
+# Validation has levelled off when so many passes together gained less than this, in dB of the
+# signal's quality.
 LEVEL_PASSES = 2
 LEVEL_GAIN = 0.1
-# PSNR that a single pass gains, in dB, while a model still learns to reconstruct.
+# What a single pass gains, in dB, while a model still learns to reconstruct.
 LEARNING_GAIN = 0.3
-# dB by which PSNR, and detail, may differ by chance.
+# dB by which quality, and detail, may differ by chance.
 CHANCE = 0.05
 
 
@@ -52,6 +53,8 @@ class StageGuard:
     def __init__(self, adversary: Adversary) -> None:
         self.adversary = adversary
         self.max_fall = adversary.settings.max_fall
+        self.quality = adversary.signal.quality
+        self.quality_in_words = adversary.signal.quality_in_words
 
     def saw(self, row: Mapping[str, float], is_held_out: bool) -> None:
         """Remember a validation pass, of any state of the stage.
@@ -60,12 +63,12 @@ class StageGuard:
         """
         memory = self.adversary.memory
         memory.is_held_out = is_held_out
-        memory.passes.append([row["psnr"], row["detail"]])
+        memory.passes.append([row[self.quality], row["detail"]])
         recent = memory.passes[-LEVEL_PASSES:]
         earlier = memory.passes[:-LEVEL_PASSES]
         if earlier:
-            best = max(psnr for psnr, _ in earlier)
-            memory.is_level |= max(psnr for psnr, _ in recent) < best + LEVEL_GAIN
+            best = max(quality for quality, _ in earlier)
+            memory.is_level |= max(quality for quality, _ in recent) < best + LEVEL_GAIN
 
     def begin(self, is_trained: bool) -> list[Event]:
         """The stage begins, after a validation pass of the weights that are kept.
@@ -74,7 +77,7 @@ class StageGuard:
         """
         memory = self.adversary.memory
         memory.kept = memory.passes[-1]
-        memory.best_psnr = memory.kept[0]
+        memory.best_quality = memory.kept[0]
         events = [
             Event(
                 "info",
@@ -144,13 +147,13 @@ class StageGuard:
     def judge(self) -> Decision:
         """After a validation pass within the stage: what it costs."""
         memory = self.adversary.memory
-        psnr = memory.passes[-1][0]
-        memory.best_psnr = max(memory.best_psnr, psnr)
-        fall = memory.best_psnr - psnr
-        # Also of a PSNR that is no number.
+        quality = memory.passes[-1][0]
+        memory.best_quality = max(memory.best_quality, quality)
+        fall = memory.best_quality - quality
+        # Also of one that is no number.
         if fall <= self.max_fall:
             return Decision([])
-        text = f"validation PSNR fell by {fall:.2f} dB, to {psnr:.2f} dB"
+        text = f"validation {self.quality_in_words} fell by {fall:.2f} dB, to {quality:.2f} dB"
         if fall <= 2 * self.max_fall and memory.lowered < MAX_LOWERED:
             return Decision(self._lower(text))
         return self._failed(text)
@@ -158,11 +161,11 @@ class StageGuard:
     def conclude(self) -> Decision:
         """Whether the stage is worth its cost, at the last validation pass of the run."""
         memory = self.adversary.memory
-        psnr, detail = memory.kept
-        psnr_now, detail_now = memory.passes[-1]
-        fall = psnr - psnr_now
-        before = f"{psnr:.2f} dB with {detail:+.1f} dB of fine detail"
-        after = f"{psnr_now:.2f} dB with {detail_now:+.1f} dB"
+        quality, detail = memory.kept
+        quality_now, detail_now = memory.passes[-1]
+        fall = quality - quality_now
+        before = f"{quality:.2f} dB with {detail:+.1f} dB of fine detail"
+        after = f"{quality_now:.2f} dB with {detail_now:+.1f} dB"
         if not fall <= self.max_fall:
             text = f"the adversarial stage went from {before} to {after}, which is too far"
             return Decision([Event("warning", text)], rolls_back=True)

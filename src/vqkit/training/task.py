@@ -111,7 +111,7 @@ class Task(ABC):
     def adversary(self, model: nn.Module, engine: Engine) -> Adversary | None:
         """The adversarial stage of a bare model, if there is to be one.
 
-        A task with one has validation figures `psnr` and `detail`.
+        A task with one has validation figures `detail`, and the one that is its signal's quality.
         """
         return None
 

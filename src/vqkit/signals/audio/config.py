@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, Union
 
 from pydantic import Field
 
+from ...config.adversary import AdversarySection
 from ...config.base import ActsOnly, Count, NonNegative, Section
 from ...config.sections import DataSection, NetworkSection
 
@@ -107,6 +108,32 @@ class LappedConfig(NetworkSection):
     """residual blocks before the quantizer; 0 = the encoder is the transform alone"""
     decoder_blocks: Annotated[int, Field(ge=1, le=64)] = 3
     """residual blocks after the quantizer"""
+
+
+# Seconds of a window of the discriminator.
+Window: TypeAlias = Annotated[float, Field(ge=0.008, le=0.512)]
+
+
+class StftAdversary(AdversarySection):
+    """A discriminator for every window looks at patches of short-time Fourier transforms (the
+    multi-scale one of EnCodec, arXiv 2210.13438).
+    """
+
+    kind: Literal["stft"] = "stft"
+    augment: bool = False
+    """what the discriminator sees is moved and cut out at random, alike for a recording and its
+    reconstruction (DiffAugment, arXiv 2006.10738)"""
+    windows: Annotated[tuple[Window, ...], Field(min_length=1, max_length=8)] = (
+        0.016,
+        0.032,
+        0.064,
+    )
+    """seconds of each window, the nearest power of two in samples"""
+    phase: bool = False
+    """whether it sees real and imaginary parts, not magnitudes alone; of a decoder that makes
+    phases up, as that of vocoder does, it would learn little else"""
+    width: Count = 16
+    """channels of every layer"""
 
 
 NetworkConfig: TypeAlias = Union[VocoderConfig, LappedConfig]

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from ...data.normalisation import Normalisation
 from ...errors import VqkitError
+from ...model import bands
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Peer, Signal, Suggestion
 from . import display, files, forms, peers
-from .config import DataConfig, LappedConfig, VocoderConfig
+from .config import DataConfig, LappedConfig, StftAdversary, VocoderConfig
+from .discriminator import StftDiscriminator
 from .files import BadSound, Target, load, sound_paths
 from .networks import build_backbone
 from .rules import suggested
@@ -36,6 +38,8 @@ BLEND = 0.01
 # Samples of the spectra that sound is measured by, and from one to the next.
 MEASURED = 512
 HOP = MEASURED // 4
+# Magnitudes of such spectra that are no sound, 100 dB below those of full scale.
+FAINT = 1e-5 * MEASURED / 4
 # Seconds in which one hears what is said, and by which one recognises a sound in its context.
 FOLLOWED = 2.5
 GLIMPSE = 0.5
@@ -52,6 +56,7 @@ class AudioSignal(Signal):
     suffix = ".wav"
     quality = "spectral_snr"
     quality_in_words = "spectral SNR"
+    adversary = StftAdversary
     change_in_words = "% of its spectrum"
 
     def open(
@@ -252,6 +257,20 @@ class AudioSignal(Signal):
             )
         assert settings.sample_rate is not None
         return SpectralDistance(settings.sample_rate)
+
+    def _discriminator(
+        self, settings: StftAdversary, shape: Shape, data: DataConfig
+    ) -> StftDiscriminator:
+        assert data.sample_rate is not None
+        return StftDiscriminator(settings, shape, data.sample_rate)
+
+    def detail(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Of the levels of its spectra in dB, over time and frequency."""
+        levels = []
+        for sound in _silenced(values, original, mask):
+            magnitudes = _magnitudes(_padded(sound)).unflatten(1, (sound.shape[1], -1))
+            levels.append(20 * torch.log10(magnitudes.clamp(min=FAINT)))  # (B, C, F, N)
+        return bands.detail(*levels)
 
     def removes_noise(self, settings: DataConfig) -> bool:
         return settings.noise.level > 0

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ...artifact.build import build_model
-from ...config.adversary import PatchAdversary
+from ...config.adversary import AdversarySection
 from ...data.dataset import Batch, Dataset
 from ...errors import VqkitError
 from ...model.autoencoder import Autoencoder, Output, channels_last
-from ...model.bands import detail
 from ...model.quantizers import Bottleneck
 from ...settings import Config
 from ...signals.base import Signal
-from ..adversary import Adversary
+from ..adversary import Adversary, Pair
 from ..engine import Engine
 from ..losses import changing_weights, loss_weights, peak_weights
 from ..task import Phase, Task
@@ -63,7 +62,7 @@ class AutoencoderTask(Task):
 
     def adversary(self, model: nn.Module, engine: Engine) -> Adversary | None:
         settings = self.all_settings.adversary
-        if not isinstance(settings, PatchAdversary):
+        if not isinstance(settings, AdversarySection):
             return None
         if self.settings.strategy == "fsdp2":
             raise VqkitError(
@@ -73,8 +72,7 @@ class AutoencoderTask(Task):
         decoder = cast(Autoencoder, model).decoder
         return Adversary(
             settings,
-            self.data.shape.channels,
-            self.data.shape.extent,
+            self.signal.discriminator(settings, self.data.shape, self.all_settings.data),
             self.signal,
             decoder,
             self._pair,
@@ -121,7 +119,7 @@ class AutoencoderTask(Task):
         wanted = wanted.to(values.device)
         measures = self.signal.measures(values, wanted, batch.mask)
         if self.all_settings.adversary.kind != "none":
-            measures["detail"] = detail(values, wanted)
+            measures["detail"] = self.signal.detail(values, wanted, batch.mask)
         return {name: each.mean() for name, each in measures.items()}
 
     def _weights(self, progress: float) -> dict[str, float]:
@@ -145,7 +143,7 @@ class AutoencoderTask(Task):
         term = self.perceptual.to(device)(fakes, items)
         return output._replace(terms={**output.terms, "perceptual": term})
 
-    def _pair(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _pair(self, output: Output, batch: Batch) -> Pair:
         """Reconstruction and item, standardised, with the item's values in both where a position is
         padded.
         """
@@ -153,7 +151,7 @@ class AutoencoderTask(Task):
         wanted = batch.values if batch.target is None else batch.target
         items = self._standardised(wanted, device)
         mask = None if batch.mask is None else batch.mask.to(device)
-        return without_padding(output.reconstruction, items, mask), items
+        return Pair(without_padding(output.reconstruction, items, mask), items, mask)
 
     def _standardised(self, values: Tensor, device: torch.device) -> Tensor:
         return channels_last(self.data.normalisation.apply(values.to(device, non_blocking=True)))
