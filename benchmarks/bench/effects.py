@@ -164,7 +164,7 @@ def others(value: Any, annotation: Any) -> list[Any]:
             return [[each // 2 if isinstance(each, int) else each / 2 for each in value]]
         case dict():
             return [{"flip": True}]
-    return [1000, 1e-6, [0, 100], [12, 12]]
+    return [1000, 1, 2, 1e-6, [0, 100], [12, 12]]
 
 
 def _words(annotation: Any) -> list[Any]:
@@ -427,8 +427,9 @@ def fault(root: type[Root], key: str, context: Sequence[str] = ()) -> str | None
     before = result(config, key)
     if before is None:
         return None
-    if key == "train.guard" and context and not before[EVENTS]:
-        return None
+    if key == "train.guard" and context:
+        if not any("remedy" in event["message"] for event in before[EVENTS]):
+            return None
     for one in variants(config, key):
         differs = not same(before, result(one, key))
         if is_idle(one, key) and differs:
