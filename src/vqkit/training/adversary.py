@@ -380,7 +380,9 @@ class Adversary:
 def _chunks(real: list[Tensor] | None, count: int, parts: int) -> list[list[Tensor]] | list[None]:
     """Parts of what `Discriminator.real` says of so many items."""
     if real is None:
-        return [None] * len(torch.empty(count).chunk(parts))
+        # As many as `Tensor.chunk` makes.
+        size = -(-count // parts)
+        return [None] * -(-count // size)
     return [list(part) for part in zip(*(one.chunk(parts) for one in real), strict=True)]
 
 
