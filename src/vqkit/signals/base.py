@@ -295,8 +295,8 @@ class Signal(ABC):
 
     def detail(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
         """How much fine structure values (B, C, *extent) have beside the original ones, in dB, by
-        which an adversarial stage is judged: (B,). 0 = as much, below = blurred, above = more than
-        there was.
+        which an adversarial stage is judged: (B,). The nearer to 0 the better; below 0 = blurred,
+        or otherwise far from it, above = more than there was.
         """
         return bands.detail(values, original)
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from ...data.normalisation import Normalisation
 from ...errors import VqkitError
-from ...model import bands
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Peer, Signal, Suggestion
@@ -40,6 +39,8 @@ MEASURED = 512
 HOP = MEASURED // 4
 # Magnitudes of such spectra that are no sound, 100 dB below those of full scale.
 FAINT = 1e-5 * MEASURED / 4
+# Decibels below the loudest frame in which a frame is heard.
+AUDIBLE = 60.0
 # Seconds in which one hears what is said, and by which one recognises a sound in its context.
 FOLLOWED = 2.5
 GLIMPSE = 0.5
@@ -265,12 +266,17 @@ class AudioSignal(Signal):
         return StftDiscriminator(settings, shape, data.sample_rate)
 
     def detail(self, values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Of the levels of its spectra in dB, over time and frequency."""
+        """The log-spectral distance below zero, in dB: the root mean square over a frame's bins of
+        what levels differ by, the mean of it over frames within AUDIBLE of the loudest.
+        """
         levels = []
         for sound in _silenced(values, original, mask):
-            magnitudes = _magnitudes(_padded(sound)).unflatten(1, (sound.shape[1], -1))
-            levels.append(20 * torch.log10(magnitudes.clamp(min=FAINT)))  # (B, C, F, N)
-        return bands.detail(*levels)
+            levels.append(20 * torch.log10(_magnitudes(_padded(sound)).clamp(min=FAINT)))
+        mine, wanted = levels
+        distances = (mine - wanted).square().mean(2).sqrt()
+        loudness = wanted.amax(2)
+        heard = loudness > loudness.amax(1, keepdim=True) - AUDIBLE
+        return -(distances * heard).sum(1) / heard.sum(1).clamp(min=1)
 
     def removes_noise(self, settings: DataConfig) -> bool:
         return settings.noise.level > 0
