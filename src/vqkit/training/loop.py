@@ -78,9 +78,11 @@ def fit(
                 if progress >= 1:
                     break
                 run.begin_stage(progress)
-                taken = run.step_or_leave_stage(batch, progress)
-                if taken:
-                    row, output = taken
+                try:
+                    row, output = run.step(batch, progress)
+                except TrainingDiverged as error:
+                    run.leave_stage(error)
+                else:
                     run.watch(row, progress)
                     if state.step % settings.log_every == 0:
                         run.log_step(row, output, batch, progress)
@@ -185,22 +187,6 @@ class Run:
         for event in state.stage_guard.begin(is_trained):
             self._event(*event)
 
-    def step_or_leave_stage(
-        self, batch: Batch, progress: float
-    ) -> tuple[dict[str, Any], Output] | None:
-        """A step; None where it was not finite within the adversarial stage, which is then over."""
-        state = self.state
-        try:
-            return self.step(batch, progress)
-        except TrainingDiverged as error:
-            if state.stage_guard is None or not state.kept:
-                raise
-            state.raw.zero_grad(set_to_none=True)
-            state.step += 1
-            reason = str(error).split(" at step")[0]
-            self._decide(state.stage_guard.broke(reason))
-            return None
-
     def step(self, batch: Batch, progress: float) -> tuple[dict[str, Any], Output]:
         """One update of every phase; its row of figures, and the output of the first phase for more
         of them.
@@ -234,6 +220,16 @@ class Run:
             row |= adversary.figures
         state.step += 1
         return {**row, "lr": factor * self.settings.lr}, outputs[0]
+
+    def leave_stage(self, error: TrainingDiverged) -> None:
+        """A step was not finite: the adversarial stage is over; outside of one that is raised."""
+        state = self.state
+        if state.stage_guard is None or not state.kept:
+            raise error
+        state.raw.zero_grad(set_to_none=True)
+        state.step += 1
+        reason = str(error).split(" at step")[0]
+        self._decide(state.stage_guard.broke(reason))
 
     def watch(self, row: dict[str, Any], progress: float) -> None:
         """Let the guards see the finished step, and say what they say."""
