@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config.loading import load, with_overrides
+from ..config.loading import load, recipe_names, with_overrides
 from ..errors import VqkitError
 from ..settings import Config
 from ..signals.base import Suggestion
-from ..signals.registry import recognised, signal_named
+from ..signals.registry import files_by_signal, recognised, signal_named
 
 # The override that says which kind of signal is meant.
 SIGNAL = "data.signal="
@@ -39,7 +39,9 @@ def choose_settings(
     """
     overrides = list(overrides)
     if recipe is not None:
-        return Chosen(load(recipe, overrides, Config), str(recipe))
+        config = load(recipe, overrides, Config)
+        _check_signal(source, str(recipe), config)
+        return Chosen(config, str(recipe))
     default = Config.default_recipe
     named = [override for override in overrides if override.startswith(SIGNAL)]
     name = named[-1].removeprefix(SIGNAL) if named else recognised(source)
@@ -52,6 +54,20 @@ def choose_settings(
     where = f"recipe {suggestion.recipe}, chosen for {source} (--recipe NAME takes another)"
     config = with_overrides(load(suggestion.recipe, settings, Config), overrides, where)
     return Chosen(config, suggestion.recipe, _in_words(suggestion, config))
+
+
+def _check_signal(source: str | Path, recipe: str, config: Config) -> None:
+    """VqkitError where a source holds files of other signals than that of a recipe alone."""
+    counts = files_by_signal(source)
+    found = max(counts, key=counts.__getitem__)
+    if counts[config.data.signal] or not counts[found]:
+        return
+    wanted, there = (signal_named(name).item for name in (config.data.signal, found))
+    fitting = [name for name in recipe_names(Config) if load(name, [], Config).data.signal == found]
+    raise VqkitError(
+        f"recipe {recipe} is for {wanted}s, and {source} holds {there}s: take one of "
+        f"{', '.join(fitting)}, or leave --recipe out"
+    )
 
 
 def _in_words(suggestion: Suggestion, config: Config) -> tuple[str, str]:

@@ -36,8 +36,16 @@ def signal_named(name: str) -> Signal:
 
 
 def recognised(source: str | Path) -> str:
-    """The name of the signal that most files of a source are of, by their suffixes: a file, or a
-    folder, of which the first thousands are looked at. Images where nothing is known.
+    """The name of the signal that most files of a source are of, by their suffixes. Images where
+    nothing is known.
+    """
+    counts = files_by_signal(source)
+    return max(SIGNALS, key=counts.__getitem__)
+
+
+def files_by_signal(source: str | Path) -> dict[str, int]:
+    """How many files of a source are of each signal, by their suffixes: a file, or a folder, of
+    which the first thousands are looked at.
     """
     path = Path(source).expanduser()
     files = islice(path.rglob("*"), MOST_LOOKED_AT) if path.is_dir() else iter([path])
@@ -46,4 +54,4 @@ def recognised(source: str | Path) -> str:
     for file in files:
         for signal in signals:
             counts[signal.name] += signal.has(file)
-    return max(SIGNALS, key=counts.__getitem__)
+    return counts

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from vqkit import cli
 from vqkit.apps.denoise import denoise
@@ -244,3 +245,15 @@ def test_several_items_do_not_go_into_one_file(codec_folder, recordings, tmp_pat
     assert not (tmp_path / "one.wav").exists()
     assert cli.main([*words, "--out", str(tmp_path / "one.wav"), "--item", "2"]) == 0
     assert soundfile.info(tmp_path / "one.wav").samplerate == RATE
+
+
+def test_a_recipe_of_another_signal_names_those_that_fit(recordings, tmp_path):
+    said = "recipe denoise is for images, .* holds recordings: take one of music, speech, speech-d"
+    with pytest.raises(VqkitError, match=said):
+        choose_settings(recordings, "denoise", [])
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    with pytest.raises(VqkitError, match="recipe speech is for recordings, .* holds images"):
+        choose_settings(tmp_path, "speech", [])
+    # Nothing is known of files with other suffixes, which may be anything.
+    (tmp_path / "a.png").rename(tmp_path / "a.dat")
+    assert choose_settings(tmp_path, "speech", []).recipe == "speech"
