@@ -103,6 +103,7 @@ class Model:
             opened = long_items.open_item(self.artifact, Path(item))
             if isinstance(opened, long_items.LongItem):
                 return long_items.write(self.compressor, opened, name, rate=rate, effort=effort)
+            return self.compressor.write(opened, name, rate=rate, effort=effort)
         values = self.to_values(item, exact=lossless)
         if len(values) != 1:
             raise ValueError(f"compress takes one {self.signal.item}, got {len(values)}")

@@ -268,7 +268,8 @@ def _put(folder: Path, section: str, begin: str, end: str) -> None:
     text = path.read_bytes().decode("utf-8")
     # The last begin before an end: of a pair that someone cut in half, nothing but our own text
     # may go.
-    begin, end = re.escape(begin), re.escape(end)
+    begin = re.escape(begin)
+    end = re.escape(end)
     pattern = re.compile(f"{begin}(?:(?!{begin}).)*?{end}", re.DOTALL)
     replaced, found = pattern.subn(lambda _: section, text, count=1)
     if not found:

@@ -300,8 +300,8 @@ class AudioSignal(Signal):
         return display.spectrograms(values)
 
     def compared(self, values: Tensor) -> Tensor:
-        # Phases are made up: equal sounds have other samples. Blocks tell sounds apart as well as
-        # single bins and frames do, in a sixteenth of the time.
+        # Phases are made up: equal sounds have other samples. Means of blocks take a sixteenth of
+        # the time of single bins and frames.
         loudness = F.avg_pool2d(display.loudness(values), COMPARED, ceil_mode=True)
         return 255 * loudness.double()
 
