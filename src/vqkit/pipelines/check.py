@@ -10,7 +10,7 @@ from typing import Any
 from ..apps.check import Checked, check
 from ..apps.evaluate import open_for
 from ..artifact.model import Model
-from ..artifact.store import save_metrics
+from ..artifact.store import load_artifact, save_metrics
 from ..report.card import add_check_to_card
 from .session import locked
 
@@ -36,8 +36,10 @@ def check_artifact(
         found = check(model, data, split, progress)
         figures = in_short(found, model)
         figures["checked"] = MADE_UP if data is None else f"the {split} split of {data.name}"
-        metrics = {**model.artifact.metrics, "check": figures}
-        save_metrics(replace(model.artifact, metrics=metrics), folder)
+        # The model was loaded before the lock was held.
+        artifact = load_artifact(folder)
+        metrics = {**artifact.metrics, "check": figures}
+        save_metrics(replace(artifact, metrics=metrics), folder)
         add_check_to_card(folder, figures, model.signal.item)
     return found
 
