@@ -138,12 +138,13 @@ class Model:
         """
         with opened(source) as stream:
             decoded = self.compressor.read_item(stream, "0")
+            (values,) = self.compressor.decode([decoded])
         if decoded.truncated:
             warnings.warn(
-                "the file is cut off: the item is coarser than it was, or lost its name",
+                "the file is cut off: the item is coarser or shorter than it was, or lost its name",
                 stacklevel=2,
             )
-        return self.signal.to_array(self.compressor.decode([decoded])[0][None])[0]
+        return self.signal.to_array(values[None])[0]
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Items that the model makes up without a prior, in an array; see `Tokenizer.sample`."""
