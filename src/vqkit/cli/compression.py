@@ -314,6 +314,11 @@ def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--item", metavar="N", help="one item of a bundle alone: its number from 0, or stored name"
     )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="the same values on every machine, not just the same codes; takes longer",
+    )
     _force_argument(parser)
 
 
@@ -333,6 +338,8 @@ def _decompress_files(options: argparse.Namespace) -> int:
         for source in map(Path, options.files):
             try:
                 model = _model(options, source, models)
+                if options.exact:
+                    model = model.exactly
                 failed += _decompress_file(options, source, model, progress)
             except VqkitError as error:
                 failed += 1
