@@ -198,7 +198,7 @@ def codes_changed(name: str, work: Path) -> dict:
         total += first.numel()
     bad = 0
     for image in values[:: max(1, len(values) // FILES)]:
-        pixels = old.signal.to_array(image[None])[0]
+        pixels = old.signal.to_array(image[None], old.data)[0]
         codes = old.tokenizer.encode(image[None])
         wanted = new.decode(codes, tuple(image.shape[1:]), double=True)[0]
         file = old.compress(pixels)

@@ -88,12 +88,14 @@ class Model:
             return self.exactly.decode(codes, size)
         if not isinstance(codes, Tensor):
             codes = torch.as_tensor(np.asarray(codes))
-        return self.signal.to_array(self.tokenizer.decode(codes.cpu(), size, exact=double))
+        values = self.tokenizer.decode(codes.cpu(), size, exact=double)
+        return self.signal.to_array(values, self.data)
 
     def reconstruct(self, items: Any) -> Any:
         """Items through the model and back, in the form that they came in."""
         values = self.to_values(items)
-        return self.signal.like([self.tokenizer.reconstruct(one[None])[0] for one in values], items)
+        shown = [self.tokenizer.reconstruct(one[None])[0] for one in values]
+        return self.signal.like(shown, items, self.data)
 
     def compress(
         self,
@@ -163,11 +165,11 @@ class Model:
                 "the file is cut off: the item is coarser or shorter than it was, or lost its name",
                 stacklevel=2,
             )
-        return self.signal.to_array(values[None])[0]
+        return self.signal.to_array(values[None], self.data)[0]
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Items that the model makes up without a prior, in an array; see `Tokenizer.sample`."""
-        return self.signal.to_array(self.tokenizer.sample(count, seed))
+        return self.signal.to_array(self.tokenizer.sample(count, seed), self.data)
 
     @cached_property
     def exactly(self) -> Model:

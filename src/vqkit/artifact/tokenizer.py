@@ -117,7 +117,9 @@ class Tokenizer:
         """As `encode`, of items along one dimension, padded behind their end: each has the codes
         that it has without its padding, which an encoder that looks ahead would see.
         """
-        lengths = mask.sum(1).cpu()
+        # Up to the last position that is real: gaps before it are seen, whatever fills them.
+        places = torch.arange(1, mask.shape[1] + 1)
+        lengths = (mask.cpu() * places).amax(1)
         grid = self.grid(values.shape[2:])
         codes = torch.full((len(values), self.num_codebooks, *grid), PADDING)
         for length in lengths.unique().tolist():
