@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import scipy.fft
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -19,7 +22,12 @@ from vqkit.config.loading import from_tree
 from vqkit.settings import Config
 from vqkit.signals.array.config import ArrayConfig, SeriesData, VolumeData
 from vqkit.signals.array.files import BadArray, Target, read, write
-from vqkit.signals.array.network import ArrayEncoder, from_channels, to_channels
+from vqkit.signals.array.network import (
+    ArrayEncoder,
+    cosine_rows,
+    from_channels,
+    to_channels,
+)
 from vqkit.signals.array.signal import SERIES, VOLUME, squared_error
 
 SERIES_FILES = Target(1, None, SeriesData())
@@ -78,10 +86,10 @@ def test_tables_with_names_and_gaps(tmp_path):
         read(tmp_path / "a.csv", Target(1, None, SeriesData(columns=("unit",))))
     (tmp_path / "b.csv").write_text("1;2\n3;4\n5;6\n")
     assert read(tmp_path / "b.csv", SERIES_FILES).tolist() == [[1, 3, 5], [2, 4, 6]]
-    pq = pytest.importorskip("pyarrow.parquet")
-    pa = pytest.importorskip("pyarrow")
-    table = pa.table({"pulse": [60, None, 62], "unit": ["a", "b", "c"], "temp": [1.5, 2.5, 3.5]})
-    pq.write_table(table, tmp_path / "a.parquet")
+    table = pyarrow.table(
+        {"pulse": [60, None, 62], "unit": ["a", "b", "c"], "temp": [1.5, 2.5, 3.5]}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     found = read(tmp_path / "a.parquet", SERIES_FILES)
     assert np.allclose(found, [[60, np.nan, 62], [1.5, 2.5, 3.5]], equal_nan=True)
 
@@ -239,6 +247,19 @@ def test_an_untrained_encoder_is_a_linear_map():
     linear = encoder(x) + encoder(y) - bias
     assert torch.allclose(encoder(x + y), linear, atol=1e-5)
     assert isinstance(encoder.linear, nn.Linear)
+
+
+@pytest.mark.parametrize(("channels", "side", "dims"), [(1, 16, 1), (3, 4, 1), (2, 4, 3)])
+def test_the_cosine_transform_is_that_of_scipy(channels, side, dims):
+    dct = scipy.fft.dctn
+    rows = cosine_rows(channels, side, dims)
+    assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
+    cube = torch.randn(channels, *(side,) * dims)
+    found = rows @ to_channels(cube[None], side).flatten()
+    expected = [dct(one.numpy(), norm="ortho").ravel() for one in cube]
+    assert np.allclose(np.sort(found), np.sort(np.concatenate(expected)), atol=1e-4)
+    means = [one[0] for one in expected]
+    assert np.allclose(found[:channels], means, atol=1e-4)
 
 
 def test_errors_are_of_what_is_real():

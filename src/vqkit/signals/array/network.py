@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from ...model.autoencoder import Backbone, Widths
 from ...model.blocks import DepthwiseResidual
+from ...model.cosine import cosines
 from ...shapes import Shape
 from .config import ArrayConfig
 
@@ -34,8 +36,9 @@ class ArrayEncoder(nn.Module):
     """array (B, C, *extent) --cubes to channels--> linear --DepthwiseResidual x encoder_blocks-->
     norm, linear, + linear of the cubes --> latents (B, D, *grid)
 
-    The last linear of the blocks starts at zero: at first the encoder is a linear map of each cube,
-    as principal components are.
+    The last linear of the blocks starts at zero, and the linear map of the cubes as their discrete
+    cosine transform, low frequencies first, which is close to the principal components of what is
+    smooth (Ahmed, Natarajan & Rao 1974).
     """
 
     def __init__(self, config: ArrayConfig, channels: int, latents: int, dims: int) -> None:
@@ -46,7 +49,10 @@ class ArrayEncoder(nn.Module):
         self.stem = nn.Linear(values, config.width)
         self.blocks = _blocks(config, config.encoder_blocks, dims)
         self.head = nn.Sequential(nn.LayerNorm(config.width), _zero(config.width, latents))
-        nn.init.orthogonal_(self.linear.weight)
+        with torch.no_grad():
+            rows = cosine_rows(channels, config.patch, dims)[:latents]
+            self.linear.weight[: len(rows)] = rows
+            self.linear.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         cubes = to_channels(x, self.patch).movedim(1, -1)
@@ -65,7 +71,10 @@ class ArrayDecoder(nn.Module):
         self.stem = nn.Linear(latents, config.width)
         self.blocks = _blocks(config, config.decoder_blocks, dims)
         self.head = nn.Sequential(nn.LayerNorm(config.width), _zero(config.width, values))
-        nn.init.orthogonal_(self.linear.weight)
+        with torch.no_grad():
+            rows = cosine_rows(channels, config.patch, dims)[:latents]
+            self.linear.weight[:, : len(rows)] = rows.T
+            self.linear.bias.zero_()
 
     def forward(self, quantized: Tensor) -> Tensor:
         latents = quantized.movedim(1, -1)
@@ -95,6 +104,24 @@ def from_channels(x: Tensor, side: int) -> Tensor:
     extent = [x.shape[2 + 2 * axis] * side for axis in range(dims)]
     assert math.prod(extent) * channels == x[0].numel()
     return x.reshape(len(x), channels, *extent)
+
+
+def cosine_rows(channels: int, side: int, dims: int) -> Tensor:
+    """The discrete cosine transform of a cube (C * side^dims values, as `to_channels` has them):
+    orthonormal rows, those of low frequencies first, of all channels in turn.
+    """
+    one = cosines(side)
+    rows = torch.ones(1, 1, dtype=torch.float64)
+    sums = torch.zeros(1)
+    for _ in range(dims):
+        rows = torch.kron(rows, one)
+        sums = (sums[:, None] + torch.arange(side)).flatten()
+    order = torch.sort(sums, stable=True).indices
+    rows = rows[order]
+    found = torch.zeros(len(rows), channels, channels, rows.shape[1], dtype=torch.float64)
+    for channel in range(channels):
+        found[:, channel, channel] = rows
+    return found.flatten(0, 1).flatten(1).float()
 
 
 def _blocks(config: ArrayConfig, count: int, dims: int) -> nn.Sequential:

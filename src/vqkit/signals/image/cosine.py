@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from ...model.cosine import cosines
+
 # How much less a coefficient of a difference of colours matters than one of lightness.
 COLOUR_WEIGHT = 3.0
 # How much the filter over borders stretches the steepest step across them: 1 = an orthogonal
@@ -24,8 +26,8 @@ def cosine_basis(channels: int, side: int, count: int) -> Tensor:
     green against both. Low frequencies come first, and colours after lightness. Vectors beyond the
     basis are zeros.
     """
-    along_channels = _cosines(channels)
-    along_side = _cosines(side)
+    along_channels = cosines(channels)
+    along_side = cosines(side)
     products = torch.einsum("ac,by,dx->abdcyx", along_channels, along_side, along_side)
     vectors = products.reshape(channels * side**2, channels * side**2)
     ranks = []
@@ -57,7 +59,7 @@ def border_filter(side: int) -> Tensor:
     ) / math.sqrt(2)
     stretch = torch.ones(half, dtype=torch.float64)
     stretch[0] = STRETCH
-    between = reverse @ _cosines(half).T * stretch @ _shifted_cosines(half) @ reverse
+    between = reverse @ cosines(half).T * stretch @ _shifted_cosines(half) @ reverse
     return butterfly @ torch.block_diag(identity, between) @ butterfly
 
 
@@ -65,11 +67,3 @@ def _shifted_cosines(size: int) -> Tensor:
     """Orthonormal DCT-IV: (frequencies, places) float64."""
     places = torch.arange(size, dtype=torch.float64) + 0.5
     return torch.cos(math.pi / size * places * places[:, None]) * math.sqrt(2 / size)
-
-
-def _cosines(size: int) -> Tensor:
-    """Orthonormal DCT-II: (frequencies, places) float64."""
-    places = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi / size * (places + 0.5) * places[:, None]) * math.sqrt(2 / size)
-    rows[0] /= math.sqrt(2)
-    return rows
