@@ -17,15 +17,18 @@ from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
 from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConfig
 from .signals.audio import config as audio
 from .signals.image import config as image
+from .signals.text import config as text
 
 # fmt: off
 AnyData: TypeAlias = (
     image.DataConfig
     | audio.DataConfig
+    | text.DataConfig
 )
 AnyNetwork: TypeAlias = (
     image.NetworkConfig
     | audio.NetworkConfig
+    | text.BytesConfig
 )
 AnyAdversary: TypeAlias = (
     NoAdversary
@@ -40,7 +43,8 @@ AdversaryConfig: TypeAlias = Annotated[AnyAdversary, Field(discriminator="kind")
 
 class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
-    """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder of recordings"""
+    """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder or lapped of
+    recordings, bytes of text"""
     quantizer: QuantizerConfig = VQConfig()
     """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product,
     hierarchical or pyramid

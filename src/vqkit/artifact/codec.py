@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..coding import (
+    BYTES,
     CODES,
     LEVELS,
     MIXING,
@@ -20,6 +21,7 @@ from ..coding import (
     TRANSFORMER,
     UNIT_GAIN,
     VALUES,
+    BytesCoder,
     CorruptHeader,
     FileHeader,
     MixingCoder,
@@ -58,6 +60,8 @@ MAX_BARE = 1 << 14
 Codes: TypeAlias = np.ndarray | ScalarCodes
 # What is fitted to the codes of a model.
 CodeCoder: TypeAlias = TransformerCoder | ScalarCoder
+# The same of its values.
+ValueCoder: TypeAlias = ValueNetwork | BytesCoder
 
 # Codes of a codebook: check sums take each as 32 bits.
 MAX_CODEBOOK = 1 << 32
@@ -92,7 +96,7 @@ class Codec:
     signal: int
     holds: int
     coder: int
-    engine: CodeCoder | MixingCoder
+    engine: CodeCoder | MixingCoder | BytesCoder
     model_id: bytes
     sections: tuple[CodeSection, ...]
     has_prefixes: bool
@@ -114,7 +118,7 @@ class Codec:
 
     def at(self, rate: Rate) -> Codec:
         """This kind of file at one of the model's rates."""
-        assert not isinstance(self.engine, MixingCoder)
+        assert not isinstance(self.engine, MixingCoder | BytesCoder)
         return replace(
             self,
             engine=self.engine.first(rate.num_stages),
@@ -229,15 +233,21 @@ class Codec:
         return found
 
 
-def value_codec(signal: int, channels: int, network: ValueNetwork | None, content_id: str) -> Codec:
-    """Of lossless files of a model with so many channels."""
-    mixing = MixingCoder((LEVELS,) * channels, network)
-    name = model_id(content_id, network.tensors() if network else {})
+def value_codec(signal: int, channels: int, fitted: ValueCoder | None, content_id: str) -> Codec:
+    """Of lossless files of a model with so many channels; fitted: to its values."""
+    coder = MIXING
+    engine: MixingCoder | BytesCoder
+    if isinstance(fitted, BytesCoder):
+        coder = BYTES
+        engine = fitted
+    else:
+        engine = MixingCoder((LEVELS,) * channels, fitted)
+    name = model_id(content_id, fitted.tensors() if fitted else {})
     return Codec(
         signal,
         VALUES,
-        MIXING,
-        mixing,
+        coder,
+        engine,
         name,
         tuple(CodeSection(channel, num_codes=1, side=1) for channel in range(channels)),
         has_prefixes=False,

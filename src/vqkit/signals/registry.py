@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 SIGNALS = {
     "image": ("image.signal", "IMAGE"),
     "audio": ("audio.signal", "AUDIO"),
+    "text": ("text.signal", "TEXT"),
 }
 # Files of a folder that are looked at to know what it holds.
 MOST_LOOKED_AT = 5000
+# Files of text for each of another signal from which on these are taken to belong to the text.
+MIXED = 10
 
 
 def signal_of(settings: DataConfig) -> Signal:
@@ -36,22 +39,40 @@ def signal_named(name: str) -> Signal:
 
 
 def recognised(source: str | Path) -> str:
-    """The name of the signal that most files of a source are of, by their suffixes. Images where
-    nothing is known.
+    """The name of the signal that most files of a source are of. Images where nothing is known.
+
+    VqkitError where text lies among so many files of another signal that both may be meant.
     """
     counts = files_by_signal(source)
-    return max(SIGNALS, key=counts.__getitem__)
+    found = max(SIGNALS, key=counts.__getitem__)
+    others = {name: count for name, count in counts.items() if name != found and count}
+    if signal_named(found).may_be_caption and MIXED * max(others.values(), default=0) > counts[found]:
+        named = {name: counts[name] for name in (found, *others)}
+        said = ", ".join(f"{count} {signal_named(name).item}s" for name, count in named.items())
+        wanted = " or ".join(f"data.signal={name}" for name in named)
+        raise VqkitError(f"{source} holds {said}: say which of them are meant, with {wanted}")
+    return found
 
 
 def files_by_signal(source: str | Path) -> dict[str, int]:
-    """How many files of a source are of each signal, by their suffixes: a file, or a folder, of
-    which the first thousands are looked at.
+    """How many files of a source are of each signal: a file, or a folder, of which the first
+    thousands are looked at. A caption beside an item of its name counts as part of that.
     """
     path = Path(source).expanduser()
     files = islice(path.rglob("*"), MOST_LOOKED_AT) if path.is_dir() else iter([path])
     signals = [signal_named(name) for name in SIGNALS]
     counts = dict.fromkeys(SIGNALS, 0)
+    captions: list[tuple[str, Path]] = []
+    described: set[Path] = set()
     for file in files:
         for signal in signals:
-            counts[signal.name] += signal.has(file)
+            if not signal.has(file):
+                continue
+            if signal.may_be_caption:
+                captions.append((signal.name, file))
+            else:
+                counts[signal.name] += 1
+                described.add(file.with_suffix(""))
+    for name, file in captions:
+        counts[name] += file.with_suffix("") not in described
     return counts

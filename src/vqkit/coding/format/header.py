@@ -30,6 +30,9 @@ VALUES = 1
 TRANSFORMER = 0
 MIXING = 1
 SCALAR = 2
+BYTES = 3
+# Those that a file of each content may have.
+CODERS = {CODES: (TRANSFORMER, MIXING, SCALAR), VALUES: (MIXING, BYTES)}
 
 # What the latents of scalar codes were multiplied by, as a byte: this one stands for 1, one that is
 # so much larger for twice that.
@@ -52,7 +55,7 @@ class Kind:
     """What a file is.
 
     profile: BARE, FILE or BUNDLE. model_id: 8 bytes, None when bare. signal: a number below
-    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING or SCALAR. gain: a byte, told
+    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING, SCALAR or BYTES. gain: a byte, told
     with coder SCALAR alone; see UNIT_GAIN.
     """
 
@@ -109,7 +112,7 @@ def read_kind(reader: Reader) -> Kind:
     model_id = None if profile == BARE else reader.take(MODEL_ID_BYTES)
     content, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(content, 2)
-    if coder > SCALAR or (holds == VALUES and coder != MIXING):
+    if coder not in CODERS[holds]:
         what = "values" if holds == VALUES else "codes"
         raise NewerVersion(
             f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt"

@@ -1,0 +1,106 @@
+"""How close bytes are to what they were: accuracy, exact runs, valid UTF-8, edit distance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Bytes that are looked at as one: about a line.
+RUN = 64
+
+
+def byte_accuracy(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Per cent of the bytes (B, 1, T) that are those of the original: (B,)."""
+    same = (values == original).all(1)
+    if mask is None:
+        return 100 * same.float().mean(1)
+    mask = mask.to(same.device)
+    return 100 * (same & mask).float().sum(1) / mask.sum(1).clamp(min=1)
+
+
+def exact_runs(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Per cent of the runs of RUN bytes, one behind the other, without any error: (B,); the last
+    one is what is left, an item shorter than RUN one run.
+    """
+    wrong = (values != original).any(1)
+    length = wrong.shape[1]
+    real = torch.ones_like(wrong) if mask is None else mask.to(wrong.device)
+    padding = (0, -length % RUN)
+    wrong = torch.nn.functional.pad(wrong & real, padding).unflatten(1, (-1, RUN)).any(2)
+    counted = torch.nn.functional.pad(real, padding).unflatten(1, (-1, RUN)).any(2)
+    good = (~wrong & counted).sum(1)
+    return 100 * good.float() / counted.sum(1).clamp(min=1)
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are a part of UTF-8: a character may be cut at either end."""
+    start = 0
+    while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
+        start += 1
+    for end in range(len(data), max(start, len(data) - 4), -1):
+        try:
+            data[start:end].decode()
+        except UnicodeDecodeError:
+            continue
+        # Only what begins a character may be left out.
+        return end == len(data) or data[end] >= 0xC0
+    return False
+
+
+def valid_utf8(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+    """100 where an item is valid UTF-8, else 0: (B,); NaN where the original is not."""
+    found = []
+    pairs = zip(real_bytes(values, mask), real_bytes(original, mask), strict=True)
+    for mine, wanted in pairs:
+        share = 100.0 if is_utf8(mine) else 0.0
+        found.append(share if is_utf8(wanted) else float("nan"))
+    return torch.tensor(found)
+
+
+def real_bytes(values: Tensor, mask: Tensor | None = None) -> list[bytes]:
+    """Items (B, 1, T) without what is padded behind them."""
+    rows = values[:, 0].cpu().numpy().astype(np.uint8)
+    lengths = [rows.shape[1]] * len(rows)
+    if mask is not None:
+        lengths = mask.sum(1).tolist()
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def edit_distance(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Bytes that must be inserted, deleted or replaced (Levenshtein 1966) to make the original of
+    an item, for each 100 of it: (B,).
+    """
+    found = []
+    pairs = zip(real_bytes(values, mask), real_bytes(original, mask), strict=True)
+    for mine, wanted in pairs:
+        found.append(100 * levenshtein(mine, wanted) / max(1, len(wanted)))
+    return torch.tensor(found)
+
+
+def levenshtein(left: bytes, right: bytes) -> int:
+    """Fewest insertions, deletions and replacements of bytes that turn one into the other."""
+    left, right = _differing(left, right)
+    given: NDArray[np.uint8] = np.frombuffer(right, np.uint8)
+    places = np.arange(len(given) + 1)
+    row = places
+    for count, byte in enumerate(left, 1):
+        # Without insertions; these are a running minimum, one dearer with every place.
+        reached = np.empty_like(row)
+        reached[0] = count
+        reached[1:] = np.minimum(row[:-1] + (given != byte), row[1:] + 1)
+        row = np.minimum.accumulate(reached - places) + places
+    return int(row[-1])
+
+
+def _differing(left: bytes, right: bytes) -> tuple[bytes, bytes]:
+    """Both without what they begin and end with alike."""
+    start = 0
+    shorter = min(len(left), len(right))
+    while start < shorter and left[start] == right[start]:
+        start += 1
+    end = 0
+    while end < shorter - start and left[-1 - end] == right[-1 - end]:
+        end += 1
+    return left[start : len(left) - end], right[start : len(right) - end]
