@@ -237,9 +237,11 @@ def value_codec(signal: int, channels: int, fitted: ValueCoder | None, content_i
     """Of lossless files of a model with so many channels; fitted: to its values."""
     coder = MIXING
     engine: MixingCoder | BytesCoder
+    grid_of: Callable[[Sequence[int]], tuple[int, ...]] = tuple
     if isinstance(fitted, BytesCoder):
         coder = BYTES
         engine = fitted
+        grid_of = _row_of
     else:
         engine = MixingCoder((LEVELS,) * channels, fitted)
     name = model_id(content_id, fitted.tensors() if fitted else {})
@@ -251,9 +253,16 @@ def value_codec(signal: int, channels: int, fitted: ValueCoder | None, content_i
         name,
         tuple(CodeSection(channel, num_codes=1, side=1) for channel in range(channels)),
         has_prefixes=False,
-        grid_of=tuple,
+        grid_of=grid_of,
         codes_per_position=channels,
     )
+
+
+def _row_of(extent: Sequence[int]) -> tuple[int, ...]:
+    """The extent of an item under coder 3, which has bytes in a row alone. CorruptHeader."""
+    if len(extent) != 1:
+        raise CorruptHeader(f"bytes lie along one axis, not {len(extent)}")
+    return tuple(extent)
 
 
 def code_codec(
