@@ -362,6 +362,20 @@ class Signal(ABC):
         """
         return values.double()
 
+    def passages(
+        self, values: Tensor, others: Tensor
+    ) -> list[tuple[list[tuple[str, bool]], list[tuple[str, bool]]]]:
+        """Items (B, C, *extent) and others that they are compared with, as texts in parts, each
+        with whether it differs; nothing where items are not read.
+        """
+        return []
+
+    def differences(self, values: Tensor, original: Tensor) -> list[str]:
+        """How values (C, *extent) differ from the original ones, in lines to read; nothing where
+        items are not read.
+        """
+        return []
+
     # The media type of `media`; none where there is nothing to play.
     media_type: str = ""
 

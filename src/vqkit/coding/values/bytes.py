@@ -84,11 +84,6 @@ class BytesCoder:
     final: Array
 
     @classmethod
-    def new(cls) -> BytesCoder:
-        """A coder that has learnt nothing."""
-        return _Work(np.zeros(GAP, np.uint8), first_learnt(MIN_BUCKET_BITS, MIN_BUCKET_BITS)).coder()
-
-    @classmethod
     def fitted(
         cls,
         texts: Iterable[bytes],

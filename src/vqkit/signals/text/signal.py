@@ -15,7 +15,7 @@ from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Peer, Signal, Suggestion
-from . import files, forms, measures, peers
+from . import files, forms, measures, peers, show
 from .config import BytesConfig, DataConfig
 from .networks import build_backbone
 from .rules import suggested
@@ -208,6 +208,14 @@ class TextSignal(Signal):
         width = min(measures.RUN, values.shape[2])
         rows = nn.functional.pad(values[:, 0], (0, -values.shape[2] % width))
         return rows.unflatten(1, (-1, width))[..., None].repeat(1, 1, 1, 3).cpu().numpy()
+
+    def passages(
+        self, values: Tensor, others: Tensor
+    ) -> list[tuple[show.Passages, show.Passages]]:
+        return show.passages(values, others)
+
+    def differences(self, values: Tensor, original: Tensor) -> list[str]:
+        return show.differences(values, original)
 
     def extent_in_words(self, extent: tuple[int, ...]) -> str:
         return f"{extent[0]} bytes"
