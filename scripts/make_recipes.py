@@ -20,6 +20,7 @@ from vqkit.config import (
     LossConfig,
     NoneConfig,
     PriorNetworkConfig,
+    ProductConfig,
     ResidualConfig,
     ScalarConfig,
     TrainConfig,
@@ -135,7 +136,11 @@ SPEECH = Config(
 # What was measured is in docs/benchmarks/text.md.
 TEXT = Config(
     data=TextData(),
-    model=ModelConfig(network=BytesConfig(), quantizer=FSQConfig(levels=(4,) * 10)),
+    model=ModelConfig(
+        network=BytesConfig(),
+        # The coder of codes knows codebooks of up to 2^14.
+        quantizer=ProductConfig(num_groups=2, group=FSQConfig(levels=(4,) * 5)),
+    ),
     losses=LossConfig(distortion="categorical"),
     train=SOUND.model_copy(update={"lr": 2e-3, "muon_lr": 0.02}),
 )

@@ -15,7 +15,7 @@ from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Peer, Signal, Suggestion
-from . import files, forms, measures, peers, show
+from . import display, files, forms, measures, peers, show
 from .config import BytesConfig, DataConfig
 from .networks import build_backbone
 from .rules import suggested
@@ -204,10 +204,11 @@ class TextSignal(Signal):
         return peers.peers()
 
     def display(self, values: Tensor) -> np.ndarray:
-        """Bytes in rows, as grey levels: (B, 1, T) -> (B, H, W, 3)."""
-        width = min(measures.RUN, values.shape[2])
-        rows = nn.functional.pad(values[:, 0], (0, -values.shape[2] % width))
-        return rows.unflatten(1, (-1, width))[..., None].repeat(1, 1, 1, 3).cpu().numpy()
+        return display.lines(values)
+
+    def compared(self, values: Tensor) -> Tensor:
+        # Bytes that are one another's neighbours are not alike: each is a place of its own.
+        return 255 * nn.functional.one_hot(values[:, 0].long(), 256).double()
 
     def passages(
         self, values: Tensor, others: Tensor

@@ -100,10 +100,10 @@ class TextData(IndexedDataset):
         return found
 
     def notes_in_words(self) -> list[str]:
-        said = {name: f"{count / 1000:.0f}" for name, count in self.num_bytes.items()}
+        said = self.num_bytes
         return [
-            f"{said['train']} kB of text to train on, {said['validation']} held out for validation "
-            f"and {said['test']} for test"
+            f"{said['train']:,} bytes of text to train on, {said['validation']:,} held out for "
+            f"validation and {said['test']:,} for test"
         ]
 
     def texts(self, name: str) -> Iterator[bytes]:
@@ -143,6 +143,8 @@ def with_typos(values: Tensor, level: float, seeds: Sequence[int]) -> Tensor:
         for place in swapped.tolist():
             piece[place], piece[place + 1] = piece[place + 1], piece[place]
         replaced = rng.integers(0, length, num_wrong - 2 * len(swapped))
+        # Zeros are padding, as a rule, and nobody types them.
+        replaced = replaced[piece[replaced] != 0]
         piece[replaced] = rng.choice(LETTERS, len(replaced))
     return noisy
 
