@@ -211,9 +211,7 @@ def _limits(summary: RunSummary) -> list[str]:
     ]
     if len(summary.psnr_per_image):
         worst = quality(min(summary.psnr_per_image), summary.quality_unit)
-        lines.insert(
-            1, f"- The worst {summary.item} reaches {worst}."
-        )
+        lines.insert(1, f"- The worst {summary.item} reaches {worst}.")
     return ["## Limits", "\n".join(lines)]
 
 

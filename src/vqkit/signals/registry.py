@@ -46,7 +46,10 @@ def recognised(source: str | Path) -> str:
     counts = files_by_signal(source)
     found = max(SIGNALS, key=counts.__getitem__)
     others = {name: count for name, count in counts.items() if name != found and count}
-    if signal_named(found).may_be_caption and MIXED * max(others.values(), default=0) > counts[found]:
+    if (
+        signal_named(found).may_be_caption
+        and MIXED * max(others.values(), default=0) > counts[found]
+    ):
         named = {name: counts[name] for name in (found, *others)}
         said = ", ".join(f"{count} {signal_named(name).item}s" for name, count in named.items())
         wanted = " or ".join(f"data.signal={name}" for name in named)

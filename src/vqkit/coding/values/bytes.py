@@ -314,9 +314,7 @@ def _run(
     if not kernels.usable():
         groups = tuple(map(_view, groups))
     text, tables, learnt, noted, data, decoder, encoder, out = groups
-    bytes_kernel.code_bytes(
-        text, start, end, tables, learnt, noted, data, decoder, encoder, out
-    )
+    bytes_kernel.code_bytes(text, start, end, tables, learnt, noted, data, decoder, encoder, out)
 
 
 def _view(group: Any) -> Any:

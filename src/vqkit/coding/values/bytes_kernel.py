@@ -96,7 +96,11 @@ def _moved(known: int, count: int, bit: int, tables: Tables) -> int:
 def _matched(text: Any, at: int, pointer: int) -> int:
     """How many bytes before two places are alike, LONGEST at most."""
     length = 0
-    while length < LONGEST and length < pointer and text[at - 1 - length] == text[pointer - 1 - length]:
+    while (
+        length < LONGEST
+        and length < pointer
+        and text[at - 1 - length] == text[pointer - 1 - length]
+    ):
         length += 1
     return length
 

@@ -32,7 +32,11 @@ def to_values(given: Any, read: Callable[[Path], Tensor]) -> list[Tensor]:
     values = torch.as_tensor(given).detach().cpu()
     if values.dtype != torch.uint8:
         raise ValueError(f"text is an array of uint8, not of {values.dtype}")
-    if not 1 <= values.dim() <= 3 or not values.numel() or (values.dim() > 1 and values.shape[-2] != 1):
+    if (
+        not 1 <= values.dim() <= 3
+        or not values.numel()
+        or (values.dim() > 1 and values.shape[-2] != 1)
+    ):
         raise ValueError(f"text is (T,), (1, T) or (B, 1, T), not {tuple(values.shape)}")
     return list(values.reshape(-1, 1, values.shape[-1]))
 

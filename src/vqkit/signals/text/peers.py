@@ -27,7 +27,11 @@ def bzip2(content: bytes) -> bytes:
     return bz2.compress(content, 9)
 
 
-COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip -9": gzip, "bzip2 -9": bzip2, "xz -9e": xz}
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip -9": gzip,
+    "bzip2 -9": bzip2,
+    "xz -9e": xz,
+}
 
 
 def peers() -> list[Peer]:

@@ -24,9 +24,7 @@ def passages(values: Tensor, others: Tensor) -> list[tuple[Passages, Passages]]:
         first = mine.cpu().numpy().astype(np.uint8)
         second = other.cpu().numpy().astype(np.uint8)
         first, second = _without_padding(first, second)
-        found.append(
-            (list(_parts(first, first != second)), list(_parts(second, first != second)))
-        )
+        found.append((list(_parts(first, first != second)), list(_parts(second, first != second))))
     return found
 
 

@@ -210,9 +210,7 @@ class TextSignal(Signal):
         # Bytes that are one another's neighbours are not alike: each is a place of its own.
         return 255 * nn.functional.one_hot(values[:, 0].long(), 256).double()
 
-    def passages(
-        self, values: Tensor, others: Tensor
-    ) -> list[tuple[show.Passages, show.Passages]]:
+    def passages(self, values: Tensor, others: Tensor) -> list[tuple[show.Passages, show.Passages]]:
         return show.passages(values, others)
 
     def differences(self, values: Tensor, original: Tensor) -> list[str]:

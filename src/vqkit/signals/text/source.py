@@ -94,7 +94,9 @@ class TextData(IndexedDataset):
     def for_codes(self, augment: Mapping[str, Any]) -> TextData:
         """VqkitError for any `augment`: nothing of text is changed but by noise."""
         if augment:
-            raise VqkitError(f"augment.{next(iter(augment))}: text has no such setting; leave it out")
+            raise VqkitError(
+                f"augment.{next(iter(augment))}: text has no such setting; leave it out"
+            )
         found = super().for_codes(augment)
         found.settings = self.settings.model_copy(update={"noise": NoiseConfig()})
         return found
