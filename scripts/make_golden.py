@@ -12,8 +12,8 @@ coder.safetensors, which has two stages, but for three-stages.vq, which uses
 coder-three.safetensors as those of several grids, `PYRAMID_FILES`, of coder 0 do; the files of
 context mixing, `MIXED_FILES`, of which two use lossless.safetensors, and those of scalar codes,
 `SCALAR_FILES`, of which most use the tensors in scalar-coder.npz: a megabyte that is nearly all
-alike, packed; and those of bytes, `TEXT_FILES`, which use text-coder.npz. Signal 0 is images; the others stand
-for any signals.
+alike, packed; and those of bytes, `TEXT_FILES`, which use text-coder.npz. Signal 0 is images; the
+others stand for any signals.
 """
 
 from dataclasses import dataclass, replace

@@ -100,8 +100,8 @@ class Likelihood(nn.Module):
         """-log p(item | decoder output) of every item, all its values together: (B,) float64, in
         nats.
 
-        Exact for logistic_mixture and categorical, never below the truth for logistic. ValueError for what is not a
-        likelihood.
+        Exact for logistic_mixture and categorical, never below the truth for logistic. ValueError
+        for what is not a likelihood.
         """
         if not self.is_likelihood:
             raise ValueError(f"{self.kind} is a distance and gives values no probability")

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-
 # A text in parts, each with whether it differs from what it is compared with.
 Passages: TypeAlias = Sequence[tuple[str, bool]]
 

@@ -74,7 +74,7 @@ class Signal(ABC):
     quality: str = "psnr"
     quality_in_words: str = "PSNR"
     quality_unit: str = "dB"
-    # Whether values are symbols, such as letters: of which near ones are no more alike than far ones.
+    # Whether values are symbols, such as letters: near ones are no more alike than far ones.
     has_symbols: bool = False
     # Whether a file of this signal may be the caption of an item of another one, which then has its
     # name.

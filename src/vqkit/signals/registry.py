@@ -44,16 +44,16 @@ def recognised(source: str | Path) -> str:
     VqkitError where text lies among so many files of another signal that both may be meant.
     """
     counts = files_by_signal(source)
+    texts = [name for name in SIGNALS if signal_named(name).may_be_caption]
     found = max(SIGNALS, key=counts.__getitem__)
-    others = {name: count for name, count in counts.items() if name != found and count}
-    if (
-        signal_named(found).may_be_caption
-        and MIXED * max(others.values(), default=0) > counts[found]
-    ):
-        named = {name: counts[name] for name in (found, *others)}
-        said = ", ".join(f"{count} {signal_named(name).item}s" for name, count in named.items())
-        wanted = " or ".join(f"data.signal={name}" for name in named)
-        raise VqkitError(f"{source} holds {said}: say which of them are meant, with {wanted}")
+    for text in texts:
+        others = {name: count for name, count in counts.items() if name not in texts and count}
+        most = max(others.values(), default=0)
+        if counts[text] >= most > counts[text] / MIXED:
+            named = [text, *others]
+            said = ", ".join(f"{counts[name]} {signal_named(name).item}s" for name in named)
+            wanted = " or ".join(f"data.signal={name}" for name in named)
+            raise VqkitError(f"{source} holds {said}: say which of them are meant, with {wanted}")
     return found
 
 

@@ -55,8 +55,8 @@ class Kind:
     """What a file is.
 
     profile: BARE, FILE or BUNDLE. model_id: 8 bytes, None when bare. signal: a number below
-    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING, SCALAR or BYTES. gain: a byte, told
-    with coder SCALAR alone; see UNIT_GAIN.
+    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING, SCALAR or BYTES. gain: a byte,
+    told with coder SCALAR alone; see UNIT_GAIN.
     """
 
     profile: int

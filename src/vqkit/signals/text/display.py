@@ -57,8 +57,10 @@ def _length(content: bytes, place: int) -> int:
 @lru_cache(maxsize=4096)
 def _glyph(letter: str) -> np.ndarray:  # (HEIGHT, WIDTH) uint8
     cell = np.zeros((HEIGHT, WIDTH), np.uint8)
+    font = _font()
     if letter.strip():
-        font = _font()
+        if not font.get_char_index(ord(letter)):
+            letter = OTHER
         glyph = font.load_char(ord(letter))
         # Outlines are in 64ths of a pixel. Wide signs of other scripts are cut off.
         large = np.zeros((3 * HEIGHT, 4 * WIDTH), np.uint8)

@@ -24,11 +24,14 @@ def to_values(given: Any, read: Callable[[Path], Tensor]) -> list[Tensor]:
     if isinstance(given, str):
         given = given.encode("utf-8", "surrogateescape")
     if isinstance(given, bytes | bytearray):
-        given = np.frombuffer(bytes(given), np.uint8).copy()
+        given = np.frombuffer(bytes(given), np.uint8)
     if not isinstance(given, np.ndarray | Tensor):
         raise ValueError(
             "text is a string, bytes, a Path or an array of bytes, not " + type(given).__name__
         )
+    if isinstance(given, np.ndarray):
+        # It may be read-only, which tensors cannot be.
+        given = given.copy()
     values = torch.as_tensor(given).detach().cpu()
     if values.dtype != torch.uint8:
         raise ValueError(f"text is an array of uint8, not of {values.dtype}")

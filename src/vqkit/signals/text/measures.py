@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,14 +41,12 @@ def is_utf8(data: bytes) -> bool:
     start = 0
     while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
         start += 1
-    for end in range(len(data), max(start, len(data) - 4), -1):
-        try:
-            data[start:end].decode()
-        except UnicodeDecodeError:
-            continue
-        # Only what begins a character may be left out.
-        return end == len(data) or data[end] >= 0xC0
-    return False
+    try:
+        # What begins a character at the end may go on.
+        getincrementaldecoder("utf-8")().decode(data[start:], final=False)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def valid_utf8(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
