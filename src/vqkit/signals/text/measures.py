@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -72,35 +73,36 @@ def edit_distance(values: Tensor, original: Tensor, mask: Tensor | None = None) 
     """Bytes that must be inserted, deleted or replaced (Levenshtein 1966) to make the original of
     an item, for each 100 of it: (B,).
     """
-    found = []
-    pairs = zip(real_bytes(values, mask), real_bytes(original, mask), strict=True)
-    for mine, wanted in pairs:
-        found.append(100 * levenshtein(mine, wanted) / max(1, len(wanted)))
-    return torch.tensor(found)
+    wanted = real_bytes(original, mask)
+    distances = levenshtein(real_bytes(values, mask), wanted)
+    lengths = np.array([max(1, len(one)) for one in wanted])
+    return torch.from_numpy((100 * distances / lengths).astype(np.float32))
 
 
-def levenshtein(left: bytes, right: bytes) -> int:
-    """Fewest insertions, deletions and replacements of bytes that turn one into the other."""
-    left, right = _differing(left, right)
-    given: NDArray[np.uint8] = np.frombuffer(right, np.uint8)
-    places = np.arange(len(given) + 1)
-    row = places
-    for count, byte in enumerate(left, 1):
+def levenshtein(left: Sequence[bytes], right: Sequence[bytes]) -> NDArray[np.int64]:
+    """Fewest insertions, deletions and replacements of bytes that turn one into the other, (n,) of
+    n pairs.
+    """
+    ends = np.array([len(one) for one in right])
+    given = _padded(right)
+    others = _padded(left)
+    places = np.arange(given.shape[1] + 1)
+    row = np.broadcast_to(places, (len(given), len(places)))
+    found = row[np.arange(len(given)), ends].astype(np.int64)
+    for count in range(1, others.shape[1] + 1):
         # Without insertions; these are a running minimum, one dearer with every place.
-        reached = np.empty_like(row)
-        reached[0] = count
-        reached[1:] = np.minimum(row[:-1] + (given != byte), row[1:] + 1)
-        row = np.minimum.accumulate(reached - places) + places
-    return int(row[-1])
+        reached = np.empty(row.shape, np.int64)
+        reached[:, 0] = count
+        replaced = row[:, :-1] + (given != others[:, count - 1, None])
+        reached[:, 1:] = np.minimum(replaced, row[:, 1:] + 1)
+        row = np.minimum.accumulate(reached - places, 1) + places
+        for number in np.flatnonzero([len(one) == count for one in left]):
+            found[number] = row[number, ends[number]]
+    return found
 
 
-def _differing(left: bytes, right: bytes) -> tuple[bytes, bytes]:
-    """Both without what they begin and end with alike."""
-    start = 0
-    shorter = min(len(left), len(right))
-    while start < shorter and left[start] == right[start]:
-        start += 1
-    end = 0
-    while end < shorter - start and left[-1 - end] == right[-1 - end]:
-        end += 1
-    return left[start : len(left) - end], right[start : len(right) - end]
+def _padded(texts: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Texts as rows, with zeros behind them."""
+    width = max((len(one) for one in texts), default=0)
+    joined = b"".join(one.ljust(width, b"\0") for one in texts)
+    return np.frombuffer(joined, np.uint8).reshape(len(texts), width)
