@@ -148,15 +148,18 @@ def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
     return [(title, pairs) for title, pairs in groups if pairs]
 
 
-def _of(ranked: Ranked, unit: str, *shows: str) -> list[Pair]:
+def _of(
+    ranked: Ranked, unit: str, first: str = "original of", second: str = "reconstruction of"
+) -> list[Pair]:
     return _pairs(
         ranked.originals,
         ranked.reconstructions,
         ranked.names,
         ranked.psnr,
         unit,
-        *shows,
-        read=ranked.read,
+        first,
+        second,
+        ranked.read,
     )
 
 
