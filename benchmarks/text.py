@@ -4,10 +4,10 @@ back.
     python benchmarks/text.py [--minutes M] [--json FILE]
 
 Records are functions of PyTorch's Python sources (nn, optim, utils) and the entries of a JSON file
-of it, 100 to 1,000 bytes each; nine of ten are trained on, and the others are one bundle. zstd has a
-dictionary made of the same training records, of the size that serves it best. The stream is every twelfth file of
-Debian's fortunes, joined, the others being trained on. Every byte of a file counts, and every file
-is decoded and compared.
+of it, 100 to 1,000 bytes each; nine of ten are trained on, and the others are one bundle. zstd has
+a dictionary made of the same training records, of the size that serves it best. The stream is every
+twelfth file of Debian's fortunes, joined, the others being trained on. Every byte of a file counts,
+and every file is decoded and compared.
 """
 
 from __future__ import annotations
