@@ -235,7 +235,7 @@ def test_one_batch_of_real_pictures_is_learnt_by_heart(name, emoji):
     )  # outliers are not chased
 
 
-# --------------------------------------------------------------------------------------- categorical
+# -------------------------------------------------------------------------------------- categorical
 
 
 def test_categorical_costs_the_log_of_the_share_that_a_value_has():
