@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import ScalarCoder, ScalarCodes, TransformerCoder, gain_of
+from ..coding import BytesCoder, ScalarCoder, ScalarCodes, TransformerCoder, gain_of
 from ..errors import VqkitError
 from ..model.quantizers.base import PADDING
 from . import rate_search
@@ -129,6 +129,7 @@ def code(
     codec.grid((length,))
     codes = np.concatenate(found, 1)
     del found
+    assert not isinstance(codec.engine, BytesCoder), "lossless items are not cut"
     (payloads,) = codec.engine.encode(
         codes[None], lambda share: progress(FINDING + (1 - FINDING) * share)
     )

@@ -224,8 +224,9 @@ def _summary(
         return Ranked(
             examples.names,
             examples.psnr,
-            *(signal.display(values) for values in pairs),
-            read=signal.passages(*pairs),
+            signal.display(examples.originals),
+            signal.display(examples.reconstructions),
+            signal.passages(*pairs),
         )
 
     others = {"worst": evaluation.worst, "best": evaluation.best, "denoised": evaluation.denoised}

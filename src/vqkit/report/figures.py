@@ -432,7 +432,7 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
             axes.axvline(alive, color=colour, linewidth=1, linestyle=(0, (1, 2)))
 
 
-def quality_histogram(measured: np.ndarray, label: str, unit: str) -> Draw:
+def quality_histogram(measured: np.ndarray, label: str, unit: str = "dB") -> Draw:
     """How many items reach which quality, mean and median marked. label: of the axis.
 
     Exact reconstructions (infinite) are left out.
@@ -451,7 +451,7 @@ def quality_histogram(measured: np.ndarray, label: str, unit: str) -> Draw:
         dashes: Any = (0, (4, 2))
         style: dict[str, Any] = {"color": palette.of(1), "linewidth": 1.6, "linestyle": dashes}
         axes.axvline(median, label=f"median {quality(median, unit)}", **style)
-        axes.set_xlabel(f"{label}, {unit}", color=palette.muted)
+        axes.set_xlabel(label, color=palette.muted)
         axes.locator_params(axis="y", integer=True, nbins=5)
         return True
 

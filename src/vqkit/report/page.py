@@ -64,7 +64,9 @@ def render(summary: RunSummary) -> str:
         histogram=titled(
             {
                 f"{summary.quality} of every {item}": figures.quality_histogram(
-                    summary.psnr_per_image, summary.quality, summary.quality_unit
+                    summary.psnr_per_image,
+                    f"{summary.quality}, {summary.quality_unit}",
+                    summary.quality_unit,
                 )
             }
         ),
