@@ -179,7 +179,8 @@ def values(
     """Values (C, n) in pieces of codes (q, t) of an item of that extent, as `Compressor.values_of`
     has them.
     """
-    if isinstance(codes, ScalarCodes):
+    if isinstance(codes, ScalarCodes) or codec.holds_values:
+        # Values are what they are, and scalar codes are decoded in parts anyway.
         yield compressor.values_of(codec, [codes], extent, exact=True)[0]
         return
     missing = compressor.tokenizer.num_codebooks - len(codes)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import vqkit
 from vqkit import cli
+from vqkit.artifact import long_items
 from vqkit.errors import VqkitError
 from vqkit.pipelines.autoencoder import train
 from vqkit.signals.registry import recognised
@@ -209,6 +210,25 @@ def test_a_bundle_of_lossless_records_is_exact_and_small(run, notes, tmp_path, c
             assert (back / path.name).read_bytes() == path.read_bytes()
             total += path.stat().st_size
     assert (tmp_path / "all.vq").stat().st_size < total / 4
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_long_files_are_what_short_ones_are(run, tmp_path, monkeypatch, lossless):
+    """Those of more than LONG bytes, which go through in pieces."""
+    path = tmp_path / "long.txt"
+    path.write_text(note(50, 900), encoding="utf-8")
+    how = ["--lossless"] if lossless else []
+    found = []
+    for limit in (long_items.LONG, 300):
+        monkeypatch.setattr(long_items, "LONG", limit)
+        file = tmp_path / f"{limit}.vq"
+        assert cli.main(["compress", str(run), str(path), "--out", str(file), *how]) == 0
+        back = tmp_path / f"{limit}.txt"
+        words = ["decompress", str(file), "--model", str(run), "--out", str(back)]
+        assert cli.main(words) == 0
+        assert not lossless or back.read_bytes() == path.read_bytes()
+        found.append((file.read_bytes(), back.read_bytes()))
+    assert found[0] == found[1]
 
 
 def test_reconstructing_says_what_differs(run, notes, tmp_path, capsys):
