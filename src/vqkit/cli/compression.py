@@ -483,7 +483,7 @@ def _inspect(options: argparse.Namespace) -> int:
     rows: list[tuple[str, object]] = [
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
-        ("coder", ("transformer", "context mixing", "scalar")[header.coder]),
+        ("coder", ("transformer", "context mixing", "scalar", "bytes")[header.coder]),
         ("holds", ("codes", "values: lossless")[header.holds]),
         ("stages", header.num_codebooks),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,8 +245,10 @@ def test_signals_are_not_taken_for_one_another(run, tmp_path):
     image = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(image)
     model = vqkit.load(run, device="cpu")
+    with pytest.raises(VqkitError, match=r"a\.png: it is no text"):
+        model.reconstruct(image)
     file = model.compress(b"some text", lossless=True)
-    emoji = vqkit.load("tests/golden/emoji-model", device="cpu")
+    emoji = vqkit.load(Path(__file__).parents[2] / "golden" / "emoji-model", device="cpu")
     with pytest.raises(Exception, match="model|signal"):
         emoji.decompress(file)
     (tmp_path / "b.txt").write_text(note(1) * 20)
@@ -281,3 +284,27 @@ def test_a_span_is_made_anew(run, notes, tmp_path):
         TEXT.read_mask("60-40", (100,), {})
     with pytest.raises(VqkitError, match="ends after"):
         TEXT.read_mask("100-140", (100,), {})
+
+
+def test_codes_of_text_do_not_depend_on_how_it_is_called(run, notes, capsys):
+    assert cli.main(["check", str(run), str(notes), "--split", "all"]) == 0
+    said = capsys.readouterr().out
+    assert "codes alone" in said or "differ" in said
+
+
+def test_a_page_explains_codes_by_where_they_stand(run, notes, tmp_path):
+    page = tmp_path / "codes.html"
+    assert cli.main(["explain", str(run), str(notes), "--out", str(page)]) == 0
+    said = page.read_text(encoding="utf-8")
+    # A block on either side sees a patch more than the four bytes of a code.
+    assert "all of it lies in 12 bytes" in said
+    assert "cut-outs of real texts" in said
+
+
+def test_what_is_in_a_file_is_told(run, notes, tmp_path, capsys):
+    path = sorted(notes.glob("*.txt"))[0]
+    file = tmp_path / "a.vq"
+    assert cli.main(["compress", str(run), str(path), "--lossless", "--out", str(file)]) == 0
+    assert cli.main(["inspect", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "bytes" in said.split("coder")[1].splitlines()[0]

@@ -40,7 +40,12 @@ def is_text(path: Path) -> bool:
             start = file.read(LOOKED_AT)
     except OSError:
         return False
-    return bool(start) and start.translate(None, _CONTROLS) == start
+    return bool(start) and _reads_as_text(start)
+
+
+def _reads_as_text(start: bytes) -> bool:
+    """Whether bytes have no control characters that text does not have."""
+    return start.translate(None, _CONTROLS) == start
 
 
 def text_paths(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -63,13 +68,17 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def load(path: Path) -> Bytes:
-    """The bytes of a file (T,), one at least. BadText."""
+    """The bytes of a file (T,), one at least; whatever they are, where its suffix says that it is
+    text. BadText.
+    """
     try:
         content = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise BadText(error.strerror or str(error)) from error
     if not content:
         raise BadText("it is empty")
+    if path.suffix.lower() not in SUFFIXES and not _reads_as_text(content[:LOOKED_AT]):
+        raise BadText("it is no text: there are control characters in it")
     return np.frombuffer(content, np.uint8)
 
 

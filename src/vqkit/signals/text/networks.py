@@ -25,6 +25,8 @@ def build_backbone(config: BytesConfig, widths: Widths) -> Backbone:
         tile_grid=(1,),
         reach=config.encoder_blocks + config.decoder_blocks,
         decoder_reach=config.decoder_blocks,
+        # A byte that another code stands for is another letter, whatever comes beside it.
+        encodes_exactly=True,
     )
 
 
