@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 import vqkit
 from vqkit import cli
 from vqkit.artifact import long_items
+from vqkit.coding import BYTES, VALUES, FileHeader, FormatError, Stage, write_file
 from vqkit.errors import VqkitError
 from vqkit.pipelines.autoencoder import train
 from vqkit.signals.registry import recognised
@@ -20,7 +22,10 @@ from vqkit.signals.text import display, measures, show
 from vqkit.signals.text.config import DataConfig
 from vqkit.signals.text.signal import TEXT
 from vqkit.signals.text.source import open_text, with_typos
+from vqkit.training.checkpoint import find_checkpoint
 
+from ...processes import start
+from ...training.runs import assert_same_weights, wait_for
 from .conftest import TINY, note
 
 
@@ -131,11 +136,25 @@ def test_edit_distances_are_those_of_a_count_by_hand():
     assert measures.levenshtein(left, right).tolist() == [3, 3, 0, 2, 3]
 
 
+def test_edits_of_long_texts_are_those_of_their_parts():
+    text = b"one two three " * 300
+    wrong = bytearray(text)
+    for place in range(7, len(wrong), 100):
+        wrong[place] = ord("#")
+    found = float(measures.edit_distance(values(bytes(wrong)), values(text)))
+    assert found == pytest.approx(100 * 42 / 4200)
+    shifted = b"x" + text[:-1]
+    # An insertion, and a deletion, in each of the five parts.
+    assert float(measures.edit_distance(values(shifted), values(text))) == pytest.approx(
+        100 * 10 / 4200
+    )
+
+
 def test_utf8_may_be_cut_at_its_ends_alone():
     text = "Grüße, 世界".encode()
-    for start in range(len(text)):
-        for end in range(start + 1, len(text) + 1):
-            assert measures.is_utf8(text[start:end])
+    for first in range(len(text)):
+        for end in range(first + 1, len(text) + 1):
+            assert measures.is_utf8(text[first:end])
     assert not measures.is_utf8(b"a\xffb") and not measures.is_utf8(b"a\xc3b")
     assert not measures.is_utf8(b"ab\x80")
 
@@ -172,7 +191,9 @@ def test_training_ends_with_figures_and_a_page_to_read(run, model, notes):
     assert figures["byte_accuracy"] > 150 * commonest and figures["bits_per_byte"] == 5
     assert 0 < figures["lossless_bits_per_value"] < 4
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "<mark>" in page and "byte accuracy" in page and "gzip -9" in page
+    assert "<mark>" in page and "byte accuracy" in page
+    # Lossless files are beside those that users know.
+    assert "gzip -9" in page and "vqkit --lossless" in page
     assert " dB" not in page
     assert model.config.data.signal == "text" and model.artifact.coders.values is not None
 
@@ -308,3 +329,24 @@ def test_what_is_in_a_file_is_told(run, notes, tmp_path, capsys):
     assert cli.main(["inspect", str(file)]) == 0
     said = capsys.readouterr().out
     assert "bytes" in said.split("coder")[1].splitlines()[0]
+
+
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(notes, tmp_path):
+    settings = [*TINY, "data.noise.level=0.1", "coder.steps=0", "train.checkpoint_every=20"]
+    train(notes, tmp_path / "whole", overrides=settings)
+    broken = tmp_path / "broken"
+    process = start(["-m", "vqkit", "train", str(notes), "--out", str(broken), *settings])
+    wait_for(lambda: find_checkpoint(broken) is not None, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if not (broken / "model.safetensors").exists():
+        train(notes, broken, None, [], resume=True)
+    assert_same_weights(tmp_path / "whole" / "model.safetensors", broken / "model.safetensors")
+
+
+def test_a_file_of_several_extents_is_refused(model):
+    codec = model.compressor.codec(lossless=True)
+    header = FileHeader((2, 3), 1, BYTES, codec.model_id, TEXT.number, VALUES)
+    file = write_file(header, [Stage(0, b"abc")], None)
+    with pytest.raises(FormatError, match="one axis"):
+        model.decompress(file)

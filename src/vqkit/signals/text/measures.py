@@ -12,6 +12,8 @@ from torch import Tensor
 
 # Bytes that are looked at as one: about a line.
 RUN = 64
+# Bytes that an edit distance is counted over at most.
+COMPARED = 1024
 
 
 def byte_accuracy(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -71,19 +73,26 @@ def real_bytes(values: Tensor, mask: Tensor | None = None) -> list[bytes]:
 
 def edit_distance(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
     """Bytes that must be inserted, deleted or replaced (Levenshtein 1966) to make the original of
-    an item, for each 100 of it: (B,).
+    an item, for each 100 of it: (B,). Of long items parts of COMPARED bytes are compared, which may
+    give a little more.
     """
     wanted = real_bytes(original, mask)
-    distances = levenshtein(real_bytes(values, mask), wanted)
-    lengths = np.array([max(1, len(one)) for one in wanted])
-    return torch.from_numpy((100 * distances / lengths).astype(np.float32))
+    found = []
+    for mine, other in zip(real_bytes(values, mask), wanted, strict=True):
+        starts = range(0, len(other), COMPARED)
+        parts = [[text[start : start + COMPARED] for start in starts] for text in (mine, other)]
+        found.append(100 * levenshtein(*parts).sum() / max(1, len(other)))
+    return torch.tensor(found, dtype=torch.float32)
 
 
 def levenshtein(left: Sequence[bytes], right: Sequence[bytes]) -> NDArray[np.int64]:
     """Fewest insertions, deletions and replacements of bytes that turn one into the other, (n,) of
     n pairs.
     """
-    ends = np.array([len(one) for one in right])
+    pairs = [_differing(*pair) for pair in zip(left, right, strict=True)]
+    left = [first for first, _ in pairs]
+    right = [second for _, second in pairs]
+    ends = np.array([len(one) for one in right], np.int64)
     given = _padded(right)
     others = _padded(left)
     places = np.arange(given.shape[1] + 1)
@@ -99,6 +108,18 @@ def levenshtein(left: Sequence[bytes], right: Sequence[bytes]) -> NDArray[np.int
         for number in np.flatnonzero([len(one) == count for one in left]):
             found[number] = row[number, ends[number]]
     return found
+
+
+def _differing(left: bytes, right: bytes) -> tuple[bytes, bytes]:
+    """Both without what they begin and end with alike."""
+    start = 0
+    shorter = min(len(left), len(right))
+    while start < shorter and left[start] == right[start]:
+        start += 1
+    end = 0
+    while end < shorter - start and left[-1 - end] == right[-1 - end]:
+        end += 1
+    return left[start : len(left) - end], right[start : len(right) - end]
 
 
 def _padded(texts: Sequence[bytes]) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from torch import Tensor
 
@@ -27,6 +28,13 @@ def bzip2(content: bytes) -> bytes:
     return bz2.compress(content, 9)
 
 
+def zstd(content: bytes) -> bytes:
+    """As `zstd -19` makes it."""
+    import zstandard
+
+    return zstandard.compress(content, 19)
+
+
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip -9": gzip,
     "bzip2 -9": bzip2,
@@ -35,7 +43,11 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def peers() -> list[Peer]:
-    return [Peer(name, _code(compress)) for name, compress in COMPRESSORS.items()]
+    """All that are there."""
+    found = dict(COMPRESSORS)
+    if find_spec("zstandard"):
+        found["zstd -19"] = zstd
+    return [Peer(name, _code(compress)) for name, compress in found.items()]
 
 
 def _code(compress: Callable[[bytes], bytes]) -> Callable[[Tensor], tuple[int, Tensor]]:
