@@ -59,7 +59,10 @@ def recognised(source: str | Path) -> str:
 
 def files_by_signal(source: str | Path) -> dict[str, int]:
     """How many files of a source are of each signal: a file, or a folder, of which the first
-    thousands are looked at. A caption beside an item of its name counts as part of that.
+    thousands are looked at.
+
+    A caption beside an item of its name counts as part of that, and text that is less than files of
+    no signal beside it, such as a note on tables of images, as no item.
     """
     path = Path(source).expanduser()
     files = islice(path.rglob("*"), MOST_LOOKED_AT) if path.is_dir() else iter([path])
@@ -67,15 +70,28 @@ def files_by_signal(source: str | Path) -> dict[str, int]:
     counts = dict.fromkeys(SIGNALS, 0)
     captions: list[tuple[str, Path]] = []
     described: set[Path] = set()
+    num_bytes = {"text": 0, "other": 0}
     for file in files:
-        for signal in signals:
-            if not signal.has(file):
-                continue
+        found = [signal for signal in signals if signal.has(file)]
+        for signal in found:
             if signal.may_be_caption:
                 captions.append((signal.name, file))
+                num_bytes["text"] += _size(file)
             else:
                 counts[signal.name] += 1
                 described.add(file.with_suffix(""))
-    for name, file in captions:
-        counts[name] += file.with_suffix("") not in described
+        if not found:
+            num_bytes["other"] += _size(file)
+    if num_bytes["text"] > num_bytes["other"]:
+        for name, file in captions:
+            counts[name] += file.with_suffix("") not in described
     return counts
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; none of what is no file, or hidden."""
+    try:
+        is_shown = file.is_file() and not file.name.startswith(".")
+        return file.stat().st_size if is_shown else 0
+    except OSError:
+        return 0

@@ -107,6 +107,15 @@ def test_folders_of_text_are_recognised_and_mixed_ones_ask(tmp_path):
     assert recognised(tmp_path) == "image"
 
 
+def test_a_note_beside_a_table_is_not_what_is_meant(tmp_path):
+    (tmp_path / "README.md").write_text("Images of cats.")
+    (tmp_path / "LICENSE").write_text("Free.")
+    (tmp_path / "cats.parquet").write_bytes(bytes(100))
+    assert recognised(tmp_path) == "image"
+    (tmp_path / "README.md").write_text("Images of cats." * 10)
+    assert recognised(tmp_path) == "text"
+
+
 def test_text_without_a_suffix_is_known_by_its_bytes(tmp_path):
     (tmp_path / "fortunes").write_text("A penny saved\n%\n")
     (tmp_path / "program").write_bytes(b"\x7fELF\0\0")
