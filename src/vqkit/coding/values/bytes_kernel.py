@@ -87,12 +87,6 @@ def _enter(node: int, tables: Tables, learnt: Learnt, noted: Noted) -> None:
 
 
 @compiled
-def _moved(known: int, count: int, bit: int, tables: Tables) -> int:
-    """A probability behind a bit, by how often it was seen."""
-    return known + (((bit << FINE) - known) * tables.shares[count] >> 16)
-
-
-@compiled
 def _matched(text: Any, at: int, pointer: int) -> int:
     """How many bytes before two places are alike, LONGEST at most."""
     length = 0
@@ -103,6 +97,108 @@ def _matched(text: Any, at: int, pointer: int) -> int:
     ):
         length += 1
     return length
+
+
+@compiled
+def _follow(text: Any, at: int, learnt: Learnt, noted: Noted) -> int:
+    """Go on with the match, or find another one; the byte that it expects, with a 1 before its
+    bits, 0 without a match.
+    """
+    pointer = noted.position[2]
+    length = noted.position[3]
+    if length and text[pointer] == text[at - 1]:
+        length = min(length + 1, LONGEST)
+        pointer += 1
+    else:
+        length = 0
+    slot = (noted.hashes[FOUND_BY - 1] * SCATTER & MASK) >> 8 & (len(learnt.found) - 1)
+    if length == 0:
+        pointer = learnt.found[slot]
+        length = _matched(text, at, pointer)
+        if length < SHORTEST:
+            length = 0
+    learnt.found[slot] = at
+    if len(noted.found):
+        count = noted.found[0] + 1
+        noted.found[count] = slot
+        noted.found[0] = count
+    noted.position[2] = pointer
+    noted.position[3] = length
+    return text[pointer] | 256 if length else 0
+
+
+@compiled
+def _set_inputs(place: int, known: int, sign: int, tables: Tables, noted: Noted) -> None:
+    """Two inputs of a probability, of 2^FINE, that a bit is 1; sign: -1 where it is of a 0."""
+    one = min(max(known >> (FINE - 16), 1), 65535)
+    noted.inputs[place] = sign * tables.stretch[one]
+    noted.inputs[place + 1] = sign * ((one - 32768) >> 4)
+
+
+@compiled
+def _ask_contexts(inner: int, tables: Tables, learnt: Learnt, noted: Noted) -> int:
+    """Inputs of all contexts; the largest order that was seen before, 0 for none."""
+    order = 0
+    for context in range(NUM_CONTEXTS):
+        state = learnt.buckets[noted.places[context] + inner]
+        if state:
+            known = learnt.maps[(context * 256 + state) * 2]
+            _set_inputs(2 * context, known, 1, tables, noted)
+            if context < NUM_ORDERS:
+                order = context + 1
+        else:
+            noted.inputs[2 * context] = 0
+            noted.inputs[2 * context + 1] = 0
+    return order
+
+
+@compiled
+def _mix(weights: Any, first: int, noted: Noted) -> int:
+    """The logit of one mixer, whose weights begin at `first`."""
+    total = 0
+    for number in range(NUM_INPUTS):
+        total += weights[first + number] * noted.inputs[number]
+    return min(max(total >> 16, -LIMIT), LIMIT - 1)
+
+
+@compiled
+def _move_weights(weights: Any, first: int, error: int, noted: Noted) -> None:
+    """Move the weights of one mixer towards a bit; error: 2^16 times what it was off by."""
+    for number in range(NUM_INPUTS):
+        weight = weights[first + number] + (error * noted.inputs[number] >> RATE)
+        weights[first + number] = min(max(weight, -MAX_WEIGHT), MAX_WEIGHT)
+
+
+@compiled
+def _move(table: Any, place: int, bit: int, tables: Tables) -> None:
+    """Move a probability, of 2^FINE, towards a bit by how often it was seen, which stands behind
+    it.
+    """
+    known = table[place]
+    count = table[place + 1]
+    table[place] = known + (((bit << FINE) - known) * tables.shares[count] >> 16)
+    table[place + 1] = min(count + 1, MAX_COUNT)
+
+
+@compiled
+def _learn_contexts(bit: int, inner: int, tables: Tables, learnt: Learnt, noted: Noted) -> None:
+    """Move what is known of the states of all contexts, and go on to those behind the bit."""
+    for context in range(NUM_CONTEXTS):
+        spot = noted.places[context] + inner
+        state = learnt.buckets[spot]
+        _move(learnt.maps, (context * 256 + state) * 2, bit, tables)
+        learnt.buckets[spot] = tables.next[2 * state + bit]
+
+
+@compiled
+def _note_byte(byte: int, noted: Noted) -> None:
+    """Words behind a byte more."""
+    word = noted.position[0]
+    if _is_letter(byte):
+        noted.position[0] = _onto(word, byte | 32 if byte < 128 else byte)
+    elif word:
+        noted.position[1] = word
+        noted.position[0] = 0
 
 
 @compiled
@@ -121,134 +217,55 @@ def code_bytes(
     """Bytes of `text` from one place to another: from `data` where there is a decoder, to `out`
     where there is an encoder, else learnt alone. It stops where the bytes were too few.
     """
-    inputs = noted.inputs
-    maps = learnt.maps
-    word = noted.position[0]
-    before = noted.position[1]
-    pointer = noted.position[2]
-    length = noted.position[3]
+    noted.inputs[NUM_INPUTS - 1] = 256
     for at in range(start, end):
-        _set_hashes(text, at, word, before, noted)
-        if length and text[pointer] == text[at - 1]:
-            length = min(length + 1, LONGEST)
-            pointer += 1
-        else:
-            length = 0
-        slot = (noted.hashes[FOUND_BY - 1] * SCATTER & MASK) >> 8 & (len(learnt.found) - 1)
-        if length == 0:
-            pointer = learnt.found[slot]
-            length = _matched(text, at, pointer)
-            if length < SHORTEST:
-                length = 0
-        learnt.found[slot] = at
-        if len(noted.found):
-            count = noted.found[0] + 1
-            noted.found[count] = slot
-            noted.found[0] = count
-        expected = text[pointer] | 256 if length else 0
+        _set_hashes(text, at, noted.position[0], noted.position[1], noted)
+        expected = _follow(text, at, learnt, noted)
+        length = noted.position[3]
         node = 1
+        inner = 1
         byte = text[at]
         for place in range(7, -1, -1):
             if place == 7 or place == 3:
                 _enter(node, tables, learnt, noted)
                 inner = 1
-            # Predict.
-            known_orders = 0
-            for context in range(NUM_CONTEXTS):
-                state = learnt.buckets[noted.places[context] + inner]
-                if state:
-                    one = maps[(context * 256 + state) * 2] >> (FINE - 16)
-                    one = min(max(one, 1), 65535)
-                    inputs[2 * context] = tables.stretch[one]
-                    inputs[2 * context + 1] = (one - 32768) >> 4
-                    if context < NUM_ORDERS:
-                        known_orders = context + 1
-                else:
-                    inputs[2 * context] = 0
-                    inputs[2 * context + 1] = 0
-            likely = 0
-            matching = length > 0 and (expected >> (place + 1)) == node
-            if matching:
-                likely = expected >> place & 1
-                one = learnt.matches[2 * length] >> (FINE - 16)
-                one = min(max(one, 1), 65535)
-                logit = tables.stretch[one]
-                linear = (one - 32768) >> 4
-                inputs[2 * NUM_CONTEXTS] = logit if likely else -logit
-                inputs[2 * NUM_CONTEXTS + 1] = linear if likely else -linear
-            else:
-                inputs[2 * NUM_CONTEXTS] = 0
-                inputs[2 * NUM_CONTEXTS + 1] = 0
-            inputs[NUM_INPUTS - 1] = 256
+            order = _ask_contexts(inner, tables, learnt, noted)
+            is_matching = length > 0 and (expected >> (place + 1)) == node
+            likely = expected >> place & 1
             of_match = 0
-            if matching:
+            if is_matching:
+                known = learnt.matches[2 * length]
+                _set_inputs(2 * NUM_CONTEXTS, known, 2 * likely - 1, tables, noted)
                 of_match = 1 + min(length - 1, 27) // 4
-                of_match = min(of_match, 7)
+            else:
+                noted.inputs[2 * NUM_CONTEXTS] = 0
+                noted.inputs[2 * NUM_CONTEXTS + 1] = 0
             first = node * NUM_INPUTS
-            second = (known_orders * 8 + of_match) * NUM_INPUTS
-            total = 0
-            other_total = 0
-            for number in range(NUM_INPUTS):
-                total += learnt.by_node[first + number] * inputs[number]
-                other_total += learnt.by_match[second + number] * inputs[number]
-            logit = min(max(total >> 16, -LIMIT), LIMIT - 1)
-            other_logit = min(max(other_total >> 16, -LIMIT), LIMIT - 1)
-            one = tables.squash[logit + LIMIT]
-            other_one = tables.squash[other_logit + LIMIT]
-            mixed = (logit + other_logit) >> 1
-            one_mixed = tables.squash[mixed + LIMIT]
-            # What the result means here, between two places along it.
-            along = mixed + STEP * (STEPS // 2)
-            step = along // STEP
+            second = (order * 8 + of_match) * NUM_INPUTS
+            logit = _mix(learnt.by_node, first, noted)
+            other = _mix(learnt.by_match, second, noted)
+            # What their mean means here, between two places along it.
+            mean = (logit + other) >> 1
+            along = mean + STEP * (STEPS // 2)
             share = along % STEP
-            at_final = (node * STEPS + step) * 2
-            if step >= STEPS - 1:
-                at_final -= 2
-                share = STEP
-            corrected = (
-                learnt.final[at_final] * (STEP - share) + learnt.final[at_final + 2] * share
-            ) // STEP >> (FINE - 16)
-            final = (one_mixed + corrected) >> 1
-            final = min(max(final, 1), 65535)
+            below = (node * STEPS + along // STEP) * 2
+            near = learnt.final[below] * (STEP - share) + learnt.final[below + 2] * share
+            corrected = near // STEP >> (FINE - 16)
+            one = (tables.squash[mean + LIMIT] + corrected) >> 1
+            one = min(max(one, 1), 65535)
             bit = byte >> place & 1
             if len(decoder) or len(encoder):
-                bit = code_bit(bit, final, data, decoder, encoder, out)
-            # Learn.
-            error = (bit << 16) - one
-            other_error = (bit << 16) - other_one
-            for number in range(NUM_INPUTS):
-                weight = learnt.by_node[first + number] + (error * inputs[number] >> RATE)
-                learnt.by_node[first + number] = min(max(weight, -MAX_WEIGHT), MAX_WEIGHT)
-                weight = learnt.by_match[second + number] + (other_error * inputs[number] >> RATE)
-                learnt.by_match[second + number] = min(max(weight, -MAX_WEIGHT), MAX_WEIGHT)
-            near = at_final + 2 if share * 2 > STEP else at_final
-            learnt.final[near] = _moved(learnt.final[near], learnt.final[near + 1], bit, tables)
-            learnt.final[near + 1] = min(learnt.final[near + 1] + 1, MAX_COUNT)
-            if matching:
-                right = 1 if bit == likely else 0
-                known = learnt.matches[2 * length]
-                count = learnt.matches[2 * length + 1]
-                learnt.matches[2 * length] = _moved(known, count, right, tables)
-                learnt.matches[2 * length + 1] = min(count + 1, MAX_COUNT)
-            for context in range(NUM_CONTEXTS):
-                spot = noted.places[context] + inner
-                state = learnt.buckets[spot]
-                entry = (context * 256 + state) * 2
-                maps[entry] = _moved(maps[entry], maps[entry + 1], bit, tables)
-                maps[entry + 1] = min(maps[entry + 1] + 1, MAX_COUNT)
-                learnt.buckets[spot] = tables.next[2 * state + bit]
+                bit = code_bit(bit, one, data, decoder, encoder, out)
+            wanted = bit << 16
+            _move_weights(learnt.by_node, first, wanted - tables.squash[logit + LIMIT], noted)
+            _move_weights(learnt.by_match, second, wanted - tables.squash[other + LIMIT], noted)
+            _move(learnt.final, below + 2 if share * 2 > STEP else below, bit, tables)
+            if is_matching:
+                _move(learnt.matches, 2 * length, 1 if bit == likely else 0, tables)
+            _learn_contexts(bit, inner, tables, learnt, noted)
             node = node * 2 + bit
             inner = inner * 2 + bit
-        byte = node & 255
-        text[at] = byte
-        if _is_letter(byte):
-            word = _onto(word, byte | 32 if byte < 128 else byte)
-        elif word:
-            before = word
-            word = 0
+        text[at] = node & 255
+        _note_byte(node & 255, noted)
         if len(decoder) and decoder[2] > len(data) + BEHIND:
             break
-    noted.position[0] = word
-    noted.position[1] = before
-    noted.position[2] = pointer
-    noted.position[3] = length
