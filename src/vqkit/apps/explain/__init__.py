@@ -81,7 +81,7 @@ class Explanation:
 @dataclass(frozen=True)
 class Wording:
     """What a signal calls things. item: one of them. unit: of lengths within an item, each of which
-    is so many `positions`. change: what `Swap.here` is in. quality: what `Peel.quality` is.
+    is so many `positions`. change: what `Swap.here` is in. quality: what `Peel.quality` is, and its unit.
     media_type: of files that are played, "" where there are none.
     """
 
@@ -90,6 +90,7 @@ class Wording:
     positions: float
     change: str
     quality: str
+    quality_unit: str
     media_type: str
 
 
@@ -177,6 +178,7 @@ def _wording(model: Model) -> Wording:
         positions=positions,
         change=signal.change_in_words,
         quality=signal.quality_in_words,
+        quality_unit=signal.quality_unit,
         media_type=signal.media_type,
     )
 
