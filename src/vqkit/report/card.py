@@ -236,13 +236,13 @@ def check_section(check: Mapping[str, Any], item: str) -> str:
     """
     of_codes = f"{check['code_flips']} of {count(check['codes'])} codes"
     of_values = f"{check['value_flips']} of {count(check['values'])} values of the decoded items"
-    # Of checks of before there was text, which are in decibels.
-    unit = check.get("quality_unit", "dB")
+    unit = check["quality_unit"]
     few, many = (f"{check[f'quality_damaged_{share}']:.1f} {unit}" for share in (1, 5))
+    whole = f"{check['quality']:.1f} {unit}"
     lines = [
         f"- {of_codes} differ alone, in batches, padded, in pieces and on one thread or two; "
         f"{of_values}.",
-        f"- {check['quality_in_words']} {check['quality']:.1f} {unit}; with 1 % of the codes replaced "
+        f"- {check['quality_in_words']} {whole}; with 1 % of the codes replaced "
         f"at random {few}, with 5 % {many}.",
         f"- Of {check['items']} {item}s of {escaped(check['checked'])}, on one machine.",
     ]

@@ -81,8 +81,8 @@ class Explanation:
 @dataclass(frozen=True)
 class Wording:
     """What a signal calls things. item: one of them. unit: of lengths within an item, each of which
-    is so many `positions`. change: what `Swap.here` is in. quality: what `Peel.quality` is, and its unit.
-    media_type: of files that are played, "" where there are none.
+    is so many `positions`. change: what `Swap.here` is in. quality: what `Peel.quality` is, and its
+    unit. media_type: of files that are played, "" where there are none.
     """
 
     item: str
