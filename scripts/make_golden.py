@@ -12,8 +12,8 @@ coder.safetensors, which has two stages, but for three-stages.vq, which uses
 coder-three.safetensors as those of several grids, `PYRAMID_FILES`, of coder 0 do; the files of
 context mixing, `MIXED_FILES`, of which two use lossless.safetensors, and those of scalar codes,
 `SCALAR_FILES`, of which most use the tensors in scalar-coder.npz: a megabyte that is nearly all
-alike, packed. Signal 0 is images; the others stand
-for any signals.
+alike, packed; and those of bytes, `TEXT_FILES`, which use text-coder.npz. Signal 0 is images; the
+others stand for any signals.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from vqkit.coding import (
+    BYTES,
     CODES,
     MIXING,
     SCALAR,
@@ -31,6 +32,7 @@ from vqkit.coding import (
     VALUES,
     Block,
     BundleHeader,
+    BytesCoder,
     Extents,
     FileHeader,
     MixingCoder,
@@ -334,6 +336,42 @@ def make_in_parts(name: str, coder: ScalarCoder, codes: np.ndarray) -> bytes:
     return data[: len(data) - golden.lost]
 
 
+# Items of each file of bytes: words of the history, words that are not, bytes of every value, and a
+# line that the history has in full.
+LINE = b"The quick brown fox jumps over the lazy dog; 12 of them did.\n"
+TEXT_FILES = {
+    "text": [LINE + b"A quick dog, and another quick dog, jumps over 12 foxes.\n"],
+    "text-bytes": [bytes(range(256)) + b"\0" * 40 + b"\xff" * 9],
+    "text-short": [b"T"],
+    "text-bundle": [LINE, b"The", LINE, "Gr\u00fc\u00dfe".encode(), LINE[20:]],
+}
+TEXT_CODER = "text-coder"
+
+
+def make_text_coder() -> BytesCoder:
+    """It has learnt from a few lines."""
+    texts = [LINE, LINE.lower() + bytes(range(0, 256, 5)), b"Some words jump over the lazy line.\n"]
+    return BytesCoder.fitted(texts)
+
+
+def make_text(name: str, coder: BytesCoder) -> bytes:
+    """The bytes of a golden file of bytes."""
+    items = [np.frombuffer(item, np.uint8)[None] for item in TEXT_FILES[name]]
+    payloads = [tuple(coder.encode(item[None].astype(np.int64))[0]) for item in items]
+    if len(items) == 1:
+        (crc,) = stage_crcs(items[0])
+        header = FileHeader(items[0].shape[1:], 1, BYTES, MODEL, 2, VALUES)
+        return write_file(header, [Stage(crc, payloads[0][0])], f"{name}.txt")
+    extents = Extents([item.shape[1:] for item in items])
+    header = BundleHeader(extents, 1, BYTES, MODEL, 2, 2, VALUES)
+    blocks = []
+    for number in range(header.num_blocks):
+        part = slice(header.items(number).start, header.items(number).stop)
+        crc = codes_crc(np.concatenate([item[0] for item in items[part]]), number)
+        blocks.append(Block(crc, tuple(payloads[part])))
+    return write_bundle(header, blocks, [f"{item}.txt" for item in range(len(items))])
+
+
 def make_network() -> ValueNetwork:
     """Random weights of three channels, which bring every clip and rounding about; a few are the
     largest there are.
@@ -507,6 +545,10 @@ def main() -> None:
         codes = make_scalar_codes(name)
         np.save(FOLDER / f"{name}.npy", codes)
         (FOLDER / f"{name}.vq").write_bytes(make_scalar(name, fitted, codes))
+    text_coder = make_text_coder()
+    np.savez_compressed(FOLDER / f"{TEXT_CODER}.npz", **text_coder.tensors())
+    for name in TEXT_FILES:
+        (FOLDER / f"{name}.vq").write_bytes(make_text(name, text_coder))
 
 
 if __name__ == "__main__":

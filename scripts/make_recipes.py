@@ -15,10 +15,12 @@ from pathlib import Path
 from vqkit import config
 from vqkit.config import (
     CoderConfig,
+    FSQConfig,
     GaussianCodebookConfig,
     LossConfig,
     NoneConfig,
     PriorNetworkConfig,
+    ProductConfig,
     ResidualConfig,
     ScalarConfig,
     TrainConfig,
@@ -40,6 +42,8 @@ from vqkit.signals.image.config import (
     NoiseConfig,
     PatchConfig,
 )
+from vqkit.signals.text.config import BytesConfig
+from vqkit.signals.text.config import DataConfig as TextData
 
 FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
 
@@ -143,6 +147,18 @@ SPEECH = Config(
     train=SOUND,
     # There is little speech in an hour: it would be learned by heart.
     coder=CoderConfig(steps=2000, dropout=0.2),
+)
+
+# What was measured is in docs/benchmarks/text.md.
+TEXT = Config(
+    data=TextData(),
+    model=ModelConfig(
+        network=BytesConfig(),
+        # The coder of codes knows codebooks of up to 2^14.
+        quantizer=ProductConfig(num_groups=2, group=FSQConfig(levels=(4,) * 5)),
+    ),
+    losses=LossConfig(distortion="categorical"),
+    train=SOUND.model_copy(update={"lr": 2e-3, "muon_lr": 0.02}),
 )
 
 RECIPES: dict[str, tuple[str, Config]] = {
@@ -323,6 +339,11 @@ RECIPES: dict[str, tuple[str, Config]] = {
             ),
             train=SOUND,
         ),
+    ),
+    "text": (
+        "files of text of any language or format: 20 bits for four bytes, which nearly all come "
+        "back; and the coder of lossless files",
+        TEXT,
     ),
     "denoise": (
         "noisy images in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, "

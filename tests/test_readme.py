@@ -13,6 +13,8 @@ from vqkit import cli
 from .conftest import TINY
 from .signals.audio.conftest import RATE, RESIDUAL, voice
 from .signals.audio.conftest import TINY as SPEECH
+from .signals.text.conftest import TINY as TEXT
+from .signals.text.conftest import note
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +40,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photo) -> Path:
-    """A working folder with `photos`, `recordings` and a talk in it, as the README assumes."""
+    """A working folder with `photos`, `recordings`, a talk, `notes` and `records` in it, as the
+    README assumes.
+    """
     folder = tmp_path_factory.mktemp("readme")
     (folder / "photos").mkdir()
     with Image.open(photo) as image:
@@ -50,6 +54,11 @@ def folder(tmp_path_factory, photo) -> Path:
     for number in range(8):
         soundfile.write(folder / "recordings" / f"{number}.wav", voice(2.0, number), RATE)
     soundfile.write(folder / "talk.wav", voice(2.0, 9), RATE)
+    for name, suffix, length in (("notes", "md", 300), ("records", "json", 100)):
+        (folder / name).mkdir()
+        for number in range(24):
+            path = folder / name / f"{number}.{suffix}"
+            path.write_text(note(number, length), encoding="utf-8")
     return folder
 
 
@@ -64,8 +73,13 @@ def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeyp
         extra = {"train": SHORT, "train-prior": SHORT_PRIOR}.get(command[1], [])
         if command[1:3] == ["train", "recordings"]:
             extra = [*SPEECH, *RESIDUAL]
+        if command[1:3] == ["train", "notes"]:
+            extra = TEXT
         assert cli.main([*command[1:], *extra]) == 0, command
     assert (folder / "runs" / "photos" / "report.html").exists()
+    for record in (folder / "records").iterdir():
+        back = folder / "records-back" / record.name
+        assert back.read_bytes() == record.read_bytes()
     assert (folder / "figures.json").exists() and (folder / "out" / "cat.png").exists()
 
     with Image.open("photos/cat.png") as image:

@@ -18,6 +18,7 @@ from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConf
 from .signals.array import config as array
 from .signals.audio import config as audio
 from .signals.image import config as image
+from .signals.text import config as text
 
 # fmt: off
 AnyData: TypeAlias = (
@@ -25,11 +26,13 @@ AnyData: TypeAlias = (
     | audio.DataConfig
     | array.SeriesData
     | array.VolumeData
+    | text.DataConfig
 )
 AnyNetwork: TypeAlias = (
     image.NetworkConfig
     | audio.NetworkConfig
     | array.ArrayConfig
+    | text.BytesConfig
 )
 AnyAdversary: TypeAlias = (
     NoAdversary
@@ -45,7 +48,7 @@ AdversaryConfig: TypeAlias = Annotated[AnyAdversary, Field(discriminator="kind")
 class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
     """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder or lapped of
-    recordings, array of series and volumes
+    recordings, bytes of text, array of series and volumes
     """
     quantizer: QuantizerConfig = VQConfig()
     """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product,

@@ -4,7 +4,7 @@ vqkit.
 It proves that the document is complete: what this file does, anyone can do who has it. So it must
 not import or copy from `vqkit.coding`; where the two disagree, one of them or the document is
 wrong. It is simple and slow, one code at a time. Coder 1 is in second_mixing.py, coder 2 in
-second_scalar.py.
+second_scalar.py, coder 3 in second_bytes.py.
 
 `grid_of(*extent) -> grid` is what the model knows of its grid.
 """
@@ -120,7 +120,7 @@ def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
     model = b"" if profile == BARE else reader.take(8)
     nibble, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(nibble, 2)
-    if coder > 2 or (holds == 1 and (coder != 1 or profile == PARTS)):
+    if coder not in ((0, 1, 2), (1, 3))[holds] or (holds == 1 and profile == PARTS):
         raise Refused("NewerVersion")
     header = Header(profile, model, coder, signal, holds)
     if coder == 2:

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from tests.coding import second_decoder as second
+from tests.coding.second_bytes import Bytes
 from tests.coding.second_mixing import Mixing
 from tests.coding.second_scalar import Scalar
 from tests.coding.test_integer_prior import random_codes, random_prior
@@ -23,6 +24,7 @@ from vqkit.coding import (
     Block,
     Bundle,
     BundleHeader,
+    BytesCoder,
     CorruptHeader,
     Extents,
     FileHeader,
@@ -58,9 +60,11 @@ MIXED = [
     "sequence-values",
     "volume-values",
 ]
+TEXTS = sorted(path.stem for path in GOLDEN.glob("text*.vq"))
 SCALAR_NAMES = sorted(path.stem for path in GOLDEN.glob("scalar*.vq"))
 PYRAMIDS = sorted(path.stem for path in GOLDEN.glob("pyramid*.vq"))
-NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - {*MIXED, *SCALAR_NAMES, *PYRAMIDS})
+OTHERS = {*MIXED, *SCALAR_NAMES, *PYRAMIDS, *TEXTS}
+NAMES = sorted({path.stem for path in GOLDEN.glob("*.vq")} - OTHERS)
 MODEL = bytes(range(8))
 BOTH_FIT = {
     "NewerVersion",
@@ -346,12 +350,16 @@ def test_the_golden_files_are_those_of_the_script():
     assert sorted(script.MIXED_FILES) == MIXED
     assert sorted(script.SCALAR_FILES) == SCALAR_NAMES
     assert sorted(script.PYRAMID_FILES) == PYRAMIDS
-    assert [path.stem for path in GOLDEN.glob("*.npz")] == [script.SCALAR_CODER]
+    assert sorted(script.TEXT_FILES) == TEXTS
+    coders = sorted(path.stem for path in GOLDEN.glob("*.npz"))
+    assert coders == sorted([script.SCALAR_CODER, script.TEXT_CODER])
     coders = sorted(path.stem for path in GOLDEN.glob("*.safetensors"))
     assert coders == sorted([*script.CODERS, script.NETWORK])
     sizes = {path.name: path.stat().st_size for path in GOLDEN.iterdir()}
     recordings = sum(sizes.pop(name) for name in list(sizes) if "recording" in name)
     scalar = sum(sizes.pop(name) for name in list(sizes) if name.startswith("scalar"))
+    text = sum(sizes.pop(name) for name in list(sizes) if name.startswith("text"))
+    assert text < 40_000
     assert sum(sizes.values()) < 60_000 and scalar < 25_000 and recordings < 5_000
 
 
@@ -433,6 +441,28 @@ def test_golden_files_of_scalar_codes_are_still_written_and_read(name):
     kept = golden.stages or num_stages - (golden.lost > 0)
     wanted = codes.reshape(-1, num_stages, channels, *golden.grid)[:, :kept]
     assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_golden_files_of_bytes_are_still_written_and_read(name):
+    """With the coder of the golden folder, which is that of the script."""
+    script = make_golden()
+    data = (GOLDEN / f"{name}.vq").read_bytes()
+    tensors = dict(np.load(GOLDEN / f"{script.TEXT_CODER}.npz"))
+    coder = BytesCoder.from_tensors(tensors)
+    assert script.make_text(name, coder) == data
+    fitted = script.make_text_coder().tensors()
+    assert all(np.array_equal(fitted[part], tensors[part]) for part in tensors)
+
+    def make(_, header):
+        return Bytes(tensors, header)
+
+    wanted = [list(item) for item in script.TEXT_FILES[name]]
+    if len(wanted) > 1:
+        found = second.decode_bundle(data, None, lambda *extent: extent, make)
+    else:
+        found = [second.decode_file(data, None, lambda *extent: extent, make)]
+    assert [one[0].tolist() for one in found] == wanted
 
 
 @pytest.mark.parametrize("name", PYRAMIDS)

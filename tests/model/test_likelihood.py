@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vqkit.config import LossConfig, NoneConfig, VQConfig
+from vqkit.data.normalisation import Normalisation
 from vqkit.model.likelihood import Likelihood, LogisticMixture
 from vqkit.settings import ModelConfig
 from vqkit.signals.image.config import ConvConfig, MLPConfig, MultiscaleConfig, PatchConfig
@@ -232,3 +233,42 @@ def test_one_batch_of_real_pictures_is_learnt_by_heart(name, emoji):
     assert float((output.reconstruction - x).square().mean()) < 0.2 * float(
         x.var()
     )  # outliers are not chased
+
+
+# -------------------------------------------------------------------------------------- categorical
+
+
+def test_categorical_costs_the_log_of_the_share_that_a_value_has():
+    torch.manual_seed(0)
+    likelihood = Likelihood("categorical", (0.3, 0.2), (0.5, 0.4), dims=1)
+    assert likelihood.outputs_per_channel == 256 and likelihood.is_likelihood
+    levels = torch.randint(256, (3, 2, 5))
+    target = (levels / 255 - torch.tensor([0.5, 0.4]).view(1, 2, 1)) / torch.tensor(
+        [0.3, 0.2]
+    ).view(1, 2, 1)
+    logits = torch.randn(3, 2 * 256, 5)
+    wanted = torch.zeros(3, 2, 5, dtype=torch.float64)
+    for place in torch.cartesian_prod(torch.arange(3), torch.arange(2), torch.arange(5)).tolist():
+        item, channel, at = place
+        of_value = logits[item, 256 * channel : 256 * (channel + 1), at].double()
+        wanted[item, channel, at] = of_value.exp().sum().log() - of_value[levels[*place]]
+    torch.testing.assert_close(
+        likelihood(logits, target).double(), wanted.mean(), rtol=1e-5, atol=0
+    )
+    torch.testing.assert_close(
+        likelihood.nats(logits, target), wanted.sum((1, 2)), rtol=1e-5, atol=0
+    )
+    mask = torch.arange(5) < torch.tensor([[5], [2], [0]])
+    torch.testing.assert_close(
+        likelihood(logits, target, mask).double(),
+        (wanted.sum(1) * mask).sum() / (2 * mask.sum()),
+        rtol=1e-5,
+        atol=0,
+    )
+
+
+def test_categorical_gives_every_value_back():
+    likelihood = Likelihood("categorical", (0.31,), (0.47,), dims=1)
+    logits = torch.eye(256)[None]
+    values = Normalisation((0.47,), (0.31,)).restore(likelihood.mean(logits))
+    assert torch.equal(values, torch.arange(256, dtype=torch.uint8)[None, None])

@@ -103,7 +103,8 @@ def items_of(model: Model, data: Dataset | None, split: str = "test") -> list[Te
     if data is None:
         return list(model.tokenizer.sample(NUM_ITEMS, seed=0))
     items = []
-    for batch in data.split(split, NUM_ITEMS):
+    # Where all are meant, all are in the training split: see `evaluate.open_for`.
+    for batch in data.split("train" if split == "all" else split, NUM_ITEMS):
         for row, values in enumerate(batch.values):
             if batch.mask is not None and batch.mask.dim() == 2:
                 values = values[:, batch.mask[row]]

@@ -66,7 +66,7 @@ def beside_peers(
 
 
 def _own(model: Model) -> Iterator[tuple[str, Callable[[Tensor], tuple[int, Tensor]]]]:
-    """The model as a codec, at each of its rates."""
+    """The model as a codec, at each of its rates, and without loss where a coder is for that."""
     for name in model.artifact.coders.rates or [None]:
 
         def code(values: Tensor, rate: str | None = name) -> tuple[int, Tensor]:
@@ -75,6 +75,14 @@ def _own(model: Model) -> Iterator[tuple[str, Callable[[Tensor], tuple[int, Tens
             return len(file), model.compressor.decode([decoded])[0]
 
         yield f"vqkit {name}" if name else "vqkit", code
+    if model.artifact.coders.values is None:
+        return
+
+    def exactly(values: Tensor) -> tuple[int, Tensor]:
+        file = model.compressor.write(values, lossless=True)
+        return len(file), model.compressor.decode([model.compressor.read_item(file, "0")])[0]
+
+    yield "vqkit --lossless", exactly
 
 
 def _joined(data: Dataset, split: str) -> Tensor:  # (C, T)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..coding import (
+    BYTES,
     CODES,
     LEVELS,
     MIXING,
@@ -21,6 +22,7 @@ from ..coding import (
     TRANSFORMER,
     UNIT_GAIN,
     VALUES,
+    BytesCoder,
     CorruptCodes,
     CorruptHeader,
     FileHeader,
@@ -64,6 +66,8 @@ MAX_BARE = 1 << 14
 Codes: TypeAlias = np.ndarray | ScalarCodes
 # What is fitted to the codes of a model.
 CodeCoder: TypeAlias = TransformerCoder | ScalarCoder
+# The same of its values.
+ValueCoder: TypeAlias = ValueNetwork | BytesCoder
 
 # Codes of a codebook: check sums take each as 32 bits.
 MAX_CODEBOOK = 1 << 32
@@ -98,7 +102,7 @@ class Codec:
     signal: int
     holds: int
     coder: int
-    engine: CodeCoder | MixingCoder
+    engine: CodeCoder | MixingCoder | BytesCoder
     model_id: bytes
     sections: tuple[CodeSection, ...]
     has_prefixes: bool
@@ -120,7 +124,7 @@ class Codec:
 
     def at(self, rate: Rate) -> Codec:
         """This kind of file at one of the model's rates."""
-        assert not isinstance(self.engine, MixingCoder)
+        assert not isinstance(self.engine, MixingCoder | BytesCoder)
         return replace(
             self,
             engine=self.engine.first(rate.num_stages),
@@ -282,21 +286,36 @@ class CodesInParts:
 Content: TypeAlias = Codes | CodesInParts
 
 
-def value_codec(signal: int, channels: int, network: ValueNetwork | None, content_id: str) -> Codec:
-    """Of lossless files of a model with so many channels."""
-    mixing = MixingCoder((LEVELS,) * channels, network)
-    name = model_id(content_id, network.tensors() if network else {})
+def value_codec(signal: int, channels: int, fitted: ValueCoder | None, content_id: str) -> Codec:
+    """Of lossless files of a model with so many channels; fitted: to its values."""
+    coder = MIXING
+    engine: MixingCoder | BytesCoder
+    grid_of: Callable[[Sequence[int]], tuple[int, ...]] = tuple
+    if isinstance(fitted, BytesCoder):
+        coder = BYTES
+        engine = fitted
+        grid_of = _row_of
+    else:
+        engine = MixingCoder((LEVELS,) * channels, fitted)
+    name = model_id(content_id, fitted.tensors() if fitted else {})
     return Codec(
         signal,
         VALUES,
-        MIXING,
-        mixing,
+        coder,
+        engine,
         name,
         tuple(CodeSection(channel, num_codes=1, side=1) for channel in range(channels)),
         has_prefixes=False,
-        grid_of=tuple,
+        grid_of=grid_of,
         codes_per_position=channels,
     )
+
+
+def _row_of(extent: Sequence[int]) -> tuple[int, ...]:
+    """The extent of an item under coder 3, which has bytes in a row alone. CorruptHeader."""
+    if len(extent) != 1:
+        raise CorruptHeader(f"bytes lie along one axis, not {len(extent)}")
+    return tuple(extent)
 
 
 def code_codec(

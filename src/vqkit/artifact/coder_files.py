@@ -1,7 +1,7 @@
 """The coders of an artifact's folder: the present ones, and those that they replaced.
 
 coder.safetensors     the network that codes are compressed with, and the rates that it offers
-lossless.safetensors  the network that values are compressed with
+lossless.safetensors  the network that values are compressed with, of text what its coder learnt
 coder-ID.safetensors, lossless-ID.safetensors   replaced ones, with which files that they wrote are
                                                 read
 """
@@ -19,11 +19,19 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..coding import UNIT_GAIN, ScalarCoder, TransformerCoder, ValueNetwork, describe, opened
+from ..coding import (
+    UNIT_GAIN,
+    BytesCoder,
+    ScalarCoder,
+    TransformerCoder,
+    ValueNetwork,
+    describe,
+    opened,
+)
 from ..errors import VqkitError
 from ..files import write_whole
 from ..model.quantizers.base import Bottleneck
-from .codec import CodeCoder, model_id
+from .codec import CodeCoder, ValueCoder, model_id
 from .operating_points import Rate
 from .record import Artifact, Coders
 from .tensor_files import (
@@ -41,7 +49,7 @@ LOSSLESS_FILE = "lossless.safetensors"
 # Bytes of a coder's file that are read at most.
 MAX_BYTES = 1 << 28
 _KEYS = frozenset({"content_id", "coding_id"})
-CoderT = TypeVar("CoderT", bound=CodeCoder | ValueNetwork)
+CoderT = TypeVar("CoderT", bound=CodeCoder | ValueCoder)
 
 
 def save_coders(artifact: Artifact, folder: Path) -> None:
@@ -137,8 +145,11 @@ def load_coders(
         rates[path] = _rates(file, len(sizes), has_gains=False)
         return replace(coder, sides=tuple(section.side for section in sections))
 
-    def of_values(path: Path) -> ValueNetwork:
-        return _made(path, _checked(path, content_id), ValueNetwork.from_tensors)
+    def of_values(path: Path) -> ValueCoder:
+        file = _checked(path, content_id)
+        if "history" in file.tensors:
+            return _made(path, file, BytesCoder.from_tensors)
+        return _made(path, file, ValueNetwork.from_tensors)
 
     code_path = folder / CODER_FILE
     value_path = folder / LOSSLESS_FILE

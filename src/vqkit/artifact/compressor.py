@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..coding import (
     BUNDLE,
+    BYTES,
     CODES,
     LEVELS,
     MIXING,
@@ -25,6 +26,7 @@ from ..coding import (
     Block,
     Bundle,
     BundleHeader,
+    BytesCoder,
     CorruptSection,
     Extents,
     FileHeader,
@@ -54,6 +56,7 @@ from .codec import (
     Codes,
     CodesInParts,
     Content,
+    ValueCoder,
     code_codec,
     new_scalar_coder,
     value_codec,
@@ -117,7 +120,7 @@ class Compressor:
         VqkitError without a codebook, for values that lossless files do not hold, and for a rate or
         an effort that is not there.
         """
-        coder = MIXING if lossless else self._coder_of_codes()
+        coder = self._coder_of_values() if lossless else self._coder_of_codes()
         found = self._codec(VALUES if lossless else CODES, coder)
         found = with_effort(found, effort, self.artifact.network.quantizer)
         if rate is None:
@@ -146,6 +149,10 @@ class Compressor:
                 found = one
         return replace(found, gain=header.gain)
 
+    def _coder_of_values(self) -> int:
+        """The number of the coder that values are written with."""
+        return BYTES if isinstance(self.artifact.coders.values, BytesCoder) else MIXING
+
     def _coder_of_codes(self) -> int:
         """The number of the coder that codes are written with."""
         if self.artifact.network.quantizer.codebooks_per_section > 1:
@@ -163,6 +170,8 @@ class Compressor:
         for network in self.artifact.coders.older:
             if isinstance(network, ValueNetwork):
                 found.append(self._new_codec(VALUES, MIXING, network))
+            elif isinstance(network, BytesCoder):
+                found.append(self._new_codec(VALUES, BYTES, network))
             else:
                 found.append(self._new_codec(CODES, self._coder_of_codes(), network))
         return found
@@ -171,10 +180,13 @@ class Compressor:
         if (holds, coder) not in self._codecs:
             coders = self.artifact.coders
             network = coders.values if holds == VALUES else coders.codes
+            if isinstance(network, BytesCoder) != (coder == BYTES):
+                # Files of before there was such a coder, and of other models.
+                network = None
             self._codecs[holds, coder] = self._new_codec(holds, coder, network)
         return self._codecs[holds, coder]
 
-    def _new_codec(self, holds: int, coder: int, network: CodeCoder | ValueNetwork | None) -> Codec:
+    def _new_codec(self, holds: int, coder: int, network: CodeCoder | ValueCoder | None) -> Codec:
         artifact = self.artifact
         quantizer = artifact.network.quantizer
         if holds == VALUES:
@@ -182,13 +194,15 @@ class Compressor:
                 raise VqkitError(
                     f"the values of {artifact.signal.an_item} have no lossless files yet"
                 )
-            assert network is None or isinstance(network, ValueNetwork)
+            assert network is None or isinstance(network, ValueNetwork | BytesCoder)
+            if coder == BYTES and network is None:
+                raise WrongModel("this model has no coder of bytes of its own")
             return value_codec(
                 artifact.signal.number, artifact.shape.channels, network, artifact.codes_id
             )
         if not quantizer.is_discrete:
             raise VqkitError("this model has no codebook: it can compress with --lossless only")
-        assert not isinstance(network, ValueNetwork)
+        assert not isinstance(network, ValueNetwork | BytesCoder)
         sections = quantizer.sections
         engine: CodeCoder | MixingCoder | None = network
         tensors = {} if network is None or coder == MIXING else network.tensors()

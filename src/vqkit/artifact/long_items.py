@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import ScalarCoder, TransformerCoder
+from ..coding import BytesCoder, ScalarCoder, TransformerCoder
 from ..errors import VqkitError
 from . import rate_search
 from .codec import Codec, Coded
@@ -123,6 +123,7 @@ def code(
     codec.grid((length,))
     codes = np.concatenate(found, 1)
     del found
+    assert not isinstance(codec.engine, BytesCoder), "lossless items are not cut"
     (payloads,) = codec.engine.encode(
         codes[None], lambda share: progress(FINDING + (1 - FINDING) * share)
     )

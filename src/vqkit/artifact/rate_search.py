@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from ..coding import MixingCoder, TransformerCoder
+from ..coding import BytesCoder, MixingCoder, TransformerCoder
 from ..errors import VqkitError
 from .codec import Codec, Coded
 from .effort import with_effort
@@ -80,7 +80,7 @@ class _Search:
         """From small files to large ones."""
         codec = self.compressor.codec()
         engine = codec.engine
-        if isinstance(engine, MixingCoder) or not can_be_weighed(
+        if isinstance(engine, MixingCoder | BytesCoder) or not can_be_weighed(
             self.quantizer, codec.has_prefixes
         ):
             return [codec]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..coding import ScalarCoder, TransformerCoder, ValueNetwork
+from ..coding import BytesCoder, ScalarCoder, TransformerCoder, ValueNetwork
 from ..data.normalisation import Normalisation
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
@@ -30,8 +30,8 @@ class Coders:
     """
 
     codes: TransformerCoder | ScalarCoder | None = None
-    values: ValueNetwork | None = None
-    older: tuple[TransformerCoder | ScalarCoder | ValueNetwork, ...] = ()
+    values: ValueNetwork | BytesCoder | None = None
+    older: tuple[TransformerCoder | ScalarCoder | ValueNetwork | BytesCoder, ...] = ()
     rates: Mapping[str, Rate] = field(default_factory=dict)
 
 

@@ -223,7 +223,7 @@ def _singles(
         positions += math.prod(coded.extent)
         size += len(data)
         rate = _rate_in_words(model, len(data), coded.extent)
-        quality = _quality(options, found.psnr)
+        quality = _quality(options, model, found.psnr)
         say(f"{arguments.shown_name(source)} -> {path}: {len(data)} bytes, {rate}, {quality}")
     return positions, size
 
@@ -273,7 +273,7 @@ def _bundle(
     for source, found in compress(model, codec, items, progress):
         names.append(_stored_name(source) or f"{len(names)}{model.signal.suffix}")
         coded.append(found.coded)
-        say(f"{source}: {_quality(options, found.psnr)}")
+        say(f"{source}: {_quality(options, model, found.psnr)}")
     if not coded:
         raise VqkitError("none of the files could be read; nothing was written")
     data = model.compressor.write_bundle(coded, codec, names)
@@ -281,8 +281,8 @@ def _bundle(
     return sum(math.prod(one.extent) for one in coded), len(data)
 
 
-def _quality(options: argparse.Namespace, psnr: float) -> str:
-    return "exact" if options.lossless else f"{psnr:.2f} dB"
+def _quality(options: argparse.Namespace, model: Model, psnr: float) -> str:
+    return "exact" if options.lossless else f"{psnr:.2f} {model.signal.quality_unit}"
 
 
 def _stored_name(source: Path) -> str | None:
@@ -493,7 +493,7 @@ def _inspect(options: argparse.Namespace) -> int:
     rows: list[tuple[str, object]] = [
         ("profile", found.profile),
         ("model", model_id.hex() if model_id else "not said"),
-        ("coder", ("transformer", "context mixing", "scalar")[header.coder]),
+        ("coder", ("transformer", "context mixing", "scalar", "bytes")[header.coder]),
         ("holds", ("codes", "values: lossless")[header.holds]),
         ("stages", header.num_codebooks),
     ]

@@ -76,7 +76,8 @@ def _denoise(options: argparse.Namespace) -> int:
     if not model.signal.removes_noise(model.config.data):
         warn(
             "this model never saw noise in training, and may keep it: --recipe denoise trains one "
-            "of images that did, --recipe speech-denoise one of recordings"
+            "of images that did, --recipe speech-denoise one of recordings, data.noise.level=0.1 "
+            "one of text"
         )
     items = arguments.Items(model, options.files, partial(arguments.read_item, model))
     rows: list[Tensor] = []
@@ -106,5 +107,9 @@ def _denoise(options: argparse.Namespace) -> int:
 
 
 COMMANDS: Commands = {
-    "denoise": (_denoise, "take the noise out of images or recordings", _denoise_arguments)
+    "denoise": (
+        _denoise,
+        "take the noise out of images or recordings, or mistyped letters out of text",
+        _denoise_arguments,
+    )
 }

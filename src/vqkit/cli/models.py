@@ -182,6 +182,8 @@ def _reconstruct(options: argparse.Namespace) -> int:
         psnr = float(measured[model.signal.quality][0])
         bits = float(model.network.quantizer.bits(codes.to(model.device)))
         _say_reconstructed(model, target, extent, psnr, bits)
+        for line in model.signal.differences(found, values):
+            say(line)
     return items.status
 
 
@@ -207,7 +209,8 @@ def _say_reconstructed(
     model: Model, target: Path, extent: tuple[int, ...], psnr: float, bits: float
 ) -> None:
     name, divisor = model.signal.rate_per(extent, model.artifact.data)
-    say(f"{target}  {psnr:.2f} dB  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
+    unit = model.signal.quality_unit
+    say(f"{target}  {psnr:.2f} {unit}  {bits / 8:.0f} bytes of codes  {bits / divisor:.3f} {name}")
 
 
 def _info(options: argparse.Namespace) -> int:

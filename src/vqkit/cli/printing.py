@@ -56,15 +56,17 @@ def _print_figure(key: str, value: Any, metrics: Mapping[str, Any]) -> None:
     if key == "rates":
         split = f" ({metrics['rates_split']} split)" if metrics.get("rates_split") else ""
         for name, point in value.items():
+            unit = "%" if "byte_accuracy" in metrics else "dB"
             say(
                 f"{'rate ' + name:<18} {point['bits']:.0f} bits an item, {point['psnr']:.2f} "
-                f"dB{split}"
+                f"{unit}{split}"
             )
     elif key == "denoised":
+        unit = "%" if "byte_accuracy" in metrics else "dB"
         for name, point in value.items():
             say(
-                f"{'noise ' + name:<18} noisy {point['noisy']:.2f} dB, denoised "
-                f"{point['denoised']:.2f} dB"
+                f"{'noise ' + name:<18} noisy {point['noisy']:.2f} {unit}, denoised "
+                f"{point['denoised']:.2f} {unit}"
             )
     elif key != "rates_split" and value is not None:
         say(f"{key:<18} {plain(value)}")

@@ -266,7 +266,7 @@ def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="MASK",
         help="an image of the same size, white where it is made anew; of recordings gaps in "
-        "seconds, such as 0.8-1.2",
+        "seconds, such as 0.8-1.2; of text spans of bytes, such as 120-180",
     )
     _blend_argument(parser, "around the mask")
 

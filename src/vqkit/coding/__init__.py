@@ -7,11 +7,12 @@ from .codes import MixingCoder, ScalarCoder, ScalarCodes, TransformerCoder
 from .format import *  # noqa: F403
 from .format import __all__ as _format
 from .rangecoder import BatchRangeDecoder, RangeDecoder, RangeEncoder, encode_batch
-from .values import LEVELS, ValueNetwork
+from .values import LEVELS, BytesCoder, ValueNetwork
 
 __all__ = [
     "LEVELS",
     "BatchRangeDecoder",
+    "BytesCoder",
     "MixingCoder",
     "RangeDecoder",
     "RangeEncoder",

@@ -134,10 +134,13 @@ class LossConfig(Section):
         ),
     )
 
-    distortion: Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"] = "mse"
+    distortion: Literal[
+        "mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture", "categorical"
+    ] = "mse"
     """what reconstruction measures, on standardised pixels; log_mse = mean log of each item's mse,
     which is mean PSNR; logistic = discretised logistic likelihood, nats per value; logistic_mixture
-    = the same with a mixture of logistics for every value, all of it from the decoder"""
+    = the same with a mixture of logistics for every value, all of it from the decoder; categorical
+    = cross-entropy of 256 logits for every value, where near values are no better than far ones"""
     num_mixtures: Annotated[int, Field(ge=1, le=64)] = 5
     """logistics in the mixture of every value, with distortion: logistic_mixture"""
     reconstruction: Weight = _weight(1.0)

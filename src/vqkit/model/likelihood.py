@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Distortion: TypeAlias = Literal["mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture"]
+Distortion: TypeAlias = Literal[
+    "mse", "log_mse", "l1", "huber", "logistic", "logistic_mixture", "categorical"
+]
+# Values that 8 bits may have.
+LEVELS = 256
 
 # Scale of a logistic whose deviation is a tenth of the data's.
 _START = 0.1 * math.sqrt(3) / math.pi
@@ -20,10 +24,11 @@ class Likelihood(nn.Module):
     """The term `reconstruction`, a mean over all real values of standardised items (B, C, *extent).
 
     mse, l1, huber (delta 1), log_mse (the mean over items of the log of their mse); logistic: the
-    discretised logistic of `discretised_logistic_nll` with one learned scale a channel; or
-    `logistic_mixture`: see `LogisticMixture`, the only one that asks the decoder for more than one
-    output per channel. Both logistics are in nats per value. `std` and `mean` (C,) are what
-    standardised the values in [0, 1]. dims: of the extent. ValueError for a mixture without `mean`.
+    discretised logistic of `discretised_logistic_nll` with one learned scale a channel;
+    `logistic_mixture`: see `LogisticMixture`; or `categorical`: see `Categorical`. The last two ask
+    the decoder for more than one output per channel. Likelihoods are in nats per value. `std` and
+    `mean` (C,) are what standardised the values in [0, 1]. dims: of the extent. ValueError for what
+    needs a `mean` without one.
     """
 
     bin_width: Tensor
@@ -38,28 +43,34 @@ class Likelihood(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        self.outputs_per_channel = 3 * num_mixtures if kind == "logistic_mixture" else 1
+        self.outputs_per_channel = 1
         if kind == "logistic":
             channelwise = (1, len(std), *(1,) * dims)
             bin_width = 1 / (255 * torch.tensor(std)).view(channelwise)
             self.register_buffer("bin_width", bin_width, persistent=False)
             self.log_scale = nn.Parameter(torch.full(channelwise, math.log(_START)))
+        if kind in ("logistic_mixture", "categorical") and mean is None:
+            raise ValueError(f"{kind} needs the mean of the values, which says where 0 and 1 are")
         if kind == "logistic_mixture":
-            if mean is None:
-                raise ValueError(
-                    "logistic_mixture needs the mean of the values, which says where 0 and 1 are"
-                )
+            assert mean is not None
+            self.outputs_per_channel = 3 * num_mixtures
             self.mixture = LogisticMixture(std, mean, num_mixtures, dims)
+        if kind == "categorical":
+            assert mean is not None
+            self.outputs_per_channel = LEVELS
+            self.categorical = Categorical(std, mean, dims)
 
     @property
     def is_likelihood(self) -> bool:
         """Whether `nats` is defined: the others are distances, not probabilities of values."""
-        return self.kind in ("logistic", "logistic_mixture")
+        return self.kind in ("logistic", "logistic_mixture", "categorical")
 
     def mean(self, decoder_output: Tensor) -> Tensor:
         """Decoder output (B, C * outputs_per_channel, *extent) -> the items it stands for (B, C,
         *extent).
         """
+        if self.kind == "categorical":
+            return self.categorical.most_likely(decoder_output)
         if self.kind != "logistic_mixture":
             return decoder_output
         with torch.autocast(decoder_output.device.type, enabled=False):
@@ -82,15 +93,15 @@ class Likelihood(nn.Module):
                 return F.l1_loss(decoder_output, target)
             case "huber":
                 return F.huber_loss(decoder_output, target)
-            case "logistic" | "logistic_mixture":
+            case "logistic" | "logistic_mixture" | "categorical":
                 return self._nll(decoder_output, target).mean()
 
     def nats(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """-log p(item | decoder output) of every item, all its values together: (B,) float64, in
         nats.
 
-        Exact for logistic_mixture, never below the truth for logistic. ValueError for what is not a
-        likelihood.
+        Exact for logistic_mixture and categorical, never below the truth for logistic. ValueError
+        for what is not a likelihood.
         """
         if not self.is_likelihood:
             raise ValueError(f"{self.kind} is a distance and gives values no probability")
@@ -114,7 +125,7 @@ class Likelihood(nn.Module):
                 values = F.l1_loss(decoder_output, target, reduction="none")
             case "huber":
                 values = F.huber_loss(decoder_output, target, reduction="none")
-            case "logistic" | "logistic_mixture":
+            case "logistic" | "logistic_mixture" | "categorical":
                 values = self._nll(decoder_output, target).where(mask, 0.0)
         sums = values.flatten(1).sum(1)
         if self.kind == "log_mse":
@@ -128,6 +139,8 @@ class Likelihood(nn.Module):
                 return discretised_logistic_nll(
                     decoder_output.float(), self.log_scale, target.float(), self.bin_width
                 )
+            if self.kind == "categorical":
+                return self.categorical.nll(decoder_output.float(), target.float())
             return self.mixture.nll(decoder_output.float(), target.float())
 
 
@@ -137,6 +150,38 @@ def _log_mean(errors: Tensor) -> Tensor:
     The floor is 40 dB under the data's variance: what is perfect already pulls no more.
     """
     return (errors + 1e-4).log().mean()
+
+
+class Categorical(nn.Module):
+    """Every value is one of 256 that have nothing to do with one another, such as bytes of text.
+
+    Decoder outputs are 256 logits for every channel. `std` and `mean` (C,) are what standardised
+    the values in [0, 1].
+    """
+
+    std: Tensor
+    centre: Tensor
+
+    def __init__(self, std: Sequence[float], mean: Sequence[float], dims: int) -> None:
+        super().__init__()
+        channelwise = (1, len(std), *(1,) * dims)
+        self.register_buffer("std", torch.tensor(std).view(channelwise), persistent=False)
+        self.register_buffer("centre", torch.tensor(mean).view(channelwise), persistent=False)
+
+    def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
+        """Nats of every value: (B, C * 256, *extent), standardised (B, C, *extent) -> the
+        latter.
+        """
+        levels = ((target * self.std + self.centre) * (LEVELS - 1)).round().long()
+        logits = decoder_output.unflatten(1, (-1, LEVELS)).movedim(2, 1)  # (B, 256, C, *extent)
+        return F.cross_entropy(logits, levels.clamp(0, LEVELS - 1), reduction="none")
+
+    def most_likely(self, decoder_output: Tensor) -> Tensor:
+        """(B, C * 256, *extent) -> the values with the highest logit (B, C, *extent),
+        standardised.
+        """
+        levels = decoder_output.unflatten(1, (-1, LEVELS)).argmax(2)
+        return (levels / (LEVELS - 1) - self.centre) / self.std
 
 
 class LogisticMixture(nn.Module):

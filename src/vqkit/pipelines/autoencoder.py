@@ -221,7 +221,13 @@ def _summary(
 
     def shown(examples: Examples) -> Ranked:
         pairs = (examples.originals, examples.reconstructions)
-        return Ranked(examples.names, examples.psnr, *(signal.display(values) for values in pairs))
+        return Ranked(
+            examples.names,
+            examples.psnr,
+            signal.display(examples.originals),
+            signal.display(examples.reconstructions),
+            signal.passages(*pairs),
+        )
 
     others = {"worst": evaluation.worst, "best": evaluation.best, "denoised": evaluation.denoised}
     ranked = {name: shown(examples) for name, examples in others.items() if examples}
@@ -244,6 +250,8 @@ def _summary(
         names=gallery.names,
         item=signal.item,
         quality=signal.quality_in_words,
+        quality_unit=signal.quality_unit,
+        read=gallery.read,
         played=list(played),
         media_type=signal.media_type,
         beside=[(one.name, one.is_ours, {rate: one.rate, **one.measures}) for one in beside],

@@ -59,4 +59,5 @@ def in_short(found: Checked, model: Model) -> dict[str, Any]:
         "values": sum(total for _, total in values),
         **found.figures,
         "quality_in_words": model.signal.quality_in_words,
+        "quality_unit": model.signal.quality_unit,
     }

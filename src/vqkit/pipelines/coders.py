@@ -21,7 +21,7 @@ from ..artifact.model import Model
 from ..artifact.operating_points import Rate, gains, measure, offered
 from ..artifact.record import Artifact
 from ..artifact.store import load_artifact, save_metrics
-from ..coding import ScalarCoder, TransformerCoder, gain_of
+from ..coding import BytesCoder, ScalarCoder, TransformerCoder, gain_of
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..training.loop import Finished, fit
@@ -40,6 +40,8 @@ NUM_RATED = 256
 RATED_CODES = 1 << 12
 # Codes that the coder of scalar codes learns from.
 SCALAR_CODES = 1 << 23
+# Bytes that the coder of bytes is measured on.
+MEASURED_BYTES = 1 << 16
 
 
 def train_coder(
@@ -179,6 +181,8 @@ def _fit_values(
     model: Model, data: Dataset, steps: int, folder: Path, plan: Plan
 ) -> tuple[Any, dict[str, float]]:
     stage = plan.stage(VALUES)
+    if model.signal.has_symbols:
+        return _fit_bytes(model, data, stage, plan.deadline(VALUES))
     why_not = ValueCoderTask.why_not(model.tokenizer)
     if why_not:
         stage.message(f"no coder of lossless files: {why_not}; they will be larger")
@@ -188,6 +192,32 @@ def _fit_values(
     finished = _finished(fit(task, work, stage, plan.deadline(VALUES)), work)
     assert isinstance(finished.model, ValueTwin)
     return finished.model.integers(), {"lossless_bits_per_value": _best(finished, "bits_per_value")}
+
+
+def _fit_bytes(
+    model: Model, data: Dataset, stage: Display, deadline: float | None
+) -> tuple[BytesCoder, dict[str, float]]:
+    """The coder of bytes, which learns from items as it does from a file, and bits of a byte of
+    items that it has not seen.
+    """
+
+    def in_time() -> bool:
+        return deadline is None or time.monotonic() < deadline
+
+    texts = model.signal.symbols(data, "train")
+    coder = BytesCoder.fitted(texts, in_time, lambda share: stage.update(share, {}))
+    stage.message(f"the coder of lossless files: {len(coder.history)} bytes that files begin with")
+    num_bytes = 0
+    num_coded = 0
+    for item in model.signal.symbols(data, "validation"):
+        if num_bytes >= MEASURED_BYTES or not in_time():
+            break
+        part = np.frombuffer(item[:MEASURED_BYTES], np.uint8)
+        num_bytes += len(part)
+        num_coded += len(coder.encode(part[None, None])[0][0])
+    if not num_bytes:
+        return coder, {}
+    return coder, {"lossless_bits_per_value": 8 * num_coded / num_bytes}
 
 
 def _finished(finished: Finished | None, work: Path) -> Finished:

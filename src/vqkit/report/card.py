@@ -18,14 +18,17 @@ from .images import comparison_sheet, png_bytes
 from .summary import RunSummary
 from .tables import Row, bad_files, data_rows, metric_rows, rows_of
 from .verdict import judge
-from .wording import count
+from .wording import count, quality
 
 SHEET_IMAGES = 32
 # What reconstructions lose first.
 LOST = {
     "image": "small text, faces and thin lines",
     "recording": "soft sounds, music behind a voice and how a speaker differs from others",
+    "text": "names, numbers and words that are rare",
 }
+# What the hub calls each kind of item.
+KINDS = {"image": "image", "recording": "audio", "text": "text"}
 MAX_BAD_FILES = 20
 PRIOR_BEGIN = "<!-- prior: begin -->"
 PRIOR_END = "<!-- prior: end -->"
@@ -69,11 +72,12 @@ def _images(summary: RunSummary) -> dict[str, bytes]:
         images["denoised.png"] = png_bytes(sheet)
     history = summary.history
     events = summary.events
-    quality = {"psnr": "PSNR, dB", "spectral_snr": "Spectral SNR, dB"}
+    measures = {"psnr": "PSNR, dB", "spectral_snr": "Spectral SNR, dB"}
     usage = {"usage": "Usage of the codes"}
     curves = {
         "Loss": figures.loss(history, events),
-        "Quality, dB": figures.over_steps(history, quality, events),
+        "Quality, dB": figures.over_steps(history, measures, events),
+        "Quality, %": figures.over_steps(history, {"byte_accuracy": "byte accuracy"}, events),
         "Usage of the codes": figures.over_steps(history, usage, events, percent=True),
     }
     drawn = figures.png(curves)
@@ -139,7 +143,7 @@ def escaped(text: str) -> str:
 
 
 def _header(item: str) -> str:
-    kind = "image" if item == "image" else "audio"
+    kind = KINDS.get(item, item)
     tags = ["vq-vae", "autoencoder", f"{kind}-compression", f"{kind}-tokenizer", "vqkit"]
     metadata = {"library_name": "vqkit", "pipeline_tag": f"{kind}-to-{kind}", "tags": tags}
     header = yaml.safe_dump(metadata, sort_keys=False)
@@ -206,9 +210,8 @@ def _limits(summary: RunSummary) -> list[str]:
         "in them.",
     ]
     if len(summary.psnr_per_image):
-        lines.insert(
-            1, f"- The worst {summary.item} reaches {float(min(summary.psnr_per_image)):.1f} dB."
-        )
+        worst = quality(min(summary.psnr_per_image), summary.quality_unit)
+        lines.insert(1, f"- The worst {summary.item} reaches {worst}.")
     return ["## Limits", "\n".join(lines)]
 
 
@@ -233,11 +236,13 @@ def check_section(check: Mapping[str, Any], item: str) -> str:
     """
     of_codes = f"{check['code_flips']} of {count(check['codes'])} codes"
     of_values = f"{check['value_flips']} of {count(check['values'])} values of the decoded items"
-    few, many = (f"{check[f'quality_damaged_{share}']:.1f} dB" for share in (1, 5))
+    unit = check["quality_unit"]
+    few, many = (f"{check[f'quality_damaged_{share}']:.1f} {unit}" for share in (1, 5))
+    whole = f"{check['quality']:.1f} {unit}"
     lines = [
         f"- {of_codes} differ alone, in batches, padded, in pieces and on one thread or two; "
         f"{of_values}.",
-        f"- {check['quality_in_words']} {check['quality']:.1f} dB; with 1 % of the codes replaced "
+        f"- {check['quality_in_words']} {whole}; with 1 % of the codes replaced "
         f"at random {few}, with 5 % {many}.",
         f"- Of {check['items']} {item}s of {escaped(check['checked'])}, on one machine.",
     ]

@@ -254,7 +254,7 @@ def _peel_rows(peel: Mapping[str, Any], wording: Mapping[str, Any]) -> list[dict
         size = f"{count(peel['bits'][index])} bits"
         if wording["media_type"]:
             size = f"{number(peel['rates'][index])} {peel['rate_in_words']}"
-        note = f"{peel['quality'][index]:.2f} dB, {size}"
+        note = f"{peel['quality'][index]:.2f} {wording['quality_unit']}, {size}"
         rows.append(
             {"name": name, "note": note, "items": _seen_and_heard(peel, index + 1, wording)}
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .verdict import series
-from .wording import count, decibel, finite, large
+from .wording import count, finite, large, quality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -432,25 +432,25 @@ def _ranked(axes: Axes, row: np.ndarray, colour: str, label: str, fill: bool) ->
             axes.axvline(alive, color=colour, linewidth=1, linestyle=(0, (1, 2)))
 
 
-def quality_histogram(values_in_db: np.ndarray, label: str) -> Draw:
+def quality_histogram(measured: np.ndarray, label: str, unit: str = "dB") -> Draw:
     """How many items reach which quality, mean and median marked. label: of the axis.
 
     Exact reconstructions (infinite) are left out.
     """
 
     def draw(axes: Axes, palette: Palette) -> bool:
-        values = np.asarray(values_in_db, np.float64)
+        values = np.asarray(measured, np.float64)
         values = values[np.isfinite(values)]
         if not len(values):
             return False
         bins = int(np.clip(2 * len(values) ** (1 / 3) * 1.5, 5, 48))
         axes.hist(values, bins=bins, color=palette.of(0), alpha=0.75, linewidth=0)
         mean = values.mean()
-        axes.axvline(mean, color=palette.ink, linewidth=1.6, label=f"mean {decibel(mean)}")
+        axes.axvline(mean, color=palette.ink, linewidth=1.6, label=f"mean {quality(mean, unit)}")
         median = np.median(values)
         dashes: Any = (0, (4, 2))
         style: dict[str, Any] = {"color": palette.of(1), "linewidth": 1.6, "linestyle": dashes}
-        axes.axvline(median, label=f"median {decibel(median)}", **style)
+        axes.axvline(median, label=f"median {quality(median, unit)}", **style)
         axes.set_xlabel(label, color=palette.muted)
         axes.locator_params(axis="y", integer=True, nbins=5)
         return True

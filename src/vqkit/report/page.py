@@ -12,7 +12,7 @@ import numpy as np
 from ..files import write_text
 from . import figures
 from .images import code_map, data_uri
-from .summary import Ranked, RunSummary
+from .summary import Passages, Ranked, RunSummary
 from .tables import Row, bad_files, data_rows, headline, metric_rows, rows_of, spread_rows
 from .templates import (
     Pair,
@@ -26,7 +26,7 @@ from .templates import (
     told_events,
 )
 from .verdict import judge
-from .wording import count, decibel
+from .wording import count, quality
 
 # Pairs that are shown however large they are.
 MIN_SHOWN = 4
@@ -57,18 +57,20 @@ def render(summary: RunSummary) -> str:
         num_examples=len(summary.originals),
         pixels=shown_size(*summary.originals.shape[1:]),
         ranked=_ranked(summary),
-        denoised=_of(summary.denoised, "noisy", "denoised"),
+        denoised=_of(summary.denoised, summary.quality_unit, "noisy", "denoised"),
         training=titled(_training_figures(summary)),
         codes=titled({"How often each code is used": figures.code_usage(summary.code_counts)}),
         maps=_maps(summary.code_counts),
         histogram=titled(
             {
                 f"{summary.quality} of every {item}": figures.quality_histogram(
-                    summary.psnr_per_image, f"{summary.quality}, dB"
+                    summary.psnr_per_image,
+                    f"{summary.quality}, {summary.quality_unit}",
+                    summary.quality_unit,
                 )
             }
         ),
-        spread=rows_of(spread_rows(summary.psnr_per_image), item),
+        spread=rows_of(spread_rows(summary.psnr_per_image, summary.quality_unit), item),
         beside=_beside(summary),
         metric_rows=rows_of(metric_rows(summary.metrics), item),
         data_rows=data_rows(summary.data),
@@ -98,8 +100,10 @@ def _pairs(
     reconstructions: np.ndarray,
     names: Sequence[str],
     psnr: Sequence[float],
+    unit: str,
     first: str = "original of",
     second: str = "reconstruction of",
+    read: Sequence[tuple[Passages, Passages]] = (),
 ) -> list[Pair]:
     if originals.shape != reconstructions.shape:
         raise ValueError(
@@ -108,15 +112,17 @@ def _pairs(
     pairs = []
     for index in range(len(originals)):
         name = str(names[index]) if index < len(names) else f"image {index + 1}"
-        quality = decibel(psnr[index]) if index < len(psnr) else ""
+        figure = quality(psnr[index], unit) if index < len(psnr) else ""
+        passages = read[index] if read else None
         pairs.append(
             Pair(
-                image_uri(originals[index]),
-                image_uri(reconstructions[index]),
+                "" if passages else image_uri(originals[index]),
+                "" if passages else image_uri(reconstructions[index]),
                 f"{first} {name}",
                 f"{second} {name}",
-                quality,
+                figure,
                 name,
+                read=passages,
             )
         )
     return pairs
@@ -126,7 +132,9 @@ def _gallery(summary: RunSummary) -> list[Pair]:
     kept = num_shown(summary.originals, MIN_SHOWN)
     originals = summary.originals[:kept]
     reconstructions = summary.reconstructions[:kept]
-    pairs = _pairs(originals, reconstructions, summary.names, ())
+    pairs = _pairs(
+        originals, reconstructions, summary.names, (), summary.quality_unit, read=summary.read
+    )
     if not summary.played:
         return pairs
     heard = []
@@ -137,12 +145,24 @@ def _gallery(summary: RunSummary) -> list[Pair]:
 
 
 def _ranked(summary: RunSummary) -> list[tuple[str, list[Pair]]]:
-    groups = [("Worst", _of(summary.worst)), ("Best", _of(summary.best))]
+    unit = summary.quality_unit
+    groups = [("Worst", _of(summary.worst, unit)), ("Best", _of(summary.best, unit))]
     return [(title, pairs) for title, pairs in groups if pairs]
 
 
-def _of(ranked: Ranked, *shows: str) -> list[Pair]:
-    return _pairs(ranked.originals, ranked.reconstructions, ranked.names, ranked.psnr, *shows)
+def _of(
+    ranked: Ranked, unit: str, first: str = "original of", second: str = "reconstruction of"
+) -> list[Pair]:
+    return _pairs(
+        ranked.originals,
+        ranked.reconstructions,
+        ranked.names,
+        ranked.psnr,
+        unit,
+        first,
+        second,
+        ranked.read,
+    )
 
 
 def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
@@ -153,6 +173,7 @@ def _training_figures(summary: RunSummary) -> dict[str, figures.Draw]:
         "Quality, dB": figures.over_steps(
             history, {"psnr": "PSNR", "spectral_snr": "spectral SNR"}, events
         ),
+        "Quality, %": figures.over_steps(history, {"byte_accuracy": "byte accuracy"}, events),
         "Usage of the codes": figures.over_steps(history, {"usage": "usage"}, events, percent=True),
         "Perplexity": figures.over_steps(
             history, {"perplexity": "perplexity"}, events, level=_all_alike(summary.codebook_size)

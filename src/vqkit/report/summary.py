@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+# A text in parts, each with whether it differs from what it is compared with.
+Passages: TypeAlias = Sequence[tuple[str, bool]]
 
 
 def _no_images() -> np.ndarray:
@@ -18,11 +21,13 @@ class Ranked:
     """The images at one end of the PSNR ranking, most extreme first; n of each."""
 
     names: Sequence[str] = ()
-    # In dB.
+    # Or what else items are ranked by.
     psnr: Sequence[float] = ()
     # uint8 (n, H, W, C) both.
     originals: np.ndarray = field(default_factory=_no_images)
     reconstructions: np.ndarray = field(default_factory=_no_images)
+    # As in RunSummary.
+    read: Sequence[tuple[Passages, Passages]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +61,18 @@ class RunSummary:
     # What an item is called, and the measure that items are ranked by.
     item: str = "image"
     quality: str = "PSNR"
+    quality_unit: str = "dB"
     # Files to be played, of each original and its reconstruction, and their media type; none of
     # images.
     played: Sequence[tuple[bytes, bytes]] = ()
     media_type: str = ""
+    # What is read instead of images, of each original and its reconstruction: passages, and whether
+    # they differ; none of images.
+    read: Sequence[tuple[Passages, Passages]] = ()
     # The model and other codecs on the same items: name, whether it is the model, and figures by
     # name, the rate first.
     beside: Sequence[tuple[str, bool, Mapping[str, float]]] = ()
-    # In dB, of all images of the split.
+    # Of all images of the split, or what else items are ranked by.
     psnr_per_image: np.ndarray = field(default_factory=lambda: np.zeros(0))
     worst: Ranked = field(default_factory=Ranked)
     best: Ranked = field(default_factory=Ranked)

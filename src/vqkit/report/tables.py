@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .usage import ENOUGH_IMAGES, num_judged
-from .wording import count, decibel, duration, finite, large, number, of_items, share
+from .wording import count, decibel, duration, finite, large, number, of_items, quality, share
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ def _perplexity(value: Any) -> str:
     return number(value)
 
 
+def _percent(value: Any) -> str:
+    return share(float(value) / 100)
+
+
 def _rates(value: Any) -> str:
     points = []
     for name, point in value.items():
@@ -41,6 +45,19 @@ def _rates(value: Any) -> str:
 # By key: the label, how the value is written, and what it means.
 METRICS: dict[str, tuple[str, Callable[[Any], str], str]] = {
     "psnr": ("PSNR", decibel, "mean over images; higher is closer to the original"),
+    "byte_accuracy": ("Bytes that are right", _percent, "a byte wrong is a letter wrong"),
+    "exact_64_bytes": (
+        "Runs of 64 bytes without an error",
+        _percent,
+        "one behind the other; the rest of an item is a run of its own",
+    ),
+    "valid_utf8": ("Valid UTF-8", _percent, "images whose original is that"),
+    "edits_per_100_bytes": (
+        "Edits in 100 bytes",
+        number,
+        "insertions, deletions and replacements that make the original",
+    ),
+    "bits_per_byte": ("Bits a byte", number, "of codes, without entropy coding"),
     "spectral_snr": (
         "Spectral SNR",
         decibel,
@@ -145,11 +162,14 @@ HEADLINE = (
     "ssim",
     "spectral_snr",
     "log_mel",
+    "byte_accuracy",
+    "exact_64_bytes",
     "usage",
     "perplexity",
     "bits_per_item",
     "bpp",
     "kbps",
+    "bits_per_byte",
     "training_seconds",
 )
 UNITS = (" dB", " %")
@@ -228,7 +248,7 @@ def bits_in_files(metrics: Mapping[str, Any]) -> float | None:
     return finite(full.get("bits"))
 
 
-def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:
+def spread_rows(psnr_per_image: np.ndarray, unit: str = "dB") -> list[Row]:
     """PSNR at both ends of the ranking and in between."""
     values = np.asarray(psnr_per_image, np.float64)
     if not len(values) or np.isnan(values).any():
@@ -242,7 +262,7 @@ def spread_rows(psnr_per_image: np.ndarray) -> list[Row]:
     }
     rows = []
     for label, percent in shown.items():
-        rows.append(Row(label, decibel(np.percentile(values, percent, method="nearest"))))
+        rows.append(Row(label, quality(np.percentile(values, percent, method="nearest"), unit)))
     return rows
 
 

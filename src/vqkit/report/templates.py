@@ -15,6 +15,7 @@ import numpy as np
 from ..printable import printable
 from . import figures
 from .images import data_uri, to_image, with_palette
+from .summary import Passages
 from .wording import count
 
 MAX_EVENTS = 200
@@ -38,6 +39,8 @@ class Pair:
     is_copy: bool = False
     # URIs of what can be played of either; none of images.
     played: tuple[str, str] | None = None
+    # What is read in the place of images: passages, and whether they differ.
+    read: tuple[Passages, Passages] | None = None
 
 
 def image_uri(pixels: np.ndarray) -> str:

@@ -464,9 +464,10 @@ def _quality(metrics: Mapping[str, Any]) -> str:
     quality = metrics.get("psnr", metrics.get("spectral_snr"))
     if quality == math.inf:
         return "exact reconstruction"
-    if finite(quality) is None:
-        return ""
-    return decibel(quality)
+    if finite(quality) is not None:
+        return decibel(quality)
+    accuracy = finite(metrics.get("byte_accuracy"))
+    return "" if accuracy is None else f"{share(accuracy / 100)} of bytes right"
 
 
 def _rate(metrics: Mapping[str, Any]) -> str:

@@ -59,6 +59,11 @@ def decibel(value: Any) -> str:
     return f"{value:.1f} dB"
 
 
+def quality(value: Any, unit: str) -> str:
+    """The measure that items are ranked by, in its unit: 26.4 dB, 98.7 %."""
+    return decibel(value) if unit == "dB" else share(float(value) / 100)
+
+
 def share(value: Any) -> str:
     """0.123 -> 12.3 %.
 

@@ -70,9 +70,15 @@ class Signal(ABC):
     # Items of a training batch that the perceptual term looks at, as it may cost more than all
     # else; None = all.
     perceived: int | None = None
-    # The measure that items are ranked by, in dB, higher is closer; always among `measures`.
+    # The measure that items are ranked by, higher is closer; always among `measures`.
     quality: str = "psnr"
     quality_in_words: str = "PSNR"
+    quality_unit: str = "dB"
+    # Whether values are symbols, such as letters: near ones are no more alike than far ones.
+    has_symbols: bool = False
+    # Whether a file of this signal may be the caption of an item of another one, which then has its
+    # name.
+    may_be_caption: bool = False
     # Whether values at one place of several items can be compared and averaged, as those of framed
     # images can, and those of items that begin anywhere cannot.
     is_aligned: bool = False
@@ -117,6 +123,12 @@ class Signal(ABC):
         says. None where nothing is suggested, as for a source that cannot be read.
         """
         return None
+
+    def symbols(self, data: Any, split: str) -> Iterable[bytes]:
+        """Whole items of a split of its sets, as they lie in files, for a signal that
+        `has_symbols`.
+        """
+        return []
 
     def bad_files(
         self, source: str | Path, settings: Any, progress: Callable[[float], None] | None = None
@@ -349,6 +361,20 @@ class Signal(ABC):
         to the senses: of images in grey levels, of all others in what is shown of them, 0 to 255.
         """
         return values.double()
+
+    def passages(
+        self, values: Tensor, others: Tensor
+    ) -> list[tuple[list[tuple[str, bool]], list[tuple[str, bool]]]]:
+        """Items (B, C, *extent) and others that they are compared with, as texts in parts, each
+        with whether it differs; nothing where items are not read.
+        """
+        return []
+
+    def differences(self, values: Tensor, original: Tensor) -> list[str]:
+        """How values (C, *extent) differ from the original ones, in lines to read; nothing where
+        items are not read.
+        """
+        return []
 
     # The media type of `media`; none where there is nothing to play.
     media_type: str = ""

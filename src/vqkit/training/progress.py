@@ -137,6 +137,8 @@ def figures(row: Mapping[str, Any]) -> str:
     for name, words in (("psnr", "PSNR"), ("spectral_snr", "spectral SNR")):
         if name in row:
             parts.insert(0, f"{words} {row[name]:.2f} dB")
+    if "byte_accuracy" in row:
+        parts.insert(0, f"{row['byte_accuracy']:.2f} % of bytes right")
     if "bits_per_code" in row:
         parts.insert(0, f"{row['bits_per_code']:.3f} bits a code")
     if "bits_per_value" in row:

@@ -313,7 +313,7 @@ def test_nothing_to_look_at_gives_the_error_of_opening(tmp_path: Path) -> None:
             folder.mkdir()
         if name == "text":
             (folder / "a.png").write_bytes(b"no image")
-            (folder / "b.txt").write_text("no image")
+            (folder / "b.dat").write_text("no image")
         assert chosen_for(folder) == Chosen(load("images", [], Config), "images")
         with pytest.raises(VqkitError):
             vqkit.train(folder, tmp_path / "run")

@@ -13,6 +13,7 @@ from ...artifact.model import Model
 from ...data.dataset import Dataset
 from ...errors import VqkitError
 from ...model.quantizers.base import MAX_COUNTED
+from ...model.tiling import crop
 from .atlas import Book, PatchBook, patch_books, place_names
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .cutouts import CutoutBook, Pool, cutout_books
@@ -80,8 +81,8 @@ class Explanation:
 @dataclass(frozen=True)
 class Wording:
     """What a signal calls things. item: one of them. unit: of lengths within an item, each of which
-    is so many `positions`. change: what `Swap.here` is in. quality: what `Peel.quality` is.
-    media_type: of files that are played, "" where there are none.
+    is so many `positions`. change: what `Swap.here` is in. quality: what `Peel.quality` is, and its
+    unit. media_type: of files that are played, "" where there are none.
     """
 
     item: str
@@ -89,6 +90,7 @@ class Wording:
     positions: float
     change: str
     quality: str
+    quality_unit: str
     media_type: str
 
 
@@ -176,17 +178,25 @@ def _wording(model: Model) -> Wording:
         positions=positions,
         change=signal.change_in_words,
         quality=signal.quality_in_words,
+        quality_unit=signal.quality_unit,
         media_type=signal.media_type,
     )
 
 
 def _field(model: Model, sample: Sample) -> ReceptiveField:
-    """Over items without padding, where there are any."""
-    rows = np.flatnonzero(sample.is_whole)[:NUM_MEASURED]
-    if not len(rows):
-        rows = np.arange(min(NUM_MEASURED, len(sample)))
-    x = model.tokenizer.standardise(sample.values[rows])
-    return receptive_field(model.network, x, torch.Generator().manual_seed(model.config.seed))
+    """Over items without padding, where there are any; else over what the longest have in
+    common.
+    """
+    values = sample.values[np.flatnonzero(sample.is_whole)[:NUM_MEASURED]]
+    if not len(values):
+        sizes = sample.extents.prod(1)
+        rows = np.argsort(-sizes, kind="stable")[:NUM_MEASURED]
+        shortest = sample.extents[rows].min(0)
+        values = crop(sample.values[rows], shortest.tolist())
+    x = model.tokenizer.standardise(values)
+    generator = torch.Generator().manual_seed(model.config.seed)
+    has_symbols = model.signal.has_symbols
+    return receptive_field(model.network, x, generator, has_symbols=has_symbols)
 
 
 def _probe(

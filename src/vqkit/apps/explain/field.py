@@ -39,16 +39,23 @@ class ReceptiveField:
         return tuple(length + 2 * self.margin for length in self.cell)
 
 
-def receptive_field(model: Autoencoder, x: Tensor, generator: torch.Generator) -> ReceptiveField:
+def receptive_field(
+    model: Autoencoder, x: Tensor, generator: torch.Generator, *, has_symbols: bool = False
+) -> ReceptiveField:
     """Of the cell in the middle, over standardised items x (B, C, *extent).
 
     Luo et al. 2016 (arXiv 1701.04128): squared gradients of the latents with respect to the values,
     here of random combinations of all latents of the cell, whose mean is the sum over channels.
-    Where the items are smaller than the field, extent and margin end at their edge.
+    Where the items are smaller than the field, extent and margin end at their edge. has_symbols:
+    values have no gradients, so that each position in turn takes a value of another item, and the
+    squared changes of the latents are counted.
     """
     grid = model.grid(x.shape[2:])
     place = tuple(side // 2 for side in grid)
-    energy = _energy(model, x, grid, place, generator)
+    if has_symbols:
+        energy = _changes(model, x, grid, place)
+    else:
+        energy = _energy(model, x, grid, place, generator)
     extent = []
     cell = []
     start = []
@@ -74,11 +81,7 @@ def _energy(
     and channels.
     """
     x = x.detach().clone().requires_grad_(True)
-    inside = model.latents(x)
-    for axis, (side, number) in enumerate(zip(grid, place, strict=True), 2):
-        # Codes of a hierarchy lie on a coarser grid: one of its cells is several latents.
-        several = inside.shape[axis] // side
-        inside = inside.narrow(axis, number * several, several)
+    inside = _inside(model.latents(x), grid, place)
     total = torch.zeros(x.shape[2:], dtype=torch.float64)
     for _ in range(NUM_PROBES):
         direction = torch.randn(inside.shape, generator=generator).to(inside.device)
@@ -87,6 +90,38 @@ def _energy(
     if not bool(total.sum() > 0):
         raise ValueError("the latents do not depend on the items")
     return total.numpy()
+
+
+@torch.no_grad()
+def _changes(
+    model: Autoencoder, x: Tensor, grid: tuple[int, ...], place: tuple[int, ...]
+) -> np.ndarray:
+    """As `_energy`, of items along one dimension whose values are symbols."""
+    # Items may be alike place by place, but hardly forwards and backwards.
+    others = x.roll(1, 0).flip(2)
+    before = _inside(model.latents(x), grid, place)
+    total = np.zeros(x.shape[2])
+    around = model.encoder_reach
+    tile = place[0] // model.tile_grid[0]
+    first = max(0, (tile - around.back) * model.tile[0])
+    end = min(x.shape[2], (tile + around.ahead + 1) * model.tile[0])
+    for position in range(first, end):
+        changed = x.clone()
+        changed[:, :, position] = others[:, :, position]
+        moved = _inside(model.latents(changed), grid, place) - before
+        total[position] = float(moved.double().square().sum())
+    if not total.sum() > 0:
+        raise ValueError("the latents do not depend on the items")
+    return total
+
+
+def _inside(latents: Tensor, grid: tuple[int, ...], place: tuple[int, ...]) -> Tensor:
+    """Latents (B, D, *grid) of one cell of the codes' grid."""
+    for axis, (side, number) in enumerate(zip(grid, place, strict=True), 2):
+        # Codes of a hierarchy lie on a coarser grid: one of its cells is several latents.
+        several = latents.shape[axis] // side
+        latents = latents.narrow(axis, number * several, several)
+    return latents
 
 
 def _span(energy: np.ndarray) -> int:

@@ -23,6 +23,7 @@ from .errors import (
 from .header import (
     BARE,
     BUNDLE,
+    BYTES,
     CODES,
     FILE,
     GAINS_PER_OCTAVE,
@@ -45,6 +46,7 @@ from .single import FileHeader, Stage, VqFile, read_file, write_file
 __all__ = [
     "BARE",
     "BUNDLE",
+    "BYTES",
     "CODES",
     "FILE",
     "GAINS_PER_OCTAVE",

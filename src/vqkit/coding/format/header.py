@@ -31,6 +31,9 @@ VALUES = 1
 TRANSFORMER = 0
 MIXING = 1
 SCALAR = 2
+BYTES = 3
+# Those that a file of each content may have.
+CODERS = {CODES: (TRANSFORMER, MIXING, SCALAR), VALUES: (MIXING, BYTES)}
 
 # What the latents of scalar codes were multiplied by, as a byte: this one stands for 1, one that is
 # so much larger for twice that.
@@ -53,8 +56,8 @@ class Kind:
     """What a file is.
 
     profile: BARE, FILE, BUNDLE or PARTS. model_id: 8 bytes, None when bare. signal: a number below
-    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING or SCALAR. gain: a byte, told
-    with coder SCALAR alone; see UNIT_GAIN.
+    NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING, SCALAR or BYTES. gain: a byte,
+    told with coder SCALAR alone; see UNIT_GAIN.
     """
 
     profile: int
@@ -110,7 +113,7 @@ def read_kind(reader: Reader) -> Kind:
     model_id = None if profile == BARE else reader.take(MODEL_ID_BYTES)
     content, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(content, 2)
-    if coder > SCALAR or (holds == VALUES and (coder != MIXING or profile == PARTS)):
+    if coder not in CODERS[holds] or (holds == VALUES and profile == PARTS):
         what = "values" if holds == VALUES else "codes"
         raise NewerVersion(
             f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt"

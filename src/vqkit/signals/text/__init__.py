@@ -1,0 +1,1 @@
+"""Text: bytes of files, of any encoding."""
