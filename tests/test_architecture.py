@@ -31,7 +31,7 @@ ALLOWED = {
         "artifact": "coding config data errors files model printable prior settings shapes signals",
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
-        "report": "files printable",
+        "report": "errors files printable",
         "pipelines": "apps artifact coding config data errors files model prior report settings "
         "signals training",
         "cli": "apps artifact coding config data errors files pipelines printable prior report "

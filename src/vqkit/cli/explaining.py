@@ -42,7 +42,10 @@ def _explain(options: argparse.Namespace) -> int:
     from ..config.loading import dump
     from ..files import free_name
     from ..report.explain_page import write_explanation
+    from ..report.figures import check_installed
 
+    # Before the work, not behind it.
+    check_installed()
     model = arguments.load_model(options.artifact, options.device)
     data = open_data(model, options.data)
     pairs = [(code, other) for code, other in options.swap]

@@ -28,6 +28,7 @@ from ..report.verdict import judge
 from ..settings import Config
 from ..signals.registry import signal_of
 from ..training.checkpoint import FOLDER as CHECKPOINTS
+from ..training.engine import check_installed
 from ..training.guard import SLICE, SLICES
 from ..training.loop import Finished, fit
 from ..training.progress import Display
@@ -72,6 +73,7 @@ def train(
     on ranks other than the first.
     Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
+    check_installed()
     started = time.monotonic() if started is None else started
     folder = Path(out)
     overrides = list(overrides)

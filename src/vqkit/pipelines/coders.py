@@ -24,6 +24,7 @@ from ..artifact.store import load_artifact, save_metrics
 from ..coding import ScalarCoder, TransformerCoder, gain_of
 from ..data.dataset import Dataset
 from ..errors import VqkitError
+from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.code_coder import CodeCoderTask, CoderNetwork
@@ -58,6 +59,7 @@ def train_coder(
     which is kept beside the new one, as files that it wrote are read with it. minutes: of the whole
     call. Errors: VqkitError.
     """
+    check_installed()
     folder = Path(artifact)
     with locked(folder, display):
         model = Model(load_artifact(folder))

@@ -31,6 +31,7 @@ from ..report.summary import PriorSummary
 from ..settings import PriorConfig
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from ..training.checkpoint import resumed_config
+from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
@@ -71,6 +72,7 @@ def train_prior(
     minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other
     than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
+    check_installed()
     if started is None:
         started = time.monotonic()
     folder = Path(artifact)

@@ -20,6 +20,7 @@ from ..errors import VqkitError
 from ..files import write_whole
 from ..model.autoencoder import Autoencoder
 from ..settings import Config
+from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
@@ -66,6 +67,7 @@ def sharpen(
     on ranks other than the first. Errors: VqkitError for whatever a user can mend;
     TrainingDiverged.
     """
+    check_installed()
     started = time.monotonic() if started is None else started
     folder = Path(out)
     overrides = list(overrides)
