@@ -285,13 +285,13 @@ def _real_positions(grids: list[Tensor]) -> Tensor:
         # Cells that have this grid at all.
         cells = cells & fold(present[:, None], 2**number).any(1)
         above = spread(real[:, None], 2)[:, 0]
-        if (present & ~(above & spread(cells[:, None], 2**number)[:, 0])).any():
+        if _any(present & ~(above & spread(cells[:, None], 2**number)[:, 0])):
             raise ValueError(
                 f"codes of codebooks of grid {number} beside a coarse code of -1, which is padding "
                 "or left out"
             )
         has_grid = spread(cells[:, None], 2 ** (number - 1))[:, 0]
-        if (real & has_grid & ~fold(present[:, None], 2).any(1)).any():
+        if _any(real & has_grid & ~fold(present[:, None], 2).any(1)):
             raise ValueError(
                 f"a code of a codebook of grid {number - 1} whose finer positions are all -1, "
                 "padding, beside finer codes in its cell"
@@ -303,6 +303,11 @@ def _real_positions(grids: list[Tensor]) -> Tensor:
 def _present(codes: Tensor, number: int) -> Tensor:
     """Which positions of a grid have codes (B, q, *grid): (B, *grid) bool."""
     missing = codes == PADDING
-    if (missing.any(1) != missing.all(1)).any():
+    if _any(missing.any(1) != missing.all(1)):
         raise ValueError(f"code -1 of a codebook of grid {number} beside others of its position")
     return ~missing[:, 0]
+
+
+def _any(wrong: Tensor) -> bool:
+    """Whether any is wrong; an exported program, without branches, does not look."""
+    return not torch.compiler.is_exporting() and bool(wrong.any())

@@ -1,0 +1,125 @@
+"""Encoder and decoder of a model as programs of torch.export, for any batch and any extent of whole
+tiles.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ..artifact.model import Model
+from ..artifact.record import Artifact
+from ..errors import VqkitError
+
+# Items and tiles along each side of the example that a program is made from. Ones would be taken
+# for constants.
+ITEMS = 2
+TILES = 3
+
+
+class Encode(nn.Module):
+    """Values as files hold them, (B, C, *extent) of whole tiles -> codes (B, Q, *grid) int64."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__()
+        self.network = artifact.network
+        self.normalisation = artifact.normalisation
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.network.encode(self.normalisation.apply(values))
+
+
+class Decode(nn.Module):
+    """Codes (B, Q, *grid) int64 -> values as files hold them, (B, C, *extent)."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__()
+        self.network = artifact.network
+        self.normalisation = artifact.normalisation
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.normalisation.restore(self.network.decode(codes))
+
+
+class Program(NamedTuple):
+    """One of both, with the names of what goes in and comes out."""
+
+    name: str
+    takes: str
+    gives: str
+    exported: ExportedProgram
+
+
+def programs(model: Model) -> list[Program]:
+    """Encoder and decoder. VqkitError for a model whose networks are no such programs."""
+    artifact = model.artifact
+    network = artifact.network
+    kind = model.config.model.network.kind
+    if network.encodes_exactly or network.clock is not None:
+        raise VqkitError(
+            f"models of network '{kind}' cannot be exported: they find codes in float64 by Fourier "
+            "transforms, or have a clock; use vqkit itself for them"
+        )
+    if not network.quantizer.is_discrete:
+        raise VqkitError("this model has no codes to export: its quantizer is 'none'")
+    example = _example(artifact)
+    with torch.no_grad():
+        codes = Encode(artifact)(example)
+    return [
+        Program("encoder", "values", "codes", _exported(Encode(artifact), example, network.tile)),
+        Program("decoder", "codes", "values", _exported(Decode(artifact), codes, _cells(artifact))),
+    ]
+
+
+def metadata(artifact: Artifact) -> dict[str, str]:
+    """What users of the programs must know, as JSON texts by name."""
+    quantizer = artifact.network.quantizer
+    found = {
+        "id": artifact.content_id,
+        "codes_id": artifact.codes_id,
+        "signal": artifact.signal.name,
+        "shape": [artifact.shape.channels, *artifact.shape.extent],
+        "normalisation": artifact.normalisation.to_dict(),
+        "codebook_sizes": quantizer.codebook_sizes,
+        "tile": artifact.network.tile,
+        "tile_grid": artifact.network.tile_grid,
+    }
+    return {f"vqkit.{name}": json.dumps(value) for name, value in found.items()}
+
+
+def _exported(module: nn.Module, example: Tensor, sides: Sequence[int]) -> ExportedProgram:
+    """A module of one tensor (B, ., *extent) as a program for extents of multiples of sides."""
+    dynamic = {0: Dim("batch")}
+    for axis, side in enumerate(sides):
+        count = Dim(f"count_{axis}")
+        dynamic[2 + axis] = side * count if side > 1 else count
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(module.eval(), (example,), dynamic_shapes=(dynamic,))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise VqkitError(
+            f"this model cannot be exported, as torch.export does not take its "
+            f"{type(module).__name__.lower()}r: {reason}"
+        ) from error
+
+
+def _example(artifact: Artifact) -> Tensor:
+    """Values (2, C, *extent) of three tiles along each side."""
+    extent = [TILES * side for side in artifact.network.tile]
+    standardised = torch.randn(
+        ITEMS, artifact.shape.channels, *extent, generator=torch.Generator().manual_seed(0)
+    )
+    return artifact.normalisation.restore(standardised)
+
+
+def _cells(artifact: Artifact) -> list[int]:
+    """Sides of the grid of one tile of codes."""
+    return list(artifact.network.tile_grid)
