@@ -151,10 +151,12 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _new_folder(options: argparse.Namespace) -> Path:
+    from ..artifact.hub import own_folder
     from ..errors import VqkitError
     from ..files import free_name
 
     if options.out is None:
+        own_folder(options.artifact)
         folder = Path(options.artifact).resolve()
         return free_name(folder.with_name(f"{folder.name}-pruned"))
     target = Path(options.out)

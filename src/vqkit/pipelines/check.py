@@ -9,6 +9,7 @@ from typing import Any
 
 from ..apps.check import Checked, check
 from ..apps.evaluate import open_for
+from ..artifact.hub import is_hub_name
 from ..artifact.model import Model
 from ..artifact.store import load_artifact, save_metrics
 from ..report.card import add_check_to_card
@@ -26,13 +27,15 @@ def check_artifact(
     progress: Callable[[float], None] | None = None,
 ) -> Checked:
     """What `apps.check` finds of a model; its figures go into metrics.json, below `check`, and into
-    the model card of its folder. VqkitError.
+    the model card of its folder, but for a model on the hub. VqkitError.
 
     source: items; None = the model makes some up.
     """
+    data = None if source is None else open_for(model, source, split)
+    if is_hub_name(folder):
+        return check(model, data, split, progress)
     folder = Path(folder)
     with locked(folder):
-        data = None if source is None else open_for(model, source, split)
         found = check(model, data, split, progress)
         figures = in_short(found, model)
         figures["checked"] = MADE_UP if data is None else f"the {split} split of {data.name}"

@@ -17,6 +17,7 @@ import torch
 from ..apps.evaluate import open_for
 from ..artifact.codec import new_scalar_coder
 from ..artifact.coder_files import save_coders
+from ..artifact.hub import own_folder
 from ..artifact.model import Model
 from ..artifact.operating_points import Rate, gains, measure, offered
 from ..artifact.record import Artifact
@@ -60,7 +61,7 @@ def train_coder(
     call. Errors: VqkitError.
     """
     check_installed()
-    folder = Path(artifact)
+    folder = own_folder(artifact)
     with locked(folder, display):
         model = Model(load_artifact(folder))
         steps = model.config.coder.steps if steps is None else steps

@@ -16,6 +16,7 @@ import numpy as np
 from ..apps.evaluate import open_for
 from ..apps.evaluate_prior import evaluate_prior, nearness
 from ..apps.generate import generate
+from ..artifact.hub import own_folder
 from ..artifact.model import Model
 from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
 from ..config.loading import dump, load, recipe_names
@@ -75,7 +76,7 @@ def train_prior(
     check_installed()
     if started is None:
         started = time.monotonic()
-    folder = Path(artifact)
+    folder = own_folder(artifact)
     work = folder / FOLDER
     overrides = list(overrides)
     model = Model(load_artifact(folder))
