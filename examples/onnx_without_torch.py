@@ -23,13 +23,14 @@ def main(folder: str, source: str, target: str) -> None:
         pixels = np.asarray(file.convert(mode)).reshape(file.height, file.width, channels)
 
     height, width, _ = pixels.shape
-    # Whole tiles: the last row and column are repeated.
-    behind = [(0, -side % step) for side, step in zip((height, width), tile, strict=True)]
+    # Whole tiles, and enough of them: the last row and column are repeated.
+    least = json.loads(said["vqkit.least_tiles"])
+    sides = zip((height, width), tile)
+    behind = [(0, max(-side % step, least * step - side)) for side, step in sides]
     padded = np.pad(pixels, [*behind, (0, 0)], mode="edge")
     values = padded.transpose(2, 0, 1)[None]  # (1, C, H, W) uint8
     (codes,) = encoder.run(None, {"values": values})
     print(" x ".join(map(str, codes.shape[1:])), "codes")
-
     (decoded,) = decoder.run(None, {"codes": codes})
     image = decoded[0, :, :height, :width].transpose(1, 2, 0)
     Image.fromarray(image.squeeze() if channels == 1 else image).save(target)

@@ -58,7 +58,7 @@ def values(model, count: int, tiles: tuple[int, int]) -> torch.Tensor:
     return torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize(("count", "tiles"), [(1, (1, 1)), (1, (9, 2)), (7, (4, 4))])
+@pytest.mark.parametrize(("count", "tiles"), [(1, (2, 2)), (1, (9, 2)), (7, (4, 4))])
 def test_onnx_files_give_the_codes_and_values_of_the_model(model, folder, count, tiles):
     encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
     decoder = onnxruntime.InferenceSession(folder / "decoder.onnx")
@@ -88,13 +88,14 @@ def test_onnx_files_say_what_they_belong_to(model, folder):
         assert found["vqkit.normalisation"] == model.data["normalisation"]
         assert found["vqkit.codebook_sizes"] == [32, 32]
         assert found["vqkit.tile"] == [4, 4] and found["vqkit.tile_grid"] == [1, 1]
+        assert found["vqkit.least_tiles"] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_programs_of_every_family_give_the_codes_of_the_model(kind):
     model = untrained(**KINDS[kind])
     encoder, decoder = (program.exported.module() for program in programs(model))
-    for count, tiles in ((1, (2, 1)), (3, (2, 4))):
+    for count, tiles in ((1, (3, 4)), (3, (5, 3))):
         images = values(model, count, tiles)
         codes = model.tokenizer.encode(images)
         assert torch.equal(encoder(images), codes)

@@ -115,9 +115,10 @@ def _fetched(name: HubName, source: str, weights: Callable[[Path], int]) -> Path
     try:
         listed = _snapshot(name, ["*.json", "*.yaml", "*.safetensors"], dry_run=True)
     except DryRunError:
-        # The hub cannot be reached; the cache may have all that is needed.
+        # The hub cannot be reached, and the cache may have all that is needed; or it refuses, and
+        # says why when it is asked once more.
         try:
-            return Path(_snapshot(name, [CONFIG], local_files_only=True))
+            return Path(_snapshot(name, [CONFIG]))
         except LocalEntryNotFoundError as error:
             raise VqkitError(
                 f"{source} is not in the cache of huggingface_hub and the hub cannot be reached; "

@@ -38,9 +38,10 @@ def export(model: Model, kind: str, folder: Path) -> list[Path]:
     if kind == "onnx":
         check_installed()
     model = model.to("cpu")
-    found = metadata(model.artifact)
+    made = programs(model)
+    found = metadata(model.artifact, made)
     paths = []
-    for program in programs(model):
+    for program in made:
         path = folder / f"{program.name}{suffix}"
         try:
             write_whole(path, partial(write, program, found))

@@ -1,5 +1,5 @@
 """Encoder and decoder of a model as programs of torch.export, for any batch and any extent of whole
-tiles.
+tiles but the smallest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from ..errors import VqkitError
 # Items and tiles along each side of the example that a program is made from. Ones would be taken
 # for constants.
 ITEMS = 2
-TILES = 3
+TILES = 4
+# Tiles along each side that programs take at least. One is a size that PyTorch treats as a case of
+# its own, and networks that look over the border of a tile treat two as one, in a few models.
+LEAST = (2, 3)
 
 
 class Encode(nn.Module):
@@ -48,12 +51,15 @@ class Decode(nn.Module):
 
 
 class Program(NamedTuple):
-    """One of both, with the names of what goes in and comes out."""
+    """One of both, with the names of what goes in and comes out; least: tiles along each side that
+    it takes at least.
+    """
 
     name: str
     takes: str
     gives: str
     exported: ExportedProgram
+    least: int
 
 
 def programs(model: Model) -> list[Program]:
@@ -71,13 +77,15 @@ def programs(model: Model) -> list[Program]:
     example = _example(artifact)
     with torch.no_grad():
         codes = Encode(artifact)(example)
+    encoder = _exported(Encode(artifact), example, network.tile)
+    decoder = _exported(Decode(artifact), codes, network.tile_grid)
     return [
-        Program("encoder", "values", "codes", _exported(Encode(artifact), example, network.tile)),
-        Program("decoder", "codes", "values", _exported(Decode(artifact), codes, _cells(artifact))),
+        Program("encoder", "values", "codes", *encoder),
+        Program("decoder", "codes", "values", *decoder),
     ]
 
 
-def metadata(artifact: Artifact) -> dict[str, str]:
+def metadata(artifact: Artifact, made: Sequence[Program]) -> dict[str, str]:
     """What users of the programs must know, as JSON texts by name."""
     quantizer = artifact.network.quantizer
     found = {
@@ -89,37 +97,42 @@ def metadata(artifact: Artifact) -> dict[str, str]:
         "codebook_sizes": quantizer.codebook_sizes,
         "tile": artifact.network.tile,
         "tile_grid": artifact.network.tile_grid,
+        "least_tiles": max(program.least for program in made),
     }
     return {f"vqkit.{name}": json.dumps(value) for name, value in found.items()}
 
 
-def _exported(module: nn.Module, example: Tensor, sides: Sequence[int]) -> ExportedProgram:
-    """A module of one tensor (B, ., *extent) as a program for extents of multiples of sides."""
-    dynamic = {0: Dim("batch")}
-    for axis, side in enumerate(sides):
-        count = Dim(f"count_{axis}")
-        dynamic[2 + axis] = side * count if side > 1 else count
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            return torch.export.export(module.eval(), (example,), dynamic_shapes=(dynamic,))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise VqkitError(
-            f"this model cannot be exported, as torch.export does not take its "
-            f"{type(module).__name__.lower()}r: {reason}"
-        ) from error
+def _exported(
+    module: nn.Module, example: Tensor, sides: Sequence[int]
+) -> tuple[ExportedProgram, int]:
+    """A module of one tensor (B, ., *extent) as a program for extents of multiples of sides, and
+    the multiple that it takes at least.
+    """
+    for least in LEAST:
+        dynamic = {0: Dim("batch")}
+        for axis, side in enumerate(sides):
+            count = Dim(f"count_{axis}", min=least)
+            dynamic[2 + axis] = side * count if side > 1 else count
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                shapes = (dynamic,)
+                made = torch.export.export(module.eval(), (example,), dynamic_shapes=shapes)
+                return made, least
+        except Exception as error:
+            # Of too many kinds to name; that of the last try is told.
+            failure = error
+    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+    raise VqkitError(
+        f"this model cannot be exported, as torch.export does not take its "
+        f"{type(module).__name__.lower()}r: {reason}"
+    ) from failure
 
 
 def _example(artifact: Artifact) -> Tensor:
-    """Values (2, C, *extent) of three tiles along each side."""
+    """Random values (2, C, *extent) of a few tiles along each side."""
     extent = [TILES * side for side in artifact.network.tile]
     standardised = torch.randn(
         ITEMS, artifact.shape.channels, *extent, generator=torch.Generator().manual_seed(0)
     )
     return artifact.normalisation.restore(standardised)
-
-
-def _cells(artifact: Artifact) -> list[int]:
-    """Sides of the grid of one tile of codes."""
-    return list(artifact.network.tile_grid)

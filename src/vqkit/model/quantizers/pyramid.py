@@ -180,7 +180,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
             parts.append(fold(codes, side))
         cells = parts[0]
         num_missing = self.num_codebooks - sum(part.shape[1] for part in parts)
-        missing = cells.new_full((len(cells), num_missing, *cells.shape[2:]), PADDING)
+        missing = cells.new_full((cells.shape[0], num_missing, *cells.shape[2:]), PADDING)
         return torch.cat([*parts, missing], 1)
 
     def _grids(self, codes: Tensor) -> list[Tensor]:
@@ -262,7 +262,7 @@ def _on_grid(rows: Tensor, like: Tensor, real: Tensor | None, filling: float) ->
     """Rows of real positions (N, n) -> (B, n, *grid), with the filling elsewhere."""
     if real is not None:
         positions = real.to(rows.device).reshape(-1)
-        whole = rows.new_full((len(positions), rows.shape[1]), filling)
+        whole = rows.new_full((positions.shape[0], rows.shape[1]), filling)
         rows = whole.masked_scatter(positions[:, None], rows)
     return from_tokens(rows, like)
 
