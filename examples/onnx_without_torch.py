@@ -25,7 +25,7 @@ def main(folder: str, source: str, target: str) -> None:
     height, width, _ = pixels.shape
     # Whole tiles, and enough of them: the last row and column are repeated.
     least = json.loads(said["vqkit.least_tiles"])
-    sides = zip((height, width), tile)
+    sides = zip((height, width), tile, strict=True)
     behind = [(0, max(-side % step, least * step - side)) for side, step in sides]
     padded = np.pad(pixels, [*behind, (0, 0)], mode="edge")
     values = padded.transpose(2, 0, 1)[None]  # (1, C, H, W) uint8
