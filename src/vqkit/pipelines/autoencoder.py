@@ -122,7 +122,7 @@ def train(
 
 def check_licence(licence: str | None) -> None:
     """VqkitError for what is no identifier of a licence."""
-    if licence is not None and not re.match(LICENCE, licence):
+    if licence is not None and not re.fullmatch(LICENCE, licence):
         raise VqkitError(
             f"'{licence}' is no identifier of a licence: write apache-2.0, cc-by-4.0 or one of "
             "your own, in letters, digits, '.', '+' and '-'"

@@ -295,6 +295,9 @@ class Quantizer(Bottleneck):
     has_usage = True
     # What every later stage of a residual row is scaled by, where stages are not measured.
     refinement = 1.0
+    # Whether a step sets parameters itself, as the first codes. Sharded ones cannot be: what a
+    # forward pass sees of them is a copy.
+    sets_parameters = False
     # Whether `quantize` passes gradients to the tokens unchanged.
     is_straight_through = True
 
