@@ -103,6 +103,19 @@ def test_programs_of_every_family_give_the_codes_of_the_model(kind):
         assert far.abs().max() <= 1 and (far != 0).float().mean() < 1e-3
 
 
+def test_programs_of_models_that_encode_in_float64_do_so(monkeypatch):
+    model = untrained()
+    weight = next(model.network.parameters())
+    monkeypatch.setattr(model.network, "encodes_exactly", True)
+    encoder, decoder = (program.exported for program in programs(model))
+    assert {value.dtype for value in encoder.state_dict.values()} == {torch.float64}
+    assert {value.dtype for value in decoder.state_dict.values()} >= {torch.float32}
+    images = values(model, 3, (3, 4))
+    assert torch.equal(encoder.module()(images), model.tokenizer.encode(images))
+    # The model itself stays as it was.
+    assert weight is next(model.network.parameters()) and weight.dtype == torch.float32
+
+
 def test_programs_are_files_of_torch(tmp_path, model):
     paths = export(model, "torch-export", tmp_path)
     assert [path.name for path in paths] == ["encoder.pt2", "decoder.pt2"]
@@ -135,7 +148,7 @@ def test_the_example_needs_neither_torch_nor_vqkit(model, folder, tmp_path):
 
 def test_what_cannot_be_exported_is_said(model, monkeypatch, tmp_path):
     speech = untrained()
-    monkeypatch.setattr(speech.network, "encodes_exactly", True)
+    monkeypatch.setattr(speech.network, "clock", object())
     with pytest.raises(VqkitError, match="network 'patch' cannot be exported"):
         programs(speech)
     with pytest.raises(VqkitError, match="quantizer is 'none'"):

@@ -70,7 +70,7 @@ def local_folder(source: str | Path, weights: Callable[[Path], int]) -> Path:
         return Path(source)
     check_installed()
     name = parsed(str(source))
-    return _told(str(source), lambda: _fetched(name, str(source), weights))
+    return _in_a_sentence(str(source), lambda: _fetched(name, str(source), weights))
 
 
 def push(
@@ -99,7 +99,7 @@ def push(
         )
         return str(made)
 
-    return _told(f"{PREFIX}{repository}", uploaded)
+    return _in_a_sentence(f"{PREFIX}{repository}", uploaded)
 
 
 def check_installed() -> None:
@@ -171,7 +171,7 @@ def _snapshot(name: HubName, patterns: list[str], **options: Any) -> Any:
     )
 
 
-def _told(source: str, work: Callable[[], Any]) -> Any:
+def _in_a_sentence(source: str, work: Callable[[], Any]) -> Any:
     """What work gives. VqkitError in one sentence for whatever the hub says against it."""
     from huggingface_hub import errors
 

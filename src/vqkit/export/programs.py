@@ -4,6 +4,7 @@ tiles but the smallest.
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -33,9 +34,13 @@ class Encode(nn.Module):
         super().__init__()
         self.network = artifact.network
         self.normalisation = artifact.normalisation
+        self.precision = torch.float32
+        if self.network.encodes_exactly:
+            self.precision = torch.float64
+            self.network = copy.deepcopy(self.network).double()
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.network.encode(self.normalisation.apply(values))
+        return self.network.encode(self.normalisation.apply(values).to(self.precision))
 
 
 class Decode(nn.Module):
@@ -67,10 +72,10 @@ def programs(model: Model) -> list[Program]:
     artifact = model.artifact
     network = artifact.network
     kind = model.config.model.network.kind
-    if network.encodes_exactly or network.clock is not None:
+    if network.clock is not None:
         raise VqkitError(
-            f"models of network '{kind}' cannot be exported: they find codes in float64 by Fourier "
-            "transforms, or have a clock; use vqkit itself for them"
+            f"models of network '{kind}' cannot be exported: their decoder counts on from the "
+            "beginning of a recording, by Fourier transforms; use vqkit itself for them"
         )
     if not network.quantizer.is_discrete:
         raise VqkitError("this model has no codes to export: its quantizer is 'none'")
