@@ -190,9 +190,13 @@ def _in_a_sentence(source: str, work: Callable[[], Any]) -> Any:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise VqkitError(f"{source} has no such revision; name a branch, tag or commit") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise VqkitError("the hub asks who you are: log in with 'hf auth login'") from error
     except Exception as error:
+        response = getattr(error, "response", None)
+        if isinstance(error, errors.HfHubHTTPError) and response.status_code in (401, 403):
+            raise VqkitError(
+                f"{source}: the hub does not let you: log in with 'hf auth login', with a token "
+                "that may write there"
+            ) from error
         # Of the client, the network and the disk there are too many to name.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise VqkitError(f"{source}: the hub could not be used: {reason}") from error
