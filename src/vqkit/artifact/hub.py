@@ -191,8 +191,8 @@ def _in_a_sentence(source: str, work: Callable[[], Any]) -> Any:
     except errors.RevisionNotFoundError as error:
         raise VqkitError(f"{source} has no such revision; name a branch, tag or commit") from error
     except Exception as error:
-        response = getattr(error, "response", None)
-        if isinstance(error, errors.HfHubHTTPError) and response.status_code in (401, 403):
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
             raise VqkitError(
                 f"{source}: the hub does not let you: log in with 'hf auth login', with a token "
                 "that may write there"
