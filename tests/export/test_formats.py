@@ -152,7 +152,7 @@ def test_what_cannot_be_exported_is_said(model, monkeypatch, tmp_path):
     with pytest.raises(VqkitError, match="network 'patch' cannot be exported"):
         programs(speech)
     with pytest.raises(VqkitError, match="quantizer is 'none'"):
-        programs(untrained(quantizer={"kind": "none", "latent_dim": 4}))
+        programs(untrained(quantizer={"kind": "none", "code_dim": 4}))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(VqkitError, match=r"need onnxscript: pip install 'vqkit\[onnx\]'"):
         export(model, "onnx", tmp_path / "out")

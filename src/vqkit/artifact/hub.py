@@ -27,7 +27,7 @@ USED = re.compile(
     r"config\.json|metrics\.json|recipe\.yaml|model(-before|-after)?\.safetensors|"
     r"prior\.safetensors|(coder|lossless)(-[0-9a-f]+)?\.safetensors"
 )
-SHOWN = ("README.md", "report.html", "samples/*", "prior/*")
+SHOWN = ("README.md", "report.html", "samples/*.png", "prior/report.html", "prior/*.png")
 _NAME = re.compile(r"hf://([\w][\w.-]*/[\w][\w.-]*)(?:@([\w][\w./-]*))?/?")
 
 
@@ -129,6 +129,8 @@ def _fetched(name: HubName, source: str, weights: Callable[[Path], int]) -> Path
         if needed not in sizes:
             raise VqkitError(f"{source} is no model of vqkit: it has no {needed}")
     _check_sizes(source, sizes, {CONFIG: MAX_JSON})
+    # What is fetched is what was looked at, although the branch may move on.
+    name = HubName(name.repository, listed[0].commit_hash)
     config = Path(_snapshot(name, [CONFIG])) / CONFIG
     _check_sizes(source, sizes, _limits(sizes, weights(config)))
     return Path(_snapshot(name, list(sizes)))
