@@ -108,8 +108,8 @@ def test_programs_of_models_that_encode_in_float64_do_so(monkeypatch):
     weight = next(model.network.parameters())
     monkeypatch.setattr(model.network, "encodes_exactly", True)
     encoder, decoder = (program.exported for program in programs(model))
-    assert {value.dtype for value in encoder.state_dict.values()} == {torch.float64}
-    assert {value.dtype for value in decoder.state_dict.values()} >= {torch.float32}
+    assert torch.float32 not in {value.dtype for value in encoder.state_dict.values()}
+    assert torch.float64 not in {value.dtype for value in decoder.state_dict.values()}
     images = values(model, 3, (3, 4))
     assert torch.equal(encoder.module()(images), model.tokenizer.encode(images))
     # The model itself stays as it was.
