@@ -1,7 +1,7 @@
-"""Claims search_*: time and memory of one quantizer step against vector-quantize-pytorch, from 512
-to 262,144 codes.
+"""Claims search_* and nn_speedup_*: time and memory of one quantizer step against
+vector-quantize-pytorch, from 512 to 262,144 codes.
 
-    python benchmarks/quantizers.py [--quick] [--seed 0] [--json FILE]
+    python benchmarks/quantizers.py [--quick] [--seed 0] [--json FILE] [--only search|layers]
 
 N = 4096 tokens (--quick: 64), K x d over 512x64, 8192x32, 16384x8, 65536x16 and 262144x32, two
 threads, float32, the same random latents. Train: forward, the quantizer's own loss, backward, and
@@ -13,6 +13,13 @@ families at 2^18 codes and FSQ at 64,000.
 Every cell is a process of its own. Time: the median of REPEATS calls after one to warm up. Memory:
 growth of the peak resident set over what is resident before a call, with an allocator that gives
 large blocks back at once. A process may take 20 GiB; what needs more is written as out of memory.
+
+nn_speedup_*: layers of vqkit.nn beside the peer's modules, 1024 tokens (--quick: 64), one thread.
+Both take turns in one process, and the figure is the median over rounds of the ratio of their
+processor times: other work on the machine slows both alike. Each pair has the settings of the
+peer's defaults (rotation trick, decay 0.8, no revival) and of ours (straight-through, decay 0.98,
+revival of codes below a tenth of uniform usage); k-means is off in all. Train: forward, the layer's
+loss, backward and updates; eval: forward.
 """
 
 from __future__ import annotations
@@ -29,6 +36,7 @@ from statistics import median
 from bench.claims import Claim, machine, options, report
 
 PARSER = options(__doc__)
+PARSER.add_argument("--only", choices=["search", "layers"], help="one kind of claims")
 
 # Side of the grid of tokens; 64 x 64 = 4096.
 SIDE = 64
@@ -48,6 +56,21 @@ BITS = {
 }
 LEVELS = {"vqkit-fsq train": (64000, 6), "peer-fsq train": (64000, 6)}
 LIMIT = 20 << 30
+
+# Tokens that a layer gets, and rounds in which both take turns, of steps that take seconds fewer.
+LAYER_TOKENS = 1024
+ROUNDS = 5
+FEW_ROUNDS = 3
+RESIDUAL = (8, 1024, 64)  # stages, codes of each, width
+LFQ_BITS = 18
+# Pairs of layers by the names of their claims: kind, codes, width.
+PAIRS = {
+    **{f"{codes}x{width}": ("vq", codes, width) for codes, width in SIZES},
+    "residual_8x1024": ("residual", *RESIDUAL[1:]),
+    "lfq_2_18": ("lfq", 1 << LFQ_BITS, LFQ_BITS),
+}
+# From so many codes on, steps that search are to be five times as fast.
+LARGE = 16384
 
 
 def call(what: str, codes: int, width: int, side: int, seed: int) -> Callable[[], object]:
@@ -118,6 +141,112 @@ def _search(name: str, tokens, codebook) -> Callable[[], object]:
     index = faiss.IndexFlatL2(codebook.shape[1])
     index.add(codebook.numpy())
     return lambda: index.search(tokens.numpy(), 1)
+
+
+# ------------------------------------------------------------------------------------------- layers
+
+
+def layers(kind: str, codes: int, width: int, whose: str, tokens: int) -> tuple:
+    """A layer of vqkit.nn and the peer's module that does the same, with the defaults of `whose`
+    library, "peer" or "vqkit".
+    """
+    import vector_quantize_pytorch as peer
+
+    from vqkit.nn import LFQ, ResidualVQ, VectorQuantizer
+
+    if kind == "lfq":
+        entropy = {"inverse_temperature": 100.0, "diversity": 1.0} if whose == "peer" else {}
+        theirs = {} if whose == "peer" else {"diversity_gamma": 20.0}
+        return LFQ(width, width, **entropy), peer.LFQ(dim=width, codebook_size=codes, **theirs)
+    ours = {"kmeans_iterations": 0}
+    theirs = {}
+    if whose == "peer":
+        ours |= {"decay": 0.8, "estimator": "rotation", "revive_threshold": 0.0}
+    else:
+        dead = 0.1 * tokens / codes
+        theirs |= {"decay": 0.98, "rotation_trick": False, "threshold_ema_dead_code": dead}
+    if kind == "vq":
+        layer = VectorQuantizer(width, codes, **ours)
+        return layer, peer.VectorQuantize(dim=width, codebook_size=codes, **theirs)
+    stages = RESIDUAL[0]
+    layer = ResidualVQ(width, stages, stage=VectorQuantizer(width, codes, **ours))
+    module = peer.ResidualVQ(dim=width, num_quantizers=stages, codebook_size=codes, **theirs)
+    return layer, module
+
+
+def layer_step(module, x, training: bool) -> Callable[[], object]:
+    """One step of a layer, or of a module of the peer."""
+    import torch
+
+    module.train(training)
+    if not training:
+        return torch.no_grad()(lambda: module(x))
+    x = x.clone().requires_grad_()
+
+    def step() -> None:
+        result = module(x)
+        if isinstance(result, tuple):
+            quantized, _, loss = result
+        else:
+            quantized, loss = result.quantized, result.loss
+        x.grad = None
+        (quantized.sum() + loss.sum()).backward()
+
+    return step
+
+
+def pair_child(kind: str, codes: int, width: int, tokens: int, rounds: int, seed: int) -> dict:
+    """Processor seconds of both, by settings and mode: lists of (ours, theirs), a round each."""
+    import torch
+
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    torch.set_num_threads(1)
+    found = {}
+    for whose in ("peer", "vqkit"):
+        for training in (True, False):
+            torch.manual_seed(seed)
+            x = torch.randn(1, tokens, width)
+            pair = layers(kind, codes, width, whose, tokens)
+            steps = [layer_step(module, x, training) for module in pair]
+            times = []
+            for number in range(rounds + 1):
+                turn = []
+                for step in steps:
+                    begin = time.process_time()
+                    step()
+                    turn.append(time.process_time() - begin)
+                if number:  # the first warms up
+                    times.append(turn)
+            found[f"{'train' if training else 'eval'}, defaults of {whose}"] = times
+    return found
+
+
+def measure_pairs(arguments) -> list[Claim]:
+    """The claims nn_speedup_*."""
+    tokens = QUICK_SIDE**2 if arguments.quick else LAYER_TOKENS
+    claims = []
+    for name, (kind, codes, width) in PAIRS.items():
+        rounds = ROUNDS if codes <= LARGE else FEW_ROUNDS
+        if arguments.quick:
+            rounds = 1
+        words = [kind, codes, width, tokens, rounds, arguments.seed]
+        command = [sys.executable, __file__, "--pair", json.dumps(words)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            error = (done.stderr.strip().splitlines() or ["killed"])[-1][:100]
+            print(f"{name}: not measured: {error}", flush=True)
+            continue
+        for case, times in json.loads(done.stdout.splitlines()[-1]).items():
+            ratio = median(theirs / ours for ours, theirs in times)
+            ours, theirs = (1e3 * median(one) for one in zip(*times, strict=True))
+            print(
+                f"{name:<16} {case:<26} {ours:9.2f} ms {theirs:9.2f} ms {ratio:6.1f}x", flush=True
+            )
+            goal = ">= 5" if codes >= LARGE else ">= 1"
+            settings = {**machine(), "threads": 1, "tokens": tokens, "case": case, "times": times}
+            claim = f"nn_speedup_{name}_{case.replace(', defaults of ', '_')}"
+            claims.append(Claim(claim, ratio, "x", goal, "vector-quantize-pytorch", settings))
+    return claims
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -204,13 +333,23 @@ def cells(quick: bool) -> list[tuple]:
 
 def main() -> None:
     arguments = PARSER.parse_args()
+    claims = []
+    if arguments.only != "layers":
+        claims += measure_search(arguments)
+    if arguments.only != "search":
+        claims += measure_pairs(arguments)
+    report(claims, arguments)
+
+
+def measure_search(arguments) -> list[Claim]:
+    """The claims search_*."""
     side = QUICK_SIDE if arguments.quick else SIDE
     rows = {}
     for what, codes, width, repeat, kinds in cells(arguments.quick):
         found = measure(what, codes, width, side, arguments.seed, repeat, kinds)
         rows[what, codes] = found
     settings = {**machine(), "tokens": side**2, "rows": list(rows.values())}
-    report(_claims(rows, settings), arguments)
+    return _claims(rows, settings)
 
 
 def _claims(rows: dict, settings: dict) -> list[Claim]:
@@ -239,5 +378,7 @@ def _claims(rows: dict, settings: dict) -> list[Claim]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(child(*json.loads(sys.argv[2]))))
+    elif sys.argv[1:2] == ["--pair"]:
+        print(json.dumps(pair_child(*json.loads(sys.argv[2]))))
     else:
         main()

@@ -31,11 +31,12 @@ ALLOWED = {
         "artifact": "coding config data errors files model printable prior settings shapes signals",
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
-        "report": "files printable",
+        "report": "errors files printable",
+        "export": "artifact errors files",
         "pipelines": "apps artifact coding config data errors files model prior report settings "
         "signals training",
-        "cli": "apps artifact coding config data errors files pipelines printable prior report "
-        "settings signals training",
+        "cli": "apps artifact coding config data errors export files pipelines printable prior "
+        "report settings signals training",
         "__main__": "cli",
         "__init__": "artifact coding errors pipelines settings",
     }.items()

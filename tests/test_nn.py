@@ -8,6 +8,7 @@ import inspect
 import io
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ from vqkit.nn import (
     VectorQuantizer,
     load_vector_quantize_pytorch,
 )
+
+from .processes import run_ranks
 
 DIM = 12
 # Every class, with projections and without where it has both, by what it is called with.
@@ -101,8 +104,10 @@ def test_every_class_has_an_example_that_is_so():
     assert len(ours) == 12
     for one in ours:
         assert ">>>" in (one.__doc__ or ""), one
-    failed, tried = doctest.testmod(layers)
-    assert failed == 0 and tried > 20
+    modules = {sys.modules[one.__module__] for one in ours}
+    results = [doctest.testmod(module, extraglobs={"torch": torch}) for module in modules]
+    assert sum(one.failed for one in results) == 0
+    assert sum(one.attempted for one in results) > 20
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,9 @@ def test_defaults_are_those_of_recipes(layer, section):
         assert key in given, key
         if given[key].default is not None:
             assert given[key].default == field.default, key
+    # What is no setting would be left out without a word.
+    others = {"self", "dim", "channel_first", "code_dim", "codebook_size"}
+    assert set(given) <= {*section.model_fields, *others}
 
 
 def test_settings_without_effect_are_refused():
@@ -179,7 +187,7 @@ def test_autocast_and_half_latents_change_no_arithmetic(name, kind):
     layer = trained(name)
     x = normal(2, 6, 8, DIM, seed=3).to(kind)
     wanted = layer(x.float())
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", kind):
         found = layer(x)
     assert torch.equal(found.codes, wanted.codes) and torch.equal(found.loss, wanted.loss)
     assert found.quantized.dtype == kind
@@ -292,6 +300,85 @@ def test_wrapped_layers_take_the_step_that_they_take_alone(kind, one_rank):
     wrapped = step(nn.parallel.DistributedDataParallel if kind == "ddp" else sharded)
     for name, value in alone.items():
         assert torch.equal(value, wrapped[name]), name
+
+
+# One step of each rank on its part of a batch, and the states of all layers after it.
+RANK = """
+import sys, torch
+from tests.test_nn import RANKED, DIM, Ranked, normal
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+wraps = {
+    "ddp": lambda network: torch.nn.parallel.DistributedDataParallel(network),
+    "fsdp2": lambda network: torch.distributed.fsdp.fully_shard(network, mesh=mesh),
+}
+x = normal(4, 8, DIM)[2 * rank : 2 * rank + 2]
+found = {}
+for kind, wrap in wraps.items():
+    for name in RANKED:
+        found[f"{kind} {name}"] = Ranked(name, x).step(x, wrap)
+if rank == 0:
+    torch.save(found, sys.argv[1])
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+# Layers in which a step draws no random numbers, of which every rank would draw its own.
+RANKED = {
+    "vq": lambda: VectorQuantizer(DIM, 16, code_dim=4, kmeans_iterations=0, revive_threshold=0.0),
+    "vq gradient": lambda: VectorQuantizer(
+        DIM, 16, update="gradient", kmeans_iterations=0, revive_threshold=0.0
+    ),
+    "simvq": lambda: SimVQ(DIM, 32, code_dim=4),
+    "fsq": lambda: FSQ(DIM, (8, 5, 5)),
+    "residual": lambda: ResidualVQ(
+        DIM, 2, stage=VectorQuantizer(4, 16, kmeans_iterations=0, revive_threshold=0.0)
+    ),
+    "product": lambda: ProductVQ(
+        DIM, 3, group=VectorQuantizer(4, 16, kmeans_iterations=0, revive_threshold=0.0)
+    ),
+}
+
+
+class Ranked(nn.Module):
+    """A small network around a layer, the same on every rank; x: the rank's part of a batch, from
+    which codes are set.
+    """
+
+    def __init__(self, name: str, x: torch.Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(DIM, DIM)
+        self.quantizer = RANKED[name]()
+        # Before anything is sharded: a forward pass sees a copy of parameters that are.
+        self.quantizer.initialise(x)
+
+    def forward(self, x):
+        out = self.quantizer(self.encoder(x))
+        return out.loss + out.quantized.square().mean()
+
+    def step(self, x, wrap) -> dict[str, torch.Tensor]:
+        wrapped = wrap(self)
+        wrapped(x).backward()
+        torch.optim.SGD(wrapped.parameters(), 0.1).step()
+        state = self.state_dict().items()
+        return {name: getattr(value, "full_tensor", lambda v=value: v)() for name, value in state}
+
+
+def test_two_ranks_take_the_step_that_one_takes_with_both_batches(tmp_path):
+    for done in run_ranks(["-c", RANK, tmp_path / "states.pt"], 2):
+        assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "states.pt", weights_only=True)
+    assert len(found) == 2 * len(RANKED)
+    for key, state in found.items():
+        name = key.split(" ", 1)[1]
+        x = normal(4, 8, DIM)
+        before = Ranked(name, x).state_dict()
+        alone = Ranked(name, x).step(x, lambda network: network)
+        assert any(not torch.equal(value, before[part]) for part, value in alone.items()), key
+        for part, value in alone.items():
+            assert torch.allclose(state[part], value, rtol=1e-4, atol=1e-6), (key, part)
 
 
 # ------------------------------------------------------------------------------- another's weights

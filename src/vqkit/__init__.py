@@ -52,6 +52,9 @@ def load(folder: Any, device: Any = "auto") -> Model:
     """The trained model of an artifact folder, ready for `encode`, `decode`, `reconstruct` and the
     rest.
 
+    folder: its path, or hf://user/name[@revision], of which the files of the artifact are fetched
+    from the Hugging Face hub.
+
     device: auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1 or mps. A UserWarning
     says which files of the folder could not be used, if any. VqkitError for what is no artifact, or
     is damaged.

@@ -390,6 +390,23 @@ def test_shards_have_no_adversary(make_task):
         task.adversary(task.build(), None)
 
 
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        ["kind=simvq"],
+        ["kind=vq", "update=gradient"],
+        ["kind=residual", "stage={kind: vq, update: gradient}"],
+    ],
+)
+def test_shards_hold_no_codes_that_a_step_sets(make_task, quantizer):
+    """What a forward pass writes into a copy of sharded parameters would be lost without a word."""
+    settings = [f"model.quantizer.{setting}" for setting in quantizer]
+    make_task("train.optimizer=adamw", *settings).build()
+    with pytest.raises(VqkitError, match="sets its own from the first batch"):
+        make_task("train.strategy=fsdp2", "train.optimizer=adamw", *settings).build()
+    make_task("train.strategy=fsdp2", "train.optimizer=adamw").build()
+
+
 # --------------------------------------------------------------------------------------- many ranks
 
 

@@ -178,7 +178,9 @@ def with_codes(model: Model, kept: Tensor) -> Model:
     for name in ROWS & tensors.keys():
         tensors[name] = tensors[name][kept]
     network.load_state_dict(tensors)
-    return Model(Artifact(config, network.eval(), artifact.data), model.device)
+    return Model(
+        Artifact(config, network.eval(), artifact.data, licence=artifact.licence), model.device
+    )
 
 
 @torch.no_grad()

@@ -19,6 +19,9 @@ from ..signals.base import Signal
 from ..signals.registry import signal_of
 from .operating_points import Rate
 
+# Names of licences: apache-2.0, cc-by-4.0, CC-BY-SA-4.0, my-own.
+LICENCE = r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$"
+
 
 @dataclass(frozen=True)
 class Coders:
@@ -59,7 +62,8 @@ class Artifact:
     problems: files of the folder that could not be used, a sentence each. codes_of: content id of
     the model that this one has encoder and codebooks of, to the bit, None = its own; only the
     decoders differ, so that files, coders and a prior serve both. stage: of one that was trained
-    with an adversary, which weights are in use and in which file the others lie.
+    with an adversary, which weights are in use and in which file the others lie. licence: under
+    which others may use the weights, as SPDX or the Hugging Face hub call it; None = not said.
     """
 
     config: Config
@@ -71,6 +75,7 @@ class Artifact:
     problems: tuple[str, ...] = ()
     codes_of: str | None = None
     stage: AdversarialStage | None = None
+    licence: str | None = None
 
     @property
     def codes_id(self) -> str:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
@@ -36,12 +36,14 @@ from ..config.loading import from_tree
 from ..data.normalisation import BYTE, Normalisation
 from ..errors import VqkitError
 from ..files import write_text, write_whole
+from ..model.autoencoder import Autoencoder
 from ..prior.prior import Prior, build_prior_network
 from ..settings import Config, PriorConfig
 from ..shapes import Shape
 from .build import build_model
 from .coder_files import load_coders
-from .record import AdversarialStage, Artifact
+from .hub import local_folder
+from .record import LICENCE, AdversarialStage, Artifact
 from .tensor_files import TensorFile, read_header, read_json, read_tensors, reason, write_tensors
 
 FORMAT_VERSION = 1
@@ -51,6 +53,8 @@ METRICS_FILE = "metrics.json"
 PRIOR_FILE = "prior.safetensors"
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+# Types and shapes of tensors by name.
+Expected: TypeAlias = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Deviation = Annotated[float, Field(allow_inf_nan=False, gt=1e-12, le=1e6)]
 Levels = Annotated[StrictInt, Field(ge=1, le=1 << 32)]
@@ -111,6 +115,7 @@ class _Config(BaseModel):
     config: dict[str, Any]
     codes_of: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     stage: _Stage | None = None
+    licence: Annotated[str, Field(pattern=LICENCE)] | None = None
 
 
 def save_artifact(artifact: Artifact, folder: Path) -> None:
@@ -151,6 +156,8 @@ def _write_model(artifact: Artifact, path: Path) -> str:
         settings["codes_of"] = artifact.codes_of
     if artifact.stage is not None:
         settings["stage"] = asdict(artifact.stage)
+    if artifact.licence is not None:
+        settings["licence"] = artifact.licence
     text = json.dumps(settings, indent=2)
     tensors = {
         name: value.detach().cpu().contiguous()
@@ -166,24 +173,18 @@ def save_metrics(artifact: Artifact, folder: Path) -> None:
 
 
 def load_artifact(folder: str | Path) -> Artifact:
-    """Read an artifact folder. VqkitError for what is not one, damaged, or of a newer format.
+    """Read an artifact folder, or fetch one that is named hf://user/name (see `hub`). VqkitError
+    for what is not one, damaged, or of a newer format.
 
     A prior, a coder or figures that cannot be read do not keep a model from loading; they are noted
     in `problems`.
     """
-    folder = Path(folder)
-    tree = read_json(folder / CONFIG_FILE)
-    if tree.get("format") != "vqkit":
-        raise VqkitError(f"{folder} is not a vqkit artifact: {CONFIG_FILE} does not say so")
-    _check_version(tree.get("format_version"), folder)
-    checked = _checked(tree, folder / CONFIG_FILE)
-    config = from_tree(tree["config"], str(folder / CONFIG_FILE), Config)
-    shape = Shape(checked.data.channels, tuple(checked.data.size))
-    normalisation = Normalisation.from_dict(tree["data"]["normalisation"])
+    folder = artifact_folder(folder)
+    described = _described(folder / CONFIG_FILE)
+    tree = described.tree
+    checked = described.checked
     path = folder / MODEL_FILE
-    network, file = filled(
-        path, lambda: build_model(config, shape, normalisation), frozenset({"config"})
-    )
+    network, file = filled(path, described.build, frozenset({"config"}))
     if _tree_of(file.metadata["config"]) != tree:
         raise VqkitError(
             f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was "
@@ -191,7 +192,12 @@ def load_artifact(folder: str | Path) -> Artifact:
         )
     stage = None if checked.stage is None else AdversarialStage(**checked.stage.model_dump())
     artifact = Artifact(
-        config, network.eval(), tree["data"], codes_of=checked.codes_of, stage=stage
+        described.config,
+        network.eval(),
+        tree["data"],
+        codes_of=checked.codes_of,
+        stage=stage,
+        licence=checked.licence,
     )
     if artifact.content_id != checked.content_id:
         raise VqkitError(
@@ -201,6 +207,39 @@ def load_artifact(folder: str | Path) -> Artifact:
     metrics, more = _metrics(folder / METRICS_FILE)
     artifact = replace(artifact, coders=coders, metrics=metrics, problems=(*problems, *more))
     return _with_prior(artifact, folder / PRIOR_FILE)
+
+
+class _Described(NamedTuple):
+    """What config.json says, checked."""
+
+    tree: dict[str, Any]
+    checked: _Config
+    config: Config
+
+    def build(self) -> Autoencoder:
+        shape = Shape(self.checked.data.channels, tuple(self.checked.data.size))
+        normalisation = Normalisation.from_dict(self.tree["data"]["normalisation"])
+        return build_model(self.config, shape, normalisation)
+
+
+def _described(path: Path) -> _Described:
+    """A config.json. VqkitError for what is none, or of a newer format."""
+    tree = read_json(path)
+    if tree.get("format") != "vqkit":
+        raise VqkitError(f"{path.parent} is not a vqkit artifact: {path.name} does not say so")
+    _check_version(tree.get("format_version"), path.parent)
+    checked = _checked(tree, path)
+    return _Described(tree, checked, from_tree(tree["config"], str(path), Config))
+
+
+def _num_bytes(path: Path) -> int:
+    """Bytes of weights that a config.json describes. VqkitError."""
+    return _size(_expected(path, _described(path).build))
+
+
+def artifact_folder(source: str | Path) -> Path:
+    """The folder of an artifact; one that is named hf://user/name is fetched. VqkitError."""
+    return local_folder(source, _num_bytes)
 
 
 def save_prior(artifact: Artifact, folder: Path) -> None:
@@ -226,19 +265,8 @@ def filled(
 
     VqkitError for a file whose names, shapes or types are not those of the module.
     """
-    try:
-        with _Unfilled(torch.device("meta")):
-            expected = {
-                name: (value.dtype, tuple(value.shape))
-                for name, value in build().state_dict().items()
-            }
-    except VqkitError as error:
-        raise VqkitError(f"cannot read {path}: {error}") from error
-    except (RuntimeError, OverflowError, TypeError) as error:
-        raise VqkitError(
-            f"cannot read {path}: its settings describe a network that cannot be built"
-        ) from error
-    num_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
+    expected = _expected(path, build)
+    num_bytes = _size(expected)
     _check_size(path, num_bytes)
     file = read_tensors(path, num_bytes, keys)
     found = {name: (value.dtype, tuple(value.shape)) for name, value in file.tensors.items()}
@@ -251,6 +279,24 @@ def filled(
         module = build()
     module.load_state_dict(file.tensors)
     return module, file
+
+
+def _expected(path: Path, build: Callable[[], nn.Module]) -> Expected:
+    """Types and shapes of the weights of a module, which take no memory. VqkitError."""
+    try:
+        with _Unfilled(torch.device("meta")):
+            state = build().state_dict()
+            return {name: (value.dtype, tuple(value.shape)) for name, value in state.items()}
+    except VqkitError as error:
+        raise VqkitError(f"cannot read {path}: {error}") from error
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise VqkitError(
+            f"cannot read {path}: its settings describe a network that cannot be built"
+        ) from error
+
+
+def _size(expected: Expected) -> int:
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in expected.values())
 
 
 class _Unfilled(TorchFunctionMode):

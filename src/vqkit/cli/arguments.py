@@ -90,7 +90,9 @@ SEED = Number(int, 0, (1 << 63) - 1)
 
 
 def add_artifact(parser: argparse.ArgumentParser, more: str = "") -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model" + more)
+    parser.add_argument(
+        "artifact", metavar="DIR", help="folder of a trained model, or hf://user/name" + more
+    )
     add_device(parser)
 
 

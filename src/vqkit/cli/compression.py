@@ -333,7 +333,7 @@ def _decompress(options: argparse.Namespace) -> int:
 
 def _decompress_files(options: argparse.Namespace) -> int:
     failed = 0
-    models: dict[Path, Model] = {}
+    models: dict[str | Path, Model] = {}
     with progress_bar("decompressing") as progress:
         for source in map(Path, options.files):
             try:
@@ -440,11 +440,11 @@ def _stem(source: Path, decoded: Decoded) -> str:
     return f"{source.stem}-{decoded.number}"
 
 
-def _model(options: argparse.Namespace, source: Path, models: dict[Path, Model]) -> Model:
+def _model(options: argparse.Namespace, source: Path, models: dict[str | Path, Model]) -> Model:
     """The model of a file; each is loaded once."""
     from ..artifact.coder_files import find_artifact
 
-    folder = Path(options.model) if options.model else find_artifact(source)
+    folder = options.model or find_artifact(source)
     if folder not in models:
         models[folder] = arguments.load_model(folder, options.device)
     return models[folder]
@@ -455,7 +455,7 @@ def _verify(options: argparse.Namespace) -> int:
     from ..coding import opened
 
     failed = 0
-    models: dict[Path, Model] = {}
+    models: dict[str | Path, Model] = {}
     with progress_bar("verifying"):
         for source in map(Path, options.files):
             try:

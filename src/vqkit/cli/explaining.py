@@ -42,7 +42,10 @@ def _explain(options: argparse.Namespace) -> int:
     from ..config.loading import dump
     from ..files import free_name
     from ..report.explain_page import write_explanation
+    from ..report.figures import check_installed
 
+    # Before the work, not behind it.
+    check_installed()
     model = arguments.load_model(options.artifact, options.device)
     data = open_data(model, options.data)
     pairs = [(code, other) for code, other in options.swap]
@@ -148,10 +151,12 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _new_folder(options: argparse.Namespace) -> Path:
+    from ..artifact.hub import own_folder
     from ..errors import VqkitError
     from ..files import free_name
 
     if options.out is None:
+        own_folder(options.artifact)
         folder = Path(options.artifact).resolve()
         return free_name(folder.with_name(f"{folder.name}-pruned"))
     target = Path(options.out)

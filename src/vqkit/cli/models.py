@@ -33,6 +33,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty"
     )
     arguments.add_run(parser, "chosen by a look at DATA")
+    parser.add_argument(
+        "--licence", metavar="ID", help="of the weights: apache-2.0, cc-by-4.0, one of your own"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -45,6 +48,7 @@ def _train(options: argparse.Namespace) -> int:
         options.out,
         options.recipe,
         options.settings,
+        licence=options.licence,
         **arguments.of_run(options),
     )
     leave_together()
@@ -145,6 +149,8 @@ def _check(options: argparse.Namespace) -> int:
         for what, (count, total) in flips.items():
             say(f"{what + ' with ' + instructions:<28} {count} of {total} differ")
     print_figures(found.figures)
+    licence = model.artifact.licence
+    say(f"{'licence':<18} {licence or 'missing: nobody knows what they may do with the weights'}")
     if options.json:
         everything = {**asdict(found), "elsewhere": elsewhere}
         write_text(Path(options.json), json.dumps(everything, indent=2) + "\n")

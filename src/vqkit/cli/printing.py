@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -75,28 +76,34 @@ def _print_figure(key: str, value: Any, metrics: Mapping[str, Any]) -> None:
 class progress_bar:
     """A bar on the error stream while something takes long, which swings until a share is told.
 
-    Nothing when that is not a terminal. What is printed meanwhile goes where it would go without.
+    Nothing when that is not a terminal, and without rich, which comes with `vqkit[train]`. What is
+    printed meanwhile goes where it would go without.
     """
 
     def __init__(self, what: str) -> None:
+        self.bar: Any = None
+        if not sys.stderr.isatty() or find_spec("rich") is None:
+            return
         from rich.console import Console
         from rich.progress import Progress
 
         self.bar = Progress(
             console=Console(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty(),
             # It would take what goes into a file or a pipe to the terminal.
             redirect_stdout=sys.stdout.isatty(),
         )
         self.task = self.bar.add_task(printable(what), total=None)
 
     def __enter__(self) -> Callable[[float], None]:
+        if self.bar is None:
+            return lambda share: None
         self.bar.start()
         return lambda share: self.bar.update(self.task, total=1.0, completed=share)
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
 
 def write_file(path: Path, content: bytes | Callable[[Path], None]) -> None:

@@ -66,7 +66,9 @@ class DepthwiseResidual(nn.Module):
         nn.init.zeros_(self.contract.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, *grid, C)
-        if x.dtype == torch.float64 and not torch.is_grad_enabled():
+        is_exact = x.dtype == torch.float64 and not torch.is_grad_enabled()
+        # Rows are so many; an exported program serves any number of them.
+        if is_exact and not torch.compiler.is_exporting():
             return self._by_rows(x)
         seen = F.pad(x, (0, 0, 2, 0)) if self.is_causal else x
         # Both moves are views: (B, C, *grid) in channels-last memory.

@@ -4,6 +4,7 @@ report.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import time
@@ -17,9 +18,10 @@ import torch
 from ..apps.evaluate import Evaluation, Examples, evaluate
 from ..apps.peers import Beside, beside_peers
 from ..artifact.model import Model
-from ..artifact.record import AdversarialStage, Artifact
+from ..artifact.record import LICENCE, AdversarialStage, Artifact
 from ..artifact.store import save_artifact, save_beside, save_metrics
 from ..config.loading import dump
+from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
 from ..report.card import write_card
 from ..report.page import write_report
@@ -28,6 +30,7 @@ from ..report.verdict import judge
 from ..settings import Config
 from ..signals.registry import signal_of
 from ..training.checkpoint import FOLDER as CHECKPOINTS
+from ..training.engine import check_installed
 from ..training.guard import SLICE, SLICES
 from ..training.loop import Finished, fit
 from ..training.progress import Display
@@ -61,6 +64,7 @@ def train(
     minutes: float | None = None,
     display: Display | None = None,
     started: float | None = None,
+    licence: str | None = None,
 ) -> Model | None:
     """Train on `source` (a folder, a file or a built-in set) and fill `out` with an artifact, a
     card and a report.
@@ -68,10 +72,13 @@ def train(
     recipe: a name or a YAML file; None = what a look at the source speaks for, which is said.
     overrides: 'train.lr=1e-3' and the like. resume: go on from the checkpoint in `out`. minutes: of
     the whole call, coders and report included, counted from `started` (of time.monotonic(); None =
-    now). display: shows progress; None = silent. Returns the model, its figures in `metrics`; None
-    on ranks other than the first.
+    now). display: shows progress; None = silent. licence: under which others may use the weights,
+    an identifier as apache-2.0, for artifact and card. Returns the model, its figures in
+    `metrics`; None on ranks other than the first.
     Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
+    check_installed()
+    check_licence(licence)
     started = time.monotonic() if started is None else started
     folder = Path(out)
     overrides = list(overrides)
@@ -103,10 +110,23 @@ def train(
                 command += ["--recipe", str(folder / RECIPE_FILE)]
             else:
                 command += ["--recipe", chosen.recipe, *overrides]
+            if licence is not None:
+                command += ["--licence", licence]
             origin = Origin(
                 shlex.join(command), chosen.lines, ending_minutes(minutes, finished, config.train)
             )
-            return _finish(finished, config, data, folder, plan, origin)
+            assert isinstance(finished.model, Autoencoder)
+            artifact = Artifact(config, finished.model, data.describe(), licence=licence)
+            return _finish(finished, artifact, data, folder, plan, origin)
+
+
+def check_licence(licence: str | None) -> None:
+    """VqkitError for what is no identifier of a licence."""
+    if licence is not None and not re.fullmatch(LICENCE, licence):
+        raise VqkitError(
+            f"'{licence}' is no identifier of a licence: write apache-2.0, cc-by-4.0 or one of "
+            "your own, in letters, digits, '.', '+' and '-'"
+        )
 
 
 def _parts(config: Config) -> list[Part]:
@@ -127,18 +147,17 @@ class Origin(NamedTuple):
 
 def _finish(
     finished: Finished,
-    config: Config,
+    artifact: Artifact,
     data: Any,
     folder: Path,
     plan: Plan,
     origin: Origin,
 ) -> Model:
     """From trained weights to a folder that is complete."""
-    assert isinstance(finished.model, Autoencoder)
     # Before anything else can fail: it is what the time was spent on.
-    artifact = save_trained(Artifact(config, finished.model, data.describe()), finished, folder)
+    artifact = save_trained(artifact, finished, folder)
     # Of a trial of a few steps one does not expect minutes of fitting.
-    steps = min(config.coder.steps, finished.figures["step"])
+    steps = min(artifact.config.coder.steps, finished.figures["step"])
     artifact = fit_coders(Model(artifact), data, steps, folder, plan)
     return report_on(finished, artifact, data, folder, plan, origin)
 
@@ -236,6 +255,7 @@ def _summary(
     played = zip(*(signal.media(values, artifact.data) for values in pairs), strict=True)
     return RunSummary(
         title=Path(data.name).name,
+        licence=artifact.licence,
         command=origin.command,
         choice=origin.choice,
         minutes=origin.minutes,

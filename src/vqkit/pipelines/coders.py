@@ -17,6 +17,7 @@ import torch
 from ..apps.evaluate import open_for
 from ..artifact.codec import new_scalar_coder
 from ..artifact.coder_files import save_coders
+from ..artifact.hub import own_folder
 from ..artifact.model import Model
 from ..artifact.operating_points import Rate, gains, measure, offered
 from ..artifact.record import Artifact
@@ -24,6 +25,7 @@ from ..artifact.store import load_artifact, save_metrics
 from ..coding import BytesCoder, ScalarCoder, TransformerCoder, gain_of
 from ..data.dataset import Dataset
 from ..errors import VqkitError
+from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.code_coder import CodeCoderTask, CoderNetwork
@@ -60,7 +62,8 @@ def train_coder(
     which is kept beside the new one, as files that it wrote are read with it. minutes: of the whole
     call. Errors: VqkitError.
     """
-    folder = Path(artifact)
+    check_installed()
+    folder = own_folder(artifact)
     with locked(folder, display):
         model = Model(load_artifact(folder))
         steps = model.config.coder.steps if steps is None else steps

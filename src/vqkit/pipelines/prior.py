@@ -16,6 +16,7 @@ import numpy as np
 from ..apps.evaluate import open_for
 from ..apps.evaluate_prior import evaluate_prior, nearness
 from ..apps.generate import generate
+from ..artifact.hub import own_folder
 from ..artifact.model import Model
 from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
 from ..config.loading import dump, load, recipe_names
@@ -31,6 +32,7 @@ from ..report.summary import PriorSummary
 from ..settings import PriorConfig
 from ..training.checkpoint import FOLDER as CHECKPOINTS
 from ..training.checkpoint import resumed_config
+from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
@@ -71,9 +73,10 @@ def train_prior(
     minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other
     than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
+    check_installed()
     if started is None:
         started = time.monotonic()
-    folder = Path(artifact)
+    folder = own_folder(artifact)
     work = folder / FOLDER
     overrides = list(overrides)
     model = Model(load_artifact(folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..artifact.coder_files import CODER_FILE, LOSSLESS_FILE, save_coders
 from ..artifact.model import Model
 from ..artifact.record import Artifact
-from ..artifact.store import PRIOR_FILE, load_artifact
+from ..artifact.store import PRIOR_FILE, artifact_folder, load_artifact
 from ..config.loading import with_overrides
 from ..config.sections import DataSection, WeightConfig
 from ..data.dataset import Dataset
@@ -20,6 +20,7 @@ from ..errors import VqkitError
 from ..files import write_whole
 from ..model.autoencoder import Autoencoder
 from ..settings import Config
+from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
@@ -66,13 +67,15 @@ def sharpen(
     on ranks other than the first. Errors: VqkitError for whatever a user can mend;
     TrainingDiverged.
     """
+    check_installed()
     started = time.monotonic() if started is None else started
     folder = Path(out)
     overrides = list(overrides)
     check_unlocked(folder)
     if not resume:
         check_new(folder)
-    old = Model(load_artifact(artifact))
+    source_folder = artifact_folder(artifact)
+    old = Model(load_artifact(source_folder))
     config = _settings(old, overrides, folder, resume)
     parts = [
         Part(OPENING, 0.02),
@@ -94,7 +97,7 @@ def sharpen(
                 finished = fit(task, folder, plan.stage(TRAINING), plan.deadline(TRAINING))
             if finished is None:
                 return None
-            trained = _saved(finished, config, old, Path(artifact), folder)
+            trained = _saved(finished, config, old, source_folder, folder)
             trained = _with_rates(trained, data, folder)
             command = ["vqkit", "sharpen", str(artifact), str(source), "--out", str(out)]
             command += overrides

@@ -30,6 +30,17 @@ LOST = {
 # What the hub calls each kind of item.
 KINDS = {"image": "image", "recording": "audio", "text": "text"}
 MAX_BAD_FILES = 20
+# Those that the Hugging Face hub has identifiers for, and that weights come under; others are
+# "other", with a name.
+LICENCES = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause "
+    "bsd-3-clause-clear bsl-1.0 cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 "
+    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 "
+    "cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 creativeml-openrail-m ecl-2.0 "
+    "epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 mit "
+    "mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 pddl postgresql unlicense "
+    "wtfpl zlib".split()
+)
 PRIOR_BEGIN = "<!-- prior: begin -->"
 PRIOR_END = "<!-- prior: end -->"
 CHECK_BEGIN = "<!-- check: begin -->"
@@ -94,7 +105,7 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
     """The Markdown of the card. `directory` is how the artifact is named in the commands."""
     verdict = judge(summary)
     blocks = [
-        _header(summary.item),
+        _header(summary.item, summary.licence),
         f"# {escaped(summary.title)}",
         f"**{verdict.word}:** {escaped(verdict.sentence)}",
     ]
@@ -142,17 +153,25 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", text)
 
 
-def _header(item: str) -> str:
+def _header(item: str, licence: str | None) -> str:
     kind = KINDS.get(item, item)
     tags = ["vq-vae", "autoencoder", f"{kind}-compression", f"{kind}-tokenizer", "vqkit"]
     metadata = {"library_name": "vqkit", "pipeline_tag": f"{kind}-to-{kind}", "tags": tags}
     header = yaml.safe_dump(metadata, sort_keys=False)
-    license_lines = (
-        "# The weights are yours: name a license before you share them.\n"
-        "license: other\n"
-        "license_name: not-chosen\n"
-    )
-    return f"---\n{license_lines}{header}---"
+    return f"---\n{_licence_lines(licence)}{header}---"
+
+
+def _licence_lines(licence: str | None) -> str:
+    """How the hub wants a licence to be named."""
+    if licence is None:
+        return (
+            "# The weights are yours: name a licence before you share them.\n"
+            "license: other\n"
+            "license_name: not-chosen\n"
+        )
+    if licence.lower() in LICENCES:
+        return f"license: {licence.lower()}\n"
+    return yaml.safe_dump({"license": "other", "license_name": licence.lower()}, sort_keys=False)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Row]) -> str:

@@ -12,10 +12,12 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import VqkitError
 from .verdict import series
 from .wording import count, finite, large, quality
 
@@ -78,11 +80,18 @@ class Drawing:
     keys: tuple[Key, ...]
 
 
+def check_installed() -> None:
+    """VqkitError without matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise VqkitError("drawing figures needs matplotlib: pip install 'vqkit[train]'")
+
+
 def svg(name: str, draw: Draw) -> Drawing | None:
     """Inline SVG without prolog, namespaces or metadata, ids prefixed by `name`.
 
     None if there was nothing to draw.
     """
+    check_installed()
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -123,6 +132,7 @@ def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> 
 
     None if none has.
     """
+    check_installed()
     import matplotlib
     from matplotlib.figure import Figure
 

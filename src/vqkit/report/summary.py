@@ -88,6 +88,8 @@ class RunSummary:
     choice: Sequence[str] = ()
     # That the whole command had, where these ended training.
     minutes: float | None = None
+    # Identifier of the licence of the weights; None = not said.
+    licence: str | None = None
 
     @property
     def codebook_size(self) -> int | None:

@@ -1,21 +1,18 @@
-"""Devices, precision and processes: the only module that knows lightning-fabric and
+"""Devices, precision and processes: with `fabric` the only module that knows lightning-fabric and
 torch.distributed.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric, wrappers
-from lightning_fabric.plugins.precision import MixedPrecision, Precision
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -26,27 +23,16 @@ from ..errors import VqkitError
 from ..model.autoencoder import channels_last
 from ..model.precision import use_bfloat16
 
-# The title of a run says devices and precision; Fabric would say them again on a line of its own.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
+# What `vqkit[train]` installs: progress, processes and figures, by the names of their modules.
+PACKAGES = {
+    "lightning_fabric": "lightning-fabric",
+    "matplotlib": "matplotlib",
+    "rich": "rich",
+}
 
 # Parameters of mallopt(3), as malloc.h of glibc numbers them.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-
-
-class _Autocast(MixedPrecision):
-    """Arithmetic in bfloat16 where autocast says so, and inputs as they are.
-
-    Fabric's own rounds what goes into a model to 8 bits of mantissa: an item, and the target that
-    it is compared with.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("bf16-mixed", "cuda" if torch.cuda.is_available() else "cpu")
-
-    def convert_input(self, data: Any) -> Any:
-        return data
 
 
 class Engine:
@@ -73,23 +59,14 @@ class Engine:
         self.sharded = config.strategy == "fsdp2"
         self.units: Sequence[nn.Module] = ()
         _keep_freed_memory()
-        self.fabric = Fabric(
-            accelerator="auto" if torch.cuda.is_available() else "cpu",
-            devices=local,
-            num_nodes=max(1, self.world_size // local),
-            plugins=[_Autocast() if use_bfloat16(config.precision) else Precision()],
-            strategy=self._strategy(),
-        )
-        self.fabric.launch()
+        from .fabric import launch
 
-    def _strategy(self) -> Any:
-        if self.sharded:
-            return ModelParallelStrategy(
-                self._shard, data_parallel_size=self.world_size, tensor_parallel_size=1
-            )
-        # The quantizers keep their statistics equal on all ranks themselves; broadcasting them
-        # again would cost time.
-        return DDPStrategy(forward_sync_buffers=False) if self.world_size > 1 else "auto"
+        self.fabric = launch(
+            self.world_size,
+            local,
+            use_bfloat16(config.precision),
+            self._shard if self.sharded else None,
+        )
 
     @property
     def rank(self) -> int:
@@ -145,15 +122,12 @@ class Engine:
         """Gradient of an output at one tensor, with the graph left for the backward pass, and
         without any effect on parameters or other ranks.
 
-        of_output: the gradient at the output itself, where that is no scalar. Fabric refuses
-        backward passes that are not its own, as a loss might have to be scaled; in float32 and
-        bfloat16 none is.
+        of_output: the gradient at the output itself, where that is no scalar.
         """
-        wrappers._in_fabric_backward = True
-        try:
+        from .fabric import gradients_allowed
+
+        with gradients_allowed():
             (found,) = torch.autograd.grad(output, wanted, of_output, retain_graph=True)
-        finally:
-            wrappers._in_fabric_backward = False
         return found
 
     def sum(self, values: Tensor) -> Tensor:
@@ -178,6 +152,13 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+
+
+def check_installed() -> None:
+    """VqkitError unless the packages are there that training needs beside those of every use."""
+    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise VqkitError(f"training needs {', '.join(missing)}: pip install 'vqkit[train]'")
 
 
 def leave_together() -> None:

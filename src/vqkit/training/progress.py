@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
-
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 # Seconds between two plain lines.
 PLAIN_SECONDS = 10.0
@@ -41,49 +38,6 @@ class Silent:
 
     def stop(self) -> None:
         pass
-
-
-class _TwoLines(Progress):
-    """A bar with the figures under it, so that neither is cut off on a narrow terminal."""
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        for task in self.tasks:
-            yield Text(task.fields["figures"], overflow="ellipsis", no_wrap=True)
-
-
-class Bar:
-    """A rich progress bar with ETA, and the latest figures under it."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.bar = _TwoLines(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-
-    def start(self, title: str) -> None:
-        self.bar.start()
-        self.task = self.bar.add_task("vqkit", total=1.0, figures="")
-        if title:
-            self.message(title)
-
-    def update(self, progress: float, row: Mapping[str, Any]) -> None:
-        if row:
-            self.bar.update(self.task, completed=progress, figures=figures(row))
-        else:
-            self.bar.update(self.task, completed=progress)
-
-    def message(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False, markup=False)
-
-    def stop(self) -> None:
-        self.bar.stop()
 
 
 class Lines:
@@ -123,7 +77,9 @@ class Lines:
 
 def display_for_terminal() -> Display:
     """A live bar when the error stream is a terminal, else plain lines."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and find_spec("rich") is not None:
+        from .bar import Bar
+
         return Bar()
     return Lines()
 

@@ -255,7 +255,8 @@ class Bottleneck(nn.Module, ABC):
     def _checked_codes(self, codes: Tensor) -> Tensor:
         """The codes as int64.
 
-        ValueError for another shape, for fractions and for values out of range.
+        ValueError for another shape, for fractions and for values out of range, which an exported
+        program, without branches, does not look at.
         """
         if codes.dim() < 2 or codes.shape[1] != self.num_codebooks:
             raise ValueError(
@@ -266,6 +267,8 @@ class Bottleneck(nn.Module, ABC):
         codes = codes.long()
         sizes = torch.tensor(self.codebook_sizes, device=codes.device)
         sizes = sizes.reshape(-1, *[1] * (codes.dim() - 2))
+        if torch.compiler.is_exporting():
+            return codes
         outside = (codes < PADDING) | (codes >= sizes)
         if outside.any():
             index = int(outside.nonzero()[0, 1])
@@ -292,6 +295,9 @@ class Quantizer(Bottleneck):
     has_usage = True
     # What every later stage of a residual row is scaled by, where stages are not measured.
     refinement = 1.0
+    # Whether a step sets parameters itself, as the first codes. Sharded ones cannot be: what a
+    # forward pass sees of them is a copy.
+    sets_parameters = False
     # Whether `quantize` passes gradients to the tokens unchanged.
     is_straight_through = True
 
@@ -331,15 +337,20 @@ class Quantizer(Bottleneck):
             tokens = to_tokens(self._checked_codes(codes))
             missing = tokens == PADDING
             real = ~missing.all(1)
-            wrong = missing & real[:, None] & ~self.left_out(tokens)
-            if wrong.any():
-                index = int(wrong.nonzero()[0, 1])
-                raise ValueError(
-                    f"code -1 of codebook {index} beside other codes of its position: -1 marks "
-                    "padding in all codebooks, or the last stages of a residual quantizer"
-                )
+            if not torch.compiler.is_exporting():
+                self._check_left_out(tokens, missing & real[:, None])
             values = self.lookup(tokens.where(real[:, None], 0)).where(real[:, None], 0.0)
             return from_tokens(_without_padding(self._project_out(values), real), codes)
+
+    def _check_left_out(self, codes: Tensor, missing: Tensor) -> None:
+        """ValueError where codes (N, Q) of real positions are `missing` that cannot be left out."""
+        wrong = missing & ~self.left_out(codes)
+        if wrong.any():
+            index = int(wrong.nonzero()[0, 1])
+            raise ValueError(
+                f"code -1 of codebook {index} beside other codes of its position: -1 marks "
+                "padding in all codebooks, or the last stages of a residual quantizer"
+            )
 
     # ------------------------------------------------------------------------ what a family defines
 

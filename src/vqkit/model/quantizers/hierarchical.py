@@ -75,7 +75,8 @@ class HierarchicalQuantizer(CellBottleneck):
             num_top = self.top.num_codebooks
             top = codes[:, :num_top]
             below = codes[:, num_top:]
-            if ((top == PADDING).all(1) & (below != PADDING).any(1)).any():
+            alone = (top == PADDING).all(1) & (below != PADDING).any(1)
+            if not torch.compiler.is_exporting() and alone.any():
                 raise ValueError("codes of a cell's positions beside a coarse code of -1, padding")
             bottom = unfold(below, self.grid_multiple)
             context = self._context(self.top.decode(top))

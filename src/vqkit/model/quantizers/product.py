@@ -46,8 +46,8 @@ class ProductQuantizer(Quantizer):
             # One pass over the tokens of all groups, so that shared statistics take a single step.
             group = self._group(0)
             result = group.quantize(tokens.reshape(-1, group.code_dim), generator)
-            values = result.values.reshape(len(tokens), -1)
-            return TokensQuantized(values, result.codes.reshape(len(tokens), -1), result.terms)
+            values = result.values.reshape(tokens.shape[0], -1)
+            return TokensQuantized(values, result.codes.reshape(tokens.shape[0], -1), result.terms)
         results = [group.quantize(part, generator) for group, part in self._split(tokens)]
         values = torch.cat([result.values for result in results], 1)
         codes = torch.cat([result.codes for result in results], 1)

@@ -180,7 +180,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
             parts.append(fold(codes, side))
         cells = parts[0]
         num_missing = self.num_codebooks - sum(part.shape[1] for part in parts)
-        missing = cells.new_full((len(cells), num_missing, *cells.shape[2:]), PADDING)
+        missing = cells.new_full((cells.shape[0], num_missing, *cells.shape[2:]), PADDING)
         return torch.cat([*parts, missing], 1)
 
     def _grids(self, codes: Tensor) -> list[Tensor]:
@@ -262,7 +262,7 @@ def _on_grid(rows: Tensor, like: Tensor, real: Tensor | None, filling: float) ->
     """Rows of real positions (N, n) -> (B, n, *grid), with the filling elsewhere."""
     if real is not None:
         positions = real.to(rows.device).reshape(-1)
-        whole = rows.new_full((len(positions), rows.shape[1]), filling)
+        whole = rows.new_full((positions.shape[0], rows.shape[1]), filling)
         rows = whole.masked_scatter(positions[:, None], rows)
     return from_tokens(rows, like)
 
@@ -285,13 +285,13 @@ def _real_positions(grids: list[Tensor]) -> Tensor:
         # Cells that have this grid at all.
         cells = cells & fold(present[:, None], 2**number).any(1)
         above = spread(real[:, None], 2)[:, 0]
-        if (present & ~(above & spread(cells[:, None], 2**number)[:, 0])).any():
+        if _any(present & ~(above & spread(cells[:, None], 2**number)[:, 0])):
             raise ValueError(
                 f"codes of codebooks of grid {number} beside a coarse code of -1, which is padding "
                 "or left out"
             )
         has_grid = spread(cells[:, None], 2 ** (number - 1))[:, 0]
-        if (real & has_grid & ~fold(present[:, None], 2).any(1)).any():
+        if _any(real & has_grid & ~fold(present[:, None], 2).any(1)):
             raise ValueError(
                 f"a code of a codebook of grid {number - 1} whose finer positions are all -1, "
                 "padding, beside finer codes in its cell"
@@ -303,6 +303,11 @@ def _real_positions(grids: list[Tensor]) -> Tensor:
 def _present(codes: Tensor, number: int) -> Tensor:
     """Which positions of a grid have codes (B, q, *grid): (B, *grid) bool."""
     missing = codes == PADDING
-    if (missing.any(1) != missing.all(1)).any():
+    if _any(missing.any(1) != missing.all(1)):
         raise ValueError(f"code -1 of a codebook of grid {number} beside others of its position")
     return ~missing[:, 0]
+
+
+def _any(wrong: Tensor) -> bool:
+    """Whether any is wrong; an exported program, without branches, does not look."""
+    return not torch.compiler.is_exporting() and bool(wrong.any())

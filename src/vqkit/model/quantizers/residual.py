@@ -96,7 +96,7 @@ class ResidualQuantizer(StagesMixin, Quantizer):
             self._measure(square_sums, SCALE_DECAY)
             self._mark_measured(len(square_sums))
         num_missing = self.num_codebooks - sum(part.shape[1] for part in codes)
-        missing = codes[0].new_full((len(tokens), num_missing), PADDING)
+        missing = codes[0].new_full((tokens.shape[0], num_missing), PADDING)
         joined = {}
         for name in terms[0]:
             each = torch.stack([term[name] for term in terms])
@@ -130,7 +130,7 @@ class ResidualQuantizer(StagesMixin, Quantizer):
         return torch.stack([self._stage(n).bits(part) for n, part in enumerate(parts)]).sum(0)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        total = codes.new_zeros(len(codes), self.code_dim, dtype=torch.float32)
+        total = codes.new_zeros(codes.shape[0], self.code_dim, dtype=torch.float32)
         for index, part in enumerate(codes.chunk(self.num_stages, 1)):
             values = self._stage(index).lookup(part.clamp(min=0)) * self.scales[index]
             total = total + values.where(part[:, :1] != PADDING, 0.0)

@@ -42,6 +42,11 @@ def nearest(tokens: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Te
     Returns:
         (N,) int64.
     """
+    if torch.compiler.is_exporting():
+        # Chunks are so many rows; a program serves any number of them.
+        tokens, codebook = centred(tokens, codebook)
+        offsets = -0.5 * (codebook.square().sum(1) + costs)
+        return torch.addmm(offsets, tokens, codebook.t()).argmax(1)
     if not len(tokens):
         return tokens.new_empty(0, dtype=torch.long)
     tokens, codebook = centred(tokens, codebook)

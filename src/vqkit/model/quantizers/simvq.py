@@ -32,6 +32,7 @@ class SimVQ(Quantizer):
 
     default_weights = {"commitment": 0.25, "codebook": 1.0}
     fits_any_scale = True
+    sets_parameters = True
 
     frozen: Tensor
     fitted: Tensor

@@ -64,7 +64,8 @@ class VectorQuantizer(Quantizer):
         self.revive_threshold = config.revive_threshold
         self.kmeans_iterations = config.kmeans_iterations
         codebook = torch.randn(config.codebook_size, config.code_dim)
-        if config.update == "gradient":
+        self.sets_parameters = config.update == "gradient"
+        if self.sets_parameters:
             self.codebook = nn.Parameter(codebook)
         else:
             self.register_buffer("codebook", codebook)

@@ -12,8 +12,9 @@ from .colour import ciede2000, lab
 MAX_PSNR = 100.0
 # Values of an image that are compared together.
 VALUES_TOGETHER = 1 << 22
-# Side of the window of SSIM.
+# Side of the window of SSIM, and deviation of its Gaussian weights.
 WINDOW = 11
+SIGMA = 1.5
 # Side of the blocks that are looked at for smooth areas, and the deviation in levels of 0 to 255
 # below which all channels of a smooth one are: sky and walls, where an error of colour is seen.
 BLOCK = 8
@@ -42,17 +43,29 @@ def ssim(values: Tensor, original: Tensor) -> Tensor:
     Gaussian window of 11 pixels, sigma 1.5, averaged where the window lies inside of the image;
     images that are smaller than the window are widened by repeating their edge.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     missing = [max(0, WINDOW - side) for side in original.shape[2:]]
     edges = (0, missing[1], 0, missing[0])
     first = F.pad(values.float(), edges, mode="replicate")
     second = F.pad(original.float(), edges, mode="replicate")
-    _, similarity = structural_similarity_index_measure(
-        first, second, data_range=255.0, reduction="none", return_full_image=True
-    )
-    rim = WINDOW // 2
-    return similarity[:, :, rim:-rim, rim:-rim].flatten(1).mean(1)
+    mean, other_mean = _windowed(first), _windowed(second)
+    variance = _windowed(first.square()) - mean.square()
+    other_variance = _windowed(second.square()) - other_mean.square()
+    covariance = _windowed(first * second) - mean * other_mean
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean * other_mean + c1) / (mean.square() + other_mean.square() + c1)
+    structure = (2 * covariance + c2) / (variance + other_variance + c2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def _windowed(values: Tensor) -> Tensor:
+    """Means under the window of SSIM, where it lies inside: (B, C, H, W) -> (B, C, H-10, W-10)."""
+    offset = torch.arange(WINDOW, device=values.device) - WINDOW // 2
+    weight = torch.exp(-0.5 * (offset / SIGMA).square())
+    weight = (weight / weight.sum()).to(values.dtype)
+    planes = values.flatten(0, 1)[:, None]
+    planes = F.conv2d(planes, weight.view(1, 1, -1, 1))
+    planes = F.conv2d(planes, weight.view(1, 1, 1, -1))
+    return planes[:, 0].unflatten(0, values.shape[:2])
 
 
 def colour_error(values: Tensor, original: Tensor) -> Tensor:

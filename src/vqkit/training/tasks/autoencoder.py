@@ -55,6 +55,12 @@ class AutoencoderTask(Task):
 
     def build(self) -> Autoencoder:
         model = build_model(self.all_settings, self.data.shape, self.data.normalisation)
+        if self.settings.strategy == "fsdp2":
+            if any(part.sets_parameters for part in model.quantizer.parts()):
+                raise VqkitError(
+                    "fsdp2 shards parameters, and this quantizer sets its own from the first "
+                    "batch; use train.strategy=ddp, or a codebook of moving averages (update=ema)"
+                )
         if self.weights is not None:
             model.load_state_dict(dict(self.weights))
             model.freeze_codes()

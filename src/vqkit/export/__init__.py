@@ -1,0 +1,1 @@
+"""Encoder and decoder of a model as programs that run without vqkit."""
