@@ -15,7 +15,7 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import VqkitError
 from ..printable import one_line
-from . import compression, denoising, explaining, models, priors, restyling
+from . import compression, denoising, explaining, models, priors, restyling, tokens
 from .printing import warn
 
 COMMANDS = {
@@ -25,6 +25,7 @@ COMMANDS = {
     **denoising.COMMANDS,
     **restyling.COMMANDS,
     **explaining.COMMANDS,
+    **tokens.COMMANDS,
 }
 # Of a process that wrote to a pipe that nobody reads any more: 128 + SIGPIPE, as shells have it.
 BROKEN_PIPE = 141

@@ -157,6 +157,13 @@ class Signal(ABC):
         VqkitError naming it.
         """
 
+    @abstractmethod
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: Any) -> Tensor:
+        """As `read`, of a file that lies within another one, such as an archive.
+
+        VqkitError that says what is wrong with it, in a clause without a name.
+        """
+
     def read_pieces(self, path: Path, data: Mapping[str, Any], settings: Any) -> Iterator[Tensor]:
         """What `read` gives in pieces (C, n), in memory that does not grow with the file; items of
         more than one dimension come in one.

@@ -128,6 +128,12 @@ class AudioSignal(Signal):
     ) -> Tensor:
         return torch.from_numpy(_loaded(Path(path), _target(data, settings, exact=exact)))
 
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: DataConfig) -> Tensor:
+        try:
+            return torch.from_numpy(load(content, _target(data, settings))[0])
+        except BadSound as error:
+            raise VqkitError(str(error)) from error
+
     def read_pieces(
         self, path: Path, data: Mapping[str, Any], settings: DataConfig
     ) -> Iterator[Tensor]:

@@ -1,0 +1,474 @@
+"""A source of samples -> a cache of their tokens (`tokens.cache`), shard by shard.
+
+The unit of work is `tokenize_shard`: a shard of the source in, a file of the cache out, by the
+model and the shard alone. Engines only say where it runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..apps.evaluate import open_for
+from ..artifact.long_items import LongItem, open_item
+from ..artifact.model import Model
+from ..artifact.store import load_artifact
+from ..artifact.streaming import EncodeStream, encoded
+from ..data.shards import Entry, Skipped, SourceShard, find_shards, read_shard
+from ..errors import VqkitError
+from ..files import write_whole
+from ..prior.prior import code_vectors
+from ..tables import pyarrow
+from ..tokens import cache
+from ..tokens.cache import Cache, ModelInfo, Receipt, Sample, ShardWriter
+from ..tokens.vocabulary import whole_number_type
+from . import workers
+from .session import locked
+
+ENGINES = ("local", "ray")
+PLAN_FORMAT = "vqkit token plan"
+# Items of a set that make a shard: a sixteenth of them all, within these.
+FEWEST_ITEMS = 32
+MOST_ITEMS = 1000
+# Codebooks of more codes are not written out.
+MAX_VECTORS = 1 << 18
+# Seconds between two remarks on how far a shard is.
+TELL_EVERY = 1.0
+
+Progress = Callable[[float], None]
+
+
+def nothing(share: float) -> None:
+    """What is told of progress where nobody asks."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard to do, in plain values, as it travels to other machines: they see artifact, source
+    and folder under the same paths.
+    """
+
+    artifact: str
+    codes_id: str
+    device: str
+    source: str
+    shard: SourceShard
+    number: int
+    folder: str
+
+    def __str__(self) -> str:
+        return self.shard.name
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of several processes this is, that share the shards of a source without talking."""
+
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise VqkitError(
+                f"rank {self.rank} of {self.world} is none: ranks are numbered from 0 to "
+                f"{self.world - 1}"
+            )
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """num_shards, num_done: of the source, and of those in the cache. cache: None while shards of
+    other ranks are missing. skipped: samples that this process left out, with the reasons.
+    """
+
+    num_shards: int
+    num_done: int
+    cache: Cache | None
+    skipped: list[tuple[str, str]]
+
+
+def tokenize(
+    artifact: str | Path,
+    source: str,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    num_workers: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    ranks: Ranks | None = None,
+    progress: Progress = nothing,
+) -> Tokenized:
+    """Write the tokens of all samples of `source` into the folder `out`.
+
+    source: a folder, file, pattern or list of files (`data.shards.find_shards`), or a set that
+    training takes. num_workers: processes; None = one a core, or one a GPU. resume: go on with a
+    cache that was begun; shards that are there are kept. progress: called with the share that is
+    done.
+    VqkitError for a source that changed, for another model than the cache was begun with, and for
+    everything that a user can mend.
+    """
+    ranks = ranks or Ranks()
+    pyarrow()
+    folder = Path(out)
+    artifact = Path(artifact).resolve()
+    model = Model(load_artifact(artifact), "cpu")
+    info = model_info(model, artifact)
+    shards = _shards(source, model)
+    lock = locked(folder) if ranks.world == 1 else nullcontext()
+    try:
+        with lock:
+            _begin(folder, model, info, source, shards, resume=resume or ranks.world > 1)
+            tasks = _left(folder, info, source, shards, device, ranks)
+            skipped = _run(tasks, len(shards), engine, num_workers, progress)
+            return _finished(folder, info, source, len(shards), skipped)
+    except OSError as error:
+        raise _cannot_write(error, folder) from error
+
+
+def model_info(model: Model, folder: Path) -> ModelInfo:
+    """What tokens depend on of a model. VqkitError for one whose codes are none of a finite set."""
+    quantizer = model.network.quantizer
+    if not quantizer.is_discrete:
+        raise VqkitError("a model without a quantizer has no codes to tokenize with")
+    sizes = tuple(quantizer.codebook_sizes)
+    try:
+        whole_number_type(sizes)
+    except ValueError as error:
+        raise VqkitError(f"this model's codes cannot be kept: {error}") from error
+    groups = [0] * len(sizes)
+    for group, places in enumerate(quantizer.places()):
+        for place in places:
+            groups[place] = group
+    name = model.signal.name
+    return ModelInfo(model.artifact.codes_id, str(folder), name, sizes, tuple(groups))
+
+
+# ------------------------------------------------------------------------------------ what is to do
+
+
+def _shards(source: str, model: Model) -> list[SourceShard]:
+    found = find_shards(source, model.signal.has)
+    if found:
+        return found
+    data = open_for(model, source, "all")
+    fingerprint = hashlib.sha256(json.dumps(data.fingerprint, sort_keys=True).encode()).hexdigest()
+    size = min(MOST_ITEMS, max(FEWEST_ITEMS, len(data) // 16))
+    shards = []
+    for start in range(0, len(data), size):
+        stop = min(len(data), start + size)
+        name = f"{data.name}:{start} to {stop - 1}"
+        shards.append(SourceShard("set", name, source, (), fingerprint, start, stop))
+    return shards
+
+
+def _begin(
+    folder: Path,
+    model: Model,
+    info: ModelInfo,
+    source: str,
+    shards: Sequence[SourceShard],
+    *,
+    resume: bool,
+) -> None:
+    """Write the plan, or hold it against the one that is there. VqkitError where they differ."""
+    path = folder / cache.PLAN
+    if not path.exists():
+        if folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
+            raise VqkitError(f"{folder} is not empty; choose another --out")
+        if len(model.network.quantizer.codebook_sizes) and sum(info.codebook_sizes) <= MAX_VECTORS:
+            vectors = [one.float().numpy() for one in code_vectors(model.network)]
+            cache.write_codebooks(folder / cache.CODEBOOKS, vectors)
+        listed = [{"name": shard.name, "fingerprint": shard.fingerprint} for shard in shards]
+        plan = {
+            "format": PLAN_FORMAT,
+            "version": cache.VERSION,
+            "model": info.describe(),
+            "source": source,
+            "shards": listed,
+        }
+        cache.write_json(path, plan)
+        return
+    if not resume:
+        raise VqkitError(
+            f"{folder} holds tokens already; add --resume to go on with them, or choose another "
+            "--out"
+        )
+    _check_plan(folder, cache.read_json(path), info, shards)
+
+
+def _check_plan(
+    folder: Path, plan: dict[str, Any], info: ModelInfo, shards: Sequence[SourceShard]
+) -> None:
+    try:
+        begun = ModelInfo.from_dict(plan["model"])
+        listed = [(str(one["name"]), str(one["fingerprint"])) for one in plan["shards"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise VqkitError(f"{folder / cache.PLAN} is damaged; start a new cache") from error
+    if begun.codes_id != info.codes_id:
+        raise VqkitError(
+            f"{folder} was begun with model {begun.codes_id[:16]}, and {info.folder} is "
+            f"{info.codes_id[:16]}: one cache holds tokens of one model, choose another --out"
+        )
+    found = [(shard.name, shard.fingerprint) for shard in shards]
+    for before, now in itertools.zip_longest(listed, found):
+        if before == now:
+            continue
+        if before is None or now is None or before[0] != now[0]:
+            name, what = (now or before)[0], "appeared" if now else "is gone"
+        else:
+            name, what = before[0], "changed"
+        raise VqkitError(
+            f"{name} {what} since {folder} was begun: --resume would mix tokens of both; bring the "
+            "source back, or start a new cache"
+        )
+
+
+def _left(
+    folder: Path,
+    info: ModelInfo,
+    source: str,
+    shards: Sequence[SourceShard],
+    device: str,
+    ranks: Ranks,
+) -> list[Task]:
+    """The shards of this rank that are not there."""
+    tasks = []
+    for number in range(ranks.rank, len(shards), ranks.world):
+        receipt = cache.read_receipt(folder, number)
+        shard = shards[number]
+        if receipt is None or receipt.fingerprint != shard.fingerprint:
+            arguments = (info.folder, info.codes_id, device, source, shard, number)
+            tasks.append(Task(*arguments, str(folder.resolve())))
+    return tasks
+
+
+def _finished(
+    folder: Path, info: ModelInfo, source: str, num_shards: int, skipped: list[tuple[str, str]]
+) -> Tokenized:
+    """Write the manifest, if no shard is missing. VqkitError where no sample could be used."""
+    receipts = []
+    for number in range(num_shards):
+        receipt = cache.read_receipt(folder, number)
+        if receipt is not None:
+            receipts.append(receipt)
+    if len(receipts) < num_shards:
+        return Tokenized(num_shards, len(receipts), None, skipped)
+    if not sum(receipt.num_samples for receipt in receipts):
+        why = "there is none"
+        if any(receipt.skipped for receipt in receipts):
+            name, reason = next(one for receipt in receipts for one in receipt.skipped)
+            why = f"{name}: {reason}"
+        raise VqkitError(f"no sample of {source} can be used; {why}")
+    cache.write_manifest(folder, info, source, receipts)
+    return Tokenized(num_shards, num_shards, cache.open_cache(folder), skipped)
+
+
+def _cannot_write(error: OSError, folder: Path) -> VqkitError:
+    why = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why += "; make room, and go on with --resume"
+    return VqkitError(f"cannot write {error.filename or folder}: {why}")
+
+
+# -------------------------------------------------------------------------------------- the engines
+
+
+def _run(
+    tasks: Sequence[Task],
+    num_shards: int,
+    engine: str,
+    num_workers: int | None,
+    progress: Progress,
+) -> list[tuple[str, str]]:
+    """Do the tasks; samples that were left out, with the reasons."""
+    skipped: list[tuple[str, str]] = []
+    shares = dict.fromkeys(range(len(tasks)), 0.0)
+    before = num_shards - len(tasks)
+
+    def tell(task: int, share: float) -> None:
+        shares[task] = share
+        progress((before + sum(shares.values())) / num_shards)
+
+    def done(task: int, receipt: Receipt) -> None:
+        skipped.extend(receipt.skipped)
+        tell(task, 1.0)
+
+    if not tasks:
+        return skipped
+    if engine == "ray":
+        from .ray_engine import run_on_ray
+
+        run_on_ray(tasks, num_workers, done)
+    else:
+        count = num_workers or _num_workers(tasks[0].device)
+        if count == 1 or len(tasks) == 1:
+            for number, task in enumerate(tasks):
+                done(number, work(task, 0, functools.partial(tell, number)))
+        else:
+            workers.run(work, tasks, count, done, tell)
+    return skipped
+
+
+def _num_workers(device: str) -> int:
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work(task: Task, number: int, tell: Progress) -> Receipt:
+    """A shard on a worker of that number; several share the GPUs of a machine."""
+    device = task.device
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{number % torch.cuda.device_count()}"
+    before = torch.get_num_threads()
+    # Sums of floats differ between one thread and two.
+    torch.set_num_threads(1)
+    try:
+        return tokenize_shard(task, device, tell)
+    except OSError as error:
+        raise _cannot_write(error, Path(task.folder)) from error
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------------------- one shard of it
+
+
+def tokenize_shard(task: Task, device: str, tell: Progress = nothing) -> Receipt:
+    """The tokens of a shard as a file of the cache, and then its receipt: the same bytes whoever
+    does it, beside what, and how often.
+
+    VqkitError for a model that is not the one of the plan. OSError, after which nothing is left.
+    """
+    model = _model(task.artifact, device)
+    info = model_info(model, Path(task.artifact))
+    if info.codes_id != task.codes_id:
+        raise VqkitError(f"{task.artifact} was replaced by another model meanwhile")
+    folder = Path(task.folder)
+    path = folder / cache.shard_file(task.number)
+    skipped: list[Skipped] = []
+    counts = (0, 0)
+
+    def write(temporary: Path) -> None:
+        nonlocal counts
+        writer = ShardWriter(temporary, info)
+        told = time.monotonic()
+        for sample in _samples(task, model):
+            if isinstance(sample, Skipped):
+                skipped.append(sample)
+                continue
+            found, share = sample
+            writer.add(found)
+            if time.monotonic() - told > TELL_EVERY:
+                tell(share)
+                told = time.monotonic()
+        writer.close()
+        counts = (writer.num_samples, writer.num_codes)
+
+    write_whole(path, write)
+    receipt = Receipt(
+        info.codes_id,
+        task.shard.name,
+        task.shard.fingerprint,
+        *counts,
+        len(skipped),
+        tuple((one.name, one.reason) for one in skipped[: cache.MOST_NAMED]),
+        path.stat().st_size,
+        cache.sha256_of(path),
+    )
+    cache.write_receipt(folder, task.number, receipt)
+    return receipt
+
+
+@functools.lru_cache(maxsize=1)
+def _model(artifact: str, device: str) -> Model:
+    return Model(load_artifact(artifact), device)
+
+
+def _samples(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skipped]:
+    """The samples of a shard with the share of it that is done, and what cannot be used."""
+    if task.shard.kind == "set":
+        yield from _of_set(task, model)
+        return
+    for found in read_shard(task.shard, model.signal.has):
+        if isinstance(found, Skipped):
+            yield found
+            continue
+        try:
+            codes, extent = _codes(model, _item(model, found))
+        except VqkitError as error:
+            yield Skipped(found.id, _without_name(str(error), found))
+            continue
+        sample = Sample(found.id, codes.numpy(), extent, found.label, found.texts)
+        yield sample, found.done
+
+
+def _item(model: Model, entry: Entry) -> Tensor | LongItem:
+    if isinstance(entry.content, bytes):
+        return model.signal.read_content(entry.content, model.data, model.config.data)
+    return open_item(model.artifact, entry.content)
+
+
+def _without_name(text: str, entry: Entry) -> str:
+    return text.removeprefix(f"cannot read {entry.content}: ")
+
+
+def _codes(model: Model, item: Tensor | LongItem) -> tuple[Tensor, tuple[int, ...]]:
+    """The codes (Q, *grid) of an item by itself, and its extent."""
+    if isinstance(item, Tensor):
+        return model.tokenizer.encode_alone(item[None])[0], tuple(item.shape[1:])
+    length = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal length
+        for piece in item.pieces():
+            length += piece.shape[1]
+            yield piece
+
+    codes = torch.cat(list(encoded(EncodeStream(model.tokenizer), counted())), 1)
+    return codes, (length,)
+
+
+def _of_set(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skipped]:
+    shard = task.shard
+    data = _opened(task.artifact, model, task.source)
+    for index in range(shard.start, shard.stop):
+        name = str(data.names[index])
+        try:
+            batch = data.read([index])
+        except VqkitError as error:
+            yield Skipped(name, str(error))
+            continue
+        values = batch.values[0]
+        if batch.mask is not None and batch.mask.dim() == 2:
+            values = values[:, batch.mask[0]]
+        codes, extent = _codes(model, values)
+        label = data.groups[index] if data.groups else None
+        texts = {"caption": data.captions[index]} if data.captions else {}
+        share = (index + 1 - shard.start) / (shard.stop - shard.start)
+        yield Sample(name, codes.numpy(), extent, label, texts), share
+
+
+# The set that a process opened last, by artifact and source.
+_sets: dict[tuple[str, str], Any] = {}
+
+
+def _opened(artifact: str, model: Model, source: str) -> Any:
+    if (artifact, source) not in _sets:
+        _sets.clear()
+        _sets[artifact, source] = open_for(model, source, "all")
+    return _sets[artifact, source]
