@@ -161,9 +161,10 @@ def model_info(model: Model, folder: Path) -> ModelInfo:
 
 
 def _shards(source: str, model: Model) -> list[SourceShard]:
-    found = find_shards(source, model.signal.has)
-    if found:
-        return found
+    if source not in model.signal.sets:
+        found = find_shards(source, model.signal.has)
+        if found:
+            return found
     data = open_for(model, source, "all")
     fingerprint = hashlib.sha256(json.dumps(data.fingerprint, sort_keys=True).encode()).hexdigest()
     size = min(MOST_ITEMS, max(FEWEST_ITEMS, len(data) // 16))

@@ -1,13 +1,15 @@
 """Processes that work on tasks one after another, and whose death costs the task that they had.
 
-Each has a pipe of its own to the process that started it. When that one dies, however it does, the
-pipe ends, and so do they, once the task that they are at is done.
+Each has pipes of its own to the process that started it. When that one dies, however it does, the
+pipes end, and so do they.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -20,10 +22,14 @@ from ..errors import VqkitError
 ATTEMPTS = 3
 
 
-class Work(Protocol):
-    """A function of a module. number: of the worker. tell: called with the share that is done."""
+class WorkerDied(VqkitError):
+    """A task was given up because its workers died."""
 
-    def __call__(self, task: Any, number: int, tell: Callable[[float], None]) -> Any: ...
+
+class Work(Protocol):
+    """A function of a module. number: of the worker. tell: called with what is said meanwhile."""
+
+    def __call__(self, task: Any, number: int, tell: Callable[[Any], None]) -> Any: ...
 
 
 def run(
@@ -31,15 +37,16 @@ def run(
     tasks: Sequence[Any],
     num_workers: int,
     done: Callable[[int, Any], None],
-    tell: Callable[[int, float], None],
+    tell: Callable[[int, Any], None],
+    attempts: int = ATTEMPTS,
 ) -> None:
     """Do all tasks. done: called with the number of a task and what `work` gave. tell: with its
-    number and the share of it that is done.
+    number and what `work` says of it meanwhile.
 
-    VqkitError that `work` raises, and for a task whose workers died ATTEMPTS times.
+    VqkitError that `work` raises, and WorkerDied for a task whose workers died `attempts` times.
     """
     waiting = deque(range(len(tasks)))
-    attempts: Counter[int] = Counter()
+    deaths: Counter[int] = Counter()
     workers: list[_Worker] = []
     try:
         for number in range(min(num_workers, len(tasks))):
@@ -54,8 +61,8 @@ def run(
                 assert task is not None
                 message = worker.heard()
                 if message is None:
-                    attempts[task] += 1
-                    if attempts[task] == ATTEMPTS:
+                    deaths[task] += 1
+                    if deaths[task] == attempts:
                         raise _given_up(tasks[task], worker)
                     waiting.appendleft(task)
                     worker = workers[worker.number] = _Worker(work, worker.number)
@@ -82,10 +89,14 @@ class _Worker:
         self.number = number
         self.task: int | None = None
         self.channel, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, number), daemon=True)
+        # Nothing is ever said through this one.
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        arguments = (theirs, lifeline, work, number)
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
-        # The pipe ends with the worker.
+        # The pipes end with the worker.
         theirs.close()
+        lifeline.close()
 
     def give(self, task: int, tasks: Sequence[Any]) -> None:
         self.task = task
@@ -106,9 +117,18 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.channel.close()
+        self._lifeline.close()
 
 
-def _serve(channel: Connection, work: Work, number: int) -> None:
+def _watch(lifeline: Connection) -> None:
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _serve(channel: Connection, lifeline: Connection, work: Work, number: int) -> None:
+    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     # Ctrl-C at a terminal goes to all processes; the first one says when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
@@ -117,7 +137,7 @@ def _serve(channel: Connection, work: Work, number: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            found = work(task, number, lambda share: channel.send(("at", share)))
+            found = work(task, number, lambda said: channel.send(("at", said)))
             message = ("done", found)
         except VqkitError as error:
             message = ("wrong", str(error))
@@ -131,12 +151,12 @@ def _serve(channel: Connection, work: Work, number: int) -> None:
             return
 
 
-def _given_up(task: Any, worker: _Worker) -> VqkitError:
+def _given_up(task: Any, worker: _Worker) -> WorkerDied:
     worker.process.join()
     status = worker.process.exitcode or 0
     how = f"with signal {-status}" if status < 0 else f"with status {status}"
-    return VqkitError(
-        f"{ATTEMPTS} workers ended {how} at {task}: is there enough memory? Try fewer --workers"
+    return WorkerDied(
+        f"workers end {how} at {task}, again and again: is there enough memory? Try fewer --workers"
     )
 
 

@@ -67,6 +67,8 @@ class Signal(ABC):
     number: int
     item: str
     suffix: str
+    # Sets that `open` knows by name, before it looks for files.
+    sets: tuple[str, ...] = ()
     # Items of a training batch that the perceptual term looks at, as it may cost more than all
     # else; None = all.
     perceived: int | None = None

@@ -48,6 +48,7 @@ class ImageSignal(Signal):
     number = 0
     item = "image"
     suffix = ".png"
+    sets = bundled.NAMES
     perceived = 16
     is_aligned = True
 
