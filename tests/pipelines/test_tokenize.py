@@ -112,20 +112,23 @@ def test_codes_are_those_of_every_item_alone_whatever_it_is_packed_in(
         values = model.signal.read(photos / name, model.data, model.config.data)
         assert extent == tuple(values.shape[1:]) and label == name[0]
         assert (codes == model.tokenizer.encode_alone(values[None])[0].numpy()).all()
-    by_stem = {name[2:5]: what for name, what in found.items()}
-    ordered = [by_stem[name[2:5]] for name in sorted(found)]
+    names = {name[2:5]: name for name in found}
+    paths = sorted(photos.rglob("*.png"))
+    assert len(paths) == 72
     for kind in ("tar", "parquet"):
         source = packed(photos, tmp_path / kind, kind)
         out = tmp_path / f"tokens-{kind}"
         done = tokenize(artifact, str(source), out, num_workers=1)
         assert done.cache.num_skipped == 2 and done.num_shards == 3
-        assert len(samples(out)) == 70
-        for name, (codes, extent, label, _) in samples(out).items():
-            wanted = by_stem[name] if kind == "tar" else None
-            if wanted is None:
-                wanted = ordered.pop(0) if name.startswith("0.") else None
-            if wanted is not None:
-                assert (codes == wanted[0]).all() and (extent, label) == wanted[1:3]
+        packed_too = samples(out)
+        assert len(packed_too) == 70
+        for name, (codes, extent, label, _) in packed_too.items():
+            stem = name
+            if kind == "parquet":
+                first, row = name.split(".parquet:")
+                stem = paths[int(first) + int(row)].stem
+            wanted = found[names[stem]]
+            assert (codes == wanted[0]).all() and (extent, label) == wanted[1:3]
 
 
 def test_bad_files_are_named_with_the_reason_and_counted(by_folder):
