@@ -98,8 +98,8 @@ def _ranks(rank: int | None, world: int | None) -> Ranks:
 def _say_skipped(found: Tokenized, folder: str) -> None:
     for name, reason in found.skipped[:MOST_SAID]:
         warn(f"vqkit: skipped: {one_line(name)}: {one_line(reason)}")
-    if len(found.skipped) > MOST_SAID:
-        more = len(found.skipped) - MOST_SAID
+    more = found.num_skipped - len(found.skipped[:MOST_SAID])
+    if more:
         warn(f"vqkit: skipped: {more} more, see the files shard-*.json in {folder}")
 
 

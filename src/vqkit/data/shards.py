@@ -380,7 +380,7 @@ def _table(shard: SourceShard) -> Iterator[Found]:
             for columns, batch, done in read(path, file, arrow):
                 yield from _rows(columns, batch, f"{plain(shard.name)}:", row, done)
                 row += batch.num_rows
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         yield Skipped(f"{plain(shard.name)}:{row}", f"damaged from here on: {_reason(error)}")
 
 

@@ -13,9 +13,9 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from ..artifact.long_items import LongItem, open_item
 from ..artifact.model import Model
 from ..artifact.store import load_artifact
 from ..artifact.streaming import EncodeStream, encoded
-from ..data.shards import Entry, Skipped, SourceShard, find_shards, read_shard
+from ..data.shards import Entry, Skipped, SourceShard, find_shards, plain, read_shard
 from ..errors import VqkitError
-from ..files import write_whole
+from ..files import remove_leftovers, write_whole
 from ..prior.prior import code_vectors
 from ..tables import pyarrow
 from ..tokens import cache
@@ -91,13 +91,27 @@ class Ranks:
 @dataclass(frozen=True)
 class Tokenized:
     """num_shards, num_done: of the source, and of those in the cache. cache: None while shards of
-    other ranks are missing. skipped: samples that this process left out, with the reasons.
+    other ranks are missing. num_skipped, skipped: samples that were left out this time, and the
+    first of them with the reasons.
     """
 
     num_shards: int
     num_done: int
     cache: Cache | None
+    num_skipped: int
     skipped: list[tuple[str, str]]
+
+
+@dataclass
+class _Skips:
+    """Samples that are left out: how many, and the first of them with the reasons."""
+
+    count: int = 0
+    named: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, count: int, named: Iterable[tuple[str, str]]) -> None:
+        self.count += count
+        self.named = [*self.named, *named][: cache.MOST_NAMED]
 
 
 def tokenize(
@@ -133,8 +147,10 @@ def tokenize(
         with lock:
             _begin(folder, model, info, source, shards, resume=resume or ranks.world > 1)
             tasks = _left(folder, info, source, shards, device, ranks)
-            skipped = _run(tasks, len(shards), engine, num_workers, progress)
-            return _finished(folder, info, source, len(shards), skipped)
+            skips = _run(tasks, len(shards), engine, num_workers, progress)
+            # What workers were writing that were killed.
+            remove_leftovers(folder)
+            return _finished(folder, info, source, len(shards), skips)
     except OSError as error:
         raise _cannot_write(error, folder) from error
 
@@ -188,9 +204,10 @@ def _begin(
     """Write the plan, or hold it against the one that is there. VqkitError where they differ."""
     path = folder / cache.PLAN
     if not path.exists():
-        if folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
+        # Another rank, or a run that was killed, may have come as far.
+        if folder.is_dir() and any(not _is_ours(one.name) for one in folder.iterdir()):
             raise VqkitError(f"{folder} is not empty; choose another --out")
-        if len(model.network.quantizer.codebook_sizes) and sum(info.codebook_sizes) <= MAX_VECTORS:
+        if sum(info.codebook_sizes) <= MAX_VECTORS:
             vectors = [one.float().numpy() for one in code_vectors(model.network)]
             cache.write_codebooks(folder / cache.CODEBOOKS, vectors)
         listed = [{"name": shard.name, "fingerprint": shard.fingerprint} for shard in shards]
@@ -209,6 +226,10 @@ def _begin(
             "--out"
         )
     _check_plan(folder, cache.read_json(path), info, shards)
+
+
+def _is_ours(name: str) -> bool:
+    return name in (cache.CODEBOOKS, cache.PLAN) or name.startswith(".")
 
 
 def _check_plan(
@@ -258,7 +279,7 @@ def _left(
 
 
 def _finished(
-    folder: Path, info: ModelInfo, source: str, num_shards: int, skipped: list[tuple[str, str]]
+    folder: Path, info: ModelInfo, source: str, num_shards: int, skips: _Skips
 ) -> Tokenized:
     """Write the manifest, if no shard is missing. VqkitError where no sample could be used."""
     receipts = []
@@ -267,7 +288,7 @@ def _finished(
         if receipt is not None:
             receipts.append(receipt)
     if len(receipts) < num_shards:
-        return Tokenized(num_shards, len(receipts), None, skipped)
+        return Tokenized(num_shards, len(receipts), None, skips.count, skips.named)
     if not sum(receipt.num_samples for receipt in receipts):
         why = "there is none"
         if any(receipt.skipped for receipt in receipts):
@@ -275,7 +296,8 @@ def _finished(
             why = f"{name}: {reason}"
         raise VqkitError(f"no sample of {source} can be used; {why}")
     cache.write_manifest(folder, info, source, receipts)
-    return Tokenized(num_shards, num_shards, cache.open_cache(folder), skipped)
+    whole = cache.open_cache(folder)
+    return Tokenized(num_shards, num_shards, whole, skips.count, skips.named)
 
 
 def _cannot_write(error: OSError, folder: Path) -> VqkitError:
@@ -294,9 +316,9 @@ def _run(
     engine: str,
     num_workers: int | None,
     progress: Progress,
-) -> list[tuple[str, str]]:
-    """Do the tasks; samples that were left out, with the reasons."""
-    skipped: list[tuple[str, str]] = []
+) -> _Skips:
+    """Do the tasks; what was left out."""
+    skips = _Skips()
     shares = dict.fromkeys(range(len(tasks)), 0.0)
     before = num_shards - len(tasks)
 
@@ -305,11 +327,11 @@ def _run(
         progress((before + sum(shares.values())) / num_shards)
 
     def done(task: int, receipt: Receipt) -> None:
-        skipped.extend(receipt.skipped)
+        skips.add(receipt.num_skipped, receipt.skipped)
         tell(task, 1.0)
 
     if not tasks:
-        return skipped
+        return skips
     if engine == "ray":
         from .ray_engine import run_on_ray
 
@@ -321,7 +343,7 @@ def _run(
                 done(number, work(task, 0, functools.partial(tell, number)))
         else:
             workers.run(work, tasks, count, done, tell)
-    return skipped
+    return skips
 
 
 def _num_workers(device: str) -> int:
@@ -361,7 +383,7 @@ def tokenize_shard(task: Task, device: str, tell: Progress = nothing) -> Receipt
         raise VqkitError(f"{task.artifact} was replaced by another model meanwhile")
     folder = Path(task.folder)
     path = folder / cache.shard_file(task.number)
-    skipped: list[Skipped] = []
+    skips = _Skips()
     counts = (0, 0)
 
     def write(temporary: Path) -> None:
@@ -370,7 +392,7 @@ def tokenize_shard(task: Task, device: str, tell: Progress = nothing) -> Receipt
         told = time.monotonic()
         for sample in _samples(task, model):
             if isinstance(sample, Skipped):
-                skipped.append(sample)
+                skips.add(1, [(sample.name, sample.reason)])
                 continue
             found, share = sample
             writer.add(found)
@@ -386,8 +408,8 @@ def tokenize_shard(task: Task, device: str, tell: Progress = nothing) -> Receipt
         task.shard.name,
         task.shard.fingerprint,
         *counts,
-        len(skipped),
-        tuple((one.name, one.reason) for one in skipped[: cache.MOST_NAMED]),
+        skips.count,
+        tuple(skips.named),
         path.stat().st_size,
         cache.sha256_of(path),
     )
@@ -448,7 +470,7 @@ def _of_set(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skipped
     shard = task.shard
     data = _opened(task.artifact, model, task.source)
     for index in range(shard.start, shard.stop):
-        name = str(data.names[index])
+        name = plain(str(data.names[index]))
         try:
             batch = data.read([index])
         except VqkitError as error:

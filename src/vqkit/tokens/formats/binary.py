@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -171,6 +172,8 @@ def _tokens(path: Path, start: int, length: int, dtype: np.dtype[Any]) -> NDArra
     if start < 0:
         raise damaged(path, "an item begins before its first byte")
     with open_regular(path) as file:
+        if (start + length) * dtype.itemsize > os.fstat(file.fileno()).st_size:
+            raise damaged(path, "it ends too early")
         file.seek(start * dtype.itemsize)
         content = _exactly(file, length * dtype.itemsize, path)
     return np.frombuffer(content, dtype.newbyteorder("<"))

@@ -93,7 +93,7 @@ class WebDataset(TokenFormat):
                     archive.members = []
                     if member.name == wanted and member.isreg() and member.size <= most:
                         found = archive.extractfile(member)
-                        content = b"" if found is None else found.read(most)
+                        content = b"" if found is None else found.read(member.size)
                         return _array(content, place.length, dtype)
         except (tarfile.TarError, ValueError) as error:
             raise damaged(path, str(error)) from error
