@@ -337,10 +337,14 @@ def _take_fields(parts: _Parts, content: bytes) -> None:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """The library stops without a word at a header that makes no sense, as it does at the end."""
+    """The library stops without a word at a header that makes no sense, and where there is nothing
+    any more, as it does at the block of zeros that ends an archive.
+    """
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     block = archive.fileobj.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it breaks off without an end")
     if block.strip(b"\0"):
         raise tarfile.ReadError(f"no header of a member at byte {archive.offset}")
 
