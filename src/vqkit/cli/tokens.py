@@ -127,6 +127,7 @@ def _tokens_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (_, text, add_arguments) in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         add_arguments(action)
+        action.set_defaults(known=[each.option_strings for each in action._actions])
 
 
 def _tokens(options: argparse.Namespace) -> int:

@@ -32,9 +32,8 @@ def run_on_ray(
     """Do all tasks on the cluster that RAY_ADDRESS names, else on one of this machine. done: called
     with the number of a task and its receipt.
 
-    VqkitError without Ray, for more workers than the cluster has CPUs for, and when it goes.
+    VqkitError for more workers than the cluster has CPUs for, and when it goes.
     """
-    _ray()
     left = dict.fromkeys(range(len(tasks)))
 
     def tell(_: int, receipt: Any) -> None:
@@ -52,10 +51,10 @@ def run_on_ray(
         ) from error
 
 
-def _ray() -> Any:
+def ray_library() -> Any:
+    """Ray with Ray Data. VqkitError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(PATIENCE))
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
         import ray.data
@@ -69,7 +68,7 @@ def _ray() -> Any:
 def _drive(given: Any, number: int, tell: Callable[[Any], None]) -> None:
     """Let a cluster do tasks; receipts are told as they come."""
     tasks, num_workers = given
-    ray = _ray()
+    ray = ray_library()
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
     try:
@@ -117,8 +116,6 @@ def _work(
 ) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # A worker whose node died is begun again elsewhere.
-    context.max_errored_blocks = 0
     rows = [
         {"number": number, "task": json.dumps(asdict(task))} for number, task in enumerate(tasks)
     ]

@@ -137,6 +137,10 @@ def tokenize(
     """
     ranks = ranks or Ranks()
     pyarrow()
+    if engine == "ray":
+        from .ray_engine import ray_library
+
+        ray_library()
     folder = Path(out)
     artifact = Path(artifact).resolve()
     model = Model(load_artifact(artifact), "cpu")

@@ -1,0 +1,143 @@
+"""The verbs tokenize and tokens, from images to files of tokens and back."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.untrained import PATCH, untrained
+from vqkit.artifact.store import save_artifact
+
+from .test_cli import vqkit
+
+
+@pytest.fixture(scope="module")
+def model():
+    return untrained()
+
+
+@pytest.fixture(scope="module")
+def work(model, photo, tmp_path_factory):
+    """A model and images of two sizes with captions, one of them broken, and their tokens."""
+    folder = tmp_path_factory.mktemp("work")
+    save_artifact(model.artifact, folder / "model")
+    (folder / "images").mkdir()
+    with Image.open(photo) as image:
+        for number in range(5):
+            side = 20 if number else 27
+            part = image.convert("RGB").crop((9 * number, 0, 9 * number + side, 16))
+            part.save(folder / "images" / f"{number}.png")
+            (folder / "images" / f"{number}.txt").write_text(f"caption {number}")
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    done = vqkit("tokenize", folder / "model", folder / "images", "--out", folder / "tokens")
+    assert done.returncode == 1, done.stderr
+    assert "skipped: broken.png: not an image" in done.stderr
+    assert "5, and 1 skipped" in done.stdout and "4 of 16 codes" in done.stdout
+    return folder
+
+
+def materialized(work, out, *words):
+    done = vqkit("tokens", "materialize", work / "tokens", "--out", out, *words)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("order", ["raster", "coarse-first", "delay"])
+def test_an_item_comes_back_as_the_model_shows_it(model, work, tmp_path, order):
+    materialized(work, tmp_path / "ds", "--to", "bin16", "--order", order, "--base", 1000)
+    for number in (0, 3):
+        target = tmp_path / f"{number}.png"
+        done = vqkit("tokens", "decode", tmp_path / "ds", "--item", number, "--out", target)
+        assert done.returncode == 0, done.stderr
+        assert f"{number}.png" in done.stdout
+        source = work / "images" / f"{number}.png"
+        wanted = np.asarray(model.reconstruct(source))
+        with Image.open(target) as image:
+            assert (np.asarray(image) == wanted).all()
+    assert vqkit("tokens", "verify", tmp_path / "ds").returncode == 0
+    said = vqkit("tokens", "info", tmp_path / "ds").stdout
+    assert "items       5" in said and "codes from 1000 on, bos 1064, eos 1065, pad 1066" in said
+
+
+def test_ids_that_a_language_model_wrote_are_decoded_or_refused(model, work, tmp_path):
+    materialized(work, tmp_path / "ds", "--to", "bin16")
+    manifest = json.loads((tmp_path / "ds" / "manifest.json").read_text())
+    # The first image is larger; the others have the grid that most items have.
+    tokens = np.fromfile(tmp_path / "ds" / "train.bin", np.uint16)
+    bos = np.flatnonzero(tokens == manifest["vocabulary"]["special"]["bos"])
+    item = tokens[bos[3] : bos[4]]
+    ids = tmp_path / "ids.txt"
+    ids.write_text(", ".join(map(str, item)))
+    words = ("tokens", "decode", tmp_path / "ds", "--ids", ids, "--out")
+    assert vqkit(*words, tmp_path / "new.png").returncode == 0
+    with Image.open(tmp_path / "new.png") as image:
+        shown = np.asarray(image)[:16, :20]
+    assert (shown == np.asarray(model.reconstruct(work / "images" / "3.png"))).all()
+    for wrong, words_said in (("5 6 7", "tokens, not 3"), ("no ids", "holds no ids")):
+        ids.write_text(wrong)
+        done = vqkit(*words, tmp_path / "wrong.png")
+        assert done.returncode == 2 and words_said in done.stderr
+    assert not (tmp_path / "wrong.png").exists()
+
+
+def test_another_model_than_that_of_the_tokens_is_refused(model, work, tmp_path):
+    materialized(work, tmp_path / "ds", "--to", "jsonl", "--text-column", "caption")
+    other = untrained(network={**PATCH, "width": 8})
+    save_artifact(other.artifact, tmp_path / "other")
+    words = ("tokens", "decode", tmp_path / "ds", "--item", 1, "--out", tmp_path / "1.png")
+    done = vqkit(*words, "--model", tmp_path / "other")
+    assert done.returncode == 2 and "give that one with --model DIR" in done.stderr
+    shutil.copytree(work, tmp_path / "moved")
+    manifest = tmp_path / "ds" / "manifest.json"
+    text = manifest.read_text().replace(str(work.resolve()), str(tmp_path / "gone"))
+    manifest.write_text(text)
+    done = vqkit(*words)
+    assert done.returncode == 2 and "not there any more" in done.stderr
+    assert vqkit(*words, "--model", tmp_path / "moved" / "model").returncode == 0
+
+
+def test_what_cannot_be_is_one_sentence(work, tmp_path, monkeypatch):
+    model, images, tokens = work / "model", work / "images", work / "tokens"
+    out = tmp_path / "ds"
+    materialized(work, out, "--to", "parquet", "--text-column", "caption")
+    cases = {
+        "add --resume to go on": ("tokenize", model, images, "--out", tokens),
+        "choose another --out": ("tokens", "materialize", tokens, "--to", "bin16", "--out", out),
+        "ids below 65536": (
+            *("tokens", "materialize", tokens, "--to", "bin16"),
+            *("--base", 65500, "--out", tmp_path / "x"),
+        ),
+        "rank 3 of 2 is none": (
+            *("tokenize", model, images, "--out", tmp_path / "x"),
+            *("--rank", 3, "--world", 2),
+        ),
+        "has no item 5": ("tokens", "decode", out, "--item", 5, "--out", tmp_path / "x.png"),
+        "holds no tokens": ("tokens", "info", images),
+        "did you mean '--order'": (
+            *("tokens", "materialize", tokens, "--to", "bin16"),
+            *("--out", tmp_path / "x", "--ordr", "delay"),
+        ),
+    }
+    for said, words in cases.items():
+        done = vqkit(*words)
+        assert done.returncode == 2 and said in done.stderr and "\n" not in done.stderr.strip()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = vqkit("tokenize", model, images, "--out", tmp_path / "ray", "--engine", "ray")
+    assert done.returncode == 2 and "pip install 'vqkit[cluster]'" in done.stderr
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = vqkit("tokenize", model, images, "--out", tmp_path / "no")
+    assert done.returncode == 2 and "pip install 'vqkit[parquet]'" in done.stderr
+    assert not (tmp_path / "no").exists() and not (tmp_path / "x").exists()
+
+
+def test_the_number_of_ranks_comes_from_the_environment(work, tmp_path, monkeypatch):
+    words = ("tokenize", work / "model", "digits", "--out", tmp_path / "tokens", "--workers", 1)
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    monkeypatch.setenv("RANK", "4")
+    done = vqkit(*words)
+    assert done.returncode == 0 and "2 of 17 shards are done, other ranks do" in done.stdout
+    receipts = sorted(path.name for path in (tmp_path / "tokens").glob("shard-*.json"))
+    assert receipts == ["shard-000004.json", "shard-000013.json"]
