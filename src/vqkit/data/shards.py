@@ -254,7 +254,7 @@ def _archive(shard: SourceShard, is_item: Callable[[Path], bool]) -> Iterator[Fo
             with tarfile.open(fileobj=file, mode="r:*", errors="surrogateescape") as archive:
                 for member in archive:
                     # Otherwise an archive remembers all of its members.
-                    archive.members = []
+                    archive.members = []  # type: ignore[attr-defined]
                     done = min(1.0, file.tell() / size)
                     key, suffix = _key(member.name)
                     if not member.isreg() or suffix is None:

@@ -65,9 +65,9 @@ def ray_library() -> Any:
     return ray
 
 
-def _drive(given: Any, number: int, tell: Callable[[Any], None]) -> None:
+def _drive(task: Any, number: int, tell: Callable[[Any], None]) -> None:
     """Let a cluster do tasks; receipts are told as they come."""
-    tasks, num_workers = given
+    tasks, num_workers = task
     ray = ray_library()
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}

@@ -438,7 +438,11 @@ def _samples(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skippe
         try:
             codes, extent = _codes(model, _item(model, found))
         except VqkitError as error:
-            yield Skipped(found.id, _without_name(str(error), found))
+            reason = str(error)
+            if isinstance(found.content, Path):
+                # The name is said beside it.
+                reason = reason.removeprefix(f"cannot read {found.content}: ")
+            yield Skipped(found.id, reason)
             continue
         sample = Sample(found.id, codes.numpy(), extent, found.label, found.texts)
         yield sample, found.done
@@ -448,10 +452,6 @@ def _item(model: Model, entry: Entry) -> Tensor | LongItem:
     if isinstance(entry.content, bytes):
         return model.signal.read_content(entry.content, model.data, model.config.data)
     return open_item(model.artifact, entry.content)
-
-
-def _without_name(text: str, entry: Entry) -> str:
-    return text.removeprefix(f"cannot read {entry.content}: ")
 
 
 def _codes(model: Model, item: Tensor | LongItem) -> tuple[Tensor, tuple[int, ...]]:

@@ -66,10 +66,10 @@ class ModelInfo:
         groups = tuple(int(group) for group in found["groups"])
         if not sizes or len(sizes) != len(groups) or min(sizes) < 1:
             raise ValueError("it names no codebooks")
-        texts = [found[name] for name in ("codes_id", "folder", "signal")]
-        if not all(isinstance(text, str) for text in texts):
+        names = (found["codes_id"], found["folder"], found["signal"])
+        if not all(isinstance(name, str) for name in names):
             raise TypeError("a name of the model is no text")
-        return cls(*texts, sizes, groups)
+        return cls(*names, sizes, groups)
 
 
 class Sample(NamedTuple):

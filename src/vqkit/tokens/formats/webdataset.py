@@ -77,7 +77,7 @@ class WebDataset(TokenFormat):
         member.size = len(content)
         self._archive.addfile(member, io.BytesIO(content))
         # Otherwise an archive remembers all of its members.
-        self._archive.members = []
+        self._archive.members = []  # type: ignore[attr-defined]
 
     @staticmethod
     def read(
@@ -90,7 +90,7 @@ class WebDataset(TokenFormat):
         try:
             with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
-                    archive.members = []
+                    archive.members = []  # type: ignore[attr-defined]
                     if member.name == wanted and member.isreg() and member.size <= most:
                         found = archive.extractfile(member)
                         content = b"" if found is None else found.read(member.size)
