@@ -1,6 +1,7 @@
 """The verbs tokenize and tokens, from images to files of tokens and back."""
 
 import json
+import resource
 import shutil
 import sys
 
@@ -141,3 +142,33 @@ def test_the_number_of_ranks_comes_from_the_environment(work, tmp_path, monkeypa
     assert done.returncode == 0 and "2 of 17 shards are done, other ranks do" in done.stdout
     receipts = sorted(path.name for path in (tmp_path / "tokens").glob("shard-*.json"))
     assert receipts == ["shard-000004.json", "shard-000013.json"]
+
+
+def limited(free, *words):
+    """A command that can write so many bytes to a file, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, before[1]))
+    try:
+        return vqkit(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("free", [0, 300, 900, 1400])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(work, tmp_path, free):
+    out = tmp_path / "tokens"
+    words = ("tokenize", work / "model", work / "images", "--out", out, "--workers", 1)
+    done = limited(free, *words)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith(f"vqkit: cannot write {out}") and "File too large" in said
+    assert not (out / "manifest.json").exists() and not list(out.glob(".*.tmp"))
+    assert vqkit(*words, "--resume").returncode == 1, "a broken image was skipped, nothing else"
+    assert {path.name for path in out.iterdir()} == {path.name for path in work.glob("tokens/*")}
+    for form in ("megatron", "parquet", "webdataset", "jsonl"):
+        made = tmp_path / form
+        materialize = ("tokens", "materialize", out, "--to", form, "--out", made)
+        done = limited(free, *materialize)
+        assert done.returncode == 2 and "cannot write" in done.stderr, done.stderr
+        assert not made.exists() and not list(tmp_path.glob(".*"))
+        assert vqkit(*materialize).returncode == 0
