@@ -181,7 +181,7 @@ def test_resume_does_what_is_missing_and_nothing_else(artifact, photos, by_folde
 def test_a_source_that_changed_is_refused_by_name(artifact, photos, by_folder, tmp_path):
     changes = {
         "a/000.png to a/062.png changed": lambda at: os.utime(at / "a" / "004.png"),
-        "b/063.png to b/empty.png": lambda at: (at / "b" / "069.png").unlink(),
+        "b/057.png to b/empty.png changed": lambda at: (at / "b" / "069.png").unlink(),
         "appeared": lambda at: [shutil.copy(at / "a/000.png", at / f"z{n}.png") for n in range(40)],
         "is gone": lambda at: shutil.rmtree(at / "b"),
     }
@@ -208,7 +208,7 @@ def test_another_model_is_refused_and_so_is_a_full_folder(artifact, photos, by_f
     (tmp_path / "full" / "thesis.doc").touch()
     with pytest.raises(VqkitError, match="is not empty"):
         tokenize(artifact, str(photos), tmp_path / "full", resume=True)
-    plain = untrained(quantizer={"kind": "none", "latent_dim": 4})
+    plain = untrained(quantizer={"kind": "none", "code_dim": 4})
     save_artifact(plain.artifact, tmp_path / "plain")
     with pytest.raises(VqkitError, match="no codes to tokenize with"):
         tokenize(tmp_path / "plain", str(photos), tmp_path / "none")
@@ -222,21 +222,22 @@ def test_a_source_without_a_good_sample_leaves_no_whole_cache(artifact, tmp_path
     assert not (tmp_path / "tokens" / "manifest.json").exists()
 
 
-def test_a_set_that_training_knows_has_its_classes_and_captions(artifact, tmp_path, monkeypatch):
+def test_a_set_that_training_knows_has_its_classes_and_captions(
+    model, artifact, emoji, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     # A folder of that name does not stand in the way.
-    (tmp_path / "digits").mkdir()
-    monkeypatch.setattr(pipeline, "MOST_ITEMS", 1000)
-    done = tokenize(artifact, "digits", tmp_path / "tokens", num_workers=1, ranks=Ranks(0, 17))
-    assert done.num_shards == 17
-    (first, *_), (label, *_) = _first_rows(tmp_path / "tokens", artifact)
-    assert first == "digits:0" and label == "0"
-
-
-def _first_rows(folder, artifact):
-    model = pipeline.model_info(pipeline._model(str(artifact.resolve()), "cpu"), artifact)
-    rows = next(pipeline.cache.read_shard(folder / "shard-000000.parquet", model))
-    return rows.ids, rows.labels
+    (tmp_path / "emoji").mkdir()
+    done = tokenize(artifact, "emoji", tmp_path / "tokens", num_workers=1, ranks=Ranks(16, 17))
+    assert (done.num_shards, done.num_done) == (17, 1)
+    info = pipeline.model_info(model, artifact)
+    (rows,) = pipeline.cache.read_shard(tmp_path / "tokens" / "shard-000016.parquet", info)
+    first = 16 * 210
+    assert rows.ids == list(emoji.names[first:])
+    assert rows.labels == list(emoji.groups[first:])
+    assert [texts["caption"] for texts in rows.texts] == list(emoji.captions[first:])
+    values = emoji.read([first]).values
+    assert (rows.codes[0] == model.tokenizer.encode_alone(values)[0].numpy()).all()
 
 
 # --------------------------------------------------------------------------------------- recordings

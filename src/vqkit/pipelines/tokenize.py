@@ -394,16 +394,20 @@ def tokenize_shard(task: Task, device: str, tell: Progress = nothing) -> Receipt
         nonlocal counts
         writer = ShardWriter(temporary, info)
         told = time.monotonic()
-        for sample in _samples(task, model):
-            if isinstance(sample, Skipped):
-                skips.add(1, [(sample.name, sample.reason)])
-                continue
-            found, share = sample
-            writer.add(found)
-            if time.monotonic() - told > TELL_EVERY:
-                tell(share)
-                told = time.monotonic()
-        writer.close()
+        try:
+            for sample in _samples(task, model):
+                if isinstance(sample, Skipped):
+                    skips.add(1, [(sample.name, sample.reason)])
+                    continue
+                found, share = sample
+                writer.add(found)
+                if time.monotonic() - told > TELL_EVERY:
+                    tell(share)
+                    told = time.monotonic()
+            writer.close()
+        except BaseException:
+            writer.discard()
+            raise
         counts = (writer.num_samples, writer.num_codes)
 
     write_whole(path, write)

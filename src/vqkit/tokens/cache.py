@@ -11,6 +11,7 @@ Every file is there in full or not at all, and depends on its shard and the mode
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VqkitError
-from ..files import open_regular, read_bounded, write_text, write_whole
+from ..files import open_regular, read_bounded, write_bytes, write_text
 from ..tables import check_group, pyarrow
 from .vocabulary import whole_number_type
 
@@ -153,6 +154,12 @@ class ShardWriter:
         if self._waiting or self._table is None:
             self._flush()
         self._table.close()
+
+    def discard(self) -> None:
+        """Let go of the file, which is not finished."""
+        if self._table is not None:
+            with contextlib.suppress(OSError, pyarrow().ArrowException):
+                self._table.close()
 
     def _flush(self) -> None:
         arrow = pyarrow()
@@ -420,10 +427,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_codebooks(path: Path, vectors: Sequence[NDArray[np.float32]]) -> None:
     """Code vectors (K, D) of every codebook as safetensors: codebook_0 and so on. OSError."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = {f"codebook_{number}": one for number, one in enumerate(vectors)}
-    write_whole(path, lambda temporary: save_file(tensors, temporary))
+    write_bytes(path, save(tensors))
 
 
 def sha256_of(path: Path) -> str:

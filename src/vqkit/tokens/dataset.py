@@ -8,6 +8,7 @@ codebooks.safetensors  the vectors of every codebook, to begin embeddings with
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,10 +182,14 @@ def materialize(
     def write(temporary: Path) -> None:
         temporary.mkdir()
         written = _Written(sequences, kind(temporary, dtype, text), temporary / ITEMS, text)
-        for _, rows in cache.rows():
-            written.add(rows)
-            progress(written.num_items / cache.num_samples)
-        written.close()
+        try:
+            for _, rows in cache.rows():
+                written.add(rows)
+                progress(written.num_items / cache.num_samples)
+            written.close()
+        except BaseException:
+            written.discard()
+            raise
         if written.num_items != cache.num_samples:
             raise VqkitError(
                 f"{cache.folder} is damaged: it has {written.num_items} samples, its receipts say "
@@ -273,6 +278,12 @@ class _Written:
         if self.text is not None and not self.num_texts:
             there = ", ".join(sorted(self._names)[:12]) or "none"
             raise VqkitError(f"no item has a text '{self.text}'; of texts there are: {there}")
+
+    def discard(self) -> None:
+        """Let go of files that are not finished."""
+        self.writer.discard()
+        with contextlib.suppress(OSError, pyarrow().ArrowException):
+            self._table.close()
 
     def describe(self) -> dict[str, Any]:
         """Counts for the manifest."""

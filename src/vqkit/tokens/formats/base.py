@@ -60,6 +60,10 @@ class TokenFormat(ABC):
     def close(self) -> None:
         """Write what is left."""
 
+    @abstractmethod
+    def discard(self) -> None:
+        """Let go of files that are not finished, whatever they say to that."""
+
     @staticmethod
     @abstractmethod
     def read(

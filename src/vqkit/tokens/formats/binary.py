@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from abc import abstractmethod
@@ -46,6 +47,11 @@ class _Flat(TokenFormat):
         self._lengths.close()
         self._close_index()
         (self.folder / "lengths").unlink()
+
+    def discard(self) -> None:
+        for file in (self._file, self._lengths):
+            with contextlib.suppress(OSError):
+                file.close()
 
     @abstractmethod
     def _close_index(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,11 @@ class Parquet(TokenFormat):
     def close(self) -> None:
         if self._table is not None:
             self._close_part()
+
+    def discard(self) -> None:
+        if self._table is not None:
+            with contextlib.suppress(OSError, pyarrow().ArrowException):
+                self._table.close()
 
     def _close_part(self) -> None:
         self._table.close()
@@ -140,6 +146,11 @@ class Jsonl(TokenFormat):
     def close(self) -> None:
         if self._file is not None:
             self._close_part()
+
+    def discard(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def _close_part(self) -> None:
         assert self._file is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -67,6 +68,11 @@ class WebDataset(TokenFormat):
         self.parts.append(Part(self._path().name, self._in_part))
         self._archive = None
         self._in_part = 0
+
+    def discard(self) -> None:
+        if self._archive is not None:
+            with contextlib.suppress(OSError):
+                self._archive.close()
 
     def _path(self) -> Path:
         return self.folder / f"data-{len(self.parts):06d}.tar"
