@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.signals.audio.conftest import RATE
 from tests.signals.audio.test_causal import model_of
+from vqkit.apps.evaluate import open_for
 from vqkit.artifact import long_items
 from vqkit.artifact.store import save_artifact
 from vqkit.errors import VqkitError
@@ -182,8 +183,10 @@ def test_a_source_that_changed_is_refused_by_name(artifact, photos, by_folder, t
     changes = {
         "a/000.png to a/062.png changed": lambda at: os.utime(at / "a" / "004.png"),
         "b/057.png to b/empty.png changed": lambda at: (at / "b" / "069.png").unlink(),
-        "appeared": lambda at: [shutil.copy(at / "a/000.png", at / f"z{n}.png") for n in range(40)],
-        "is gone": lambda at: shutil.rmtree(at / "b"),
+        "b/057.png to b/empty.png is gone": lambda at: [
+            shutil.copy(at / "a/000.png", at / f"z{n}.png") for n in range(40)
+        ],
+        "a/064.png to b/055.png is gone": lambda at: shutil.rmtree(at / "b"),
     }
     for number, (words, change) in enumerate(changes.items()):
         source = tmp_path / f"source-{number}"
@@ -236,7 +239,7 @@ def test_a_set_that_training_knows_has_its_classes_and_captions(
     assert rows.ids == list(emoji.names[first:])
     assert rows.labels == list(emoji.groups[first:])
     assert [texts["caption"] for texts in rows.texts] == list(emoji.captions[first:])
-    values = emoji.read([first]).values
+    values = open_for(model, "emoji", "all").read([first]).values
     assert (rows.codes[0] == model.tokenizer.encode_alone(values)[0].numpy()).all()
 
 

@@ -250,17 +250,30 @@ def _check_plan(
             f"{info.codes_id[:16]}: one cache holds tokens of one model, choose another --out"
         )
     found = [(shard.name, shard.fingerprint) for shard in shards]
-    for before, now in itertools.zip_longest(listed, found):
-        if before == now:
-            continue
-        if before is None or now is None or before[0] != now[0]:
-            name, what = (now or before)[0], "appeared" if now else "is gone"
-        else:
-            name, what = before[0], "changed"
+    difference = _difference(listed, found)
+    if difference is not None:
         raise VqkitError(
-            f"{name} {what} since {folder} was begun: --resume would mix tokens of both; bring the "
+            f"{difference} since {folder} was begun: --resume would mix tokens of both; bring the "
             "source back, or start a new cache"
         )
+
+
+def _difference(before: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> str | None:
+    """The first of the shards, by name and fingerprint, that is gone, new or changed; None for
+    none.
+    """
+    names_before = {name for name, _ in before}
+    names_now = {name for name, _ in now}
+    for old, new in itertools.zip_longest(before, now):
+        if old == new:
+            continue
+        if old is not None and old[0] not in names_now:
+            return f"{old[0]} is gone"
+        if new is not None and new[0] not in names_before:
+            return f"{new[0]} has come"
+        if old is not None:
+            return f"{old[0]} changed"
+    return None
 
 
 def _left(

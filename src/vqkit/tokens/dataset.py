@@ -243,7 +243,8 @@ class _Written:
                 ("start", arrow.int64()),
             ]
         )
-        self._table = arrow.parquet.ParquetWriter(items, self._schema, compression="zstd")
+        self._path = items
+        self._table: Any = None
         self._waiting: list[Any] = []
 
     def add(self, rows: Rows) -> None:
@@ -273,7 +274,8 @@ class _Written:
     def close(self) -> None:
         """VqkitError where no item has the text that goes with it."""
         self._flush()
-        self._table.close()
+        if self._table is not None:
+            self._table.close()
         self.writer.close()
         if self.text is not None and not self.num_texts:
             there = ", ".join(sorted(self._names)[:12]) or "none"
@@ -282,8 +284,9 @@ class _Written:
     def discard(self) -> None:
         """Let go of files that are not finished."""
         self.writer.discard()
-        with contextlib.suppress(OSError, pyarrow().ArrowException):
-            self._table.close()
+        if self._table is not None:
+            with contextlib.suppress(OSError, pyarrow().ArrowException):
+                self._table.close()
 
     def describe(self) -> dict[str, Any]:
         """Counts for the manifest."""
@@ -293,10 +296,13 @@ class _Written:
         return {**counts, "grids": dict(self.grids.most_common(MOST_GRIDS))}
 
     def _flush(self) -> None:
-        if self._waiting:
-            table = pyarrow().Table.from_batches(self._waiting).combine_chunks()
-            self._table.write_table(table)
-            self._waiting = []
+        if not self._waiting:
+            return
+        arrow = pyarrow()
+        if self._table is None:
+            self._table = arrow.parquet.ParquetWriter(self._path, self._schema, compression="zstd")
+        self._table.write_table(arrow.Table.from_batches(self._waiting).combine_chunks())
+        self._waiting = []
 
 
 def _listed(folder: Path, parts: Sequence[Part]) -> list[dict[str, Any]]:
