@@ -198,8 +198,10 @@ def kills(work: Path, artifact: Path, quick: bool, seed: int) -> Claim:
         once = sample_counts(out) == dict.fromkeys((f"{one:06d}" for one in range(count)), 1)
         there = {path.name: path.read_bytes() for path in out.glob("shard-*.parquet")}
         left = [path for path in out.iterdir() if path.name.startswith(".")]
-        good += once and there == wanted and not verify(out) and not left
-        shutil.rmtree(out)
+        is_good = once and there == wanted and not verify(out) and not left
+        print(f"kill {number}: {killed.most_common()}, {'whole' if is_good else out}", flush=True)
+        good += is_good
+        shutil.rmtree(out, ignore_errors=True)
     where = {**machine(), "samples": count, "shards": 12, "killed": dict(killed)}
     return Claim("tokenize_kills", good, f"of {times}", str(times), None, where)
 

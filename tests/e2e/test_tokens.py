@@ -1,11 +1,17 @@
 """The verbs tokenize and tokens, from images to files of tokens and back."""
 
+import contextlib
 import json
+import os
 import resource
 import shutil
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -173,3 +179,38 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(work, tmp_p
         assert done.returncode == 2 and "cannot write" in done.stderr, done.stderr
         assert not made.exists() and not list(tmp_path.glob(".*"))
         assert vqkit(*materialize).returncode == 0
+
+
+def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
+    out = tmp_path / "tokens"
+    model = Path(__file__).parents[1] / "golden" / "emoji-model"
+    words = ["-m", "vqkit", "tokenize", model, "emoji", "--out", out, "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(list(out.glob("shard-*.json"))) < 2 and process.poll() is None:
+        os.sched_yield()
+    # As a terminal sends it: to the process and to its workers.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert f"{out} keeps the shards that are done; --resume does the others" in errors
+    names = {path.name.split("-")[0] for path in out.iterdir()}
+    assert names == {"plan.json", "codebooks.safetensors", "shard"}
+    # The process that tracks resources ends a moment after it.
+    while _living(process.pid):
+        os.sched_yield()
+
+
+def _living(group):
+    """Processes of a group, without those that ended and wait to be looked after."""
+    found = []
+    for one in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(one.pid) == group and one.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(one.pid)
+    return found

@@ -151,9 +151,11 @@ def tokenize(
         with lock:
             _begin(folder, model, info, source, shards, resume=resume or ranks.world > 1)
             tasks = _left(folder, info, source, shards, device, ranks)
-            skips = _run(tasks, len(shards), engine, num_workers, progress)
-            # What workers were writing that were killed.
-            remove_leftovers(folder)
+            try:
+                skips = _run(tasks, len(shards), engine, num_workers, progress)
+            finally:
+                # What workers were writing that were killed.
+                remove_leftovers(folder)
             return _finished(folder, info, source, len(shards), skips)
     except OSError as error:
         raise _cannot_write(error, folder) from error
