@@ -193,7 +193,8 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
         start_new_session=True,
     )
     while len(list(out.glob("shard-*.json"))) < 2 and process.poll() is None:
-        os.sched_yield()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
     # As a terminal sends it: to the process and to its workers.
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
@@ -201,16 +202,10 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
     assert f"{out} keeps the shards that are done; --resume does the others" in errors
     names = {path.name.split("-")[0] for path in out.iterdir()}
     assert names == {"plan.json", "codebooks.safetensors", "shard"}
-    # The process that tracks resources ends a moment after it.
-    while _living(process.pid):
-        os.sched_yield()
-
-
-def _living(group):
-    """Processes of a group, without those that ended and wait to be looked after."""
-    found = []
-    for one in psutil.process_iter(["status"]):
+    group = []
+    for one in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(one.pid) == group and one.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(one.pid)
-    return found
+            if os.getpgid(one.pid) == process.pid:
+                group.append(one)
+    # The process that tracks resources ends a moment after it.
+    assert not psutil.wait_procs(group, timeout=100)[1]

@@ -1,5 +1,6 @@
 """Workers that die, fail, or lose the process that started them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vqkit.errors import VqkitError
@@ -92,24 +94,16 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
         [sys.executable, str(script), *map(str, marks)], env={**os.environ, "PYTHONPATH": paths}
     )
     try:
-        _until(lambda: all(mark.exists() and mark.read_text() for mark in marks))
+        while not all(mark.exists() and mark.read_text() for mark in marks):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                driver.wait(0.1)
+            assert driver.poll() is None
     finally:
         driver.kill()
         driver.wait()
-    pids = [int(mark.read_text()) for mark in marks]
+    workers = []
+    for mark in marks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers.append(psutil.Process(int(mark.read_text())))
     # Their task would take them a quarter of an hour yet.
-    _until(lambda: not any(_is_alive(pid) for pid in pids))
-
-
-def _until(holds, seconds=120):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        os.sched_yield()
-
-
-def _is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    assert not psutil.wait_procs(workers, timeout=100)[1]
