@@ -200,6 +200,21 @@ def test_a_source_that_changed_is_refused_by_name(artifact, photos, by_folder, t
         assert contents(out) == before
 
 
+def test_items_can_be_brought_to_the_size_of_training(model, artifact, photos, tmp_path):
+    out = tmp_path / "tokens"
+    tokenize(artifact, str(photos), out, num_workers=1, fit=True)
+    found = samples(out)
+    assert len(found) == 70 and {codes.shape for codes, *_ in found.values()} == {(4, 8, 8)}
+    # 22 pixels wide, 16 high: the middle is cut out.
+    codes, extent, *_ = found["a/002.png"]
+    with Image.open(photos / "a" / "002.png") as image:
+        middle = torch.from_numpy(np.asarray(image)[:, 3:19].copy()).permute(2, 0, 1)
+    assert extent == (16, 16) and image.size == (22, 16)
+    assert (codes == model.tokenizer.encode_alone(middle[None])[0].numpy()).all()
+    with pytest.raises(VqkitError, match="was begun with --fit"):
+        tokenize(artifact, str(photos), out, num_workers=1, resume=True)
+
+
 def test_another_model_is_refused_and_so_is_a_full_folder(artifact, photos, by_folder, tmp_path):
     other = untrained(network={**PATCH, "width": 8})
     save_artifact(other.artifact, tmp_path / "other")

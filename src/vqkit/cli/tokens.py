@@ -45,6 +45,11 @@ def _tokenize_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="do the shards that are missing in the cache"
     )
     parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="bring every item to the size of training, as training does; default: its own size",
+    )
+    parser.add_argument(
         "--rank",
         type=arguments.WHOLE,
         metavar="R",
@@ -70,6 +75,7 @@ def _tokenize(options: argparse.Namespace) -> int:
                 num_workers=options.workers,
                 resume=options.resume,
                 device=options.device,
+                fit=options.fit,
                 ranks=ranks,
                 progress=progress,
             )

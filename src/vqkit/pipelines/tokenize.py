@@ -68,6 +68,7 @@ class Task:
     shard: SourceShard
     number: int
     folder: str
+    fit: bool
 
     def __str__(self) -> str:
         return self.shard.name
@@ -123,6 +124,7 @@ def tokenize(
     num_workers: int | None = None,
     resume: bool = False,
     device: str = "auto",
+    fit: bool = False,
     ranks: Ranks | None = None,
     progress: Progress = nothing,
 ) -> Tokenized:
@@ -130,7 +132,8 @@ def tokenize(
 
     source: a folder, file, pattern or list of files (`data.shards.find_shards`), or a set that
     training takes. num_workers: processes; None = one a core, or one a GPU. resume: go on with a
-    cache that was begun; shards that are there are kept. progress: called with the share that is
+    cache that was begun; shards that are there are kept. fit: bring every item to the extent of
+    training as training does, so that all have one grid. progress: called with the share that is
     done.
     VqkitError for a source that changed, for another model than the cache was begun with, and for
     everything that a user can mend.
@@ -149,8 +152,9 @@ def tokenize(
     lock = locked(folder) if ranks.world == 1 else nullcontext()
     try:
         with lock:
-            _begin(folder, model, info, source, shards, resume=resume or ranks.world > 1)
-            tasks = _left(folder, info, source, shards, device, ranks)
+            plan = _plan(info, source, shards, fit)
+            _begin(folder, model, plan, info, resume=resume or ranks.world > 1)
+            tasks = _left(folder, info, source, shards, device, ranks, fit)
             try:
                 skips = _run(tasks, len(shards), engine, num_workers, progress)
             finally:
@@ -198,14 +202,20 @@ def _shards(source: str, model: Model) -> list[SourceShard]:
     return shards
 
 
+def _plan(info: ModelInfo, source: str, shards: Sequence[SourceShard], fit: bool) -> dict[str, Any]:
+    listed = [{"name": shard.name, "fingerprint": shard.fingerprint} for shard in shards]
+    return {
+        "format": PLAN_FORMAT,
+        "version": cache.VERSION,
+        "model": info.describe(),
+        "source": source,
+        "fit": fit,
+        "shards": listed,
+    }
+
+
 def _begin(
-    folder: Path,
-    model: Model,
-    info: ModelInfo,
-    source: str,
-    shards: Sequence[SourceShard],
-    *,
-    resume: bool,
+    folder: Path, model: Model, plan: dict[str, Any], info: ModelInfo, *, resume: bool
 ) -> None:
     """Write the plan, or hold it against the one that is there. VqkitError where they differ."""
     path = folder / cache.PLAN
@@ -216,14 +226,6 @@ def _begin(
         if sum(info.codebook_sizes) <= MAX_VECTORS:
             vectors = [one.float().numpy() for one in code_vectors(model.network)]
             cache.write_codebooks(folder / cache.CODEBOOKS, vectors)
-        listed = [{"name": shard.name, "fingerprint": shard.fingerprint} for shard in shards]
-        plan = {
-            "format": PLAN_FORMAT,
-            "version": cache.VERSION,
-            "model": info.describe(),
-            "source": source,
-            "shards": listed,
-        }
         cache.write_json(path, plan)
         return
     if not resume:
@@ -231,19 +233,22 @@ def _begin(
             f"{folder} holds tokens already; add --resume to go on with them, or choose another "
             "--out"
         )
-    _check_plan(folder, cache.read_json(path), info, shards)
+    _check_plan(folder, cache.read_json(path), plan, info)
 
 
 def _is_ours(name: str) -> bool:
     return name in (cache.CODEBOOKS, cache.PLAN) or name.startswith(".")
 
 
-def _check_plan(
-    folder: Path, plan: dict[str, Any], info: ModelInfo, shards: Sequence[SourceShard]
-) -> None:
+def _check_plan(folder: Path, there: dict[str, Any], plan: dict[str, Any], info: ModelInfo) -> None:
+    """VqkitError where the plan that is there is of another model, source or fit."""
     try:
-        begun = ModelInfo.from_dict(plan["model"])
-        listed = [(str(one["name"]), str(one["fingerprint"])) for one in plan["shards"]]
+        begun = ModelInfo.from_dict(there["model"])
+        before, now = (
+            [(str(one["name"]), str(one["fingerprint"])) for one in each["shards"]]
+            for each in (there, plan)
+        )
+        is_fitted = bool(there["fit"])
     except (KeyError, TypeError, ValueError) as error:
         raise VqkitError(f"{folder / cache.PLAN} is damaged; start a new cache") from error
     if begun.codes_id != info.codes_id:
@@ -251,8 +256,10 @@ def _check_plan(
             f"{folder} was begun with model {begun.codes_id[:16]}, and {info.folder} is "
             f"{info.codes_id[:16]}: one cache holds tokens of one model, choose another --out"
         )
-    found = [(shard.name, shard.fingerprint) for shard in shards]
-    difference = _difference(listed, found)
+    if is_fitted != plan["fit"]:
+        how = "with --fit" if is_fitted else "without --fit"
+        raise VqkitError(f"{folder} was begun {how}: go on as it was begun")
+    difference = _difference(before, now)
     if difference is not None:
         raise VqkitError(
             f"{difference} since {folder} was begun: --resume would mix tokens of both; bring the "
@@ -285,6 +292,7 @@ def _left(
     shards: Sequence[SourceShard],
     device: str,
     ranks: Ranks,
+    fit: bool,
 ) -> list[Task]:
     """The shards of this rank that are not there."""
     tasks = []
@@ -293,7 +301,7 @@ def _left(
         shard = shards[number]
         if receipt is None or receipt.fingerprint != shard.fingerprint:
             arguments = (info.folder, info.codes_id, device, source, shard, number)
-            tasks.append(Task(*arguments, str(folder.resolve())))
+            tasks.append(Task(*arguments, str(folder.resolve()), fit))
     return tasks
 
 
@@ -455,7 +463,7 @@ def _samples(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skippe
             yield found
             continue
         try:
-            codes, extent = _codes(model, _item(model, found))
+            codes, extent = _codes(model, _item(model, found, task.fit))
         except VqkitError as error:
             reason = str(error)
             if isinstance(found.content, Path):
@@ -467,10 +475,15 @@ def _samples(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skippe
         yield sample, found.done
 
 
-def _item(model: Model, entry: Entry) -> Tensor | LongItem:
+def _item(model: Model, entry: Entry, fit: bool) -> Tensor | LongItem:
+    signal, data, settings = model.signal, model.data, model.config.data
+    if not fit and not isinstance(entry.content, bytes):
+        return open_item(model.artifact, entry.content)
     if isinstance(entry.content, bytes):
-        return model.signal.read_content(entry.content, model.data, model.config.data)
-    return open_item(model.artifact, entry.content)
+        values = signal.read_content(entry.content, data, settings)
+    else:
+        values = signal.read(entry.content, data, settings)
+    return signal.fitted(values, data, settings, model.shape) if fit else values
 
 
 def _codes(model: Model, item: Tensor | LongItem) -> tuple[Tensor, tuple[int, ...]]:

@@ -183,12 +183,11 @@ class Signal(ABC):
         return None
 
     @abstractmethod
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: Any, shape: Shape
     ) -> Tensor:
-        """One file brought to the extent of training as training does, (C, *extent).
-
-        VqkitError naming the file.
+        """An item (C, *extent), as `read` gives it, brought to the extent of training as training
+        does.
         """
 
     @abstractmethod

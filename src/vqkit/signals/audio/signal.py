@@ -165,10 +165,10 @@ class AudioSignal(Signal):
             changes.append(f"{header.channels} channels are mixed to the model's {kind}")
         return ", and ".join(changes) or None
 
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
-        samples = self.read(path, data, settings)[:, : shape.extent[0]]
+        samples = values[:, : shape.extent[0]]
         return nn.functional.pad(samples, (0, shape.extent[0] - samples.shape[1]))
 
     def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:

@@ -135,10 +135,10 @@ class ImageSignal(Signal):
         except BROKEN_IMAGE as error:
             raise VqkitError(reason(error)) from error
 
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
-        image = forms.to_image(self.read(path, data, settings))
+        image = forms.to_image(values)
         size = (shape.extent[0], shape.extent[1])
         fitted = fit_image(image, size, settings.fit, settings.interpolation)
         return self.to_values(fitted, data, settings)[0]
