@@ -177,6 +177,11 @@ def test_resume_does_what_is_missing_and_nothing_else(artifact, photos, by_folde
     assert (out / "shard-000001.parquet").stat().st_mtime_ns == before
     assert contents(out) == contents(by_folder) and verify(out) == []
     assert done[0] > 1 / 3 and done[-1] == 1
+    # A run that was killed before its plan was there has done nothing yet.
+    (tmp_path / "begun").mkdir()
+    shutil.copy(out / "codebooks.safetensors", tmp_path / "begun")
+    tokenize(artifact, str(photos), tmp_path / "begun", num_workers=1)
+    assert contents(tmp_path / "begun") == contents(by_folder)
 
 
 def test_a_source_that_changed_is_refused_by_name(artifact, photos, by_folder, tmp_path):

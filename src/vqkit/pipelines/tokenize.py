@@ -374,16 +374,31 @@ def _run(
 
 
 def _num_workers(device: str) -> int:
+    """A worker a core or a GPU, shared out among the ranks of this machine."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = torch.cuda.device_count()
+    elif hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, count // _local_ranks()[1])
+
+
+def _local_ranks() -> tuple[int, int]:
+    """Which of the ranks of this machine this is, and how many there are, as torchrun says it."""
+    try:
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        return rank, max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    except ValueError:
+        return 0, 1
 
 
 def work(task: Task, number: int, tell: Progress) -> Receipt:
     """A shard on a worker of that number; several share the GPUs of a machine."""
     device = task.device
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        device = f"cuda:{number % torch.cuda.device_count()}"
+        rank, ranks = _local_ranks()
+        device = f"cuda:{(rank + ranks * number) % torch.cuda.device_count()}"
     before = torch.get_num_threads()
     # Sums of floats differ between one thread and two.
     torch.set_num_threads(1)
