@@ -272,3 +272,31 @@ def test_manifests_of_strangers_are_read_within_bounds(cache, tmp_path, change):
     path.write_text(json.dumps({**made.manifest, **change}))
     with pytest.raises(VqkitError, match="ds"):
         open_dataset(made.folder)
+
+
+@pytest.mark.parametrize("column", ["id", "grid", "extent", "codes", "texts"])
+def test_caches_of_strangers_are_read_within_bounds(tmp_path, column):
+    """A sample without one of its parts, and one whose codes do not fill its grid."""
+    for value in (None, [], [None, 2], [1 << 40, 1 << 40]):
+        folder = write_cache(tmp_path / f"{column}-{value}", [SAMPLES])
+        path = folder / "shard-000000.parquet"
+        table = pyarrow.parquet.read_table(path)
+        rows = table.to_pylist()
+        if column in ("id", "texts"):
+            value = None
+        if column == "codes" and value and value[-1] != 2:
+            value = [1]
+        if column == "extent" and value and value[-1] != 2:
+            value = [0, 5]
+        rows[2][column] = value
+        changed = pyarrow.Table.from_pylist(rows, table.schema)
+        pyarrow.parquet.write_table(changed, path)
+        receipt = json.loads((folder / "shard-000000.json").read_text())
+        receipt["num_bytes"] = path.stat().st_size
+        (folder / "shard-000000.json").write_text(json.dumps(receipt))
+        if column in ("id", "texts"):
+            assert open_cache(folder).num_samples == len(SAMPLES)
+            continue
+        with pytest.raises(VqkitError, match="shard-000000.parquet"):
+            materialize(open_cache(folder), tmp_path / "ds", "jsonl")
+        assert not (tmp_path / "ds").exists()

@@ -225,6 +225,8 @@ def read_shard(path: Path, model: ModelInfo) -> Iterator[Rows]:
                 yield from _of_group(path, table.read_row_group(number), model)
     except (arrow.ArrowException, OSError) as error:
         raise VqkitError(f"cannot read {path}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise VqkitError(f"{path} is damaged: a sample lacks its grid, or text is none") from error
 
 
 def _of_group(path: Path, table: Any, model: ModelInfo) -> Iterator[Rows]:
