@@ -7,6 +7,7 @@ without an exception that could be caught.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,8 +21,6 @@ from . import workers
 if TYPE_CHECKING:
     from .tokenize import Task
 
-# Times that Ray begins a shard again whose node or process died.
-RETRIES = 3
 # Seconds after which a driver gives a cluster up that does not answer.
 PATIENCE = 30
 
@@ -70,7 +69,7 @@ def _drive(task: Any, number: int, tell: Callable[[Any], None]) -> None:
     tasks, num_workers = task
     ray = ray_library()
     address = os.environ.get("RAY_ADDRESS")
-    quiet = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     try:
         if address:
             quiet.pop("include_dashboard")
@@ -114,8 +113,10 @@ def _check_room(
 def _work(
     ray: Any, tasks: Sequence[Task], count: int, gpus: int, tell: Callable[[Any], None]
 ) -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    # The command has a bar and sentences of its own.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     rows = [
         {"number": number, "task": json.dumps(asdict(task))} for number, task in enumerate(tasks)
     ]
@@ -126,8 +127,6 @@ def _work(
         compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=1,
         num_gpus=gpus,
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
     )
     for row in found.iter_rows():
         if row["wrong"]:
@@ -154,6 +153,8 @@ class RayWorker:
             receipt = json.dumps(asdict(work(task, 0, lambda share: None)))
         except VqkitError as error:
             wrong = str(error)
+        except Exception as error:
+            wrong = f"a worker failed at {task}: {type(error).__name__}: {error}"
         return {
             "number": batch["number"],
             "receipt": np.array([receipt]),

@@ -256,7 +256,10 @@ def _of_group(path: Path, table: Any, model: ModelInfo) -> Iterator[Rows]:
         if (found >= limits).any():
             raise VqkitError(f"{path} holds codes that the model has not, near {ids[first]!r}")
         some = slice(first, last)
-        yield Rows(ids[some], found, np.array(extents[some], np.int64), labels[some], texts[some])
+        sides = np.array(extents[some], np.int64)
+        if (sides < 1).any():
+            raise VqkitError(f"{path} is damaged at {ids[first]!r}: an item has no extent")
+        yield Rows(ids[some], found, sides, labels[some], texts[some])
         read += count * size
         first = last
 
