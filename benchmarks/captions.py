@@ -73,7 +73,8 @@ def measure(folder: Path, seed: int, samples: int, few: int | None) -> dict:
     wanted = np.repeat(labels[test], samples)
     prompts = [data.captions[index] for index in test for _ in range(samples)]
     drawn = model.signal.to_array(
-        generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values
+        generate(model, len(prompts), drawing=Drawing(prompts=prompts, seed=seed)).values,
+        model.data,
     )
     found = classify_features(classifier, lite0_features(drawn))
     shown = model.reconstruct(arrays(data, test))

@@ -102,9 +102,9 @@ def measure(folder: Path, images_folder: Path, rounds: int) -> dict[str, dict[st
     data = target.read_bytes()
     singles = [model.compress(image) for image in images]
     for one, decoded in zip(singles, compressor.read(data), strict=False):
-        assert np.array_equal(
-            model.decompress(one), model.signal.to_array(compressor.decode([decoded])[0][None])[0]
-        )
+        (values,) = compressor.decode([decoded])
+        shown = model.signal.to_array(values[None], model.data)[0]
+        assert np.array_equal(model.decompress(one), shown)
     return {
         "encode_bundle": encode,
         "decode_bundle": seconds(lambda: decode_bundle(model, data), rounds, len(files)),

@@ -190,7 +190,7 @@ def quality(work: Path, seed: int, settings: dict) -> dict:
     judge, accuracy = classifier(settings["classifier"])
     classes = model.wanted_prior().classes
     samples = model.signal.to_array(
-        generate(model, count, drawing=Drawing(classes, seed=seed)).values
+        generate(model, count, drawing=Drawing(classes, seed=seed)).values, model.data
     )
     real = labelled_images()
     found = {
@@ -222,7 +222,8 @@ def completed(model, judge, real: tuple[np.ndarray, np.ndarray], seed: int, coun
     drawn = np.concatenate(
         [
             model.signal.to_array(
-                inpaint(model, one, hidden, drawing=Drawing(seed=seed + index), blend=0).values
+                inpaint(model, one, hidden, drawing=Drawing(seed=seed + index), blend=0).values,
+                model.data,
             )
             for index, one in enumerate(values_of(images))
         ]

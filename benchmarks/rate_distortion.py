@@ -204,7 +204,7 @@ def point(model, images: np.ndarray, num_stages: int, weight: float, files: int)
     blocks = [compressor.decode(block) for block in compressor.read_blocks(bundle)]
     shown = np.stack(
         [
-            model.signal.to_array(one[None])[0].reshape(images.shape[1:])
+            model.signal.to_array(one[None], model.data)[0].reshape(images.shape[1:])
             for block in blocks
             for one in block
         ]

@@ -133,7 +133,7 @@ def by_pairs(model, both: Artists, contents: np.ndarray, alphas: tuple[float, ..
             made = [
                 blended(model, *pair, alpha, one) for pair, one in zip(targets, wanted, strict=True)
             ]
-            rows.append(model.signal.to_array(torch.stack(made)))
+            rows.append(model.signal.to_array(torch.stack(made), model.data))
     return {alpha: np.array(rows) for alpha, rows in found.items()}
 
 
@@ -185,7 +185,7 @@ def frontier(
         made = restyle(
             model, values_of(content[None])[0], list(values_of(given)), method=method, alpha=alpha
         )
-        return model.signal.to_array(made[None])[0]
+        return model.signal.to_array(made[None], model.data)[0]
 
     ways = {method: partial(in_latents, method) for method in METHODS}
     ways |= {name: partial(baseline, name) for name in ("pixel adain", "pixel histogram")}

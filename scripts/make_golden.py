@@ -34,6 +34,8 @@ from vqkit.coding import (
     Extents,
     FileHeader,
     MixingCoder,
+    Part,
+    PartsHeader,
     ScalarCoder,
     Stage,
     TransformerCoder,
@@ -42,6 +44,7 @@ from vqkit.coding import (
     stage_crcs,
     write_bundle,
     write_file,
+    write_parts,
 )
 from vqkit.coding.codes.transformer import StageTransformer, TransformerLayer
 from vqkit.coding.codes.transformer_coder import context_offsets
@@ -134,7 +137,8 @@ class GoldenScalar:
     """A file of scalar codes: S, C and K, and whether its coder was fitted. grid: of codes, of an
     item that is 8 times as long along each axis.
 
-    items: of a bundle, in blocks of 2. lost: bytes that are cut off from the end.
+    items: of a bundle, in blocks of 2. part: positions of each part but the last, of an item in
+    parts. lost: bytes that are cut off from the end.
     """
 
     shape: tuple[int, int, int]
@@ -145,6 +149,7 @@ class GoldenScalar:
     lost: int = 0
     signal: int = 0
     gain: int = UNIT_GAIN
+    part: int = 0
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -242,6 +247,12 @@ SCALAR_FILES = {
     "scalar-bundle": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(2, 2), items=3, gain=255),
     "scalar-recording": GoldenScalar(SCALAR_SHAPE, is_fitted=True, grid=(19,), signal=1, gain=120),
     "scalar-volume": GoldenScalar((2, 17, 3), grid=(2, 2, 3), signal=2),
+    "scalar-parts": GoldenScalar(
+        SCALAR_SHAPE, is_fitted=True, grid=(9,), signal=1, gain=110, part=4
+    ),
+    "scalar-parts-truncated": GoldenScalar(
+        SCALAR_SHAPE, is_fitted=True, grid=(9,), signal=1, part=4, lost=30
+    ),
 }
 SCALAR_CODER = "scalar-coder"
 
@@ -274,6 +285,8 @@ def make_scalar(name: str, fitted: ScalarCoder, codes: np.ndarray) -> bytes:
     golden = SCALAR_FILES[name]
     coder = fitted if golden.is_fitted else ScalarCoder.new(*golden.shape)
     num_stages, channels, _ = golden.shape
+    if golden.part:
+        return make_in_parts(name, coder, codes.astype(np.int64))
     payloads = coder.encode(codes.astype(np.int64))
     if golden.items:
         header = BundleHeader(
@@ -298,6 +311,26 @@ def make_scalar(name: str, fitted: ScalarCoder, codes: np.ndarray) -> bytes:
         stages.append(Stage(crc, payload))
     header = FileHeader(golden.extent, kept, SCALAR, MODEL, golden.signal, gain=golden.gain)
     data = write_file(header, stages, f"{name}.png")
+    return data[: len(data) - golden.lost]
+
+
+def make_in_parts(name: str, coder: ScalarCoder, codes: np.ndarray) -> bytes:
+    golden = SCALAR_FILES[name]
+    parts = []
+    for number, first in enumerate(range(0, *golden.grid, golden.part)):
+        part = codes[..., first : first + golden.part]
+        (payloads,) = coder.encode(part)
+        parts.append(Part(codes_crc(part, number), tuple(payloads)))
+    header = PartsHeader(
+        *golden.extent,
+        8 * golden.part,
+        golden.shape[0],
+        SCALAR,
+        MODEL,
+        golden.signal,
+        golden.gain,
+    )
+    data = write_parts(header, parts, f"{name}.wav")
     return data[: len(data) - golden.lost]
 
 

@@ -28,6 +28,7 @@ from vqkit.config import (
 )
 from vqkit.config.adversary import PatchAdversary
 from vqkit.settings import Config, ModelConfig, PriorConfig
+from vqkit.signals.array.config import ArrayConfig, SeriesData, VolumeData
 from vqkit.signals.audio.config import AugmentConfig as Louder
 from vqkit.signals.audio.config import DataConfig as AudioData
 from vqkit.signals.audio.config import LappedConfig, StftAdversary, VocoderConfig
@@ -98,6 +99,21 @@ PHOTOS = Config(
 )
 # As `vqkit sharpen` has it: a feature term beside the adversarial one (docs/experiments.md).
 PERCEPTUAL = WeightConfig(peak=1.0)
+
+# What is likely in arrays that nobody here has seen: latents of any size, and files of every rate.
+NUMBERS = ResidualConfig(
+    num_stages=3,
+    stage=ScalarConfig(channels=32, step=1.0, levels=511),
+    quantizer_dropout=1.0,
+)
+STEADY = {
+    "batch_size": 32,
+    "lr": 3e-3,
+    "muon_lr": 0.02,
+    "clip_norm": 1.0,
+    "ema_decay": 0.995,
+    "max_minutes": 10.0,
+}
 
 # Single samples say little of what is heard, and nothing where phases are made up.
 HEARD = LossConfig(reconstruction=WeightConfig(peak=0.0), perceptual=WeightConfig(peak=1.0))
@@ -262,6 +278,27 @@ RECIPES: dict[str, tuple[str, Config]] = {
             ),
             losses=HEARD,
             train=SOUND,
+        ),
+    ),
+    "signal": (
+        "series of numbers along time, one channel or many, such as ECG, sensors or motion: .npy, "
+        ".csv or .parquet; scalar codes, files of every rate",
+        Config(
+            data=SeriesData(),
+            model=ModelConfig(network=ArrayConfig(), quantizer=NUMBERS, max_gain=3.0),
+            losses=LossConfig(distortion="log_mse", rate=WeightConfig(peak=1.0)),
+            train=TUNED.model_copy(update=STEADY),
+        ),
+    ),
+    "volume": (
+        "volumes such as scans: .npy of (depth, height, width), cut into cubes; three-dimensional "
+        "blocks, scalar codes, files of every rate",
+        Config(
+            data=VolumeData(),
+            model=ModelConfig(network=ArrayConfig(patch=4), quantizer=NUMBERS, max_gain=3.0),
+            # Of cubes in which nothing happens, the log of an error would count as much.
+            losses=LossConfig(distortion="mse", rate=WeightConfig(peak=0.02)),
+            train=TUNED.model_copy(update={**STEADY, "batch_size": 16}),
         ),
     ),
     "speech-denoise": (

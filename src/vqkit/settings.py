@@ -15,6 +15,7 @@ from .config.base import ActsOnly, Root, Section, Share
 from .config.prior import PriorNetworkConfig
 from .config.quantizers import QuantizerConfig, VQConfig, quantizers_with
 from .config.sections import CoderConfig, LossConfig, TrainConfig, TransformConfig
+from .signals.array import config as array
 from .signals.audio import config as audio
 from .signals.image import config as image
 
@@ -22,10 +23,13 @@ from .signals.image import config as image
 AnyData: TypeAlias = (
     image.DataConfig
     | audio.DataConfig
+    | array.SeriesData
+    | array.VolumeData
 )
 AnyNetwork: TypeAlias = (
     image.NetworkConfig
     | audio.NetworkConfig
+    | array.ArrayConfig
 )
 AnyAdversary: TypeAlias = (
     NoAdversary
@@ -40,7 +44,9 @@ AdversaryConfig: TypeAlias = Annotated[AnyAdversary, Field(discriminator="kind")
 
 class ModelConfig(Section):
     network: NetworkConfig = image.PatchConfig()
-    """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder of recordings"""
+    """encoder and decoder: conv, patch, mlp or multiscale of images, vocoder or lapped of
+    recordings, array of series and volumes
+    """
     quantizer: QuantizerConfig = VQConfig()
     """bottleneck: none, vq, simvq, fsq, lfq, bsq, gaussian_codebook, scalar, residual, product,
     hierarchical or pyramid

@@ -11,14 +11,14 @@ import pytest
 import vqkit
 from vqkit import cli
 from vqkit.apps import check as checks
-from vqkit.apps.check import check
+from vqkit.apps.check import check, items_of
 from vqkit.artifact.tokenizer import Tokenizer
 
 from ..signals.audio.conftest import codec, codec_folder, recordings  # noqa: F401
 
 
 def test_a_model_of_images_gives_the_same_however_it_is_called(model, emoji):
-    found = check(model, emoji)
+    found = check(model, items_of(model, emoji))
     assert found.is_invariant
     assert set(found.code_flips) == set(found.value_flips)
     num_codes = next(iter(found.code_flips.values()))[1]
@@ -35,7 +35,7 @@ def test_a_model_of_images_gives_the_same_however_it_is_called(model, emoji):
 def test_a_codec_is_looked_at_in_pieces_and_padded_too(codec, recordings):  # noqa: F811
     from vqkit.apps.evaluate import open_for
 
-    found = check(codec, open_for(codec, recordings, "train"), "train")
+    found = check(codec, items_of(codec, open_for(codec, recordings, "train"), "train"))
     assert found.is_invariant
     assert {"padded to one length", "in pieces of 1 tiles"} <= set(found.code_flips)
     assert "in pieces of 3 tiles" in found.value_flips
@@ -51,7 +51,7 @@ def test_codes_that_depend_on_the_batch_are_found(model, emoji, monkeypatch):
         return codes
 
     monkeypatch.setattr(Tokenizer, "encode", leaky)
-    found = check(model, emoji)
+    found = check(model, items_of(model, emoji))
     assert not found.is_invariant
     assert found.code_flips["in batches of 64"][0] == 1
     # One in every batch of two.
@@ -64,8 +64,7 @@ def test_what_was_found_goes_into_the_artifact_and_its_card(run_folder, tmp_path
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)
     out = tmp_path / "check.json"
-    for _ in range(2):
-        assert cli.main(["check", str(folder), "emoji", "--json", str(out)]) == 0
+    assert cli.main(["check", str(folder), "emoji", "--json", str(out)]) == 0
     said = capsys.readouterr().out
     assert "codes in batches of 7" in said and "0 of" in said
     card = (folder / "README.md").read_text(encoding="utf-8")
@@ -74,13 +73,20 @@ def test_what_was_found_goes_into_the_artifact_and_its_card(run_folder, tmp_path
     everything = json.loads(out.read_text())
     assert metrics["check"]["code_flips"] == 0
     assert metrics["check"]["codes"] == sum(n for _, n in everything["code_flips"].values())
+    # No other process may find other exact codes or values, whatever its instructions.
+    assert "exact codes with SSE4.2" in said and "With AVX2 instead" in card
+    for flips in everything["elsewhere"].values():
+        assert flips["exact codes"][0] == flips["exact values"][0] == 0
+        assert flips["codes"][1] == flips["exact codes"][1] > 0
+    assert metrics["check"]["elsewhere"] == everything["elsewhere"]
     assert cli.main(["info", str(folder)]) == 0
     assert cli.main(["check", str(folder)]) == 0
-    assert "items made up by the model" in (folder / "README.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "items made up by the model" in card and card.count("## Check") == 1
 
 
 def test_a_model_without_codes_is_refused(tmp_path, emoji):
     words = ["model.quantizer.kind=none", "train.steps=2", "model.network.width=16"]
     vqkit.train("emoji", tmp_path / "plain", None, words)
     with pytest.raises(vqkit.VqkitError, match="no codes to check"):
-        check(vqkit.load(tmp_path / "plain", device="cpu"), emoji)
+        items_of(vqkit.load(tmp_path / "plain", device="cpu"), emoji)

@@ -51,7 +51,7 @@ def test_codes_and_pixels_are_those_of_then(old, recorded):
     codes = old.encode(recorded["images"])
     assert np.array_equal(codes, recorded["codes"])
     assert np.array_equal(
-        old.decode(recorded["codes"].astype(np.int64), exact=True), recorded["pixels"]
+        old.decode(recorded["codes"].astype(np.int64), double=True), recorded["pixels"]
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,20 @@ import torch
 
 from vqkit import cli
 from vqkit.artifact import long_items
+from vqkit.artifact import parts as parts_module
 from vqkit.artifact.streaming import side_by_side
+from vqkit.coding import (
+    SCALAR,
+    CorruptCodes,
+    CorruptHeader,
+    FormatError,
+    OutOfBounds,
+    Parts,
+    Truncated,
+    WrongModel,
+    describe,
+    write_parts,
+)
 from vqkit.signals.audio import files as sound_files
 from vqkit.signals.audio.signal import spectral_snr, spectral_snr_of_pieces
 
@@ -32,7 +46,8 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(long_items, "LONG", 2 * RATE)
     monkeypatch.setattr(sound_files, "PIECE", 2500)
     monkeypatch.setattr(sound_files, "BLOCK", 1024)
-    monkeypatch.setattr(long_items, "CODES_TOGETHER", 10)
+    monkeypatch.setattr(parts_module, "CODES_TOGETHER", 10)
+    monkeypatch.setattr(parts_module, "PART_CODES", 3000)
 
 
 @pytest.fixture
@@ -58,6 +73,16 @@ def test_files_and_sound_are_those_of_the_whole(
     whole = codec.compress(samples_of(talk), "talk.wav")
     coded = folder / "talk.vq"
     assert cli.main(["compress", model, str(talk), "--out", str(coded)]) == 0
+    (item,) = codec.compressor.read(whole)
+    in_parts = codec.compressor.codec().coder == SCALAR
+    if in_parts:
+        # Its scalar codes, part by part, are those of the whole.
+        (found,) = codec.compressor.read(coded.read_bytes())
+        parts = list(map(np.asarray, found.codes))
+        assert len(parts) > 5 and np.array_equal(np.concatenate(parts, 1), np.asarray(item.codes))
+        assert found.extent == item.extent and found.name == item.name == "talk.wav"
+        assert np.array_equal(codec.decompress(coded), codec.decompress(whole))
+        whole = coded.read_bytes()
     assert coded.read_bytes() == whole
     assert isinstance(long_items.open_item(codec.artifact, talk), long_items.LongItem)
     # From Python neither, where reading the whole is an error here.
@@ -81,8 +106,9 @@ def test_the_bar_moves_while_codes_are_found_and_while_they_are_coded(codec, tal
     assert sum(share > long_items.FINDING for share in shares) == codec.tokenizer.num_codebooks
 
 
-@pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
-def test_rates_by_name_and_by_number(codec, codec_folder, talk, small_pieces):  # noqa: F811
+def test_rates_by_name_and_by_number(codec, codec_folder, talk, small_pieces, monkeypatch):  # noqa: F811
+    # Of 40 bytes a part, its check sum and lengths are too many.
+    monkeypatch.setattr(parts_module, "PART_CODES", 1 << 14)
     words = ["compress", str(codec_folder), str(talk), "--out-dir", str(talk.parent)]
     coded = talk.with_suffix(".vq")
     sizes = {}
@@ -143,9 +169,98 @@ def test_a_damaged_file_leaves_nothing_behind(codec, codec_folder, talk, small_p
     assert not out.exists() or not list(out.iterdir())
 
 
+@pytest.fixture
+def in_parts(codec, codec_folder, talk, small_pieces) -> bytes:  # noqa: F811
+    """A file of scalar codes of the talk."""
+    return codec.compress(str(talk), "talk.wav")
+
+
+@pytest.mark.parametrize("codec_folder", ["scalar"], indirect=True)
+def test_parts_that_are_there_are_the_beginning(codec, codec_folder, talk, in_parts, capsys):  # noqa: F811
+    parts = Parts(in_parts)
+    whole = codec.decompress(in_parts)
+    assert describe(in_parts).profile == "parts" and describe(in_parts).positions == whole.shape[1]
+    coded = talk.with_suffix(".vq")
+    coded.write_bytes(in_parts[: parts.span(2)[1] + 5])
+    back = talk.parent / "back.wav"
+    words = ["decompress", str(coded), "--model", str(codec_folder), "--out", str(back)]
+    assert cli.main(words) == 1
+    assert "only the beginning is left" in capsys.readouterr().out
+    samples = samples_of(back)
+    length = 3 * parts.header.part_length
+    # The last sound before the cut overlaps with what is lost.
+    inside = length - codec.tokenizer.network.tile[0] * 4
+    assert samples.shape[1] == length
+    assert np.array_equal(samples[:, :inside], whole[:, :inside])
+    assert cli.main(["inspect", str(coded), "--model", str(codec_folder)]) == 1
+    assert "cut off" in capsys.readouterr().out
+    assert cli.main(["verify", str(coded), "--model", str(codec_folder)]) == 1
+    with pytest.warns(UserWarning, match="shorter"):
+        assert codec.decompress(coded).shape == (1, length)
+    # Without its name alone it is as long as it was.
+    coded.write_bytes(in_parts[:-3])
+    assert cli.main([*words, "--force"]) == 1
+    assert np.array_equal(samples_of(back), whole)
+    with pytest.raises(Truncated):
+        list(codec.compressor.read(in_parts[: parts.span(0)[1] - 1]))
+
+
+@pytest.mark.parametrize("codec_folder", ["scalar"], indirect=True)
+def test_damage_in_any_part_is_found(codec, codec_folder, talk, in_parts, capsys):  # noqa: F811
+    parts = Parts(in_parts)
+    coded = talk.with_suffix(".vq")
+    out = talk.parent / "back"
+    coded.write_bytes(in_parts)
+    verify = ["verify", str(coded), "--model", str(codec_folder)]
+    assert cli.main(verify) == 0 and "1 item" in capsys.readouterr().out
+    for number in (0, 3, parts.num_blocks - 1):
+        damaged = bytearray(in_parts)
+        damaged[parts.span(number)[1] - 4] ^= 64
+        coded.write_bytes(damaged)
+        with pytest.raises(CorruptCodes, match=f"part {number + 1} "):
+            codec.decompress(coded)
+        assert cli.main(verify) == 1 and "BAD" in capsys.readouterr().out
+        words = ["decompress", str(coded), "--model", str(codec_folder), "--out-dir", str(out)]
+        assert cli.main(words) == 1
+        assert not out.exists() or not list(out.iterdir())
+    # A part in the place of another: its codes are right, its number is not.
+    first, second = (parts.part(number) for number in (1, 2))
+    others = [parts.part(number) for number in range(parts.num_blocks)]
+    others[1:3] = second, first
+    with pytest.raises(CorruptCodes):
+        codec.decompress(write_parts(parts.header, others))
+
+
+@pytest.mark.parametrize("codec_folder", ["scalar"], indirect=True)
+def test_parts_that_this_model_cannot_have(codec, in_parts):  # noqa: F811
+    parts = Parts(in_parts)
+    held = [parts.part(number) for number in range(parts.num_blocks)]
+
+    def refused(error, match, count=None, **changes):
+        header = replace(parts.header, **changes)
+        with pytest.raises(error, match=match):
+            list(codec.compressor.read(write_parts(header, held[:count])))
+
+    part = parts.header.part_length
+    refused(CorruptHeader, "such parts", part_length=part - 1, length=part * len(held) - len(held))
+    refused(WrongModel, "signal", signal=2)
+    refused(WrongModel, "model", model_id=bytes(8))
+    refused(OutOfBounds, "more than", count=1, length=1 << 33, part_length=1 << 33)
+    with pytest.raises(OutOfBounds, match="number of parts"):
+        write_parts(replace(parts.header, length=1 << 33, part_length=1 << 12), held)
+    with pytest.raises(OutOfBounds, match="signal 0"):
+        write_parts(replace(parts.header, signal=0), held)
+    with pytest.raises(ValueError, match="parts are given"):
+        write_parts(parts.header, held[1:])
+    with pytest.raises(ValueError, match="name"):
+        write_parts(parts.header, held, "../x")
+    with pytest.raises(FormatError):
+        Parts(write_parts(parts.header, held) + b"\0\0")
+
+
 @pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
 def test_a_header_that_claims_days_is_refused_before_anything_is_decoded(codec, codec_folder):  # noqa: F811
-    from vqkit.coding import FileHeader, OutOfBounds, Stage, write_file
+    from vqkit.coding import FileHeader, Stage, write_file
 
     found = codec.compressor.codec()
     stages = [Stage(0, b"")] * found.num_stages

@@ -102,7 +102,7 @@ def test_a_file_holds_its_codes_and_the_second_decoder_reads_them(scalar, scalar
         coder = (scalar_folder / CODER_FILE).read_bytes()
         assert np.array_equal(by_hand(data, coder, (4, 4)), codes)
         assert np.array_equal(
-            scalar.decompress(data), scalar.decode(torch.from_numpy(codes)[None], exact=True)[0]
+            scalar.decompress(data), scalar.decode(torch.from_numpy(codes)[None], double=True)[0]
         )
 
 

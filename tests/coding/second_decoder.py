@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-BARE, FILE, BUNDLE = range(3)
+BARE, FILE, BUNDLE, PARTS = range(4)
 STAGE, NAME, NAMES = 1, 2, 4  # tags of sections
 MAX_SECTIONS, MAX_BODY, MAX_NAME, MAX_NAMES = 256, 1 << 30, 1024, 1 << 28
 TOTAL = 65536  # all frequencies together
@@ -113,14 +113,14 @@ def read_beginning(reader: Reader, profiles: tuple[int, ...]) -> Header:
     version, profile = divmod(reader.take(1)[0], 16)
     if version == 0:
         raise Refused("NotVq")
-    if version > 1 or profile > BUNDLE:
+    if version > 1 or profile > PARTS:
         raise Refused("NewerVersion")
     if profile not in profiles:
         raise Refused("WrongProfile")
     model = b"" if profile == BARE else reader.take(8)
     nibble, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(nibble, 2)
-    if coder > 2 or (holds == 1 and coder != 1):
+    if coder > 2 or (holds == 1 and (coder != 1 or profile == PARTS)):
         raise Refused("NewerVersion")
     header = Header(profile, model, coder, signal, holds)
     if coder == 2:
@@ -217,6 +217,32 @@ def read_bundle(data: bytes) -> tuple[Header, list[bytes], bytes | None]:
         for tag, body in sections(reader, ()):
             names = body if tag == NAMES and names is None else names
     return header, blocks, names
+
+
+def read_parts(data: bytes) -> tuple[Header, list[bytes], bytes | None]:
+    """Header with a run for each part, the whole parts, and body of the name."""
+    reader = Reader(data)
+    header = read_beginning(reader, (PARTS,))
+    length, part = reader.varint(1, 1 << 33), reader.varint(1, 1 << 33)
+    header.stages = reader.varint(1, 64)
+    reader.check_crc()
+    if header.signal == 0 or -(-length // part) > 1 << 20:
+        raise Refused("OutOfBounds")
+    header.runs = [(1, (min(part, length - first),)) for first in range(0, length, part)]
+    start = reader.position
+    lengths = [reader.varint(4 + header.stages, MAX_BODY) for _ in header.runs]
+    reader.check_crc(start)
+    parts = []
+    for size in lengths:
+        if size > reader.left:
+            break
+        parts.append(reader.take(size))
+    if not parts:
+        raise Ended
+    names = []
+    if len(parts) == len(lengths):
+        names = [body for tag, body in sections(reader, ()) if tag == NAME]
+    return header, parts, names[0] if names else None
 
 
 def split_block(block: bytes, count: int) -> tuple[int, list[bytes]]:
@@ -478,4 +504,18 @@ def decode_bundle(
         if codes_crc([stage for item in items for stage in item], number) != crc:
             raise Refused("CorruptCodes")
         found += map(stacked, items)
+    return found
+
+
+def decode_parts(data: bytes, coder: bytes, grid_of: GridOf, make=Prior) -> list[np.ndarray]:
+    """Codes of every whole part."""
+    header, parts, _ = read_parts(data)
+    prior = make(coder, header)
+    found = []
+    for number, (part, extent) in enumerate(zip(parts, header.extents(), strict=False)):
+        crc, payloads = split_block(part, header.stages)
+        codes = prior.decode(payloads, grid_of(*extent))
+        if codes_crc(codes, number) != crc:
+            raise Refused("CorruptCodes")
+        found.append(stacked(codes))
     return found

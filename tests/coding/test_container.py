@@ -111,7 +111,7 @@ def test_nothing_that_is_not_a_file_is_read():
 
 
 @pytest.mark.parametrize(
-    "kind", [b"\x96vq\x21", b"\x96vq\x13", b"\x96vq\x11" + MODEL + b"\x10", b"\x96vq\x10\x03"]
+    "kind", [b"\x96vq\x21", b"\x96vq\x14", b"\x96vq\x11" + MODEL + b"\x10", b"\x96vq\x10\x03"]
 )
 def test_newer_files_are_named(kind):
     with pytest.raises(NewerVersion):

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from tests.coding.files import MODEL, read_block, read_codes, write_codes, write_many
-from vqkit.coding import Bundle, FormatError, describe, read_file
+from vqkit.coding import Bundle, FormatError, Parts, describe, read_file
 from vqkit.coding.format.numbers import crc_bytes, varint
 
 MUTATIONS = 3000
@@ -93,10 +93,10 @@ def test_a_damaged_bundle_gives_its_codes_or_an_error(rng):
 
 
 def test_noise_is_refused(rng):
-    for start in (b"", b"\x96vq\x10\0", b"\x96vq\x11", b"\x96vq\x12"):
+    for start in (b"", b"\x96vq\x10\0", b"\x96vq\x11", b"\x96vq\x12", b"\x96vq\x13"):
         for _ in range(MUTATIONS // 10):
             noise = start + rng.bytes(int(rng.integers(0, 200)))
-            for read in (read_file, Bundle, describe):
+            for read in (read_file, Bundle, Parts, describe):
                 try:
                     read(noise)
                 except FormatError:
@@ -113,13 +113,24 @@ def bundle_that_claims_much(items=2**24):
     return header + crc_bytes(header) + varint(2**30) * 1000
 
 
+def parts_that_claim_much():
+    header = b"\x96vq\x13" + MODEL + b"\x20" + b"".join(map(varint, (2**33, 2**13, 64)))
+    return header + crc_bytes(header) + varint(2**30) * 1000
+
+
 @pytest.mark.parametrize(
-    "data", [file_that_claims_much(), bundle_that_claims_much(), b"\x96vq\x11" + b"\xff" * 100]
+    "data",
+    [
+        file_that_claims_much(),
+        bundle_that_claims_much(),
+        parts_that_claim_much(),
+        b"\x96vq\x11" + b"\xff" * 100,
+    ],
 )
 def test_huge_claims_are_refused_at_once(data):
     tracemalloc.start()
     start = time.perf_counter()
-    for read in (read_file, Bundle, describe):
+    for read in (read_file, Bundle, Parts, describe):
         with pytest.raises(FormatError):
             read(data)
     assert time.perf_counter() - start < 0.5

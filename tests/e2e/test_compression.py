@@ -60,7 +60,7 @@ def test_a_file_gives_the_codes_that_the_model_makes(model, pictures):
         (found,) = model.compressor.read(data)
         assert np.array_equal(found.codes, model.encode(image)[0].numpy())
         assert found.extent == (image.height, image.width)
-        expected = model.decode(model.encode(image), found.extent, exact=True)[0]
+        expected = model.decode(model.encode(image), found.extent, double=True)[0]
         assert np.array_equal(model.decompress(data), expected)
         assert np.array_equal(model.decompress(io.BytesIO(data)), expected)
 
@@ -483,7 +483,9 @@ def test_a_file_that_is_cut_off_gives_a_coarser_picture_of_a_residual_model(
     ]
     assert cli.main(command) == 1
     assert "the file is cut off, coarser than it was" in capsys.readouterr().out
-    assert np.array_equal(found, residual.decode(codes, (image.height, image.width), exact=True)[0])
+    assert np.array_equal(
+        found, residual.decode(codes, (image.height, image.width), double=True)[0]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:the file is cut off")
@@ -539,7 +541,7 @@ def test_a_coder_of_another_model_is_refused(run_folder, residual, tmp_path):
     assert model.artifact.coders.codes is None and model.artifact.coders.rates == {}
     image = np.zeros((32, 32, 3), np.uint8)
     assert np.array_equal(
-        model.decompress(model.compress(image)), model.decode(model.encode(image), exact=True)[0]
+        model.decompress(model.compress(image)), model.decode(model.encode(image), double=True)[0]
     )
     for path in (tmp_path / "copy").glob("coder*.safetensors"):
         path.unlink()

@@ -63,19 +63,12 @@ Decode = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 
 @torch.no_grad()
 def check(
-    model: Model,
-    data: Dataset | None,
-    split: str = "test",
-    progress: Callable[[float], None] | None = None,
+    model: Model, items: Sequence[Tensor], progress: Callable[[float], None] | None = None
 ) -> Checked:
-    """Look at a model with items of a split, or without data with items that it makes up.
+    """Look at a model with items (C, *extent), at least one.
 
-    progress: called with the share that is done. VqkitError when the split is empty, or the model
-    has no codes.
+    progress: called with the share that is done.
     """
-    if not model.network.quantizer.is_discrete:
-        raise VqkitError("a model without a quantizer has no codes to check")
-    items = _items(model, data, split)
     began = time.perf_counter()
     codes = _encode_alone(model, items)
     encoded_at = time.perf_counter()
@@ -99,8 +92,14 @@ def check(
     return Checked(code_flips, value_flips, figures)
 
 
-def _items(model: Model, data: Dataset | None, split: str) -> list[Tensor]:
-    """Items (C, *extent), without padding behind their end where they have one dimension."""
+def items_of(model: Model, data: Dataset | None, split: str = "test") -> list[Tensor]:
+    """NUM_ITEMS items (C, *extent) of a split, without padding behind their end where they have one
+    dimension; without data items that the model makes up.
+
+    VqkitError when the split is empty, or the model has no codes to check.
+    """
+    if not model.network.quantizer.is_discrete:
+        raise VqkitError("a model without a quantizer has no codes to check")
     if data is None:
         return list(model.tokenizer.sample(NUM_ITEMS, seed=0))
     items = []

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..artifact import long_items
-from ..artifact.codec import Codec, Coded
+from ..artifact.codec import Codec, Coded, CodesInParts
 from ..artifact.compressor import BLOCK, alike
 from ..artifact.long_items import LongItem
 from ..artifact.model import Model
+from ..artifact.parts import Progress, nothing, values_in_pieces
 from ..artifact.rate_search import within
 from ..artifact.tokenizer import BATCH_VALUES
 from ..coding import FormatError, WrongModel
@@ -123,6 +124,10 @@ def verify(model: Model, stream: bytes | BinaryIO) -> Verdict:
     truncated = False
     try:
         for decoded in model.compressor.read(stream):
+            if isinstance(decoded.codes, CodesInParts):
+                # Its parts are decoded, and checked, as they are asked for.
+                for _ in decoded.codes:
+                    pass
             items += 1
             truncated = truncated or decoded.truncated
     except VqkitError as error:
@@ -147,9 +152,9 @@ def _measured(
     codec: Codec,
     coded: Coded,
     item: LongItem,
-    progress: Callable[[float], None] = long_items.nothing,
+    progress: Progress = nothing,
 ) -> Compressed:
-    shown = long_items.values(model.compressor, codec, coded.codes, coded.extent)
+    shown = values_in_pieces(model.tokenizer, codec, coded.codes, coded.extent)
     return Compressed(codec, coded, long_items.quality(item, shown, progress))
 
 

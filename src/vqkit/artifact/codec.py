@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -20,10 +21,13 @@ from ..coding import (
     TRANSFORMER,
     UNIT_GAIN,
     VALUES,
+    CorruptCodes,
     CorruptHeader,
     FileHeader,
     MixingCoder,
     OutOfBounds,
+    Part,
+    PartsHeader,
     ScalarCoder,
     ScalarCodes,
     Stage,
@@ -33,8 +37,10 @@ from ..coding import (
     VqFile,
     check_model,
     check_stages,
+    codes_crc,
     stage_crcs,
     write_file,
+    write_parts,
 )
 from ..coding.grids import split
 from ..errors import VqkitError
@@ -68,11 +74,11 @@ class Coded:
     """One item as it is written.
 
     extent: of the item. codes: what the file holds, codes (q, *grid) or values (C, *extent).
-    payloads: the coder's bytes of each stage.
+    payloads: the coder's bytes of each stage; none beside codes in parts, which have their own.
     """
 
     extent: tuple[int, ...]
-    codes: Codes
+    codes: Content
     payloads: tuple[bytes, ...]
 
 
@@ -175,17 +181,18 @@ class Codec:
         if given > self.num_stages or (given < self.num_stages and not self.has_prefixes):
             raise CorruptHeader(f"the file has {given} stages; the model has {self.num_stages}")
 
-    def file_of(
-        self, codes: Codes, payloads: Sequence[bytes], extent: Sequence[int], name: str | None
-    ) -> bytes:
-        """The .vq file of an item of that extent: codes (Q, *grid), and the coder's bytes of each
-        stage.
-        """
+    def file_of(self, coded: Coded, name: str | None) -> bytes:
+        """The .vq file of an item."""
+        if isinstance(coded.codes, CodesInParts):
+            parts = [coded.codes.part(number) for number in range(coded.codes.count)]
+            return write_parts(coded.codes.header, parts, name)
         stages = []
-        for crc, payload in zip(stage_crcs(self.in_order(codes)), payloads, strict=True):
+        for crc, payload in zip(
+            stage_crcs(self.in_order(coded.codes)), coded.payloads, strict=True
+        ):
             stages.append(Stage(crc, payload))
         header = FileHeader(
-            tuple(extent),
+            tuple(coded.extent),
             len(stages),
             self.coder,
             self.model_id,
@@ -227,6 +234,52 @@ class Codec:
         found = self.engine.decode([[stage.payload for stage in file.stages]], grid)[0]
         check_stages(self.in_order(found), [stage.crc for stage in file.stages])
         return found
+
+
+@dataclass(frozen=True)
+class CodesInParts:
+    """Codes of a long item along one dimension, which are decoded part by part whenever they are
+    asked for: of an hour of music there are hundreds of millions.
+
+    part: gives each of the first `count` parts, which are those that are there. Iterated, it gives
+    the codes (q, t) of each part, checked. Errors of that: FormatError.
+    """
+
+    codec: Codec
+    header: PartsHeader
+    part: Callable[[int], Part]
+    count: int
+
+    def __iter__(self) -> Iterator[Codes]:
+        for number in range(self.count):
+            part = self.part(number)
+            grid = self.codec.grid(self.header.extent_of(number))
+            try:
+                (codes,) = self.codec.engine.decode([part.payloads], grid)
+            except CorruptCodes as error:
+                raise CorruptCodes(f"part {number + 1} is corrupt: {error}") from error
+            in_order = chain.from_iterable(self.codec.in_order(codes))
+            if codes_crc(in_order, number) != part.crc:
+                raise CorruptCodes(
+                    f"part {number + 1} is corrupt: its codes do not fit their check sum"
+                )
+            yield codes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(q, t) of all parts that are there together."""
+        header = self.header
+        length = min(header.length, self.count * header.part_length)
+        return self.codec.num_codebooks, math.prod(self.codec.grid_of((length,)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all parts of the item are there."""
+        return self.count == self.header.num_parts
+
+
+# What a file holds of an item.
+Content: TypeAlias = Codes | CodesInParts
 
 
 def value_codec(signal: int, channels: int, network: ValueNetwork | None, content_id: str) -> Codec:

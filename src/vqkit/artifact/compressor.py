@@ -18,6 +18,7 @@ from ..coding import (
     CODES,
     LEVELS,
     MIXING,
+    PARTS,
     SCALAR,
     TRANSFORMER,
     VALUES,
@@ -29,6 +30,8 @@ from ..coding import (
     FileHeader,
     FormatError,
     MixingCoder,
+    Parts,
+    PartsHeader,
     ScalarCoder,
     ScalarCodes,
     TransformerCoder,
@@ -44,9 +47,20 @@ from ..coding import (
     write_bundle,
 )
 from ..errors import VqkitError
-from .codec import Codec, CodeCoder, Coded, Codes, code_codec, new_scalar_coder, value_codec
+from .codec import (
+    Codec,
+    CodeCoder,
+    Coded,
+    Codes,
+    CodesInParts,
+    Content,
+    code_codec,
+    new_scalar_coder,
+    value_codec,
+)
 from .effort import searched, with_effort
 from .operating_points import assign, no_rate
+from .parts import opened_parts, values_in_pieces
 from .rate_search import within
 from .tokenizer import Tokenizer
 
@@ -60,7 +74,7 @@ Held: TypeAlias = Sequence[Codes] | np.ndarray
 
 @dataclass(frozen=True)
 class Decoded:
-    """One item of a file, checked.
+    """One item of a file, checked; of one in parts the header, and each part as it is decoded.
 
     codes: what the file holds, codes (q, *grid) of the stages that are there or values (C,
     *extent). name: None if it has none.
@@ -69,12 +83,17 @@ class Decoded:
     """
 
     codec: Codec
-    codes: Codes
+    codes: Content
     extent: tuple[int, ...]
     name: str | None
     truncated: bool
     number: int = 0
     is_coarser: bool = False
+
+    @property
+    def is_shorter(self) -> bool:
+        """Whether parts at the end are missing; the extent is of those that are there."""
+        return isinstance(self.codes, CodesInParts) and not self.codes.is_whole
 
 
 class Compressor:
@@ -111,7 +130,7 @@ class Compressor:
             raise VqkitError(no_rate(rates, self.artifact.network.quantizer, found.has_prefixes))
         return found.at(point)
 
-    def codec_of(self, header: FileHeader | BundleHeader) -> Codec:
+    def codec_of(self, header: FileHeader | BundleHeader | PartsHeader) -> Codec:
         """How a file is read, by the coder that wrote it.
 
         VqkitError when it needs one and there is none; WrongModel for codes under a coder that
@@ -257,7 +276,7 @@ class Compressor:
             raise VqkitError("lossless files have no rate")
         else:
             codec, coded = within(self, values, rate, name, effort)
-        return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+        return codec.file_of(coded, name)
 
     def write_bundle(self, items: Sequence[Coded], codec: Codec, names: Sequence[str]) -> bytes:
         """Many items in one file, each to be had without the others. OutOfBounds for an item of too
@@ -369,12 +388,19 @@ class Compressor:
     def values_of(
         self,
         codec: Codec,
-        held: Held,
+        held: Sequence[Content] | np.ndarray,
         extent: Sequence[int],
         *,
         exact: bool = False,
     ) -> Tensor:
         """What files of a kind hold, (q, *grid) of each item -> values (B, C, *extent)."""
+        in_parts = [one for one in held if isinstance(one, CodesInParts)]
+        if in_parts:
+            joined_parts = []
+            for one in in_parts:
+                pieces = values_in_pieces(self.tokenizer, codec, one, extent)
+                joined_parts.append(torch.cat(list(pieces), 1))
+            return torch.stack(joined_parts)
         gain = gain_of(codec.gain)
         packed = [one for one in held if isinstance(one, ScalarCodes)]
         # A clock needs the codes of the whole item.
@@ -392,6 +418,11 @@ class Compressor:
         return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact, gain=gain)
 
     def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
+        if profile_of(stream) == PARTS:
+            parts = Parts(stream)
+            in_parts = opened_parts(self.tokenizer, self.codec_of(parts.header), parts)
+            extent = (parts.length,)
+            return Decoded(in_parts.codec, in_parts, extent, parts.name, parts.truncated)
         file = read_file(stream)
         codec = self.codec_of(file.header)
         is_coarser = len(file.stages) < file.header.num_codebooks
@@ -466,16 +497,17 @@ def _check_complete(bundle: Bundle, lost: Sequence[int], why: FormatError | None
     raise type(why)(f"{words}; {cut}" if cut else words)
 
 
-def _stacked(arrays: Sequence[Codes]) -> np.ndarray:
+def _stacked(arrays: Sequence[Content]) -> np.ndarray:
     """Arrays of one shape in one, without a copy of a single one, which may be large."""
     if len(arrays) == 1:
         return np.asarray(arrays[0])[None]
     return np.stack([np.asarray(one) for one in arrays])
 
 
-def _in_order(codec: Codec, items: Sequence[Codes]) -> Iterator[np.ndarray]:
+def _in_order(codec: Codec, items: Sequence[Content]) -> Iterator[np.ndarray]:
     """Codes of items one behind the other, each stage by stage."""
     for codes in items:
+        assert not isinstance(codes, CodesInParts)
         yield from chain.from_iterable(codec.in_order(codes))
 
 

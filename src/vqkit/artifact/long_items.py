@@ -7,7 +7,7 @@ What is written and what comes back is what the whole item would give.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coding import ScalarCoder, ScalarCodes, TransformerCoder, gain_of
+from ..coding import ScalarCoder, TransformerCoder
 from ..errors import VqkitError
-from ..model.quantizers.base import PADDING
 from . import rate_search
-from .codec import Codec, Coded, Codes
+from .codec import Codec, Coded
 from .compressor import Compressor
 from .operating_points import assign
+from .parts import Progress, code_in_parts, nothing
 from .record import Artifact
 from .streaming import (
     DecodeStream,
@@ -39,14 +39,6 @@ LONG = 1 << 20
 ATTEMPTS = 4
 # Share of the time that codes are found in, the rest of which they are coded in.
 FINDING = 0.3
-# Codes of a codebook that are decoded to values together.
-CODES_TOGETHER = 1 << 8
-
-Progress = Callable[[float], None]
-
-
-def nothing(share: float) -> None:
-    """What is told of progress where nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +85,9 @@ def open_item(artifact: Artifact, path: Path) -> Tensor | LongItem:
     return torch.cat(held, 1)
 
 
-def is_long(codes: Codes, channels: int, extent: Sequence[int]) -> bool:
+def is_long(channels: int, extent: Sequence[int]) -> bool:
     """Whether an item of that extent is decoded in pieces."""
-    can_be_cut = len(extent) == 1 and isinstance(codes, np.ndarray)
-    return can_be_cut and channels * extent[0] > LONG
+    return len(extent) == 1 and channels * extent[0] > LONG
 
 
 # ------------------------------------------------------------------------------------ values, codes
@@ -110,6 +101,9 @@ def code(
 
     progress: receives the share that is done.
     """
+    is_in_parts = isinstance(codec.engine, ScalarCoder) and not codec.effort
+    if is_in_parts:
+        return code_in_parts(compressor.tokenizer, codec, item.pieces(progress))
     if item.extent is not None:
         codec.grid(item.extent)
     length = 0
@@ -121,7 +115,7 @@ def code(
             yield piece
 
     if isinstance(codec.engine, ScalarCoder):
-        # Its codes are hundreds a position.
+        # The search for an effort looks at the whole item.
         return compressor.code(torch.cat(list(counted()), 1)[None], codec)[0]
     sizes = compressor.artifact.network.quantizer.codebook_sizes
     kind = np.uint16 if max(sizes) <= 1 << 16 else np.uint32
@@ -165,34 +159,7 @@ def write(
         coded = code(compressor, item, codec)
     else:
         codec, coded = within(compressor, item, rate, name, effort)
-    return codec.file_of(coded.codes, coded.payloads, coded.extent, name)
-
-
-def values(
-    compressor: Compressor,
-    codec: Codec,
-    codes: Codes,
-    extent: Sequence[int],
-    progress: Progress = nothing,
-) -> Iterator[Tensor]:
-    """Values (C, n) in pieces of codes (q, t) of an item of that extent, as `Compressor.values_of`
-    has them.
-    """
-    if isinstance(codes, ScalarCodes):
-        yield compressor.values_of(codec, [codes], extent, exact=True)[0]
-        return
-    missing = compressor.tokenizer.num_codebooks - len(codes)
-
-    def pieces() -> Iterator[Tensor]:
-        for first in range(0, codes.shape[1], CODES_TOGETHER):
-            part = torch.from_numpy(codes[:, first : first + CODES_TOGETHER].astype(np.int64))
-            yield torch.nn.functional.pad(part, (0, 0, 0, missing), value=PADDING)
-            progress(min(1.0, (first + CODES_TOGETHER) / codes.shape[1]))
-
-    left = extent[0]
-    for found in decoded(DecodeStream(compressor.tokenizer, gain_of(codec.gain)), pieces()):
-        yield found[:, :left]
-        left -= found.shape[1]
+    return codec.file_of(coded, name)
 
 
 class Reconstruction:
@@ -239,9 +206,6 @@ def within(
     named rates that fits. VqkitError as `rate_search.within`.
     """
     full = compressor.codec(effort=effort)
-    if isinstance(full.engine, ScalarCoder):
-        whole = torch.cat(list(item.pieces()), 1)
-        return rate_search.within(compressor, whole, bits, name, effort)
     beginning = _beginning(item)
     # Headers weigh more in a short file.
     asked = bits + _header(compressor, beginning, name) / beginning.shape[1]
@@ -271,7 +235,7 @@ def _sized(
 ) -> tuple[Coded, float]:
     """An item as a kind of file has it, and the bits of the file for each of its positions."""
     coded = code(compressor, item, codec)
-    data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+    data = codec.file_of(coded, name)
     return coded, 8 * len(data) / coded.extent[0]
 
 
@@ -279,7 +243,7 @@ def _header(compressor: Compressor, values: Tensor, name: str | None) -> float:
     """Bits of a file of values (C, n) beside those of its codes."""
     codec = compressor.codec()
     (coded,) = compressor.code(values[None], codec)
-    data = codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+    data = codec.file_of(coded, name)
     return 8.0 * (len(data) - sum(map(len, coded.payloads)))
 
 

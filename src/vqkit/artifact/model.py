@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,10 +41,13 @@ class Model:
     None without one.
     """
 
-    def __init__(self, artifact: Artifact, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self, artifact: Artifact, device: str | torch.device = "auto", *, order_free: bool = False
+    ) -> None:
+        """order_free: see `exactly`."""
         self.artifact = artifact
-        self.device = resolve_device(device)
-        self.tokenizer = Tokenizer(artifact, self.device)
+        self.tokenizer = Tokenizer(artifact, device, order_free=order_free)
+        self.device = self.tokenizer.device
         self.compressor = Compressor(self.tokenizer)
         self.prior: Prior | None = None
         if artifact.prior is not None:
@@ -51,35 +55,47 @@ class Model:
 
     # ------------------------------------------------------------------------------ what users call
 
-    def encode(self, items: Any) -> Tensor | list[Tensor]:
+    def encode(self, items: Any, *, exact: bool = False) -> Tensor | list[Tensor]:
         """Items in any form -> codes (B, Q, *grid) int64.
 
         Of items of several sizes, a list of (Q, *grid).
 
-        ValueError or VqkitError for what is no form of an item.
+        exact: those that every machine finds, see `exactly`. ValueError or VqkitError for what is
+        no form of an item.
         """
+        if exact:
+            return self.exactly.encode(items)
         values = self.to_values(items)
         if len({one.shape for one in values}) == 1:
             return self.tokenizer.encode(torch.stack(values))
         return [self.tokenizer.encode(one[None])[0] for one in values]
 
     def decode(
-        self, codes: Tensor | np.ndarray, size: Sequence[int] | None = None, *, exact: bool = False
+        self,
+        codes: Tensor | np.ndarray,
+        size: Sequence[int] | None = None,
+        *,
+        double: bool = False,
+        exact: bool = False,
     ) -> np.ndarray:
         """Codes (B, Q, *grid) -> items in an array, of images uint8 (B, H, W, C).
 
-        size: crops the padding of odd sizes. exact: compute in float64, so that the result does not
-        depend on how many items and threads there are. ValueError for what are no codes of this
-        model.
+        size: crops the padding of odd sizes. double: compute in float64, as `decompress` does, so
+        that the result hardly depends on how many items and threads there are. exact: the result of
+        every machine, see `exactly`. ValueError for what are no codes of this model.
         """
+        if exact:
+            return self.exactly.decode(codes, size)
         if not isinstance(codes, Tensor):
             codes = torch.as_tensor(np.asarray(codes))
-        return self.signal.to_array(self.tokenizer.decode(codes.cpu(), size, exact=exact))
+        values = self.tokenizer.decode(codes.cpu(), size, exact=double)
+        return self.signal.to_array(values, self.data)
 
     def reconstruct(self, items: Any) -> Any:
         """Items through the model and back, in the form that they came in."""
         values = self.to_values(items)
-        return self.signal.like([self.tokenizer.reconstruct(one[None])[0] for one in values], items)
+        shown = [self.tokenizer.reconstruct(one[None])[0] for one in values]
+        return self.signal.like(shown, items, self.data)
 
     def compress(
         self,
@@ -128,26 +144,41 @@ class Model:
             return None
         return latency_in_words(self.tokenizer)
 
-    def decompress(self, source: bytes | BinaryIO | str | Path) -> np.ndarray:
+    def decompress(
+        self, source: bytes | BinaryIO | str | Path, *, exact: bool = False
+    ) -> np.ndarray:
         """A .vq file -> its item, of an image uint8 (H, W, C).
 
         Of one that was cut off, a coarser one and a warning.
 
-        source: its bytes, a binary stream that can seek, or its path. Errors: vqkit.FormatError, a
+        source: its bytes, a binary stream that can seek, or its path. exact: the same values on
+        every machine, not just the same codes, see `exactly`. Errors: vqkit.FormatError, a
         VqkitError, for whatever is not what `compress` wrote with this model.
         """
+        if exact:
+            return self.exactly.decompress(source)
         with opened(source) as stream:
             decoded = self.compressor.read_item(stream, "0")
+            (values,) = self.compressor.decode([decoded])
         if decoded.truncated:
             warnings.warn(
-                "the file is cut off: the item is coarser than it was, or lost its name",
+                "the file is cut off: the item is coarser or shorter than it was, or lost its name",
                 stacklevel=2,
             )
-        return self.signal.to_array(self.compressor.decode([decoded])[0][None])[0]
+        return self.signal.to_array(values[None], self.data)[0]
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Items that the model makes up without a prior, in an array; see `Tokenizer.sample`."""
-        return self.signal.to_array(self.tokenizer.sample(count, seed))
+        return self.signal.to_array(self.tokenizer.sample(count, seed), self.data)
+
+    @cached_property
+    def exactly(self) -> Model:
+        """This model in arithmetic in which no sum depends on its order: on the CPU, at twice the
+        time of float64 or so, codes and values are the same for any batch, number of threads,
+        instruction set and library. VqkitError, as soon as it is used, for a network that this
+        does not cover, such as that of speech.
+        """
+        return self if self.tokenizer.order_free else Model(self.artifact, order_free=True)
 
     def to(self, device: str | torch.device) -> Model:
         """This model on another device.

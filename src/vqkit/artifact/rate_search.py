@@ -97,7 +97,7 @@ class _Search:
 
     def _size(self, codec: Codec, coded: Coded) -> float:
         """Bits of the file for each position of the item."""
-        data = codec.file_of(coded.codes, coded.payloads, coded.extent, self.name)
+        data = codec.file_of(coded, self.name)
         return 8 * len(data) / math.prod(coded.extent)
 
     def _quality(self, codec: Codec, coded: Coded) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from ..coding import ScalarCodes
 from ..model.autoencoder import Autoencoder, channels_last
+from ..model.order_free import OrderFree
 from ..model.quantizers.base import PADDING
 from ..model.tiling import by_parts, crop, cut, from_parts, pad_to_multiple, parts_of, spans
 from ..shapes import Shape
@@ -30,6 +32,21 @@ SHARE = 2
 CODES_TOGETHER = 1 << 20
 
 Spans = Sequence[tuple[int, int]]
+Result = TypeVar("Result")
+
+
+def _computed(method: Callable[..., Result]) -> Callable[..., Result]:
+    """A method of a tokenizer in which networks are used."""
+
+    @wraps(method)
+    def computed(self: Tokenizer, *args: Any, **kwargs: Any) -> Result:
+        with torch.no_grad():
+            if not self.order_free or OrderFree.is_on():
+                return method(self, *args, **kwargs)
+            with OrderFree():
+                return method(self, *args, **kwargs)
+
+    return computed
 
 
 class Tokenizer:
@@ -40,9 +57,16 @@ class Tokenizer:
     is moved in place.
     """
 
-    def __init__(self, artifact: Artifact, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, artifact: Artifact, device: str | torch.device = "cpu", *, order_free: bool = False
+    ) -> None:
+        """order_free: compute on the CPU as model.order_free says, so that codes and values are the
+        same on every machine. VqkitError then, as soon as the network does what that does not
+        cover.
+        """
         self.artifact = artifact
-        self.device = resolve_device(device)
+        self.order_free = order_free
+        self.device = resolve_device("cpu" if order_free else device)
         self.normalisation = artifact.normalisation
         self.network = artifact.network
         if self.device.type != "cpu":
@@ -72,7 +96,7 @@ class Tokenizer:
         """
         return self.normalisation.restore(standardised).cpu()
 
-    @torch.no_grad()
+    @_computed
     def encode(self, values: Tensor, mask: Tensor | None = None, gain: float = 1.0) -> Tensor:
         """Values (B, C, *extent) -> codes (B, Q, *grid) int64.
 
@@ -93,7 +117,9 @@ class Tokenizer:
         """As `encode`, of items along one dimension, padded behind their end: each has the codes
         that it has without its padding, which an encoder that looks ahead would see.
         """
-        lengths = mask.sum(1).cpu()
+        # Up to the last position that is real: gaps before it are seen, whatever fills them.
+        places = torch.arange(1, mask.shape[1] + 1)
+        lengths = (mask.cpu() * places).amax(1)
         grid = self.grid(values.shape[2:])
         codes = torch.full((len(values), self.num_codebooks, *grid), PADDING)
         for length in lengths.unique().tolist():
@@ -103,14 +129,14 @@ class Tokenizer:
                 codes[rows, :, : found.shape[2]] = found
         return codes
 
-    @torch.no_grad()
+    @_computed
     def encode_alone(self, values: Tensor, gain: float = 1.0) -> Tensor:
         """As `encode`, each item by itself: sums of floats, and codes at an edge, may depend on the
         rest of a batch.
         """
         return _joined([self.encode(one, gain=gain) for one in values.split(1)])
 
-    @torch.no_grad()
+    @_computed
     def encode_scalar(self, values: Tensor, num_codebooks: int, gain: float = 1.0) -> ScalarCodes:
         """Values (C, *extent) of one item -> the first codes, as `encode` has them, in less memory:
         those of parts that are done.
@@ -131,7 +157,7 @@ class Tokenizer:
             del seen, latents, rows, found
         return codes
 
-    @torch.no_grad()
+    @_computed
     def latents_alone(self, values: Tensor) -> Tensor:
         """What the quantizer gets of each item by itself, (B, D, *grid) on the CPU."""
         multiple = self.network.quantizer.grid_multiple
@@ -139,7 +165,7 @@ class Tokenizer:
         cells = [side * multiple for side in self.network.tile_grid]
         return _joined([self._encoded(latents, one, cells) for one in values.split(1)])
 
-    @torch.no_grad()
+    @_computed
     def decode(
         self,
         codes: Tensor,
@@ -157,7 +183,7 @@ class Tokenizer:
         item begins. ValueError for what are no codes of this model.
         """
         self._check(codes)
-        network = self._exact if exact else self.network
+        network = self._exact if exact or self.order_free else self.network
         device = next(network.parameters()).device
 
         num_codes = codes.shape[1]
@@ -188,7 +214,7 @@ class Tokenizer:
             return whole
         return crop(whole, extent)
 
-    @torch.no_grad()
+    @_computed
     def clock_after(
         self, codes: Tensor, gain: float = 1.0, start: Tensor | None = None
     ) -> Tensor | None:
@@ -205,7 +231,7 @@ class Tokenizer:
         codes = torch.cat([codes, codes[..., -1:]], 2).to(device)
         return network.read_clock(codes, gain, start)[..., -1].cpu()
 
-    @torch.no_grad()
+    @_computed
     def decode_scalar(
         self,
         items: Sequence[ScalarCodes],
@@ -217,7 +243,7 @@ class Tokenizer:
         """Codes of the first stages of items of one extent -> values (B, C, *extent), as `decode`
         has them.
         """
-        network = self._exact if exact else self.network
+        network = self._exact if exact or self.order_free else self.network
         counts = self._counts(items[0].grid)
         together = _items_together(self.num_codebooks * math.prod(items[0].grid))
         values = []
@@ -275,7 +301,8 @@ class Tokenizer:
     @property
     def _encoding(self) -> Autoencoder:
         """The network that finds codes."""
-        return self._exact if self.network.encodes_exactly else self.network
+        is_exact = self.order_free or self.network.encodes_exactly
+        return self._exact if is_exact else self.network
 
     def _standardised(self, values: Tensor, network: Autoencoder) -> Tensor:
         """Values (B, C, *extent) as a network takes them, on its device."""

@@ -218,7 +218,7 @@ def _singles(
         written.add(path)
         coded = found.coded
         name = _stored_name(source)
-        data = found.codec.file_of(coded.codes, coded.payloads, coded.extent, name)
+        data = found.codec.file_of(coded, name)
         write_output(options, path, data)
         positions += math.prod(coded.extent)
         size += len(data)
@@ -314,6 +314,11 @@ def _decompress_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--item", metavar="N", help="one item of a bundle alone: its number from 0, or stored name"
     )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="the same values on every machine, not just the same codes; takes longer",
+    )
     _force_argument(parser)
 
 
@@ -333,6 +338,8 @@ def _decompress_files(options: argparse.Namespace) -> int:
         for source in map(Path, options.files):
             try:
                 model = _model(options, source, models)
+                if options.exact:
+                    model = model.exactly
                 failed += _decompress_file(options, source, model, progress)
             except VqkitError as error:
                 failed += 1
@@ -375,16 +382,17 @@ def _writers(
     model: Model, block: list[Decoded], progress: Callable[[float], None]
 ) -> list[bytes | Callable[[Path], None]]:
     """What writes each item: its bytes, or of a long one a function that fills a file."""
-    from ..artifact import long_items
+    from ..artifact.long_items import is_long
+    from ..artifact.parts import values_in_pieces
 
     (first, *others) = block
-    if others or not long_items.is_long(first.codes, model.shape.channels, first.extent):
+    if others or not is_long(model.shape.channels, first.extent):
         data = model.artifact.data
         return [model.signal.write(values, data) for values in model.compressor.decode(block)]
 
     def fill(path: Path) -> None:
-        values = long_items.values(
-            model.compressor, first.codec, first.codes, first.extent, progress
+        values = values_in_pieces(
+            model.compressor.tokenizer, first.codec, first.codes, first.extent, progress
         )
         model.signal.write_pieces(path, values, first.extent, model.artifact.data)
 
@@ -408,6 +416,8 @@ def _cut_off(decoded: Decoded) -> str:
         return ""
     if decoded.is_coarser:
         return ": the file is cut off, coarser than it was"
+    if decoded.is_shorter:
+        return ": the file is cut off, only the beginning is left"
     return ": the file is cut off, but this item is complete"
 
 
@@ -474,7 +484,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from ..coding import SCALAR, BundleHeader, describe, gain_of, opened
+    from ..coding import SCALAR, BundleHeader, PartsHeader, describe, gain_of, opened
 
     with opened(options.file) as stream:
         found = describe(stream)
@@ -489,6 +499,8 @@ def _inspect(options: argparse.Namespace) -> int:
     ]
     if isinstance(header, BundleHeader):
         rows += [("items", len(header.extents)), ("blocks", header.num_blocks)]
+    elif isinstance(header, PartsHeader):
+        rows += [("extent", header.length), ("parts", header.num_parts)]
     else:
         rows += [("extent", "x".join(map(str, header.extent)))]
     if header.coder == SCALAR:

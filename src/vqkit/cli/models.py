@@ -135,13 +135,19 @@ def _check(options: argparse.Namespace) -> int:
 
     model = arguments.load_model(options.artifact, options.device)
     with progress_bar("checking") as progress:
-        found = check_artifact(options.artifact, model, options.data, options.split, progress)
+        found, elsewhere = check_artifact(
+            options.artifact, model, options.data, options.split, progress
+        )
     for what, flips in (("codes", found.code_flips), ("values", found.value_flips)):
         for name, (count, total) in flips.items():
             say(f"{what + ' ' + name:<28} {count} of {total} differ")
+    for instructions, flips in elsewhere.items():
+        for what, (count, total) in flips.items():
+            say(f"{what + ' with ' + instructions:<28} {count} of {total} differ")
     print_figures(found.figures)
     if options.json:
-        write_text(Path(options.json), json.dumps(asdict(found), indent=2) + "\n")
+        everything = {**asdict(found), "elsewhere": elsewhere}
+        write_text(Path(options.json), json.dumps(everything, indent=2) + "\n")
     if not found.is_invariant:
         warn("what a model gives must not depend on how it is called, and here it does: see above")
     return int(not found.is_invariant)

@@ -241,6 +241,12 @@ def check_section(check: Mapping[str, Any], item: str) -> str:
         f"at random {few}, with 5 % {many}.",
         f"- Of {check['items']} {item}s of {escaped(check['checked'])}, on one machine.",
     ]
+    for instructions, flips in check["elsewhere"].items():
+        said = [f"{number} of {count(total)} {what}" for what, (number, total) in flips.items()]
+        lines.append(
+            f"- With {instructions} instead of this processor's own instructions: "
+            f"{', '.join(said)} differ."
+        )
     return "\n\n".join([CHECK_BEGIN, "## Check", "\n".join(lines), CHECK_END])
 
 

@@ -224,11 +224,11 @@ class Signal(ABC):
         """
 
     @abstractmethod
-    def like(self, values: list[Tensor], given: Any) -> Any:
+    def like(self, values: list[Tensor], given: Any, data: Mapping[str, Any]) -> Any:
         """Values (C, *extent) of each item in the form that `given` had."""
 
     @abstractmethod
-    def to_array(self, values: Tensor) -> np.ndarray:
+    def to_array(self, values: Tensor, data: Mapping[str, Any]) -> np.ndarray:
         """Values (B, C, *extent) as the array that users of this signal expect."""
 
     # ------------------------------------------------------------------------------ models, figures

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SIGNALS = {
     "image": ("image.signal", "IMAGE"),
     "audio": ("audio.signal", "AUDIO"),
+    "series": ("array.signal", "SERIES"),
+    "volume": ("array.signal", "VOLUME"),
 }
 # Files of a folder that are looked at to know what it holds.
 MOST_LOOKED_AT = 5000

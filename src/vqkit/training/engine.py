@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from ..config.sections import TrainConfig
 from ..errors import VqkitError
+from ..model.autoencoder import channels_last
 from ..model.precision import use_bfloat16
 
 # The title of a run says devices and precision; Fabric would say them again on a line of its own.
@@ -114,8 +115,8 @@ class Engine:
         units: parts that are compiled and sharded one by one.
         """
         if not self.sharded:
-            # Channels last where parameters have four dimensions; others are left as they are.
-            model = cast(Any, model).to(memory_format=torch.channels_last)
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.data = channels_last(tensor.data)
         if compiled:
             for unit in units:
                 unit.compile()

@@ -73,3 +73,6 @@ def test_stereo_sound_is_coded_in_parts_as_in_one(tmp_path):
     assert torch.equal(torch.cat(heard, 1), model.tokenizer.decode(whole[None], exact=True)[0])
     data = model.compress(samples)
     assert model.decompress(data).shape == (2, 16000)
+    found = model.decompress(data, exact=True)
+    assert np.abs(found.astype(int) - model.decompress(data)).max() <= 1
+    assert torch.equal(model.encode(samples, exact=True)[0], model.exactly.encode(samples)[0])

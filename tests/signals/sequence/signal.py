@@ -112,11 +112,11 @@ class SequenceSignal(Signal):
             torch.as_tensor(one)[None] for one in (given if isinstance(given, list) else [given])
         ]
 
-    def like(self, values: list[Tensor], given: Any) -> Any:
+    def like(self, values: list[Tensor], given: Any, data: Any) -> Any:
         found = [one[0].numpy() for one in values]
         return found if isinstance(given, list) else found[0]
 
-    def to_array(self, values: Tensor) -> np.ndarray:
+    def to_array(self, values: Tensor, data: Any) -> np.ndarray:
         return values[:, 0].numpy()
 
     def backbone(

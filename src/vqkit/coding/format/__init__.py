@@ -1,4 +1,4 @@
-"""The .vq file format: errors, headers, single files and bundles.
+"""The .vq file format: errors, headers, single files, bundles, and items in parts.
 
 docs/file-format.md is normative.
 """
@@ -27,6 +27,7 @@ from .header import (
     FILE,
     GAINS_PER_OCTAVE,
     MIXING,
+    PARTS,
     SCALAR,
     TRANSFORMER,
     UNIT_GAIN,
@@ -37,6 +38,7 @@ from .header import (
     profile_of,
 )
 from .numbers import opened
+from .parts import Part, Parts, PartsHeader, write_parts
 from .sections import usable_name
 from .single import FileHeader, Stage, VqFile, read_file, write_file
 
@@ -66,6 +68,10 @@ __all__ = [
     "NewerVersion",
     "NotVq",
     "OutOfBounds",
+    "PARTS",
+    "Part",
+    "Parts",
+    "PartsHeader",
     "Stage",
     "TrailingBytes",
     "Truncated",
@@ -86,4 +92,5 @@ __all__ = [
     "usable_name",
     "write_bundle",
     "write_file",
+    "write_parts",
 ]

@@ -14,14 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from .errors import (
-    CorruptCodes,
-    CorruptSection,
-    FormatError,
-    Truncated,
-    UnknownSection,
-    WrongProfile,
-)
+from .blocks import Blocks, written_blocks
+from .errors import CorruptSection, WrongProfile
 from .header import (
     BUNDLE,
     CODES,
@@ -34,16 +28,8 @@ from .header import (
     read_kind,
     read_num_extents,
 )
-from .numbers import CRC_BYTES, Reader, Source, check_bounds, crc_bytes, varint
-from .sections import (
-    MAX_NAME_BYTES,
-    MAX_SECTION_BYTES,
-    NAMES,
-    Section,
-    section,
-    sections,
-    usable_name,
-)
+from .numbers import Reader, Source, check_bounds, varint
+from .sections import MAX_NAME_BYTES, NAMES, section, usable_name
 
 MAX_ITEMS = 1 << 24
 MAX_BLOCK = 256
@@ -167,12 +153,18 @@ def write_bundle(
     ValueError unless blocks and names are those of the items, the extents ones of their signal, and
     the names `usable_name`.
     """
-    first = _written_header(header)
-    written = [_written_block(header, number, block) for number, block in enumerate(blocks)]
-    if len(written) != header.num_blocks:
-        raise ValueError(f"{len(written)} blocks instead of {header.num_blocks}")
-    index = b"".join(varint(len(block)) for block in written)
-    parts = [first, crc_bytes(first), index, crc_bytes(index), *written]
+    given = list(blocks)
+    if len(given) != header.num_blocks:
+        raise ValueError(f"{len(given)} blocks instead of {header.num_blocks}")
+    flat = []
+    for number, block in enumerate(given):
+        num_items = len(header.items(number))
+        if [len(item) for item in block.payloads] != [header.num_codebooks] * num_items:
+            raise ValueError(
+                f"block {number} needs {num_items} items of {header.num_codebooks} stages"
+            )
+        flat.append((block.crc, [payload for item in block.payloads for payload in item]))
+    parts = written_blocks(_written_header(header), flat)
     if names is not None:
         parts.append(section(NAMES, _packed_names(header, names)))
     return b"".join(parts)
@@ -191,17 +183,6 @@ def _written_header(header: BundleHeader) -> bytes:
     return bytes(written)
 
 
-def _written_block(header: BundleHeader, number: int, block: Block) -> bytes:
-    num_items = len(header.items(number))
-    if [len(item) for item in block.payloads] != [header.num_codebooks] * num_items:
-        raise ValueError(f"block {number} needs {num_items} items of {header.num_codebooks} stages")
-    payloads = [payload for item in block.payloads for payload in item]
-    lengths = b"".join(varint(len(payload)) for payload in payloads)
-    written = block.crc.to_bytes(CRC_BYTES, "little") + lengths + b"".join(payloads)
-    check_bounds(len(written), MAX_SECTION_BYTES, "the length of a block")
-    return written
-
-
 def _packed_names(header: BundleHeader, names: Sequence[str]) -> bytes:
     for name in names:
         if not usable_name(name):
@@ -216,65 +197,28 @@ def _packed_names(header: BundleHeader, names: Sequence[str]) -> bytes:
 # ------------------------------------------------------------------------------------------- read
 
 
-class Bundle:
+class Bundle(Blocks):
     """A bundle that is open for reading: header and index are in memory, blocks are read when asked
-    for.
-
-    header. size, header_bytes: bytes of the file and of its header. truncated: the file was cut
-    off. whole_blocks: how many are there, from the first one. sections: where those behind the
-    blocks lie. Errors on opening: every FormatError but WrongModel and CorruptCodes, which are for
-    the caller to raise with `check_model` and `check_block`.
+    for. Errors on opening: every FormatError but WrongModel and
+    CorruptCodes, which are for the caller to raise with `check_model` and `check_block`.
     """
 
     def __init__(self, source: Source) -> None:
-        self._reader = Reader(source)
-        self.size = self._reader.size
-        self.header = _read_header(self._reader)
-        self.header_bytes = self._reader.position
-        self._bounds = _read_index(self._reader, self.header)
-        self.whole_blocks = bisect_right(self._bounds, self.size) - 1
-        if self.whole_blocks == 0:
-            raise Truncated(
-                "the bundle is cut off before the end of its first block: nothing is left of it"
-            )
-        self.sections, self.truncated = self._find_sections()
-
-    def _find_sections(self) -> tuple[tuple[Section, ...], bool]:
-        """Sections behind the blocks, and whether the file was cut off."""
-        if self.whole_blocks < self.header.num_blocks:
-            return (), True
-        self._reader.seek(self._bounds[-1])
-        found = []
-        try:
-            for one in sections(self._reader):
-                if one.tag % 2:
-                    raise UnknownSection(
-                        f"the bundle has a section {one.tag} that this vqkit does not know: update "
-                        "vqkit"
-                    )
-                found.append(one)
-        except Truncated:
-            return tuple(found), True
-        return tuple(found), False
-
-    def span(self, number: int) -> tuple[int, int]:
-        """First byte of a block and the one behind its last. IndexError."""
-        if not 0 <= number < self.header.num_blocks:
-            raise IndexError(f"there is no block {number}")
-        return self._bounds[number], self._bounds[number + 1]
+        reader = Reader(source)
+        self.header = _read_header(reader)
+        num_codebooks = self.header.num_codebooks
+        super().__init__(
+            reader,
+            self.header.num_blocks,
+            lambda number: len(self.header.items(number)) * num_codebooks,
+        )
 
     def block(self, number: int) -> Block:
-        """A block, from 0.
-
-        Errors: Truncated if it is cut off; CorruptCodes if its lengths do not fit it; IndexError.
-        """
-        start, end = self.span(number)
-        self._reader.seek(start)
-        reader = Reader(self._reader.take(end - start))
-        try:
-            return _read_block(reader, len(self.header.items(number)), self.header.num_codebooks)
-        except FormatError as error:
-            raise CorruptCodes(f"block {number + 1} is corrupt: {error}") from error
+        """A block, from 0. Errors as `Blocks.read`."""
+        crc, payloads = self.read(number)
+        num_codebooks = self.header.num_codebooks
+        starts = range(0, len(payloads), num_codebooks)
+        return Block(crc, tuple(tuple(payloads[start : start + num_codebooks]) for start in starts))
 
     def item(self, number: int) -> Item:
         """An item, from 0. Errors as `block`."""
@@ -284,15 +228,12 @@ class Bundle:
 
     def names(self) -> list[str] | None:
         """Names of all items, None without any. CorruptSection if they are not fit for use."""
-        of_names = [one for one in self.sections if one.tag == NAMES]
-        if not of_names:
+        packed = self.body(NAMES)
+        if packed is None:
             return None
-        first = of_names[0]
-        self._reader.seek(first.body)
         num_items = len(self.header.extents)
         # No more than so many names can be: a few bytes unpack to a thousand times as many.
-        most = min(MAX_NAMES_BYTES, num_items * (MAX_NAME_BYTES + 1))
-        joined = _unpacked_names(self._reader.take(first.end - first.body), most)
+        joined = _unpacked_names(packed, min(MAX_NAMES_BYTES, num_items * (MAX_NAME_BYTES + 1)))
         names = []
         # Counted before they are taken apart: a name is 50 bytes in memory, however short it is.
         if joined.count(b"\0") == num_items - 1:
@@ -331,30 +272,6 @@ def _read_header(reader: Reader) -> BundleHeader:
         kind.holds,
         kind.gain,
     )
-
-
-def _read_index(reader: Reader, header: BundleHeader) -> array[int]:
-    """First byte of each block, and the one behind the last block."""
-    start = reader.position
-    ends = array("Q", [0])
-    for number in range(header.num_blocks):
-        smallest = CRC_BYTES + len(header.items(number)) * header.num_codebooks
-        length = reader.varint("the length of a block", MAX_SECTION_BYTES, smallest)
-        ends.append(ends[-1] + length)
-    reader.check_crc(start, "index")
-    return array("Q", (reader.position + end for end in ends))
-
-
-def _read_block(reader: Reader, num_items: int, num_codebooks: int) -> Block:
-    crc = reader.crc()
-    lengths = []
-    for _ in range(num_items * num_codebooks):
-        lengths.append(reader.varint("the length of a payload", MAX_SECTION_BYTES))
-    if sum(lengths) != reader.remaining:
-        raise CorruptCodes("its lengths do not add up")
-    payloads = [reader.take(length) for length in lengths]
-    starts = range(0, len(payloads), num_codebooks)
-    return Block(crc, tuple(tuple(payloads[start : start + num_codebooks]) for start in starts))
 
 
 def _unpacked_names(body: bytes, most: int) -> bytes:

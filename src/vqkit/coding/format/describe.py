@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .blocks import Blocks
 from .bundle import Bundle, BundleHeader
-from .header import BUNDLE, PROFILES, profile_of
+from .header import BUNDLE, PARTS, PROFILES, profile_of
 from .numbers import Source
+from .parts import Parts, PartsHeader
 from .sections import NAME, NAMES, STAGE, Section
 from .single import FileHeader, read_layout
 
@@ -16,13 +18,13 @@ from .single import FileHeader, read_layout
 class Description:
     """What is in a file.
 
-    profile: bare, file or bundle. parts: what lies in the file, in order, with its bytes, all of
-    `size` together. positions: products of the extents, of all items together: what a
-    rate is measured by. truncated: the file was cut off.
+    profile: bare, file, bundle or parts. parts: what lies in the file, in order, with its bytes,
+    all of `size` together. positions: products of the extents, of all items together: what a rate
+    is measured by. truncated: the file was cut off.
     """
 
     profile: str
-    header: FileHeader | BundleHeader
+    header: FileHeader | BundleHeader | PartsHeader
     parts: tuple[tuple[str, int], ...]
     size: int
     positions: int
@@ -42,30 +44,34 @@ def describe(source: Source) -> Description:
 
     Errors as `read_file` and `Bundle`.
     """
-    if profile_of(source) == BUNDLE:
-        return _describe_bundle(Bundle(source))
+    profile = profile_of(source)
+    if profile == BUNDLE:
+        bundle = Bundle(source)
+        return _describe_blocks(bundle, bundle.header, bundle.header.extents.positions())
+    if profile == PARTS:
+        parts = Parts(source)
+        return _describe_blocks(parts, parts.header, parts.header.length)
     layout = read_layout(source)
     header = layout.header
-    parts = _complete([("header", layout.header_bytes), *_named(layout.sections)], layout.size)
-    profile = PROFILES[header.kind.profile]
+    found = _complete([("header", layout.header_bytes), *_named(layout.sections)], layout.size)
     positions = math.prod(header.extent)
-    return Description(profile, header, parts, layout.size, positions, layout.truncated)
+    return Description(PROFILES[profile], header, found, layout.size, positions, layout.truncated)
 
 
-def _describe_bundle(bundle: Bundle) -> Description:
-    first_block = bundle.span(0)[0]
-    end = bundle.span(bundle.whole_blocks - 1)[1]
-    parts = [
-        ("header", bundle.header_bytes),
-        ("index", first_block - bundle.header_bytes),
+def _describe_blocks(
+    blocks: Blocks, header: BundleHeader | PartsHeader, positions: int
+) -> Description:
+    first_block = blocks.span(0)[0]
+    end = blocks.span(blocks.whole_blocks - 1)[1]
+    found = [
+        ("header", blocks.header_bytes),
+        ("index", first_block - blocks.header_bytes),
         ("blocks", end - first_block),
-        *_named(bundle.sections),
+        *_named(blocks.sections),
     ]
-    complete = _complete(parts, bundle.size)
-    positions = bundle.header.extents.positions()
-    return Description(
-        PROFILES[BUNDLE], bundle.header, complete, bundle.size, positions, bundle.truncated
-    )
+    complete = _complete(found, blocks.size)
+    profile = PROFILES[header.kind.profile]
+    return Description(profile, header, complete, blocks.size, positions, blocks.truncated)
 
 
 def _named(sections: tuple[Section, ...]) -> list[tuple[str, int]]:

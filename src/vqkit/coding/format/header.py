@@ -20,7 +20,8 @@ MODEL_ID_BYTES = 8
 BARE = 0
 FILE = 1
 BUNDLE = 2
-PROFILES = ("bare", "file", "bundle")
+PARTS = 3
+PROFILES = ("bare", "file", "bundle", "parts")
 
 # What a file holds: codes that a model made of a signal, or the signal's own values.
 CODES = 0
@@ -51,7 +52,7 @@ MAX_CODEBOOKS = 64
 class Kind:
     """What a file is.
 
-    profile: BARE, FILE or BUNDLE. model_id: 8 bytes, None when bare. signal: a number below
+    profile: BARE, FILE, BUNDLE or PARTS. model_id: 8 bytes, None when bare. signal: a number below
     NUM_SIGNALS. holds: CODES or VALUES. coder: TRANSFORMER, MIXING or SCALAR. gain: a byte, told
     with coder SCALAR alone; see UNIT_GAIN.
     """
@@ -82,7 +83,7 @@ def gain_of(byte: int) -> float:
 
 
 def profile_of(source: Source) -> int:
-    """Profile of a file: BARE, FILE or BUNDLE. NotVq, NewerVersion."""
+    """Profile of a file: BARE, FILE, BUNDLE or PARTS. NotVq, NewerVersion."""
     return _read_profile(Reader(source))
 
 
@@ -96,7 +97,7 @@ def _read_profile(reader: Reader) -> int:
         raise NewerVersion(
             f"the file has version {version}; this vqkit reads up to {VERSION}: update vqkit"
         )
-    if profile > BUNDLE:
+    if profile >= len(PROFILES):
         raise NewerVersion(
             f"the file has profile {profile}, which this vqkit does not know: update vqkit"
         )
@@ -109,7 +110,7 @@ def read_kind(reader: Reader) -> Kind:
     model_id = None if profile == BARE else reader.take(MODEL_ID_BYTES)
     content, coder = divmod(reader.take(1)[0], 16)
     signal, holds = divmod(content, 2)
-    if coder > SCALAR or (holds == VALUES and coder != MIXING):
+    if coder > SCALAR or (holds == VALUES and (coder != MIXING or profile == PARTS)):
         what = "values" if holds == VALUES else "codes"
         raise NewerVersion(
             f"the file has {what} under coder {coder}: update vqkit, or the file is corrupt"

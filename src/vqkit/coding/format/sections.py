@@ -71,3 +71,12 @@ def usable_name(name: str) -> bool:
     if num_bytes > MAX_NAME_BYTES or _UNSAFE.search(name):
         return False
     return not set(name.split("/")) & {"", ".", ".."}
+
+
+def name_in(body: bytes) -> str | None:
+    """A name, or None where it is not fit for use: the item can be decoded without it."""
+    try:
+        name = body.decode()
+    except UnicodeDecodeError:
+        return None
+    return name if usable_name(name) else None

@@ -23,7 +23,7 @@ from .header import (
     read_num_extents,
 )
 from .numbers import CRC_BYTES, Reader, Source, check_bounds, crc_bytes, varint
-from .sections import MAX_NAME_BYTES, NAME, STAGE, Section, section, sections, usable_name
+from .sections import MAX_NAME_BYTES, NAME, STAGE, Section, name_in, section, sections, usable_name
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def read_file(source: Source) -> VqFile:
             crc = reader.crc()
             stages.append(Stage(crc, reader.take(found.end - reader.position)))
         elif found.tag == NAME and name is None:
-            name = _read_name(reader.take(min(found.end - found.body, MAX_NAME_BYTES + 1)))
+            name = name_in(reader.take(min(found.end - found.body, MAX_NAME_BYTES + 1)))
     return VqFile(layout.header, tuple(stages), name, layout.truncated)
 
 
@@ -178,7 +178,7 @@ def _check_section(one: Section, complete: bool) -> None:
 def _read_header(reader: Reader) -> FileHeader:
     kind = read_kind(reader)
     if kind.profile not in (BARE, FILE):
-        raise WrongProfile("this is a bundle of many items, not a single one")
+        raise WrongProfile("this is a bundle of many items, or an item in parts, not a single one")
     extent = read_extent(reader, kind.signal, read_num_extents(reader, kind.signal))
     num_codebooks = reader.varint("the number of codebooks", MAX_CODEBOOKS, smallest=1)
     if kind.model_id is not None:
@@ -186,12 +186,3 @@ def _read_header(reader: Reader) -> FileHeader:
     return FileHeader(
         extent, num_codebooks, kind.coder, kind.model_id, kind.signal, kind.holds, kind.gain
     )
-
-
-def _read_name(body: bytes) -> str | None:
-    """A name, or None where it is not fit for use: the item can be decoded without it."""
-    try:
-        name = body.decode()
-    except UnicodeDecodeError:
-        return None
-    return name if usable_name(name) else None

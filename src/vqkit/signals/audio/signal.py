@@ -211,10 +211,10 @@ class AudioSignal(Signal):
 
         return forms.to_values(given, data["channels"], read, exact=exact)
 
-    def like(self, values: list[Tensor], given: Any) -> Any:
+    def like(self, values: list[Tensor], given: Any, data: Mapping[str, Any]) -> Any:
         return forms.like(values, given)
 
-    def to_array(self, values: Tensor) -> np.ndarray:
+    def to_array(self, values: Tensor, data: Mapping[str, Any]) -> np.ndarray:
         return values.numpy()
 
     # ------------------------------------------------------------------------------ models, figures

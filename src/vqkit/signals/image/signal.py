@@ -160,10 +160,10 @@ class ImageSignal(Signal):
         )
         return forms.to_values(given, target)
 
-    def like(self, values: list[Tensor], given: Any) -> Any:
+    def like(self, values: list[Tensor], given: Any, data: Mapping[str, Any]) -> Any:
         return forms.like(values, given)
 
-    def to_array(self, values: Tensor) -> np.ndarray:
+    def to_array(self, values: Tensor, data: Mapping[str, Any]) -> np.ndarray:
         return forms.to_array(values)
 
     def backbone(

@@ -1,0 +1,1 @@
+"""Arrays of numbers: series along time, and volumes."""
