@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vqkit
 from tests.signals.audio.conftest import RATE
 from tests.signals.audio.test_causal import model_of
 from vqkit.apps.evaluate import open_for
@@ -303,3 +304,27 @@ def test_recordings_of_any_length_have_the_codes_that_they_have_alone(talk, tmp_
         assert (codes == model.tokenizer.encode_alone(values[None])[0].numpy()).all()
         assert (codes == in_pieces[name][0]).all() and extent == in_pieces[name][1]
         assert texts == ({} if name.endswith("wav") else {"caption": "what is said"})
+
+
+# ------------------------------------------------------------------------------------------- series
+
+
+def test_series_in_files_and_archives_have_the_codes_that_they_have_alone(tmp_path):
+    source = tmp_path / "series"
+    source.mkdir()
+    random = np.random.default_rng(0)
+    with tarfile.open(source / "0.tar", "w") as archive:
+        for number, length in enumerate((64, 100, 37, 64)):
+            path = source / f"{number}.npy"
+            np.save(path, random.normal(size=(length, 2)).astype(np.float32))
+            archive.add(path, path.name)
+    settings = ["train.steps=2", "coder.steps=1", "train.batch_size=2"]
+    vqkit.train(source, tmp_path / "model", "signal", settings)
+    model = vqkit.load(tmp_path / "model", device="cpu")
+    tokenize(tmp_path / "model", str(source), tmp_path / "tokens", num_workers=1)
+    found = samples(tmp_path / "tokens")
+    assert set(found) == {f"{number}{end}" for number in range(4) for end in ("", ".npy")}
+    for name, (codes, extent, *_) in found.items():
+        values = model.signal.read(source / f"{name[0]}.npy", model.data, model.config.data)
+        assert extent == tuple(values.shape[1:])
+        assert (codes == model.tokenizer.encode_alone(values[None])[0].numpy()).all()

@@ -99,10 +99,11 @@ def find_shards(source: str, is_item: Callable[[Path], bool]) -> list[SourceShar
     single = []
     for name in names:
         kind = _kind(name)
-        if kind is not None:
-            shards.append(SourceShard(kind, name, str(root), (name,), _stamp(root / name)))
-        elif is_item(Path(name)):
+        # A series is a table, which then holds no samples but is one.
+        if is_item(Path(name)):
             single.append(name)
+        elif kind is not None:
+            shards.append(SourceShard(kind, name, str(root), (name,), _stamp(root / name)))
     size = min(MOST_FILES, max(FEWEST_FILES, len(single) // 16))
     for start in range(0, len(single), size):
         shards.append(_shard_of_files(root, tuple(single[start : start + size])))
