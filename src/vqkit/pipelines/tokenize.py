@@ -188,7 +188,7 @@ def model_info(model: Model, folder: Path) -> ModelInfo:
 
 def _shards(source: str, model: Model) -> list[SourceShard]:
     if source not in model.signal.sets:
-        found = find_shards(source, model.signal.has)
+        found = find_shards(source, model.signal.can_be)
         if found:
             return found
     data = open_for(model, source, "all")
@@ -473,7 +473,7 @@ def _samples(task: Task, model: Model) -> Iterator[tuple[Sample, float] | Skippe
     if task.shard.kind == "set":
         yield from _of_set(task, model)
         return
-    for found in read_shard(task.shard, model.signal.has):
+    for found in read_shard(task.shard, model.signal.can_be):
         if isinstance(found, Skipped):
             yield found
             continue

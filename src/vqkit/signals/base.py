@@ -112,6 +112,10 @@ class Signal(ABC):
         """Whether a file is of this signal, by its suffix."""
         return False
 
+    def can_be(self, path: Path) -> bool:
+        """Whether a file may be an item of this signal, by its suffix, which others may share."""
+        return self.has(path)
+
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
         """Settings that a quick look at a source speaks for; the same for the same source.
 

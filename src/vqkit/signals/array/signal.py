@@ -65,6 +65,9 @@ class ArraySignal(Signal):
         """The extent of an item of training."""
         raise NotImplementedError
 
+    def can_be(self, path: Path) -> bool:
+        return path.suffix.lower() in self.suffixes
+
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
         for path in map(Path, paths):
             yield from array_files(path, self.suffixes) if path.is_dir() else [path]
