@@ -33,20 +33,17 @@ def run_on_ray(
 
     VqkitError for more workers than the cluster has CPUs for, and when it goes.
     """
-    left = dict.fromkeys(range(len(tasks)))
 
-    def tell(_: int, receipt: Any) -> None:
-        # What the driver tells is a receipt of one of its tasks.
-        number, found = receipt
-        left.pop(number)
-        done(number, found)
+    def tell(_: int, said: Any) -> None:
+        # What the driver tells is a receipt, with the number of its task.
+        number, receipt = said
+        done(number, receipt)
 
     try:
         workers.run(_drive, [(tuple(tasks), num_workers)], 1, lambda *_: None, tell, attempts=1)
     except workers.WorkerDied as error:
         raise VqkitError(
-            f"the Ray cluster is gone: {len(left)} of {len(tasks)} shards are missing; do them "
-            "with --resume"
+            "the Ray cluster was gone before all shards were done: do the others with --resume"
         ) from error
 
 
