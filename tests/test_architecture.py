@@ -20,12 +20,14 @@ ALLOWED = {
         "metrics": "",
         "printable": "",
         "shapes": "",
+        "tables": "errors",
         "config": "errors",
         "settings": "config signals",
         "coding": "errors",
-        "data": "errors shapes",
+        "data": "errors files shapes tables",
         "model": "config errors settings shapes",
         "nn": "config errors model",
+        "tokens": "errors files tables",
         "prior": "config errors model settings",
         "signals": "config data errors files model settings shapes",
         "artifact": "coding config data errors files model printable prior settings shapes signals",
@@ -34,9 +36,9 @@ ALLOWED = {
         "report": "errors files printable",
         "export": "artifact errors files",
         "pipelines": "apps artifact coding config data errors files model prior report settings "
-        "signals training",
+        "signals tables tokens training",
         "cli": "apps artifact coding config data errors export files pipelines printable prior "
-        "report settings signals training",
+        "report settings signals tokens training",
         "__main__": "cli",
         "__init__": "artifact coding errors pipelines settings",
     }.items()

@@ -58,5 +58,10 @@ def untrained(network=PATCH, quantizer=RESIDUAL, channels=3, precision="float32"
         for name, value in network.named_parameters():
             if "contract.weight" in name or "pointwise.weight" in name:
                 value.normal_(std=0.3)
-    data = {"channels": channels, "size": [16, 16], "normalisation": normalisation.to_dict()}
+    data = {
+        "name": "nothing",
+        "channels": channels,
+        "size": [16, 16],
+        "normalisation": normalisation.to_dict(),
+    }
     return Model(Artifact(config, network, data), "cpu")

@@ -15,7 +15,7 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import VqkitError
 from ..printable import one_line
-from . import compression, denoising, explaining, exporting, models, priors, restyling
+from . import compression, denoising, explaining, exporting, models, priors, restyling, tokens
 from .printing import warn
 
 COMMANDS = {
@@ -26,6 +26,7 @@ COMMANDS = {
     **restyling.COMMANDS,
     **explaining.COMMANDS,
     **exporting.COMMANDS,
+    **tokens.COMMANDS,
 }
 # Of a process that wrote to a pipe that nobody reads any more: 128 + SIGPIPE, as shells have it.
 BROKEN_PIPE = 141

@@ -371,7 +371,8 @@ def _score(options: argparse.Namespace) -> int:
     model = arguments.load_model(options.artifact, options.device)
 
     def read(path: Path) -> Tensor:
-        return model.signal.read_fitted(path, model.data, model.config.data, model.shape)
+        values = arguments.read_item(model, path)
+        return model.signal.fitted(values, model.data, model.config.data, model.shape)
 
     items = arguments.Items(model, options.files, read)
     with progress_bar("scoring") as progress:

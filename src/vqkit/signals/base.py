@@ -67,6 +67,8 @@ class Signal(ABC):
     number: int
     item: str
     suffix: str
+    # Sets that `open` knows by name, before it looks for files.
+    sets: tuple[str, ...] = ()
     # Items of a training batch that the perceptual term looks at, as it may cost more than all
     # else; None = all.
     perceived: int | None = None
@@ -115,6 +117,10 @@ class Signal(ABC):
     def has(self, path: Path) -> bool:
         """Whether a file is of this signal, by its suffix."""
         return False
+
+    def can_be(self, path: Path) -> bool:
+        """Whether a file may be an item of this signal, by its suffix, which others may share."""
+        return self.has(path)
 
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
         """Settings that a quick look at a source speaks for; the same for the same source.
@@ -169,6 +175,13 @@ class Signal(ABC):
         VqkitError naming it.
         """
 
+    @abstractmethod
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: Any) -> Tensor:
+        """As `read`, of a file that lies within another one, such as an archive.
+
+        VqkitError that says what is wrong with it, in a clause without a name.
+        """
+
     def read_pieces(self, path: Path, data: Mapping[str, Any], settings: Any) -> Iterator[Tensor]:
         """What `read` gives in pieces (C, n), in memory that does not grow with the file; items of
         more than one dimension come in one.
@@ -186,12 +199,11 @@ class Signal(ABC):
         return None
 
     @abstractmethod
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: Any, shape: Shape
     ) -> Tensor:
-        """One file brought to the extent of training as training does, (C, *extent).
-
-        VqkitError naming the file.
+        """An item (C, *extent), as `read` gives it, brought to the extent of training as training
+        does.
         """
 
     @abstractmethod

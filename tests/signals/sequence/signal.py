@@ -92,9 +92,12 @@ class SequenceSignal(Signal):
     def read(self, path: Path, data: Any, settings: Any, *, exact: bool = False) -> Tensor:
         return torch.from_numpy(read_file(path))[None]
 
-    def read_fitted(self, path: Path, data: Any, settings: Any, shape: Shape) -> Tensor:
-        item = torch.from_numpy(read_file(path))[: shape.extent[0]]
-        return nn.functional.pad(item, (0, shape.extent[0] - len(item)))[None]
+    def read_content(self, content: bytes, data: Any, settings: Any) -> Tensor:
+        return torch.from_numpy(np.frombuffer(content, np.uint8).copy())[None]
+
+    def fitted(self, values: Tensor, data: Any, settings: Any, shape: Shape) -> Tensor:
+        item = values[:, : shape.extent[0]]
+        return nn.functional.pad(item, (0, shape.extent[0] - item.shape[1]))
 
     def read_mask(self, said: str, extent: Any, data: Any) -> Tensor:
         return torch.from_numpy(read_file(Path(said))) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,8 @@ from .network import build_backbone
 from .source import ArrayData, Scale, array_files, open_arrays
 
 MAX_MASK = 1 << 28
+# What files begin with, and the suffix that they are read by; text begins with anything.
+MAGIC = {b"\x93NUM": ".npy", b"PAR1": ".parquet"}
 # Squared errors that are told apart: 120 dB below the deviations.
 LEAST = 1e-12
 
@@ -62,6 +65,9 @@ class ArraySignal(Signal):
         """The extent of an item of training."""
         raise NotImplementedError
 
+    def can_be(self, path: Path) -> bool:
+        return path.suffix.lower() in self.suffixes
+
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
         for path in map(Path, paths):
             yield from array_files(path, self.suffixes) if path.is_dir() else [path]
@@ -75,10 +81,20 @@ class ArraySignal(Signal):
             raise VqkitError(f"cannot read {path}: {error}") from error
         return torch.from_numpy(Scale.of(data).standardised(found))
 
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: Any, shape: Shape
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: Any) -> Tensor:
+        suffix = MAGIC.get(content[:4], ".csv")
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            file.write(content)
+            file.flush()
+            try:
+                found = files.read(Path(file.name), Target(self.dims, data["channels"], settings))
+            except BadArray as error:
+                raise VqkitError(str(error)) from error
+            return torch.from_numpy(Scale.of(data).standardised(found))
+
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: Any, shape: Shape
     ) -> Tensor:
-        values = self.read(path, data, settings)
         inside = tuple(slice(0, side) for side in shape.extent)
         values = values[(slice(None), *inside)]
         behind: list[int] = []

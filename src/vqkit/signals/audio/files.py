@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,20 +102,20 @@ def read_header(path: Path) -> Header:
         raise BadSound(_reason(error)) from error
 
 
-def load(path: Path, target: Target) -> tuple[Samples, int]:
-    """Samples (C, T) of a file, and how many a second. BadSound."""
-    found = list(pieces(path, target))
+def load(source: Path | bytes, target: Target) -> tuple[Samples, int]:
+    """Samples (C, T) of a file, or of the content of one, and how many a second. BadSound."""
+    found = list(pieces(source, target))
     return np.concatenate([samples for samples, _ in found], 1), found[0][1]
 
 
-def pieces(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
+def pieces(source: Path | bytes, target: Target) -> Iterator[tuple[Samples, int]]:
     """The samples of a file in pieces (C, n) of at least PIECE, but for the last one, and how many
     a second. BadSound as `stream`, and for what is too short.
     """
     waiting: list[Samples] = []
     total = 0
     rate = 0
-    for block, found in stream(path, target):
+    for block, found in stream(source, target):
         waiting.append(block)
         total += block.shape[1]
         rate = found
@@ -128,7 +128,7 @@ def pieces(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
         yield np.concatenate(waiting, 1), rate
 
 
-def stream(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
+def stream(source: Path | bytes, target: Target) -> Iterator[tuple[Samples, int]]:
     """The samples of a file in blocks (C, T), and how many a second, in memory that does not grow.
 
     BadSound for a file that breaks off inside of a block, holds what is no number, or is longer
@@ -136,7 +136,7 @@ def stream(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
     """
     soundfile, soxr = libraries()
     try:
-        with open_regular(path) as file, soundfile.SoundFile(file) as sound:
+        with _opened(source) as file, soundfile.SoundFile(file) as sound:
             _check_exact(sound, target)
             rate = target.rate or sound.samplerate
             channels = target.channels or min(2, sound.channels)
@@ -162,6 +162,12 @@ def stream(path: Path, target: Target) -> Iterator[tuple[Samples, int]]:
                     return
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise BadSound(_reason(error)) from error
+
+
+def _opened(source: Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return open_regular(source)
 
 
 def mixed_to(block: NDArray[Any], channels: int) -> NDArray[Any]:

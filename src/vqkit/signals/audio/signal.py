@@ -128,6 +128,12 @@ class AudioSignal(Signal):
     ) -> Tensor:
         return torch.from_numpy(_loaded(Path(path), _target(data, settings, exact=exact)))
 
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: DataConfig) -> Tensor:
+        try:
+            return torch.from_numpy(load(content, _target(data, settings))[0])
+        except BadSound as error:
+            raise VqkitError(str(error)) from error
+
     def read_pieces(
         self, path: Path, data: Mapping[str, Any], settings: DataConfig
     ) -> Iterator[Tensor]:
@@ -159,10 +165,10 @@ class AudioSignal(Signal):
             changes.append(f"{header.channels} channels are mixed to the model's {kind}")
         return ", and ".join(changes) or None
 
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
-        samples = self.read(path, data, settings)[:, : shape.extent[0]]
+        samples = values[:, : shape.extent[0]]
         return nn.functional.pad(samples, (0, shape.extent[0] - samples.shape[1]))
 
     def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:

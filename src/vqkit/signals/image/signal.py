@@ -20,7 +20,17 @@ from ...shapes import Shape
 from ..base import Signal, Suggestion
 from . import bundled, forms, measures, perceptual
 from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
-from .files import Target, fit_image, image_paths, image_suffixes, load_image
+from .files import (
+    BROKEN_IMAGE,
+    Target,
+    decode,
+    fit_image,
+    image_paths,
+    image_suffixes,
+    load_image,
+    pillow_warnings,
+    reason,
+)
 from .networks import build_backbone
 from .noise import gaussian
 from .ranges import ValueRange
@@ -38,6 +48,7 @@ class ImageSignal(Signal):
     number = 0
     item = "image"
     suffix = ".png"
+    sets = bundled.NAMES
     perceived = 16
     is_aligned = True
 
@@ -111,10 +122,23 @@ class ImageSignal(Signal):
         )
         return forms.channels_first(pixels)
 
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: DataConfig) -> Tensor:
+        target = Target(
+            None,
+            data["channels"],
+            settings.background,
+            value_range=_value_range(data, settings),
+        )
+        try:
+            with pillow_warnings():
+                return forms.channels_first(decode(content, target))
+        except BROKEN_IMAGE as error:
+            raise VqkitError(reason(error)) from error
+
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
-        image = forms.to_image(self.read(path, data, settings))
+        image = forms.to_image(values)
         size = (shape.extent[0], shape.extent[1])
         fitted = fit_image(image, size, settings.fit, settings.interpolation)
         return self.to_values(fitted, data, settings)[0]

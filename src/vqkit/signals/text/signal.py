@@ -103,10 +103,15 @@ class TextSignal(Signal):
     ) -> Tensor:
         return torch.from_numpy(files.wanted(Path(path)).copy())[None]
 
-    def read_fitted(
-        self, path: Path, data: Mapping[str, Any], settings: DataConfig, shape: Shape
+    def read_content(self, content: bytes, data: Mapping[str, Any], settings: DataConfig) -> Tensor:
+        if not content:
+            raise VqkitError("it is empty")
+        return torch.from_numpy(np.frombuffer(content, np.uint8).copy())[None]
+
+    def fitted(
+        self, values: Tensor, data: Mapping[str, Any], settings: DataConfig, shape: Shape
     ) -> Tensor:
-        values = self.read(path, data, settings)[:, : shape.extent[0]]
+        values = values[:, : shape.extent[0]]
         return nn.functional.pad(values, (0, shape.extent[0] - values.shape[1]), value=ord(" "))
 
     def read_mask(self, said: str, extent: tuple[int, ...], data: Mapping[str, Any]) -> Tensor:
