@@ -24,8 +24,8 @@ class SeriesData(DataSection):
     length: Length = 1024
     """samples of an item of training; longer series are cut, shorter ones are padded and the
     padding is left out of all losses"""
-    overlap: Annotated[int, Field(ge=1, le=64)] = 4
-    """items of training begin at every so manieth part of an item"""
+    overlap: Annotated[int, Field(ge=1, le=64)] = 32
+    """items of training begin at about every so manieth part of an item"""
     layout: Literal["time_first", "channels_first"] = "time_first"
     """what the axes of an .npy array are: (time, channels) or (channels, time)"""
     columns: tuple[str, ...] | None = None
@@ -41,7 +41,7 @@ class VolumeData(DataSection):
     """depth, height and width of an item of training; larger volumes are cut into such parts,
     smaller ones are padded and the padding is left out of all losses"""
     overlap: Annotated[int, Field(ge=1, le=16)] = 2
-    """items of training begin at every so manieth part of an item, along each axis"""
+    """items of training begin at about every so manieth part of an item, along each axis"""
     has_channels: bool = False
     """the last axis of an array is its channels: (depth, height, width, channels)"""
 

@@ -251,15 +251,15 @@ def _in_parts(arrays: Iterable[Segment], length: int) -> Iterator[Segment]:
 def _places(
     whole: tuple[int, ...], extent: tuple[int, ...], overlap: int
 ) -> Iterator[tuple[int, ...]]:
-    """Where items begin along every axis: at each `overlap`-th part of an item, and where those
-    that are measured begin behind the last whole one.
+    """Where items begin along every axis: at about each `overlap`-th part of an item, and at those
+    that are measured, one behind the other.
     """
     sides = []
     for length, side in zip(whole, extent, strict=True):
-        step = max(1, side // overlap)
-        starts = np.arange(0, max(1, length - side + 1), step)
-        rest = length // side * side
-        sides.append(np.unique(np.append(starts, rest if rest < length else 0)).tolist())
+        # An odd step, so that items begin anywhere within the pieces that become one position.
+        step = max(1, side // overlap) | 1
+        whole_ones = np.arange(0, max(1, length - side + 1), step)
+        sides.append(np.union1d(whole_ones, np.arange(0, length, side)).tolist())
     return itertools.product(*sides)
 
 
