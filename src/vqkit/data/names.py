@@ -6,11 +6,14 @@ touch their reference counts, and memory would grow through the first epoch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
+
+from ..errors import VqkitError
 
 # Share of the files of a set that may be bad.
 MAX_BAD = 0.05
@@ -22,6 +25,19 @@ class BadFile:
 
     name: str
     reason: str
+
+
+def check_bad(name: str, bad: Sequence[BadFile], num_good: int, max_bad: float) -> None:
+    """VqkitError where more than a share of the files of a set cannot be used."""
+    total = len(bad) + num_good
+    if len(bad) <= max_bad * total:
+        return
+    first = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    raise VqkitError(
+        f"{len(bad)} of {total} files of {name} cannot be used, more than {100 * max_bad:g} % "
+        f"({first}{more}); 'vqkit data {shlex.quote(name)}' lists all of them"
+    )
 
 
 class PackedStrings(Sequence[str]):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from vqkit.signals.audio.files import BadSound, Target, encode, load, read_header, sound_files
+from vqkit.signals.audio.files import BadSound, Target, encode, is_sound, load, read_header
+from vqkit.signals.paths import files_below
 
 from .conftest import RATE, voice
 
@@ -125,4 +126,4 @@ def test_hidden_files_and_others_are_no_recordings(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    assert [path.name for path in sound_files(tmp_path)] == ["a.wav", "b.FLAC"]
+    assert [path.name for path in files_below(tmp_path, is_sound)] == ["a.wav", "b.FLAC"]

@@ -18,11 +18,12 @@ from ...files import read_bounded
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Signal
+from ..paths import named_or_below
 from . import display, files
 from .config import ArrayConfig, SeriesData, VolumeData
 from .files import BadArray, Target
 from .network import build_backbone
-from .source import ArrayData, Scale, array_files, open_arrays
+from .source import ArrayData, Scale, open_arrays
 
 MAX_MASK = 1 << 28
 # What files begin with, and the suffix that they are read by; text begins with anything.
@@ -69,8 +70,7 @@ class ArraySignal(Signal):
         return path.suffix.lower() in self.suffixes
 
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
-        for path in map(Path, paths):
-            yield from array_files(path, self.suffixes) if path.is_dir() else [path]
+        return named_or_below(paths, self.can_be)
 
     def read(
         self, path: str | Path, data: Mapping[str, Any], settings: Any, *, exact: bool = False

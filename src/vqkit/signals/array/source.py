@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +12,11 @@ import numpy as np
 import torch
 
 from ...data.indexed import Found, IndexedDataset
-from ...data.names import MAX_BAD, BadFile, PackedStrings
+from ...data.names import MAX_BAD, BadFile, PackedStrings, check_bad
 from ...data.splits import digest, pack, split
 from ...errors import VqkitError
 from ...shapes import Shape
+from ..paths import files_below
 from .config import SeriesData, VolumeData
 from .files import BadArray, Numbers, Target, read
 
@@ -164,7 +164,7 @@ def open_arrays(
     """
     settings = target.settings
     arrays, bad = _read_all(source, target, suffixes, progress)
-    _check_bad(str(source), bad, len(arrays), max_bad)
+    check_bad(str(source), bad, len(arrays), max_bad)
     segments = arrays if len(arrays) >= ENOUGH_FILES else list(_in_parts(arrays, extent[0]))
     found = ArrayData(str(source), segments, extent, bad, settings)
     _split(found, seed)
@@ -173,16 +173,6 @@ def open_arrays(
     else:
         found.scale = Scale.of(data)
     found.notes = _notes(found, arrays)
-    return found
-
-
-def array_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Files below a folder by their suffixes, sorted; hidden ones are left out."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not is_hidden and path.suffix.lower() in suffixes and path.is_file():
-            found.append(path)
     return found
 
 
@@ -195,7 +185,9 @@ def _read_all(
     root = Path(source).expanduser()
     if not root.exists():
         raise VqkitError(f"there is no file or folder {source}")
-    paths = array_files(root, suffixes) if root.is_dir() else [root]
+    paths = (
+        files_below(root, lambda path: path.suffix.lower() in suffixes) if root.is_dir() else [root]
+    )
     if not paths:
         raise VqkitError(f"{source} holds no arrays: files of {', '.join(suffixes)}")
     found: list[Segment] = []
@@ -225,16 +217,6 @@ def _read_all(
             f"{source} holds no array that can be used: {bad[0].name}: {bad[0].reason}"
         )
     return found, bad
-
-
-def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:
-    total = len(bad) + num_good
-    if len(bad) <= max_bad * total:
-        return
-    raise VqkitError(
-        f"{len(bad)} of {total} files of {name} cannot be used, more than {max_bad:.0%} "
-        f"({bad[0].name}: {bad[0].reason}); 'vqkit data {shlex.quote(name)}' lists all of them"
-    )
 
 
 def _in_parts(arrays: Iterable[Segment], length: int) -> Iterator[Segment]:

@@ -76,20 +76,9 @@ def libraries() -> tuple[Any, Any]:
     return soundfile, soxr
 
 
-def sound_paths(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The files as they are named, and those of sound below paths that are folders, sorted."""
-    for path in map(Path, paths):
-        yield from sound_files(path) if path.is_dir() else [path]
-
-
-def sound_files(folder: Path) -> list[Path]:
-    """Files of sound below a folder by their suffixes, sorted; hidden ones are left out."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
-            found.append(path)
-    return found
+def is_sound(path: Path) -> bool:
+    """Whether a file is one of sound, by its suffix."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def read_header(path: Path) -> Header:

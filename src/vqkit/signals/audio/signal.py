@@ -19,10 +19,11 @@ from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Peer, Signal, Suggestion
+from ..paths import named_or_below
 from . import display, files, forms, peers
 from .config import DataConfig, LappedConfig, StftAdversary, VocoderConfig
 from .discriminator import StftDiscriminator
-from .files import BadSound, Target, load, sound_paths
+from .files import BadSound, Target, load
 from .networks import build_backbone
 from .rules import suggested
 from .source import AudioData, bad_files, look_at, open_audio, with_noise
@@ -78,7 +79,7 @@ class AudioSignal(Signal):
         return open_audio(source, settings, seed, progress=progress, **known)
 
     def has(self, path: Path) -> bool:
-        return path.suffix.lower() in files.SUFFIXES
+        return files.is_sound(path)
 
     def suggest(self, source: str | Path, minutes: float | None) -> Suggestion | None:
         look = look_at(source)
@@ -116,7 +117,7 @@ class AudioSignal(Signal):
     # ---------------------------------------------------------------------------------------- files
 
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
-        return sound_paths(paths)
+        return named_or_below(paths, files.is_sound)
 
     def read(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,15 @@ from torch import Tensor
 
 from ...config.base import section_of
 from ...data.indexed import Found, IndexedDataset
-from ...data.names import MAX_BAD, BadFile, PackedStrings
+from ...data.names import MAX_BAD, BadFile, PackedStrings, check_bad
 from ...data.normalisation import Normalisation
 from ...data.splits import derive_seed, digest, pack, split, tie
 from ...errors import VqkitError
 from ...files import delete_with, temporary_file
 from ...shapes import Shape
+from ..paths import files_below
 from .config import AugmentConfig, DataConfig, NoiseConfig
-from .files import FULL, BadSound, Header, Samples, Target, load, read_header, sound_files
+from .files import FULL, BadSound, Header, Samples, Target, is_sound, load, read_header
 from .look import Look, quiet_share, spread_out
 
 # Values of whole numbers of 16 bits stand for -1 to 1.
@@ -287,9 +287,9 @@ def _read_source(
         channels or min(2, _commonest(headers, _channels)),
         3600 * settings.max_hours,
     )
-    _check_bad(str(source), bad, len(headers), max_bad)
+    check_bad(str(source), bad, len(headers), max_bad)
     kept = _load_all(root, headers, target, settings, bad, progress)
-    _check_bad(str(source), bad, len(kept.recordings), max_bad)
+    check_bad(str(source), bad, len(kept.recordings), max_bad)
     if not kept.recordings:
         raise VqkitError(f"{source} holds no recording that can be used")
     return _Read(kept, headers, target, bad)
@@ -335,7 +335,7 @@ def bad_files(
 def _paths(source: str | Path, root: Path) -> list[Path]:
     if not root.exists():
         raise VqkitError(f"there is no file or folder '{source}'")
-    paths = sound_files(root) if root.is_dir() else [root]
+    paths = files_below(root, is_sound) if root.is_dir() else [root]
     if not paths:
         raise VqkitError(f"{source} holds no recordings")
     return paths
@@ -509,15 +509,3 @@ def _notes(headers: Mapping[Path, Header], target: Target, data: AudioData) -> l
         f"out for validation and {minutes['test']:.1f} for test, at {data.rate} samples a second"
     )
     return notes
-
-
-def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:
-    total = len(bad) + num_good
-    if len(bad) <= max_bad * total:
-        return
-    first = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    raise VqkitError(
-        f"{len(bad)} of {total} files of {name} cannot be used, more than 5 % ({first}{more}); "
-        f"'vqkit data {shlex.quote(name)}' lists all of them"
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import torch
 
 from ...config.base import section_of
 from ...data.indexed import Found, IndexedDataset
-from ...data.names import MAX_BAD, BadFile, NumberedNames, PackedStrings
+from ...data.names import MAX_BAD, BadFile, NumberedNames, PackedStrings, check_bad
 from ...data.normalisation import Normalisation, measure
 from ...data.splits import DIGEST_BYTES, derive_seed, near, split, tie
 from ...errors import VqkitError
@@ -156,7 +155,7 @@ class ImageData(IndexedDataset):
         """VqkitError once more than 5 % of all files are bad."""
         if found not in self.bad:
             self.bad.append(found)
-            _check_bad(self.name, self.bad, len(self), MAX_BAD)
+            check_bad(self.name, self.bad, len(self), MAX_BAD)
 
     def _read_one(self, index: int) -> torch.Tensor | BadFile:  # (C, H, W) uint8
         assert self._store is not None
@@ -258,7 +257,7 @@ def open_images(
         raise VqkitError(f"{name} holds no images")
     if len(items.store) == 0:
         max_bad = min(max_bad, MAX_BAD)
-    _check_bad(name, items.bad, len(items.store), max_bad)
+    check_bad(name, items.bad, len(items.store), max_bad)
     target = _target(name, items, config)
     pixels, items = _decoded(name, items, target, config, max_bad, progress)
     assert items.digests is not None and items.keys is not None
@@ -352,7 +351,7 @@ def _decoded(
     if is_cut:
         items = cut_up(items, target, config, keys_of, progress)
         assert items.keys is not None
-        _check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
+        check_bad(name, items.bad, len(np.unique(items.keys, axis=0)), max_bad)
     pixels = None
     looks = np.empty(0, np.uint64)
     height, width = target.size
@@ -363,7 +362,7 @@ def _decoded(
         items, looks = _with_digests(items, target, config, progress)
     elif config.near_duplicates and not is_cut:
         looks = _looks_of_arrays(items.store)
-    _check_bad(name, items.bad, len(items.names), max_bad)
+    check_bad(name, items.bad, len(items.names), max_bad)
     # Those of patches were found while they were cut.
     if not is_cut:
         items = dataclasses.replace(items, keys=keys_of(items, looks))
@@ -528,17 +527,6 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
         config.interpolation,
         value_range=items.value_range,
     )
-
-
-def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:
-    if len(bad) > max_bad * (len(bad) + num_good):
-        first = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
-        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        total = len(bad) + num_good
-        raise VqkitError(
-            f"{len(bad)} of {total} files of {name} cannot be used, more than 5 % ({first}{more}); "
-            f"'vqkit data {shlex.quote(name)}' lists all of them"
-        )
 
 
 def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch.Tensor | BadFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ SUFFIXES = frozenset(
 )
 # Bytes of a file at most: positions of an item that a .vq file may have.
 MAX_BYTES = 1 << 28
+# Why a file that holds nothing cannot be used.
+EMPTY = "it is empty"
 # Bytes of a file without a suffix that are looked at, to see whether it is text.
 LOOKED_AT = 1 << 12
 # Bytes that text without a suffix does not hold: control characters but tab, line and page ends.
@@ -48,25 +49,6 @@ def _reads_as_text(start: bytes) -> bool:
     return start.translate(None, _CONTROLS) == start
 
 
-def text_paths(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Files as they are named, and files of text below folders, sorted; hidden ones are not."""
-    for path in map(Path, paths):
-        if path.is_dir():
-            yield from text_files(path)
-        else:
-            yield path
-
-
-def text_files(folder: Path) -> list[Path]:
-    """Files of text in a folder and all below it, sorted."""
-    found = []
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and is_text(path):
-            found.append(path)
-    return sorted(found)
-
-
 def load(path: Path) -> Bytes:
     """The bytes of a file (T,), one at least; whatever they are, where its suffix says that it is
     text. BadText.
@@ -76,7 +58,7 @@ def load(path: Path) -> Bytes:
     except OSError as error:
         raise BadText(error.strerror or str(error)) from error
     if not content:
-        raise BadText("it is empty")
+        raise BadText(EMPTY)
     if path.suffix.lower() not in SUFFIXES and not _reads_as_text(content[:LOOKED_AT]):
         raise BadText("it is no text: there are control characters in it")
     return np.frombuffer(content, np.uint8)

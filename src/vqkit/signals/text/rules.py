@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...errors import VqkitError
 from ..base import Choice, Suggestion
-from .files import text_paths
+from ..paths import named_or_below
+from .files import is_text
 
 # Files from which on whole ones can be held out.
 ENOUGH_FILES = 20
@@ -23,7 +24,7 @@ SMALLEST_PART = 64
 def suggested(source: Path) -> Suggestion | None:
     """None where there is no text."""
     try:
-        sizes = {path: path.stat().st_size for path in text_paths([source])}
+        sizes = {path: path.stat().st_size for path in named_or_below([source], is_text)}
     except (OSError, VqkitError):
         return None
     if not sum(sizes.values()):

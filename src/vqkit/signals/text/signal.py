@@ -15,6 +15,7 @@ from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
 from ..base import Peer, Signal, Suggestion
+from ..paths import named_or_below
 from . import display, files, forms, measures, peers, show
 from .config import BytesConfig, DataConfig
 from .networks import build_backbone
@@ -91,7 +92,7 @@ class TextSignal(Signal):
     # ---------------------------------------------------------------------------------------- files
 
     def find(self, paths: Iterable[str | Path]) -> Iterator[Path]:
-        return files.text_paths(paths)
+        return named_or_below(paths, files.is_text)
 
     def read(
         self,
@@ -105,7 +106,7 @@ class TextSignal(Signal):
 
     def read_content(self, content: bytes, data: Mapping[str, Any], settings: DataConfig) -> Tensor:
         if not content:
-            raise VqkitError("it is empty")
+            raise VqkitError(files.EMPTY)
         return torch.from_numpy(np.frombuffer(content, np.uint8).copy())[None]
 
     def fitted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ...data.indexed import Found, IndexedDataset
-from ...data.names import MAX_BAD, BadFile, PackedStrings
+from ...data.names import MAX_BAD, BadFile, PackedStrings, check_bad
 from ...data.normalisation import Normalisation
 from ...data.splits import derive_seed, digest, pack, split
 from ...errors import VqkitError
 from ...shapes import Shape
+from ..paths import files_below
 from .config import DataConfig, NoiseConfig
-from .files import BadText, Bytes, load, text_files
+from .files import EMPTY, BadText, Bytes, is_text, load
 
 # The middle of the 256 levels is 0 and the ends are -1 and 1, whatever files hold: networks get
 # bytes back from it.
@@ -187,7 +187,8 @@ def open_text(
             )
         if progress:
             progress(number / len(paths))
-    _check_bad(str(source), bad, len(blocks), max_bad)
+    # Empty files are common among those of text, and take nothing away.
+    check_bad(str(source), [one for one in bad if one.reason != EMPTY], len(blocks), max_bad)
     if not items:
         raise VqkitError(f"{source} holds no text that can be used")
     data = TextData(str(source), np.concatenate(blocks), items, bad, settings)
@@ -214,7 +215,7 @@ def bad_files(source: str | Path) -> tuple[list[BadFile], int]:
 def _paths(source: str | Path, root: Path) -> list[Path]:
     if not root.exists():
         raise VqkitError(f"there is no file or folder '{source}'")
-    paths = text_files(root) if root.is_dir() else [root]
+    paths = files_below(root, is_text) if root.is_dir() else [root]
     if not paths:
         raise VqkitError(f"{source} holds no files of text")
     return paths
@@ -280,17 +281,3 @@ def _split(data: TextData, seed: int) -> None:
         pieces = np.flatnonzero(wanted)
         order = np.argsort(rank[data.owners[pieces]], kind="stable")
         data.splits[name] = pieces[order].astype(np.int64)
-
-
-def _check_bad(name: str, bad: list[BadFile], num_good: int, max_bad: float) -> None:
-    # Empty files are common among those of text, and take nothing away.
-    bad = [one for one in bad if one.reason != "it is empty"]
-    total = len(bad) + num_good
-    if len(bad) <= max_bad * total:
-        return
-    first = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    raise VqkitError(
-        f"{len(bad)} of {total} files of {name} cannot be used, more than 5 % ({first}{more}); "
-        f"'vqkit data {shlex.quote(name)}' lists all of them"
-    )
