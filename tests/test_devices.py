@@ -83,6 +83,8 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         "draws are those of a CPU, whatever decodes them",
         {"Autoencoder.sample_codes"},
     ),
+    "model/cosine.py": ("for buffers and the first weights of networks", {"cosines"}),
+    "model/order_free.py": ("exact arithmetic is that of a CPU", {""}),
     "model/quantizers/gaussian_codebook.py": ("for a buffer", {"equal_bins"}),
     "model/quantizers/base.py": ("figures for people, in float64", {"Bottleneck.bits"}),
     "artifact/effort.py": (

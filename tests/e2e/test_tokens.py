@@ -184,7 +184,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(work, tmp_p
 def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
     out = tmp_path / "tokens"
     model = Path(__file__).parents[1] / "golden" / "emoji-model"
-    words = ["-m", "vqkit", "tokenize", model, "emoji", "--out", out, "--workers", "2"]
+    # So many that no machine is done before it is stopped.
+    source = tmp_path / "images.npy"
+    np.save(source, np.random.default_rng(0).integers(0, 256, (30_000, 8, 8, 3), np.uint8))
+    words = ["-m", "vqkit", "tokenize", model, source, "--out", out, "--workers", "2"]
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdout=subprocess.DEVNULL,

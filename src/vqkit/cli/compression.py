@@ -369,7 +369,10 @@ def _decompress_file(
                     target = Path(options.out)
                 else:
                     stem = _stem(source, decoded)
-                    target = Path(options.out_dir) / f"{stem}{model.signal.suffix}"
+                    suffix = model.signal.suffix
+                    if model.signal.is_verbatim:
+                        suffix = Path(decoded.name or "").suffix or suffix
+                    target = Path(options.out_dir) / f"{stem}{suffix}"
                     target = free_name(target, is_taken)
                 written.add(target)
                 write_output(options, target, write)

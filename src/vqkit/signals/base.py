@@ -67,6 +67,8 @@ class Signal(ABC):
     number: int
     item: str
     suffix: str
+    # Whether values are the bytes of a file, which then comes back under its own suffix.
+    is_verbatim: bool = False
     # Sets that `open` knows by name, before it looks for files.
     sets: tuple[str, ...] = ()
     # Items of a training batch that the perceptual term looks at, as it may cost more than all

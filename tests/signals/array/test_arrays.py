@@ -365,3 +365,5 @@ def test_networks_of_other_signals_are_refused(folder, tmp_path):
         SERIES.backbone(config.model.network, None, None, config.data)  # type: ignore[arg-type]
     assert VOLUME.an_item == "a volume" and SERIES.an_item == "a trace"
     assert cli.main(["train", str(folder), "--out", str(tmp_path / "r"), "--recipe", "images"]) != 0
+    with pytest.raises(VqkitError, match="--recipe signal"):
+        vqkit.train(folder, tmp_path / "r")

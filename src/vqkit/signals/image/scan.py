@@ -161,9 +161,12 @@ def scan_folder(folder: Path, how: Reading) -> Items:
     """
     names = image_files(folder, image_suffixes())
     if not names:
+        hint = ""
+        if any(path.suffix.lower() in (".npy", ".csv") for path in folder.rglob("*")):
+            hint = "; arrays are read with --recipe signal (along time) or --recipe volume"
         raise VqkitError(
             f"{folder} holds no images (looked for .png, .jpg and every other format that Pillow "
-            "reads)"
+            f"reads){hint}"
         )
     survey = _Survey()
     files = []

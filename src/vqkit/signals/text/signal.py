@@ -38,6 +38,7 @@ class TextSignal(Signal):
     number = 2
     item = "text"
     suffix = ".txt"
+    is_verbatim = True
     quality = "byte_accuracy"
     quality_in_words = "byte accuracy"
     quality_unit = "%"
