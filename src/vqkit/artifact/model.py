@@ -115,7 +115,9 @@ class Model:
         of too many codes; ValueError for several, as `encode`, and with lossless for what would
         lose anything. A path of a long recording is read in pieces.
         """
-        if isinstance(item, str | Path) and not lossless and len(self.shape.extent) == 1:
+        # A string is a path, but for a signal of strings.
+        is_path = isinstance(item, Path) or (isinstance(item, str) and not self.signal.is_verbatim)
+        if is_path and not lossless and len(self.shape.extent) == 1:
             opened = long_items.open_item(self.artifact, Path(item))
             if isinstance(opened, long_items.LongItem):
                 return long_items.write(self.compressor, opened, name, rate=rate, effort=effort)

@@ -360,16 +360,16 @@ _RULES: dict[str, Callable[..., Any]] = {
 # One operation of IEEE 754 for each number at most, comparisons, and numbers that are moved.
 _SAME_EVERYWHERE = frozenset(
     """
-    abs add add_ alias all amax amin aminmax any argmax argmin as_strided bitwise_and cat ceil clamp
-    clamp_ clamp_min clamp_max clone constant_pad_nd contiguous copy_ detach div div_ empty
-    empty_like eq expand fill_ flatten flip floor full_like gather ge gt index index_select
-    is_nonzero isfinite le lift_fresh lt masked_fill masked_fill_ max max_pool2d_with_indices
-    maximum min minimum mul mul_ narrow ne neg neg_ new_empty new_full new_ones new_zeros ones_like
-    permute pixel_shuffle pixel_unshuffle reciprocal reflection_pad1d reflection_pad2d relu relu_
-    repeat replication_pad1d replication_pad2d replication_pad3d reshape resize_ roll round
-    round_ rsub scatter select select_scatter set_ sign slice sort split split_with_sizes sqrt
-    squeeze stack sub_ t topk transpose trunc unbind unfold unsqueeze upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d view where zero_ zeros_like _local_scalar_dense
-    _reshape_alias _to_copy _unsafe_view
+    abs add add_ alias all amax amin aminmax any argmax argmin as_strided bitwise_and cat ceil
+    clamp clamp_ clamp_max clamp_min clone constant_pad_nd contiguous copy_ detach div div_
+    embedding empty empty_like eq expand fill_ flatten flip floor full_like gather ge gt index
+    index_select is_nonzero isfinite le lift_fresh lt masked_fill masked_fill_ max
+    max_pool2d_with_indices maximum min minimum mul mul_ narrow ne neg neg_ new_empty new_full
+    new_ones new_zeros ones_like permute pixel_shuffle pixel_unshuffle reciprocal
+    reflection_pad1d reflection_pad2d relu relu_ repeat replication_pad1d replication_pad2d
+    replication_pad3d reshape resize_ roll round round_ rsub scatter select select_scatter set_
+    sign slice sort split split_with_sizes sqrt squeeze stack sub_ t topk transpose trunc unbind
+    unfold unsqueeze upsample_nearest1d upsample_nearest2d upsample_nearest3d view where zero_
+    zeros_like _local_scalar_dense _reshape_alias _to_copy _unsafe_view
     """.split()
 )
