@@ -138,7 +138,7 @@ class ArraySignal(Signal):
         return files.write(Scale.of(data).restored(values.numpy()), self._target(data))
 
     def _target(self, data: Mapping[str, Any]) -> Target:
-        """How files are written: as the layout that arrays have unless settings say otherwise."""
+        """How files are written: as those of training were laid out."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------ forms that users have
@@ -243,7 +243,7 @@ class SeriesSignal(ArraySignal):
         return settings.model_copy(update={"length": shape.extent[0]})
 
     def _target(self, data: Mapping[str, Any]) -> Target:
-        return Target(1, None, SeriesData())
+        return Target(1, None, SeriesData(layout=data["layout"]))
 
     def display(self, values: Tensor) -> np.ndarray:
         return display.curves(values)
@@ -263,7 +263,7 @@ class VolumeSignal(ArraySignal):
         return settings.model_copy(update={"size": tuple(shape.extent)})
 
     def _target(self, data: Mapping[str, Any]) -> Target:
-        return Target(3, None, VolumeData(has_channels=data["channels"] > 1))
+        return Target(3, None, VolumeData(has_channels=data["has_channels"]))
 
     def display(self, values: Tensor) -> np.ndarray:
         return display.slices(values)

@@ -129,10 +129,18 @@ class ArrayData(IndexedDataset):
         return self.notes
 
     def describe(self) -> dict[str, Any]:
+        settings = self.settings
+        # How files are written: as they were read.
+        axes: dict[str, Any]
+        if isinstance(settings, SeriesData):
+            axes = {"layout": settings.layout}
+        else:
+            axes = {"has_channels": settings.has_channels}
         return {
             "name": self.name,
             "images": len(self),
             "arrays": len(self.segments),
+            **axes,
             "size": list(self.shape.extent),
             "channels": self.shape.channels,
             "bad": [dataclasses.asdict(bad) for bad in self.bad],
