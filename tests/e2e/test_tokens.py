@@ -186,7 +186,7 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
     model = Path(__file__).parents[1] / "golden" / "emoji-model"
     # So many that no machine is done before it is stopped.
     source = tmp_path / "images.npy"
-    np.save(source, np.random.default_rng(0).integers(0, 256, (30_000, 8, 8, 3), np.uint8))
+    np.save(source, np.random.default_rng(0).integers(0, 256, (10_000, 8, 8, 3), np.uint8))
     words = ["-m", "vqkit", "tokenize", model, source, "--out", out, "--workers", "2"]
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
@@ -194,6 +194,8 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What is started in the background has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(out.glob("shard-*.json"))) < 2 and process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
