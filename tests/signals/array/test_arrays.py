@@ -226,18 +226,18 @@ def test_what_cannot_be_used_is_named(tmp_path, folder):
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_cubes_become_channels_and_back(dims):
-    x = torch.arange(2 * 3 * 6**dims).float().view(2, 3, *(6,) * dims)
+    x = torch.arange(2 * 3 * 6**dims).double().view(2, 3, *(6,) * dims)
     found = to_channels(x, 2)
     assert found.shape == (2, 3 * 2**dims, *(3,) * dims)
     assert torch.equal(from_channels(found, 2), x)
     if dims == 2:
         assert torch.equal(found, F.pixel_unshuffle(x, 2))
     # A convolution whose kernel is as large as its stride sees one cube.
-    kernel = torch.randn(5, 3, *(2,) * dims)
+    kernel = torch.randn(5, 3, *(2,) * dims, dtype=torch.float64)
     convolution = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
     expected = convolution(x, kernel, stride=2)
     by_cubes = torch.einsum("oc,bc...->bo...", kernel.flatten(1), found)
-    assert torch.allclose(by_cubes, expected, atol=1e-4)
+    assert torch.allclose(by_cubes, expected, atol=1e-8)
 
 
 def test_an_untrained_encoder_is_a_linear_map():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,9 +63,9 @@ class ArraySignal(Signal):
             source, target, self.suffixes, extent, seed, data=data, progress=progress, **known
         )
 
+    @abstractmethod
     def extent_of(self, settings: Any) -> tuple[int, ...]:
         """The extent of an item of training."""
-        raise NotImplementedError
 
     def can_be(self, path: Path) -> bool:
         return path.suffix.lower() in self.suffixes
@@ -137,9 +138,9 @@ class ArraySignal(Signal):
     def write(self, values: Tensor, data: Mapping[str, Any]) -> bytes:
         return files.write(Scale.of(data).restored(values.numpy()), self._target(data))
 
+    @abstractmethod
     def _target(self, data: Mapping[str, Any]) -> Target:
         """How files are written: as those of training were laid out."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------------ forms that users have
 
