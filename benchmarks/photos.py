@@ -1,7 +1,7 @@
 """Photographs: `vqkit train FOLDER` without an option, its files beside JPEG, WebP and AVIF.
 
-    python benchmarks/photos.py [--quick] [--seed 0] [--minutes 20] [--work DIR] [--json FILE]
-        [--sheet FILE.webp]
+    python benchmarks/photos.py [--quick] [--seed 0] [--minutes 20] [--photos N] [--curves]
+        [--work DIR] [--json FILE] [--sheet FILE.webp]
 
 Trains on the photographs of Debian's mate-backgrounds and ukui-wallpapers but four, and tests on
 these four, on scikit-image's and scikit-learn's colour pictures at 256x256, and on the larger of
@@ -11,7 +11,8 @@ where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the m
 smooth blocks of all images, at 0.6 bits a pixel. Gradients are three images of 512x512, their bytes
 over those of WebP at the same PSNR, the worst of all points where WebP has one. Lossless files are
 those of the 256x256 images beside JPEG XL at effort 7. Speeds are of a process that has loaded its
-model. Peaks of resident memory, and speeds beside them, are those of an image of 48 megapixels,
+model. With --photos, only so many of the photographs are learnt from, the first by name; with
+--curves, only the rates beside the peers' are measured. Peaks of resident memory, and speeds beside them, are those of an image of 48 megapixels,
 tiled of the photographs, and of one of 20000x200, at rate `full`, each written and read by a
 process of its own, with Python and PyTorch. The sheet shows all 256x256 images, ours at a quarter
 of a bit a pixel at most and peers at no more bytes each, or at their fewest.
@@ -36,6 +37,8 @@ from PIL import Image, ImageDraw
 
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--minutes", type=float, default=20.0)
+PARSER.add_argument("--photos", metavar="N", type=int)
+PARSER.add_argument("--curves", action="store_true")
 PARSER.add_argument("--sheet", metavar="FILE", type=Path)
 
 PACKAGES = {"mate-backgrounds": "mate/nature/*.jpg", "ukui-wallpapers": "*.*"}
@@ -70,7 +73,7 @@ SLOPE = ((10, 160, 140), (90, 20, 120))
 AT = 0.6
 
 
-def write_folders(work: Path) -> None:
+def write_folders(work: Path, num_photos: int | None) -> None:
     """work/train with the photographs to learn from, work/held-out with those to test on."""
     for folder in (work / "train", work / "held-out"):
         folder.mkdir(parents=True)
@@ -80,6 +83,9 @@ def write_folders(work: Path) -> None:
                 if path.suffix in (".jpg", ".png") and not path.is_symlink():
                     held = path.stem in HELD_OUT
                     shutil.copy(path, work / ("held-out" if held else "train"))
+    if num_photos:
+        for path in sorted((work / "train").iterdir())[num_photos:]:
+            path.unlink()
 
 
 def test_images(work: Path) -> dict[str, np.ndarray]:
@@ -388,49 +394,60 @@ def main() -> None:
     arguments = PARSER.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp())
     if not (work / "train").exists():
-        write_folders(work)
+        write_folders(work, arguments.photos)
     from vqkit import load
 
     minutes = 1.0 if arguments.quick else arguments.minutes
     run, seconds = trained(work, minutes, arguments.seed)
     model = load(run)
     settings = {**machine(), "seed": arguments.seed, "minutes": minutes, "seconds": seconds}
+    sets = test_images(work)
+    if arguments.quick:
+        sets = {name: images[:2] for name, images in sets.items()}
+    every = 12 if arguments.quick else 4
     claims = []
-    for name, images in test_images(work).items():
-        if arguments.quick:
-            images = images[:2]
-        every = 12 if arguments.quick else 4
-        mine = hull(ours(model, images, every))
+    curves = {}
+    for name, images in sets.items():
+        curves[name] = hull(ours(model, images, every))
         peers = theirs(images, arguments.quick)
-        show(name, mine, peers)
-        claims += compared(name, mine, peers, settings)
-        if name == "256x256":
-            slow = hull(ours(model, images, 4 * every, effort=9))
-            show(f"{name} slow", slow, {})
-            value = slower(mine, slow)
-            claims.append(Claim("bd_rate_photo_effort", value, "%", "<= -10", None, settings))
-            value = lossless_bytes(model, images)
-            claims.append(Claim("photo_lossless_vs_jxl", value, "x", "<= 1.0", "jxl", settings))
-        if name == "1024x768":
-            found = speeds(model, images[0])
-            for what, value in found.items():
-                claims.append(
-                    Claim(f"photo_{what}_mp_per_s", value, "MP/s", ">= 1", None, settings)
-                )
-            side = model.network.tile[0]
-            worst = max(seams(model, image, side) for image in images)
-            claims.append(Claim("photo_seams", worst, "ratio", "<= 1.02", None, settings))
-        if name == "256x256" and arguments.sheet:
-            sheet(model, images).save(arguments.sheet, quality=90, method=6)
-    for width, height in ((2000, 1500), (5000, 50)) if arguments.quick else LARGEST:
+        show(name, curves[name], peers)
+        claims += compared(name, curves[name], peers, settings)
+    if arguments.sheet:
+        sheet(model, sets["256x256"]).save(arguments.sheet, quality=90, method=6)
+    if not arguments.curves:
+        slow = hull(ours(model, sets["256x256"], 4 * every, effort=9))
+        show("256x256 slow", slow, {})
+        value = slower(curves["256x256"], slow)
+        claims.append(Claim("bd_rate_photo_effort", value, "%", "<= -10", None, settings))
+        claims += of_files(model, sets, settings)
+        sizes = ((2000, 1500), (5000, 50)) if arguments.quick else LARGEST
+        claims += of_memory(work, run, sizes, settings)
+    report(claims, arguments)
+
+
+def of_files(model, sets: dict[str, np.ndarray], settings: dict) -> list[Claim]:
+    """Speed, borders, and bytes of lossless files and of gradients."""
+    value = lossless_bytes(model, sets["256x256"])
+    claims = [Claim("photo_lossless_vs_jxl", value, "x", "<= 1.0", "jxl", settings)]
+    large = sets["1024x768"]
+    for what, value in speeds(model, large[0]).items():
+        claims.append(Claim(f"photo_{what}_mp_per_s", value, "MP/s", ">= 1", None, settings))
+    worst = max(seams(model, image, model.network.tile[0]) for image in large)
+    claims.append(Claim("photo_seams", worst, "ratio", "<= 1.02", None, settings))
+    value = gradient_bytes(model)
+    claims.append(Claim("photo_gradient_bytes", value, "x", "<= 1.0", "webp", settings))
+    return claims
+
+
+def of_memory(work: Path, run: Path, sizes, settings: dict) -> list[Claim]:
+    claims = []
+    for width, height in sizes:
         for what, found in of_large(work, run, width, height).items():
             name = f"photo_{what}_{width}x{height}"
             claims.append(Claim(f"{name}_mb", found["mb"], "MB", "<= 1000", None, settings))
             value = found["mp_per_s"]
             claims.append(Claim(f"{name}_mp_per_s", value, "MP/s", ">= 1", None, settings))
-    value = gradient_bytes(model)
-    claims.append(Claim("photo_gradient_bytes", value, "x", "<= 1.0", "webp", settings))
-    report(claims, arguments)
+    return claims
 
 
 def slower(fast: list[dict], slow: list[dict]) -> float:
