@@ -11,11 +11,12 @@ where both curves are, between 0.1 and 1 bit a pixel of ours. CIEDE2000 is the m
 smooth blocks of all images, at 0.6 bits a pixel. Gradients are three images of 512x512, their bytes
 over those of WebP at the same PSNR, the worst of all points where WebP has one. Lossless files are
 those of the 256x256 images beside JPEG XL at effort 7. Speeds are of a process that has loaded its
-model. With --photos, only so many of the photographs are learnt from, the first by name; with
---curves, only the rates beside the peers' are measured. Peaks of resident memory, and speeds beside them, are those of an image of 48 megapixels,
+model. Peaks of resident memory, and speeds beside them, are those of an image of 48 megapixels,
 tiled of the photographs, and of one of 20000x200, at rate `full`, each written and read by a
-process of its own, with Python and PyTorch. The sheet shows all 256x256 images, ours at a quarter
-of a bit a pixel at most and peers at no more bytes each, or at their fewest.
+process of its own, with Python and PyTorch. With --photos, only so many of the photographs are
+learnt from, the first by name; with --curves, only the rates beside the peers' are measured. The
+sheet shows all 256x256 images, ours at a quarter of a bit a pixel at most and peers at no more
+bytes each, or at their fewest.
 """
 
 from __future__ import annotations
