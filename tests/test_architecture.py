@@ -37,8 +37,10 @@ ALLOWED = {
         "export": "artifact errors files",
         "pipelines": "apps artifact coding config data errors files model prior report settings "
         "signals tables tokens training",
+        "web": "apps artifact coding config data errors files model pipelines printable prior "
+        "report settings signals training",
         "cli": "apps artifact coding config data errors export files pipelines printable prior "
-        "report settings signals tokens training",
+        "report settings signals tokens training web",
         "__main__": "cli",
         "__init__": "artifact coding errors pipelines settings",
     }.items()
@@ -56,6 +58,7 @@ OF_ANY_SIGNAL = (
     "pipelines",
     "prior",
     "training",
+    "web",
 )
 
 

@@ -15,7 +15,17 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import VqkitError
 from ..printable import one_line
-from . import compression, denoising, explaining, exporting, models, priors, restyling, tokens
+from . import (
+    compression,
+    denoising,
+    explaining,
+    exporting,
+    models,
+    priors,
+    restyling,
+    serving,
+    tokens,
+)
 from .printing import warn
 
 COMMANDS = {
@@ -27,6 +37,7 @@ COMMANDS = {
     **explaining.COMMANDS,
     **exporting.COMMANDS,
     **tokens.COMMANDS,
+    **serving.COMMANDS,
 }
 # Of a process that wrote to a pipe that nobody reads any more: 128 + SIGPIPE, as shells have it.
 BROKEN_PIPE = 141

@@ -20,9 +20,9 @@ Commands: TypeAlias = dict[
 ]
 
 
-def say(text: str = "", *, end: str = "\n") -> None:
+def say(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
     """Print to the standard output; the one place where commands do."""
-    print(printable(text), end=end)
+    print(printable(text), end=end, flush=flush)
 
 
 def warn(text: str) -> None:

@@ -196,6 +196,13 @@ class Signal(ABC):
         """How long `read` makes a file, as far as its header says; None where it says nothing."""
         return None
 
+    def too_large(self, path: Path, positions: int, seconds: float) -> str | None:
+        """Why a file is refused whose header says that its item has more positions, or of
+        recordings more seconds; nothing is decoded. None for all others, and for files that are as
+        large as their items. VqkitError for one without a header of its kind.
+        """
+        return None
+
     def changes_in_reading(self, path: Path, data: Mapping[str, Any]) -> str | None:
         """What `read` changes of a file that the user should know, in words; None for nothing."""
         return None

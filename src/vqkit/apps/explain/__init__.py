@@ -14,7 +14,7 @@ from ...data.dataset import Dataset
 from ...errors import VqkitError
 from ...model.quantizers.base import MAX_COUNTED
 from ...model.tiling import crop
-from .atlas import Book, PatchBook, patch_books, place_names
+from .atlas import Book, PatchBook, patch_books, place_names, plain_books
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .cutouts import CutoutBook, Pool, cutout_books
 from .field import ReceptiveField, receptive_field
@@ -35,8 +35,10 @@ __all__ = [
     "ReceptiveField",
     "Surprise",
     "Swap",
+    "atlas_of",
     "explain",
     "open_data",
+    "place_names",
 ]
 
 NUM_ITEMS = 4096
@@ -161,6 +163,24 @@ def explain(
         peel=peel(model, examples, data.names),
         surprise=surprise(model, examples, data.names),
     )
+
+
+def atlas_of(
+    model: Model,
+    data: Dataset,
+    num: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Sequence[Book]:
+    """The codebooks alone, as `explain` has them, on at most `num` items of the training split:
+    with patches where values can be compared place by place, without any cut-outs elsewhere.
+
+    Errors: as `explain`, of models.
+    """
+    _check(model, data)
+    sample = gather(model, data, "train", num, lambda share: progress(0.7 * share))
+    if model.signal.is_aligned:
+        return patch_books(model, sample, _field(model, sample))
+    return plain_books(model, sample)
 
 
 def _num_examples(model: Model, data: Dataset) -> int:

@@ -151,6 +151,15 @@ class AudioSignal(Signal):
             return None
         return (round(header.frames * data["sample_rate"] / header.rate),)
 
+    def too_large(self, path: Path, positions: int, seconds: float) -> str | None:
+        try:
+            header = files.read_header(path)
+        except BadSound as error:
+            raise VqkitError(f"{path.name}: {error}") from error
+        if header.seconds > seconds:
+            return f"{header.seconds:.0f} seconds are too many here"
+        return None
+
     def changes_in_reading(self, path: Path, data: Mapping[str, Any]) -> str | None:
         try:
             header = files.read_header(path)

@@ -29,6 +29,7 @@ from .files import (
     image_suffixes,
     load_image,
     pillow_warnings,
+    read_header,
     reason,
 )
 from .networks import build_backbone
@@ -134,6 +135,16 @@ class ImageSignal(Signal):
                 return forms.channels_first(decode(content, target))
         except BROKEN_IMAGE as error:
             raise VqkitError(reason(error)) from error
+
+    def too_large(self, path: Path, positions: int, seconds: float) -> str | None:
+        try:
+            with pillow_warnings():
+                height, width = read_header(path).size
+        except BROKEN_IMAGE as error:
+            raise VqkitError(f"{path.name}: {reason(error)}") from error
+        if height * width > positions:
+            return f"{width}x{height} pixels are too many here"
+        return None
 
     def fitted(
         self, values: Tensor, data: Mapping[str, Any], settings: DataConfig, shape: Shape

@@ -1,0 +1,120 @@
+"""A server: the gate, two workers and the queue, joined to an application.
+
+Quick answers have a worker of their own, so that a click does not wait for a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..errors import VqkitError
+from ..printable import one_line
+from .jobs import Jobs
+from .limits import Limits
+from .security import FAILURE, Access, Gate
+from .worker import Worker
+
+
+@dataclass
+class Core:
+    """What every request needs, whatever it asks for."""
+
+    access: Access
+    limits: Limits = field(default_factory=Limits)
+    quick: Worker = field(init=False)
+    jobs: Jobs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.access.check()
+        self.quick = Worker(self.limits)
+        self.jobs = Jobs(Worker(self.limits), self.limits)
+
+    @contextlib.asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """Inside, jobs are done; workers end with it."""
+        loop = asyncio.create_task(self.jobs.run())
+        warming = asyncio.create_task(self.quick.warm())
+        try:
+            yield
+        finally:
+            for task in (loop, warming):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await self.quick.stop()
+            await self.jobs.worker.stop()
+
+
+def create_app(core: Core, add_routes: Callable[[FastAPI], None], **settings: Any) -> Gate:
+    """The application, behind the gate. settings: of FastAPI; without them it describes itself
+    nowhere, as its own pages would load scripts from elsewhere.
+    """
+    hidden = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(lifespan=core.running, **{**hidden, **settings})
+    app.add_exception_handler(VqkitError, _sentence)
+    app.add_exception_handler(HTTPException, _status)
+    app.add_exception_handler(RequestValidationError, _unfit)
+    app.add_exception_handler(Exception, _failure)
+    add_routes(app)
+    return Gate(app, core.access, core.limits)
+
+
+async def _sentence(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": one_line(error)}, getattr(error, "status", 400))
+
+
+async def _status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {404: "there is nothing here", 405: "that cannot be done here"}
+    text = words.get(error.status_code, "that request makes no sense")
+    return JSONResponse({"error": text}, error.status_code)
+
+
+async def _unfit(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "that request makes no sense"}, 422)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": FAILURE}, 500)
+
+
+def serve(core: Core, app: Gate, started: Callable[[int], None]) -> None:
+    """Serve until Ctrl-C. started: called with the port, as soon as requests are answered."""
+    config = uvicorn.Config(
+        app,
+        host=core.access.address,
+        port=core.access.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=core.limits.connections,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=3,
+        ws="none",
+    )
+    _Server(config, started).run()
+
+
+class _Server(uvicorn.Server):
+    """Says when it is there."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self.tell = started
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.tell(self.servers[0].sockets[0].getsockname()[1])

@@ -1,0 +1,41 @@
+"""What a worker can do: functions from plain values to plain values and files, each of which calls
+the apps.
+
+A task is `task(context, args, blobs, tell) -> Result`; a server that needs another one adds a line
+to TASKS. Paths in the arguments come from the server, which makes them of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from .context import Context, Result
+
+__all__ = ["TASKS", "Context", "Result", "perform"]
+
+# Module and function of each.
+TASKS = {
+    "nothing": ("context", "nothing"),
+    "check_file": ("items", "check_file"),
+    "samples": ("items", "samples"),
+    "look": ("looking", "look"),
+    "paint": ("looking", "paint"),
+    "atlas": ("looking", "atlas"),
+}
+
+
+def perform(
+    context: Context,
+    name: str,
+    args: dict[str, Any],
+    blobs: Sequence[bytes],
+    tell: Callable[[float], None],
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Result and files of a task."""
+    module, function = TASKS[name]
+    found: Result = getattr(import_module(f".{module}", __package__), function)(
+        context, args, blobs, tell
+    )
+    return found.values, found.files

@@ -1,0 +1,131 @@
+"""What codes of an item are, what they stand for, and what an item is with others of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...apps.explain import Book, PatchBook, atlas_of, open_data, place_names
+from ...errors import VqkitError
+from .context import Context, Result, Tell
+
+# Codes of an item that a page draws and changes.
+MAX_CODES = 1 << 15
+# Training items that an atlas is made of.
+NUM_ITEMS = 1024
+# Codes of a codebook that it shows, the most used ones.
+MAX_SHOWN = 1024
+# Of a sheet of patches.
+COLUMNS = 32
+
+
+def look(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: Tell) -> Result:
+    """args: model, item.
+
+    The item, its reconstruction from the first stages alone and from all, and its codes.
+    """
+    model = context.model(args["model"])
+    original = context.item(model, args["item"])
+    codes = context.codes(model, args["item"])
+    quantizer = model.network.quantizer
+    extent = tuple(original.shape[1:])
+    result = Result()
+    peeled = []
+    for count in quantizer.prefixes:
+        kept = codes.clone()
+        kept[:, count:] = -1
+        values = model.tokenizer.decode(kept, extent)[0]
+        bits = float(quantizer.bits(kept.to(model.device)))
+        peeled.append({"stages": count, "bits": bits, **result.compared(model, values, original)})
+    is_shown = quantizer.is_discrete and codes.numel() <= MAX_CODES
+    result.values = {
+        "original": result.item(model, original),
+        "peeled": peeled,
+        "places": place_names(model),
+        "grid": list(codes.shape[2:]),
+        "sizes": list(quantizer.codebook_sizes),
+        "codes": codes[0].flatten(1).tolist() if is_shown else None,
+        "unit": model.signal.quality_unit,
+        "measure": model.signal.quality_in_words,
+    }
+    return result
+
+
+def paint(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: Tell) -> Result:
+    """args: model, item, edits: (place, position, code) each.
+
+    The item with those codes in the place of its own.
+    """
+    model = context.model(args["model"])
+    original = context.item(model, args["item"])
+    codes = edited(context.codes(model, args["item"]), args["edits"])
+    try:
+        values = model.tokenizer.decode(codes, tuple(original.shape[1:]))[0]
+    except ValueError as error:
+        raise VqkitError(str(error)) from error
+    result = Result()
+    result.values = result.compared(model, values, original)
+    return result
+
+
+def edited(codes: Tensor, edits: Sequence[Sequence[int]]) -> Tensor:
+    """Codes (1, Q, *grid) with others at some places. VqkitError for places that are not there."""
+    flat = codes.clone().flatten(2)
+    for place, position, code in edits:
+        if not (0 <= place < flat.shape[1] and 0 <= position < flat.shape[2]):
+            raise VqkitError("there is no such place in the grid of codes")
+        flat[0, place, position] = code
+    return flat.reshape(codes.shape)
+
+
+def atlas(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: Tell) -> Result:
+    """args: model, source.
+
+    Of each codebook how often its codes occur, and of images the mean patch of each code.
+    """
+    model = context.model(args["model"])
+    data = open_data(model, args["source"])
+    result = Result()
+    books = []
+    for book in atlas_of(model, data, NUM_ITEMS, tell):
+        books.append(_described(result, book))
+    result.values = {"books": books, "places": model.network.quantizer.places()}
+    return result
+
+
+def _described(result: Result, book: Book) -> dict[str, Any]:
+    """A codebook for the page. Patches lie side by side on sheets of COLUMNS."""
+    shown = book.codes[:MAX_SHOWN]
+    described = {
+        "name": book.name,
+        "codes": shown.tolist(),
+        "counts": book.counts[shown].tolist(),
+        "neighbours": book.codes[book.neighbours[:MAX_SHOWN]].tolist(),
+        "usage": float((book.counts > 0).mean()),
+        "perplexity": book.perplexity,
+    }
+    if isinstance(book, PatchBook):
+        means = book.means[:MAX_SHOWN]
+        typical = book.typical[:MAX_SHOWN]
+        # Those of one code side by side.
+        strips = np.concatenate(list(typical.swapaxes(0, 1)), axis=2)
+        described["patch"] = list(means.shape[1:3])
+        described["means"] = result.image(_sheet(means, COLUMNS))
+        described["typical"] = result.image(_sheet(strips, 1))
+        described["num_typical"] = book.num_typical[:MAX_SHOWN].tolist()
+        described["positions"] = book.positions[:MAX_SHOWN].tolist()
+    return described
+
+
+def _sheet(patches: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 (S, h, w, C), row after row -> (rows * h, columns * w, C), black behind the last."""
+    count, high, wide, channels = patches.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * columns, high, wide, channels), np.uint8)
+    sheet[:count] = patches
+    sheet = sheet.reshape(rows, columns, high, wide, channels).swapaxes(1, 2)
+    return sheet.reshape(rows * high, columns * wide, channels)
