@@ -256,18 +256,19 @@ class Model:
 
     def __repr__(self) -> str:
         lines = ["vqkit.Model"]
-        for name, text in self._facts():
+        for name, text in self.facts():
             lines.append(f"  {name:<11}{one_line(text)}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = ""
-        for name, text in self._facts():
+        for name, text in self.facts():
             head = f"<th style='text-align:left'>{html.escape(name)}</th>"
             rows += f"<tr>{head}<td>{html.escape(one_line(text))}</td></tr>"
         return f"<table><caption>vqkit.Model</caption>{rows}</table>"
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
+        """What it is, in words: names, and what is to be said of them."""
         quantizer = self.network.quantizer
         extent = self.shape.extent
         grid = "x".join(map(str, self.network.grid(extent)))

@@ -53,6 +53,14 @@ class Peer(NamedTuple):
     code: Callable[[Tensor], tuple[int, Tensor]]
 
 
+class Coded(NamedTuple):
+    """An item by another codec: the bytes of its file, and the values (C, *extent) of it."""
+
+    name: str
+    num_bytes: int
+    values: Tensor
+
+
 class Signal(ABC):
     """One constant a folder; see `registry`.
 
@@ -362,6 +370,13 @@ class Signal(ABC):
     def peers(self, data: Mapping[str, Any]) -> list[Peer]:
         """Other codecs that a report shows a model beside, of items with one dimension."""
         return []
+
+    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[Coded]:
+        """One item (C, *extent) by other codecs, at settings of which files are about so large."""
+        found = []
+        for peer in self.peers(data):
+            found.append(Coded(peer.name, *peer.code(values)))
+        return found
 
     def change(self, values: Tensor, original: Tensor) -> Tensor:
         """How far values (B, C, *extent) are from the original ones, 0 = not at all: (B,).

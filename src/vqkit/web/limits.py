@@ -18,18 +18,18 @@ class Refused(VqkitError):
 @dataclass(frozen=True)
 class Limits:
     """file_bytes, set_bytes, set_files: of one upload, and of all that belong together;
-    folder_bytes of all that lie in a workspace. pixels, seconds: of one image or recording, by its
-    header, before anything is decoded. json_bytes: of a request with settings. idle_seconds: that a
-    client may keep a request waiting. memory_bytes: of a worker. quick_seconds, job_seconds: that a
-    worker may take for an answer at once, and for a job. waiting_jobs: in the queue; kept_jobs,
-    kept_bytes: results that are held. connections: at once.
+    folder_bytes of all that lie in a workspace. positions, seconds: of one image (its pixels) or
+    recording, by its header, before anything is decoded. json_bytes: of a request with settings.
+    idle_seconds: that a client may keep a request waiting. memory_bytes: of a worker.
+    quick_seconds, job_seconds: that a worker may take for an answer at once, and for a job.
+    waiting_jobs: in the queue; kept_jobs, kept_bytes: results that are held. connections: at once.
     """
 
     file_bytes: int = 1 << 26
     set_bytes: int = 1 << 31
     set_files: int = 20_000
     folder_bytes: int = 1 << 33
-    pixels: int = 1 << 25
+    positions: int = 1 << 25
     seconds: float = 1200.0
     json_bytes: int = 1 << 20
     idle_seconds: float = 20.0

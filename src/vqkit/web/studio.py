@@ -16,10 +16,13 @@ from starlette.staticfiles import StaticFiles
 from .. import __version__
 from . import frames
 from .core import Core, create_app
+from .given import Given
 from .jobs import Job
 from .limits import Refused
+from .runs import MAX_MINUTES, Runs
 from .security import Gate
 from .uploads import read_json, write_body
+from .verbs import VERBS, Verbs
 from .worker import Answer
 from .workspace import BUILT_IN, Workspace
 
@@ -36,7 +39,7 @@ def create_studio(core: Core, workspace: Workspace) -> Gate:
     def add_routes(app: FastAPI) -> None:
         for method, path, answer in studio.routes():
             app.add_api_route(path, answer, methods=[method], response_model=None)
-        app.mount("/static", StaticFiles(directory=PAGE))
+        app.mount("/static", _Static(directory=PAGE))
 
     return create_app(core, add_routes)
 
@@ -47,6 +50,8 @@ class Studio:
     def __init__(self, core: Core, workspace: Workspace) -> None:
         self.core = core
         self.workspace = workspace
+        self.runs = Runs(workspace)
+        self.verbs = Verbs(workspace)
 
     def routes(self) -> list[tuple[str, str, Any]]:
         return [
@@ -55,10 +60,17 @@ class Studio:
             ("POST", "/api/sets", self.new_set),
             ("POST", "/api/sets/{name}/files", self.add_file),
             ("DELETE", "/api/sets/{name}", self.remove_set),
+            ("POST", "/api/survey", self.survey),
+            ("POST", "/api/runs", self.start_run),
+            ("GET", "/api/runs/{name}", self.run),
+            ("POST", "/api/runs/{name}/stop", self.stop_run),
+            ("POST", "/api/runs/{name}/resume", self.resume_run),
+            ("POST", "/api/runs/{name}/follow", self.follow_run),
+            ("POST", "/api/abilities", self.abilities),
             ("POST", "/api/samples", self.samples),
             ("POST", "/api/look", self.look),
             ("POST", "/api/paint", self.paint),
-            ("POST", "/api/atlas", self.atlas),
+            ("POST", "/api/do/{verb}", self.do),
             ("GET", "/api/jobs/{name}", self.job),
             ("GET", "/api/jobs/{name}/result", self.job_result),
             ("DELETE", "/api/jobs/{name}", self.cancel_job),
@@ -68,18 +80,20 @@ class Studio:
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
     async def state(self) -> dict[str, Any]:
-        """Models, sets and what is bounded."""
+        """Models, sets, runs, and what is bounded."""
         limits = self.core.limits
         models = self.workspace.models()
+        runs = [{**run, "rows": []} for run in self.runs.all()]
         return {
             "version": __version__,
             "models": [self.workspace.described(*model) for model in models.items()],
             "built_in": list(BUILT_IN),
             "sets": [_set(files) for files in self.workspace.sets()],
+            "runs": runs,
             "limits": {"file_bytes": limits.file_bytes, "set_files": limits.set_files},
         }
 
-    # ----------------------------------------------------------------------------------------- sets
+    # ---------------------------------------------------------------------------- sets and training
 
     async def new_set(self) -> dict[str, Any]:
         return _set(self.workspace.new_set())
@@ -93,7 +107,7 @@ class Studio:
         path = self.workspace.place(files, given)
         limits = self.core.limits
         await write_body(request, path, limits.file_bytes)
-        args = {"path": str(path), "positions": limits.pixels, "seconds": limits.seconds}
+        args = {"path": str(path), "positions": limits.positions, "seconds": limits.seconds}
         try:
             await self.core.quick.call("check_file", args)
         except BaseException:
@@ -106,48 +120,84 @@ class Studio:
         self.workspace.remove(self.workspace.files(name))
         return {}
 
+    async def survey(self, request: Request) -> dict[str, Any]:
+        given = await self._given(request)
+        source = self.workspace.source(given.get("set"))
+        minutes = given.number("minutes", 3.0, 0.1, MAX_MINUTES)
+        return self._submit("survey", {"source": source, "minutes": minutes})
+
+    async def start_run(self, request: Request) -> dict[str, Any]:
+        given = await self._given(request)
+        minutes = given.number("minutes", 3.0, 0.1, MAX_MINUTES)
+        return self.runs.start(given.get("set"), minutes, given.text("called", 60))
+
+    async def run(self, name: str, seen: int = 0) -> dict[str, Any]:
+        return self.runs.described(self.runs.find(name), max(0, seen))
+
+    async def stop_run(self, name: str) -> dict[str, Any]:
+        return self.runs.stop(name)
+
+    async def resume_run(self, name: str) -> dict[str, Any]:
+        return self.runs.resume(name)
+
+    async def follow_run(self, request: Request, name: str) -> Response:
+        """Reconstructions by the last checkpoint, if it is newer than a step that is known."""
+        given = await self._given(request)
+        run = self.runs.find(name)
+        folder = self.workspace.root / run["folder"]
+        step = given.whole("step", -1, -1, 1 << 40)
+        args = {"folder": str(folder), "source": run["source"], "step": step}
+        return _framed(await self.core.quick.call("follow", args))
+
     # -------------------------------------------------------------------------------------- looking
 
+    async def abilities(self, request: Request) -> dict[str, Any]:
+        given = await self._given(request)
+        answer = await self.core.quick.call("abilities", {"model": self._model(given)})
+        return answer.result
+
     async def samples(self, request: Request) -> Response:
-        given = await read_json(request, self.core.limits)
+        given = await self._given(request)
         args: dict[str, Any] = {"model": self._model(given)}
         name = given.get("set")
         if name in BUILT_IN:
             args["set"] = name
             return _framed(await self.core.quick.call("samples", args))
         files = self.workspace.files(name)
-        args["paths"] = list(enumerate(map(str, files.paths)))[:NUM_OFFERED]
+        args["paths"] = list(enumerate(map(str, files.paths)))[-NUM_OFFERED:]
         answer = await self.core.quick.call("samples", args)
-        for item in answer.result["items"]:
+        for item in [*answer.result["items"], *answer.result["skipped"]]:
             item["name"] = files.names[item["index"]]
         return _framed(answer)
 
     async def look(self, request: Request) -> Response:
-        given = await read_json(request, self.core.limits)
+        given = await self._given(request)
         args = {"model": self._model(given), "item": self.workspace.item(given.get("item"))}
         return _framed(await self.core.quick.call("look", args))
 
     async def paint(self, request: Request) -> Response:
-        given = await read_json(request, self.core.limits)
+        given = await self._given(request)
         edits = given.get("edits")
         if not isinstance(edits, list) or len(edits) > MAX_EDITS or not all(map(_is_edit, edits)):
             raise Refused(400, "edits are lists of place, position and code")
-        args = {
-            "model": self._model(given),
-            "item": self.workspace.item(given.get("item")),
-            "edits": edits,
-        }
+        item = self.workspace.item(given.get("item"))
+        args = {"model": self._model(given), "item": item, "edits": edits}
         return _framed(await self.core.quick.call("paint", args))
-
-    async def atlas(self, request: Request) -> dict[str, Any]:
-        given = await read_json(request, self.core.limits)
-        source = self.workspace.source(given.get("set"))
-        return self._submit("atlas", {"model": self._model(given), "source": source})
 
     # ----------------------------------------------------------------------------------------- jobs
 
-    async def job(self, name: str) -> dict[str, Any]:
-        return self._described(self.core.jobs.find(name))
+    async def do(self, request: Request, verb: str) -> dict[str, Any]:
+        """A job of one of VERBS."""
+        if verb not in VERBS:
+            raise Refused(404, "there is nothing here")
+        given = await self._given(request)
+        return self._submit(verb, self.verbs.arguments(verb, given))
+
+    async def job(self, name: str, wait: float = 0.0) -> dict[str, Any]:
+        """A job, at once when it is over, and else within so many seconds."""
+        job = self.core.jobs.find(name)
+        await self.core.jobs.finished(job, min(max(wait, 0.0), 10.0))
+        return self._described(job)
 
     async def job_result(self, name: str) -> Response:
         job = self.core.jobs.find(name)
@@ -160,14 +210,26 @@ class Studio:
         self.core.jobs.cancel(job)
         return self._described(job)
 
-    def _submit(self, task: str, args: dict[str, Any], about: Any = None) -> dict[str, Any]:
-        return self._described(self.core.jobs.submit(task, args, about=about))
+    def _submit(self, task: str, args: dict[str, Any]) -> dict[str, Any]:
+        return self._described(self.core.jobs.submit(task, args))
 
     def _described(self, job: Job) -> dict[str, Any]:
         return {**job.described(), "result": None, "before": self.core.jobs.place(job)}
 
-    def _model(self, given: dict[str, Any]) -> str:
+    async def _given(self, request: Request) -> Given:
+        return Given(await read_json(request, self.core.limits))
+
+    def _model(self, given: Given) -> str:
         return str(self.workspace.model(given.get("model")))
+
+
+class _Static(StaticFiles):
+    """Files of the page, which browsers ask for again after an update."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
 
 
 def _framed(answer: Answer) -> Response:
@@ -176,7 +238,7 @@ def _framed(answer: Answer) -> Response:
 
 
 def _set(files: Any) -> dict[str, Any]:
-    return {"id": files.id, "names": files.names[:NUM_OFFERED], "num_files": len(files.names)}
+    return {"id": files.id, "names": files.names[-NUM_OFFERED:], "num_files": len(files.names)}
 
 
 def _is_edit(edit: Any) -> bool:

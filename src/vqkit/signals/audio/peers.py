@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import Peer
+from ..base import Coded, Peer
 from .files import libraries
 
 # Samples a second that Opus takes as they are; all others become the last.
@@ -31,6 +31,23 @@ def peers(rate: int, channels: int) -> list[Peer]:
     for kbps in OPUS_KBPS:
         found.append(Peer(f"Opus {kbps * channels}k", partial(_opus, kbps, rate)))
     return found
+
+
+def of_size(values: Tensor, num_bytes: int, rate: int) -> list[Coded]:
+    """int16 (C, T) by Opus, in the most kilobits a second of which the file is no larger; in the
+    fewest where all are larger.
+    """
+    low, high = OPUS_RANGE
+    best = _opus(low, rate, values)
+    kbps = low
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = _opus(middle, rate, values)
+        if found[0] <= num_bytes:
+            low, best, kbps = middle, found, middle
+        else:
+            high = middle - 1
+    return [Coded(f"Opus {kbps * len(values)}k", *best)]
 
 
 def _opus(kbps: int, rate: int, values: Tensor) -> tuple[int, Tensor]:

@@ -17,8 +17,8 @@ from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...model.bands import BandDistance
 from ...shapes import Shape
-from ..base import Signal, Suggestion
-from . import bundled, forms, measures, perceptual
+from ..base import Coded, Signal, Suggestion
+from . import bundled, forms, measures, peers, perceptual
 from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
 from .files import (
     BROKEN_IMAGE,
@@ -244,6 +244,9 @@ class ImageSignal(Signal):
 
     def rate_per(self, extent: tuple[int, ...], data: Mapping[str, Any]) -> tuple[str, float]:
         return "bpp", math.prod(extent)
+
+    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[Coded]:
+        return peers.of_size(values, num_bytes)
 
     def display(self, values: Tensor) -> np.ndarray:
         return forms.to_array(values)

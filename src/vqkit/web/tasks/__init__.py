@@ -23,6 +23,18 @@ TASKS = {
     "look": ("looking", "look"),
     "paint": ("looking", "paint"),
     "atlas": ("looking", "atlas"),
+    "survey": ("training", "survey"),
+    "follow": ("training", "follow"),
+    "abilities": ("making", "abilities"),
+    "generate": ("making", "generate"),
+    "inpaint": ("making", "inpaint"),
+    "variations": ("making", "variations"),
+    "interpolate": ("making", "interpolate"),
+    "restyle": ("making", "restyle"),
+    "denoise": ("making", "denoise"),
+    "compress": ("compressing", "compress"),
+    "open": ("compressing", "open_file"),
+    "compare": ("compressing", "compare"),
 }
 
 

@@ -37,12 +37,12 @@ class Result:
         self.files.append(content)
         return {"file": len(self.files) - 1, "type": media_type, "bytes": len(content)}
 
-    def image(self, pixels: Any) -> dict[str, Any]:
+    def image(self, shown: Any) -> dict[str, Any]:
         """uint8 (H, W, C) as a file."""
         from ...report.images import png_bytes, to_image
 
-        named = self.add(png_bytes(to_image(pixels)), "image/png")
-        return {**named, "height": pixels.shape[0], "width": pixels.shape[1]}
+        named = self.add(png_bytes(to_image(shown)), "image/png")
+        return {**named, "height": shown.shape[0], "width": shown.shape[1]}
 
     def item(self, model: Model, values: Tensor) -> dict[str, Any]:
         """Values (C, *extent) as a page shows them: an image, and what can be played or read."""
@@ -92,6 +92,13 @@ class Context:
 
         return self._sets.get((model.content_id, source), read)
 
+    def data_of_run(self, folder: str, read: Callable[[], FoundT]) -> FoundT:
+        """The items of a run, as far as `read` gives any."""
+        found = self._sets.get(("run", folder), read)
+        if found is None:
+            self._sets.forget(("run", folder))
+        return found
+
     def item(self, model: Model, item: dict[str, Any]) -> Tensor:
         """Values (C, *extent) of {"set": a set that `open` knows by name, "index": of those that
         are offered} or of {"path": a file}. VqkitError.
@@ -133,6 +140,9 @@ class _Latest:
         found: FoundT = self.kept[key]
         return found
 
+    def forget(self, key: Hashable) -> None:
+        self.kept.pop(key, None)
+
 
 def _key(model: Model, item: dict[str, Any]) -> Hashable:
     return (model.content_id, *sorted(item.items()))
@@ -150,6 +160,7 @@ def nothing(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell
     from ...apps import explain  # noqa: F401
     from ...artifact import model, store  # noqa: F401
     from ...report import images  # noqa: F401
-    from ...signals.image import signal  # noqa: F401
+    from ...signals.registry import signal_named
 
+    signal_named("image")
     return Result()
