@@ -1,0 +1,209 @@
+// From files to a model: what was found, and a run that can be followed, stopped and resumed.
+import { framed, get, job, post } from "./api.js";
+import { filePicker, setName } from "./bench.js";
+import { chart } from "./chart.js";
+import { $, count, el, fill, number, say, toast, trying } from "./dom.js";
+import { button, passage, picture, player, slider, textField } from "./parts.js";
+import { store } from "./store.js";
+
+const BUILT_IN = {
+  emoji: "3,375 drawings of 32×32, with captions and classes",
+  digits: "1,797 handwritten digits of 8×8",
+  "fashion-mnist": "70,000 pieces of clothing, 28×28 in grey",
+};
+// Milliseconds between two looks at a run.
+const EVERY = 1500;
+
+let parts;
+let chosen = null;
+let followed = null;
+
+export function create(root) {
+  const sources = el("div", { class: "sources" });
+  const found = el("div", { class: "found" });
+  const run = el("div", { class: "run" });
+  const runs = el("div", { class: "runs" });
+  parts = { sources, found, run, runs };
+  root.append(
+    el("header", { class: "head" }, el("h1", { id: "title-train", text: "Train" }), el("p", {
+      text: "Drop images, recordings or text. A look at them chooses the settings, and a minute later there is a first model.",
+    })),
+    sources, found, run, runs,
+  );
+  store.on("state", () => {
+    showSources();
+    showRuns();
+  });
+}
+
+export function enter() {
+  const running = store.runs.find((one) => one.state === "running");
+  if (running && followed !== running.id) follow(running.id);
+}
+
+export const drop = (files) =>
+  trying(async () => {
+    if (!files.length) return;
+    const bar = el("span", { class: "bar" });
+    fill(parts.found, el("div", { class: "working" }, el("span", { text: `Taking in ${files.length} files` }), bar));
+    store.set = store.builtIn.includes(store.set) ? null : store.set;
+    const isFresh = store.sets.some((one) => one.id === store.set) && files.length > 1;
+    if (isFresh) store.set = null;
+    const { set, kept } = await store.add(files, (done, all) => bar.style.setProperty("--done", done / all));
+    fill(parts.found);
+    if (kept) await choose(set);
+  });
+
+function showSources() {
+  const cards = store.builtIn.map((name) => source(name, name, BUILT_IN[name]));
+  const own = store.sets.filter((set) => set.num_files > 1).slice(-3).map((set) => source(set.id, setName(set.id), set.names.slice(0, 3).join(", ")));
+  const target = el("div", { class: "target" },
+    el("p", { class: "target-title", text: "Drop files or a folder" }),
+    el("p", { class: "soft", text: "PNG, JPEG, WebP, AVIF · WAV, FLAC, MP3 · text" }),
+    el("div", { class: "row" }, filePicker("Choose files", drop), filePicker("Choose a folder", drop, true)));
+  fill(parts.sources, target, el("div", { class: "cards" }, [...own, ...cards]));
+}
+
+function source(id, title, text) {
+  const made = el("button", { type: "button", class: "source", "aria-pressed": `${chosen === id}` }, el("b", { text: title }), el("span", { text }));
+  made.dataset.set = id;
+  made.addEventListener("click", () => choose(id));
+  return made;
+}
+
+async function choose(set) {
+  chosen = set;
+  for (const one of parts.sources.querySelectorAll(".source")) one.setAttribute("aria-pressed", `${one.dataset.set === set}`);
+  const bar = el("span", { class: "bar unknown" });
+  fill(parts.found, el("div", { class: "working" }, el("span", { text: "Looking at the files" }), bar));
+  const frame = await trying(() => job("/api/survey", { set, minutes: 3 }, { told: (state) => bar.style.setProperty("--done", state.progress) }));
+  if (chosen !== set) return;
+  fill(parts.found);
+  if (frame) showFound(set, frame);
+}
+
+function showFound(set, frame) {
+  const found = frame.result;
+  const classes = Object.keys(found.classes).length;
+  const minutes = slider("Minutes", { min: 1, max: 30, step: 1, value: 3, words: (value) => `${value} min` });
+  const name = textField("Name", { value: store.builtIn.includes(set) ? set : "my model", maxlength: "40" });
+  const facts = [
+    [count(found.count), `${found.item}s`],
+    [count(found.splits.train), "to train on"],
+    [count(found.splits.validation + found.splits.test), "held out"],
+    ...(classes ? [[count(classes), "classes"]] : []),
+    ...(found.num_bad ? [[count(found.num_bad), "cannot be read"]] : []),
+  ];
+  const samples = found.samples.map((image) => picture(frame, image));
+  const start = button("Start training", () => begin(set, minutes.value, name.input.value), "primary");
+  start.disabled = found.is_refused;
+  const why = el("ul", { class: "reasons" }, found.reasons.map((text) => el("li", { text })));
+  const more = [...found.notes.map((text) => el("li", { text })), ...found.bad.map((one) => el("li", { class: "bad", text: `${one.name}: ${one.reason}` }))];
+  fill(
+    parts.found,
+    el("div", { class: "card survey" },
+      el("h2", { text: "What was found" }),
+      el("dl", { class: "tiles" }, facts.map(([value, text]) => el("div", {}, el("dt", { text }), el("dd", { text: value })))),
+      el("p", { class: "soft", text: found.size }),
+      el("div", { class: "samples", role: "group", "aria-label": "Some of them" }, found.sounds.length ? found.sounds.map((sound, index) => el("div", { class: "sample" }, samples[index], player(frame.url(sound), `recording ${index + 1}`))) : samples),
+      more.length ? el("ul", { class: "reasons" }, more) : null,
+      el("h3", { text: `Recipe: ${found.recipe}` }), why,
+      el("div", { class: "row start" }, name.box, minutes.box, start)),
+  );
+  say(`${count(found.count)} ${found.item}s found`);
+}
+
+async function begin(set, minutes, called) {
+  const run = await trying(() => post("/api/runs", { set, minutes, called }));
+  if (!run) return;
+  say("Training has begun");
+  follow(run.id);
+}
+
+// -------------------------------------------------------------------------------------------- a run
+
+async function follow(id) {
+  followed = id;
+  const view = { rows: [], step: -1, frame: null, pairs: null, failures: 0 };
+  while (followed === id) {
+    const run = await trying(() => get(`/api/runs/${id}?seen=${view.rows.length}`));
+    if (followed !== id) return;
+    if (!run) {
+      if ((view.failures += 1) > 20) return;
+    } else {
+      view.failures = 0;
+      view.rows.push(...run.rows);
+      await seeItems(id, run, view);
+      showRun(run, view);
+      if (run.state !== "running") {
+        await ended(run);
+        return;
+      }
+    }
+    await new Promise((done) => setTimeout(done, EVERY));
+  }
+}
+
+async function seeItems(id, run, view) {
+  if (!["running", "stopped"].includes(run.state) || !run.rows.length) return;
+  const frame = await framed(`/api/runs/${id}/follow`, { step: view.step }).catch(() => null);
+  if (!frame || frame.result.step === null) return;
+  view.frame?.release();
+  view.frame = frame;
+  view.step = frame.result.step;
+  document.body.dataset.followed = `${view.step}`;
+}
+
+async function ended(run) {
+  followed = null;
+  await store.refresh();
+  if (run.state !== "finished") return;
+  toast(`${run.name} is ready`);
+  const model = store.models.find((one) => one.name === run.name);
+  if (model) await trying(() => store.choose(model.id));
+}
+
+const STATES = { running: "training", finished: "finished", stopped: "stopped; it can go on", failed: "it ended" };
+
+function showRun(run, view) {
+  const { rows } = view;
+  const key = ["psnr", "spectral_snr", "byte_accuracy"].find((name) => rows.some((row) => name in row)) ?? "psnr";
+  const names = { psnr: ["PSNR", " dB"], spectral_snr: ["Spectral SNR", " dB"], byte_accuracy: ["Bytes right", " %"] }[key];
+  const step = rows.at(-1)?.step ?? 0;
+  const buttons = el("div", { class: "row" });
+  if (run.state === "running") buttons.append(button("Stop", () => trying(() => post(`/api/runs/${run.id}/stop`)), "quiet"));
+  if (run.state === "stopped") buttons.append(button("Resume", () => trying(async () => {
+    await post(`/api/runs/${run.id}/resume`);
+    follow(run.id);
+  }), "primary"));
+  if (run.state === "finished") buttons.append(el("a", { class: "button primary", href: "#look", text: "Look at it" }));
+  const head = el("header", { class: "run-head" }, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("h2", { text: run.name }), el("span", { class: "soft", text: `step ${count(step)} of ${run.minutes} min` }), buttons);
+  const usage = rows.some((row) => "usage" in row) ? "usage" : "perplexity";
+  const curves = el("div", { class: "charts" }, chart(names[0], rows, key, names[1]), chart("Loss", rows, "loss"), chart(usage === "usage" ? "Usage of the codebook" : "Perplexity", rows, usage));
+  const log = el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "What the run says", text: run.lines.slice(-6).join("\n") });
+  fill(parts.run, el("div", { class: "card" }, head, view.frame ? pairsOf(view.frame) : run.state === "running" ? el("p", { class: "soft", text: "The first reconstructions come with the first checkpoint, in a few seconds." }) : null, curves, log, el("p", { class: "soft mono", text: run.command })));
+  parts.run.dataset.state = run.state;
+}
+
+function pairsOf(frame) {
+  const { pairs, step, quality, unit } = frame.result;
+  const one = ({ before, now }, index) => {
+    if (now.text) return el("div", { class: "pair" }, passage(now.text.now));
+    return el("div", { class: "pair" }, picture(frame, before.image, "Original"), picture(frame, now.image, "Reconstruction"), now.sound ? player(frame.url(now.sound), `reconstruction ${index + 1}`) : null);
+  };
+  return el("div", {}, el("h3", { text: `Held-out items after ${count(step)} steps: ${number(quality)} ${unit}` }), el("div", { class: "pairs" }, pairs.map(one)));
+}
+
+function showRuns() {
+  const others = store.runs.filter((run) => run.id !== followed);
+  if (!others.length) return fill(parts.runs);
+  const rows = others.slice(0, 8).map((run) => {
+    const open = button("Open", () => {
+      follow(run.id);
+      $("#main").scrollIntoView();
+    }, "quiet small");
+    open.setAttribute("aria-label", `Open the run ${run.name}`);
+    return el("li", {}, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("b", { text: run.name }), el("span", { class: "soft", text: `${run.minutes} min` }), open);
+  });
+  return fill(parts.runs, el("h2", { text: "Runs" }), el("ul", { class: "list" }, rows));
+}
