@@ -74,11 +74,11 @@ class Runs:
         return self.described(run)
 
     def stop(self, name: object) -> dict[str, Any]:
-        """Tell a run to save itself and end, as Ctrl-C does."""
+        """Tell a run to save itself and end."""
         run = self.find(name)
         if self._is_running(run):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(int(run["pid"]), signal.SIGINT)
+                os.kill(int(run["pid"]), signal.SIGTERM)
         return self.described(run)
 
     def find(self, name: object) -> dict[str, Any]:

@@ -65,5 +65,9 @@ dropping();
 await trying(() => store.refresh());
 show();
 document.body.dataset.ready = "yes";
-if (store.models.length) await trying(() => store.choose(store.models[0].id));
+// Of a folder of many models, one that cannot be read must not keep the page from the others.
+for (const model of store.models) {
+  await trying(() => store.choose(model.id));
+  if (store.abilities) break;
+}
 document.body.dataset.open = "yes";

@@ -10,8 +10,9 @@ const MAX_PALETTE = 512;
 export class Atlas {
   ready = () => {};
 
-  constructor(root, { choose, place }) {
+  constructor(root, shelf, { choose, place }) {
     this.root = root;
+    this.shelf = shelf;
     this.useCode = choose;
     this.place = place;
     this.known = new Map();
@@ -23,6 +24,7 @@ export class Atlas {
     this.found = null;
     this.code = null;
     fill(this.root);
+    fill(this.shelf);
   }
 
   open(model, set, looked) {
@@ -90,8 +92,10 @@ export class Atlas {
       this.code === null ? el("p", { class: "soft", text: "Choose a code in the grid." }) : this.about(book),
       this.found ? null : el("div", { class: "ask" }, el("p", { class: "soft", text: "What does each code stand for? A look at up to 1,024 items tells." }), button("Make the atlas", () => this.make())),
       this.work,
-      this.palette(place, book),
     );
+    const kind = `${this.model?.id} ${this.looked?.item.name} ${place} ${Boolean(this.found)}`;
+    if (kind !== this.shelf.dataset.kind || !this.shelf.firstChild) fill(this.shelf, this.palette(place, book));
+    this.shelf.dataset.kind = kind;
   }
 
   about(book) {
@@ -136,7 +140,7 @@ export class Atlas {
     made.dataset.code = code;
     made.addEventListener("click", () => {
       this.useCode(code);
-      for (const one of this.root.querySelectorAll(".swatch")) one.classList.toggle("on", one === made);
+      for (const one of document.querySelectorAll(".swatch")) one.classList.toggle("on", one.dataset.code === made.dataset.code);
       say(`Code ${code} in use`);
     });
     return made;
@@ -150,6 +154,6 @@ export class Atlas {
     if (!shown.length) return null;
     const id = freshId("palette");
     const told = book ? `${percent(book.usage)} of ${count(size)} codes occur, as many as ${Math.round(book.perplexity)} equally often ones` : `${count(size)} codes`;
-    return el("div", {}, el("h3", { id, text: "Palette" }), el("p", { class: "soft", text: told }), el("div", { class: "palette", role: "group", "aria-labelledby": id, tabindex: "0" }, shown.map((code) => this.swatch(code, book))));
+    return el("div", { class: "shelf" }, el("h3", { id, text: "Palette" }), el("p", { class: "soft", text: told }), el("div", { class: "palette", role: "group", "aria-labelledby": id, tabindex: "0" }, shown.map((code) => this.swatch(code, book))));
   }
 }

@@ -23,15 +23,16 @@ export function create(root) {
   const stage = el("div", { class: "stage card" });
   const peel = el("div", { class: "peel" });
   const codes = el("div", { class: "codes card" });
+  const shelf = el("div");
   const inspector = el("aside", { class: "inspector card", "aria-label": "The chosen code" });
-  parts = { stage, peel, codes, inspector, root };
+  parts = { stage, peel, codes, shelf, inspector, root };
   root.append(
     el("header", { class: "head" }, el("h1", { id: "title-look", text: "Look" }), el("p", {
       text: "What the model keeps of an item, code by code. Choose a code to see what it means; give its place another one and see what changes.",
     })),
     el("div", { class: "look" }, el("div", { class: "look-left" }, stage, peel), codes, inspector),
   );
-  atlas = new Atlas(inspector, { choose: (code) => useCode(code), place: () => place });
+  atlas = new Atlas(inspector, shelf, { choose: (code) => useCode(code), place: () => place });
   grid = new Grid({ pick: (position) => picked(position), stroke: (position) => stroke(position), colour: (code) => atlas.colour(place, code) });
   atlas.ready = () => grid.draw();
   store.on("item", () => !root.hidden && open());
@@ -133,7 +134,7 @@ function showCodes() {
     });
     tool.prepend(stage.box);
   }
-  fill(parts.codes, el("h2", { text: "Codes" }), tool, grid.box, el("p", { class: "hint", id: "grid-hint", text: "Click a code, or move with the arrow keys. Then choose another from the palette to put it there." }));
+  fill(parts.codes, el("h2", { text: "Codes" }), tool, grid.box, el("p", { class: "hint", id: "grid-hint", text: "Click a code, or move with the arrow keys. Then choose another from the palette to put it there." }), parts.shelf);
   parts.paint = paint;
   setPainting(false);
   draw();

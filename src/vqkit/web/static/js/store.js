@@ -37,8 +37,8 @@ class Store extends EventTarget {
   async choose(id) {
     const model = this.models.find((one) => one.id === id) ?? null;
     if (!model) return;
-    this.model = model;
     this.abilities = await post("/api/abilities", { model: id });
+    this.model = model;
     const named = model.set ?? (this.set && !this.builtIn.includes(this.set) ? this.set : null);
     const set = named ?? this.sets.at(-1)?.id ?? null;
     this.tell("model");
