@@ -204,10 +204,10 @@ class Signal(ABC):
         """How long `read` makes a file, as far as its header says; None where it says nothing."""
         return None
 
-    def too_large(self, path: Path, positions: int, seconds: float) -> str | None:
-        """Why a file is refused whose header says that its item has more positions, or of
-        recordings more seconds; nothing is decoded. None for all others, and for files that are as
-        large as their items. VqkitError for one without a header of its kind.
+    def too_large(self, file: Path | bytes, positions: int, seconds: float) -> str | None:
+        """Why a file, or the content of one, is refused whose header says that its item has more
+        positions, or of recordings more seconds; nothing is decoded. None for all others, and for
+        files that are as large as their items. VqkitError for one without a header of its kind.
         """
         return None
 

@@ -61,7 +61,7 @@ def create_app(core: Core, add_routes: Callable[[FastAPI], None], **settings: An
     nowhere, as its own pages would load scripts from elsewhere.
     """
     hidden = {"docs_url": None, "redoc_url": None, "openapi_url": None}
-    app = FastAPI(lifespan=core.running, **{**hidden, **settings})
+    app = FastAPI(**{"lifespan": core.running, **hidden, **settings})
     app.add_exception_handler(VqkitError, _sentence)
     app.add_exception_handler(HTTPException, _status)
     app.add_exception_handler(RequestValidationError, _unfit)
@@ -71,7 +71,9 @@ def create_app(core: Core, add_routes: Callable[[FastAPI], None], **settings: An
 
 
 async def _sentence(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": one_line(error)}, getattr(error, "status", 400))
+    status = getattr(error, "status", 400)
+    headers = {"retry-after": "1"} if status == 429 else None
+    return JSONResponse({"error": one_line(error)}, status, headers)
 
 
 async def _status(request: Request, error: Exception) -> Response:
@@ -89,8 +91,10 @@ async def _failure(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": FAILURE}, 500)
 
 
-def serve(core: Core, app: Gate, started: Callable[[int], None]) -> None:
-    """Serve until Ctrl-C. started: called with the port, as soon as requests are answered."""
+def serve(core: Core, app: Gate, started: Callable[[int], None], grace: int = 3) -> bool:
+    """Serve until Ctrl-C or SIGTERM, and then finish what was asked before, within `grace` seconds.
+    started: called with the port, as soon as requests are answered. False if it never was.
+    """
     config = uvicorn.Config(
         app,
         host=core.access.address,
@@ -101,10 +105,12 @@ def serve(core: Core, app: Gate, started: Callable[[int], None]) -> None:
         proxy_headers=False,
         limit_concurrency=core.limits.connections,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=grace,
         ws="none",
     )
-    _Server(config, started).run()
+    server = _Server(config, started)
+    server.run()
+    return server.started
 
 
 class _Server(uvicorn.Server):

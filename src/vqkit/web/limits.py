@@ -22,6 +22,7 @@ class Limits:
     recording, by its header, before anything is decoded. json_bytes: of a request with settings.
     idle_seconds: that a client may keep a request waiting. memory_bytes: of a worker.
     quick_seconds, job_seconds: that a worker may take for an answer at once, and for a job.
+    waiting_requests: that wait for the quick worker; batch_files: that go through a model together.
     waiting_jobs: in the queue; kept_jobs, kept_bytes: results that are held. connections: at once.
     """
 
@@ -36,6 +37,8 @@ class Limits:
     memory_bytes: int = 6 << 30
     quick_seconds: float = 30.0
     job_seconds: float = 600.0
+    waiting_requests: int = 256
+    batch_files: int = 64
     waiting_jobs: int = 16
     kept_jobs: int = 64
     kept_bytes: int = 1 << 28

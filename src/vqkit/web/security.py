@@ -53,11 +53,14 @@ FAILURE = "something went wrong; the terminal of the server says what"
 
 @dataclass(frozen=True)
 class Access:
-    """Address and port of a server, and the token that clients must have, None on loopback."""
+    """Address and port of a server, the token that clients must have, None on loopback, and names
+    under which clients know it beside those of this machine.
+    """
 
     address: str
     port: int
     token: str | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -82,6 +85,8 @@ class Access:
         name of this machine.
         """
         name = host_name(host)
+        if name in self.names:
+            return True
         if self.is_local:
             return is_loopback(name)
         return _is_address(name) or is_loopback(name) or name == socket.gethostname().lower()

@@ -16,6 +16,18 @@ MAX_MASK = 1 << 20
 METHODS = ("adain", "wct", "codes", "patches")
 
 
+def drawing_of(given: Given, num: int) -> dict[str, Any]:
+    """How new items are drawn; num: how many where nothing is said."""
+    return {
+        "num": given.whole("num", num, 1, MAX_NUM),
+        "seed": given.whole("seed", 0, 0, (1 << 53) - 1),
+        "temperature": given.number("temperature", 1.0, 0.0, 4.0),
+        "cfg": given.number("cfg", 1.0, 0.0, 10.0),
+        "class": given.text("class"),
+        "prompt": given.text("prompt"),
+    }
+
+
 class Verbs:
     """What each verb takes."""
 
@@ -47,28 +59,18 @@ class Verbs:
             return f"{item['set']}-{item['index']}.png"
         return self.workspace.files(item["set"]).names[item["index"]]
 
-    def _drawing(self, given: Given, num: int) -> dict[str, Any]:
-        return {
-            "num": given.whole("num", num, 1, MAX_NUM),
-            "seed": given.whole("seed", 0, 0, (1 << 53) - 1),
-            "temperature": given.number("temperature", 1.0, 0.0, 4.0),
-            "cfg": given.number("cfg", 1.0, 0.0, 10.0),
-            "class": given.text("class"),
-            "prompt": given.text("prompt"),
-        }
-
     def atlas(self, given: Given) -> dict[str, Any]:
         return {**self._model(given), "source": self.workspace.source(given.get("set"))}
 
     def generate(self, given: Given) -> dict[str, Any]:
-        return {**self._model(given), **self._drawing(given, 16)}
+        return {**self._model(given), **drawing_of(given, 16)}
 
     def inpaint(self, given: Given) -> dict[str, Any]:
         mask = given.text("mask", MAX_MASK)
         return {
             **self._model(given),
             **self._item(given),
-            **self._drawing(given, 4),
+            **drawing_of(given, 4),
             "mask": mask,
         }
 
@@ -77,7 +79,7 @@ class Verbs:
         return {
             **self._model(given),
             **self._item(given),
-            **self._drawing(given, 8),
+            **drawing_of(given, 8),
             "strength": strength,
         }
 
@@ -86,7 +88,7 @@ class Verbs:
             **self._model(given),
             **self._item(given),
             **self._item(given, "other", "other_name"),
-            **self._drawing(given, 12),
+            **drawing_of(given, 12),
             "codes": given.flag("codes"),
         }
 

@@ -81,11 +81,11 @@ def is_sound(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_header(path: Path) -> Header:
-    """BadSound for what is no file of sound."""
+def read_header(source: Path | bytes) -> Header:
+    """Of a file, or of the content of one. BadSound for what is no sound."""
     soundfile, _ = libraries()
     try:
-        with open_regular(path) as file, soundfile.SoundFile(file) as sound:
+        with _opened(source) as file, soundfile.SoundFile(file) as sound:
             return Header(sound.samplerate, sound.channels, sound.frames, sound.subtype)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise BadSound(_reason(error)) from error

@@ -151,11 +151,11 @@ class AudioSignal(Signal):
             return None
         return (round(header.frames * data["sample_rate"] / header.rate),)
 
-    def too_large(self, path: Path, positions: int, seconds: float) -> str | None:
+    def too_large(self, file: Path | bytes, positions: int, seconds: float) -> str | None:
         try:
-            header = files.read_header(path)
+            header = files.read_header(file)
         except BadSound as error:
-            raise VqkitError(f"{path.name}: {error}") from error
+            raise VqkitError(str(error)) from error
         if header.seconds > seconds:
             return f"{header.seconds:.0f} seconds are too many here"
         return None

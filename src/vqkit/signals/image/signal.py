@@ -136,12 +136,12 @@ class ImageSignal(Signal):
         except BROKEN_IMAGE as error:
             raise VqkitError(reason(error)) from error
 
-    def too_large(self, path: Path, positions: int, seconds: float) -> str | None:
+    def too_large(self, file: Path | bytes, positions: int, seconds: float) -> str | None:
         try:
             with pillow_warnings():
-                height, width = read_header(path).size
+                height, width = read_header(file).size
         except BROKEN_IMAGE as error:
-            raise VqkitError(f"{path.name}: {reason(error)}") from error
+            raise VqkitError(reason(error)) from error
         if height * width > positions:
             return f"{width}x{height} pixels are too many here"
         return None

@@ -35,6 +35,12 @@ TASKS = {
     "compress": ("compressing", "compress"),
     "open": ("compressing", "open_file"),
     "compare": ("compressing", "compare"),
+    "about": ("serving", "about"),
+    "encode_files": ("serving", "encode"),
+    "decode_codes": ("serving", "decode"),
+    "compress_content": ("serving", "compress"),
+    "decompress_content": ("serving", "decompress"),
+    "generate_files": ("serving", "generate"),
 }
 
 
