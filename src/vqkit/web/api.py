@@ -126,7 +126,11 @@ class Api:
     async def running(self) -> AsyncIterator[None]:
         """Inside, files are encoded; the model is loaded first. Refused if it cannot be."""
         loading = self.core.quick.call("about", self.model, seconds=self.limits.job_seconds)
-        self.about = (await loading).result
+        try:
+            self.about = (await loading).result
+        except Refused as error:
+            self.core.trouble = error
+            raise
         loop = asyncio.create_task(self.batches.run())
         try:
             yield

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ class Core:
     limits: Limits = field(default_factory=Limits)
     quick: Worker = field(init=False)
     jobs: Jobs = field(init=False)
+    # Why it ended as it began.
+    trouble: VqkitError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.access.check()
@@ -91,15 +94,36 @@ async def _failure(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": FAILURE}, 500)
 
 
-def serve(core: Core, app: Gate, started: Callable[[int], None], grace: int = 3) -> bool:
+def serve(core: Core, app: Gate, started: Callable[[int], None], grace: int = 3) -> None:
     """Serve until Ctrl-C or SIGTERM, and then finish what was asked before, within `grace` seconds.
-    started: called with the port, as soon as requests are answered. False if it never was.
+
+    started: called with the port, as soon as requests are answered. VqkitError where the port
+    cannot be had, or what the application needs cannot be loaded.
     """
-    config = uvicorn.Config(
+    with _listening(core.access) as listening:
+        server = _Server(_config(core, app, grace), started)
+        with contextlib.suppress(SystemExit):
+            server.run([listening])
+    if core.trouble is not None:
+        raise core.trouble
+
+
+def _listening(access: Access) -> socket.socket:
+    family = socket.AF_INET6 if ":" in access.address else socket.AF_INET
+    try:
+        return socket.create_server((access.address, access.port), family=family, backlog=2048)
+    except OSError as error:
+        raise VqkitError(
+            f"cannot listen at {access.address}, port {access.port}: {error.strerror}; choose "
+            "another with --port"
+        ) from error
+
+
+def _config(core: Core, app: Gate, grace: int) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
-        host=core.access.address,
-        port=core.access.port,
-        log_level="warning",
+        # What fails is said by the gate, and by `serve`.
+        log_level="critical",
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -108,9 +132,6 @@ def serve(core: Core, app: Gate, started: Callable[[int], None], grace: int = 3)
         timeout_graceful_shutdown=grace,
         ws="none",
     )
-    server = _Server(config, started)
-    server.run()
-    return server.started
 
 
 class _Server(uvicorn.Server):
@@ -122,5 +143,5 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            self.tell(self.servers[0].sockets[0].getsockname()[1])
+        if self.started and sockets:
+            self.tell(sockets[0].getsockname()[1])

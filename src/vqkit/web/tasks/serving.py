@@ -24,9 +24,12 @@ def about(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) -> R
     for that.
     """
     model = context.model(args["model"])
-    if model.artifact.coders.codes is not None:
-        values = model.tokenizer.sample(1)[0]
-        model.compressor.decode([model.compressor.read_item(model.compressor.write(values), "0")])
+    values = model.tokenizer.sample(1)[0]
+    coders = model.artifact.coders
+    for lossless, coder in ((False, coders.codes), (True, coders.values)):
+        if coder is not None:
+            content = model.compressor.write(values, lossless=lossless)
+            model.compressor.decode([model.compressor.read_item(content, "0")])
     prior = model.prior
     return Result(
         {
