@@ -9,11 +9,11 @@ soak        so many minutes of all verbs by eight clients, every twentieth reque
             answers other than 2xx and, of bad input, 4xx; requests without an answer; growth of the
             memory of the server and its workers (private, as in streaming.py) from a tenth of the
             time to its end.
-attacks     paths that climb, images and files that claim to be huge, 64 clients that send a byte
-            a second, bodies beyond the bound, other hosts and origins, missing and wrong tokens, and
-            10,000 bodies that are good ones with bytes changed, cut or repeated, over all verbs:
-            answers that are neither a refusal nor, of changed bodies, good; and whether the server
-            still answers.
+attacks     paths that climb, images and files that claim to be huge, 64 clients that stop in the
+            middle of a request, bodies beyond the bound, other hosts and origins, missing and wrong
+            tokens, and 10,000 bodies that are good ones with bytes changed, cut or repeated, over
+            all verbs: answers that are neither a refusal nor, of changed bodies, good; and whether
+            the server still answers.
 
 The model is the small one of emoji that lies in the repository.
 """
@@ -333,8 +333,8 @@ def too_long(port: int) -> Counter[str]:
 
 
 def slow(port: int) -> tuple[Counter[str], float]:
-    """Clients that send a byte a second: that none of them is answered well, and what a request
-    beside them takes, in seconds.
+    """Clients that stop after the head of a request: that all of them are cut off, and what a
+    request beside them takes, in seconds.
     """
     connections = [socket.create_connection(("127.0.0.1", port), timeout=120) for _ in range(64)]
     head = (
