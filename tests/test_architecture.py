@@ -29,7 +29,7 @@ ALLOWED = {
         "nn": "config errors model",
         "tokens": "errors files tables",
         "prior": "config errors model settings",
-        "signals": "config data errors files model settings shapes",
+        "signals": "config data errors files model settings shapes tables",
         "artifact": "coding config data errors files model printable prior settings shapes signals",
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
