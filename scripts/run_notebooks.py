@@ -142,7 +142,9 @@ def check(name: str, is_writing: bool) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=names(), metavar="NAME")
     parser.add_argument("--write", action="store_true", help="keep the new outputs")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import skimage
 import sklearn.datasets
-from look import pixels
+from look import pixels, subplots
 from PIL import Image
 
 import vqkit
@@ -85,7 +85,7 @@ for name, (size, image) in shown.items():
     print(f"{name:<6} {size} bytes  {psnr(image, cat):.1f} dB")
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(11, 3.1))
+figure, axes = subplots(1, 4, figsize=(11, 3.1))
 axes[0].set_title(f"original, {3 * 256 * 256 // 1024} kB")
 axes[0].imshow(cat)
 for axis, (name, (size, image)) in zip(axes[1:], shown.items(), strict=True):

@@ -8,7 +8,7 @@
 # %%
 import matplotlib.pyplot as plt
 import torch
-from look import BLUE, GREY, ORANGE, grids, rows
+from look import BLUE, GREY, ORANGE, grids, rows, subplots
 from torch import nn
 
 from vqkit.config import TransformConfig
@@ -261,7 +261,7 @@ def entropy(share):
 with torch.no_grad():
     wide = features_of(train[:1000])
     train_codes = {"VQ-VAE": vq_codes, "variational": bins.encode(wide)}
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+figure, (left, right) = subplots(1, 2, figsize=(10, 3.2))
 grid = torch.linspace(-4, 4, 200)
 left.hist(wide.flatten().numpy(), bins=80, range=(-4, 4), density=True, color=BLUE, alpha=0.6)
 left.plot(grid, torch.exp(-grid.square() / 2) / 2.5066, color=ORANGE, label="$N(0, 1)$")

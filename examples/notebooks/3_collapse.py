@@ -9,7 +9,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from look import BLUE, GREEN, GREY, ORANGE, RED
+from look import BLUE, GREEN, GREY, ORANGE, RED, subplots
 from torch import nn
 
 import vqkit
@@ -112,7 +112,7 @@ for name, quantizer in cures.items():
     say(name)
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.1))
+figure, axes = subplots(1, 3, figsize=(11, 3.1))
 colours = [RED, ORANGE, BLUE, GREEN, GREY]
 for (name, (history, _, _)), colour in zip(results.items(), colours, strict=True):
     for axis, column in zip(axes, (1, 2, 3), strict=True):
@@ -131,7 +131,7 @@ plt.show()
 # has latents of its own.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9, 4))
+figure, axes = subplots(1, 2, figsize=(9, 4))
 for axis, name in zip(axes, ("random start, gradient", "k-means and revival"), strict=True):
     _, latents, quantizer = results[name]
     with torch.no_grad():

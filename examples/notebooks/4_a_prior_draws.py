@@ -9,12 +9,13 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from look import BLUE, GREY, RED, grids, rows
+from look import BLUE, GREY, RED, grids, rows, subplots
 
 import vqkit
 from vqkit.apps.generate import generate
 from vqkit.apps.score import score
 from vqkit.prior.prior import Drawing
+from vqkit.prior.sampling import Sampling
 
 # %% [markdown]
 # ## Two trainings
@@ -36,12 +37,12 @@ print(f"{model.metrics['psnr']:.1f} dB, {100 * model.metrics['usage']:.0f} % of 
 
 # %%
 short = [
-    *["network.width=96", "network.num_blocks=3", "network.num_heads=4", "condition=class"],
-    *["train.steps=500", "train.precision=float32", "train.max_minutes=null", "train.patience=0"],
-    *["train.validate_every=250", "train.batch_size=64"],
+    *["network.width=64", "network.num_blocks=2", "network.num_heads=4", "condition=class"],
+    *["train.steps=300", "train.precision=float32", "train.max_minutes=null", "train.patience=0"],
+    *["train.validate_every=150", "train.batch_size=64"],
 ]
 model = vqkit.train_prior("runs/digits", "digits", "prior", short, display=vqkit.live())
-bits = model.metrics["prior"]["bits_per_code"]
+bits = model.prior.metrics["bits_per_code"]
 print(f"{bits:.2f} bits a code under the prior, 6 without it")
 
 # %% [markdown]
@@ -56,7 +57,7 @@ print(f"{bits:.2f} bits a code under the prior, 6 without it")
 generator = torch.Generator().manual_seed(0)
 uniform = model.decode(torch.randint(64, (10, 1, 4, 4), generator=generator))
 classes = [str(digit) for digit in range(10)]
-drawn = generate(model, 40, drawing=Drawing(seed=0, classes=classes, cfg=2.0))
+drawn = generate(model, 40, drawing=Drawing(seed=0, classes=classes, sampling=Sampling(cfg=2.0)))
 images = model.signal.to_array(drawn.values, model.data)
 
 from sklearn.datasets import load_digits  # noqa: E402
@@ -78,7 +79,7 @@ rows(shown, width=8)
 from sklearn.neighbors import KNeighborsClassifier  # noqa: E402
 
 classifier = KNeighborsClassifier(3).fit(real.images.reshape(-1, 64), real.target)
-many = generate(model, 400, drawing=Drawing(seed=1, classes=classes, cfg=2.0))
+many = generate(model, 400, drawing=Drawing(seed=1, classes=classes, sampling=Sampling(cfg=2.0)))
 flat = many.values.reshape(400, 64).numpy() / 15.9375
 right = (classifier.predict(flat) == np.arange(400) % 10).mean()
 print(f"{100 * right:.0f} % are taken for their class; chance is 10 %")
@@ -96,7 +97,7 @@ for name, items in (("as they are", held_out), ("upside down", held_out[:, ::-1]
     values = model.to_values(np.ascontiguousarray(items))
     costs[name] = model.wanted_prior().bits(model.tokenizer.encode(torch.stack(values))).numpy()
     print(f"{name}: {costs[name].mean():.0f} bits")
-figure, axis = plt.subplots(figsize=(7.5, 2.6))
+figure, axis = subplots(figsize=(7.5, 2.6))
 for (name, values), colour in zip(costs.items(), (BLUE, RED), strict=True):
     axis.hist(values, bins=30, range=(20, 120), alpha=0.6, color=colour, label=name)
 axis.axvline(96, color=GREY, linestyle=(0, (3, 3)))

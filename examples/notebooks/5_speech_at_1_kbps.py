@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 from IPython.display import HTML, Audio, display
-from look import BLUE
+from look import BLUE, subplots
 from scipy.signal import lfilter
 
 import vqkit
@@ -69,8 +69,8 @@ print("12 recordings of 5 seconds, 8,000 samples a second")
 
 # %%
 short = [
-    *["train.steps=120", "train.max_minutes=null", "train.precision=float32", "coder.steps=30"],
-    *["model.quantizer.num_stages=4", "model.quantizer.stage.codebook_size=128"],
+    *["train.steps=100", "train.max_minutes=null", "train.precision=float32", "coder.steps=30"],
+    *["model.quantizer.num_stages=6", "model.quantizer.stage.codebook_size=128"],
     *["model.network.width=64", "model.network.decoder_blocks=2", "train.batch_size=8"],
     *["train.validate_every=60", "model.quantizer.stage.kmeans_iterations=3"],
 ]
@@ -85,8 +85,8 @@ print(f"log-mel distance {model.metrics['log_mel']:.1f} dB on held-out recording
 
 # %%
 heard = talk(99, 6.0)
-file = model.compress(heard[:, None], rate=1000 / RATE)
-back = model.decompress(file)[:, 0]
+file = model.compress(heard, rate=1000 / RATE)
+back = model.decompress(file).reshape(-1)
 kbps = 8 * len(file) / 6.0 / 1000
 print(f"{len(file)} bytes for 6 seconds: {kbps:.2f} kbit/s; as WAV {2 * len(heard)} bytes")
 assert kbps <= 1
@@ -109,7 +109,7 @@ player(f"vqkit, {kbps:.2f} kbit/s", back)
 # each harmonic was never sent, and is made up.
 
 # %%
-figure, axes = plt.subplots(2, 1, figsize=(10, 4.6), sharex=True)
+figure, axes = subplots(2, 1, figsize=(8, 3.8), sharex=True)
 for axis, (name, sound) in zip(axes, {"original": heard, "decoded": back}.items(), strict=True):
     axis.specgram(
         sound / 32768 + 1e-6 * np.random.default_rng(0).standard_normal(len(sound)),
@@ -124,10 +124,10 @@ plt.show()
 # Bytes against distance: the same model writes files of fewer bits with fewer residual stages.
 
 # %%
-stages = model.tokenizer.encode(model.to_values(heard[:, None])[0][None])
+stages = model.tokenizer.encode(model.to_values(heard)[0][None])
 rates = {}
-for limit in (500, 700, 1000, 2000):
-    file = model.compress(heard[:, None], rate=limit / RATE)
+for limit in (400, 600, 800, 1000):
+    file = model.compress(heard, rate=limit / RATE)
     rates[limit] = 8 * len(file) / 6.0
     print(f"asked for at most {limit} bit/s: {rates[limit]:.0f} bit/s")
 print(f"{stages.shape[1]} codes of 7 bits a position, {stages.shape[2]} positions")

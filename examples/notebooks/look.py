@@ -16,7 +16,6 @@ plt.rcParams.update(
     {
         "figure.dpi": 96,
         "figure.facecolor": "white",
-        "figure.constrained_layout.use": True,
         "font.size": 10.5,
         "axes.titlesize": 11.5,
         "axes.titlelocation": "left",
@@ -32,6 +31,11 @@ plt.rcParams.update(
         "ytick.color": INK,
     }
 )
+
+
+def subplots(*shape: int, **settings: Any) -> Any:
+    """plt.subplots whose labels never lie over one another."""
+    return plt.subplots(*shape, layout="constrained", **settings)
 
 
 def pixels(values: Any) -> np.ndarray:
@@ -64,7 +68,7 @@ def rows(named: Mapping[str, Any], width: float = 9.0) -> None:
     sheets = {name: mosaic(images, len(images)) for name, images in named.items()}
     shape = next(iter(sheets.values())).shape
     height = (width - 1.6) * shape[0] / shape[1]
-    figure, axes = plt.subplots(len(sheets), 1, figsize=(width, (height + 0.06) * len(sheets)))
+    figure, axes = subplots(len(sheets), 1, figsize=(width, (height + 0.06) * len(sheets)))
     for axis, (name, sheet) in zip(np.atleast_1d(axes), sheets.items(), strict=True):
         axis.imshow(sheet, interpolation="nearest")
         axis.set_axis_off()
@@ -74,7 +78,7 @@ def rows(named: Mapping[str, Any], width: float = 9.0) -> None:
 
 def grids(named: Mapping[str, Any], columns: int, width: float = 9.0) -> None:
     """A mosaic for each name, side by side, under its name."""
-    figure, axes = plt.subplots(1, len(named), figsize=(width, width / len(named) + 0.35))
+    figure, axes = subplots(1, len(named), figsize=(width, width / len(named) + 0.35))
     for axis, (name, images) in zip(np.atleast_1d(axes), named.items(), strict=True):
         axis.imshow(mosaic(images, columns), interpolation="nearest")
         axis.set_axis_off()
