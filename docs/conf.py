@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
+from sphinx.util import logging
 
 project = "vqkit"
 author = "the authors of vqkit"
@@ -33,18 +35,22 @@ html_theme_options = {
 html_math_renderer = "mathml"
 
 
-def _inline(translator: Any, node: Any) -> None:
-    from docutils.nodes import SkipNode
+def _formula(node: Any, display: str) -> str:
+    """MathML of a formula; a command that is not known is a warning, and so an error."""
+    found = convert(node.astext(), display=display)
+    if "\\" in found:
+        logging.getLogger(__name__).warning("cannot set %s", node.astext(), location=node)
+    # Norms as high as their letters, wherever their exponents are.
+    return found.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')
 
-    translator.body.append(convert(node.astext()))
+
+def _inline(translator: Any, node: Any) -> None:
+    translator.body.append(_formula(node, "inline"))
     raise SkipNode
 
 
 def _displayed(translator: Any, node: Any) -> None:
-    from docutils.nodes import SkipNode
-
-    formula = convert(node.astext(), display="block")
-    translator.body.append(f'<div class="formula">{formula}</div>')
+    translator.body.append(f'<div class="formula">{_formula(node, "block")}</div>')
     raise SkipNode
 
 

@@ -152,7 +152,8 @@ def settings_page(root: type[Root], title: str) -> str:
     for key, section in sections(root):
         kind = section.model_fields.get("kind")
         name = f"{key}, kind={kind.default}" if kind else key
-        lines += [f"## {name or 'at the top'}", "", escaped(own_doc(section)), ""]
+        if key:
+            lines += [f"## {name}", "", escaped(own_doc(section)), ""]
         lines += ["| key | default | |", "|---|---|---|"]
         for field, info in section.model_fields.items():
             about = " ".join((info.description or "").split())
@@ -233,7 +234,7 @@ def verbs_page() -> str:
     os.environ["COLUMNS"] = WIDTH
     os.environ["NO_COLOR"] = "1"
     lines = ["# Verbs", "", "What `vqkit VERB --help` prints.", ""]
-    for name, parser in parsers(cli._parser(), ""):
+    for name, parser in parsers(cli.build_parser(), ""):
         lines += [f"## {name}", "", "```text", parser.format_help().rstrip(), "```", ""]
     return "\n".join(lines)
 

@@ -147,7 +147,7 @@ for name, beta in (("VAE", 1.0), ("beta-VAE", 8.0)):
 #
 # Every latent is replaced by the nearest of $K$ learned vectors (van den Oord et al. 2017):
 #
-# $$q(z) = e_k, \quad k = \arg\min_j \lVert z - e_j \rVert^2, \qquad
+# $$q(z) = e_k, \quad k = \operatorname{argmin}_j \lVert z - e_j \rVert^2, \qquad
 # L = \log \lVert x - g(q(z)) \rVert^2 + \beta \lVert z - \mathrm{sg}[e_k] \rVert^2$$
 #
 # The gradient passes the choice as if it were not there (straight-through), and the vectors move to
