@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import skimage
 import sklearn.datasets
-from look import pixels, subplots
+from look import subplots
 from PIL import Image
 
 import vqkit
@@ -102,8 +102,10 @@ plt.show()
 # %%
 for rate in (0.1, 0.25, 0.5, 1.0):
     file = model.compress(cat, rate=rate)
-    print(f"at most {rate} bits a pixel: {len(file)} bytes  "
-          f"{psnr(model.decompress(file), cat):.1f} dB")
+    print(
+        f"at most {rate} bits a pixel: {len(file)} bytes  "
+        f"{psnr(model.decompress(file), cat):.1f} dB"
+    )
 
 # %% [markdown]
 # AVIF is not in the figure: after twenty minutes of training on a thousand photographs it still

@@ -27,8 +27,8 @@ print(f"{len(train)} emoji to learn from, {len(test)} held out")
 # %% [markdown]
 # ## The network
 #
-# An encoder that turns an image $x$ of 32x32 pixels into latents $z$ on a grid of 8x8, and a decoder
-# $\hat x = g(z)$ that turns them back. Pixels are folded into channels first
+# An encoder that turns an image $x$ of 32x32 pixels into latents $z$ on a grid of 8x8, and a
+# decoder $\hat x = g(z)$ that turns them back. Pixels are folded into channels first
 # (`PixelUnshuffle`), which is as good as strided convolutions at this size and much faster.
 
 # %%
@@ -52,7 +52,11 @@ class Block(nn.Module):
 
 def encoder(channels=LATENT):
     return nn.Sequential(
-        nn.PixelUnshuffle(4), nn.Conv2d(48, WIDTH, 1), Block(), Block(), nn.Conv2d(WIDTH, channels, 1)
+        nn.PixelUnshuffle(4),
+        nn.Conv2d(48, WIDTH, 1),
+        Block(),
+        Block(),
+        nn.Conv2d(WIDTH, channels, 1),
     )
 
 
@@ -95,9 +99,10 @@ found, figures = {"originals": test[:12]}, {}
 #
 # $$L = \log \lVert x - g(f(x)) \rVert^2$$
 #
-# The logarithm weighs all images alike and makes the loss a PSNR; without it the first steps are the
-# same and hard images get all attention. Nothing holds the latents together. It reconstructs best, and its latents are real numbers: neither
-# a small file nor something that a language model could read. In vqkit: `quantizer.kind=none`.
+# The logarithm weighs all images alike and makes the loss a PSNR; without it the first steps are
+# the same and hard images get all attention. Nothing holds the latents together. It reconstructs
+# best, and its latents are real numbers: neither a small file nor something that a language model
+# could read. In vqkit: `quantizer.kind=none`.
 
 # %%
 encode, decode = encoder(), decoder()
@@ -113,13 +118,13 @@ print(f"autoencoder {figures['autoencoder']:.2f} dB")
 # The encoder gives a mean and a variance of each latent, training draws from them, and a term pulls
 # every distribution to $N(0, 1)$ (Kingma & Welling 2014; Higgins et al. 2017):
 #
-# $$L = \frac{D}{2} \log \lVert x - g(z) \rVert^2 + \beta \, KL\big(q(z \mid x) \,\Vert\, N(0, I)\big),
+# $$L = \frac{D}{2} \log \lVert x - g(z) \rVert^2 + \beta \, KL(q(z \mid x) \Vert N(0, I)),
 # \qquad z = \mu + e^{\frac12 \log s^2} \varepsilon$$
 #
-# where $D$ is the number of values of an image, and the logarithm stands for a normal distribution of
-# the pixels whose variance is the best one (Rybkin et al. 2021). `gaussian.sample` is the draw,
-# `gaussian.kl` the term in nats an image. With $\beta = 1$ this is a bound of $-\log p(x)$; a larger
-# $\beta$ buys smoother latents with blur.
+# where $D$ is the number of values of an image, and the logarithm stands for a normal distribution
+# of the pixels whose variance is the best one (Rybkin et al. 2021). `gaussian.sample` is the draw,
+# `gaussian.kl` the term in nats an image. With $\beta = 1$ this is a bound of $-\log p(x)$; a
+# larger $\beta$ buys smoother latents with blur.
 
 
 # %%
@@ -151,8 +156,9 @@ for name, beta in (("VAE", 1.0), ("beta-VAE", 8.0)):
 # L = \log \lVert x - g(q(z)) \rVert^2 + \beta \lVert z - \mathrm{sg}[e_k] \rVert^2$$
 #
 # The gradient passes the choice as if it were not there (straight-through), and the vectors move to
-# the mean of the latents that they win (moving averages). `VectorQuantizer` does all of it, starts from
-# k-means and revives dead codes. Now an image is 64 codes of 9 bits: 576 bits, whatever happens.
+# the mean of the latents that they win (moving averages). `VectorQuantizer` does all of it, starts
+# from k-means and revives dead codes. Now an image is 64 codes of 9 bits: 576 bits, whatever
+# happens.
 
 # %%
 torch.manual_seed(0)
@@ -171,31 +177,33 @@ with torch.no_grad():
     vq_codes = quantizer.encode(encode(train[:1000]))
     found["VQ-VAE"] = decode(quantizer.decode(codes))
 figures["VQ-VAE"] = psnr(found["VQ-VAE"])
-print(f"VQ-VAE {figures['VQ-VAE']:.2f} dB  {codes[0].numel() * 9} bits  "
-      f"{len(codes.unique())} of 512 codes used")
+print(
+    f"VQ-VAE {figures['VQ-VAE']:.2f} dB  {codes[0].numel() * 9} bits  "
+    f"{len(codes.unique())} of 512 codes used"
+)
 
 # %% [markdown]
 # ## 5. The variational feature-transform model
 #
-# A VQ-VAE learns its codebook, and how often each code occurs is an accident: random codes decode to
-# noise, and a prior has to be learned. Here the *prior comes first*. The encoder is variational; a
-# learnable map $f$ takes its draw to a feature space, where a term pulls it to $N(0, I)$; and the
+# A VQ-VAE learns its codebook, and how often each code occurs is an accident: random codes decode
+# to noise, and a prior has to be learned. Here the *prior comes first*. The encoder is variational;
+# a learnable map $f$ takes its draw to a feature space, where a term pulls it to $N(0, I)$; and the
 # codebook is not learned at all: every channel is cut into $L$ bins of equal probability under the
 # normal distribution, $\Phi^{-1}(i / L)$, and a code is the tuple of bins.
 #
 # $$z \sim q(z \mid x), \quad z' = f(z), \quad q = Q_{N(0, I)}(z'), \quad \hat x = g(q)$$
-# $$L = \log \lVert x - \hat x \rVert^2 + \beta\, KL(q(z \mid x) \Vert N(0, I)) + \gamma\, D(z', N(0, I))
-# + \lVert z' - \mathrm{sg}[q] \rVert^2$$
+# $$L = \log \lVert x - \hat x \rVert^2 + \beta\, KL(q(z \mid x) \Vert N(0, I))
+# + \gamma\, D(z', N(0, I)) + \lVert z' - \mathrm{sg}[q] \rVert^2$$
 #
 # | formula | class |
 # |---|---|
 # | $q(z \mid x)$, $KL$ | `vqkit.model.gaussian.sample`, `.kl` |
-# | $f$ | `vqkit.model.transform` (`mlp`, `conv`, or `linear`, which is inverted before the decoder) |
+# | $f$ | `vqkit.model.transform` (`mlp`, `conv`, or `linear`, which the decoder undoes) |
 # | $D$ | `vqkit.model.normality.SlicedWasserstein`: sorted random projections against $\Phi^{-1}$ |
 # | $Q_{N(0, I)}$ | `vqkit.nn.GaussianCodebook` |
 #
-# If $z'$ follows the normal distribution, all codes are equally likely, so that uniform random codes
-# *are* the prior. As a recipe: `vqkit train emoji --out DIR --recipe variational`.
+# If $z'$ follows the normal distribution, all codes are equally likely, so that uniform random
+# codes *are* the prior. As a recipe: `vqkit train emoji --out DIR --recipe variational`.
 
 # %%
 torch.manual_seed(0)
@@ -228,8 +236,10 @@ with torch.no_grad():
     own_codes = bins.encode(features_of(test))
     found["variational"] = decode(bins.decode(own_codes))
 figures["variational"] = psnr(found["variational"])
-print(f"variational {figures['variational']:.2f} dB  {own_codes[0].numel() * 9} bits  "
-      f"{len(own_codes.unique())} of 512 codes used")
+print(
+    f"variational {figures['variational']:.2f} dB  {own_codes[0].numel() * 9} bits  "
+    f"{len(own_codes.unique())} of 512 codes used"
+)
 
 # %%
 grids({"inputs": test[:16], "reconstructions": found["variational"][:16]}, columns=4, width=7)
@@ -243,8 +253,8 @@ grids({"inputs": test[:16], "reconstructions": found["variational"][:16]}, colum
 rows({name: images[:12] for name, images in found.items()})
 
 # %% [markdown]
-# What did the transform do? Left: the features before the bins, against the normal density that the bins
-# are made for. Right: how often each of the 512 codes occurs; flat is what makes random codes
+# What did the transform do? Left: the features before the bins, against the normal density that the
+# bins are made for. Right: how often each of the 512 codes occurs; flat is what makes random codes
 # meaningful, and what leaves an entropy coder nothing to save.
 
 

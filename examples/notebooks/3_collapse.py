@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Collapse: make it, see it, cure it
 #
-# A codebook *collapses* when a few codes win everything and the others are never chosen again: a code
-# without latents gets no gradient and no mean to move to, so it stays where nobody needs it. It is
-# the most common complaint about VQ-VAEs, and it is silent: the loss still falls.
+# A codebook *collapses* when a few codes win everything and the others are never chosen again: a
+# code without latents gets no gradient and no mean to move to, so it stays where nobody needs it.
+# It is the most common complaint about VQ-VAEs, and it is silent: the loss still falls.
 
 # %%
 import matplotlib.pyplot as plt
@@ -26,8 +26,8 @@ print(f"{len(train)} digits of 8x8 pixels, {len(test)} for validation")
 # ## Make it
 #
 # Sixteen positions an image, latents of two channels, so that they can be drawn, and 128 codes. The
-# first codebook begins at random and learns by gradient alone, as the paper's formula has it and as many
-# implementations do:
+# first codebook begins at random and learns by gradient alone, as the paper's formula has it and as
+# many implementations do:
 #
 # $$L = \lVert x - g(e_k) \rVert^2 + \lVert \mathrm{sg}[z] - e_k \rVert^2
 # + \beta \lVert z - \mathrm{sg}[e_k] \rVert^2$$
@@ -87,15 +87,15 @@ say("random start, gradient")
 # %% [markdown]
 # ## See it
 #
-# Usage (codes that occur in the *whole* validation split) and perplexity $2^H$ (as many codes as would
-# carry as much if all were used alike). A loss curve alone would not tell.
+# Usage (codes that occur in the *whole* validation split) and perplexity $2^H$ (as many codes as
+# would carry as much if all were used alike). A loss curve alone would not tell.
 #
 # ## Cure it
 #
 # 1. **Start from the data**: k-means on the latents of the first batch, then moving averages.
 # 2. **Revive**: a code below a tenth of uniform use jumps to a place between a latent and its code.
-# 3. **Or choose a quantizer that cannot collapse**: SimVQ moves all codes at once through one map, FSQ has
-#    no codebook.
+# 3. **Or choose a quantizer that cannot collapse**: SimVQ moves all codes at once through one map,
+#    FSQ has no codebook.
 
 # %%
 torch.manual_seed(0)
@@ -126,9 +126,9 @@ plt.show()
 # %% [markdown]
 # Quality hardly tells these runs apart, and the loss would not either: collapse has to be counted.
 #
-# Where the codes lie, over the latents of the validation images. Left, what has collapsed: the codes
-# stay where they began, away from all latents, and the few nearest ones serve everyone. Right: every code
-# has latents of its own.
+# Where the codes lie, over the latents of the validation images. Left, what has collapsed: the
+# codes stay where they began, away from all latents, and the few nearest ones serve everyone.
+# Right: every code has latents of its own.
 
 # %%
 figure, axes = subplots(1, 2, figsize=(9, 4))
@@ -145,9 +145,9 @@ plt.show()
 # %% [markdown]
 # ## The guard of `vqkit train`
 #
-# Training with vqkit has the cures on by default, and a guard besides: it watches usage, perplexity and
-# movement of every codebook over a sliding window, says when one collapses, at which step, and what it
-# did. Here k-means and revival are switched off and the commitment weight is far too large.
+# Training with vqkit has the cures on by default, and a guard besides: it watches usage, perplexity
+# and movement of every codebook over a sliding window, says when one collapses, at which step, and
+# what it did. Here k-means and revival are switched off and the commitment weight is far too large.
 
 # %%
 sabotage = [
@@ -163,8 +163,10 @@ sabotage = [
 for guard in ("warn", "act"):
     overrides = [*sabotage, f"train.guard={guard}"]
     model = vqkit.train("digits", f"runs/{guard}", "images", overrides, display=vqkit.live())
-    print(f"guard={guard}: {100 * model.metrics['usage']:.0f} % of the codes in use, "
-          f"{model.metrics['psnr']:.1f} dB")
+    print(
+        f"guard={guard}: {100 * model.metrics['usage']:.0f} % of the codes in use, "
+        f"{model.metrics['psnr']:.1f} dB"
+    )
 
 # %%
 vqkit.Report("runs/warn")

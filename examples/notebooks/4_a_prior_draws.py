@@ -1,27 +1,28 @@
 # %% [markdown]
 # # A prior draws
 #
-# Codes of a VQ-VAE do not come independently of one another. A *prior*, here a transformer over the codes,
-# learns which go together; then it can draw new items, complete old ones, and say in bits how unusual one
-# is. Eight-pixel digits of scikit-learn keep this page within a minute.
+# Codes of a VQ-VAE do not come independently of one another. A *prior*, here a transformer over the
+# codes, learns which go together; then it can draw new items, complete old ones, and say in bits
+# how unusual one is. Eight-pixel digits of scikit-learn keep this page within a minute.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from look import BLUE, GREY, RED, grids, rows, subplots
+from look import BLUE, GREY, RED, rows, subplots
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
 
 import vqkit
 from vqkit.apps.generate import generate
-from vqkit.apps.score import score
 from vqkit.prior.prior import Drawing
 from vqkit.prior.sampling import Sampling
 
 # %% [markdown]
 # ## Two trainings
 #
-# First the model that makes codes, 16 of 6 bits a digit, then the prior over them, conditioned on the
-# class. On the command line:
+# First the model that makes codes, 16 of 6 bits a digit, then the prior over them, conditioned on
+# the class. On the command line:
 #
 #     vqkit train digits --out runs/digits
 #     vqkit train-prior runs/digits digits
@@ -50,8 +51,8 @@ print(f"{bits:.2f} bits a code under the prior, 6 without it")
 #
 # $$p(k_1, \dots, k_{16} \mid c) = \prod_i p(k_i \mid k_{<i}, c)$$
 #
-# Uniform random codes, beside what the prior draws for each class, beside real digits. The same seed
-# gives the same images for any batch size and number of threads.
+# Uniform random codes, beside what the prior draws for each class, beside real digits. The same
+# seed gives the same images for any batch size and number of threads.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -59,8 +60,6 @@ uniform = model.decode(torch.randint(64, (10, 1, 4, 4), generator=generator))
 classes = [str(digit) for digit in range(10)]
 drawn = generate(model, 40, drawing=Drawing(seed=0, classes=classes, sampling=Sampling(cfg=2.0)))
 images = model.signal.to_array(drawn.values, model.data)
-
-from sklearn.datasets import load_digits  # noqa: E402
 
 real = load_digits()
 first = [np.flatnonzero(real.target == digit)[0] for digit in range(10)]
@@ -72,12 +71,10 @@ shown = {
 rows(shown, width=8)
 
 # %% [markdown]
-# Do they show what was asked for? A nearest-neighbour classifier, fitted on real digits, says how many of
-# 400 drawn ones it takes for their class.
+# Do they show what was asked for? A nearest-neighbour classifier, fitted on real digits, says how
+# many of 400 drawn ones it takes for their class.
 
 # %%
-from sklearn.neighbors import KNeighborsClassifier  # noqa: E402
-
 classifier = KNeighborsClassifier(3).fit(real.images.reshape(-1, 64), real.target)
 many = generate(model, 400, drawing=Drawing(seed=1, classes=classes, sampling=Sampling(cfg=2.0)))
 flat = many.values.reshape(400, 64).numpy() / 15.9375
@@ -87,8 +84,8 @@ print(f"{100 * right:.0f} % are taken for their class; chance is 10 %")
 # %% [markdown]
 # ## Score
 #
-# The same prior tells how many bits an item costs. Digits upside down are made of the same strokes, but
-# not in these places.
+# The same prior tells how many bits an item costs. Digits upside down are made of the same strokes,
+# but not in these places.
 
 # %%
 held_out = (real.images[::20] * 15.9375).astype(np.uint8)[..., None]

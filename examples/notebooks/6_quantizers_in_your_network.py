@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Quantizers in your own network
 #
-# `vqkit.nn` has every quantizer as a plain `torch.nn.Module`. The contract is the same for all: `forward`
-# gives `quantized`, `codes` and `loss`; `encode` gives the codes alone; `decode` gives what the decoder
-# gets, to the bit.
+# `vqkit.nn` has every quantizer as a plain `torch.nn.Module`. The contract is the same for all:
+# `forward` gives `quantized`, `codes` and `loss`; `encode` gives the codes alone; `decode` gives
+# what the decoder gets, to the bit.
 
 # %%
 import numpy as np
@@ -86,9 +86,10 @@ axis.set_title("PSNR on held-out digits after 300 steps, one seed")
 figure.show()
 
 # %% [markdown]
-# Here a position stands for 16 pixels, which is much for the three or four channels of FSQ, SimVQ and the
-# Gaussian codebook; codes of learned codebooks have all twelve. With smaller patches the differences
-# nearly vanish: `docs/benchmarks/families.md` has three seeds, two data sets and the peers of another library.
+# Here a position stands for 16 pixels, which is much for the three or four channels of FSQ, SimVQ
+# and the Gaussian codebook; codes of learned codebooks have all twelve. With smaller patches the
+# differences nearly vanish: `docs/benchmarks/families.md` has three seeds, two data sets and the
+# peers of another library.
 #
 # ## Sequences of different lengths
 #
@@ -101,14 +102,16 @@ sequences = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0))
 mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
 sequences[1, 4:] = torch.nan
 out = residual(sequences, mask=mask)
-print("codes of the padded sequence, first stage:", np.sign(out.codes[1, :, 0].numpy() + 0.5).tolist())
+print(
+    "codes of the padded sequence, first stage:", np.sign(out.codes[1, :, 0].numpy() + 0.5).tolist()
+)
 print("loss is finite:", bool(out.loss.isfinite()))
 
 # %% [markdown]
 # ## Fewer stages
 #
-# A residual row decodes from its first stages alone: codes of -1 are stages that were left out. The error
-# falls with each.
+# A residual row decodes from its first stages alone: codes of -1 are stages that were left out. The
+# error falls with each.
 
 # %%
 residual.eval()

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Codes explained
 #
-# What does code 37 stand for? What happens to an image when it becomes code 12? Which codes give away the
-# label? `vqkit explain DIR DATA --out codes.html` makes a page to click through; this notebook shows what it
-# measures, from Python.
+# What does code 37 stand for? What happens to an image when it becomes code 12? Which codes give
+# away the label? `vqkit explain DIR DATA --out codes.html` makes a page to click through; this
+# notebook shows what it measures, from Python.
 
 # %%
 import numpy as np
 import torch
-from look import BLUE, GREY, mosaic, pixels, subplots
+from look import BLUE, mosaic, pixels, subplots
 
 import vqkit
 from vqkit.apps.explain import explain, open_data
@@ -29,8 +29,8 @@ print(f"{len(book.codes)} of 64 codes occur, perplexity {book.perplexity:.0f}")
 # %% [markdown]
 # ## An atlas
 #
-# The mean of all patches that got a code, the most used first; under it the real patches nearest to that
-# mean. White is common, and edges of every direction and colour come next.
+# The mean of all patches that got a code, the most used first; under it the real patches nearest to
+# that mean. White is common, and edges of every direction and colour come next.
 
 # %%
 shown = 16
@@ -64,8 +64,8 @@ figure.show()
 # %% [markdown]
 # ## Paint with codes
 #
-# Codes are a grid of numbers that can be edited. Here the code that is commonest in the middle of an image is
-# replaced everywhere by others of the codebook; nothing else changes.
+# Codes are a grid of numbers that can be edited. Here the code that is commonest in the middle of
+# an image is replaced everywhere by others of the codebook; nothing else changes.
 
 # %%
 item = emoji.read(emoji.splits["test"][3:4]).values
@@ -88,9 +88,10 @@ figure.show()
 # %% [markdown]
 # ## What codes tell of the label
 #
-# Emoji come in groups: faces, animals, flags. How many bits does the presence of a code give about the
-# group? The same number with shuffled labels is what chance gives. And a linear probe on counts of codes,
-# fitted on one part of the images and tested on another, says how much all codes together know.
+# Emoji come in groups: faces, animals, flags. How many bits does the presence of a code give about
+# the group? The same number with shuffled labels is what chance gives. And a linear probe on counts
+# of codes, fitted on one part of the images and tested on another, says how much all codes together
+# know.
 
 # %%
 probe = found.probe

@@ -65,14 +65,11 @@ def bash(found: Sequence[Verb]) -> str:
     for verb in found:
         words = [name for name, _ in verb.inner] + list(verb.choices)
         flags = [flag for option in verb.options for flag in option.flags]
-        values = [
-            f"            {'|'.join(option.flags)}) words={shlex.quote(' '.join(option.choices))} ;;"
-            for option in verb.options
-            if option.choices
-        ]
-        valued = [flag for option in verb.options if option.takes for flag in option.flags]
-        if valued:
-            values.append(f'            {"|".join(valued)}) words="" ;;')
+        values = []
+        for option in verb.options:
+            if option.takes:
+                choices = shlex.quote(" ".join(option.choices))
+                values.append(f"            {'|'.join(option.flags)}) words={choices} ;;")
         cases.append(f"        {shlex.quote(verb.path)})")
         cases.append(f"            words={shlex.quote(' '.join(words))}")
         cases.append(f"            flags={shlex.quote(' '.join(flags))}")
@@ -175,7 +172,7 @@ def fish(found: Sequence[Verb]) -> str:
             lines.append(f"{begin} -f -a {_quoted(' '.join(verb.choices))}")
         for option in verb.options:
             parts = [
-                f"-l {flag[2:]}" if flag[:2] == "--" else f"-s {flag[1:]}" for flag in option.flags
+                f"-l {flag[2:]}" if flag[1] == "-" else f"-s {flag[1]}" for flag in option.flags
             ]
             value = f" -x -a {_quoted(' '.join(option.choices))}" if option.choices else " -r"
             value = value if option.takes else ""

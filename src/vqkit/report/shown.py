@@ -40,15 +40,14 @@ class Report:
             card = read_bounded(self.folder / "README.md", MAX_CARD).decode("utf-8", "replace")
         except OSError as error:
             raise VqkitError(f"{folder} has no model card: train a model there first") from error
-        lines = [re.sub(r"\\(.)", r"\1", line) for line in card.splitlines() if line.strip()]
-        for number, line in enumerate(lines):
+        lines = iter(filter(str.strip, re.sub(r"\\(.)", r"\1", card).splitlines()))
+        for line in lines:
             if found := VERDICT.fullmatch(line):
                 break
         else:
             raise VqkitError(f"{folder}/README.md is no model card that vqkit wrote")
         self.word, self.sentence = found.groups()
-        below = lines[number + 1 :]
-        self.findings = [line[2:] for line in takewhile(lambda line: line[:2] == "- ", below)]
+        self.findings = [line[2:] for line in takewhile(lambda line: line[:2] == "- ", lines)]
 
     def __repr__(self) -> str:
         return one_line(f"{self.word}: {self.sentence}")
