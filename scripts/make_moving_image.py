@@ -60,21 +60,26 @@ def chosen(model: vqkit.Model, colours: np.ndarray) -> tuple[Tensor, list[Tensor
     from vqkit.apps.evaluate import open_for
 
     data = open_for(model, "emoji", "test")
-    codes = model.tokenizer.encode(data.read(data.splits["test"]).values)[:, 0]
+    numbers = data.splits["test"]
+    codes = model.tokenizer.encode(data.read(numbers).values)[:, 0]
+    groups = [data.groups[number] for number in numbers]
     is_coloured = torch.tensor((255 - colours.astype(int)).max(1) > COLOURED)
     found = []
-    for number, grid in enumerate(codes):
+    for row, grid in enumerate(codes):
         values, counts = grid[is_coloured[grid]].unique(return_counts=True)
-        if len(values) and FEWEST <= counts.max() <= MOST:
+        if len(values) and FEWEST <= counts.max() <= MOST and "flag" not in groups[row].lower():
             best = int(counts.argmax())
-            found.append((int(counts[best]), number, int(values[best])))
-    kept: dict[int, tuple[int, int]] = {}
-    # Of emoji with the same code, one: they often are variants of one another.
-    for _, number, code in sorted(found, reverse=True):
-        kept.setdefault(code, (number, code))
-    picked = list(kept.values())[:COLUMNS]
-    grids = torch.stack([codes[number] for number, _ in picked])
-    return grids, [grids[row] == code for row, (_, code) in enumerate(picked)]
+            found.append((int(counts[best]), row, int(values[best])))
+    # One of each group and code: others often are variants of it.
+    picked: list[tuple[int, int]] = []
+    seen: set[str | int] = set()
+    for _, row, code in sorted(found, reverse=True):
+        if not seen & {groups[row], code}:
+            picked.append((row, code))
+            seen |= {groups[row], code}
+    picked = picked[:COLUMNS]
+    grids = torch.stack([codes[row] for row, _ in picked])
+    return grids, [grid == code for grid, (_, code) in zip(grids, picked, strict=True)]
 
 
 def frames(model: vqkit.Model) -> list[Image.Image]:
