@@ -21,11 +21,14 @@ highlight_language = "text"
 suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "vqkit"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+# Search works from files as well: summaries would be fetched.
+html_show_search_summary = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5c94", "color-brand-content": "#0b5c94"},
     "dark_css_variables": {"color-brand-primary": "#7cc0f0", "color-brand-content": "#7cc0f0"},

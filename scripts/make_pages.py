@@ -18,6 +18,7 @@ import re
 import shutil
 import types
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
@@ -124,14 +125,14 @@ def signature(value: Any, name: str) -> str:
 
 def prose(text: str) -> str:
     """A docstring as Markdown: indented blocks are code, all else is escaped but for `code`."""
-    blocks = []
-    for block in re.split(r"\n{2,}", text):
-        lines = block.split("\n")
-        if all(line.startswith("    ") for line in lines):
-            blocks.append("```python\n" + inspect.cleandoc(block) + "\n```")
+    parts = []
+    for is_code, lines in groupby(text.split("\n\n"), lambda block: block.startswith("    ")):
+        block = "\n\n".join(lines)
+        if is_code:
+            parts.append(f"```python\n{inspect.cleandoc(block)}\n```")
         else:
-            blocks.append("\n".join(map(escaped, lines)))
-    return "\n\n".join(blocks)
+            parts.append("\n".join(map(escaped, block.split("\n"))))
+    return "\n\n".join(parts)
 
 
 def escaped(text: str) -> str:

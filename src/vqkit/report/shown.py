@@ -63,10 +63,10 @@ class Report:
     def _image(self) -> str:
         path = self.folder / "samples" / "reconstructions.png"
         try:
-            image = Image.open(io.BytesIO(read_bounded(path, MAX_IMAGE)), formats=["PNG"])
-            if image.width * image.height > MAX_PIXELS:
+            opened = Image.open(io.BytesIO(read_bounded(path, MAX_IMAGE)), formats=["PNG"])
+            if opened.width * opened.height > MAX_PIXELS:
                 return ""
-            image = image.convert("RGB")
+            image = opened.convert("RGB")
         except (OSError, VqkitError):
             return ""
         image.thumbnail((WIDTH, 4 * WIDTH))
