@@ -67,7 +67,7 @@ class Report:
             if opened.width * opened.height > MAX_PIXELS:
                 return ""
             image = opened.convert("RGB")
-        except (OSError, VqkitError):
+        except (OSError, Image.DecompressionBombError):
             return ""
         image.thumbnail((WIDTH, 4 * WIDTH))
         buffer = io.BytesIO()
