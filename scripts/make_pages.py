@@ -25,6 +25,7 @@ from typing import Any, get_args
 import vqkit
 import vqkit.nn
 from vqkit import cli
+from vqkit.config import WeightConfig
 from vqkit.config.base import Root, Section
 from vqkit.config.loading import recipe_names, recipe_summary, recipe_text
 from vqkit.settings import Config, PriorConfig
@@ -34,6 +35,8 @@ DOCS = ROOT / "docs"
 # Column of help texts, of which no line of a page is wider.
 WIDTH = "96"
 ROOTS = {"": Config, "prior/": PriorConfig}
+# Fields that tell sections of the same key apart.
+TELL = ("kind", "signal")
 
 
 def main() -> None:
@@ -150,11 +153,9 @@ def settings_page(root: type[Root], title: str) -> str:
     """A table for every section, a further one for every kind that a section may be of."""
     lines = [f"# {title}", "", escaped(inspect.getdoc(root) or ""), ""]
     lines += ["A key is written with dots on the command line: `train.lr=1e-3`.", ""]
-    for key, section in sections(root):
-        kind = section.model_fields.get("kind")
-        name = f"{key}, kind={kind.default}" if kind else key
-        if key:
-            lines += [f"## {name}", "", escaped(own_doc(section)), ""]
+    for heading, section in sections(root):
+        if heading:
+            lines += [f"## {heading}", "", escaped(own_doc(section)), ""]
         lines += ["| key | default | |", "|---|---|---|"]
         for field, info in section.model_fields.items():
             about = " ".join((info.description or "").split())
@@ -193,21 +194,24 @@ def default_of(info: Any) -> str:
     return f"`{json.dumps(value)}`"
 
 
-def sections(
-    root: type[Section], at: str = "", seen: tuple[str, ...] = ()
-) -> Iterator[tuple[str, type[Section]]]:
-    """Every section below a root with the key that leads to it; those of a composite quantizer
-    once.
+def sections(root: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """Every section below a root under a title, its key and what tells it from others of this key.
+
+    Each comes once: quantizers that are made of others take the same sections again.
     """
-    yield at, root
-    for name, info in root.model_fields.items():
-        for inner in inner_sections(info.annotation):
-            if inner.__name__ in seen or inner.__name__ == "WeightConfig":
-                continue
-            seen = (*seen, inner.__name__)
-            for key, section in sections(inner, f"{at}.{name}".lstrip("."), seen):
-                seen = (*seen, section.__name__)
-                yield key, section
+    seen: set[type[Section]] = set()
+
+    def walk(section: type[Section], at: str, told: str) -> Iterator[tuple[str, type[Section]]]:
+        seen.add(section)
+        fields = section.model_fields
+        told = next((f", {name}={fields[name].default}" for name in TELL if name in fields), told)
+        yield (at + told if section is not WeightConfig else "any weight of losses"), section
+        for name, info in fields.items():
+            for inner in inner_sections(info.annotation):
+                if inner not in seen:
+                    yield from walk(inner, f"{at}.{name}".lstrip("."), told)
+
+    yield from walk(root, "", "")
 
 
 def inner_sections(annotation: Any) -> Iterator[type[Section]]:
