@@ -40,7 +40,7 @@ ALLOWED = {
         "cli": "apps artifact coding config data errors export files pipelines printable prior "
         "report settings signals tokens training",
         "__main__": "cli",
-        "__init__": "artifact coding errors pipelines settings",
+        "__init__": "artifact coding errors pipelines report settings training",
     }.items()
 }
 # Parts that are the same for every kind of signal. What is of images lies in signals/image, what
