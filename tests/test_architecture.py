@@ -29,7 +29,7 @@ ALLOWED = {
         "nn": "config errors model",
         "tokens": "errors files tables",
         "prior": "config errors model settings",
-        "signals": "config data errors files model settings shapes",
+        "signals": "config data errors files model settings shapes tables",
         "artifact": "coding config data errors files model printable prior settings shapes signals",
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
@@ -42,7 +42,7 @@ ALLOWED = {
         "cli": "apps artifact coding config data errors export files pipelines printable prior "
         "report settings signals tokens training web",
         "__main__": "cli",
-        "__init__": "artifact coding errors pipelines settings",
+        "__init__": "artifact coding errors pipelines report settings training",
     }.items()
 }
 # Parts that are the same for every kind of signal. What is of images lies in signals/image, what

@@ -18,6 +18,14 @@ from .signals.text.conftest import note
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Whose commands are run, each in a folder of its own, one after another: the first trains what the
+# others use.
+RUN = [
+    "README.md",
+    "docs/start.md",
+    *(f"docs/how-to/{name}.md" for name in ("train", "compress", "generate", "explain")),
+    *(f"docs/how-to/{name}.md" for name in ("recordings", "text")),
+]
 SHORT = [
     *(setting for setting in TINY if "codebook" not in setting),
     "train.steps=10",
@@ -34,14 +42,20 @@ SHORT_PRIOR = [
 ]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(document: str) -> list[list[str]]:
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines() if line]
+    return [line.split(" #")[0].split() for line in lines]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photo) -> Path:
-    """A working folder with `photos`, `recordings`, a talk, `notes` and `records` in it, as the
-    README assumes.
+    """A folder with `photos`, `recordings`, a talk, a mask, `notes` and `records` in it, as the
+    documents assume.
     """
     folder = tmp_path_factory.mktemp("readme")
     (folder / "photos").mkdir()
@@ -50,6 +64,10 @@ def folder(tmp_path_factory, photo) -> Path:
             left, top = 7 * index % (image.width - 80), 5 * index % (image.height - 80)
             image.crop((left, top, left + 80, top + 72)).save(folder / "photos" / f"{index}.png")
         image.crop((50, 50, 150, 130)).save(folder / "photos" / "cat.png")
+    mask = np.zeros((80, 100), np.uint8)
+    mask[20:50, 30:60] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    (folder / "runs").mkdir()
     (folder / "recordings").mkdir()
     for number in range(8):
         soundfile.write(folder / "recordings" / f"{number}.wav", voice(2.0, number), RATE)
@@ -62,47 +80,64 @@ def folder(tmp_path_factory, photo) -> Path:
     return folder
 
 
-def test_the_commands_work_one_after_another_and_then_the_python(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    commands = [
-        line.split(" #")[0].split() for block in blocks("sh") for line in block.splitlines() if line
-    ]
-    assert len(commands) >= 8
-    for command in commands:
-        assert command[0] == "vqkit"
-        extra = {"train": SHORT, "train-prior": SHORT_PRIOR}.get(command[1], [])
-        if command[1:3] == ["train", "recordings"]:
-            extra = [*SPEECH, *RESIDUAL]
-        if command[1:3] == ["train", "notes"]:
-            extra = TEXT
-        assert cli.main([*command[1:], *extra]) == 0, command
-    assert (folder / "runs" / "photos" / "report.html").exists()
+def test_the_commands_of_documents_work_one_after_another_and_then_the_python(
+    folder, tmp_path, monkeypatch
+):
+    for document in RUN:
+        work = tmp_path / Path(document).stem
+        work.mkdir()
+        for each in folder.iterdir():
+            (work / each.name).symlink_to(each)
+        monkeypatch.chdir(work)
+        assert commands(document)
+        for command in commands(document):
+            run(command)
+        if python := blocks(document, "python"):
+            with Image.open("photos/cat.png") as image:
+                names = {"images": np.asarray(image.convert("RGB"))[None]}
+            exec(python[0], names)
+            assert names["pixels"].shape == names["images"].shape
+    runs = folder / "runs"
+    assert (runs / "photos" / "report.html").exists()
+    assert (tmp_path / "README" / "out" / "cat.png").exists()
     for record in (folder / "records").iterdir():
-        back = folder / "records-back" / record.name
+        back = tmp_path / "text" / "records-back" / record.name
         assert back.read_bytes() == record.read_bytes()
-    assert (folder / "figures.json").exists() and (folder / "out" / "cat.png").exists()
 
-    with Image.open("photos/cat.png") as image:
-        names = {"images": np.asarray(image.convert("RGB"))[None]}
-    exec(blocks("python")[0], names)
-    assert names["pixels"].shape == names["again"].shape == names["images"].shape
+
+def run(command: list[str]) -> None:
+    """One command, made short where it trains."""
+    assert command[0] == "vqkit"
+    made = {"train": "runs/photos/report.html", "train-prior": "runs/photos/prior"}.get(command[1])
+    if made and Path(made).exists() and "runs/photos" in command:
+        # Another document has trained it.
+        return
+    extra = {"train": SHORT, "train-prior": SHORT_PRIOR}.get(command[1], [])
+    if command[1:3] == ["train", "recordings"]:
+        extra = [*SPEECH, *RESIDUAL]
+    if command[1:3] == ["train", "notes"]:
+        extra = TEXT
+    assert cli.main([*command[1:], *extra]) == 0, command
+
+
+def links(document: Path) -> list[str]:
+    return re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+
+
+# Pages of the site that `make docs` writes.
+MADE = ("reference/", "tutorials/")
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/guide.md",
-        "docs/defaults.md",
-        "docs/design.md",
-        "docs/benchmarks.md",
-    ],
+    "document",
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/[a-z]*.md")],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_what_documents_link_to_exists(name):
-    document = ROOT / name
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
-        assert target.startswith("https:") or (document.parent / target).exists(), target
+def test_what_documents_link_to_exists(document):
+    for target in links(document):
+        is_made = target.removeprefix("../").startswith(MADE)
+        is_there = is_made or (document.parent / target).exists()
+        assert target.startswith(("https:", "mailto:")) or is_there, target
 
 
 def test_the_layout_in_the_design_is_that_of_the_files():
@@ -116,3 +151,36 @@ def test_the_layout_in_the_design_is_that_of_the_files():
             assert (ROOT / parent / line.split()[0]).exists(), line
             seen += 1
     assert seen > 20
+
+
+CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+
+
+def in_common(text: str) -> dict[str, list[str]]:
+    """What both languages of the README have alike: the level of each heading, code without its
+    comments, links, names, and the numbers of each row of the table.
+    """
+    code = "\n".join(re.findall(r"```\w+\n(.*?)```", text, re.DOTALL))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    return {
+        "headings": re.findall(r"^#+(?= )", text, re.MULTILINE),
+        "commands": [re.split(r"\s+#", line)[0] for line in code.splitlines()],
+        "links": re.findall(r"\]\(([^)]+)\)", text),
+        "words in code": sorted(re.findall(r"`([^`\n]+)`", text)),
+        "figures": [str(sorted(re.findall(r"[-+]?\d(?:[\d.,/x]*[\dx])?", row))) for row in table],
+        "bold": re.findall(r"\*\*(.+?)\*\*", text.replace("、", ", ").replace("；", "; ")),
+    }
+
+
+@pytest.mark.parametrize("what", in_common(README))
+def test_the_readme_says_the_same_in_both_languages(what):
+    assert in_common(CHINESE)[what] == in_common(README)[what]
+
+
+def test_the_readme_is_short_and_its_figures_are_in_the_benchmarks():
+    assert README.count("\n") <= 120 and CHINESE.count("\n") <= 120
+    measured = "".join(path.read_text() for path in (ROOT / "docs" / "benchmarks").glob("*.md"))
+    rows = [line for line in README.splitlines() if line.startswith("|")][2:]
+    figures = re.findall(r"\d+\.\d+", " ".join(rows))
+    assert len(figures) >= 25
+    assert [figure for figure in figures if figure not in measured] == []

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import pyarrow
 import torch
 from PIL import Image
+from pyarrow import parquet
 from torch import nn
 
 from vqkit.artifact.build import build_model
@@ -262,13 +264,15 @@ def folder() -> Path:
     Image.fromarray(half_flat).save(mixed / "half-flat.png")
     frames = [Image.fromarray(one).resize((100, 100)) for one in few[:6]]
     frames[0].save(mixed / "moving.gif", save_all=True, append_images=frames[1:])
+    rows = [path.read_bytes() for path in sorted(mixed.glob("*-again.png"))]
+    parquet.write_table(pyarrow.table({"image": rows}), root / "table.parquet", row_group_size=2)
     return root
 
 
 def data_result(config: Config) -> list[Any]:
     """How files are read, split and changed, and by how many processes."""
     found: list[Any] = []
-    for name in ("mixed", "unclear.npy", "packed.npz"):
+    for name in ("mixed", "unclear.npy", "packed.npz", "table.parquet"):
         try:
             data = signal_of(config.data).open(folder() / name, config.data, config.seed)
             batches = data.train(0, 6, config.seed)

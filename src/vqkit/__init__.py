@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .pipelines.coders import train_coder
     from .pipelines.prior import train_prior
     from .pipelines.sharpen import sharpen
+    from .report.shown import Report
     from .settings import Config
+    from .training.progress import live
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "Config",
     "FormatError",
     "Model",
+    "Report",
     "TrainingDiverged",
     "VqkitError",
     "__version__",
+    "live",
     "load",
     "sharpen",
     "train",
@@ -41,6 +45,8 @@ _LAZY = {
     "Config": "settings",
     "FormatError": "coding",
     "Model": "artifact.model",
+    "Report": "report.shown",
+    "live": "training.progress",
     "sharpen": "pipelines.sharpen",
     "train": "pipelines.autoencoder",
     "train_coder": "pipelines.coders",

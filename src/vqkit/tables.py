@@ -16,6 +16,7 @@ def pyarrow() -> Any:
     """The library. VqkitError where it is not installed."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
         raise VqkitError(
@@ -24,10 +25,10 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-def check_group(path: Path, group: Any, columns: Collection[str]) -> None:
-    """VqkitError for a group of rows of a parquet file whose columns unpack to more than is read.
+def check_group(path: Path, group: Any, columns: Collection[str]) -> int:
+    """Bytes that columns of a group of rows of a parquet file unpack to.
 
-    group: what pyarrow says of it.
+    group: what pyarrow says of it. VqkitError where they are more than is read.
     """
     size = 0
     for index in range(group.num_columns):
@@ -39,3 +40,4 @@ def check_group(path: Path, group: Any, columns: Collection[str]) -> None:
             f"a group of rows of {path} unpacks to {size} bytes, more than {MAX_GROUP}: write it "
             "with fewer rows a group"
         )
+    return size

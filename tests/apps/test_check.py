@@ -13,6 +13,7 @@ from vqkit import cli
 from vqkit.apps import check as checks
 from vqkit.apps.check import check, items_of
 from vqkit.artifact.tokenizer import Tokenizer
+from vqkit.model.tiling import Reach
 
 from ..signals.audio.conftest import codec, codec_folder, recordings  # noqa: F401
 
@@ -58,6 +59,16 @@ def test_codes_that_depend_on_the_batch_are_found(model, emoji, monkeypatch):
     assert found.code_flips["in batches of 2"][0] == found.figures["items"] // 2
     assert found.code_flips["on 1 threads"][0] == 0
     assert not any(count for count, _ in found.value_flips.values())
+
+
+def test_parts_that_see_too_little_are_found(model, emoji, monkeypatch):
+    items = items_of(model, emoji)
+    flips, num_codes = check(model, items).code_flips[checks.IN_PARTS]
+    # Parts are as wide as four margins, and there are several along each dimension.
+    cells = [4 * max(model.network.reach) * side for side in model.network.tile_grid]
+    assert flips == 0 and num_codes > math.prod(cells)
+    monkeypatch.setattr(model.network, "reach", Reach(0, 0))
+    assert check(model, items).code_flips[checks.IN_PARTS][0] > 0
 
 
 def test_what_was_found_goes_into_the_artifact_and_its_card(run_folder, tmp_path, capsys):

@@ -138,7 +138,7 @@ def test_variations(anew):
 def numeric_options():
     """Every option of every command that becomes a number, by its type or its default."""
     (commands,) = [
-        one for one in cli._parser()._actions if isinstance(one, argparse._SubParsersAction)
+        one for one in cli.build_parser()._actions if isinstance(one, argparse._SubParsersAction)
     ]
     for verb, parser in commands.choices.items():
         for action in parser._actions:

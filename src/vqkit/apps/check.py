@@ -4,10 +4,13 @@ codes are damaged.
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -16,10 +19,12 @@ from torch.nn import functional as F
 
 from ..artifact.model import Model
 from ..artifact.streaming import DecodeStream, EncodeStream, decoded, encoded
+from ..artifact.tokenizer import Tokenizer
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..metrics import code_counts, code_figures
 from ..model.quantizers.base import PADDING
+from ..model.tiling import NUM_MARGINS, untile
 
 # Items that are looked at, and those that go through together.
 NUM_ITEMS = 64
@@ -31,6 +36,7 @@ NUM_IN_PIECES = 8
 # Shares of the codes that are replaced at random.
 DAMAGE = (0.01, 0.05)
 THREADS = (1, 2)
+IN_PARTS = "in small parts"
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class Checked:
     """What was found.
 
     code_flips, value_flips: by setting, (how many codes, or values of the reconstruction, differ
-    from those of every item alone, of how many).
+    from those of every item alone, of how many). Those in small parts are of one large item, which
+    the others are joined to, and differ from those of the whole.
     figures: items; usage and perplexity (None without countable codes), bits_per_item; the measure
     that items are ranked by, `quality` as it is, `quality_damaged_1` and `_5` with so many per cent
     of the codes replaced, `quality_first_N` of the first N codes of a position alone;
@@ -85,6 +92,8 @@ def check(
         value_flips[name] = _flips(values, decode(codes, items))
         if progress:
             progress(number / (len(encoders) + len(decoders) + 1))
+    if len(model.shape.extent) > 1:
+        code_flips[IN_PARTS], value_flips[IN_PARTS] = _flips_in_parts(model, items)
     figures = _figures(model, items, codes, values)
     figures["seconds_to_encode"], figures["seconds_to_decode"] = (
         each / len(items) for each in seconds
@@ -221,6 +230,34 @@ def _decode_pieces(
         values = torch.cat(list(decoded(DecodeStream(model.tokenizer), pieces)), 1)
         found.append(values[:, : item.shape[1]])
     return found
+
+
+def _flips_in_parts(
+    model: Model, items: Sequence[Tensor]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Codes, then values, that differ between a large item at once and in parts as small as can
+    be.
+    """
+    network = copy.copy(model.network)
+    network.part_positions = 1
+    small = Tokenizer(replace(model.artifact, network=network), model.device)
+    large = _joined(model, items)[None]
+    codes = model.tokenizer.encode(large)
+    values = model.tokenizer.decode(codes, large.shape[2:], exact=True)
+    again = small.decode(codes, large.shape[2:], exact=True)
+    return _flips([codes], [small.encode(large)]), _flips([values], [again])
+
+
+def _joined(model: Model, items: Sequence[Tensor]) -> Tensor:  # (C, *extent)
+    """Items beside one another along every dimension, again and again, until two parts are needed
+    along each.
+    """
+    margin = NUM_MARGINS * max(model.network.reach) + 1
+    sides = zip(model.network.tile, items[0].shape[1:], strict=True)
+    counts = [-(-margin * tile // side) for tile, side in sides]
+    alike = [item for item in items if item.shape == items[0].shape]
+    chosen = islice(cycle(alike), math.prod(counts))
+    return untile(torch.stack(list(chosen)), counts)[0]
 
 
 def _flips(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -57,6 +58,16 @@ class Evaluation:
     worst: Examples
     best: Examples
     denoised: Examples | None = None
+
+    def _repr_html_(self) -> str:
+        """The figures as a table, for notebooks."""
+        rows = ""
+        for name, value in self.metrics.items():
+            if isinstance(value, (int, float, str)):
+                shown = f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
+                head = f"<th style='text-align:left'>{html.escape(name)}</th>"
+                rows += f"<tr>{head}<td>{shown}</td></tr>"
+        return f"<table><caption>vqkit evaluation</caption>{rows}</table>"
 
 
 @dataclass(frozen=True)

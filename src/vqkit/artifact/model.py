@@ -279,6 +279,11 @@ class Model:
         if self.artifact.coders.codes is not None:
             has.append("a coder")
         live = [] if self.latency is None else [("live", self.latency)]
+        reached = self.metrics.get(self.signal.quality)
+        measured = []
+        if isinstance(reached, float):
+            split = self.metrics.get("split")
+            measured = [("measured", f"{reached:.2f} {self.signal.quality_unit} ({split})")]
         return [
             (
                 "signal",
@@ -299,6 +304,7 @@ class Model:
             ),
             *live,
             ("trained on", str(self.data.get("name"))),
+            *measured,
             ("has", " and ".join(has) or "neither prior nor coder"),
             ("id", self.content_id[:16]),
             ("device", str(self.device)),

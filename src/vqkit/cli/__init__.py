@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import VqkitError
 from ..printable import one_line
 from . import (
+    completion,
     compression,
     denoising,
     explaining,
@@ -38,6 +39,7 @@ COMMANDS = {
     **exporting.COMMANDS,
     **tokens.COMMANDS,
     **serving.COMMANDS,
+    **completion.COMMANDS,
 }
 # Of a process that wrote to a pipe that nobody reads any more: 128 + SIGPIPE, as shells have it.
 BROKEN_PIPE = 141
@@ -77,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options, rest = _parser().parse_known_args(
+        options, rest = build_parser().parse_known_args(
             [word for word in arguments if word != "--debug"]
         )
         if options.command is None:
-            _parser().print_help()
+            build_parser().print_help()
             return 0
         _check_rest(options, rest)
         status = int(COMMANDS[options.command][0](options))
@@ -113,7 +115,8 @@ def _told(error: OSError | MemoryError) -> str:
     return str(error)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The parser of all commands."""
     parser = Parser(
         prog="vqkit",
         description="Train a discrete autoencoder on your own files, see that it is healthy, and "

@@ -148,9 +148,9 @@ def announce_loading() -> None:
 
 def display_of_run() -> Display:
     """What shows the progress of training."""
-    from ..training.progress import display_for_terminal
+    from ..training.progress import live
 
-    return display_for_terminal()
+    return live()
 
 
 def of_run(options: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ..errors import VqkitError
 from ..shapes import Shape
+from .blocks import BlockOrder
 from .dataset import Batch
 from .names import BadFile
 from .normalisation import Normalisation
@@ -142,7 +143,7 @@ class IndexedDataset(ABC):
         if size % ranks:
             raise VqkitError(f"train.batch_size={size} must be a multiple of the {ranks} processes")
         rows = slice(rank * (size // ranks), (rank + 1) * (size // ranks))
-        order = Order(self.splits["train"], seed)
+        order = self.order(seed)
 
         def wanted() -> Iterator[np.ndarray]:
             at = step
@@ -155,6 +156,10 @@ class IndexedDataset(ABC):
             values = self.augmented(found.values, size, generator, rows)
             names = [("noise", seed, at, rows.start + row) for row in range(len(values))]
             yield _with_noise(found, values, self.noisy(values, names))
+
+    def order(self, seed: int) -> Order | BlockOrder:
+        """Which training item is seen when."""
+        return Order(self.splits["train"], seed)
 
     def validation(self, size: int, seed: int) -> Iterator[Batch]:
         """The validation split once, with noise if any is to be removed."""

@@ -257,7 +257,7 @@ def _archive(shard: SourceShard, is_item: Callable[[Path], bool]) -> Iterator[Fo
                     # Otherwise an archive remembers all of its members.
                     archive.members = []  # type: ignore[attr-defined]
                     done = min(1.0, file.tell() / size)
-                    key, suffix = _key(member.name)
+                    key, suffix = key_of(member.name)
                     if not member.isreg() or suffix is None:
                         continue
                     if parts is not None and parts.key != key:
@@ -265,7 +265,7 @@ def _archive(shard: SourceShard, is_item: Callable[[Path], bool]) -> Iterator[Fo
                         parts = None
                     parts = parts or _Parts(key)
                     _take(parts, archive, member, suffix, is_item)
-                _check_end(archive)
+                check_end(archive)
         except _BROKEN_ARCHIVE as error:
             # What was read in full stands.
             if parts is not None:
@@ -276,7 +276,8 @@ def _archive(shard: SourceShard, is_item: Callable[[Path], bool]) -> Iterator[Fo
         yield parts.found(1.0)
 
 
-def _key(name: str) -> tuple[str, str | None]:
+def key_of(name: str) -> tuple[str, str | None]:
+    """The sample that a member of an archive belongs to, and its suffix; None of none."""
     name = name.removeprefix("./")
     matched = _MEMBER.fullmatch(name)
     if matched is None:
@@ -337,7 +338,7 @@ def _take_fields(parts: _Parts, content: bytes) -> None:
             parts.texts.setdefault(plain(name), plain(str(value)))
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
+def check_end(archive: tarfile.TarFile) -> None:
     """The library stops without a word at a header that makes no sense, and where there is nothing
     any more, as it does at the block of zeros that ends an archive.
     """
@@ -422,24 +423,34 @@ def _arrow_batches(path: Path, file: BinaryIO, arrow: Any) -> Iterator[tuple[_Co
 
 
 def _columns(path: Path, schema: Any, arrow: Any) -> _Columns:
-    possible = []
+    item, is_struct = column_of_samples(path, schema, arrow)
     texts = []
     label = None
+    for column in schema:
+        if column.name == item:
+            continue
+        if column.name in _LABELS:
+            label = label or column.name
+        elif arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type):
+            texts.append(column.name)
+    return _Columns(item, is_struct, label, _class_names(schema, label), texts)
+
+
+def column_of_samples(path: Path, schema: Any, arrow: Any) -> tuple[str, bool]:
+    """The column of a table that holds samples, one named after them before others, and whether it
+    is a struct {bytes, path}. VqkitError where there is none.
+    """
+    possible = []
     for column in schema:
         if arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type):
             possible.append((column.name, False))
         elif arrow.types.is_struct(column.type) and "bytes" in _fields(column.type):
             possible.append((column.name, True))
-        elif column.name in _LABELS:
-            label = label or column.name
-        elif arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type):
-            texts.append(column.name)
     if not possible:
         raise VqkitError(
             f"{path} has no column of samples: it must be binary or a struct with 'bytes' inside"
         )
-    item, is_struct = min(possible, key=lambda each: each[0] not in ("image", "audio"))
-    return _Columns(item, is_struct, label, _class_names(schema, label), texts)
+    return min(possible, key=lambda each: each[0] not in ("image", "audio"))
 
 
 def _fields(struct: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+"""What a person sees of a run: a live bar on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -75,8 +75,14 @@ class Lines:
         pass
 
 
-def display_for_terminal() -> Display:
-    """A live bar when the error stream is a terminal, else plain lines."""
+def live() -> Display:
+    """What shows a run as it goes: a bar in a notebook or on a terminal, else a line every ten
+    seconds. For `display` of `vqkit.train` and the rest, which are silent without.
+    """
+    from .notebook import Cell, in_notebook
+
+    if in_notebook():
+        return Cell()
     if sys.stderr.isatty() and find_spec("rich") is not None:
         from .bar import Bar
 

@@ -288,7 +288,7 @@ def test_parquet(pictures: np.ndarray, tmp_path: Path, layout: str) -> None:
 
 def test_parquet_without_pictures(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(VqkitError, match="no column of images"):
+    with pytest.raises(VqkitError, match="no column of samples"):
         open_images(tmp_path, DataConfig(), seed=0)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but nothing else")
     with pytest.raises(VqkitError, match="cannot read .*a.parquet"):

@@ -95,6 +95,10 @@ class DataConfig(DataSection):
     """also keep images that look the same (scaled, recompressed) in one split, not only those
     of equal pixels
     """
+    stream: bool = False
+    """read parquet tables where they lie as training goes, in the order of their groups of rows, as
+    tar archives always are: nothing is copied or looked through before, whole groups are held out,
+    and equal images are not kept in one split"""
     max_bytes: Count | None = None
     """what a compressed file may unpack to, in bytes; null = a quarter of the memory"""
     augment: AugmentConfig = AugmentConfig()

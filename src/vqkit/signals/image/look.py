@@ -12,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.blocks import find_places
+from ...data.shards import find_shards
 from .arrays import find_idx
 from .files import BROKEN_IMAGE, Raw, Target, decode, image_suffixes, pillow_warnings, read_header
-from .scan import image_files
+from .scan import evenly, image_files, is_image
 
 # Files whose headers are read; of more, as many spread over all.
 MAX_HEADERS = 20_000
+# Archives or tables that are looked into.
+LOOKED_SHARDS = 8
 # Images whose pixels are looked at.
 MAX_LOOKED = 64
 # Pixels from which on an image is looked at scaled down.
@@ -102,6 +106,29 @@ def look_at_folder(folder: Path) -> Look | None:
         return None
     num_images = round(len(names) * len(good) / len(chosen))
     return _look(num_images, sizes, good.__getitem__)
+
+
+def look_at_shards(source: str | Path) -> Look | None:
+    """A look at the images in tar archives or tables, of which the first few stand for all; None
+    where none can be read.
+    """
+    shards = find_shards(str(source), is_image)
+    store, _ = find_places(shards[:LOOKED_SHARDS], is_image)
+    good: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    chosen = evenly(store)
+    with pillow_warnings():
+        for index in chosen:
+            try:
+                header = read_header(store.raw(index))
+            except BROKEN_IMAGE:
+                continue
+            good.append(index)
+            sizes.append(header.size)
+    if not good:
+        return None
+    share = len(shards) / min(len(shards), LOOKED_SHARDS) * len(good) / len(chosen)
+    return _look(round(len(store) * share), sizes, lambda place: store.raw(good[place]))
 
 
 def look_at_images(num_images: int, size: tuple[int, int], read: Callable[[int], Raw]) -> Look:

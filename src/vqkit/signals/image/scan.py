@@ -9,16 +9,19 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...data.blocks import TOGETHER, ShardStore, find_places
 from ...data.names import BadFile, PackedStrings
+from ...data.shards import column_of_samples, find_shards
 from ...errors import VqkitError
 from ...files import delete_with, open_regular, temporary_file
+from ...tables import pyarrow
 from .arrays import check_unpacked, max_unpacked
 from .config import DataConfig
 from .files import (
@@ -39,6 +42,8 @@ Found: TypeAlias = "FileSurvey | str"
 
 NUM_THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256
+# Blocks of shards from which images are looked at.
+SURVEYED_BLOCKS = 16
 
 
 @dataclass
@@ -219,11 +224,7 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
     Errors: VqkitError without pyarrow, without such a column, if a file is broken, or if it unpacks
     to more than data.max_bytes and twice its size.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise VqkitError("reading parquet needs pyarrow: pip install 'vqkit[parquet]'") from error
+    arrow = pyarrow()
     survey = _Survey()
     ends: list[int] = []
     lengths: list[int] = []
@@ -236,7 +237,7 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
                 # Encoded images hardly shrink: what unpacks to many times its size was made to do
                 # harm.
                 limit = max(max_unpacked(how.config), 2 * source.stat().st_size)
-                rows = _parquet_rows(source, pyarrow.parquet.ParquetFile, how.config)
+                rows = _parquet_rows(source, arrow.parquet.ParquetFile, how.config)
                 for row, content in enumerate(rows):
                     found: Found = "the row holds no bytes"
                     if content is not None:
@@ -249,7 +250,7 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
                     ends += [file.tell()] * len(found.headers)
                     if file.tell() - start > limit:
                         check_unpacked(file.tell() - start, str(source), how.config)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError) as error:
         path.unlink(missing_ok=True)
         raise VqkitError(f"cannot read {source}: {reason(error)}") from error
     except BaseException:
@@ -263,7 +264,7 @@ def scan_parquet(files: list[Path], how: Reading) -> Items:
 
 def _parquet_rows(path: Path, parquet_file: Any, config: DataConfig) -> Iterator[bytes | None]:
     with open_regular(path) as source, parquet_file(source) as table:
-        column, nested = _image_column(path, table.schema_arrow)
+        column, nested = column_of_samples(path, table.schema_arrow, pyarrow())
         for group in range(table.num_row_groups):
             size = _column_bytes(table.metadata.row_group(group), column)
             check_unpacked(size, f"a row group of {path}", config)
@@ -288,19 +289,47 @@ def _column_bytes(group: Any, column: str) -> int:
     return size
 
 
-def _image_column(path: Path, schema: Any) -> tuple[str, bool]:
-    """Name of the first column of images, one called 'image' before others, and whether it is a
-    struct.
+# ------------------------------------------------------------------------------------------- shards
+
+
+def scan_shards(source: str, how: Reading) -> Items | None:
+    """The images of tar archives and parquet tables in a folder, a file, a pattern or a list of
+    files, which stay where they are; None where there are none.
+
+    What images are like, their range of values included, is that of some of them.
     """
-    possible = []
-    for column in schema:
-        kind = str(column.type)
-        if kind in ("binary", "large_binary"):
-            possible.append((column.name, False))
-        elif kind.startswith("struct<") and any(str(part.name) == "bytes" for part in column.type):
-            possible.append((column.name, True))
-    if not possible:
-        raise VqkitError(
-            f"{path} has no column of images: it must be binary or a struct with 'bytes' inside"
-        )
-    return min(possible, key=lambda item: item[0] != "image")
+    shards = [one for one in find_shards(source, is_image) if one.kind in ("tar", "parquet")]
+    if not shards:
+        return None
+    store, bad = find_places(shards, is_image, how.progress)
+    survey = _Survey()
+    surveyed = evenly(store)
+    with pillow_warnings():
+        for index in surveyed:
+            try:
+                survey.add(store.names[index], survey_file(store.raw(index), False))
+            except BROKEN_IMAGE as error:
+                bad.append(BadFile(store.names[index], reason(error)))
+    items = survey.items("shards", store, how)
+    notes = [
+        f"{len(store)} images in {len(shards)} shards are read as training goes; sizes are those "
+        f"of {len(surveyed)} of them, and equal images may lie in different splits"
+    ]
+    if how.config.fit == "patches":
+        notes.append("of each image the patch in its middle is used, at full resolution")
+    return replace(
+        items, names=store.names, bad=bad, files=None, full=None, notes=[*notes, *items.notes]
+    )
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its suffix."""
+    return path.suffix.lower() in image_suffixes()
+
+
+def evenly(store: ShardStore) -> list[int]:
+    """Numbers of images from all over shards, neighbours where they are read together."""
+    starts = store.blocks[:-1]
+    chosen = np.unique(np.linspace(0, len(starts) - 1, SURVEYED_BLOCKS).round().astype(int))
+    ends = np.minimum(store.blocks[chosen + 1], starts[chosen] + TOGETHER)
+    return [index for a, b in zip(starts[chosen], ends, strict=True) for index in range(a, b)]

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from ...config.base import section_of
-from ...data.indexed import Found, IndexedDataset
+from ...data.blocks import BlockOrder, ShardStore, split_blocks
+from ...data.indexed import Found, IndexedDataset, Order
 from ...data.names import MAX_BAD, BadFile, NumberedNames, PackedStrings, check_bad
 from ...data.normalisation import Normalisation, measure
 from ...data.splits import DIGEST_BYTES, derive_seed, near, split, tie
@@ -50,17 +51,20 @@ from .files import (
     reason,
     survey_file,
 )
-from .look import Look, look_at_folder, look_at_images
+from .look import Look, look_at_folder, look_at_images, look_at_shards
 from .noise import add_noise
 from .ranges import ValueRange
-from .scan import NUM_THREADS, image_files, scan_folder, scan_parquet
-from .stores import ArrayStore, Items, PartStore, Reading
+from .scan import NUM_THREADS, image_files, scan_folder, scan_parquet, scan_shards
+from .stores import ArrayStore, Items, PartStore, Reading, Store
 
 # Classes that a description counts.
 MAX_NAMED = 100
 _PATCH_SIZE = (32, 32)
 # Training images that a streamed set is measured from.
 _MEASURED = 2048
+# Archives of WebDataset, which are always read as training goes, and tables.
+_ARCHIVES = frozenset({".tar", ".tgz"})
+_TABLES = frozenset({".parquet"})
 # Files of arrays, and what they may have in bytes to be looked at: they are read whole for it.
 _ARRAYS = (".npy", ".npz")
 _LARGE_ARRAY = 1 << 26
@@ -157,9 +161,14 @@ class ImageData(IndexedDataset):
             self.bad.append(found)
             check_bad(self.name, self.bad, len(self), MAX_BAD)
 
+    def order(self, seed: int) -> Order | BlockOrder:
+        if isinstance(self._store, ShardStore):
+            return BlockOrder(self.splits["train"], self._store, seed)
+        return super().order(seed)
+
     def _read_one(self, index: int) -> torch.Tensor | BadFile:  # (C, H, W) uint8
         assert self._store is not None
-        return _decode(self._store.raw(index), self._target, self.names, index)
+        return _decode(self._store, self._target, self.names, index)
 
     def notes_in_words(self) -> list[str]:
         return [*self.notes, *self.range_in_words(), *self._splits_in_words()]
@@ -259,11 +268,15 @@ def open_images(
         max_bad = min(max_bad, MAX_BAD)
     check_bad(name, items.bad, len(items.store), max_bad)
     target = _target(name, items, config)
-    pixels, items = _decoded(name, items, target, config, max_bad, progress)
-    assert items.digests is not None and items.keys is not None
-    data = ImageData(name, items, target, pixels, config)
     shares = (config.validation, config.test)
-    data.splits = split(items.digests, items.keys, seed, shares, items.fixed_test)
+    if isinstance(items.store, ShardStore):
+        data = ImageData(name, items, target, None, config)
+        data.splits = split_blocks(items.store, seed, shares)
+    else:
+        pixels, items = _decoded(name, items, target, config, max_bad, progress)
+        assert items.digests is not None and items.keys is not None
+        data = ImageData(name, items, target, pixels, config)
+        data.splits = split(items.digests, items.keys, seed, shares, items.fixed_test)
     if items.cut_from is not None:
         data.cut_from = {
             name: len(np.unique(items.cut_from[ids])) for name, ids in data.splits.items()
@@ -286,6 +299,8 @@ def look_at(source: str | Path) -> Look | None:
     is_built_in = isinstance(source, str) and source in bundled.NAMES
     is_array = path.suffix.lower() in _ARRAYS or path.is_dir() and find_idx(path) is not None
     try:
+        if not is_built_in and _is_of_shards(path, _ARCHIVES | _TABLES):
+            return look_at_shards(path)
         if not is_built_in and not is_array:
             return look_at_folder(path) if path.is_dir() else None
         if not is_built_in and _num_bytes(path) > _LARGE_ARRAY:
@@ -400,6 +415,10 @@ def _read(source: str | Path, how: Reading) -> Items:
     if isinstance(source, str) and source in bundled.NAMES:
         return bundled.read_bundled(source, how.config)
     path = Path(source).expanduser()
+    if how.config.stream or _is_of_shards(path, _ARCHIVES):
+        found = scan_shards(str(source), how)
+        if found is not None:
+            return found
     if not path.exists():
         known = ", ".join(bundled.NAMES)
         raise VqkitError(
@@ -430,10 +449,17 @@ def _read(source: str | Path, how: Reading) -> Items:
     return _read_image(path, how)
 
 
+def _is_of_shards(path: Path, suffixes: frozenset[str]) -> bool:
+    """Whether a source is shards of these kinds, and no image lies beside them."""
+    if path.is_dir():
+        return not image_files(path, image_suffixes()) and bool(image_files(path, suffixes))
+    return path.suffix.lower() in suffixes
+
+
 def _read_folder(path: Path, how: Reading) -> Items:
     if find_idx(path):
         return read_idx_folder(path, how.config)
-    tables = image_files(path, frozenset({".parquet"}))
+    tables = image_files(path, _TABLES)
     if tables and not image_files(path, image_suffixes()):
         return scan_parquet([path / name for name in tables], how)
     return scan_folder(path, how)
@@ -529,9 +555,11 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
     )
 
 
-def _decode(raw: Any, target: Target, names: Sequence[str], index: int) -> torch.Tensor | BadFile:
+def _decode(
+    store: Store, target: Target, names: Sequence[str], index: int
+) -> torch.Tensor | BadFile:
     try:
-        return torch.from_numpy(decode(raw, target)).permute(2, 0, 1)
+        return torch.from_numpy(decode(store.raw(index), target)).permute(2, 0, 1)
     except BROKEN_IMAGE as error:
         return BadFile(names[index], reason(error))
 
