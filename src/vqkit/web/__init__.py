@@ -10,7 +10,8 @@ The core knows no page and no verb, so that other servers stand on it as well:
 - `worker`: a process that decodes and computes, with bounds of memory and time; it may crash, and
   a new one takes its place. `child` is what runs in it, `frames` what both say to one another;
 - `jobs`: one queue for what takes long, with a bound, progress and cancel;
-- `core`: these joined to an application: `Core`, `create_app`, `serve`.
+- `core`: these joined to an application: `Core`, `create_app`, `serve`;
+- `api` with `batches`: `vqkit serve`, one model for programs.
 
 `tasks` are the functions that a worker knows, each of which calls one app. The rest is the studio:
 `workspace` (ids to paths, which never come from a client), `runs` (training in processes that
