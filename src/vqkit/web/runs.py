@@ -21,7 +21,7 @@ from typing import Any
 
 from ..files import free_name, write_text
 from .limits import Refused
-from .workspace import BUILT_IN, Workspace
+from .workspace import Workspace
 
 # So that a page sees something of it soon and often.
 SETTINGS = ("train.log_every=10", "train.checkpoint_every=50", "train.validate_every=200")
@@ -50,7 +50,7 @@ class Runs:
         source = self.workspace.source(name)
         if sum(run["state"] == "running" for run in self.all()) >= MAX_RUNNING:
             raise Refused(429, "a run is on its way: stop it, or wait for it")
-        stem = str(name) if name in BUILT_IN else _slug(called)
+        stem = _slug(called or str(name))
         target = free_name(self.workspace.root / stem)
         run = {
             "id": secrets.token_hex(6),

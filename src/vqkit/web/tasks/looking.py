@@ -61,22 +61,24 @@ def paint(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: 
     """
     model = context.model(args["model"])
     original = context.item(model, args["item"])
-    codes = edited(context.codes(model, args["item"]), args["edits"])
-    try:
-        values = model.tokenizer.decode(codes, tuple(original.shape[1:]))[0]
-    except ValueError as error:
-        raise VqkitError(str(error)) from error
+    sizes = model.network.quantizer.codebook_sizes
+    codes = edited(context.codes(model, args["item"]), args["edits"], sizes)
+    values = model.tokenizer.decode(codes, tuple(original.shape[1:]))[0]
     result = Result()
     result.values = result.compared(model, values, original)
     return result
 
 
-def edited(codes: Tensor, edits: Sequence[Sequence[int]]) -> Tensor:
-    """Codes (1, Q, *grid) with others at some places. VqkitError for places that are not there."""
+def edited(codes: Tensor, edits: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+    """Codes (1, Q, *grid) with others at some places. VqkitError for places that are not there, and
+    for codes beyond the sizes of the codebooks.
+    """
     flat = codes.clone().flatten(2)
     for place, position, code in edits:
         if not (0 <= place < flat.shape[1] and 0 <= position < flat.shape[2]):
             raise VqkitError("there is no such place in the grid of codes")
+        if not 0 <= code < sizes[place]:
+            raise VqkitError(f"there are {sizes[place]} codes, counted from 0")
         flat[0, place, position] = code
     return flat.reshape(codes.shape)
 

@@ -183,6 +183,7 @@ function showRun(run, view) {
   const log = el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "What the run says", text: run.lines.slice(-6).join("\n") });
   fill(parts.run, el("div", { class: "card" }, head, view.frame ? pairsOf(view.frame) : run.state === "running" ? el("p", { class: "soft", text: "The first reconstructions come with the first checkpoint, in a few seconds." }) : null, curves, log, el("p", { class: "soft mono", text: run.command })));
   parts.run.dataset.state = run.state;
+  parts.run.dataset.step = `${step}`;
 }
 
 function pairsOf(frame) {
