@@ -185,7 +185,9 @@ def test_names_of_uploads_are_text_alone(studio: Studio):
     for name in ("..%2f..%2fevil.png", "%2fetc%2fcron.png", "a%00b.png", "..%5c..%5cevil.png"):
         found = studio.get(f"/api/sets/{files}/files?name={name}", image)
         assert "/" not in found["name"] and "\x00" not in found["name"]
-    kept = sorted(path.name for path in (studio.folder / ".studio/sets" / files / "files").iterdir())
+    kept = sorted(
+        path.name for path in (studio.folder / ".studio/sets" / files / "files").iterdir()
+    )
     assert kept == [f"{number:06}.png" for number in range(4)]
     for name in ("a", "a.png.", "a.p/g", "a.exe", ""):
         assert studio.ask(f"/api/sets/{files}/files?name={name}", image)[0] == 400, name

@@ -140,7 +140,9 @@ def test_codes_can_be_moved_over_and_swapped_with_keys_alone(page):
     page.locator(".grid canvas").focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    page.wait_for_function("() => /row 2, column 2|Code/.test(document.querySelector('#said').textContent)")
+    page.wait_for_function(
+        "() => /row 2, column 2|Code/.test(document.querySelector('#said').textContent)"
+    )
     page.locator(".palette .swatch").nth(1).focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("body[data-painted]")

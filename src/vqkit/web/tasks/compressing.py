@@ -46,7 +46,7 @@ def compress(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tel
     result.values = {
         "original": result.item(model, values),
         "rows": rows,
-        "rate_name": rate_name,
+        "rate_name": rate_name.replace("_", " "),
         "bits_of_a_byte": 8 / divisor,
         "raw_bytes": values.numel() * values.element_size(),
         "unit": model.signal.quality_unit,
@@ -163,7 +163,7 @@ def compare(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell
             found["rate"] = found["bits"] / divisor
             row["by"].append(found)
             row.setdefault("original", result.item(model, values))
-            row["rate_name"] = rate_name
+            row["rate_name"] = rate_name.replace("_", " ")
         rows.append(row)
         tell(number / len(args["items"]))
     means = []

@@ -49,6 +49,8 @@ class Result:
         shown: dict[str, Any] = {"image": self.image(model.signal.display(values[None])[0])}
         for content in model.signal.media(values[None], model.data):
             shown["sound"] = self.add(content, model.signal.media_type)
+        for before, now in model.signal.passages(values[None], values[None]):
+            shown["text"] = {"before": before, "now": now}
         return shown
 
     def compared(self, model: Model, values: Tensor, original: Tensor) -> dict[str, Any]:
