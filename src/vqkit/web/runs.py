@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 
 from ..files import free_name, write_text
 from .limits import Refused
-from .workspace import Workspace
+from .workspace import BUILT_IN, Workspace
 
 # So that a page sees something of it soon and often.
 SETTINGS = ("train.log_every=10", "train.checkpoint_every=50", "train.validate_every=200")
@@ -31,9 +32,12 @@ NUM_LINES = 12
 MAX_ROWS = 4000
 MAX_LOG = 1 << 16
 MAX_MINUTES = 24 * 60.0
+# What a run that goes on is given at least, for what comes behind its training.
+LEAST_MINUTES = 0.5
 _ID = re.compile(r"[0-9a-f]{12}")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")
-FIGURES = ("step", "split", "loss", "psnr", "spectral_snr", "byte_accuracy", "usage", "perplexity")
+QUALITY = ("psnr", "spectral_snr", "byte_accuracy")
+FIGURES = ("step", "split", "seconds", "loss", "usage", "perplexity", *QUALITY)
 
 
 class Runs:
@@ -69,8 +73,11 @@ class Runs:
         if self.described(run)["state"] != "stopped":
             raise Refused(409, "there is nothing to resume")
         target = self.workspace.root / run["folder"]
-        words = [run["source"], "--out", str(target), "--resume"]
-        self._launch(run, [*words, "--minutes", f"{run['minutes']:g}"])
+        rows = _rows(target / "metrics.jsonl")
+        spent = max((row.get("seconds", 0.0) for row in rows), default=0.0) / 60
+        left = max(LEAST_MINUTES, run["minutes"] - spent)
+        words = [run["source"], "--out", str(target), "--resume", "--minutes", f"{left:.2f}"]
+        self._launch(run, words)
         return self.described(run)
 
     def stop(self, name: object) -> dict[str, Any]:
@@ -112,8 +119,7 @@ class Runs:
             "lines": lines[-NUM_LINES:],
             "num_rows": len(rows),
             "rows": rows[seen : seen + MAX_ROWS],
-            "command": f"vqkit train {run['called']} --out {run['folder']} "
-            f"--minutes {run['minutes']:g}",
+            "command": _command(run),
         }
 
     def _state(self, run: dict[str, Any], folder: Path) -> str:
@@ -151,6 +157,13 @@ class Runs:
         except OSError:
             return False
         return False
+
+
+def _command(run: dict[str, Any]) -> str:
+    """What does the same in a terminal, where the files lie in a folder."""
+    data = run["set"] if run["set"] in BUILT_IN else "FOLDER"
+    words = ["vqkit", "train", data, "--out", run["folder"], "--minutes", f"{run['minutes']:g}"]
+    return shlex.join(words)
 
 
 def _slug(text: str) -> str:

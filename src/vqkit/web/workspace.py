@@ -29,6 +29,7 @@ HIDDEN = ".studio"
 # How deep below the folder models are looked for, and how many at most.
 DEPTH = 3
 MAX_MODELS = 200
+MAX_SETS = 1000
 MAX_JSON = 1 << 24
 _ID = re.compile(r"[0-9a-f]{12}")
 # Not the items of a set but what belongs to them.
@@ -133,7 +134,9 @@ class Workspace:
 
     def new_set(self) -> Files:
         """An empty one. Refused (507) where the workspace is full."""
-        if sum(one.num_bytes for one in self.sets()) > self.limits.folder_bytes:
+        known = self.sets()
+        size = sum(one.num_bytes for one in known)
+        if size > self.limits.folder_bytes or len(known) >= MAX_SETS:
             raise Refused(507, "there is no room for more files: remove a set")
         name = secrets.token_hex(6)
         files = Files(name, self.hidden / "sets" / name)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Models, and items with their codes, that are kept.
 NUM_MODELS = 3
 NUM_ITEMS = 64
+# Values of an item that is kept.
+MAX_KEPT = 1 << 23
 # Items of a set that a page offers.
 NUM_OFFERED = 24
 
@@ -114,7 +116,11 @@ class Context:
                 return offered[item["index"]]
             return model.signal.read(Path(item["path"]), model.data, model.config.data)
 
-        return self._items.get(_key(model, item), read)
+        key = _key(model, item)
+        values = self._items.get(key, read)
+        if values.numel() > MAX_KEPT:
+            self._items.forget(key)
+        return values
 
     def codes(self, model: Model, item: dict[str, Any]) -> Tensor:
         """Codes (1, Q, *grid) of an item, as `item` names it."""

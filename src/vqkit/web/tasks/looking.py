@@ -14,6 +14,8 @@ from .context import Context, Result, Tell
 
 # Codes of an item that a page draws and changes.
 MAX_CODES = 1 << 15
+# Positions of an item that is looked at code by code.
+MAX_POSITIONS = 1 << 22
 # Training items that an atlas is made of.
 NUM_ITEMS = 1024
 # Codes of a codebook that it shows, the most used ones.
@@ -29,6 +31,8 @@ def look(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: T
     """
     model = context.model(args["model"])
     original = context.item(model, args["item"])
+    if original[0].numel() > MAX_POSITIONS:
+        raise VqkitError("that is too large to be looked at code by code; it can be compressed")
     codes = context.codes(model, args["item"])
     quantizer = model.network.quantizer
     extent = tuple(original.shape[1:])

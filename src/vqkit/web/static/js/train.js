@@ -1,5 +1,5 @@
 // From files to a model: what was found, and a run that can be followed, stopped and resumed.
-import { framed, get, job, post } from "./api.js";
+import { framed, get, job, post, remove } from "./api.js";
 import { filePicker, setName } from "./bench.js";
 import { chart } from "./chart.js";
 import { $, count, el, fill, number, say, toast, trying } from "./dom.js";
@@ -68,7 +68,14 @@ function source(id, title, text) {
   const made = el("button", { type: "button", class: "source", "aria-pressed": `${chosen === id}` }, el("b", { text: title }), el("span", { text }));
   made.dataset.set = id;
   made.addEventListener("click", () => choose(id));
-  return made;
+  if (store.builtIn.includes(id)) return made;
+  const drop = button("Remove", () => trying(async () => {
+    await remove(`/api/sets/${id}`);
+    if (chosen === id) fill(parts.found);
+    await store.refresh();
+  }), "quiet small");
+  drop.setAttribute("aria-label", `Remove ${title}`);
+  return el("div", { class: "own" }, made, drop);
 }
 
 async function choose(set) {
