@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 import secrets
@@ -182,6 +183,11 @@ def _lines(path: Path) -> list[str]:
     return [_PATH.sub("", line) for line in text.splitlines() if line.strip()]
 
 
+def _is_shown(value: Any) -> bool:
+    """Whether JSON has it: a loss that is not finite is not drawn."""
+    return value is not None and (not isinstance(value, float) or math.isfinite(value))
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Figures of a run, those that a page draws."""
     try:
@@ -193,5 +199,5 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         # The last one may still be written.
         if line.endswith("}"):
             row = json.loads(line)
-            rows.append({name: row[name] for name in FIGURES if name in row})
+            rows.append({name: row[name] for name in FIGURES if _is_shown(row.get(name))})
     return [row for row in rows if "split" in row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,10 @@ class Result:
         """As `item`, with how it measures beside the original, and of texts what differs."""
         shown = self.item(model, values)
         measured = model.signal.measures(values[None], original[None])
-        shown["quality"] = float(measured[model.signal.quality][0])
+        quality = float(measured[model.signal.quality][0])
+        # JSON has no other numbers.
+        shown["quality"] = quality if math.isfinite(quality) else None
+        shown["is_exact"] = bool((values == original).all())
         for before, now in model.signal.passages(original[None], values[None]):
             shown["text"] = {"before": before, "now": now}
         return shown

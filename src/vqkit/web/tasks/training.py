@@ -77,11 +77,11 @@ def follow(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell:
         pair = {"now": result.compared(model, values, original)}
         pair["before"] = result.item(model, original)
         pairs.append(pair)
-    quality = sum(pair["now"]["quality"] for pair in pairs) / len(pairs)
+    known = [pair["now"]["quality"] for pair in pairs if pair["now"]["quality"] is not None]
     result.values = {
         "step": found.step,
         "pairs": pairs,
-        "quality": quality,
+        "quality": sum(known) / len(known) if known else None,
         "unit": model.signal.quality_unit,
     }
     return result
