@@ -13,6 +13,7 @@ import pytest
 from vqkit.errors import VqkitError
 from vqkit.web.limits import Limits
 from vqkit.web.security import Access, Gate
+from vqkit.web.workspace import Workspace
 
 from .conftest import TOKEN, Studio
 
@@ -161,6 +162,19 @@ def test_mistakes_of_the_server_say_nothing_of_it(capsys):
 
 
 # ------------------------------------------------------------------------------------ a real server
+
+
+def test_what_strangers_wrote_into_a_folder_breaks_nothing(tmp_path):
+    texts = ("[]", "{", '{"data": 3}', '{"data": {"name": [1], "size": [NaN]}}', "[" * 100_000)
+    for number, text in enumerate(texts):
+        folder = tmp_path / f"model-{number}"
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+        (folder / "metrics.json").write_text('{"psnr": NaN}')
+        (folder / "model.safetensors").write_bytes(b"")
+    workspace = Workspace(tmp_path, Limits())
+    described = [workspace.described(*model) for model in workspace.models().items()]
+    assert len(json.dumps(described, allow_nan=False)) > 100 and len(described) == len(texts)
 
 
 def test_ids_are_no_paths(studio: Studio):

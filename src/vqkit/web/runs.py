@@ -26,7 +26,7 @@ from .limits import Refused
 from .workspace import BUILT_IN, Workspace
 
 # So that a page sees something of it soon and often.
-SETTINGS = ("train.log_every=10", "train.checkpoint_every=50", "train.validate_every=200")
+SETTINGS = ("train.log_every=10", "train.checkpoint_every=25", "train.validate_every=200")
 MAX_RUNNING = 1
 # Lines of the log, and rows of figures, that a page gets at once.
 NUM_LINES = 12
