@@ -37,13 +37,14 @@ def open_run(folder: Path, source: str | Path) -> Dataset | None:
     return data
 
 
-def preview(folder: Path, data: Dataset) -> Preview | None:
-    """The model of the last checkpoint in a folder; None where there is none.
+def preview(folder: Path, data: Dataset, known: int = -1) -> Preview | None:
+    """The model of the last checkpoint in a folder; None where there is none, or it is that of a
+    step that is known.
 
     VqkitError for one that cannot be read, as one that is being replaced.
     """
     checkpoint = find_checkpoint(folder)
-    if checkpoint is None:
+    if checkpoint is None or int(checkpoint.stem.partition("-")[2]) == known:
         return None
     tensors, counters = load_checkpoint(checkpoint)
     config = _config(folder, counters)

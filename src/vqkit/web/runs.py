@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,16 +26,19 @@ from .limits import Refused
 from .workspace import BUILT_IN, Workspace
 
 # So that a page sees something of it soon and often.
-SETTINGS = ("train.log_every=10", "train.checkpoint_every=50", "train.validate_every=200")
+SETTINGS = ("train.log_every=10", "train.checkpoint_every=25", "train.validate_every=200")
 MAX_RUNNING = 1
 # Lines of the log, and rows of figures, that a page gets at once.
 NUM_LINES = 12
 MAX_ROWS = 4000
 MAX_LOG = 1 << 16
 MAX_MINUTES = 24 * 60.0
+# What a run that goes on is given at least, for what comes behind its training.
+LEAST_MINUTES = 0.5
 _ID = re.compile(r"[0-9a-f]{12}")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")
-FIGURES = ("step", "split", "loss", "psnr", "spectral_snr", "byte_accuracy", "usage", "perplexity")
+QUALITY = ("psnr", "spectral_snr", "byte_accuracy")
+FIGURES = ("step", "split", "seconds", "loss", "usage", "perplexity", *QUALITY)
 
 
 class Runs:
@@ -50,7 +55,7 @@ class Runs:
         source = self.workspace.source(name)
         if sum(run["state"] == "running" for run in self.all()) >= MAX_RUNNING:
             raise Refused(429, "a run is on its way: stop it, or wait for it")
-        stem = str(name) if name in BUILT_IN else _slug(called)
+        stem = _slug(called or str(name))
         target = free_name(self.workspace.root / stem)
         run = {
             "id": secrets.token_hex(6),
@@ -69,8 +74,11 @@ class Runs:
         if self.described(run)["state"] != "stopped":
             raise Refused(409, "there is nothing to resume")
         target = self.workspace.root / run["folder"]
-        words = [run["source"], "--out", str(target), "--resume"]
-        self._launch(run, [*words, "--minutes", f"{run['minutes']:g}"])
+        rows = _rows(target / "metrics.jsonl")
+        spent = max((row.get("seconds", 0.0) for row in rows), default=0.0) / 60
+        left = max(LEAST_MINUTES, run["minutes"] - spent)
+        words = [run["source"], "--out", str(target), "--resume", "--minutes", f"{left:.2f}"]
+        self._launch(run, words)
         return self.described(run)
 
     def stop(self, name: object) -> dict[str, Any]:
@@ -112,8 +120,7 @@ class Runs:
             "lines": lines[-NUM_LINES:],
             "num_rows": len(rows),
             "rows": rows[seen : seen + MAX_ROWS],
-            "command": f"vqkit train {run['called']} --out {run['folder']} "
-            f"--minutes {run['minutes']:g}",
+            "command": _command(run),
         }
 
     def _state(self, run: dict[str, Any], folder: Path) -> str:
@@ -153,6 +160,13 @@ class Runs:
         return False
 
 
+def _command(run: dict[str, Any]) -> str:
+    """What does the same in a terminal, where the files lie in a folder."""
+    data = run["set"] if run["set"] in BUILT_IN else "FOLDER"
+    words = ["vqkit", "train", data, "--out", run["folder"], "--minutes", f"{run['minutes']:g}"]
+    return shlex.join(words)
+
+
 def _slug(text: str) -> str:
     """A name for a folder, of letters, digits and hyphens alone."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "run"
@@ -169,6 +183,11 @@ def _lines(path: Path) -> list[str]:
     return [_PATH.sub("", line) for line in text.splitlines() if line.strip()]
 
 
+def _is_shown(value: Any) -> bool:
+    """Whether JSON has it: a loss that is not finite is not drawn."""
+    return value is not None and (not isinstance(value, float) or math.isfinite(value))
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Figures of a run, those that a page draws."""
     try:
@@ -180,5 +199,5 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         # The last one may still be written.
         if line.endswith("}"):
             row = json.loads(line)
-            rows.append({name: row[name] for name in FIGURES if name in row})
+            rows.append({name: row[name] for name in FIGURES if _is_shown(row.get(name))})
     return [row for row in rows if "split" in row]

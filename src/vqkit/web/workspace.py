@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import secrets
 import shutil
@@ -29,6 +30,7 @@ HIDDEN = ".studio"
 # How deep below the folder models are looked for, and how many at most.
 DEPTH = 3
 MAX_MODELS = 200
+MAX_SETS = 1000
 MAX_JSON = 1 << 24
 _ID = re.compile(r"[0-9a-f]{12}")
 # Not the items of a set but what belongs to them.
@@ -102,22 +104,18 @@ class Workspace:
         """What a page says of a model without loading it."""
         config = _json(folder / "config.json")
         metrics = _json(folder / "metrics.json")
-        data = config.get("data", {})
-        settings = config.get("config", {})
-        shown = folder.name if folder != self.root else self.root.name
-        quantizer = settings.get("model", {}).get("quantizer", {})
+        data = _section(config, "data")
+        settings = _section(config, "config")
+        size = data.get("size")
         return {
             "id": name,
-            "name": shown,
-            "signal": settings.get("data", {}).get("signal", "image"),
+            "name": shown_name(folder.name),
+            "signal": str(_section(settings, "data").get("signal", "image")),
             "trained_on": shown_name(str(data.get("name", ""))),
             "set": self._set_of(data.get("name")),
-            "size": data.get("size"),
-            "quantizer": quantizer.get("kind"),
-            "classes": list(data.get("classes") or {})[:200],
-            "psnr": metrics.get("psnr"),
-            "usage": metrics.get("usage"),
-            "bits": metrics.get("bits_per_item", metrics.get("bits_per_image")),
+            "size": size if isinstance(size, list) and all(map(_is_number, size)) else None,
+            "quantizer": str(_section(settings, "model", "quantizer").get("kind")),
+            "psnr": metrics["psnr"] if _is_number(metrics.get("psnr")) else None,
             "has_prior": (folder / "prior.safetensors").exists(),
         }
 
@@ -133,7 +131,9 @@ class Workspace:
 
     def new_set(self) -> Files:
         """An empty one. Refused (507) where the workspace is full."""
-        if sum(one.num_bytes for one in self.sets()) > self.limits.folder_bytes:
+        known = self.sets()
+        size = sum(one.num_bytes for one in known)
+        if size > self.limits.folder_bytes or len(known) >= MAX_SETS:
             raise Refused(507, "there is no room for more files: remove a set")
         name = secrets.token_hex(6)
         files = Files(name, self.hidden / "sets" / name)
@@ -213,6 +213,18 @@ class Workspace:
 
 def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+
+
+def _section(tree: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A part of what a file says, which anyone may have written; nothing where there is none."""
+    found: Any = tree
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _json(path: Path) -> dict[str, Any]:

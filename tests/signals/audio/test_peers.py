@@ -12,7 +12,8 @@ import torch
 from vqkit.apps.evaluate import open_for
 from vqkit.apps.peers import beside_peers
 from vqkit.artifact.model import Model
-from vqkit.signals.audio.peers import peers
+from vqkit.errors import VqkitError
+from vqkit.signals.audio.peers import _opus, peers
 from vqkit.signals.audio.signal import AUDIO
 
 from .conftest import RATE
@@ -56,3 +57,24 @@ def test_a_model_and_its_peers_are_measured_on_the_same_sound(codec: Model, reco
     buffer = io.BytesIO()
     soundfile.write(buffer, sound[0].numpy(), RATE, "OPUS", format="OGG", compression_level=0.976)
     assert 8e-3 * buffer.tell() / seconds == pytest.approx(opus.rate, rel=0.02)
+
+
+def test_opus_of_a_size_is_the_largest_that_fits():
+    sound = np.random.default_rng(0).normal(0, 3000, RATE * 2)
+    values = torch.from_numpy(np.rint(sound).astype(np.int16))[None]
+    (found,) = AUDIO.beside(values, 6000, {"sample_rate": RATE, "channels": 1})
+    kbps = int(found.name.removeprefix("Opus ").removesuffix("k"))
+    sizes = {rate: _opus(rate, RATE, values)[0] for rate in (kbps, kbps + 1)}
+    assert found.num_bytes == sizes[kbps] <= 6000 < sizes[kbps + 1]
+    (least,) = AUDIO.beside(values, 10, {"sample_rate": RATE, "channels": 1})
+    assert least.name == "Opus 6k" and least.num_bytes > 10
+
+
+def test_recordings_are_refused_by_their_header(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(RATE * 3, np.float32), RATE)
+    assert AUDIO.too_large(path, 1, 3.0) is None
+    assert "3 seconds" in AUDIO.too_large(path, 1, 2.9)
+    path.write_bytes(b"RIFF")
+    with pytest.raises(VqkitError, match="a.wav"):
+        AUDIO.too_large(path, 1, 3.0)

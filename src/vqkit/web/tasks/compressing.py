@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +45,7 @@ def compress(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tel
     result.values = {
         "original": result.item(model, values),
         "rows": rows,
-        "rate_name": rate_name,
+        "rate_name": rate_name.replace("_", " "),
         "bits_of_a_byte": 8 / divisor,
         "raw_bytes": values.numel() * values.element_size(),
         "unit": model.signal.quality_unit,
@@ -163,7 +162,7 @@ def compare(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell
             found["rate"] = found["bits"] / divisor
             row["by"].append(found)
             row.setdefault("original", result.item(model, values))
-            row["rate_name"] = rate_name
+            row["rate_name"] = rate_name.replace("_", " ")
         rows.append(row)
         tell(number / len(args["items"]))
     means = []
@@ -185,6 +184,6 @@ def compare(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell
     return result
 
 
-def _mean(values: list[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else 0.0
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # Models, and items with their codes, that are kept.
 NUM_MODELS = 3
 NUM_ITEMS = 64
+# Values of an item that is kept.
+MAX_KEPT = 1 << 23
 # Items of a set that a page offers.
 NUM_OFFERED = 24
 
@@ -49,13 +52,18 @@ class Result:
         shown: dict[str, Any] = {"image": self.image(model.signal.display(values[None])[0])}
         for content in model.signal.media(values[None], model.data):
             shown["sound"] = self.add(content, model.signal.media_type)
+        for before, now in model.signal.passages(values[None], values[None]):
+            shown["text"] = {"before": before, "now": now}
         return shown
 
     def compared(self, model: Model, values: Tensor, original: Tensor) -> dict[str, Any]:
         """As `item`, with how it measures beside the original, and of texts what differs."""
         shown = self.item(model, values)
         measured = model.signal.measures(values[None], original[None])
-        shown["quality"] = float(measured[model.signal.quality][0])
+        quality = float(measured[model.signal.quality][0])
+        # JSON has no other numbers.
+        shown["quality"] = quality if math.isfinite(quality) else None
+        shown["is_exact"] = bool((values == original).all())
         for before, now in model.signal.passages(original[None], values[None]):
             shown["text"] = {"before": before, "now": now}
         return shown
@@ -112,7 +120,11 @@ class Context:
                 return offered[item["index"]]
             return model.signal.read(Path(item["path"]), model.data, model.config.data)
 
-        return self._items.get(_key(model, item), read)
+        key = _key(model, item)
+        values = self._items.get(key, read)
+        if values.numel() > MAX_KEPT:
+            self._items.forget(key)
+        return values
 
     def codes(self, model: Model, item: dict[str, Any]) -> Tensor:
         """Codes (1, Q, *grid) of an item, as `item` names it."""

@@ -14,6 +14,8 @@ from .context import Context, Result, Tell
 
 # Codes of an item that a page draws and changes.
 MAX_CODES = 1 << 15
+# Positions of an item that is looked at code by code.
+MAX_POSITIONS = 1 << 22
 # Training items that an atlas is made of.
 NUM_ITEMS = 1024
 # Codes of a codebook that it shows, the most used ones.
@@ -29,6 +31,8 @@ def look(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: T
     """
     model = context.model(args["model"])
     original = context.item(model, args["item"])
+    if original[0].numel() > MAX_POSITIONS:
+        raise VqkitError("that is too large to be looked at code by code; it can be compressed")
     codes = context.codes(model, args["item"])
     quantizer = model.network.quantizer
     extent = tuple(original.shape[1:])
@@ -61,22 +65,24 @@ def paint(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: 
     """
     model = context.model(args["model"])
     original = context.item(model, args["item"])
-    codes = edited(context.codes(model, args["item"]), args["edits"])
-    try:
-        values = model.tokenizer.decode(codes, tuple(original.shape[1:]))[0]
-    except ValueError as error:
-        raise VqkitError(str(error)) from error
+    sizes = model.network.quantizer.codebook_sizes
+    codes = edited(context.codes(model, args["item"]), args["edits"], sizes)
+    values = model.tokenizer.decode(codes, tuple(original.shape[1:]))[0]
     result = Result()
     result.values = result.compared(model, values, original)
     return result
 
 
-def edited(codes: Tensor, edits: Sequence[Sequence[int]]) -> Tensor:
-    """Codes (1, Q, *grid) with others at some places. VqkitError for places that are not there."""
+def edited(codes: Tensor, edits: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+    """Codes (1, Q, *grid) with others at some places. VqkitError for places that are not there, and
+    for codes beyond the sizes of the codebooks.
+    """
     flat = codes.clone().flatten(2)
     for place, position, code in edits:
         if not (0 <= place < flat.shape[1] and 0 <= position < flat.shape[2]):
             raise VqkitError("there is no such place in the grid of codes")
+        if not 0 <= code < sizes[place]:
+            raise VqkitError(f"there are {sizes[place]} codes, counted from 0")
         flat[0, place, position] = code
     return flat.reshape(codes.shape)
 

@@ -63,8 +63,8 @@ def follow(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell:
     """
     folder = Path(args["folder"])
     data = context.data_of_run(args["folder"], lambda: open_run(folder, args["source"]))
-    found = None if data is None else preview(folder, data)
-    if data is None or found is None or found.step == args["step"]:
+    found = None if data is None else preview(folder, data, args["step"])
+    if data is None or found is None:
         return Result({"step": None})
     model = found.model
     split = next(name for name in ("validation", "test", "train") if len(data.splits[name]))
@@ -77,11 +77,11 @@ def follow(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell:
         pair = {"now": result.compared(model, values, original)}
         pair["before"] = result.item(model, original)
         pairs.append(pair)
-    quality = sum(pair["now"]["quality"] for pair in pairs) / len(pairs)
+    known = [pair["now"]["quality"] for pair in pairs if pair["now"]["quality"] is not None]
     result.values = {
         "step": found.step,
         "pairs": pairs,
-        "quality": quality,
+        "quality": sum(known) / len(known) if known else None,
         "unit": model.signal.quality_unit,
     }
     return result

@@ -10,8 +10,9 @@ export function setName(set) {
   return found.num_files === 1 ? found.names[0] : `your ${found.num_files} files`;
 }
 
+// Built-in sets are of images.
 export const setOptionsOf = () => [
-  ...store.builtIn.map((name) => [name, setName(name)]),
+  ...(store.model && store.model.signal !== "image" ? [] : store.builtIn.map((name) => [name, setName(name)])),
   ...store.sets.filter((set) => set.num_files).map((set) => [set.id, setName(set.id)]),
 ];
 
@@ -30,7 +31,7 @@ export function createBench(root) {
   const model = choice("Model", [], { onchange: () => trying(() => store.choose(model.select.value)) });
   const set = choice("Items", [], { onchange: () => trying(() => store.open(set.select.value)) });
   const facts = el("p", { class: "facts" });
-  const strip = el("div", { class: "strip", role: "listbox", "aria-label": "Items", tabindex: "-1" });
+  const strip = el("div", { class: "strip", role: "listbox", "aria-label": "Items of the set", tabindex: "-1" });
   const add = filePicker("Add files", addFiles);
   root.append(el("div", { class: "bench-row" }, model.box, set.box, add), facts, strip);
 

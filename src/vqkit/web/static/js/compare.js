@@ -17,13 +17,23 @@ export function create(root) {
     })),
     form, made,
   );
-  fill(form, el("div", { class: "row" }, second.box, button("Compare", run, "primary")), el("p", { class: "soft", text: "The first model is the one above; the items are those of the strip, twelve at most." }));
-  const update = () => setOptions(second.select, store.models.map((one) => [one.id, one.name]), other());
-  store.on("state", update);
-  store.on("model", update);
+  showForm();
+  store.on("state", showForm);
+  store.on("model", showForm);
 }
 
-const other = () => (store.models.find((one) => one.id !== store.model?.id && one.signal === store.model?.signal) ?? store.models[0])?.id;
+/** Models that read the same files as the one on the bench. */
+const others = () => store.models.filter((one) => one.id !== store.model?.id && one.signal === store.model?.signal);
+
+function showForm() {
+  const found = others();
+  if (!found.length) {
+    fill(parts.form, el("p", { class: "soft", text: "A second model of the same kind of files is needed: train one with other settings." }));
+    return;
+  }
+  setOptions(second.select, found.map((one) => [one.id, one.name]));
+  fill(parts.form, el("div", { class: "row" }, second.box, button("Compare", run, "primary")), el("p", { class: "soft", text: "The first model is the one above; the items are those of the strip, twelve at most." }));
+}
 
 async function run() {
   if (!store.items.length) return;
@@ -44,6 +54,6 @@ function rowOf(frame, row, names, unit) {
     item.text ? passage(item.text.now) : picture(frame, item.image, `${row.name}, ${label}`),
     item.sound ? player(frame.url(item.sound), `${row.name}, ${label}`) : null,
     el("p", {}, el("b", { text: label }), figures ? ` ${figures}` : ""));
-  const text = row.by[0].text ? { ...row.original, text: { now: row.by[0].text.before } } : row.original;
-  return el("li", {}, cell(text, "original"), row.by.map((one, index) => cell(one, names[index], `${number(one.quality)} ${unit} · ${number(one.bits / 8, 0)} B`)));
+
+  return el("li", {}, cell(row.original, "original"), row.by.map((one, index) => cell(one, names[index], `${number(one.quality)} ${unit} · ${number(one.bits / 8, 0)} B`)));
 }

@@ -58,7 +58,7 @@ async function run(wanted) {
   const { rows, original, raw_bytes: raw, unit, file, name, rate_name: rateName, bits_of_a_byte: bits } = frame.result;
   const most = Math.max(...rows.map((row) => row.bytes));
   const one = (row) => {
-    const figures = el("div", { class: "codec-figures" }, el("b", { text: row.name }), el("span", { class: "size", text: bytes(row.bytes) }), el("span", { class: "meter" }), el("span", { text: `${number(row.bytes * bits, 3)} ${rateName}` }), el("span", { text: Number.isFinite(row.quality) && row.quality < 1e3 ? `${number(row.quality)} ${unit}` : "exact" }));
+    const figures = el("div", { class: "codec-figures" }, el("b", { text: row.name }), el("span", { class: "size", text: bytes(row.bytes) }), el("span", { class: "meter" }), el("span", { text: `${number(row.bytes * bits, 3)} ${rateName}` }), el("span", { text: row.is_exact ? "exact" : `${number(row.quality)} ${unit}` }));
     if (row.bytes > rows[0].bytes * 1.05) figures.append(el("span", { class: "note", text: "its smallest file" }));
     figures.style.setProperty("--size", row.bytes / most);
     return el("li", { class: row.is_ours ? "codec ours" : "codec" }, shown(frame, row, ""), figures);

@@ -1,8 +1,9 @@
 // Codes of an item as a canvas of cells: clicked, painted on, and moved over with the arrow keys.
 import { el, say } from "./dom.js";
 
-// Cells in a row of items of one dimension.
-const WRAP = 48;
+// Cells in a row of items of one dimension, and how high they are at least.
+const WRAP = 32;
+const HIGH = 30;
 
 export class Grid {
   chosen = null;
@@ -28,6 +29,7 @@ export class Grid {
     if (this.codes?.length !== codes.length) this.chosen = null;
     this.codes = codes;
     this.changed = changed;
+    this.isLine = sides.length === 1;
     this.columns = sides.length === 1 ? Math.min(WRAP, sides[0]) : sides.at(-1);
     this.rows = Math.ceil(codes.length / this.columns);
     this.draw();
@@ -36,20 +38,22 @@ export class Grid {
   draw() {
     if (!this.codes || !this.box.clientWidth) return;
     const scale = window.devicePixelRatio || 1;
-    const side = Math.max(2, Math.min(this.box.clientWidth / this.columns, 520 / this.rows, 56));
+    const tall = this.isLine ? Infinity : 520 / this.rows;
+    const side = Math.max(2, Math.min(this.box.clientWidth / this.columns, tall, 56));
     const cell = Math.round(side * scale);
+    const high = this.isLine ? Math.max(cell, HIGH * scale) : cell;
     this.canvas.width = cell * this.columns;
-    this.canvas.height = cell * this.rows;
+    this.canvas.height = high * this.rows;
     this.canvas.style.width = `${this.canvas.width / scale}px`;
     const pen = this.canvas.getContext("2d");
-    const gap = cell > 12 ? scale : 0;
+    const gap = cell > 8 ? scale : 0;
     const styles = getComputedStyle(document.documentElement);
     const accent = styles.getPropertyValue("--accent");
     pen.imageSmoothingEnabled = false;
     this.codes.forEach((code, position) => {
       const x = (position % this.columns) * cell;
-      const y = Math.floor(position / this.columns) * cell;
-      this.colour(code)(pen, x, y, cell - gap, cell - gap);
+      const y = Math.floor(position / this.columns) * high;
+      this.colour(code)(pen, x, y, cell - gap, high - gap);
       if (this.changed.has(position)) {
         pen.fillStyle = accent;
         const mark = Math.max(3, cell / 5);
@@ -58,13 +62,13 @@ export class Grid {
     });
     if (this.chosen !== null) {
       const x = (this.chosen % this.columns) * cell;
-      const y = Math.floor(this.chosen / this.columns) * cell;
+      const y = Math.floor(this.chosen / this.columns) * high;
       pen.strokeStyle = "#fff";
       pen.lineWidth = 4 * scale;
-      pen.strokeRect(x + scale, y + scale, cell - gap - 2 * scale, cell - gap - 2 * scale);
+      pen.strokeRect(x + scale, y + scale, cell - gap - 2 * scale, high - gap - 2 * scale);
       pen.strokeStyle = accent;
       pen.lineWidth = 2 * scale;
-      pen.strokeRect(x + scale, y + scale, cell - gap - 2 * scale, cell - gap - 2 * scale);
+      pen.strokeRect(x + scale, y + scale, cell - gap - 2 * scale, high - gap - 2 * scale);
     }
   }
 

@@ -18,6 +18,7 @@ let atlas;
 let grid;
 let isSending = false;
 let isChanged = false;
+let answers = 0;
 
 export function create(root) {
   const stage = el("div", { class: "stage card" });
@@ -206,6 +207,7 @@ async function refresh() {
       painted = frame;
       await $(".split > img", parts.stage)?.decode?.();
       document.body.dataset.painted = `${edits.size}`;
+      document.body.dataset.answers = `${(answers += 1)}`;
       document.body.dataset.clickMs = `${performance.now() - started}`;
     });
   }

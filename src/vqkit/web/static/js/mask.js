@@ -75,7 +75,7 @@ export class Mask {
 
   draw() {
     if (!this.image) return;
-    const pen = this.canvas.getContext("2d");
+    const pen = this.canvas.getContext("2d", { willReadFrequently: true });
     pen.drawImage(this.image, 0, 0);
     const shown = pen.getImageData(0, 0, this.width, this.height);
     this.hidden.forEach((is, index) => {

@@ -1,5 +1,5 @@
 // From files to a model: what was found, and a run that can be followed, stopped and resumed.
-import { framed, get, job, post } from "./api.js";
+import { framed, get, job, post, remove } from "./api.js";
 import { filePicker, setName } from "./bench.js";
 import { chart } from "./chart.js";
 import { $, count, el, fill, number, say, toast, trying } from "./dom.js";
@@ -68,7 +68,14 @@ function source(id, title, text) {
   const made = el("button", { type: "button", class: "source", "aria-pressed": `${chosen === id}` }, el("b", { text: title }), el("span", { text }));
   made.dataset.set = id;
   made.addEventListener("click", () => choose(id));
-  return made;
+  if (store.builtIn.includes(id)) return made;
+  const drop = button("Remove", () => trying(async () => {
+    await remove(`/api/sets/${id}`);
+    if (chosen === id) fill(parts.found);
+    await store.refresh();
+  }), "quiet small");
+  drop.setAttribute("aria-label", `Remove ${title}`);
+  return el("div", { class: "own" }, made, drop);
 }
 
 async function choose(set) {
@@ -85,7 +92,8 @@ async function choose(set) {
 function showFound(set, frame) {
   const found = frame.result;
   const classes = Object.keys(found.classes).length;
-  const minutes = slider("Minutes", { min: 1, max: 30, step: 1, value: 3, words: (value) => `${value} min` });
+  const wanted = Math.round(Math.min(30, Math.max(1, found.minutes ?? 3)));
+  const minutes = slider("Minutes", { min: 1, max: 30, step: 1, value: wanted, words: (value) => `${value} min` });
   const name = textField("Name", { value: store.builtIn.includes(set) ? set : "my model", maxlength: "40" });
   const facts = [
     [count(found.count), `${found.item}s`],
@@ -107,7 +115,7 @@ function showFound(set, frame) {
       el("p", { class: "soft", text: found.size }),
       el("div", { class: "samples", role: "group", "aria-label": "Some of them" }, found.sounds.length ? found.sounds.map((sound, index) => el("div", { class: "sample" }, samples[index], player(frame.url(sound), `recording ${index + 1}`))) : samples),
       more.length ? el("ul", { class: "reasons" }, more) : null,
-      el("h3", { text: `Recipe: ${found.recipe}` }), why,
+      el("h3", { text: `Recipe: ${found.recipe}${found.minutes ? `, made for ${number(found.minutes, 0)} minutes` : ""}` }), why,
       el("div", { class: "row start" }, name.box, minutes.box, start)),
   );
   say(`${count(found.count)} ${found.item}s found`);
@@ -163,6 +171,8 @@ async function ended(run) {
   if (model) await trying(() => store.choose(model.id));
 }
 
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
 const STATES = { running: "training", finished: "finished", stopped: "stopped; it can go on", failed: "it ended" };
 
 function showRun(run, view) {
@@ -177,12 +187,13 @@ function showRun(run, view) {
     follow(run.id);
   }), "primary"));
   if (run.state === "finished") buttons.append(el("a", { class: "button primary", href: "#look", text: "Look at it" }));
-  const head = el("header", { class: "run-head" }, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("h2", { text: run.name }), el("span", { class: "soft", text: `step ${count(step)} of ${run.minutes} min` }), buttons);
+  const head = el("header", { class: "run-head" }, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("h2", { text: run.name }), el("span", { class: "soft", text: `step ${count(step)}, ${clock(rows.at(-1)?.seconds ?? 0)} of ${run.minutes} min` }), buttons);
   const usage = rows.some((row) => "usage" in row) ? "usage" : "perplexity";
   const curves = el("div", { class: "charts" }, chart(names[0], rows, key, names[1]), chart("Loss", rows, "loss"), chart(usage === "usage" ? "Usage of the codebook" : "Perplexity", rows, usage));
   const log = el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "What the run says", text: run.lines.slice(-6).join("\n") });
   fill(parts.run, el("div", { class: "card" }, head, view.frame ? pairsOf(view.frame) : run.state === "running" ? el("p", { class: "soft", text: "The first reconstructions come with the first checkpoint, in a few seconds." }) : null, curves, log, el("p", { class: "soft mono", text: run.command })));
   parts.run.dataset.state = run.state;
+  parts.run.dataset.step = `${step}`;
 }
 
 function pairsOf(frame) {

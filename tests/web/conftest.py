@@ -1,0 +1,128 @@
+"""A studio as users start it, and a browser that looks at it, both once for these tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..browser import CHROMIUM
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "emoji-model"
+TOKEN = "0123456789abcdefghij"
+
+
+class Studio:
+    """A process of `vqkit studio`, and what it answers."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.options = options
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "vqkit", "studio", str(self.folder), "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *self.options], stdout=subprocess.PIPE, start_new_session=True, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.url = line.split()[1].partition("/?")[0]
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self.process.stdout.close()
+
+    def ask(
+        self,
+        path: str,
+        body: dict[str, Any] | bytes | None = None,
+        method: str | None = None,
+        **headers: str,
+    ) -> tuple[int, bytes]:
+        """Status and body of an answer. Names of headers have _ for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body
+        if isinstance(body, dict):
+            data = json.dumps(body).encode()
+            named.setdefault("content-type", "application/json")
+        request = urllib.request.Request(self.url + path, data, named, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def get(self, path: str, body: dict[str, Any] | bytes | None = None) -> Any:
+        status, content = self.ask(path, body)
+        assert status == 200, content
+        return json.loads(content)
+
+    def framed(self, path: str, body: dict[str, Any] | None = None) -> tuple[Any, list[bytes]]:
+        """A result and its files."""
+        status, content = self.ask(path, body)
+        assert status == 200, content
+        return unpacked(content)
+
+    def do(self, verb: str, body: dict[str, Any]) -> tuple[Any, list[bytes]]:
+        """The result of a job."""
+        job = self.get(f"/api/do/{verb}", body)
+        while job["state"] in ("waiting", "running"):
+            job = self.get(f"/api/jobs/{job['id']}?wait=5")
+        assert job["state"] == "done", job
+        return self.framed(f"/api/jobs/{job['id']}/result")
+
+    def model(self, name: str) -> str:
+        models = self.get("/api/state")["models"]
+        return next(model["id"] for model in models if model["name"] == name)
+
+
+def unpacked(content: bytes) -> tuple[Any, list[bytes]]:
+    """A frame, as docs of `vqkit.web.frames` say it, read without them."""
+    (length,) = struct.unpack("<I", content[:4])
+    message = json.loads(content[4 : 4 + length])
+    files = []
+    at = 4 + length
+    for size in message["blobs"]:
+        files.append(content[at : at + size])
+        at += size
+    assert at == len(content)
+    return message["result"], files
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    folder = tmp_path_factory.mktemp("studio")
+    for name in ("tiny", "twin"):
+        shutil.copytree(GOLDEN, folder / name)
+    running = Studio(folder)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

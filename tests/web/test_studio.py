@@ -1,0 +1,327 @@
+"""Everything that the studio offers, as a person does it: in a browser, with real files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vqkit
+
+from ..browser import CHROMIUM
+from .conftest import GOLDEN, Studio
+
+# A pass of Chromium over a page on one busy core.
+PATIENCE = 60_000
+
+
+@pytest.fixture
+def page(studio: Studio, chromium: Any) -> Iterator[Any]:
+    """The page on a model, without a word in the console at the end."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    tab = opened(context, studio)
+    yield tab
+    assert tab.said == []
+    context.close()
+
+
+def opened(context: Any, studio: Studio) -> Any:
+    tab = context.new_page()
+    tab.set_default_timeout(PATIENCE)
+    tab.said = []
+    tab.on("console", lambda message: tab.said.append(message.text))
+    tab.on("pageerror", lambda error: tab.said.append(str(error)))
+    tab.on("request", lambda request: _check_own(studio, request.url))
+    tab.goto(studio.url)
+    tab.wait_for_selector("body[data-open]")
+    return tab
+
+
+def _check_own(studio: Studio, url: str) -> None:
+    assert url.startswith((studio.url, "blob:", "data:")), url
+
+
+def go(page: Any, view: str) -> None:
+    page.click(f".rail nav a[href='#{view}']")
+    page.wait_for_selector(f"#view-{view}:not([hidden])")
+
+
+def choose(page: Any, name: str) -> None:
+    page.get_by_label("Model", exact=True).select_option(label=name)
+    page.wait_for_function("() => document.querySelectorAll('.strip .thumb').length > 4")
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def shown(page: Any, selector: str) -> np.ndarray:
+    """The pixels of an image of the page."""
+    address = page.eval_on_selector(
+        selector,
+        """async (image) => {
+            await image.decode();
+            const canvas = document.createElement("canvas");
+            canvas.width = image.naturalWidth;
+            canvas.height = image.naturalHeight;
+            canvas.getContext("2d").drawImage(image, 0, 0);
+            return canvas.toDataURL("image/png");
+        }""",
+    )
+    return pixels(base64.b64decode(address.partition(",")[2]))
+
+
+def downloaded(page: Any, click: Any) -> tuple[str, bytes]:
+    with page.expect_download() as waiting:
+        click()
+    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+
+def test_codes_are_looked_at_swapped_and_painted(page, studio):
+    go(page, "look")
+    choose(page, "tiny")
+    page.wait_for_selector("body[data-looked='emoji 0']")
+    page.locator(".strip .thumb").nth(3).click()
+    page.wait_for_selector("body[data-looked='emoji 3']")
+    model = vqkit.load(studio.folder / "tiny", "cpu")
+    original = shown(page, ".split-top img")
+    codes = model.encode(original)
+    before = shown(page, ".split > img")
+    assert np.array_equal(before, model.decode(codes)[0])
+
+    page.get_by_role("button", name="Make the atlas").click()
+    page.wait_for_selector("body[data-atlas]")
+    # A click on the second cell of the second row tells what its code means ...
+    grid = page.locator(".grid canvas")
+    box = grid.bounding_box()
+    side = box["width"] / codes.shape[-1]
+    grid.click(position={"x": 1.5 * side, "y": 1.5 * side})
+    code = int(codes[0, 0, 1, 1])
+    page.get_by_role("heading", name=f"Code {code}").wait_for()
+    # ... another one goes there with a click on the palette ...
+    other = next(one for one in range(8) if one != code)
+    page.locator(f".palette [data-code='{other}']").click()
+    page.wait_for_selector("body[data-painted='1']")
+    codes[0, 0, 1, 1] = other
+    assert np.array_equal(shown(page, ".split > img"), model.decode(codes)[0])
+    # ... and a stroke paints it over the first row.
+    page.get_by_role("button", name="Paint").click()
+    grid.scroll_into_view_if_needed()
+    box = grid.bounding_box()
+    page.mouse.move(box["x"] + 0.5 * side, box["y"] + 0.5 * side)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 2.5 * side, box["y"] + 0.5 * side, steps=8)
+    page.mouse.up()
+    codes[0, 0, 0, :3] = other
+    expected = model.decode(codes)[0]
+    page.wait_for_function("() => Number(document.body.dataset.painted) >= 3")
+    assert np.array_equal(shown(page, ".split > img"), expected)
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_selector("body[data-painted='0']")
+    assert np.array_equal(shown(page, ".split > img"), before)
+
+
+def test_codes_can_be_moved_over_and_swapped_with_keys_alone(page):
+    go(page, "look")
+    choose(page, "tiny")
+    page.wait_for_selector("body[data-looked]")
+    page.locator(".grid canvas").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    page.wait_for_function(
+        "() => /row 2, column 2|Code/.test(document.querySelector('#said').textContent)"
+    )
+    page.locator(".palette .swatch").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("body[data-painted]")
+    page.locator("body").press("3")
+    page.wait_for_selector("#view-make:not([hidden])")
+
+
+def test_items_are_generated_as_the_command_and_the_program_say(page, studio, tmp_path):
+    go(page, "make")
+    choose(page, "tiny")
+    page.get_by_label("Seed").fill("5")
+    page.locator("#view-make .form .primary").click()
+    page.wait_for_selector("body[data-made='generate']")
+    page.locator(".recipe summary").click()
+    command, program = page.locator(".recipe code").all_text_contents()
+    name, content = downloaded(page, lambda: page.locator(".sheet .button").first.click())
+    assert name == "generate-01.png"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "\nimport numpy\nnumpy.save('made', items)"],
+        cwd=tmp_path if _linked(studio, tmp_path) else None,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(np.load(tmp_path / "made.npy")[0], pixels(content))
+    words = shlex.split(command)
+    assert words[:2] == ["vqkit", "generate"] and words[-2:] == ["--out", "made.png"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    sheet = pixels((tmp_path / "made.png").read_bytes())
+    # Sixteen in rows of four, a frame of two around each, seven times as large.
+    scale = (sheet.shape[1] - 2) // 4 // 32
+    assert np.array_equal(sheet[2::scale, 2::scale][:32, :32], pixels(content))
+
+
+def _linked(studio: Studio, folder: Path) -> bool:
+    """The folder of the studio, from where commands name models."""
+    (folder / studio.folder.name).symlink_to(studio.folder)
+    return True
+
+
+def test_parts_are_made_anew_under_a_brush_and_nothing_else(page):
+    go(page, "make")
+    choose(page, "tiny")
+    page.get_by_text("Inpaint", exact=True).click()
+    page.get_by_label("How many").fill("1")
+    brush = page.locator(".mask canvas")
+    page.wait_for_function("() => document.querySelector('.mask canvas').width === 32")
+    box = brush.bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    page.mouse.up()
+    page.locator("#view-make .form .primary").click()
+    page.wait_for_selector("body[data-made='inpaint']")
+    made = shown(page, ".sheet img").astype(int)
+    item = shown(page, ".strip [aria-selected='true'] img").astype(int)
+    changed = np.abs(made - item).max(2) > 0
+    assert changed[10:22, 10:22].any()
+    assert not changed[:8].any() and not changed[-8:].any()
+
+
+@pytest.mark.parametrize("verb", ["Variations", "Interpolate", "Restyle", "Denoise"])
+def test_items_are_made_of_others(page, verb):
+    go(page, "make")
+    choose(page, "tiny")
+    page.locator(".strip .thumb").nth(2).click()
+    page.get_by_text(verb, exact=True).click()
+    page.locator("#view-make .form .primary").click()
+    page.wait_for_selector(f"body[data-made='{verb.lower()}']")
+    page.locator(".made img").first.wait_for()
+    if verb == "Interpolate":
+        first = shown(page, ".film img")
+        page.get_by_label("From one to the other").fill("11")
+        assert not np.array_equal(shown(page, ".film img"), first)
+    page.locator(".recipe summary").click()
+    assert f"vqkit {verb.lower()} " in page.locator(".recipe code").first.text_content()
+
+
+def test_a_file_is_dropped_compressed_downloaded_and_opened_again(page, studio, tmp_path):
+    path = tmp_path / "some flag.png"
+    model = vqkit.load(studio.folder / "tiny", "cpu")
+    values = np.asarray(vqkit.load(GOLDEN).sample(1, 3)[0])
+    Image.fromarray(values).save(path)
+    go(page, "compress")
+    choose(page, "tiny")
+    page.set_input_files("#bench input[type=file]", path)
+    page.get_by_role("heading", name="some flag.png").wait_for()
+    page.locator("#view-compress .form .primary").click()
+    page.wait_for_selector("body[data-compressed]")
+    rows = page.locator(".codec b").all_text_contents()
+    assert rows[:4] == ["Original", "vqkit", "JPEG", "WebP"]
+    name, content = downloaded(page, lambda: page.get_by_text("Download", exact=False).click())
+    assert name == "some flag.vq"
+    assert content == model.compress(path, name=path.name)
+    assert int(page.locator("body").get_attribute("data-compressed")) == len(content)
+    again = tmp_path / name
+    again.write_bytes(content)
+    page.set_input_files("#view-compress input[type=file]", again)
+    page.wait_for_selector("body[data-opened='1']")
+    assert np.array_equal(shown(page, ".sheet img"), model.decompress(content))
+
+
+def test_two_models_are_compared_on_the_same_files(page):
+    go(page, "compare")
+    choose(page, "tiny")
+    page.get_by_label("Second model").select_option(label="twin")
+    page.locator("#view-compare .form .primary").click()
+    page.wait_for_selector("body[data-compared='12']")
+    first, second = page.locator(".versus dd b").all_text_contents()
+    # They have the same weights.
+    assert first == second and float(first) > 10
+
+
+def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromium):
+    go(page, "train")
+    page.locator("[data-set=emoji]").click()
+    page.get_by_role("heading", name="What was found").wait_for()
+    assert page.locator(".tiles dd").first.text_content() == "3\u202f375"
+    page.get_by_label("Name").fill("first run")
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_selector("body[data-followed]")
+    assert page.locator(".pairs img").count() == 16
+    page.goto("about:blank")
+    studio.kill()
+    studio.start()
+    context = chromium.new_context()
+    tab = opened(context, studio)
+    go(tab, "train")
+    tab.wait_for_selector(".run[data-state=running]")
+    tab.get_by_role("button", name="Stop").click()
+    tab.wait_for_selector(".run[data-state=stopped]")
+    (run,) = studio.get("/api/state")["runs"]
+    seen = studio.get(f"/api/runs/{run['id']}")["rows"][-1]["step"]
+    assert (studio.folder / "first-run" / "checkpoint").is_dir()
+    tab.get_by_role("button", name="Resume").click()
+    tab.wait_for_selector(".run[data-state=running]")
+    # It goes on from where it was, and is told to stop once more.
+    tab.wait_for_function(
+        f"() => Number(document.querySelector('.run').dataset.step) > {seen}", timeout=PATIENCE
+    )
+    tab.get_by_role("button", name="Stop").click()
+    tab.wait_for_selector(".run[data-state=stopped]")
+    steps = [row["step"] for row in studio.get(f"/api/runs/{run['id']}")["rows"]]
+    assert steps == sorted(set(steps)) and steps[-1] > seen
+    assert tab.said == []
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_people_out(studio, chromium, scheme):
+    """axe-core finds nothing on any section, on a phone and at a desk."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from axe_playwright_python.sync_playwright import Axe
+
+    size = {"width": 390, "height": 844} if scheme == "dark" else {"width": 1440, "height": 900}
+    context = chromium.new_context(viewport=size, color_scheme=scheme)
+    tab = opened(context, studio)
+    for view in ("train", "look", "make", "compress", "compare"):
+        go(tab, view)
+        if view == "look":
+            tab.wait_for_selector("body[data-looked]")
+        found = Axe().run(tab)
+        assert found.violations_count == 0, found.generate_report()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    context.close()
+
+
+def test_the_server_outlives_its_worker(studio):
+    """A worker that is killed in the middle is replaced, and whoever asked is told."""
+    model = studio.model("tiny")
+    children = Path(f"/proc/{studio.process.pid}/task/{studio.process.pid}/children")
+    studio.framed("/api/look", {"model": model, "item": {"set": "emoji", "index": 1}})
+    for child in children.read_text().split():
+        os.kill(int(child), 9)
+    status, _ = studio.ask("/api/look", {"model": model, "item": {"set": "emoji", "index": 2}})
+    assert status in (200, 422)
+    result, _ = studio.framed("/api/look", {"model": model, "item": {"set": "emoji", "index": 2}})
+    assert len(result["codes"][0]) == 64
