@@ -118,7 +118,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     running.close()
 
 
-@pytest.fixture(scope="session")
+# Not for longer than a module: while Playwright waits, this thread has an event loop that runs, and
+# tests of others that start one would fail.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
