@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 import vqkit
 import vqkit.nn
@@ -236,11 +237,10 @@ def recipes_page() -> str:
 
 def verbs_page() -> str:
     """What `--help` says of every verb, and of the verbs below `vqkit tokens`."""
-    os.environ["COLUMNS"] = WIDTH
-    os.environ["NO_COLOR"] = "1"
     lines = ["# Verbs", "", "What `vqkit VERB --help` prints.", ""]
-    for name, parser in parsers(cli.build_parser(), ""):
-        lines += [f"## {name}", "", "```text", parser.format_help().rstrip(), "```", ""]
+    with patch.dict(os.environ, COLUMNS=WIDTH, NO_COLOR="1"):
+        for name, parser in parsers(cli.build_parser(), ""):
+            lines += [f"## {name}", "", "```text", parser.format_help().rstrip(), "```", ""]
     return "\n".join(lines)
 
 

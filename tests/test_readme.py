@@ -1,13 +1,16 @@
 """The README's commands, as written, on crops of a photograph (only made short)."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from PIL import Image
 
+import vqkit
 from vqkit import cli
 
 from .conftest import TINY
@@ -184,3 +187,10 @@ def test_the_readme_is_short_and_its_figures_are_in_the_benchmarks():
     figures = re.findall(r"\d+\.\d+", " ".join(rows))
     assert len(figures) >= 25
     assert [figure for figure in figures if figure not in measured] == []
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["version"] == vqkit.__version__ == citation["version"]
+    assert citation["license"] == project["license"]
