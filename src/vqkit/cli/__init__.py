@@ -15,13 +15,14 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import VqkitError
 from ..printable import one_line
-from . import compression, denoising, explaining, exporting, models, priors, restyling, tokens
+from . import compression, denoising, explaining, exporting, models, pairing, priors, restyling, tokens
 from .printing import warn
 
 COMMANDS = {
     **models.COMMANDS,
     **compression.COMMANDS,
     **priors.COMMANDS,
+    **pairing.COMMANDS,
     **denoising.COMMANDS,
     **restyling.COMMANDS,
     **explaining.COMMANDS,

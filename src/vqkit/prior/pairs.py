@@ -1,0 +1,211 @@
+"""Codes of two items that belong together as one sequence, in either order.
+
+Shapes: B pairs, L1 and L2 slots of the first and the second half, L = L1 + L2.
+
+The network of `network` answers in every order, so that a pair takes two of them and no second
+network: the first half and then the second, and the other way round. What comes first is told
+nothing, so that either half has a prior of its own, which guidance compares with. Slots of the two
+halves share no place, row, column or code: a position tells its half, and a question about one half
+has logits over that half's codes alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .layout import Layout, check_size
+from .network import Condition, PriorNetwork
+from .prior import BATCH_CODES, CHUNK, exact_copy, padded, uniform_numbers
+from .sampling import Sampling, Start, draw
+
+if TYPE_CHECKING:
+    from ..settings import PairConfig
+
+# Bytes of text, of which 0 is its end.
+NUM_BYTES = 256
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """Slots of the first half, then those of the second; see `Slots`.
+
+    Errors: VqkitError when a transformer cannot hold them.
+    """
+
+    first: Layout
+    second: Layout
+
+    def __post_init__(self) -> None:
+        check_size(self)
+
+    @property
+    def halves(self) -> tuple[Layout, Layout]:
+        return self.first, self.second
+
+    @property
+    def length(self) -> int:
+        return self.first.length + self.second.length
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        behind = len(self.first.group_sizes)
+        return (*self.first.groups, *(behind + group for group in self.second.groups))
+
+    @property
+    def group_sizes(self) -> list[int]:
+        return [*self.first.group_sizes, *self.second.group_sizes]
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        (rows, columns), (more_rows, more_columns) = self.first.plane, self.second.plane
+        return rows + more_rows, columns + more_columns
+
+    @cached_property
+    def places(self) -> Tensor:
+        return _joined(self.first.places, self.second.places, len(self.first.groups))
+
+    @cached_property
+    def slot_groups(self) -> Tensor:
+        behind = len(self.first.group_sizes)
+        return _joined(self.first.slot_groups, self.second.slot_groups, behind)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        return _joined(self.first.rows, self.second.rows, self.first.plane[0])
+
+    @cached_property
+    def columns(self) -> Tensor:
+        return _joined(self.first.columns, self.second.columns, self.first.plane[1])
+
+    def order(self, first: int) -> Tensor:  # (L,)
+        """Slots in the order that begins with the half `first` (0 or 1), each half in its own
+        canonical order.
+        """
+        orders = (
+            self.first.canonical[0],
+            self.first.length + self.second.canonical[0],
+        )
+        return torch.cat([orders[first], orders[1 - first]])
+
+
+def _joined(first: Tensor, second: Tensor, behind: int) -> Tensor:
+    return torch.cat([first, behind + second])
+
+
+def bytes_layout(length: int) -> Layout:
+    """That of text of at most `length` bytes."""
+    return Layout((length,), (NUM_BYTES,), (0,))
+
+
+def ended(codes: Tensor) -> Tensor:
+    """Codes (B, L) of text with all behind its end, the first 0, made padding: so that every text
+    has one sequence, and all texts together the probability one.
+    """
+    ends = (codes == 0).long().cumsum(1)
+    behind = (ends > 0) & ~((ends == 1) & (codes == 0))
+    return codes.masked_fill(behind, -1)
+
+
+def by_half(nats: Tensor, layout: PairLayout, first: int) -> tuple[Tensor, Tensor]:
+    """What each half costs, (B, L1) and (B, L2), of nats (B, L) by step in the order that begins
+    with the half `first`.
+    """
+    end = layout.halves[first].length
+    parts = (nats[:, :end], nats[:, end:])
+    return parts[first], parts[1 - first]
+
+
+@dataclass(frozen=True)
+class PairPrior:
+    """A trained prior over the codes of two halves. metrics: figures of its training."""
+
+    config: PairConfig
+    network: PriorNetwork
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> PairLayout:
+        assert isinstance(self.network.layout, PairLayout)
+        return self.network.layout
+
+    def to(self, device: torch.device) -> PairPrior:
+        """This prior on a device; a copy unless it is there already."""
+        if self.network.head.weight.device == device:
+            return self
+        return replace(self, network=copy.deepcopy(self.network).to(device))
+
+    @torch.no_grad()
+    def bits(self, codes: Tensor, first: int) -> Tensor:
+        """-log2 p of each half of codes (B, L), in the order that begins with the half `first`:
+        (B, 2) float64. The half that comes first costs what it costs alone, the other what it costs
+        once that is known. Padding, -1, costs nothing.
+        """
+        layout = self.layout
+        device = self.network.head.weight.device
+        order = layout.order(first).to(device)
+        size = max(1, BATCH_CODES // layout.length)
+        found = []
+        for part in codes.split(size):
+            nats = self.network(part.to(device), order.expand(len(part), -1)).cpu().double()
+            halves = by_half(nats / math.log(2), layout, first)
+            found.append(torch.stack([half.sum(1) for half in halves], 1))
+        return torch.cat(found)
+
+    @cached_property
+    def _exact(self) -> PriorNetwork:
+        return exact_copy(self.network)
+
+    def draw(
+        self,
+        half: int,
+        given: Tensor,
+        sampling: Sampling = Sampling(),  # noqa: B008
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Codes (B, L of the half) drawn for the other half's codes `given` (B, L of that).
+
+        Row i is a pure function of seed, i, its given codes and the sampling.
+        """
+        layout = self.layout
+        found = []
+        for start in range(0, len(given), CHUNK):
+            rows = given[start : start + CHUNK]
+            uniforms = []
+            for index in range(start, start + len(rows)):
+                uniforms.append(uniform_numbers(seed, index, layout.halves[half].length))
+            drawn = self._draw_chunk(half, padded(rows), padded(torch.stack(uniforms)), sampling)
+            found.append(drawn[: len(rows)])
+            if progress:
+                progress(min(1.0, (start + CHUNK) / len(given)))
+        return torch.cat(found)
+
+    def _draw_chunk(
+        self, half: int, given: Tensor, uniforms: Tensor, sampling: Sampling
+    ) -> Tensor:
+        layout = self.layout
+        network = self._exact
+        device = network.head.weight.device
+        spans = (slice(0, layout.first.length), slice(layout.first.length, layout.length))
+        codes = torch.zeros(len(given), layout.length, dtype=torch.long)
+        # What is padding holds the first code, as in training.
+        codes[:, spans[1 - half]] = given.clamp(min=0)
+        numbers = torch.zeros(codes.shape, dtype=uniforms.dtype)
+        numbers[:, spans[half]] = uniforms
+        start = Start(
+            codes.to(device),
+            layout.order(1 - half).expand(len(given), -1).to(device),
+            numbers.to(device),
+            Condition(),
+            num_given=given.shape[1],
+        )
+        sizes = layout.halves[half].canonical[1]
+        return draw(network, start, sizes, sampling).cpu()[:, spans[half]]
