@@ -83,7 +83,7 @@ def save_pair(pair: Pair, folder: Path, name: str) -> None:
     """Write a pair; config.json, by which it is known, last. name: of the set that it was trained
     on. VqkitError when that fails.
     """
-    halves = []
+    halves: list[dict[str, Any]] = []
     for half, inside in zip(pair.halves, FOLDERS, strict=True):
         if isinstance(half, BytesHalf):
             halves.append({"length": half.length})

@@ -240,7 +240,9 @@ def _described(path: Path) -> _Described:
 
 
 def _halves_in(folder: Path) -> str:
-    return " and ".join(str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))) or "none"
+    return (
+        " and ".join(str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))) or "none"
+    )
 
 
 def _num_bytes(path: Path) -> int:

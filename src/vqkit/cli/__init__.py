@@ -15,7 +15,17 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import VqkitError
 from ..printable import one_line
-from . import compression, denoising, explaining, exporting, models, pairing, priors, restyling, tokens
+from . import (
+    compression,
+    denoising,
+    explaining,
+    exporting,
+    models,
+    pairing,
+    priors,
+    restyling,
+    tokens,
+)
 from .printing import warn
 
 COMMANDS = {

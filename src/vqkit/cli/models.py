@@ -292,13 +292,14 @@ def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _recipes(options: argparse.Namespace) -> int:
+    from ..config.base import Root
     from ..config.loading import recipe_names, recipe_summary, recipe_text
     from ..settings import Config, PairConfig, PriorConfig
 
     if options.quantizers:
         say(_quantizers(), end="")
         return 0
-    roots = {"prior/": PriorConfig, "pair/": PairConfig, "": Config}
+    roots: dict[str, type[Root]] = {"prior/": PriorConfig, "pair/": PairConfig, "": Config}
     if options.name:
         prefix = next(prefix for prefix in roots if options.name.startswith(prefix))
         say(recipe_text(options.name.removeprefix(prefix), roots[prefix]), end="")

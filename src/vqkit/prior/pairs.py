@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -85,15 +85,18 @@ class PairLayout:
     def columns(self) -> Tensor:
         return _joined(self.first.columns, self.second.columns, self.first.plane[1])
 
-    def order(self, first: int) -> Tensor:  # (L,)
-        """Slots in the order that begins with the half `first` (0 or 1), each half in its own
-        canonical order.
+    def orders(self, codes: Tensor, first: int) -> Tensor:
+        """Slots (B, L) in the order that begins with the half `first` (0 or 1), each half in its
+        own canonical order; those that are padding in codes (B, L) come last, where none sees them.
         """
-        orders = (
-            self.first.canonical[0],
-            self.first.length + self.second.canonical[0],
-        )
-        return torch.cat([orders[first], orders[1 - first]])
+        each = (self.first.canonical[0], self.first.length + self.second.canonical[0])
+        order = torch.cat([each[first], each[1 - first]]).to(codes.device)
+        is_padding = codes[:, order] < 0
+        return order[is_padding.long().argsort(dim=1, stable=True)]
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What is of either half, (B, L1) and (B, L2), of rows (B, L)."""
+        return rows[:, : self.first.length], rows[:, self.first.length :]
 
 
 def _joined(first: Tensor, second: Tensor, behind: int) -> Tensor:
@@ -114,13 +117,14 @@ def ended(codes: Tensor) -> Tensor:
     return codes.masked_fill(behind, -1)
 
 
-def by_half(nats: Tensor, layout: PairLayout, first: int) -> tuple[Tensor, Tensor]:
-    """What each half costs, (B, L1) and (B, L2), of nats (B, L) by step in the order that begins
-    with the half `first`.
+def nats_of(network: Callable[..., Tensor], codes: Tensor, order: Tensor, parts: int = 1) -> Tensor:
+    """Nats (B, L) of every slot of codes (B, L), each given those before it in `order` (B, L).
+
+    Padding costs nothing. The steps behind the longest pair, which are padding, are not run.
     """
-    end = layout.halves[first].length
-    parts = (nats[:, :end], nats[:, end:])
-    return parts[first], parts[1 - first]
+    order = order[:, : int((codes >= 0).sum(1).max())]
+    nats = network(codes, order, None, None, parts)
+    return torch.zeros(codes.shape, dtype=nats.dtype, device=nats.device).scatter(1, order, nats)
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,11 @@ class PairPrior:
         """
         layout = self.layout
         device = self.network.head.weight.device
-        order = layout.order(first).to(device)
         size = max(1, BATCH_CODES // layout.length)
         found = []
-        for part in codes.split(size):
-            nats = self.network(part.to(device), order.expand(len(part), -1)).cpu().double()
-            halves = by_half(nats / math.log(2), layout, first)
+        for part in codes.to(device).split(size):
+            nats = nats_of(self.network, part, layout.orders(part, first)).double().cpu()
+            halves = layout.split(nats / math.log(2))
             found.append(torch.stack([half.sum(1) for half in halves], 1))
         return torch.cat(found)
 
@@ -175,37 +178,43 @@ class PairPrior:
 
         Row i is a pure function of seed, i, its given codes and the sampling.
         """
-        layout = self.layout
-        found = []
-        for start in range(0, len(given), CHUNK):
-            rows = given[start : start + CHUNK]
-            uniforms = []
-            for index in range(start, start + len(rows)):
-                uniforms.append(uniform_numbers(seed, index, layout.halves[half].length))
-            drawn = self._draw_chunk(half, padded(rows), padded(torch.stack(uniforms)), sampling)
-            found.append(drawn[: len(rows)])
+        length = self.layout.halves[half].length
+        drawn = torch.zeros(len(given), length, dtype=torch.long)
+        done = 0
+        for rows in _alike((given >= 0).sum(1)):
+            uniforms = torch.stack(
+                [uniform_numbers(seed, index, length) for index in rows.tolist()]
+            )
+            chunk = self._draw_chunk(half, padded(given[rows]), padded(uniforms), sampling)
+            drawn[rows] = chunk[: len(rows)]
+            done += len(rows)
             if progress:
-                progress(min(1.0, (start + CHUNK) / len(given)))
-        return torch.cat(found)
+                progress(done / len(given))
+        return drawn
 
-    def _draw_chunk(
-        self, half: int, given: Tensor, uniforms: Tensor, sampling: Sampling
-    ) -> Tensor:
+    def _draw_chunk(self, half: int, given: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
+        """Rows whose given halves are equally long."""
         layout = self.layout
         network = self._exact
         device = network.head.weight.device
-        spans = (slice(0, layout.first.length), slice(layout.first.length, layout.length))
-        codes = torch.zeros(len(given), layout.length, dtype=torch.long)
-        # What is padding holds the first code, as in training.
-        codes[:, spans[1 - half]] = given.clamp(min=0)
+        unknown = torch.zeros(uniforms.shape, dtype=torch.long)
+        parts = (given, unknown) if half else (unknown, given)
+        codes = torch.cat(parts, 1)
         numbers = torch.zeros(codes.shape, dtype=uniforms.dtype)
-        numbers[:, spans[half]] = uniforms
+        layout.split(numbers)[half].copy_(uniforms)
+        num_given = int((given[0] >= 0).sum())
         start = Start(
             codes.to(device),
-            layout.order(1 - half).expand(len(given), -1).to(device),
+            layout.orders(codes, 1 - half)[:, : num_given + uniforms.shape[1]].to(device),
             numbers.to(device),
             Condition(),
-            num_given=given.shape[1],
+            num_given=num_given,
         )
         sizes = layout.halves[half].canonical[1]
-        return draw(network, start, sizes, sampling).cpu()[:, spans[half]]
+        return layout.split(draw(network, start, sizes, sampling).cpu())[half]
+
+
+def _alike(lengths: Tensor) -> Iterator[Tensor]:
+    """Indices of items (B,) of equal length, at most CHUNK at a time."""
+    for length in lengths.unique():
+        yield from (lengths == length).nonzero()[:, 0].split(CHUNK)

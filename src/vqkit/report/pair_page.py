@@ -119,7 +119,12 @@ TERMS = {
 def _figures(metrics: Mapping[str, Any]) -> list[Row]:
     known = (
         ("saved_bits", "Saved bits", number, "that halves of a pair save one another"),
-        ("belonging", "Belonging", share, "pairs told from ones put together wrongly; 50 % is chance"),
+        (
+            "belonging",
+            "Belonging",
+            share,
+            "pairs told from wrong ones; 50 % is chance",
+        ),
         ("first_bits_told", "First, told", number, "bits of the first half, the second known"),
         ("second_bits_told", "Second, told", number, "bits of the second half, the first known"),
         ("training_seconds", "Training", duration, ""),
@@ -156,7 +161,9 @@ def judge_pair(summary: PairSummary) -> Verdict:
         )
     if findings:
         advice = tuple(finding.advice for finding in findings if finding.advice)
-        return Verdict(False, "Look closer", f"{joined(findings)}. Result: {told}.", findings, advice)
+        return Verdict(
+            False, "Look closer", f"{joined(findings)}. Result: {told}.", findings, advice
+        )
     steps = ("vqkit generate DIR --from ... draws more; --cfg 2 follows what is given closer.",)
     return Verdict(True, "Healthy", f"{told}.", (), steps)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...artifact.pair import Pairs, build_pair_network
 from ...data.splits import digest
 from ...prior.network import PriorNetwork
-from ...prior.pairs import PairLayout, by_half
+from ...prior.pairs import PairLayout, nats_of
 from ...settings import PairConfig
 from ..task import Phase
 from .codes import CodesTask, Rows, mean_nats
@@ -81,15 +81,15 @@ class PairTask(CodesTask):
         if generator is None:
             codes = torch.cat([codes, codes])
         count = len(codes) // 2
-        orders = [self.layout.order(first).to(device) for first in (0, 1)]
-        order = torch.cat([orders[0].expand(count, -1), orders[1].expand(len(codes) - count, -1)])
+        rows = (slice(0, count), slice(count, len(codes)))
+        order = torch.cat([self.layout.orders(codes[rows[first]], first) for first in (0, 1)])
         parts = 1 if generator is None else self.settings.accumulate
-        nats = model(codes, order, None, None, parts)
+        nats = nats_of(model, codes, order, parts)
         terms: dict[str, Tensor] = {}
-        for first, rows in enumerate((slice(0, count), slice(count, len(codes)))):
-            costs = by_half(nats[rows], self.layout, first)
-            real = codes[rows].split([half.length for half in self.layout.halves], 1)
+        for first in (0, 1):
+            costs = self.layout.split(nats[rows[first]])
+            real = self.layout.split(codes[rows[first]] >= 0)
             for half in (0, 1):
                 name = ALONE[half] if half == first else TOLD[half]
-                terms[name] = mean_nats(costs[half], real[half] >= 0)
+                terms[name] = mean_nats(costs[half], real[half])
         return PairOutput(terms, codes)
