@@ -120,6 +120,7 @@ def test_guidance_compares_with_the_half_alone():
     assert torch.equal(*found)
     pairs = torch.stack([torch.cat([one, text]) for text in codes])
     told, alone = prior.bits(pairs, 0)[:, 1], prior.bits(pairs, 1)[:, 1]
+
     # The first code of OTHER alone: logits add up as guidance says, softmax after it.
     def marginal(bits: torch.Tensor) -> torch.Tensor:
         return torch.exp2(-bits).reshape(4, 4).sum(1).log()
