@@ -45,6 +45,7 @@ SETTINGS = [
     "network.num_blocks=4",
     "train.batch_size=32",
     "train.max_minutes=null",
+    "train.patience=15",
 ]
 # For --quick: settings of the tokenizer and of the pair, and items that are looked at.
 SHORT = ["train.steps=60", "coder.steps=0"]
