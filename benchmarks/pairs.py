@@ -44,6 +44,7 @@ SETTINGS = [
     "network.width=128",
     "network.num_blocks=4",
     "train.batch_size=32",
+    "train.lr=0.01",
     "train.max_minutes=null",
     "train.patience=15",
 ]
