@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...artifact.pair import Pairs, build_pair_network
 from ...data.splits import digest
+from ...errors import VqkitError
 from ...prior.network import PriorNetwork
 from ...prior.pairs import PairLayout, nats_of
 from ...settings import PairConfig
@@ -45,6 +46,11 @@ class PairTask(CodesTask):
         layout = self.build().layout
         assert isinstance(layout, PairLayout)
         self.layout = layout
+        if config.network.order != "coarse_first" and len(layout.groups) == 2:
+            raise VqkitError(
+                f"network.order={config.network.order} has no effect on codes of a single "
+                "codebook: leave it at coarse_first"
+            )
         self.fingerprint = {
             **pairs.data.fingerprint,
             "halves": [half.name for half in pairs.halves],
