@@ -444,17 +444,18 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
     ),
 }
 
+PAIR_TRAIN = PRIOR_TRAIN.model_copy(update={"lr": 0.01})
 PAIRS: dict[str, tuple[str, PairConfig]] = {
     "pair": (
         "a prior over pairs of your own files, such as images and captions: the default",
-        PairConfig(network=PriorNetworkConfig(dropout=0.1), train=PRIOR_TRAIN),
+        PairConfig(network=PriorNetworkConfig(dropout=0.1), train=PAIR_TRAIN),
     ),
     "emoji": (
         "emoji and their captions: few images, so they are shifted and mirrored",
         PairConfig(
             augment={"shift": 1, "flip": True},
             network=PriorNetworkConfig(dropout=0.1),
-            train=PRIOR_TRAIN,
+            train=PAIR_TRAIN,
         ),
     ),
 }

@@ -104,9 +104,9 @@ def test_the_folder_is_whole_by_itself(both, tmp_path, capsys):
 
 def test_what_is_missing_and_cut_is_counted_and_named(pair, things):
     notes = open_pairs(pair.halves, things).notes
-    assert any("1 images without a text are left out: silent.png" in note for note in notes)
-    assert any("1 texts without an image are left out: unseen.txt" in note for note in notes)
-    assert any("1 texts are longer than the pair takes and were cut" in note for note in notes)
+    assert any("1 image without a text is left out: silent.png" in note for note in notes)
+    assert any("1 text without an image is left out: unseen.txt" in note for note in notes)
+    assert any("1 text is longer than the pair takes, and cut" in note for note in notes)
 
 
 def test_texts_go_to_images_and_images_to_texts(both, things, tmp_path, capsys):
@@ -198,7 +198,9 @@ def test_a_folder_without_pairs_says_what_it_needs(run_folder, things, tmp_path)
     alone.mkdir()
     for number in range(4):
         shutil.copy(things / f"0{number}.png", alone)
-    with pytest.raises(VqkitError, match=r"none of its 4 images has a text; pairs are .*\.txt"):
+    with pytest.raises(
+        VqkitError, match=r"no pairs: 0 of its 4 images have a text; pairs are .*\.txt"
+    ):
         train_pairs(run_folder, "bytes", alone, tmp_path / "out", None, TINY)
     assert not list((tmp_path / "out").glob("*"))
 
@@ -209,7 +211,7 @@ def test_captions_in_a_table(run_folder, pair, things, tmp_path):
     table = {"image": images, "caption": texts, "licence": ["cc0"] * 20}
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "table.parquet")
     opened = open_pairs(pair.halves, tmp_path / "table.parquet")
-    assert any("1 images without a text are left out: table.parquet:4" in n for n in opened.notes)
+    assert any("1 image without a text is left out: table.parquet:4" in n for n in opened.notes)
     codes = pair.halves[1].encode([f"number {number}" for number in range(20)]).codes
     for row, name in enumerate(opened.pairs.data.names):
         number = int(str(name).rpartition(":")[2])

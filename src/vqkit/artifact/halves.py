@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,7 +168,7 @@ def _texts(given: Any) -> list[str]:
         return [text for one in given for text in _texts(one)]
     if isinstance(given, Path):
         content = signal_named("text").read(given, {}, None)
-        return [bytes(content[0].tolist()).decode("utf-8", "replace")]
+        return [content.numpy().tobytes().decode("utf-8", "replace")]
     if not isinstance(given, str):
         raise VqkitError(f"text is a string or a Path, not {type(given).__name__}")
     return [given]
@@ -179,4 +180,5 @@ def _one_line(text: str) -> str:
 
 def _in_words(values: Tensor) -> str:
     """Bytes uint8 (1, T) as text, padding left out; what is no UTF-8 is shown as such."""
-    return _one_line(bytes(values[0].tolist()).replace(b"\0", b" ").decode("utf-8", "replace"))
+    content = values.numpy().astype(np.uint8).tobytes().replace(b"\0", b" ")
+    return _one_line(content.decode("utf-8", "replace"))

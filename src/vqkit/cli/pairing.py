@@ -6,18 +6,15 @@ Heavy imports happen inside of them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import VqkitError
 from ..printable import one_line
 from . import arguments
-from .printing import Commands, print_figures, progress_bar, say, warn, write_new
+from .printing import Commands, print_figures, progress_bar, say, warn, write_items, write_new
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..artifact.pair import Pair
     from ..prior.sampling import Sampling
 
@@ -101,35 +98,23 @@ def info(folder: str | Path, device: str) -> None:
 
 def generate(options: argparse.Namespace, sampling: Sampling, num: int) -> None:
     """Write, or print, what is made of --from. VqkitError for what is of neither half."""
+    import torch
+
     pair = load_pair(options.artifact, options.device)
     if options.from_ is None:
         kinds = " or ".join(half.signal.an_item for half in pair.halves)
         raise VqkitError(f"{options.artifact} is a pair: say of what, with --from: {kinds}")
-    with progress_bar("drawing") as progress:
-        made, values = pair.drawn(options.from_, num, sampling, options.seed, progress)
-    half = pair.halves[made]
-    if half.is_text:
-        _write_texts(half.array(values), options.out)
-        return
-    if options.out is None:
+    half = pair.halves[1 - pair.half_of(options.from_)]
+    if options.out is None and not half.is_text:
         raise VqkitError(f"{half.signal.an_item} is made of that: say where it goes, with --out")
-    _write_others(half, values, options)
-
-
-def _write_texts(texts: Sequence[str], out: str | None) -> None:
-    if out is None:
-        for text in texts:
-            say(text)
-        return
-    write_new(Path(out), "".join(f"{text}\n" for text in texts).encode())
-
-
-def _write_others(half: Any, values: list[Tensor], options: argparse.Namespace) -> None:
-    import torch
-
-    from .priors import write_items
-
-    write_items(options, half.signal, half.data, torch.stack(values))
+    with progress_bar("drawing") as progress:
+        _, values = pair.drawn(options.from_, num, sampling, options.seed, progress)
+    if not half.is_text:
+        write_items(options, half.signal, half.data, torch.stack(values))
+    elif options.out is None:
+        say("\n".join(half.array(values)))
+    else:
+        write_new(Path(options.out), "".join(f"{text}\n" for text in half.array(values)).encode())
 
 
 def score(options: argparse.Namespace) -> int:

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
 from . import arguments, pairing
-from .printing import Commands, plain, print_figures, progress_bar, say, warn, write_new
+from .printing import (
+    Commands,
+    plain,
+    print_figures,
+    progress_bar,
+    say,
+    warn,
+    write_items,
+    write_new,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
     from ..artifact.model import Model
     from ..prior.prior import Drawing
     from ..prior.sampling import Sampling
-    from ..signals.base import Signal
 
 # Up to the next comma: a name in double quotes, or one that does not begin with a quote, without
 # blanks around it.
@@ -441,33 +449,6 @@ def _score(options: argparse.Namespace) -> int:
         say(f"unusual: share of the {number}held-out items of training that cost fewer bits")
     _repeat_warning(model)
     return items.status
-
-
-# ------------------------------------------------------------------------------------------ writing
-
-
-def write_items(
-    options: argparse.Namespace,
-    signal: Signal,
-    data: Mapping[str, Any],
-    values: Tensor,
-    columns: int | None = None,
-) -> None:
-    """The items on one sheet, a single one as it is, and, if wanted, each in a file."""
-    from ..report.images import png_bytes
-    from ..report.sheets import contact_sheet
-
-    if len(values) > 1:
-        sheet = contact_sheet(signal.display(values), columns)
-        write_new(Path(options.out), png_bytes(sheet))
-    else:
-        write_new(Path(options.out), signal.write(values[0], data))
-    if options.each:
-        stem = Path(options.out).stem
-        for index, one in enumerate(values):
-            target = Path(options.each) / f"{stem}-{index:03}{signal.suffix}"
-            write_new(target, signal.write(one, data), quiet=True)
-        say(options.each)
 
 
 COMMANDS: Commands = {

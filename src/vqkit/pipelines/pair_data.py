@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 from ..apps.evaluate import open_for
 from ..artifact.halves import CodedHalf, Half
 from ..artifact.pair import Pairs
+from ..artifact.tensor_files import reason
 from ..data.dataset import Dataset
 from ..errors import VqkitError
-from ..printable import one_line
 from ..tables import check_group, pyarrow
 
 # Items whose codes are found together.
@@ -49,33 +48,26 @@ def open_pairs(
     VqkitError for halves that make no pair, and for a source without pairs.
     """
     lead = leading(halves)
-    half = halves[lead]
+    half, other = halves[lead], halves[1 - lead]
     assert isinstance(half, CodedHalf)
-    other = halves[1 - lead]
     data = open_for(half.model, source, "train", progress)
     root = Path(source).expanduser()
-    is_built_in = str(source) in half.signal.sets
     partners = _partners(data, root, other)
     firsts = data.firsts()
     there = np.array([index for index in firsts.tolist() if partners[index] is not None], np.int64)
-    if not len(there):
-        raise VqkitError(
-            f"{source} holds no pairs: none of its {len(firsts)} {half.signal.item}s has "
-            f"{other.signal.an_item}; {WANTED}"
-        )
-    codes, notes = _encoded(other, partners, there, len(data))
-    missing = [str(data.names[index]) for index in firsts.tolist() if partners[index] is None]
-    notes = [
-        *_missing_in_words(missing, half, other),
-        *([] if is_built_in else _alone_in_words(data, root, half, other)),
-        *notes,
-        *_cut_in_words(data, there, half),
-    ]
-    splits = {}
-    for name, ids in data.splits.items():
-        splits[name] = ids[np.isin(ids, there)]
+    splits = {name: ids[np.isin(ids, there)] for name, ids in data.splits.items()}
     if not len(splits["train"]):
-        raise VqkitError(f"{source} holds too few pairs to train on: {len(there)}; {WANTED}")
+        raise VqkitError(
+            f"{source} holds {'too few' if len(there) else 'no'} pairs: {len(there)} of its "
+            f"{len(firsts)} {half.signal.item}s have {other.signal.an_item}; {WANTED}"
+        )
+    notes = data.remarks()
+    missing = [str(data.names[index]) for index in firsts.tolist() if partners[index] is None]
+    notes += _missing_in_words(missing, half, other)
+    if str(source) not in half.signal.sets:
+        notes += _missing_in_words(_alone(data, root, other), other, half)
+    codes, num_cut = _encoded(other, partners, there, len(data))
+    notes += [*_cut_in_words(num_cut, other), *_cut_in_words(_num_cut(data, there), half)]
     data.splits = splits
     return Opened(Pairs(data, halves, lead, codes), notes)
 
@@ -168,7 +160,7 @@ def _text_column(path: Path) -> Iterable[str | None]:
             check_group(path, table.metadata.row_group(group), known[:1])
             yield from table.read_row_group(group, columns=known[:1]).column(0).to_pylist()
     except (library.ArrowException, OSError) as error:
-        raise VqkitError(f"cannot read {path}: {one_line(error)}") from error
+        raise VqkitError(f"cannot read {path}: {reason(error)}") from error
 
 
 # ----------------------------------------------------------------------------------- codes, counts
@@ -176,46 +168,50 @@ def _text_column(path: Path) -> Iterable[str | None]:
 
 def _encoded(
     other: Half, partners: Sequence[Any], there: np.ndarray, count: int
-) -> tuple[torch.Tensor, list[str]]:
-    """Codes (count, L) of what belongs to the items `there`; the rest is padding."""
-    codes: torch.Tensor | None = None
+) -> tuple[torch.Tensor, int]:
+    """Codes (count, L) of what belongs to the items `there`, the rest padding, and how many were
+    cut.
+    """
+    codes = torch.zeros(0)
     num_cut = 0
     for start in range(0, len(there), BATCH_SIZE):
         ids = there[start : start + BATCH_SIZE]
         coded = other.encode([partners[index] for index in ids.tolist()])
-        if codes is None:
+        if not start:
             codes = torch.full((count, coded.codes.shape[1]), -1)
         codes[torch.from_numpy(ids)] = coded.codes
         num_cut += coded.num_cut
-    assert codes is not None
-    if not num_cut:
-        return codes, []
-    return codes, [f"{num_cut} {other.signal.item}s are longer than the pair takes and were cut"]
+    return codes, num_cut
+
+
+def _alone(data: Dataset, root: Path, other: Half) -> list[str]:
+    """Files of the other half that lie beside no item."""
+    used = set(_stems(data, root))
+    return [path.name for stem, path in _by_stem(root, other).items() if stem not in used]
+
+
+def _num_cut(data: Dataset, there: np.ndarray) -> int:
+    """Of how many recordings, which come in several clips, the first is used."""
+    files = data.files()
+    pieces = Counter(files)
+    return sum(pieces[files[index]] > 1 for index in there.tolist())
 
 
 def _missing_in_words(missing: Sequence[str], half: Half, other: Half) -> list[str]:
     if not missing:
         return []
-    named = ", ".join(itertools.islice(missing, NUM_NAMED))
-    more = ", ..." if len(missing) > NUM_NAMED else ""
-    return [
-        f"{len(missing)} {half.signal.item}s without {other.signal.an_item} are left out: "
-        f"{named}{more}"
-    ]
+    named = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
+    verb = "is" if len(missing) == 1 else "are"
+    counted = _counted(len(missing), half)
+    return [f"{counted} without {other.signal.an_item} {verb} left out: {named}"]
 
 
-def _alone_in_words(data: Dataset, root: Path, half: Half, other: Half) -> list[str]:
-    """Files of the other half that lie beside no item."""
-    used = set(_stems(data, root))
-    alone = [path.name for stem, path in _by_stem(root, other).items() if stem not in used]
-    return _missing_in_words(alone, other, half)
-
-
-def _cut_in_words(data: Dataset, there: np.ndarray, half: Half) -> list[str]:
-    """Of recordings that come in several clips the first is used."""
-    files = data.files()
-    pieces = Counter(files)
-    num_cut = sum(pieces[files[index]] > 1 for index in there.tolist())
+def _cut_in_words(num_cut: int, half: Half) -> list[str]:
     if not num_cut:
         return []
-    return [f"{num_cut} {half.signal.item}s are longer than the pair takes and were cut"]
+    verb = "is" if num_cut == 1 else "are"
+    return [f"{_counted(num_cut, half)} {verb} longer than the pair takes, and cut"]
+
+
+def _counted(count: int, half: Half) -> str:
+    return f"{count} {half.signal.item}{'' if count == 1 else 's'}"
