@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from .wording import count, duration, number, share
 BELONGING = 0.6
 # How far validation may be above its best, as a share of the best.
 RISE = 0.02
+# Figures at the head of the page.
+NUM_TILES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def render_pair(summary: PairSummary) -> str:
         "pair.html",
         summary=summary,
         verdict=judge_pair(summary),
-        tiles=rows[:6],
+        tiles=[replace(row, note="") for row in rows[:NUM_TILES]],
         pixels=shown_size(*(images[0].shape if images else (96, 96, 3))),
         training=titled(curves),
         metric_rows=rows,
