@@ -186,12 +186,9 @@ def retrieval(folder: Path, quick: bool) -> dict:
     captions = pair.halves[1].encode([data.captions[index] for index in ids]).codes
     count = len(ids)
     both = torch.cat([images.repeat_interleave(count, 0), captions.repeat(count, 1)], 1)
-    begun = [pair.prior.bits(both, first).reshape(count, count, 2) for first in (0, 1)]
-    saved = {
-        "fit": (begun[0] - begun[1]) @ torch.tensor([0.5, -0.5], dtype=torch.float64),
-        "image": begun[0][..., 0] - begun[1][..., 0],
-        "caption": begun[1][..., 1] - begun[0][..., 1],
-    }
+    costs = pair.prior.costs(both)
+    told = (costs[:, :2] - costs[:, 2:]).reshape(count, count, 2)
+    saved = {"fit": told.mean(2), "image": told[..., 0], "caption": told[..., 1]}
     right = torch.arange(count)
     found: dict = {"candidates": count}
     for name, bits in saved.items():

@@ -9,7 +9,7 @@ from vqkit.config.prior import PriorNetworkConfig
 from vqkit.errors import VqkitError
 from vqkit.prior.layout import Layout
 from vqkit.prior.network import PriorNetwork
-from vqkit.prior.pairs import PairLayout, PairPrior, bytes_layout, ended
+from vqkit.prior.pairs import PairLayout, PairPrior, bytes_layout, ended, saved_bits
 from vqkit.prior.sampling import Sampling
 from vqkit.settings import PairConfig
 
@@ -72,6 +72,17 @@ def test_bits_do_not_depend_on_longer_texts_of_the_batch():
     for first in (0, 1):
         together = prior.bits(torch.cat([short, long]), first)[0]
         torch.testing.assert_close(together, prior.bits(short, first)[0], rtol=0, atol=1e-5)
+
+
+def test_what_halves_save_is_the_same_in_both_orders_where_they_are_one_distribution():
+    """Of a network whose logits do not depend on anything, nothing is saved; of costs by hand, the
+    mean of 9 - 4 and 6 - 3.
+    """
+    prior = made(PairLayout(IMAGE, OTHER))
+    torch.nn.init.zeros_(prior.network.head.weight)
+    costs = prior.costs(every_pair(every(IMAGE)[:3], every(OTHER)[:4]))
+    torch.testing.assert_close(saved_bits(costs), torch.zeros(12, dtype=torch.float64))
+    assert saved_bits(torch.tensor([[9.0, 6.0, 4.0, 3.0]])).tolist() == [4.0]
 
 
 def test_ends():

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from ..artifact.pair import Pair, Pairs
+from ..prior.pairs import saved_bits
 
 BATCH_SIZE = 128
 # Pairs that a report shows of each direction, and what is made for each.
 NUM_SHOWN = 8
 NUM_MADE = 4
+# As `PairPrior.costs` has them.
+COSTS = ("first_bits", "second_bits", "first_bits_told", "second_bits_told")
 
 
 class Example(NamedTuple):
@@ -38,32 +41,20 @@ def evaluate_pair(
     ids = pairs.data.splits[split]
     codes = _codes(pairs, ids)
     partners = pairs.partners[torch.from_numpy(ids)]
-    right = _bits(pair, pairs.joined(codes, partners))
+    costs = pair.prior.costs(pairs.joined(codes, partners))
     if progress:
         progress(0.5)
-    wrong = _bits(pair, pairs.joined(codes, partners.roll(1, 0)))
-    saved = _saved(right)
-    figures = dict(zip(COSTS, right.mean(0).tolist(), strict=True))
+    saved = saved_bits(costs)
+    shuffled = saved_bits(pair.prior.costs(pairs.joined(codes, partners.roll(1, 0))))
+    figures = dict(zip(COSTS, costs.mean(0).tolist(), strict=True))
     return {
         "split": split,
         "items": len(ids),
         **figures,
         "saved_bits": float(saved.mean()),
-        "saved_shuffled": float(_saved(wrong).mean()),
-        "belonging": float((saved > _saved(wrong)).double().mean()),
+        "saved_shuffled": float(shuffled.mean()),
+        "belonging": float((saved > shuffled).double().mean()),
     }
-
-
-COSTS = ("first_bits", "second_bits", "first_bits_told", "second_bits_told")
-
-
-def _bits(pair: Pair, codes: Tensor) -> Tensor:  # (B, 4), as COSTS
-    begun = [pair.prior.bits(codes, first) for first in (0, 1)]
-    return torch.stack([begun[0][:, 0], begun[1][:, 1], begun[1][:, 0], begun[0][:, 1]], 1)
-
-
-def _saved(bits: Tensor) -> Tensor:
-    return (bits[:, 0] + bits[:, 1] - bits[:, 2] - bits[:, 3]) / 2
 
 
 def _codes(pairs: Pairs, ids: np.ndarray) -> Tensor:  # (n, L of the lead)
@@ -80,7 +71,7 @@ def examples(
     """What is made of the first and of the second half, for some held-out items of the other."""
     ids = pairs.data.splits[split][:NUM_SHOWN]
     codes = _codes(pairs, ids)
-    partners = pairs.partners[torch.from_numpy(ids)]
+    partners = pairs.partners[torch.from_numpy(ids)].long()
     both = (codes, partners) if pairs.lead == 0 else (partners, codes)
     found: list[list[Example]] = []
     for made in (0, 1):

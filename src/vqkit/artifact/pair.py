@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..prior.network import PriorNetwork
-from ..prior.pairs import PairLayout, PairPrior
+from ..prior.pairs import PairLayout, PairPrior, saved_bits
 from ..prior.prior import build_network
 from ..prior.sampling import Sampling
 from ..settings import PairConfig
@@ -25,21 +25,15 @@ class PairScore(NamedTuple):
     """Bits of two items.
 
     first, second: of each alone. first_given_second, second_given_first: of each once the other is
-    known.
+    known. fit: what they save one another, the mean over both orders: above 0 for those that fit.
+    It does not prefer items that are short or common, as their bits do.
     """
 
     first: float
     second: float
     first_given_second: float
     second_given_first: float
-
-    @property
-    def fit(self) -> float:
-        """Bits that two items save one another, the mean over both orders: above 0 for those that
-        fit. It does not prefer items that are short or common, as their bits do.
-        """
-        saved = self.first - self.first_given_second + self.second - self.second_given_first
-        return saved / 2
+    fit: float
 
 
 class Pair:
@@ -107,11 +101,10 @@ class Pair:
             codes.append(torch.cat([self._encoded(half, item) for item in items]))
         count = max(map(len, codes))
         both = torch.cat([part.expand(count, -1) for part in codes], 1)
-        beginning = [self.prior.bits(both, first=half) for half in (0, 1)]
-        rows = torch.stack(
-            [beginning[0][:, 0], beginning[1][:, 1], beginning[1][:, 0], beginning[0][:, 1]], 1
-        )
-        return [PairScore(*row) for row in rows.tolist()]
+        costs = self.prior.costs(both)
+        return [
+            PairScore(*row) for row in torch.cat([costs, saved_bits(costs)[:, None]], 1).tolist()
+        ]
 
     def half_of(self, given: Any) -> int:
         """Which half an item is of: 0 or 1. VqkitError for what is of neither."""
@@ -150,7 +143,7 @@ class Pairs:
     """Items of a set beside codes of what belongs to each.
 
     halves: in the order that users named them. lead: which of them `data` has the items of.
-    partners: (N, L) codes of the other half, for all items of `data`; rows of items without a
+    partners: (N, L) int32, codes of the other half, for all items of `data`; rows of items without a
     partner, which are in no split, hold padding.
     """
 
@@ -168,7 +161,7 @@ class Pairs:
 
     def joined(self, codes: Tensor, partners: Tensor) -> Tensor:
         """Codes (B, L of the lead) and those of the other half as sequences (B, L1 + L2)."""
-        parts = (codes, partners)
+        parts = (codes, partners.long())
         return torch.cat([parts[self.lead], parts[1 - self.lead]], 1)
 
 

@@ -169,17 +169,17 @@ def _text_column(path: Path) -> Iterable[str | None]:
 def _encoded(
     other: Half, partners: Sequence[Any], there: np.ndarray, count: int
 ) -> tuple[torch.Tensor, int]:
-    """Codes (count, L) of what belongs to the items `there`, the rest padding, and how many were
-    cut.
+    """Codes (count, L) int32 of what belongs to the items `there`, the rest padding, and how many
+    were cut.
     """
-    codes = torch.zeros(0)
+    codes = torch.zeros(0, dtype=torch.int32)
     num_cut = 0
     for start in range(0, len(there), BATCH_SIZE):
         ids = there[start : start + BATCH_SIZE]
         coded = other.encode([partners[index] for index in ids.tolist()])
         if not start:
-            codes = torch.full((count, coded.codes.shape[1]), -1)
-        codes[torch.from_numpy(ids)] = coded.codes
+            codes = torch.full((count, coded.codes.shape[1]), -1, dtype=torch.int32)
+        codes[torch.from_numpy(ids)] = coded.codes.int()
         num_cut += coded.num_cut
     return codes, num_cut
 

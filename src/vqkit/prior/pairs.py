@@ -127,6 +127,15 @@ def nats_of(network: Callable[..., Tensor], codes: Tensor, order: Tensor, parts:
     return torch.zeros(codes.shape, dtype=nats.dtype, device=nats.device).scatter(1, order, nats)
 
 
+def saved_bits(costs: Tensor) -> Tensor:
+    """Bits (B,) that two halves save one another, the mean over both orders, of `PairPrior.costs`.
+
+    As p(a, b) is one, both orders save the same where the prior is right: it is the pointwise
+    mutual information of the two.
+    """
+    return (costs[:, :2] - costs[:, 2:]).mean(1)
+
+
 @dataclass(frozen=True)
 class PairPrior:
     """A trained prior over the codes of two halves. metrics: figures of its training."""
@@ -161,6 +170,13 @@ class PairPrior:
             halves = layout.split(nats / math.log(2))
             found.append(torch.stack([half.sum(1) for half in halves], 1))
         return torch.cat(found)
+
+    def costs(self, codes: Tensor) -> Tensor:
+        """-log2 p of codes (B, L): the first half alone, the second alone, the first once the
+        second is known, and the second once the first is: (B, 4) float64.
+        """
+        begun = [self.bits(codes, first) for first in (0, 1)]
+        return torch.stack([begun[0][:, 0], begun[1][:, 1], begun[1][:, 0], begun[0][:, 1]], 1)
 
     @cached_property
     def _exact(self) -> PriorNetwork:
