@@ -143,8 +143,8 @@ class Pairs:
     """Items of a set beside codes of what belongs to each.
 
     halves: in the order that users named them. lead: which of them `data` has the items of.
-    partners: (N, L) int32, codes of the other half, for all items of `data`; rows of items without a
-    partner, which are in no split, hold padding.
+    partners: (N, L) int32, codes of the other half, for all items of `data`; rows of items without
+    a partner, which are in no split, hold padding.
     """
 
     data: Dataset
