@@ -29,7 +29,7 @@ from vqkit.config import (
     WeightConfig,
 )
 from vqkit.config.adversary import PatchAdversary
-from vqkit.settings import Config, ModelConfig, PriorConfig
+from vqkit.settings import Config, ModelConfig, PairConfig, PriorConfig
 from vqkit.signals.array.config import ArrayConfig, SeriesData, VolumeData
 from vqkit.signals.audio.config import AugmentConfig as Louder
 from vqkit.signals.audio.config import DataConfig as AudioData
@@ -444,6 +444,22 @@ PRIORS: dict[str, tuple[str, PriorConfig]] = {
     ),
 }
 
+PAIR_TRAIN = PRIOR_TRAIN.model_copy(update={"lr": 0.01})
+PAIRS: dict[str, tuple[str, PairConfig]] = {
+    "pair": (
+        "a prior over pairs of your own files, such as images and captions: the default",
+        PairConfig(network=PriorNetworkConfig(dropout=0.1), train=PAIR_TRAIN),
+    ),
+    "emoji": (
+        "emoji and their captions: few images, so they are shifted and mirrored",
+        PairConfig(
+            augment={"shift": 1, "flip": True},
+            network=PriorNetworkConfig(dropout=0.1),
+            train=PAIR_TRAIN,
+        ),
+    ),
+}
+
 
 def text(name: str) -> str:
     """The file of one autoencoder's recipe."""
@@ -457,6 +473,12 @@ def prior_text(name: str) -> str:
     return f"# {summary}\n{config.dump(settings)}"
 
 
+def pair_text(name: str) -> str:
+    """The file of one recipe of pairs."""
+    summary, settings = PAIRS[name]
+    return f"# {summary}\n{config.dump(settings)}"
+
+
 def main() -> None:
     for old in FOLDER.rglob("*.yaml"):
         old.unlink()
@@ -464,6 +486,8 @@ def main() -> None:
         (FOLDER / f"{recipe}.yaml").write_text(text(recipe), encoding="utf-8")
     for recipe in PRIORS:
         (FOLDER / "prior" / f"{recipe}.yaml").write_text(prior_text(recipe), encoding="utf-8")
+    for recipe in PAIRS:
+        (FOLDER / "pair" / f"{recipe}.yaml").write_text(pair_text(recipe), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,11 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
         {f"Prior.{name}" for name in "condition sample complete _plan".split()}
         | {"caption_bytes", "uniform_numbers"},
     ),
+    "prior/pairs.py": (
+        "codes and random numbers come and go on the CPU; the network moves its inputs",
+        {"PairPrior.draw", "PairPrior._draw_chunk"},
+    ),
+    "artifact/halves.py": ("bytes of text", {"BytesHalf.decode"}),
     "training/guard.py": (
         "fingerprints of codebooks are kept on the CPU",
         {"Guard._check_movement", "Guard._check_ranks", "fingerprint"},

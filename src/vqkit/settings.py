@@ -185,3 +185,24 @@ class PriorConfig(Root):
     """
     network: PriorNetworkConfig = PriorNetworkConfig()
     train: TrainConfig = TrainConfig()
+
+
+class PairConfig(Root):
+    """Everything that training a prior over pairs needs beside the artifacts."""
+
+    recipe_folder: ClassVar[str] = "recipes/pair"
+    default_recipe: ClassVar[str] = "pair"
+    conditions: ClassVar[tuple[ActsOnly, ...]] = (
+        ActsOnly(
+            ("train.guard",), "codebooks to watch, which 'vqkit train' has", lambda config: False
+        ),
+    )
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    """of weights and the order of the pairs"""
+    augment: dict[str, Any] = {}
+    """settings of data.augment, of the kind of signal that is not text, for the items before they
+    become codes
+    """
+    network: PriorNetworkConfig = PriorNetworkConfig()
+    train: TrainConfig = TrainConfig()

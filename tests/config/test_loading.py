@@ -9,7 +9,7 @@ import yaml
 from vqkit import cli, config
 from vqkit.config.quantizers import QUANTIZERS
 from vqkit.errors import VqkitError
-from vqkit.settings import Config, PriorConfig
+from vqkit.settings import Config, PairConfig, PriorConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,14 +23,17 @@ def make_recipes():
     return module
 
 
-def test_shipped_priors_are_up_to_date():
-    for name in config.recipe_names(PriorConfig):
-        assert config.recipe_text(name, PriorConfig) == make_recipes().prior_text(name)
+def test_shipped_priors_and_pairs_are_up_to_date():
+    recipes = make_recipes()
+    for root, text in ((PriorConfig, recipes.prior_text), (PairConfig, recipes.pair_text)):
+        for name in config.recipe_names(root):
+            assert config.recipe_text(name, root) == text(name)
 
 
 def test_there_is_a_file_for_every_recipe_that_is_described_and_no_other():
     assert sorted(make_recipes().RECIPES) == config.recipe_names(Config)
     assert sorted(make_recipes().PRIORS) == config.recipe_names(PriorConfig)
+    assert sorted(make_recipes().PAIRS) == config.recipe_names(PairConfig)
 
 
 @pytest.mark.parametrize("name", config.recipe_names(Config))

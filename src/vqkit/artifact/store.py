@@ -51,6 +51,8 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
 PRIOR_FILE = "prior.safetensors"
+# What config.json of a pair says, see `pair_store`.
+PAIR_FORMAT = "vqkit-pair"
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 # Types and shapes of tensors by name.
@@ -204,7 +206,7 @@ def load_artifact(folder: str | Path) -> Artifact:
             f"{path} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} names"
         )
     coders, problems = load_coders(folder, artifact.codes_id, network.quantizer)
-    metrics, more = _metrics(folder / METRICS_FILE)
+    metrics, more = read_figures(folder / METRICS_FILE)
     artifact = replace(artifact, coders=coders, metrics=metrics, problems=(*problems, *more))
     return _with_prior(artifact, folder / PRIOR_FILE)
 
@@ -225,11 +227,22 @@ class _Described(NamedTuple):
 def _described(path: Path) -> _Described:
     """A config.json. VqkitError for what is none, or of a newer format."""
     tree = read_json(path)
+    if tree.get("format") == PAIR_FORMAT:
+        raise VqkitError(
+            f"{path.parent} is a pair, which vqkit generate --from, score and info take; its "
+            f"halves are models of their own, in folders of it: {_halves_in(path.parent)}"
+        )
     if tree.get("format") != "vqkit":
         raise VqkitError(f"{path.parent} is not a vqkit artifact: {path.name} does not say so")
-    _check_version(tree.get("format_version"), path.parent)
+    check_version(tree.get("format_version"), path.parent)
     checked = _checked(tree, path)
     return _Described(tree, checked, from_tree(tree["config"], str(path), Config))
+
+
+def _halves_in(folder: Path) -> str:
+    return (
+        " and ".join(str(path.parent) for path in sorted(folder.glob(f"*/{CONFIG_FILE}"))) or "none"
+    )
 
 
 def _num_bytes(path: Path) -> int:
@@ -354,7 +367,8 @@ def _check_size(path: Path, num_bytes: int) -> None:
         )
 
 
-def _check_version(version: object, path: Path) -> None:
+def check_version(version: object, path: Path) -> None:
+    """VqkitError for another version of the format than this one."""
     if type(version) is not int or version != FORMAT_VERSION:
         raise VqkitError(
             f"{path} has format version {version!r}; this vqkit reads {FORMAT_VERSION}"
@@ -365,12 +379,15 @@ def _checked(tree: dict[str, Any], path: Path) -> _Config:
     try:
         return _Config.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-        raise VqkitError(
-            f"cannot read {path}: {where}: {message[0].lower()}{message[1:]}"
-        ) from error
+        raise VqkitError(f"cannot read {path}: {first_error(error)}") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """What is wrong first, and where, in a clause."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    return f"{where}: {message[0].lower()}{message[1:]}"
 
 
 def _tree_of(text: str) -> Any:
@@ -380,7 +397,8 @@ def _tree_of(text: str) -> Any:
         return None
 
 
-def _metrics(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read_figures(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What metrics.json holds, and why it cannot be shown."""
     if not path.exists():
         return {}, ()
     try:
@@ -405,7 +423,7 @@ def _load_prior(path: Path, artifact: Artifact) -> Prior:
     try:
         # The settings of the network decide how large the file may be, and they are in its header.
         header = json.loads(read_header(path)["prior"])
-        _check_version(header["format_version"], path)
+        check_version(header["format_version"], path)
         if header["content_id"] != artifact.codes_id:
             raise VqkitError(
                 f"{path} was trained on the codes of another model; delete it and run vqkit "

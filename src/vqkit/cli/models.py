@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
-from . import arguments
+from . import arguments, pairing
 from .printing import Commands, plain, print_figures, progress_bar, say, warn, write_new
 
 # Items on a sample sheet.
@@ -222,6 +222,9 @@ def _say_reconstructed(
 def _info(options: argparse.Namespace) -> int:
     from ..config.loading import dump
 
+    if pairing.is_pair(options.artifact):
+        pairing.info(options.artifact, options.device)
+        return 0
     model = arguments.load_model(options.artifact, options.device)
     quantizer = model.network.quantizer
     extent = model.shape.extent
@@ -279,7 +282,7 @@ def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="print this recipe, to save and change; prior/NAME too",
+        help="print this recipe, to save and change; prior/NAME and pair/NAME too",
     )
     parser.add_argument(
         "--quantizers",
@@ -289,27 +292,27 @@ def _recipes_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _recipes(options: argparse.Namespace) -> int:
+    from ..config.base import Root
     from ..config.loading import recipe_names, recipe_summary, recipe_text
-    from ..settings import Config, PriorConfig
+    from ..settings import Config, PairConfig, PriorConfig
 
     if options.quantizers:
         say(_quantizers(), end="")
         return 0
+    roots: dict[str, type[Root]] = {"prior/": PriorConfig, "pair/": PairConfig, "": Config}
     if options.name:
-        is_prior = options.name.startswith("prior/")
-        say(
-            recipe_text(options.name.removeprefix("prior/"), PriorConfig if is_prior else Config),
-            end="",
-        )
+        prefix = next(prefix for prefix in roots if options.name.startswith(prefix))
+        say(recipe_text(options.name.removeprefix(prefix), roots[prefix]), end="")
         return 0
-    for root, prefix in ((Config, ""), (PriorConfig, "prior/")):
+    for prefix, root in reversed(roots.items()):
         for name in recipe_names(root):
             say(f"{prefix + name:<20} {recipe_summary(name, root)}")
     say(
         "\n'vqkit recipes NAME > mine.yaml' gives you a copy to change; train with --recipe "
         "mine.yaml"
     )
-    say("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/")
+    say("those of priors are for 'vqkit train-prior', whose --recipe takes them without prior/,")
+    say("and those of pairs for 'vqkit pairs'")
     say("'vqkit recipes --quantizers' lists the other quantizers that any of them can have")
     return 0
 

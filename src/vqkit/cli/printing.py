@@ -9,10 +9,15 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import VqkitError
 from ..printable import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..signals.base import Signal
 
 # name -> what runs it (gives the exit status), one line of help, what adds its arguments
 Commands: TypeAlias = dict[
@@ -135,3 +140,27 @@ def write_new(path: Path, content: bytes | Callable[[Path], None], quiet: bool =
     if not quiet:
         say(str(target))
     return target
+
+
+def write_items(
+    options: argparse.Namespace,
+    signal: Signal,
+    data: Mapping[str, Any],
+    values: Tensor,
+    columns: int | None = None,
+) -> None:
+    """The items on one sheet, a single one as it is, and, if wanted, each in a file."""
+    from ..report.images import png_bytes
+    from ..report.sheets import contact_sheet
+
+    if len(values) > 1:
+        sheet = contact_sheet(signal.display(values), columns)
+        write_new(Path(options.out), png_bytes(sheet))
+    else:
+        write_new(Path(options.out), signal.write(values[0], data))
+    if options.each:
+        stem = Path(options.out).stem
+        for index, one in enumerate(values):
+            target = Path(options.each) / f"{stem}-{index:03}{signal.suffix}"
+            write_new(target, signal.write(one, data), quiet=True)
+        say(options.each)

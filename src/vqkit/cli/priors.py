@@ -13,14 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import VqkitError
-from . import arguments
-from .printing import Commands, plain, print_figures, progress_bar, say, warn, write_new
+from . import arguments, pairing
+from .printing import (
+    Commands,
+    plain,
+    print_figures,
+    progress_bar,
+    say,
+    warn,
+    write_items,
+    write_new,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..artifact.model import Model
     from ..prior.prior import Drawing
+    from ..prior.sampling import Sampling
 
 # Up to the next comma: a name in double quotes, or one that does not begin with a quote, without
 # blanks around it.
@@ -60,14 +70,16 @@ def _train_prior(options: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------- options of drawing
 
 
-def _drawing_arguments(parser: argparse.ArgumentParser, num: int) -> None:
+def _drawing_arguments(
+    parser: argparse.ArgumentParser, num: int, *, must_write: bool = True
+) -> None:
     arguments.add_artifact(parser, " with a prior")
     parser.add_argument(
         "--num", type=arguments.COUNT, default=num, help=f"how many (default {num})"
     )
     parser.add_argument(
         "--out",
-        required=True,
+        required=must_write,
         metavar="FILE.png",
         help="the sheet; a name that is taken gets a number",
     )
@@ -205,22 +217,35 @@ def _repeat_warning(model: Model) -> None:
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    _drawing_arguments(parser, 64)
+    _drawing_arguments(parser, 64, must_write=False)
     _condition_arguments(parser)
     parser.add_argument("--gif", metavar="FILE.gif", help="the drawing as an animation")
+    parser.add_argument(
+        "--from",
+        dest="from_",
+        metavar="FILE|TEXT",
+        help="of a pair: what items of its other half are made of; text is printed without --out",
+    )
 
 
 def _generate(options: argparse.Namespace) -> int:
     from ..apps.generate import generate
     from ..report.sheets import animation
 
+    if pairing.is_pair(options.artifact):
+        pairing.generate(options, _pair_sampling(options), options.num)
+        return 0
+    if options.from_ is not None:
+        raise VqkitError(f"--from is of pairs, and {options.artifact} is none: see vqkit pairs")
+    if options.out is None:
+        raise VqkitError("say where the items go, with --out")
     drawing = _drawing(options)
     model = arguments.load_model(options.artifact, options.device)
     with progress_bar("drawing") as progress:
         found = generate(
             model, options.num, drawing=drawing, frames=bool(options.gif), progress=progress
         )
-    _write_items(options, model, found.values)
+    write_items(options, model.signal, model.data, found.values)
     if options.gif:
         shown = [model.signal.display(frame) for frame in found.frames]
         write_new(Path(options.gif), animation(shown))
@@ -231,6 +256,29 @@ def _generate(options: argparse.Namespace) -> int:
     )
     _repeat_warning(model)
     return 0
+
+
+def _pair_sampling(options: argparse.Namespace) -> Sampling:
+    """How the codes of a pair are drawn. VqkitError for options that do nothing there."""
+    from ..prior.sampling import Sampling
+
+    idle = {
+        "--class": options.classes,
+        "--prompt": options.prompt,
+        "--steps": options.steps,
+        "--gif": options.gif,
+    }
+    for name, value in idle.items():
+        if value:
+            raise VqkitError(f"{name} is not for pairs: --from says what items are made of")
+    return Sampling(
+        options.temperature,
+        options.top_k,
+        options.top_p,
+        options.cfg,
+        options.cfg_interval,
+        options.cfg_ramp,
+    )
 
 
 def _anew_arguments(parser: argparse.ArgumentParser, num: int) -> None:
@@ -254,7 +302,7 @@ def _anew(options: argparse.Namespace, verb: str, make: Callable[..., Tensor]) -
     values = arguments.read_item(model, options.file)
     with progress_bar(verb) as progress:
         made = make(model, values, num=options.num, drawing=drawing, progress=progress)
-    _write_items(options, model, made)
+    write_items(options, model.signal, model.data, made)
     _repeat_warning(model)
     return 0
 
@@ -344,7 +392,7 @@ def _interpolate(options: argparse.Namespace) -> int:
     if found.morph is not None:
         rows.append(found.morph)
         told = "row 1: through latents; row 2: through codes, with the prior"
-    _write_items(options, model, torch.cat(rows), columns=options.num)
+    write_items(options, model.signal, model.data, torch.cat(rows), columns=options.num)
     if options.gif:
         shown = np.stack([model.signal.display(row) for row in rows], 1)
         write_new(Path(options.gif), animation(list(shown)))
@@ -353,8 +401,14 @@ def _interpolate(options: argparse.Namespace) -> int:
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_artifact(parser, " with a prior")
-    arguments.add_files(parser)
+    arguments.add_artifact(parser, " with a prior, or of a pair")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILES",
+        help="files, or folders of them; of a pair an item of one half and items of the other, "
+        "text as it is",
+    )
     _class_argument(parser, "what all of them show")
     parser.add_argument("--prompt", metavar="TEXT", action="append", help="caption of all of them")
     parser.add_argument(
@@ -368,6 +422,8 @@ def _score(options: argparse.Namespace) -> int:
     from ..apps.score import score, surprise_map
     from ..report.images import png_bytes, to_image
 
+    if pairing.is_pair(options.artifact):
+        return pairing.score(options)
     model = arguments.load_model(options.artifact, options.device)
 
     def read(path: Path) -> Tensor:
@@ -393,29 +449,6 @@ def _score(options: argparse.Namespace) -> int:
         say(f"unusual: share of the {number}held-out items of training that cost fewer bits")
     _repeat_warning(model)
     return items.status
-
-
-# ------------------------------------------------------------------------------------------ writing
-
-
-def _write_items(
-    options: argparse.Namespace, model: Model, values: Tensor, columns: int | None = None
-) -> None:
-    """The items on one sheet, a single one as it is, and, if wanted, each in a file."""
-    from ..report.images import png_bytes
-    from ..report.sheets import contact_sheet
-
-    if len(values) > 1:
-        sheet = contact_sheet(model.signal.display(values), columns)
-        write_new(Path(options.out), png_bytes(sheet))
-    else:
-        write_new(Path(options.out), model.signal.write(values[0], model.artifact.data))
-    if options.each:
-        stem = Path(options.out).stem
-        for index, one in enumerate(values):
-            target = Path(options.each) / f"{stem}-{index:03}{model.signal.suffix}"
-            write_new(target, model.signal.write(one, model.artifact.data), quiet=True)
-        say(options.each)
 
 
 COMMANDS: Commands = {

@@ -21,7 +21,7 @@ from .conditions import at_defaults, idle_settings, refuse_idle
 TAGS = ("kind", "signal")
 RootT = TypeVar("RootT", bound=Root)
 # Folder of recipes -> the command that takes them.
-_COMMANDS = {"recipes": "train", "recipes/prior": "train-prior"}
+_COMMANDS = {"recipes": "train", "recipes/prior": "train-prior", "recipes/pair": "pairs"}
 
 
 def recipe_names(root: type[Root]) -> list[str]:
@@ -63,7 +63,7 @@ def recipe_summary(name: str, root: type[Root]) -> str:
 def load(recipe: str | Path, overrides: Iterable[str], root: type[RootT]) -> RootT:
     """Settings from a recipe name or a YAML file and overrides written `train.lr=1e-3`.
 
-    root: settings.Config for an autoencoder, settings.PriorConfig for a prior.
+    root: settings.Config for an autoencoder, PriorConfig for a prior, PairConfig for one of pairs.
 
     An override of a section's `kind` starts that section again from the defaults of the new kind.
     Such overrides come first, the outer before the inner, so that their order does not matter.

@@ -64,6 +64,12 @@ class Dataset(Protocol):
     def split(self, name: str, size: int) -> Iterator[Batch]:
         """All of a split once, in its order, as it is: no items that overlap with others."""
 
+    def firsts(self) -> np.ndarray:
+        """Numbers of the items that files begin with, where one may be cut into several."""
+
+    def files(self) -> Sequence[str]:
+        """The file of each item, below the source; its name where there are none."""
+
     def read(self, ids: np.ndarray) -> Batch:
         """The items of these numbers. VqkitError naming the one that cannot be read."""
 

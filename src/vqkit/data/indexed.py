@@ -171,6 +171,14 @@ class IndexedDataset(ABC):
         """Numbers of items that hold all of a split once: not those that overlap with others."""
         return self.splits[name]
 
+    def firsts(self) -> np.ndarray:
+        """Numbers of the items that files begin with, where one may be cut into several."""
+        return np.arange(len(self))
+
+    def files(self) -> Sequence[str]:
+        """The file of each item, below the source; its name where there are none."""
+        return self.names
+
     def split(self, name: str, size: int) -> Iterator[Batch]:
         """All of a split once, in its order, as it is.
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,32 @@ MAX_LENGTH = 1 << 14
 MAX_CODES = 1 << 18
 # Bases of the Halton sequence along each dimension.
 _PRIMES = (2, 3, 5, 7)
+
+
+class Slots(Protocol):
+    """What a network knows of its slots: how many there are, and where each lies.
+
+    groups: for each place (a codebook of a position) its codebook. group_sizes: K of every
+    codebook. places, slot_groups: (L,) the place and the codebook of every slot. plane: rows and
+    columns that there are. rows, columns: (L,) those of every slot.
+    """
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def groups(self) -> tuple[int, ...]: ...
+    @property
+    def group_sizes(self) -> list[int]: ...
+    @property
+    def places(self) -> Tensor: ...
+    @property
+    def slot_groups(self) -> Tensor: ...
+    @property
+    def plane(self) -> tuple[int, int]: ...
+    @property
+    def rows(self) -> Tensor: ...
+    @property
+    def columns(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -42,16 +68,7 @@ class Layout:
     order: Literal["coarse_first", "delayed"] = "coarse_first"
 
     def __post_init__(self) -> None:
-        if self.length > MAX_LENGTH:
-            raise VqkitError(
-                f"{self.length} codes an item are more than a prior takes ({MAX_LENGTH}); use "
-                "larger patches"
-            )
-        if sum(self.group_sizes) > MAX_CODES:
-            raise VqkitError(
-                f"codebooks of {sum(self.group_sizes)} codes are more than a prior takes "
-                f"({MAX_CODES}); split them with quantizer.kind=residual or product"
-            )
+        check_size(self)
 
     @property
     def num_positions(self) -> int:
@@ -147,6 +164,20 @@ class Layout:
         for count, steps in zip(counts, share_out(num_steps, counts), strict=True):
             sizes += cosine(count, steps)
         return sizes
+
+
+def check_size(slots: Slots) -> None:
+    """VqkitError for more slots or codes than a transformer can hold."""
+    if slots.length > MAX_LENGTH:
+        raise VqkitError(
+            f"{slots.length} codes an item are more than a prior takes ({MAX_LENGTH}); use larger "
+            "patches"
+        )
+    if sum(slots.group_sizes) > MAX_CODES:
+        raise VqkitError(
+            f"codebooks of {sum(slots.group_sizes)} codes are more than a prior takes "
+            f"({MAX_CODES}); split them with quantizer.kind=residual or product"
+        )
 
 
 def share_out(total: int, counts: Sequence[int]) -> list[int]:

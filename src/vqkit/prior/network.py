@@ -13,7 +13,7 @@ of which sees another, are the masked prediction of MaskGIT, without mask tokens
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..config.prior import PriorNetworkConfig
-from .layout import Layout
+from .layout import Slots
 
 # Logits that are in memory at once.
 MAX_LOGITS = 1 << 24
@@ -252,7 +252,7 @@ class PriorNetwork(nn.Module):
     def __init__(
         self,
         config: PriorNetworkConfig,
-        layout: Layout,
+        layout: Slots,
         num_classes: int = 0,
         captions: bool = False,
     ) -> None:
@@ -304,13 +304,15 @@ class PriorNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @torch.no_grad()
-    def start_from(self, vectors: list[Tensor], generator: torch.Generator) -> None:
+    def start_from(self, vectors: Sequence[Tensor | None], generator: torch.Generator) -> None:
         """Let codes that lie close together in their codebook start close together here: vectors
-        (K, D) a codebook.
+        (K, D) a codebook, None for codes that have none.
 
         Inputs and outputs are random projections of the standardised code vectors, plus noise.
         """
         for group, table in enumerate(vectors):
+            if table is None:
+                continue
             table = (table - table.mean(0)) / table.std().clamp(min=1e-6)
             dim = table.shape[1]
             for weight, scale in ((self.codes.weight, 0.5), (self.head.weight, 0.02)):

@@ -14,18 +14,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
-from .layout import Layout
+from .layout import Layout, Slots
 from .network import Condition, PriorNetwork
 from .sampling import Sampling, Start, draw
 
 if TYPE_CHECKING:
+    from ..config.prior import PriorNetworkConfig
     from ..settings import PriorConfig
 
 # Codes that are scored at once.
@@ -81,6 +82,7 @@ class Prior:
 
     @property
     def layout(self) -> Layout:
+        assert isinstance(self.network.layout, Layout)
         return self.network.layout
 
     @property
@@ -169,15 +171,7 @@ class Prior:
 
     @cached_property
     def _exact(self) -> PriorNetwork:
-        """In float64, in which sums differ by so little between batch sizes and threads that no
-        code changes.
-
-        On the device of the network, but for Apple's, which has no float64.
-        """
-        network = copy.deepcopy(self.network)
-        if self.network.head.weight.device.type == "mps":
-            network = network.cpu()
-        return network.double()
+        return exact_copy(self.network)
 
     def sample(
         self, count: int, drawing: Drawing = Drawing(), watch: Watch | None = None
@@ -220,10 +214,10 @@ class Prior:
                 numbers = uniform_numbers(drawing.seed, index, codes[0].numel())
                 uniforms.append(numbers.view(codes.shape[1:]))
             chunk = Chunk(
-                codes=_padded(codes[rows]),
-                known=_padded(known[rows]),
-                uniforms=_padded(torch.stack(uniforms)),
-                condition=condition[_padded(rows)],
+                codes=padded(codes[rows]),
+                known=padded(known[rows]),
+                uniforms=padded(torch.stack(uniforms)),
+                condition=condition[padded(rows)],
             )
             shown = _first_of(len(rows), watch) if watch else None
             parts.append(self._complete_chunk(chunk, drawing, shown)[: len(rows)])
@@ -298,6 +292,24 @@ def build_prior_network(
 
     VqkitError for codes no prior can learn.
     """
+    layout = layout_of(model, config.network.order)
+    return build_network(config.network, layout, num_classes, captions)
+
+
+def build_network(
+    config: PriorNetworkConfig, layout: Slots, num_classes: int = 0, captions: bool = False
+) -> PriorNetwork:
+    """The untrained network of a layout. VqkitError for settings that do not go together."""
+    try:
+        return PriorNetwork(config, layout, num_classes, captions)
+    except ValueError as error:
+        raise VqkitError(f"these settings do not go together: network.{error}") from error
+
+
+def layout_of(model: Autoencoder, order: Literal["coarse_first", "delayed"]) -> Layout:
+    """Places of the codes of items of the training extent. VqkitError for codes no prior can
+    learn.
+    """
     quantizer = model.quantizer
     if not quantizer.is_discrete:
         raise VqkitError(
@@ -308,11 +320,7 @@ def build_prior_network(
         for place in places:
             groups[place] = group
     grid = model.grid(model.shape.extent)
-    layout = Layout(grid, tuple(quantizer.codebook_sizes), tuple(groups), config.network.order)
-    try:
-        return PriorNetwork(config.network, layout, num_classes, captions)
-    except ValueError as error:
-        raise VqkitError(f"these settings do not go together: network.{error}") from error
+    return Layout(grid, tuple(quantizer.codebook_sizes), tuple(groups), order)
 
 
 def code_vectors(model: Autoencoder) -> list[Tensor]:
@@ -325,6 +333,18 @@ def code_vectors(model: Autoencoder) -> list[Tensor]:
         every_code = torch.arange(part.codebook_size, device=device)
         vectors.append(part.lookup(every_code[:, None]).detach())
     return vectors
+
+
+def exact_copy(network: PriorNetwork) -> PriorNetwork:
+    """In float64, in which sums differ by so little between batch sizes and threads that no code
+    changes.
+
+    On the device of the network, but for Apple's, which has no float64.
+    """
+    network = copy.deepcopy(network)
+    if network.head.weight.device.type == "mps":
+        network = network.cpu()
+    return network.double()
 
 
 def caption_bytes(text: str, length: int) -> Tensor:  # (length,) uint8
@@ -401,7 +421,7 @@ def _alike(known: Tensor) -> Iterator[Tensor]:
             yield (kind == number).nonzero()[:, 0]
 
 
-def _padded(rows: Tensor) -> Tensor:
+def padded(rows: Tensor) -> Tensor:
     """CHUNK rows, the last one repeated."""
     missing = CHUNK - len(rows)
     if missing == 0:

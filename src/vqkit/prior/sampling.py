@@ -59,6 +59,7 @@ class Start:
     order: Tensor
     uniforms: Tensor
     condition: Condition
+    num_given: int = 0
 
 
 @torch.no_grad()
@@ -79,7 +80,8 @@ def draw(
     codes = start.codes.clone()
     guided = Walk(network, order, start.condition)
     # Guidance compares with what comes without the condition.
-    unguided = Walk(network, order, Condition()) if sampling.cfg != 1.0 else None
+    given = start.num_given
+    unguided = Walk(network, order[:, given:], Condition()) if sampling.cfg != 1.0 else None
     first = order.shape[1] - sum(sizes)
     known = first
     for size in sizes:
@@ -87,7 +89,7 @@ def draw(
         asked = order[:, known : known + size]
         states = [guided.ask(codes, known, size)]
         if unguided is not None and scale != 1.0:
-            states.append(unguided.ask(codes, known, size))
+            states.append(unguided.ask(codes, known - given, size))
         uniforms = start.uniforms.gather(1, asked)
         codes.scatter_(1, asked, _draw_step(network, states, asked, scale, sampling, uniforms))
         known += size

@@ -102,6 +102,12 @@ class AudioData(IndexedDataset):
         ids = self.splits[name]
         return ids[self.places[ids] % self.shape.extent[0] == 0]
 
+    def firsts(self) -> np.ndarray:
+        return np.flatnonzero(self.places == 0)
+
+    def files(self) -> list[str]:
+        return [self.kept.recordings[owner].name for owner in self.owners.tolist()]
+
     def read_good(self, ids: np.ndarray) -> Found:
         (length,) = self.shape.extent
         values = np.zeros((len(ids), self.shape.channels, length), np.int16)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...artifact.record import Artifact
-from ...data.dataset import Batch, Dataset
+from ...data.dataset import Dataset
 from ...errors import VqkitError
-from ...model.autoencoder import channels_last
 from ...model.quantizers.base import rank as this_rank
 from ...model.quantizers.base import ranks
+from ...prior.layout import Layout
 from ...prior.network import Condition, PriorNetwork
 from ...prior.prior import build_prior_network, caption_bytes, code_vectors
 from ...settings import PriorConfig
-from ..task import Phase, Task
-
-# Validation items of one pass: more would cost a tenth of short runs.
-MAX_VALIDATED = 1024
+from ..task import Phase
+from .codes import CodesTask, Rows, mean_nats
 
 
 class PriorOutput(NamedTuple):
@@ -36,13 +31,6 @@ class PriorOutput(NamedTuple):
 
     terms: dict[str, Tensor]
     codes: Tensor
-
-
-class Labelled(NamedTuple):
-    """Items, and for each the row of its label."""
-
-    items: Batch
-    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -96,30 +84,24 @@ class Labels:
         return rows
 
 
-class PriorTask(Task):
+class PriorTask(CodesTask):
     """Predict codes from codes: in the canonical order, and in random ones."""
 
+    all_settings: PriorConfig
+
     def __init__(self, artifact: Artifact, data: Dataset, config: PriorConfig) -> None:
-        self.artifact = artifact
-        self.data = data.for_codes(config.augment)
-        self.all_settings = config
-        self.seed = config.seed
-        self.settings = config.train
+        self.labels = Labels.of(data, config)
+        super().__init__(artifact, data, self.labels.rows, config)
         if config.network.order != "coarse_first" and artifact.network.quantizer.num_codebooks == 1:
             raise VqkitError(
                 f"network.order={config.network.order} has no effect on codes of a single "
                 "codebook: leave it at coarse_first"
             )
-        self.labels = Labels.of(data, config)
-        self.canonical = self.build().layout.canonical[0]  # (L,)
+        layout = self.build().layout
+        assert isinstance(layout, Layout)
+        self.canonical = layout.canonical[0]  # (L,)
         self.fingerprint = {**data.fingerprint, "content_id": artifact.content_id}
         self.phases = (Phase("prior", self._forward, self._weights),)
-        # The autoencoder on the device of training: a copy of its own, the artifact stays where it
-        # is.
-        self._encoder = artifact.network
-
-    def config(self) -> dict[str, Any]:
-        return self.all_settings.model_dump(mode="json")
 
     def build(self) -> PriorNetwork:
         model = self.artifact.network
@@ -129,9 +111,6 @@ class PriorTask(Task):
         )
         network.start_from(code_vectors(model), torch.Generator().manual_seed(self.seed))
         return network
-
-    def units(self, model: nn.Module) -> Sequence[nn.Module]:
-        return list(cast(PriorNetwork, model).blocks)
 
     def title(self, model: nn.Module) -> str:
         conditions = f"{len(self.labels.classes) or 'no'} classes"
@@ -143,35 +122,19 @@ class PriorTask(Task):
             f"{conditions}"
         )
 
-    def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Labelled]:
-        size = self.settings.batch_size
-        batches = self.data.train(start_step, size, self.seed, rank, world_size)
-        return map(self._labelled, batches)
-
-    def validation_batches(self) -> Iterator[Labelled]:
-        size = self.settings.batch_size
-        batches = self.data.split("validation", size)
-        return map(self._labelled, islice(batches, -(-MAX_VALIDATED // size)))
-
-    def num_items(self, batch: Labelled) -> int:
-        return len(batch.rows)
-
     def peak_weights(self) -> dict[str, float]:
         return {"causal": 1.0, "any_order": 1.0}
 
-    def figures(self, output: PriorOutput, batch: Labelled) -> dict[str, Tensor]:
+    def figures(self, output: PriorOutput, batch: Rows) -> dict[str, Tensor]:
         named = {"causal": "bits_per_code", "any_order": "bits_per_code_any_order"}
         return {named[name]: term.detach() / math.log(2) for name, term in output.terms.items()}
-
-    def _labelled(self, items: Batch) -> Labelled:
-        return Labelled(items, self.labels.rows[torch.from_numpy(items.ids)])
 
     def _weights(self, progress: float) -> dict[str, float]:
         share = self.all_settings.random_order
         return {"causal": 1.0 - share, "any_order": share}
 
     def _forward(
-        self, model: nn.Module, batch: Labelled, generator: torch.Generator | None
+        self, model: nn.Module, batch: Rows, generator: torch.Generator | None
     ) -> PriorOutput:
         device = next(model.parameters()).device
         codes = self._codes(batch.items, device)
@@ -180,7 +143,7 @@ class PriorTask(Task):
         real = None if batch.items.mask is None else codes.flatten(1) >= 0
         if generator is None:
             nats = model(codes.flatten(1), order, *self.labels.condition(rows))
-            return PriorOutput({"causal": _mean(nats, real)}, codes)
+            return PriorOutput({"causal": mean_nats(nats, real)}, codes)
         drop, random = self._draws(len(rows), order.shape[1], generator)
         mixed = round(len(rows) * self.all_settings.random_order)
         order = torch.cat([order[mixed:], random[:mixed]])
@@ -191,19 +154,11 @@ class PriorTask(Task):
         terms = {}
         if num_causal:
             real_part = None if real is None else real[:num_causal]
-            terms["causal"] = _mean(nats[:num_causal], real_part)
+            terms["causal"] = mean_nats(nats[:num_causal], real_part)
         if mixed:
             real_part = None if real is None else real[num_causal:]
-            terms["any_order"] = _mean(nats[num_causal:], real_part)
+            terms["any_order"] = mean_nats(nats[num_causal:], real_part)
         return PriorOutput(terms, codes)
-
-    @torch.no_grad()
-    def _codes(self, items: Batch, device: torch.device) -> Tensor:
-        if next(self._encoder.parameters()).device != device:
-            self._encoder = copy.deepcopy(self.artifact.network).to(device)
-        values = items.values.to(device)
-        mask = None if items.mask is None else items.mask.to(device)
-        return self._encoder.encode(channels_last(self.artifact.normalisation.apply(values)), mask)
 
     def _draws(self, count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which conditions are dropped (B,) bool, and random orders (B, L): this rank's share of
@@ -215,10 +170,3 @@ class PriorTask(Task):
         drop = chances < self.all_settings.condition_dropout
         order = torch.rand(whole, length, generator=generator, device=device).argsort(1)
         return drop.chunk(ranks())[this_rank()], order.chunk(ranks())[this_rank()]
-
-
-def _mean(nats: Tensor, real: Tensor | None) -> Tensor:
-    """Mean of nats (B, L) over the codes that are no padding."""
-    if real is None:
-        return nats.mean()
-    return nats.sum() / real.sum()

@@ -58,7 +58,7 @@ def abilities(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) 
 def generate(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) -> Result:
     """args: model, shown, num, and those of a drawing."""
     model = context.model(args["model"])
-    found = generated(model, args["num"], drawing=_drawing(args), progress=tell)
+    found = generated(model, args["num"], drawing=drawing_of(args), progress=tell)
     words = ["generate", args["shown"], "--num", str(args["num"]), *_drawing_words(args)]
     call = f"values = generate(model, {args['num']}, drawing=drawing).values"
     return _made(model, found.values, words, ["generate"], [_drawing_line(args), call], args)
@@ -72,7 +72,7 @@ def inpaint(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) ->
     model = context.model(args["model"])
     values = context.item(model, args["item"])
     mask = _mask(args["mask"], tuple(values.shape[1:]))
-    found = inpainted(model, values, mask, num=args["num"], drawing=_drawing(args), progress=tell)
+    found = inpainted(model, values, mask, num=args["num"], drawing=drawing_of(args), progress=tell)
     words = ["inpaint", args["shown"], args["name"], "--mask", "mask.png"]
     words += ["--num", str(args["num"]), *_drawing_words(args)]
     lines = [
@@ -89,7 +89,7 @@ def variations(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell)
     model = context.model(args["model"])
     values = context.item(model, args["item"])
     how = {"num": args["num"], "strength": args["strength"]}
-    found = varied(model, values, **how, drawing=_drawing(args), progress=tell)
+    found = varied(model, values, **how, drawing=drawing_of(args), progress=tell)
     words = ["variations", args["shown"], args["name"], "--strength", f"{args['strength']:g}"]
     words += ["--num", str(args["num"]), *_drawing_words(args)]
     lines = [
@@ -110,7 +110,7 @@ def interpolate(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell
     first = context.item(model, args["item"])
     second = context.item(model, args["other"])
     found = interpolated(
-        model, first, second, num=args["num"], drawing=_drawing(args), progress=tell
+        model, first, second, num=args["num"], drawing=drawing_of(args), progress=tell
     )
     values = found.morph if args["codes"] and found.morph is not None else found.latents
     kind = "morph" if values is found.morph else "latents"
@@ -166,7 +166,7 @@ def denoise(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) ->
 # ------------------------------------------------------------------------------------------ drawing
 
 
-def _drawing(args: Args) -> Drawing:
+def drawing_of(args: Args) -> Drawing:
     """Errors: VqkitError for guidance without a condition."""
     classes = [args["class"]] if args["class"] else []
     prompts = [args["prompt"]] if args["prompt"] else []

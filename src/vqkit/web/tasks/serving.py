@@ -14,7 +14,7 @@ from ...apps.generate import generate as generated
 from ...artifact.model import Model
 from ...errors import VqkitError
 from .context import Context, Result, Tell
-from .making import _drawing
+from .making import drawing_of
 
 Args = dict[str, Any]
 
@@ -112,7 +112,7 @@ def decompress(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell)
 def generate(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) -> Result:
     """args: model, num, and those of a drawing. New items as files in JSON, in base64."""
     model = context.model(args["model"])
-    found = generated(model, args["num"], drawing=_drawing(args), progress=tell)
+    found = generated(model, args["num"], drawing=drawing_of(args), progress=tell)
     files = [model.signal.write(values, model.data) for values in found.values]
     answer = {
         "items": [base64.b64encode(content).decode() for content in files],

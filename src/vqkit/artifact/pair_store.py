@@ -1,0 +1,177 @@
+"""The folder of a pair, which is whole by itself.
+
+config.json         what the halves are, the settings, format version, content ids
+pair.safetensors    the prior over the codes of both; config.json repeated in its header
+first/, second/     the artifacts of the halves that are not bytes
+metrics.json        figures of training, for people
+
+As in `store`, nothing of it is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+
+from .. import __version__
+from ..config.loading import from_tree
+from ..errors import VqkitError
+from ..files import write_text
+from ..prior.network import PriorNetwork
+from ..prior.pairs import PairPrior
+from ..settings import PairConfig
+from .halves import BytesHalf, CodedHalf, Half
+from .model import Model
+from .pair import Pair, build_pair_network
+from .record import Coders
+from .store import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    METRICS_FILE,
+    PAIR_FORMAT,
+    check_version,
+    filled,
+    first_error,
+    load_artifact,
+    read_figures,
+    save_artifact,
+)
+from .tensor_files import read_json, reason, write_tensors
+
+PAIR_FILE = "pair.safetensors"
+# Folders of the halves.
+FOLDERS = ("first", "second")
+ContentId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _HalfOf(BaseModel):
+    """artifact: content id of its codes; None = bytes, at most `length` of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    artifact: ContentId | None = None
+    length: Annotated[StrictInt, Field(ge=1, le=1 << 14)] | None = None
+
+
+class _PairConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["vqkit-pair"]
+    format_version: StrictInt
+    version: str
+    content_id: ContentId
+    halves: Annotated[list[_HalfOf], Field(min_length=2, max_length=2)]
+    name: str
+    config: dict[str, Any]
+
+
+def is_pair(folder: str | Path) -> bool:
+    """Whether a folder is one of a pair; False for what cannot be read."""
+    try:
+        return read_json(Path(folder).expanduser() / CONFIG_FILE).get("format") == PAIR_FORMAT
+    except VqkitError:
+        return False
+
+
+def save_pair(pair: Pair, folder: Path, name: str) -> None:
+    """Write a pair; config.json, by which it is known, last. name: of the set that it was trained
+    on. VqkitError when that fails.
+    """
+    halves: list[dict[str, Any]] = []
+    for half, inside in zip(pair.halves, FOLDERS, strict=True):
+        if isinstance(half, BytesHalf):
+            halves.append({"length": half.length})
+            continue
+        assert isinstance(half, CodedHalf)
+        # Codes and values are what a pair needs: no coders, and no prior of one half alone.
+        alone = replace(half.model.artifact, prior=None, coders=Coders())
+        save_artifact(alone, folder / inside)
+        halves.append({"artifact": half.name})
+    tree = {
+        "format": PAIR_FORMAT,
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "content_id": content_id(pair.prior.network),
+        "halves": halves,
+        "name": name,
+        "config": pair.prior.config.model_dump(mode="json"),
+    }
+    text = json.dumps(tree, indent=2)
+    write_tensors(folder / PAIR_FILE, pair.prior.network.state_dict(), {"config": text})
+    try:
+        write_text(folder / METRICS_FILE, json.dumps(pair.prior.metrics, indent=2))
+        write_text(folder / CONFIG_FILE, text)
+    except OSError as error:
+        raise VqkitError(f"cannot write the pair to {folder}: {reason(error)}") from error
+
+
+def load_pair(folder: str | Path, device: str | torch.device = "auto") -> Pair:
+    """Read the folder of a pair. VqkitError for what is none, damaged, or of a newer format."""
+    folder = Path(folder).expanduser()
+    path = folder / CONFIG_FILE
+    tree = read_json(path)
+    checked = _checked(tree, path)
+    halves, problems = _halves(folder, checked, device)
+    config = from_tree(checked.config, str(path), PairConfig)
+    inside = folder / PAIR_FILE
+    network, file = filled(
+        inside, lambda: build_pair_network(config, halves), frozenset({"config"})
+    )
+    if file.metadata["config"] != json.dumps(tree, indent=2):
+        raise VqkitError(
+            f"{folder}: {CONFIG_FILE} and {PAIR_FILE} do not belong together; one of the two was "
+            "changed"
+        )
+    if content_id(network) != checked.content_id:
+        raise VqkitError(
+            f"{inside} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} "
+            "names"
+        )
+    metrics, more = read_figures(folder / METRICS_FILE)
+    return Pair(halves, PairPrior(config, network.eval(), metrics), [*problems, *more])
+
+
+def _halves(
+    folder: Path, checked: _PairConfig, device: str | torch.device
+) -> tuple[tuple[Half, Half], list[str]]:
+    """The halves, and what could not be used of them. VqkitError."""
+    found: list[Half] = []
+    problems: list[str] = []
+    for said, inside in zip(checked.halves, FOLDERS, strict=True):
+        if said.artifact is None:
+            if said.length is None:
+                raise VqkitError(f"{folder / CONFIG_FILE} names no {inside} half")
+            found.append(BytesHalf(said.length))
+            continue
+        artifact = load_artifact(folder / inside)
+        if artifact.codes_id != said.artifact:
+            raise VqkitError(
+                f"{folder / inside} is another model than the pair was trained with; put back the "
+                "one that was there"
+            )
+        problems += artifact.problems
+        found.append(CodedHalf(Model(artifact, device)))
+    return (found[0], found[1]), problems
+
+
+def content_id(network: PriorNetwork) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _checked(tree: dict[str, Any], path: Path) -> _PairConfig:
+    check_version(tree.get("format_version"), path.parent)
+    try:
+        return _PairConfig.model_validate(tree)
+    except ValidationError as error:
+        raise VqkitError(f"cannot read {path}: {first_error(error)}") from error

@@ -1,0 +1,88 @@
+"""What trainings of priors share: items of a set, whose codes are found as they come."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...artifact.record import Artifact
+from ...data.dataset import Batch, Dataset
+from ...model.autoencoder import channels_last
+from ...prior.network import PriorNetwork
+from ...settings import PairConfig, PriorConfig
+from ..task import Task
+
+# Validation items of one pass: more would cost a tenth of short runs.
+MAX_VALIDATED = 1024
+
+
+class Rows(NamedTuple):
+    """Items, and for each the row of what belongs to it."""
+
+    items: Batch
+    rows: Tensor
+
+
+class CodesTask(Task):
+    """Predict codes of the items of a set, beside each of which there is a row of a table.
+
+    rows: (N, ...) of all items: labels, or codes of other items. all_settings: of the run.
+    """
+
+    all_settings: PriorConfig | PairConfig
+
+    def __init__(
+        self, artifact: Artifact, data: Dataset, rows: Tensor, config: PriorConfig | PairConfig
+    ) -> None:
+        """VqkitError for settings of `augment` that the signal does not have."""
+        self.artifact = artifact
+        self.data = data.for_codes(config.augment)
+        self.rows = rows
+        self.seed = config.seed
+        self.settings = config.train
+        self.all_settings = config
+        # The autoencoder on the device of training: a copy of its own, the artifact stays where it
+        # is.
+        self._encoder = artifact.network
+
+    def config(self) -> dict[str, Any]:
+        return self.all_settings.model_dump(mode="json")
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        return list(cast(PriorNetwork, model).blocks)
+
+    def batches(self, start_step: int, rank: int, world_size: int) -> Iterator[Rows]:
+        size = self.settings.batch_size
+        return map(self._with_rows, self.data.train(start_step, size, self.seed, rank, world_size))
+
+    def validation_batches(self) -> Iterator[Rows]:
+        size = self.settings.batch_size
+        batches = self.data.split("validation", size)
+        return map(self._with_rows, islice(batches, -(-MAX_VALIDATED // size)))
+
+    def num_items(self, batch: Rows) -> int:
+        return len(batch.rows)
+
+    def _with_rows(self, items: Batch) -> Rows:
+        return Rows(items, self.rows[torch.from_numpy(items.ids)])
+
+    @torch.no_grad()
+    def _codes(self, items: Batch, device: torch.device) -> Tensor:
+        """Codes (B, Q, *grid); padding where an item has no positions."""
+        if next(self._encoder.parameters()).device != device:
+            self._encoder = copy.deepcopy(self.artifact.network).to(device)
+        values = items.values.to(device)
+        mask = None if items.mask is None else items.mask.to(device)
+        return self._encoder.encode(channels_last(self.artifact.normalisation.apply(values)), mask)
+
+
+def mean_nats(nats: Tensor, real: Tensor | None) -> Tensor:
+    """Mean of nats (B, L) over the codes that are no padding."""
+    if real is None:
+        return nats.mean()
+    return nats.sum() / real.sum()
