@@ -22,14 +22,15 @@ RECIPES = ROOT / "src" / "vqkit" / "recipes"
 QUANTIZER_PAGES = ROOT / "docs" / "quantizers"
 
 
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pages", ROOT / "scripts" / "make_pages.py")
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-pages = _module()
+pages = _module("make_pages")
+drawn = _module("make_benchmark_figures")
 
 
 def headings(page: str) -> list[str]:
@@ -109,3 +110,21 @@ def test_docstrings_are_escaped_and_code_stays():
     assert pages.prose(text) == (
         "A \\*star\\* and `a*b`, \\<b\\>.\n\n```python\ncode(1)\n\nmore()\n```\n\nEnd."
     )
+
+
+def test_what_figures_of_benchmarks_draw_is_what_the_tables_say():
+    photographs = drawn.photographs()
+    assert set(photographs) == {"vqkit", "JPEG", "WebP", "AVIF"}
+    assert (0.600, 32.91) in photographs["vqkit"] and (0.621, 30.65) in photographs["JPEG"]
+    assert all(len(points) >= 12 for points in photographs.values())
+    speech = drawn.speech()
+    assert [len(speech[name]) for name in ("vqkit", "Codec2", "Opus")] == [4, 3, 2]
+    # The middle of 0.90 to 0.94, 0.901 to 0.902 and 2.35 to 2.38.
+    assert speech["vqkit"][1] == pytest.approx((0.92, 0.9015, 2.365))
+    families = drawn.families()
+    assert families["vq"] == (23.84, 22.33) and families["hierarchical"] == (22.25, None)
+    assert len(families) == 15
+    assert drawn.search()["65536 x 16"] == (163.0, 5550.0) and len(drawn.search()) == 4
+    for name in drawn.DRAWN:
+        assert f"](../figures/benchmarks/{name}.png)" in drawn.page(name)
+        assert (drawn.FIGURES / f"{name}.png").exists()
