@@ -1,7 +1,7 @@
 """vqkit: train a discrete autoencoder on your own files, see that it is healthy, and use it.
 
-    vqkit.train("photos", "runs/photos")        model = vqkit.load("runs/photos")
-    codes = model.encode(images)                images = model.decode(codes)
+vqkit.train("photos", "runs/photos")        model = vqkit.load("runs/photos")
+codes = model.encode(images)                images = model.decode(codes)
 """
 
 from __future__ import annotations
