@@ -1,7 +1,10 @@
 """vqkit: train a discrete autoencoder on your own files, see that it is healthy, and use it.
 
-vqkit.train("photos", "runs/photos")        model = vqkit.load("runs/photos")
-codes = model.encode(images)                images = model.decode(codes)
+    model = vqkit.train("photos", "runs/photos")  # later: vqkit.load("runs/photos")
+    codes = model.encode(images)
+    images = model.decode(codes)
+
+Quantizers for networks of your own are in vqkit.nn.
 """
 
 from __future__ import annotations
