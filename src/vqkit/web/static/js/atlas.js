@@ -138,8 +138,9 @@ export class Atlas {
     this.colour(this.place(), code)(pen, 0, 0, 24, 24);
     const made = el("button", { type: "button", class: "swatch", "aria-label": `Use code ${code}`, title: `code ${code}` }, canvas);
     made.dataset.code = code;
-    made.addEventListener("click", () => {
-      this.useCode(code);
+    made.addEventListener("click", async () => {
+      // The image first: what is said of the code comes behind it.
+      await this.useCode(code);
       if (this.shelf.contains(made)) this.choose(code);
       for (const one of document.querySelectorAll(".swatch")) one.classList.toggle("on", one.dataset.code === made.dataset.code);
       say(`Code ${code} in use`);
