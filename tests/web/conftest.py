@@ -118,12 +118,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     running.close()
 
 
-# Not for longer than a module: while Playwright waits, this thread has an event loop that runs, and
-# tests of others that start one would fail.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """For one module: while Playwright's loop runs, no test of this thread can run another one."""
     from playwright.sync_api import sync_playwright
 
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

@@ -170,7 +170,6 @@ def test_what_strangers_wrote_into_a_folder_breaks_nothing(tmp_path):
         folder = tmp_path / f"model-{number}"
         folder.mkdir()
         (folder / "config.json").write_text(text)
-        (folder / "metrics.json").write_text('{"psnr": NaN}')
         (folder / "model.safetensors").write_bytes(b"")
     workspace = Workspace(tmp_path, Limits())
     described = [workspace.described(*model) for model in workspace.models().items()]

@@ -47,7 +47,7 @@ class Core:
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """Inside, jobs are done; workers end with it."""
         loop = asyncio.create_task(self.jobs.run())
-        warming = asyncio.create_task(self.quick.warm())
+        warming = asyncio.create_task(self._warm())
         try:
             yield
         finally:
@@ -57,6 +57,11 @@ class Core:
                     await task
             await self.quick.stop()
             await self.jobs.worker.stop()
+
+    async def _warm(self) -> None:
+        """Let both workers load what they need, so that nobody waits for it later."""
+        await self.quick.warm()
+        await self.jobs.worker.warm()
 
 
 def create_app(core: Core, add_routes: Callable[[FastAPI], None], **settings: Any) -> Gate:

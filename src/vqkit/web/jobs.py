@@ -21,14 +21,13 @@ FINISHED = ("done", "failed", "cancelled")
 @dataclass
 class Job:
     """state: waiting, running, or one of FINISHED. files: bytes that belong to the result. error: a
-    sentence, of one that failed. about: what its owner wants to remember.
+    sentence, of one that failed.
     """
 
     id: str
     task: str
     args: dict[str, Any]
     blobs: Sequence[bytes] = ()
-    about: dict[str, Any] = field(default_factory=dict)
     state: str = "waiting"
     progress: float = 0.0
     result: dict[str, Any] | None = None
@@ -43,7 +42,6 @@ class Job:
             "progress": self.progress,
             "result": self.result,
             "error": self.error,
-            "about": self.about,
         }
 
 
@@ -59,17 +57,11 @@ class Jobs:
         self._running: tuple[Job, asyncio.Task[None]] | None = None
         self._changed = asyncio.Event()
 
-    def submit(
-        self,
-        task: str,
-        args: dict[str, Any],
-        blobs: Sequence[bytes] = (),
-        about: dict[str, Any] | None = None,
-    ) -> Job:
+    def submit(self, task: str, args: dict[str, Any], blobs: Sequence[bytes] = ()) -> Job:
         """A job at the end of the queue. Refused (429) where that is full."""
         if len(self._waiting) >= self.limits.waiting_jobs:
             raise Refused(429, "too many jobs wait already; try again when some are done")
-        job = Job(secrets.token_hex(8), task, args, blobs, about or {})
+        job = Job(secrets.token_hex(8), task, args, blobs)
         self._all[job.id] = job
         self._waiting.append(job)
         self._is_work.set()

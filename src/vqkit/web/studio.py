@@ -80,8 +80,7 @@ class Studio:
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
     async def state(self) -> dict[str, Any]:
-        """Models, sets, runs, and what is bounded."""
-        limits = self.core.limits
+        """Models, sets and runs."""
         models = self.workspace.models()
         runs = [{**run, "rows": []} for run in self.runs.all()]
         return {
@@ -90,7 +89,6 @@ class Studio:
             "built_in": list(BUILT_IN),
             "sets": [_set(files) for files in self.workspace.sets()],
             "runs": runs,
-            "limits": {"file_bytes": limits.file_bytes, "set_files": limits.set_files},
         }
 
     # ---------------------------------------------------------------------------- sets and training

@@ -78,10 +78,10 @@ class Worker:
                 raise
         return _answer(message, files)
 
-    async def warm(self, task: str = "nothing") -> None:
+    async def warm(self) -> None:
         """Start the process, and let it load what it needs."""
         with contextlib.suppress(Refused):
-            await self.call(task, {})
+            await self.call("nothing", {})
 
     async def stop(self) -> None:
         """End the process, whatever it does."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import secrets
 import shutil
@@ -103,20 +102,14 @@ class Workspace:
     def described(self, name: str, folder: Path) -> dict[str, Any]:
         """What a page says of a model without loading it."""
         config = _json(folder / "config.json")
-        metrics = _json(folder / "metrics.json")
         data = _section(config, "data")
-        settings = _section(config, "config")
-        size = data.get("size")
+        settings = _section(config, "config", "data")
         return {
             "id": name,
             "name": shown_name(folder.name),
-            "signal": str(_section(settings, "data").get("signal", "image")),
+            "signal": str(settings.get("signal", "image")),
             "trained_on": shown_name(str(data.get("name", ""))),
             "set": self._set_of(data.get("name")),
-            "size": size if isinstance(size, list) and all(map(_is_number, size)) else None,
-            "quantizer": str(_section(settings, "model", "quantizer").get("kind")),
-            "psnr": metrics["psnr"] if _is_number(metrics.get("psnr")) else None,
-            "has_prior": (folder / "prior.safetensors").exists(),
         }
 
     def _set_of(self, source: object) -> str | None:
@@ -221,10 +214,6 @@ def _section(tree: dict[str, Any], *keys: str) -> dict[str, Any]:
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...apps.compress import compress as compressed
 from ...artifact.coder_files import find_artifact
 from ...artifact.long_items import is_long
 from ...artifact.model import Model
-from ...coding import describe, opened, usable_name
+from ...coding import FormatError, opened, usable_name
 from ...errors import VqkitError
 from .context import Context, Result, Tell
 
@@ -100,12 +100,11 @@ def open_file(context: Context, args: dict[str, Any], blobs: Sequence[bytes], te
 
     Its items.
     """
-    with opened(args["path"]) as stream:
-        size = Path(args["path"]).stat().st_size
-        header = describe(stream).header
     try:
         folder = find_artifact(Path(args["path"]), [Path(folder) for folder in args["folders"]])
     except VqkitError as error:
+        if isinstance(error, FormatError):
+            raise
         raise VqkitError("the model that this file was written with is not here") from error
     model = context.model(str(folder))
     result = Result()
@@ -129,10 +128,8 @@ def open_file(context: Context, args: dict[str, Any], blobs: Sequence[bytes], te
     result.values = {
         "items": items,
         "suffix": model.signal.suffix,
-        "bytes": size,
-        "folder": str(folder),
+        "bytes": Path(args["path"]).stat().st_size,
         "truncated": truncated,
-        "kind": type(header).__name__,
         "command": shlex.join(["vqkit", "decompress", args["name"], "--out-dir", "opened"]),
     }
     return result

@@ -53,7 +53,6 @@ def look(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: T
         "sizes": list(quantizer.codebook_sizes),
         "codes": codes[0].flatten(1).tolist() if is_shown else None,
         "unit": model.signal.quality_unit,
-        "measure": model.signal.quality_in_words,
     }
     return result
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ...apps.denoise import denoise as denoised
-from ...apps.denoise import num_levels
 from ...apps.generate import generate as generated
 from ...apps.inpaint import inpaint as inpainted
 from ...apps.interpolate import interpolate as interpolated
@@ -35,20 +34,14 @@ def abilities(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) 
     prior = model.prior
     return Result(
         {
-            "signal": model.signal.name,
-            "item": model.signal.item,
             "suffix": model.signal.suffix,
             "is_image": model.signal.is_aligned,
-            "extent": list(model.shape.extent),
-            "size": model.signal.extent_in_words(model.shape.extent),
             "has_prior": prior is not None,
             "classes": [] if prior is None else list(prior.classes),
             "has_prompts": prior is not None and prior.has_captions,
-            "is_discrete": model.network.quantizer.is_discrete,
             "rates": list(model.artifact.coders.rates),
             "has_lossless": model.artifact.coders.values is not None,
             "removes_noise": model.signal.removes_noise(model.config.data),
-            "levels": num_levels(model),
             "methods": list(METHODS),
             "facts": [list(fact) for fact in model.facts()],
         }

@@ -103,7 +103,7 @@ export class Atlas {
     if (!book || row === undefined) return el("p", { class: "soft", text: book ? "It does not occur in the items that were looked at." : "" });
     const total = book.counts.reduce((sum, one) => sum + one, 0);
     const rank = [...book.counts].filter((one) => one > book.counts[row]).length + 1;
-    const told = el("p", { class: "figures" }, el("span", {}, el("b", { text: count(book.counts[row]) }), " times"), el("span", {}, el("b", { text: `${((100 * book.counts[row]) / total).toFixed(1)} %` }), " of all"), el("span", {}, el("b", { text: `${rank}.` }), ` of ${book.codes.length}`));
+    const told = el("p", { class: "figures" }, el("span", {}, el("b", { text: count(book.counts[row]) }), " times"), el("span", {}, el("b", { text: `${((100 * book.counts[row]) / total).toFixed(1)} %` }), " of all"), el("span", {}, "rank ", el("b", { text: `${rank}` }), ` of ${book.codes.length}`));
     const box = el("div", {}, told);
     if (book.means) {
       box.append(el("div", { class: "patches" }, this.patch(book.means, row % COLUMNS, Math.floor(row / COLUMNS), book.patch, "Mean of what it stands for", "big"), el("div", { class: "typical" }, Array.from({ length: Math.min(book.num_typical[row], 6) }, (_, index) => this.patch(book.typical, index, row, book.patch, "A real place")))));
@@ -138,8 +138,10 @@ export class Atlas {
     this.colour(this.place(), code)(pen, 0, 0, 24, 24);
     const made = el("button", { type: "button", class: "swatch", "aria-label": `Use code ${code}`, title: `code ${code}` }, canvas);
     made.dataset.code = code;
-    made.addEventListener("click", () => {
-      this.useCode(code);
+    made.addEventListener("click", async () => {
+      // The image first: what is said of the code comes behind it.
+      await this.useCode(code);
+      if (this.shelf.contains(made)) this.choose(code);
       for (const one of document.querySelectorAll(".swatch")) one.classList.toggle("on", one.dataset.code === made.dataset.code);
       say(`Code ${code} in use`);
     });

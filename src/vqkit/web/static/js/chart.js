@@ -31,7 +31,7 @@ export function chart(title, rows, key, unit = "") {
   const [first, end] = [Math.min(...steps), Math.max(...steps)];
   const x = (step) => EDGE.left + ((WIDTH - EDGE.left - EDGE.right) * (step - first)) / Math.max(1, end - first);
   const y = (one) => {
-    const share = Math.min(1.05, Math.max(-0.05, (one - low) / (high - low || 1)));
+    const share = high > low ? Math.min(1.05, Math.max(-0.05, (one - low) / (high - low))) : 0.5;
     return HEIGHT - EDGE.bottom - (HEIGHT - EDGE.top - EDGE.bottom) * share;
   };
   picture.append(shape("line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT - EDGE.bottom + 4, y2: HEIGHT - EDGE.bottom + 4 }));

@@ -170,16 +170,16 @@ function stroke(position) {
 /** A code of the palette: what is painted with, or what goes to the chosen place. */
 function useCode(code) {
   brush = code;
-  if (!isPainting && grid.chosen !== null) change(grid.chosen, code);
+  return !isPainting && grid.chosen !== null ? change(grid.chosen, code) : undefined;
 }
 
 function change(position, code) {
   const key = `${place},${position}`;
-  if (codeAt(position) === code) return;
+  if (codeAt(position) === code) return undefined;
   history.push([key, edits.get(key)]);
   if (looked.codes[place][position] === code) edits.delete(key);
   else edits.set(key, [place, position, code]);
-  refresh();
+  return refresh();
 }
 
 function undoLast() {

@@ -29,7 +29,6 @@ class Store extends EventTarget {
     this.sets = state.sets;
     this.runs = state.runs;
     this.builtIn = state.built_in;
-    this.limits = state.limits;
     this.tell("state");
   }
 

@@ -125,6 +125,10 @@ async function begin(set, minutes, called) {
   const run = await trying(() => post("/api/runs", { set, minutes, called }));
   if (!run) return;
   say("Training has begun");
+  // The run takes its place.
+  chosen = null;
+  fill(parts.found);
+  showSources();
   follow(run.id);
 }
 
