@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,11 +96,13 @@ async def _failure(request: Request, error: Exception) -> Response:
 
 
 def serve(core: Core, app: Gate, started: Callable[[int], None]) -> None:
-    """Serve until Ctrl-C. started: called with the port, as soon as requests are answered."""
+    """Serve until Ctrl-C. started: called with the port, as soon as requests are answered.
+
+    VqkitError for an address or a port that cannot be had.
+    """
+    listening = _bound(core.access)
     config = uvicorn.Config(
         app,
-        host=core.access.address,
-        port=core.access.port,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -109,17 +112,36 @@ def serve(core: Core, app: Gate, started: Callable[[int], None]) -> None:
         timeout_graceful_shutdown=3,
         ws="none",
     )
-    _Server(config, started).run()
+    try:
+        _Server(config, lambda: started(listening.getsockname()[1])).run([listening])
+    finally:
+        listening.close()
+
+
+def _bound(access: Access) -> socket.socket:
+    """A socket at the address. VqkitError where there is none to be had."""
+    family = socket.AF_INET6 if ":" in access.address else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((access.address, access.port))
+    except OSError as error:
+        listening.close()
+        raise VqkitError(
+            f"cannot serve at {access.address}, port {access.port}: {error.strerror or error}; "
+            "choose another --port or --address"
+        ) from error
+    return listening
 
 
 class _Server(uvicorn.Server):
     """Says when it is there."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[int], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self.tell = started
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.tell(self.servers[0].sockets[0].getsockname()[1])
+            self.tell()
