@@ -19,9 +19,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # What the suite has and a bare installation has not.
 EXTRAS = (
     "aiohttp",
+    "fastapi",
     "lightning_fabric",
     "lightning_utilities",
     "matplotlib",
+    "prometheus_client",
     "numba",
     "pyarrow",
     "rich",
@@ -32,6 +34,7 @@ EXTRAS = (
     "soxr",
     "tensorboard",
     "torchmetrics",
+    "uvicorn",
 )
 BLOCKED = f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None\n"
 GOLDEN = ROOT / "tests" / "golden" / "emoji-model"

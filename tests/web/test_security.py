@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vqkit.cli import main
 from vqkit.errors import VqkitError
 from vqkit.web.limits import Limits
 from vqkit.web.security import Access, Gate
@@ -257,6 +258,14 @@ def test_what_is_no_request_is_refused(studio: Studio):
     assert studio.ask("/api/runs", {"set": "emoji", "minutes": -1})[0] == 400
     assert studio.ask("/openapi.json")[0] == 404
     assert studio.ask("/api/look", method="PUT", body=b"")[0] == 405
+
+
+def test_a_port_that_is_taken_is_a_sentence(studio: Studio, tmp_path, capsys):
+    port = studio.url.rpartition(":")[2]
+    assert main(["studio", str(tmp_path), "--port", port]) == 2
+    assert f"port {port}" in capsys.readouterr().err
+    assert main(["studio", str(tmp_path), "--address", "0.0.0.0"]) == 2
+    assert "--token" in capsys.readouterr().err
 
 
 def test_half_a_request_keeps_nobody_waiting(studio: Studio):

@@ -53,7 +53,7 @@ class Peer(NamedTuple):
     code: Callable[[Tensor], tuple[int, Tensor]]
 
 
-class Coded(NamedTuple):
+class ByPeer(NamedTuple):
     """An item by another codec: the bytes of its file, and the values (C, *extent) of it."""
 
     name: str
@@ -371,11 +371,11 @@ class Signal(ABC):
         """Other codecs that a report shows a model beside, of items with one dimension."""
         return []
 
-    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[Coded]:
+    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[ByPeer]:
         """One item (C, *extent) by other codecs, at settings of which files are about so large."""
         found = []
         for peer in self.peers(data):
-            found.append(Coded(peer.name, *peer.code(values)))
+            found.append(ByPeer(peer.name, *peer.code(values)))
         return found
 
     def change(self, values: Tensor, original: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ def _listening(access: Access) -> socket.socket:
         return socket.create_server((access.address, access.port), family=family, backlog=2048)
     except OSError as error:
         raise VqkitError(
-            f"cannot listen at {access.address}, port {access.port}: {error.strerror}; choose "
-            "another with --port"
+            f"cannot serve at {access.address}, port {access.port}: {error.strerror or error}; "
+            "choose another --port or --address"
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import Coded, Peer
+from ..base import ByPeer, Peer
 from .files import libraries
 
 # Samples a second that Opus takes as they are; all others become the last.
@@ -33,7 +33,7 @@ def peers(rate: int, channels: int) -> list[Peer]:
     return found
 
 
-def of_size(values: Tensor, num_bytes: int, rate: int) -> list[Coded]:
+def of_size(values: Tensor, num_bytes: int, rate: int) -> list[ByPeer]:
     """int16 (C, T) by Opus, in the most kilobits a second of which the file is no larger; in the
     fewest where all are larger.
     """
@@ -47,7 +47,7 @@ def of_size(values: Tensor, num_bytes: int, rate: int) -> list[Coded]:
             low, best, kbps = middle, found, middle
         else:
             high = middle - 1
-    return [Coded(f"Opus {kbps * len(values)}k", *best)]
+    return [ByPeer(f"Opus {kbps * len(values)}k", *best)]
 
 
 def _opus(kbps: int, rate: int, values: Tensor) -> tuple[int, Tensor]:

@@ -18,7 +18,7 @@ from ...data.normalisation import Normalisation
 from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...shapes import Shape
-from ..base import Coded, Peer, Signal, Suggestion
+from ..base import ByPeer, Peer, Signal, Suggestion
 from ..paths import named_or_below
 from . import display, files, forms, peers
 from .config import DataConfig, LappedConfig, StftAdversary, VocoderConfig
@@ -312,7 +312,7 @@ class AudioSignal(Signal):
     def peers(self, data: Mapping[str, Any]) -> list[Peer]:
         return peers.peers(data["sample_rate"], data["channels"])
 
-    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[Coded]:
+    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[ByPeer]:
         return peers.of_size(values, num_bytes, data["sample_rate"])
 
     def display(self, values: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from ..base import Coded
+from ..base import ByPeer
 from . import forms
 
 # The codecs of Pillow that are everywhere, and what they are called.
@@ -17,7 +17,7 @@ CODECS = {"JPEG": "JPEG", "WEBP": "WebP", "AVIF": "AVIF"}
 WORST, BEST = 1, 100
 
 
-def of_size(values: Tensor, num_bytes: int) -> list[Coded]:
+def of_size(values: Tensor, num_bytes: int) -> list[ByPeer]:
     """Values uint8 (C, H, W) by each codec, in the best quality of which the file is no larger; in
     the worst one where all are larger.
     """
@@ -31,7 +31,7 @@ def of_size(values: Tensor, num_bytes: int) -> list[Coded]:
         content = _largest(shown, kind, num_bytes)
         with Image.open(io.BytesIO(content)) as decoded:
             back = decoded.convert(image.mode)
-        found.append(Coded(name, len(content), _like(back, values)))
+        found.append(ByPeer(name, len(content), _like(back, values)))
     return found
 
 

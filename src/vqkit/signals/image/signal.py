@@ -17,7 +17,7 @@ from ...errors import VqkitError
 from ...model.autoencoder import Backbone, Widths
 from ...model.bands import BandDistance
 from ...shapes import Shape
-from ..base import Coded, Signal, Suggestion
+from ..base import ByPeer, Signal, Suggestion
 from . import bundled, forms, measures, peers, perceptual
 from .config import ConvConfig, DataConfig, MLPConfig, MultiscaleConfig, PatchConfig
 from .files import (
@@ -245,7 +245,7 @@ class ImageSignal(Signal):
     def rate_per(self, extent: tuple[int, ...], data: Mapping[str, Any]) -> tuple[str, float]:
         return "bpp", math.prod(extent)
 
-    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[Coded]:
+    def beside(self, values: Tensor, num_bytes: int, data: Mapping[str, Any]) -> list[ByPeer]:
         return peers.of_size(values, num_bytes)
 
     def display(self, values: Tensor) -> np.ndarray:

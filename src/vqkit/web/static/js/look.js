@@ -200,8 +200,11 @@ async function refresh() {
   while (isChanged) {
     isChanged = false;
     await trying(async () => {
-      const body = { model: store.model.id, item: looked.item.ref, edits: [...edits.values()] };
+      const mine = looked;
+      const body = { model: store.model.id, item: mine.item.ref, edits: [...edits.values()] };
       const frame = await framed("/api/paint", body);
+      // Another item was chosen meanwhile.
+      if (mine !== looked) return;
       showStage({ ...frame.result, bits: looked.peeled.at(-1).bits }, frame);
       painted?.release();
       painted = frame;

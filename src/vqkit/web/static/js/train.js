@@ -144,7 +144,9 @@ async function follow(id) {
       if ((view.failures += 1) > 20) return;
     } else {
       view.failures = 0;
-      view.rows.push(...run.rows);
+      // A run that goes on drops what it did behind its checkpoint.
+      if (run.num_rows < view.rows.length) view.rows = [];
+      else view.rows.push(...run.rows);
       await seeItems(id, run, view);
       showRun(run, view);
       if (run.state !== "running") {
