@@ -1,7 +1,7 @@
 """Claims pair_text_to_image_group, pair_image_to_text_group, pair_retrieval_top1: does one prior
 over emoji and their captions go both ways?
 
-    python benchmarks/pairs.py [--quick] [--seed 0] [--seeds 1] [--minutes 45] [--json FILE]
+    python benchmarks/pairs.py [--quick] [--seed 0] [--seeds 1] [--minutes 30] [--json FILE]
         [--work DIR]
 
 For each seed: `vqkit train emoji --recipe emoji`, `vqkit pairs MODEL bytes emoji`, a network of
@@ -34,7 +34,7 @@ from bench.image_sets import arrays
 
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--seeds", type=int, default=1)
-PARSER.add_argument("--minutes", type=float, default=45.0)
+PARSER.add_argument("--minutes", type=float, default=30.0)
 
 SOURCE = "emoji"
 SAMPLES = 4

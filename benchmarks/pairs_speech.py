@@ -1,6 +1,6 @@
 """Claim pair_audio_word: does a pair of recordings and text know which word a new voice says?
 
-    python benchmarks/pairs_speech.py [--quick] [--seed 0] [--voices es-Colombia ...] [--steps 800]
+    python benchmarks/pairs_speech.py [--quick] [--seed 0] [--voices es-Colombia ...] [--steps 700]
         [--json FILE] [--work DIR]
 
 Numbers from 0 to 30 and the tens, spoken by seven voices in four languages, from Debian's packages
@@ -31,7 +31,7 @@ from bench.speech_sets import NUMBERS, RATE, read_numbers
 
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--voices", nargs="+", default=["es-Colombia"], choices=list(NUMBERS))
-PARSER.add_argument("--steps", type=int, default=800)
+PARSER.add_argument("--steps", type=int, default=700)
 
 COPIES = 12
 PEER_STEPS = 400
@@ -51,7 +51,7 @@ PAIR = [
     "network.num_blocks=3",
     "network.dropout=0.2",
     "network.caption_bytes=4",
-    "train.lr=0.01",
+    "train.batch_size=32",
     "train.max_minutes=null",
     "train.patience=0",
     "augment={level: 6}",

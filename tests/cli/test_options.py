@@ -43,9 +43,15 @@ class Recorder:
             ["train-prior", "model", "images"],
             ("model", "images"),
         ),
+        (
+            "vqkit.pipelines.pairs",
+            "train_pairs",
+            ["pairs", "model", "bytes", "images", "--out", "both"],
+            ("model", "bytes", "images", "both"),
+        ),
     ],
 )
-def test_both_commands_that_train_take_the_same_options(
+def test_all_commands_that_train_take_the_same_options(
     module, name, words, paths, monkeypatch, capsys
 ):
     train = Recorder()

@@ -10,7 +10,6 @@ As in `store`, nothing of it is trusted.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +22,12 @@ from .. import __version__
 from ..config.loading import from_tree
 from ..errors import VqkitError
 from ..files import write_text
-from ..prior.network import PriorNetwork
 from ..prior.pairs import PairPrior
 from ..settings import PairConfig
 from .halves import BytesHalf, CodedHalf, Half
 from .model import Model
 from .pair import Pair, build_pair_network
-from .record import Coders
+from .record import Coders, tensors_id
 from .store import (
     CONFIG_FILE,
     FORMAT_VERSION,
@@ -97,7 +95,7 @@ def save_pair(pair: Pair, folder: Path, name: str) -> None:
         "format": PAIR_FORMAT,
         "format_version": FORMAT_VERSION,
         "version": __version__,
-        "content_id": content_id(pair.prior.network),
+        "content_id": tensors_id(pair.prior.network),
         "halves": halves,
         "name": name,
         "config": pair.prior.config.model_dump(mode="json"),
@@ -128,7 +126,7 @@ def load_pair(folder: str | Path, device: str | torch.device = "auto") -> Pair:
             f"{folder}: {CONFIG_FILE} and {PAIR_FILE} do not belong together; one of the two was "
             "changed"
         )
-    if content_id(network) != checked.content_id:
+    if tensors_id(network) != checked.content_id:
         raise VqkitError(
             f"{inside} is damaged or was replaced: its tensors are not those that {CONFIG_FILE} "
             "names"
@@ -158,15 +156,6 @@ def _halves(
         problems += artifact.problems
         found.append(CodedHalf(Model(artifact, device)))
     return (found[0], found[1]), problems
-
-
-def content_id(network: PriorNetwork) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def _checked(tree: dict[str, Any], path: Path) -> _PairConfig:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+
 from ..coding import BytesCoder, ScalarCoder, TransformerCoder, ValueNetwork
 from ..data.normalisation import Normalisation
 from ..errors import VqkitError
@@ -103,14 +105,19 @@ class Artifact:
         """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal:
         names the model.
         """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        return tensors_id(self.network)
 
     def wanted_prior(self) -> Prior:
         """The prior. VqkitError when none was trained."""
         if self.prior is None:
             raise VqkitError("this model has no prior; train one first: vqkit train-prior DIR DATA")
         return self.prior
+
+
+def tensors_id(network: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors in order of name, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
