@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ import torch
 from ..errors import VqkitError
 from ..files import open_regular
 from ..tables import check_group, pyarrow
-from .names import BadFile
+from .names import BadFile, Names
 from .shards import (
     MAX_CONTENT,
     SourceShard,
@@ -116,7 +116,7 @@ class ShardStore:
         return values
 
 
-class ShardNames(Sequence[str]):
+class ShardNames(Names):
     """'shard:0', 'shard:1', ...: the samples of shards that begin at `first`, (shards + 1,)."""
 
     def __init__(self, shards: list[str], first: np.ndarray) -> None:
@@ -126,14 +126,7 @@ class ShardNames(Sequence[str]):
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
+    def at(self, position: int) -> str:
         number = int(np.searchsorted(self._first, position, "right")) - 1
         return f"{self._shards[number]}:{position - int(self._first[number])}"
 

@@ -7,6 +7,7 @@ touch their reference counts, and memory would grow through the first epoch.
 from __future__ import annotations
 
 import shlex
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -40,7 +41,23 @@ def check_bad(name: str, bad: Sequence[BadFile], num_good: int, max_bad: float) 
     )
 
 
-class PackedStrings(Sequence[str]):
+class Names(Sequence[str]):
+    """Strings that are made as they are asked for."""
+
+    @abstractmethod
+    def at(self, position: int) -> str:
+        """The string at a position from 0 on."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = range(len(self))[index]
+        return self.at(found) if isinstance(found, int) else [self.at(one) for one in found]
+
+
+class PackedStrings(Names):
     """A list of strings in two arrays."""
 
     def __init__(self, strings: Iterable[str]) -> None:
@@ -51,19 +68,12 @@ class PackedStrings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
+    def at(self, position: int) -> str:
         text = bytes(self._text[self._ends[position] : self._ends[position + 1]])
         return text.decode("utf-8", "surrogatepass")
 
 
-class NumberedNames(Sequence[str]):
+class NumberedNames(Names):
     """'name:0', 'name:1', ...: the items of an array."""
 
     def __init__(self, name: str, count: int) -> None:
@@ -73,11 +83,5 @@ class NumberedNames(Sequence[str]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        return f"{self._name}:{range(self._count)[index]}"
+    def at(self, position: int) -> str:
+        return f"{self._name}:{position}"
