@@ -115,13 +115,19 @@ def serve(core: Core, app: Gate, started: Callable[[int], None], grace: int = 3)
 
 def _listening(access: Access) -> socket.socket:
     family = socket.AF_INET6 if ":" in access.address else socket.AF_INET
+    # Only of sockets that say that they are TCP does asyncio turn off Nagle's delay, which costs 40
+    # ms an answer.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((access.address, access.port), family=family, backlog=2048)
+        listening.bind((access.address, access.port))
     except OSError as error:
+        listening.close()
         raise VqkitError(
             f"cannot serve at {access.address}, port {access.port}: {error.strerror or error}; "
             "choose another --port or --address"
         ) from error
+    return listening
 
 
 def _config(core: Core, app: Gate, grace: int) -> uvicorn.Config:
