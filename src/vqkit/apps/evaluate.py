@@ -18,6 +18,7 @@ from ..data.dataset import Batch, Dataset
 from ..errors import VqkitError
 from ..metrics import code_counts, code_figures
 from ..model import gaussian
+from ..model.likelihood import SURE
 
 BATCH_SIZE = 128
 GALLERY = 48
@@ -162,7 +163,12 @@ def _denoised(
     figures: dict[str, dict[str, float]] = {}
     shown = None
     for number, (name, noisy) in enumerate(levels.items()):
-        output = model.network(model.tokenizer.standardise(noisy)).reconstruction
+        x = model.tokenizer.standardise(noisy)
+        if model.signal.has_symbols:
+            latents = model.network.quantizer.decode(model.network.encode(x))
+            output = model.network.repaired(x, latents, SURE)
+        else:
+            output = model.network(x).reconstruction
         values = model.tokenizer.restore(output)
         before = model.signal.measures(noisy, batch.values)[model.signal.quality]
         after = model.signal.measures(values, batch.values)[model.signal.quality]

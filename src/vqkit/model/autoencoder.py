@@ -285,6 +285,12 @@ class Autoencoder(nn.Module):
         """As `decode`, of latents (B, D, *grid) that no quantizer has touched."""
         return self.likelihood.mean(self._decoded(latents, extent))
 
+    def repaired(self, x: Tensor, latents: Tensor, nats: float) -> Tensor:
+        """Standardised x (B, C, *extent) with other values where they are likelier by more than so
+        many nats, given latents (B, D, *grid) or what codes of them stand for.
+        """
+        return self.likelihood.repaired(self._decoded(latents, x.shape[2:]), x, nats)
+
     def nats(self, x: Tensor, codes: Tensor, mask: Tensor | None = None) -> Tensor:
         """-log p(x | codes) of standardised x (B, C, *extent) given codes (B, Q, *grid): (B,)
         float64, in nats.

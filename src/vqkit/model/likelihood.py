@@ -15,6 +15,8 @@ Distortion: TypeAlias = Literal[
 ]
 # Values that 8 bits may have.
 LEVELS = 256
+# Nats by which another symbol is likelier than one that is taken for a mistake.
+SURE = 4.0
 
 # Scale of a logistic whose deviation is a tenth of the data's.
 _START = 0.1 * math.sqrt(3) / math.pi
@@ -75,6 +77,19 @@ class Likelihood(nn.Module):
             return decoder_output
         with torch.autocast(decoder_output.device.type, enabled=False):
             return self.mixture.mean(decoder_output.float())
+
+    def repaired(self, decoder_output: Tensor, x: Tensor, nats: float) -> Tensor:
+        """Standardised x (B, C, *extent) with the likeliest value of the decoder output where it is
+        likelier than that of x by more than so many nats.
+
+        What is not categorical gives values no odds: its mean everywhere.
+        """
+        found = self.mean(decoder_output)
+        if self.kind != "categorical":
+            return found
+        # The likeliest value has the fewest nats of all.
+        odds = self._nll(decoder_output, x) - self._nll(decoder_output, found)
+        return found.where(odds > nats, x)
 
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Decoder output and items (B, C, *extent) -> the term, a scalar.
