@@ -160,18 +160,20 @@ def _denoised(
     levels = model.signal.noise_levels(model.config.data, batch.values)
     if not levels:
         return None
+    mask = None if batch.mask is None else batch.mask.to(model.device)
     figures: dict[str, dict[str, float]] = {}
     shown = None
     for number, (name, noisy) in enumerate(levels.items()):
         x = model.tokenizer.standardise(noisy)
         if model.signal.has_symbols:
-            latents = model.network.quantizer.decode(model.network.encode(x))
+            latents = model.network.quantizer.decode(model.network.encode(x, mask))
             output = model.network.repaired(x, latents, SURE)
         else:
-            output = model.network(x).reconstruction
+            output = model.network(x, mask=mask).reconstruction
         values = model.tokenizer.restore(output)
-        before = model.signal.measures(noisy, batch.values)[model.signal.quality]
-        after = model.signal.measures(values, batch.values)[model.signal.quality]
+        quality = model.signal.quality
+        before = model.signal.measures(noisy, batch.values, batch.mask)[quality]
+        after = model.signal.measures(values, batch.values, batch.mask)[quality]
         figures[name] = {"noisy": float(before.mean()), "denoised": float(after.mean())}
         # The level in the middle is shown.
         if number == len(levels) // 2:
