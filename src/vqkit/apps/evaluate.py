@@ -127,11 +127,11 @@ def evaluate(
     parts: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
     for batch in _batches(data, split, progress):
-        mask = None if batch.mask is None else batch.mask.to(model.device)
+        mask = None if batch.counted is None else batch.counted.to(model.device)
         output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
         values = model.tokenizer.restore(output.reconstruction)
         measures = model.signal.evaluation_measures(
-            values, batch.values, batch.mask, model.artifact.data
+            values, batch.values, batch.counted, model.artifact.data
         )
         for name, part in measures.items():
             parts.setdefault(name, []).append(part)

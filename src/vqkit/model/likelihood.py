@@ -94,7 +94,7 @@ class Likelihood(nn.Module):
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Decoder output and items (B, C, *extent) -> the term, a scalar.
 
-        mask (B, *extent) bool, True where real.
+        mask (B, *extent) bool, True where real, or (B, C, *extent) where single values are missing.
         """
         if mask is not None:
             return self._masked(decoder_output, target, mask)
@@ -122,14 +122,14 @@ class Likelihood(nn.Module):
             raise ValueError(f"{self.kind} is a distance and gives values no probability")
         nats = self._nll(decoder_output, target)
         if mask is not None:
-            nats = nats.where(mask[:, None], 0.0)
+            nats = nats.where(by_value(mask, nats), 0.0)
         return nats.double().flatten(1).sum(1)
 
     def _masked(self, decoder_output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """The term over real values alone: what is selected away has no gradient, whatever it
         holds.
         """
-        mask = mask[:, None]
+        mask = by_value(mask, target)
         counts = mask.expand_as(target).flatten(1).sum(1)
         decoder_output = decoder_output.where(mask, 0.0)
         target = target.where(mask, 0.0)
@@ -157,6 +157,13 @@ class Likelihood(nn.Module):
             if self.kind == "categorical":
                 return self.categorical.nll(decoder_output.float(), target.float())
             return self.mixture.nll(decoder_output.float(), target.float())
+
+
+def by_value(mask: Tensor, values: Tensor) -> Tensor:
+    """A mask of positions (B, *extent), or of single values, as one that goes with values (B, C,
+    *extent).
+    """
+    return mask if mask.dim() == values.dim() else mask[:, None]
 
 
 def _log_mean(errors: Tensor) -> Tensor:
