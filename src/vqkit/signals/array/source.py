@@ -108,7 +108,7 @@ class ArrayData(IndexedDataset):
     def read_good(self, ids: np.ndarray) -> Found:
         extent = self.shape.extent
         values = np.zeros((len(ids), self.shape.channels, *extent), np.float32)
-        known = np.zeros(values.shape, bool)
+        known = torch.zeros(values.shape, dtype=torch.bool)
         for row, index in enumerate(ids.tolist()):
             array = self.segments[self.owners[index]].values
             there = []
@@ -120,15 +120,15 @@ class ArrayData(IndexedDataset):
                 here.append(slice(0, min(side, whole - start)))
             part = array[(slice(None), *there)]
             values[row][(slice(None), *here)] = self.scale.standardised(part)
-            known[row][(slice(None), *here)] = ~np.isnan(part)
+            known[row][(slice(None), *here)] = torch.from_numpy(~np.isnan(part))
         # A position is real where any of its channels is known.
         mask = known.any(1)
         return Found(
             ids,
             torch.from_numpy(values),
-            None if mask.all() else torch.from_numpy(mask),
+            None if mask.all() else mask,
             [],
-            None if (known == mask[:, None]).all() else torch.from_numpy(known),
+            None if (known == mask[:, None]).all() else known,
         )
 
     def notes_in_words(self) -> list[str]:
