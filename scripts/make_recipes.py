@@ -150,7 +150,7 @@ SPEECH = Config(
     coder=CoderConfig(steps=2000, dropout=0.2),
 )
 
-# What was measured of both is in docs/benchmarks/text.md.
+# What was measured is in docs/benchmarks/text.md.
 TEXT = Config(
     data=TextData(),
     model=ModelConfig(
