@@ -214,9 +214,9 @@ class Autoencoder(nn.Module):
 
         mask: (B, *extent) bool, True where a position is real; others have no part in codes and
         terms, whatever x and target hold there. Or (B, C, *extent), of single values: a position is
-        real where one of them is. parts: the networks go through the batch in so many
-        parts and are computed again backwards, which saves memory; the bottleneck always sees the
-        whole batch, so that the result is that of one part.
+        real where one of them is. parts: the networks go through the batch in so many parts and are
+        computed again backwards, which saves memory; the bottleneck always sees the whole batch, so
+        that the result is that of one part.
         """
         wanted = x if target is None else target
         x = _without_padding(x, mask)

@@ -305,6 +305,13 @@ def repairing(notes, tmp_path_factory):
 def test_a_denoiser_is_measured_with_typos(repairing, notes, tmp_path, capsys):
     figures = json.loads((repairing / "metrics.json").read_text())
     assert set(figures["denoised"]) == {"up to 2 %", "up to 5 %", "up to 10 %"}
+    settings = vqkit.load(repairing, device="cpu").config.data
+    batch = next(open_text(notes, settings, seed=0).split(figures["split"], 1000))
+    right = (with_typos(batch.values, 0.1, range(len(batch.values))) == batch.values)[:, 0]
+    shares = [
+        float(each[real].float().mean()) for each, real in zip(right, batch.mask, strict=True)
+    ]
+    assert figures["denoised"]["up to 10 %"]["noisy"] == pytest.approx(100 * np.mean(shares))
     path = sorted(notes.glob("*.txt"))[0]
     words = ["denoise", str(repairing), str(path), "--out", str(tmp_path / "clean")]
     assert cli.main([*words, "--strength", "1"]) == 0
