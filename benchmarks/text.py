@@ -1,7 +1,7 @@
-"""Text: lossless files beside zstd, xz, bzip2 and gzip, and what codes of five bits a byte give
-back.
+"""Text: lossless files beside zstd, xz, bzip2 and gzip, what codes of five bits a byte give back,
+and how many wrong bytes a denoiser makes right.
 
-    python benchmarks/text.py [--minutes M] [--json FILE]
+    python benchmarks/text.py [--only denoise] [--minutes M] [--json FILE]
 
 Records are functions of PyTorch's Python sources (nn, optim, utils) and the entries of a JSON file
 of it, 100 to 1,000 bytes each; nine of ten are trained on, and the others are one bundle. zstd has
@@ -28,6 +28,7 @@ from bench.debian_packages import unpacked
 
 PARSER = options(__doc__)
 PARSER.add_argument("--minutes", type=float, default=10.0, help="of training the tokenizer")
+PARSER.add_argument("--only", choices=["denoise"], help="this part alone")
 
 RECORD = range(100, 1001)
 NUM_FUNCTIONS = 3000
@@ -39,6 +40,9 @@ FORTUNES = ("fortunes", "fortunes-min")
 # Of the files in order, which are for test.
 EVERY = 12
 TESTED = 5
+# Shares of wrong bytes in what is repaired: two thirds of them other letters, the others neighbours
+# that changed places.
+NOISES = (0.02, 0.05)
 # Nothing of the tokenizer is in lossless files but its name.
 NO_CODES = [
     "train.steps=1",
@@ -172,6 +176,10 @@ def main() -> None:
     claims = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        if chosen.only == "denoise":
+            fortunes(work / "fortunes")
+            report(denoise_claims(work / "fortunes", chosen), chosen)
+            return
         sets = {"python": (functions(), ".py"), "json": (entries(), ".json")}
         measured = {}
         for name, (records, suffix) in sets.items():
@@ -193,6 +201,7 @@ def main() -> None:
         fortunes(work / "fortunes")
         claims += stream_claims(work / "fortunes")
         claims += code_claims(work / "fortunes", chosen)
+        claims += denoise_claims(work / "fortunes", chosen)
     report(claims, chosen)
 
 
@@ -227,17 +236,21 @@ def stream_claims(folder: Path) -> list[Claim]:
     ]
 
 
+def overrides(chosen) -> list[str]:
+    found = [f"seed={chosen.seed}", "data.item=bytes:16384", "data.test=0", "coder.steps=0"]
+    if chosen.quick:
+        return [*found, "train.steps=20", "train.max_minutes=null"]
+    return [*found, f"train.max_minutes={chosen.minutes}"]
+
+
 def code_claims(folder: Path, chosen) -> list[Claim]:
     """What comes back of the test files through five bits a byte, after minutes of training."""
     import vqkit
     from vqkit.apps.evaluate import evaluate, open_for
 
-    overrides = [f"seed={chosen.seed}", "data.item=bytes:16384", "data.test=0", "coder.steps=0"]
-    if chosen.quick:
-        overrides += ["train.steps=20", "train.max_minutes=null"]
-    else:
-        overrides += [f"train.max_minutes={chosen.minutes}"]
-    model = vqkit.train(folder / "train", folder / "codes", recipe="text", overrides=overrides)
+    model = vqkit.train(
+        folder / "train", folder / "codes", recipe="text", overrides=overrides(chosen)
+    )
     data = open_for(model, folder / "test", "all")
     found = evaluate(model, data, "all").metrics
     print("codes", found, flush=True)
@@ -247,6 +260,57 @@ def code_claims(folder: Path, chosen) -> list[Claim]:
         Claim("text_byte_accuracy", accuracy, "%", ">= 99", None, settings),
         Claim("text_exact_64_bytes", exact, "%", ">= 60", None, {}),
     ]
+
+
+def denoise_claims(folder: Path, chosen) -> list[Claim]:
+    """Points of byte accuracy that `vqkit denoise` gains on the test files."""
+    import numpy as np
+    import torch
+
+    import vqkit
+    from vqkit.apps.denoise import denoise
+
+    model = vqkit.train(
+        folder / "train", folder / "clean", recipe="text-denoise", overrides=overrides(chosen)
+    )
+    content = b"".join(path.read_bytes() for path in sorted((folder / "test").iterdir()))
+    clean = np.frombuffer(content[: 1 << 14 if chosen.quick else None], np.uint8)
+    claims = []
+    for share in (0.0, *NOISES):
+        noisy = with_noise(clean, share, chosen.seed)
+        found = denoise(model, torch.from_numpy(noisy)[None]).values[0].numpy()
+        before, after = (100 * float(np.mean(each == clean)) for each in (noisy, found))
+        wrong = noisy != clean
+        settings = {
+            "before": before,
+            "after": after,
+            "made_right": 100 * float(np.mean(found[wrong] == clean[wrong])) if share else 0.0,
+            "made_wrong": 100 * float(np.mean(found[~wrong] != clean[~wrong])),
+            "steps": model.metrics["step"],
+            "minutes": chosen.minutes,
+            **machine(),
+        }
+        print(f"noise of {share:.0%}", settings, flush=True)
+        if share:
+            name = f"text_denoise_points_at_{share:.0%}".replace("%", "")
+            claims.append(Claim(name, after - before, "points", "> 0", None, settings))
+    return claims
+
+
+def with_noise(clean, share: float, seed: int):
+    """Bytes (N,) of which so many are wrong."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    noisy = clean.copy()
+    num_wrong = round(share * len(clean))
+    for place in rng.integers(0, len(clean) - 1, num_wrong // 6).tolist():
+        noisy[[place, place + 1]] = noisy[[place + 1, place]]
+    replaced = rng.integers(0, len(clean), num_wrong - 2 * (num_wrong // 6))
+    noisy[replaced] = rng.choice(
+        np.frombuffer(b"etaoinshrdlcumwfgypbvkjxqz ,.", np.uint8), len(replaced)
+    )
+    return noisy
 
 
 if __name__ == "__main__":

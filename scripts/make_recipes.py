@@ -44,6 +44,7 @@ from vqkit.signals.image.config import (
 )
 from vqkit.signals.text.config import BytesConfig
 from vqkit.signals.text.config import DataConfig as TextData
+from vqkit.signals.text.config import NoiseConfig as TextNoise
 
 FOLDER = Path(__file__).parents[1] / "src" / "vqkit" / "recipes"
 
@@ -159,6 +160,19 @@ TEXT = Config(
     ),
     losses=LossConfig(distortion="categorical"),
     train=SOUND.model_copy(update={"lr": 2e-3, "muon_lr": 0.02}),
+)
+
+# A small network sees more of the text in minutes, and codes keep all that it lets through: what is
+# repaired is decided by how likely letters are, not by what codes cannot say.
+TEXT_DENOISE = TEXT.model_copy(
+    update={
+        "data": TextData(noise=TextNoise(level=0.2)),
+        "model": ModelConfig(
+            network=BytesConfig(width=128, embedding=32, encoder_blocks=5, decoder_blocks=3),
+            quantizer=ProductConfig(num_groups=8, group=FSQConfig(levels=(4,) * 5)),
+        ),
+        "train": TEXT.train.model_copy(update={"batch_size": 8}),
+    }
 )
 
 RECIPES: dict[str, tuple[str, Config]] = {
@@ -344,6 +358,10 @@ RECIPES: dict[str, tuple[str, Config]] = {
         "files of text of any language or format: 20 bits for four bytes, which nearly all come "
         "back; and the coder of lossless files",
         TEXT,
+    ),
+    "text-denoise": (
+        "text with up to 20 % of its bytes wrong in, the text as it was out: for vqkit denoise",
+        TEXT_DENOISE,
     ),
     "denoise": (
         "noisy images in, clean ones out: four stages of 8-bit codes, one for every 2x2 pixels, "

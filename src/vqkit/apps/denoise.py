@@ -13,6 +13,7 @@ from ..artifact.model import Model
 from ..artifact.operating_points import WEIGHTS, assign, distortion
 from ..coding import TransformerCoder
 from ..errors import VqkitError
+from ..model.likelihood import SURE
 from ..model.precision import use_bfloat16
 from ..model.tiling import by_parts, crop, pad_to_multiple, tile, untile
 
@@ -61,6 +62,8 @@ def denoise(
     the integer prior finds probable are preferred, if the model has one. sigma: the noise's
     deviation, in levels of the values, is known: as many stages as take out that much. None of
     them: stages are chosen by what predicts hidden values best; see `calibrated`.
+    Of symbols, such as the bytes of text, those alone are replaced for which the model has one that
+    is much likelier: strength 0 and None = only where it is sure, 1 = whichever is likeliest.
     Errors: VqkitError for numbers that make no sense.
     """
     given = [strength is not None, levels is not None, continuous, sigma is not None]
@@ -76,6 +79,12 @@ def denoise(
         raise VqkitError(f"levels={levels}: this model has {most}{choice}")
     if sigma is not None and not 0 <= sigma <= 255:
         raise VqkitError(f"sigma={sigma} must lie between 0 and 255, the levels of a pixel")
+    if model.signal.has_symbols:
+        if sigma is not None:
+            raise VqkitError(f"noise of {model.signal.item} has no deviation: give strength")
+        kept = None if continuous else levels or most
+        clean = _repaired(model, values, kept, strength or 0.0, progress)
+        return Denoised(clean, _deviation(values, clean), kept)
     if model.network.clock is not None:
         if continuous or sigma is not None:
             raise VqkitError(
@@ -208,16 +217,50 @@ def smoothed(
     levels: None = not quantised. help_of_prior: 0 to 1, where the model has an integer prior, which
     sees parts of the training extent one by one.
     """
+
+    def clean(part: Tensor) -> Tensor:
+        latents = model.network.latents(model.tokenizer.standardise(part))
+        return _decoded(model, latents, levels, part.shape[2:], help_of_prior)
+
+    return _part_by_part(model, values, clean, progress)
+
+
+def _repaired(
+    model: Model,
+    values: Tensor,
+    levels: int | None,
+    strength: float,
+    progress: Callable[[float], None] | None,
+) -> Tensor:
+    """Values (C, *extent) of which those are replaced that the model finds unlikely.
+
+    levels: as of `smoothed`.
+    """
     network = model.network
 
     def clean(part: Tensor) -> Tensor:
-        latents = network.latents(model.tokenizer.standardise(part))
-        return _decoded(model, latents, levels, part.shape[2:], help_of_prior)
+        x = model.tokenizer.standardise(part)
+        latents = network.latents(x)
+        if levels is not None:
+            codes = network.quantizer.encode(latents)
+            codes[:, network.quantizer.prefixes[levels - 1] :] = -1
+            latents = network.quantizer.decode(codes)
+        return model.tokenizer.restore(network.repaired(x, latents, (1 - strength) * SURE))
 
-    padded = pad_to_multiple(values[None], network.tile)
-    return crop(
-        by_parts(network, clean, padded, network.tile, network.tile, progress), values.shape[1:]
-    )[0]
+    return _part_by_part(model, values, clean, progress)
+
+
+def _part_by_part(
+    model: Model,
+    values: Tensor,
+    clean: Callable[[Tensor], Tensor],
+    progress: Callable[[float], None] | None,
+) -> Tensor:
+    """What `clean` makes of values (C, *extent), as if it had all of them at once."""
+    tile = model.network.tile
+    padded = pad_to_multiple(values[None], tile)
+    found = by_parts(model.network, clean, padded, tile, tile, progress)
+    return crop(found, values.shape[1:])[0]
 
 
 def _decoded(

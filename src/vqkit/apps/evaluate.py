@@ -18,6 +18,7 @@ from ..data.dataset import Batch, Dataset
 from ..errors import VqkitError
 from ..metrics import code_counts, code_figures
 from ..model import gaussian
+from ..model.likelihood import SURE
 
 BATCH_SIZE = 128
 GALLERY = 48
@@ -126,11 +127,11 @@ def evaluate(
     parts: dict[str, list[Tensor]] = {}
     bits: list[Tensor] = []
     for batch in _batches(data, split, progress):
-        mask = None if batch.mask is None else batch.mask.to(model.device)
+        mask = None if batch.counted is None else batch.counted.to(model.device)
         output = model.network(model.tokenizer.standardise(batch.values), mask=mask)
         values = model.tokenizer.restore(output.reconstruction)
         measures = model.signal.evaluation_measures(
-            values, batch.values, batch.mask, model.artifact.data
+            values, batch.values, batch.counted, model.artifact.data
         )
         for name, part in measures.items():
             parts.setdefault(name, []).append(part)
@@ -159,13 +160,20 @@ def _denoised(
     levels = model.signal.noise_levels(model.config.data, batch.values)
     if not levels:
         return None
+    mask = None if batch.mask is None else batch.mask.to(model.device)
     figures: dict[str, dict[str, float]] = {}
     shown = None
     for number, (name, noisy) in enumerate(levels.items()):
-        output = model.network(model.tokenizer.standardise(noisy)).reconstruction
+        x = model.tokenizer.standardise(noisy)
+        if model.signal.has_symbols:
+            latents = model.network.quantizer.decode(model.network.encode(x, mask))
+            output = model.network.repaired(x, latents, SURE)
+        else:
+            output = model.network(x, mask=mask).reconstruction
         values = model.tokenizer.restore(output)
-        before = model.signal.measures(noisy, batch.values)[model.signal.quality]
-        after = model.signal.measures(values, batch.values)[model.signal.quality]
+        quality = model.signal.quality
+        before = model.signal.measures(noisy, batch.values, batch.mask)[quality]
+        after = model.signal.measures(values, batch.values, batch.mask)[quality]
         figures[name] = {"noisy": float(before.mean()), "denoised": float(after.mean())}
         # The level in the middle is shown.
         if number == len(levels) // 2:

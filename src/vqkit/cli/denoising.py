@@ -31,7 +31,8 @@ def _denoise_arguments(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=arguments.SHARE,
         metavar="S",
-        help="0 = all that the codes can say, 1 = smoothest",
+        help="0 = all that the codes can say, 1 = smoothest; of text 0 = letters are replaced "
+        "where the model is sure (default), 1 = by what it finds likeliest",
     )
     how.add_argument(
         "--levels",
@@ -76,7 +77,7 @@ def _denoise(options: argparse.Namespace) -> int:
     if not model.signal.removes_noise(model.config.data):
         warn(
             "this model never saw noise in training, and may keep it: --recipe denoise trains one "
-            "of images that did, --recipe speech-denoise one of recordings, data.noise.level=0.1 "
+            "of images that did, --recipe speech-denoise one of recordings, --recipe text-denoise "
             "one of text"
         )
     items = arguments.Items(model, options.files, partial(arguments.read_item, model))
@@ -94,10 +95,16 @@ def _denoise(options: argparse.Namespace) -> int:
             )
         target = Path(options.out) / f"{source.stem}{model.signal.suffix}"
         write_new(target, model.signal.write(found.values, model.artifact.data))
-        used = "not quantised"
-        if found.levels is not None:
-            used = f"{found.levels} of {num_levels(model)} levels"
-        say(f"  took out noise of deviation {found.sigma:.1f}; {used}")
+        if model.signal.has_symbols:
+            changed = float(model.signal.change(found.values[None], values[None])[0])
+            say(f"  changed {changed:.2f} {model.signal.change_in_words}")
+        else:
+            used = "not quantised"
+            if found.levels is not None:
+                used = f"{found.levels} of {num_levels(model)} levels"
+            say(f"  took out noise of deviation {found.sigma:.1f}; {used}")
+        for line in model.signal.differences(found.values, values):
+            say(line)
         if len(rows) < 2 * SHEET_PAIRS and (not rows or values.shape == rows[0].shape):
             rows += [values, found.values]
     if options.sheet and rows:

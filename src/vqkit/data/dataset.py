@@ -17,13 +17,20 @@ class Batch(NamedTuple):
 
     values: (B, C, *extent), as they come from files. ids: (B,) int64, their numbers in the set.
     target: what a model shall make of them, None = the same. mask: (B, *extent) bool, True where a
-    position is real; None = everywhere.
+    position is real; None = everywhere. known: (B, C, *extent) bool, True where a value is there,
+    of items that miss single channels of a real position; None = as mask says.
     """
 
     values: Tensor
     ids: np.ndarray
     target: Tensor | None = None
     mask: Tensor | None = None
+    known: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor | None:
+        """`known`, or else `mask`: what has a part in losses and measures."""
+        return self.mask if self.known is None else self.known
 
 
 class Dataset(Protocol):

@@ -27,14 +27,15 @@ PREFETCH = 2
 
 
 class Found(NamedTuple):
-    """What could be read of some items: their numbers (B,), values (B, C, *extent), the mask, and
-    the bad files.
+    """What could be read of some items: their numbers (B,), values (B, C, *extent), the mask, the
+    bad files, and which values are known as `Batch` has it.
     """
 
     ids: np.ndarray
     values: Tensor
     mask: Tensor | None
     bad: list[BadFile]
+    known: Tensor | None = None
 
 
 class IndexedDataset(ABC):
@@ -127,7 +128,7 @@ class IndexedDataset(ABC):
         found = self.read_good(wanted)
         if found.bad:
             raise VqkitError(f"cannot read {found.bad[0].name}: {found.bad[0].reason}")
-        return Batch(found.values, found.ids, mask=found.mask)
+        return Batch(found.values, found.ids, mask=found.mask, known=found.known)
 
     def train(
         self, step: int, size: int, seed: int, rank: int = 0, ranks: int = 1
@@ -186,7 +187,7 @@ class IndexedDataset(ABC):
         `bad`.
         """
         for found in self._split(name, size):
-            yield Batch(found.values, found.ids, mask=found.mask)
+            yield Batch(found.values, found.ids, mask=found.mask, known=found.known)
 
     def report_bad(self, found: BadFile) -> None:
         """Note a file that failed while it was streamed."""
@@ -256,8 +257,8 @@ class Order:
 
 def _with_noise(found: Found | Batch, values: Tensor, noisy: Tensor | None) -> Batch:
     if noisy is None:
-        return Batch(values, found.ids, mask=found.mask)
-    return Batch(noisy, found.ids, target=values, mask=found.mask)
+        return Batch(values, found.ids, mask=found.mask, known=found.known)
+    return Batch(noisy, found.ids, target=values, mask=found.mask, known=found.known)
 
 
 def _unchanged(batch: object) -> object:
@@ -288,7 +289,7 @@ class _Reader(TorchDataset):
         bad = list(found.bad)
         replaced = np.array([self._good_from(index, bad) for index in ids.tolist()], dtype=np.int64)
         batch = self._data.read(replaced)
-        return Found(replaced, batch.values, batch.mask, bad)
+        return Found(replaced, batch.values, batch.mask, bad, batch.known)
 
     def _good_from(self, index: int, bad: list[BadFile]) -> int:
         """The number, or the next one of the split that can be decoded.

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..config.sections import LossConfig
 from ..shapes import Shape
 from . import gaussian
-from .likelihood import Likelihood
+from .likelihood import Likelihood, by_value
 from .normality import build_normality
 from .quantizers import build_quantizer
 from .tiling import PART_POSITIONS, Reach, crop, pad_to_multiple
@@ -213,9 +213,10 @@ class Autoencoder(nn.Module):
         """x and what it shall become (default: the same), both (B, C, *extent).
 
         mask: (B, *extent) bool, True where a position is real; others have no part in codes and
-        terms, whatever x and target hold there. parts: the networks go through the batch in so many
-        parts and are computed again backwards, which saves memory; the bottleneck always sees the
-        whole batch, so that the result is that of one part.
+        terms, whatever x and target hold there. Or (B, C, *extent), of single values: a position is
+        real where one of them is. parts: the networks go through the batch in so many parts and are
+        computed again backwards, which saves memory; the bottleneck always sees the whole batch, so
+        that the result is that of one part.
         """
         wanted = x if target is None else target
         x = _without_padding(x, mask)
@@ -224,7 +225,9 @@ class Autoencoder(nn.Module):
         if log_var is not None and self.training and not self.has_frozen_codes:
             z = gaussian.sample(mean, log_var, generator)
         latents = self.transform(z)
-        grid_mask = None if mask is None else self.grid_mask(mask)
+        grid_mask = None
+        if mask is not None:
+            grid_mask = self.grid_mask(mask.any(1) if mask.dim() == x.dim() else mask)
         gain = self._gain(generator)
         gained = latents if gain is None else latents * gain
         result = self.quantizer(gained, generator, grid_mask)
@@ -284,6 +287,12 @@ class Autoencoder(nn.Module):
     def decode_latents(self, latents: Tensor, extent: Sequence[int] | None = None) -> Tensor:
         """As `decode`, of latents (B, D, *grid) that no quantizer has touched."""
         return self.likelihood.mean(self._decoded(latents, extent))
+
+    def repaired(self, x: Tensor, latents: Tensor, nats: float) -> Tensor:
+        """Standardised x (B, C, *extent) with other values where they are likelier by more than so
+        many nats, given latents (B, D, *grid) or what codes of them stand for.
+        """
+        return self.likelihood.repaired(self._decoded(latents, x.shape[2:]), x, nats)
 
     def nats(self, x: Tensor, codes: Tensor, mask: Tensor | None = None) -> Tensor:
         """-log p(x | codes) of standardised x (B, C, *extent) given codes (B, Q, *grid): (B,)
@@ -416,13 +425,13 @@ def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
 
 
 def _without_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (B, C, *extent) with zeros where the mask (B, *extent) is False.
+    """x (B, C, *extent) with zeros where the mask (B, *extent), or (B, C, *extent), is False.
 
     Networks, which look around, see no others.
     """
     if mask is None:
         return x
-    return x.where(mask[:, None], 0.0)
+    return x.where(by_value(mask, x), 0.0)
 
 
 def _positions_per_value(
@@ -431,11 +440,11 @@ def _positions_per_value(
     """Real positions of the latents (B, D, *grid) for every real value of x."""
     if mask is None or grid_mask is None:
         return latents[:, :1].numel() / x.numel()
-    return grid_mask.sum() / (mask.sum() * x.shape[1])
+    return grid_mask.sum() / by_value(mask, x).expand_as(x).sum()
 
 
 def _values_per_item(x: Tensor, mask: Tensor | None) -> Tensor | int:
     """Real values of an item, on average over the batch."""
     if mask is None:
         return x[0].numel()
-    return mask.sum() * x.shape[1] / len(x)
+    return by_value(mask, x).expand_as(x).sum() / len(x)

@@ -15,6 +15,8 @@ Distortion: TypeAlias = Literal[
 ]
 # Values that 8 bits may have.
 LEVELS = 256
+# Nats by which another symbol is likelier than one that is taken for a mistake.
+SURE = 4.0
 
 # Scale of a logistic whose deviation is a tenth of the data's.
 _START = 0.1 * math.sqrt(3) / math.pi
@@ -76,10 +78,23 @@ class Likelihood(nn.Module):
         with torch.autocast(decoder_output.device.type, enabled=False):
             return self.mixture.mean(decoder_output.float())
 
+    def repaired(self, decoder_output: Tensor, x: Tensor, nats: float) -> Tensor:
+        """Standardised x (B, C, *extent) with the likeliest value of the decoder output where it is
+        likelier than that of x by more than so many nats.
+
+        What is not categorical gives values no odds: its mean everywhere.
+        """
+        found = self.mean(decoder_output)
+        if self.kind != "categorical":
+            return found
+        # The likeliest value has the fewest nats of all.
+        odds = self._nll(decoder_output, x) - self._nll(decoder_output, found)
+        return found.where(odds > nats, x)
+
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Decoder output and items (B, C, *extent) -> the term, a scalar.
 
-        mask (B, *extent) bool, True where real.
+        mask (B, *extent) bool, True where real, or (B, C, *extent) where single values are missing.
         """
         if mask is not None:
             return self._masked(decoder_output, target, mask)
@@ -107,14 +122,14 @@ class Likelihood(nn.Module):
             raise ValueError(f"{self.kind} is a distance and gives values no probability")
         nats = self._nll(decoder_output, target)
         if mask is not None:
-            nats = nats.where(mask[:, None], 0.0)
+            nats = nats.where(by_value(mask, nats), 0.0)
         return nats.double().flatten(1).sum(1)
 
     def _masked(self, decoder_output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """The term over real values alone: what is selected away has no gradient, whatever it
         holds.
         """
-        mask = mask[:, None]
+        mask = by_value(mask, target)
         counts = mask.expand_as(target).flatten(1).sum(1)
         decoder_output = decoder_output.where(mask, 0.0)
         target = target.where(mask, 0.0)
@@ -142,6 +157,13 @@ class Likelihood(nn.Module):
             if self.kind == "categorical":
                 return self.categorical.nll(decoder_output.float(), target.float())
             return self.mixture.nll(decoder_output.float(), target.float())
+
+
+def by_value(mask: Tensor, values: Tensor) -> Tensor:
+    """A mask of positions (B, *extent), or of single values, as one that goes with values (B, C,
+    *extent).
+    """
+    return mask if mask.dim() == values.dim() else mask[:, None]
 
 
 def _log_mean(errors: Tensor) -> Tensor:

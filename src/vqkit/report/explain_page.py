@@ -67,6 +67,7 @@ def render_explanation(
         item=wording["item"],
         an_item=f"{'an' if wording['item'][0] in 'aeiou' else 'a'} {wording['item']}",
         pool=explanation["pool"] is not None,
+        strings=any(book.get("strings") for book in books),
         places=explanation["places"],
         lengths=_lengths(explanation),
         metrics=metrics,
@@ -408,9 +409,12 @@ def _patch_data(book: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cutout_data(book: Mapping[str, Any]) -> dict[str, Any]:
-    """For each code its cut-outs: part, first position, first position of the code in the part."""
+    """For each code its cut-outs: part, first position, first position of the code in the part; and
+    its strings with their counts.
+    """
     pairs = zip(book["cutouts"], book["num_cutouts"], strict=True)
-    return {"cutouts": [places[:num].tolist() for places, num in pairs]}
+    cutouts = [places[:num].tolist() for places, num in pairs]
+    return {"cutouts": cutouts, "strings": book["strings"]}
 
 
 def _pool_data(

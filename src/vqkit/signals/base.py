@@ -398,6 +398,12 @@ class Signal(ABC):
         """
         return values.double()
 
+    def letters(self, values: Tensor) -> list[str]:
+        """Items (B, C, *extent) as they are read, a sign for each value; nothing where items are
+        not read.
+        """
+        return []
+
     def passages(
         self, values: Tensor, others: Tensor
     ) -> list[tuple[list[tuple[str, bool]], list[tuple[str, bool]]]]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import vqkit
 from vqkit import VqkitError, cli
 from vqkit.config.loading import from_tree
+from vqkit.model.likelihood import Likelihood
 from vqkit.settings import Config
 from vqkit.signals.array.config import ArrayConfig, SeriesData, VolumeData
 from vqkit.signals.array.files import BadArray, Target, read, write
@@ -169,11 +170,15 @@ def test_items_cover_their_series_and_stay_in_one_split(folder):
         for index in data.splits[name]:
             file = data.names[index].split("@")[0]
             found = data.read_good(np.array([index]))
-            mask = torch.ones(1, 128, dtype=torch.bool) if found.mask is None else found.mask
-            seen[file] = seen.get(file, 0) + int(mask.sum())
+            known = torch.ones(1, 2, 128, dtype=torch.bool)
+            if found.mask is not None:
+                known &= found.mask[:, None]
+            if found.known is not None:
+                known &= found.known
+            seen[file] = seen.get(file, 0) + int(known.sum())
         for file, count in seen.items():
             values = np.load(folder / file)
-            assert count == int((~np.isnan(values).any(1)).sum())
+            assert count == int((~np.isnan(values)).sum())
 
 
 def test_the_scale_is_that_of_what_is_there_in_training(folder):
@@ -268,6 +273,44 @@ def test_errors_are_of_what_is_real():
     mask = torch.tensor([[True, False, True, True]])
     assert squared_error(values, original, mask).tolist() == [1.0]
     assert SERIES.measures(10 * values, 10 * original, mask)["snr"].tolist() == pytest.approx([-20])
+    of_values = torch.tensor([[[True, True, False, False], [True, False, False, False]]])
+    assert squared_error(values, original, of_values).tolist() == [(1 + 81 + 1) / 3]
+
+
+def test_a_missing_channel_takes_nothing_from_the_others(tmp_path):
+    series = beats(400, 1, 2)
+    series[40:60, 0] = np.nan
+    series[50:70, 1] = np.nan
+    np.save(tmp_path / "a.npy", series)
+    data = SERIES.open(tmp_path / "a.npy", SeriesData(length=100, overlap=1, test=0), seed=0)
+    numbers = [index for index, name in enumerate(data.names) if "#0@0" in name]
+    batch = data.read(numbers)
+    assert torch.equal(batch.known[0], torch.from_numpy(~np.isnan(series[:100].T)))
+    assert torch.equal(batch.mask[0], batch.known[0].any(0))
+    assert not batch.values[~batch.known].any() and (~batch.mask[0]).sum() == 10
+    whole = data.read([index for index, name in enumerate(data.names) if "#2@0" in name])
+    assert whole.known is None and whole.mask is None and whole.counted is None
+
+
+def test_the_loss_is_that_of_known_values_and_hears_of_no_others(run):
+    model = vqkit.load(run, device="cpu")
+    x = torch.randn(2, 2, 128, generator=torch.Generator().manual_seed(0))
+    known = torch.ones(2, 2, 128, dtype=torch.bool)
+    known[0, :, 30:50] = False
+    # Where all channels are missing, a position is.
+    expected = model.network(x, mask=known[:, 0])
+    found = model.network(x.where(known, 99.0), mask=known)
+    assert found.terms == expected.terms and torch.equal(found.codes, expected.codes)
+    known[1, 0, 60:80] = False
+    one, other = (model.network(x.where(known, lost), mask=known) for lost in (9.0, -3.0))
+    assert one.terms == other.terms and torch.equal(one.codes, other.codes)
+    assert one.terms != expected.terms
+    output = torch.randn(2, 3, 16)
+    target = torch.randn(2, 3, 16)
+    known = torch.rand(2, 3, 16) > 0.3
+    by_hand = ((output - target) ** 2)[known].mean()
+    lost = target.where(known, 1e6)
+    assert torch.isclose(Likelihood("mse", (1.0,) * 3, dims=1)(output, lost, known), by_hand)
 
 
 # ------------------------------------------------------------------------------------------- verbs

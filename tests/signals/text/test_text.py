@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ from PIL import Image
 
 import vqkit
 from vqkit import cli
+from vqkit.apps.denoise import denoise
+from vqkit.apps.explain import explain, open_data
+from vqkit.apps.explain.sample import gather
 from vqkit.artifact import long_items
 from vqkit.coding import BYTES, VALUES, FileHeader, FormatError, Stage, write_file
 from vqkit.errors import VqkitError
+from vqkit.model.likelihood import SURE
 from vqkit.pipelines.autoencoder import train
 from vqkit.signals.registry import recognised
 from vqkit.signals.text import display, measures, show
@@ -290,14 +295,59 @@ def test_signals_are_not_taken_for_one_another(run, tmp_path):
         train(tmp_path, tmp_path / "y", overrides=[*settings, "adversary.kind=patch"])
 
 
-def test_a_denoiser_is_measured_with_typos(notes, tmp_path, capsys):
-    run = tmp_path / "run"
-    train(notes, run, overrides=[*TINY, "data.noise.level=0.1", "coder.steps=0"])
-    figures = json.loads((run / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def repairing(notes, tmp_path_factory):
+    run = tmp_path_factory.mktemp("repairing") / "run"
+    train(notes, run, "text-denoise", [*TINY, "coder.steps=0"])
+    return run
+
+
+def test_a_denoiser_is_measured_with_typos(repairing, notes, tmp_path, capsys):
+    figures = json.loads((repairing / "metrics.json").read_text())
     assert set(figures["denoised"]) == {"up to 2 %", "up to 5 %", "up to 10 %"}
+    settings = vqkit.load(repairing, device="cpu").config.data
+    batch = next(open_text(notes, settings, seed=0).split(figures["split"], 1000))
+    right = (with_typos(batch.values, 0.1, range(len(batch.values))) == batch.values)[:, 0]
+    shares = [
+        float(each[real].float().mean()) for each, real in zip(right, batch.mask, strict=True)
+    ]
+    assert figures["denoised"]["up to 10 %"]["noisy"] == pytest.approx(100 * np.mean(shares))
     path = sorted(notes.glob("*.txt"))[0]
-    assert cli.main(["denoise", str(run), str(path), "--out", str(tmp_path / "clean")]) == 0
-    assert len((tmp_path / "clean" / path.name).read_bytes()) == path.stat().st_size
+    words = ["denoise", str(repairing), str(path), "--out", str(tmp_path / "clean")]
+    assert cli.main([*words, "--strength", "1"]) == 0
+    now = (tmp_path / "clean" / path.name).read_bytes()
+    assert len(now) == path.stat().st_size
+    said = capsys.readouterr().out
+    wrong = np.mean(np.frombuffer(now, np.uint8) != np.frombuffer(path.read_bytes(), np.uint8))
+    assert f"changed {100 * wrong:.2f} % of its bytes" in said and "deviation" not in said
+    changed = [line[1:] for line in said.splitlines() if line.startswith("-")]
+    assert changed and set(changed) <= set(path.read_text().splitlines())
+    assert cli.main([*words, "--sigma", "3"]) == 2
+    assert "give strength" in capsys.readouterr().err
+
+
+def test_letters_are_replaced_where_others_are_so_much_likelier(repairing, notes):
+    """Beside the logits, letter by letter."""
+    model = vqkit.load(repairing, device="cpu")
+    path = sorted(notes.glob("*.txt"))[0]
+    noisy = with_typos(values(path.read_bytes()[:256]), 0.3, [0])
+    network = model.network
+    with torch.no_grad():
+        latents = network.latents(model.tokenizer.standardise(noisy))
+        codes = network.quantizer.encode(latents)
+        logits = network.decoder(network.quantizer.decode(codes))[0]  # (256, T)
+    changed = []
+    for strength in (0.0, 0.5, 1.0):
+        found = denoise(model, noisy[0], strength=strength).values[0]
+        for place, letter in enumerate(noisy[0, 0].tolist()):
+            best = int(logits[:, place].argmax())
+            odds = float(logits[best, place] - logits[letter, place])
+            expected = best if odds > (1 - strength) * SURE else letter
+            assert int(found[place]) == expected, (strength, place)
+        changed.append(int((found != noisy[0, 0]).sum()))
+    assert changed[0] <= changed[1] < changed[2]
+    whole = denoise(model, noisy[0]).values
+    assert torch.equal(whole, denoise(model, noisy[0], strength=0.0).values)
 
 
 def test_a_span_is_made_anew(run, notes, tmp_path):
@@ -328,7 +378,29 @@ def test_a_page_explains_codes_by_where_they_stand(run, notes, tmp_path):
     said = page.read_text(encoding="utf-8")
     # A block on either side sees a patch more than the four bytes of a code.
     assert "all of it lies in 12 bytes" in said
-    assert "cut-outs of real texts" in said
+    assert "cut-outs of real texts" in said and "the strings of 4 bytes" in said
+    data = json.loads(said.split('id="data">')[1].split("</script>")[0])
+    (first, second) = data["books"]
+    assert all(1 <= len(text) <= 4 for text, _ in first["strings"][0])
+    assert len(first["strings"]) == len(first["codes"]) and second["strings"] != first["strings"]
+
+
+def test_strings_of_a_code_are_those_that_a_plain_loop_counts(model, notes):
+    data = open_data(model, notes)
+    sample = gather(model, data, "train", 100)
+    book = explain(model, data, num=100).books[1]
+    under = defaultdict(Counter)
+    for item, text in enumerate(sample.values[:, 0].numpy()):
+        whole = text[: sample.extents[item, 0]].tobytes()
+        for cell, code in enumerate(sample.codes[item, 1].tolist()):
+            piece = whole[4 * cell : 4 * cell + 4]
+            if code >= 0 and len(piece) == 4:
+                under[code]["".join(display.letters(piece))] += 1
+    assert (~sample.is_whole).any(), "some end within a patch"
+    for code, strings in zip(book.codes.tolist(), book.strings, strict=True):
+        counts = [count for _, count in strings]
+        assert counts == [count for _, count in under[code].most_common(8)]
+        assert all(under[code][text] == count for text, count in strings)
 
 
 def test_what_is_in_a_file_is_told(run, notes, tmp_path, capsys):

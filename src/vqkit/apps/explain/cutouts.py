@@ -15,6 +15,7 @@ from ...artifact.model import Model
 from ...model.tiling import cut
 from .atlas import Book, Shelf, nearest_of_each
 from .sample import BATCH_SIZE, BATCH_VALUES, Sample
+from .strings import Strings, strings_of
 
 # Cut-outs of a code.
 NUM_CUTOUTS = 4
@@ -55,11 +56,13 @@ class CutoutBook(Book):
 
     cutouts: (S, NUM_CUTOUTS, 3) int64, the part of the pool, the first position of the cut-out in
     it, and that of the code; the best first: where the latents are nearest to what the codes up to
-    this one decode to. num_cutouts: (S,) how many there are.
+    this one decode to. num_cutouts: (S,) how many there are. strings: of items that are read, for
+    each code what it stands for in letters and how often, the most frequent first; else none.
     """
 
     cutouts: np.ndarray
     num_cutouts: np.ndarray
+    strings: list[Strings]
 
 
 def cutout_books(
@@ -74,6 +77,7 @@ def cutout_books(
         drawn.add(item, part)
         if drawn.num_bytes > MAX_BYTES:
             break
+    strings = strings_of(model, sample, shelf, grid.cell)
     books = []
     for index, rows in enumerate(candidates):
         is_drawn = drawn.numbers(rows[:, 2], rows[:, 3] // grid.each) >= 0
@@ -86,6 +90,7 @@ def cutout_books(
                 **shelf.described(index),
                 cutouts=cutouts,
                 num_cutouts=np.bincount(codes, minlength=num_codes),
+                strings=strings[index] if strings else [],
             )
         )
     return books, drawn.pool(names)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ...errors import VqkitError
 from ...files import read_bounded
 from ...model.autoencoder import Backbone, Widths
+from ...model.likelihood import by_value
 from ...shapes import Shape
 from ..base import Signal
 from ..paths import named_or_below
@@ -271,11 +272,14 @@ class VolumeSignal(ArraySignal):
 
 
 def squared_error(values: Tensor, original: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(B, C, *extent) twice -> (B,) float64, the mean over what is real."""
-    squares = (values.double() - original.double()).square().mean(1)
+    """(B, C, *extent) twice -> (B,) float64, the mean over what is real.
+
+    mask: (B, *extent), or (B, C, *extent) where single values are missing.
+    """
+    squares = (values.double() - original.double()).square()
     if mask is None:
         return squares.flatten(1).mean(1)
-    real = mask.to(values.device).double()
+    real = by_value(mask.to(values.device), squares).expand_as(squares).double()
     return (squares * real).flatten(1).sum(1) / real.flatten(1).sum(1).clamp(min=1)
 
 

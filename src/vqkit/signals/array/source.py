@@ -108,7 +108,7 @@ class ArrayData(IndexedDataset):
     def read_good(self, ids: np.ndarray) -> Found:
         extent = self.shape.extent
         values = np.zeros((len(ids), self.shape.channels, *extent), np.float32)
-        mask = np.zeros((len(ids), *extent), bool)
+        known = torch.zeros(values.shape, dtype=torch.bool)
         for row, index in enumerate(ids.tolist()):
             array = self.segments[self.owners[index]].values
             there = []
@@ -120,10 +120,16 @@ class ArrayData(IndexedDataset):
                 here.append(slice(0, min(side, whole - start)))
             part = array[(slice(None), *there)]
             values[row][(slice(None), *here)] = self.scale.standardised(part)
-            # A position without all of its channels counts for nothing.
-            mask[row][tuple(here)] = ~np.isnan(part).any(0)
-        found = None if mask.all() else torch.from_numpy(mask)
-        return Found(ids, torch.from_numpy(values), found, [])
+            known[row][(slice(None), *here)] = torch.from_numpy(~np.isnan(part))
+        # A position is real where any of its channels is known.
+        mask = known.any(1)
+        return Found(
+            ids,
+            torch.from_numpy(values),
+            None if mask.all() else mask,
+            [],
+            None if (known == mask[:, None]).all() else known,
+        )
 
     def notes_in_words(self) -> list[str]:
         return self.notes
@@ -304,8 +310,7 @@ def _notes(data: ArrayData, arrays: Sequence[Segment]) -> list[str]:
     notes = []
     if missing:
         notes.append(
-            f"{missing} of {total} values are missing: what is measured and learned leaves out "
-            "their positions"
+            f"{missing} of {total} values are missing: what is measured and learned leaves them out"
         )
     if len(arrays) < ENOUGH_FILES:
         notes.append(f"{len(arrays)} files are few: parts of one file are in different splits")

@@ -217,6 +217,10 @@ class TextSignal(Signal):
         # Bytes that are one another's neighbours are not alike: each is a place of its own.
         return 255 * nn.functional.one_hot(values[:, 0].long(), 256).double()
 
+    def letters(self, values: Tensor) -> list[str]:
+        found = values[:, 0].cpu().numpy().astype(np.uint8)
+        return ["".join(display.letters(row.tobytes())) for row in found]
+
     def passages(self, values: Tensor, others: Tensor) -> list[tuple[show.Passages, show.Passages]]:
         return show.passages(values, others)
 

@@ -14,6 +14,7 @@ from ...config.adversary import AdversarySection
 from ...data.dataset import Batch, Dataset
 from ...errors import VqkitError
 from ...model.autoencoder import Autoencoder, Output, channels_last
+from ...model.likelihood import by_value
 from ...model.quantizers import Bottleneck
 from ...settings import Config
 from ...signals.base import Signal
@@ -123,7 +124,7 @@ class AutoencoderTask(Task):
         values = self.data.normalisation.restore(output.reconstruction.detach())
         wanted = batch.values if batch.target is None else batch.target
         wanted = wanted.to(values.device)
-        measures = self.signal.measures(values, wanted, batch.mask)
+        measures = self.signal.measures(values, wanted, batch.counted)
         if self.all_settings.adversary.kind != "none":
             measures["detail"] = self.signal.detail(values, wanted, batch.mask)
         return {name: each.mean() for name, each in measures.items()}
@@ -135,7 +136,7 @@ class AutoencoderTask(Task):
         device = next(model.parameters()).device
         x = self._standardised(batch.values, device)
         target = None if batch.target is None else self._standardised(batch.target, device)
-        mask = None if batch.mask is None else batch.mask.to(device)
+        mask = None if batch.counted is None else batch.counted.to(device)
         parts = self.settings.accumulate if generator is not None else 1
         output = model(x, generator, target, mask, parts)
         if self.perceptual is None:
@@ -164,10 +165,12 @@ class AutoencoderTask(Task):
 
 
 def without_padding(reconstruction: Tensor, items: Tensor, mask: Tensor | None) -> Tensor:
-    """The reconstruction, with the values of the items where the mask (B, *extent) is False."""
+    """The reconstruction, with the values of the items where the mask (B, *extent), or that of
+    single values (B, C, *extent), is False.
+    """
     if mask is None:
         return reconstruction
-    return reconstruction.where(mask[:, None], items)
+    return reconstruction.where(by_value(mask, items), items)
 
 
 def perceptual_distance(config: Config, data: Dataset, signal: Signal) -> nn.Module | None:

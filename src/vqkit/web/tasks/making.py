@@ -153,6 +153,9 @@ def denoise(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) ->
     made = _made(model, found.values[None], words, ["denoise"], lines, {**args, "out": "clean"})
     made.values["original"] = made.item(model, values)
     made.values["told"] = f"took out noise of deviation {found.sigma:.1f}"
+    if model.signal.has_symbols:
+        changed = float(model.signal.change(found.values[None], values[None])[0])
+        made.values["told"] = f"changed {changed:.2f} {model.signal.change_in_words}"
     return made
 
 
