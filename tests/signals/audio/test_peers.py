@@ -76,5 +76,5 @@ def test_recordings_are_refused_by_their_header(tmp_path):
     assert AUDIO.too_large(path, 1, 3.0) is None
     assert "3 seconds" in AUDIO.too_large(path, 1, 2.9)
     path.write_bytes(b"RIFF")
-    with pytest.raises(VqkitError, match="a.wav"):
+    with pytest.raises(VqkitError, match="no sound"):
         AUDIO.too_large(path, 1, 3.0)
