@@ -17,6 +17,7 @@ ALLOWED = {
     for part, allowed in {
         "errors": "",
         "files": "",
+        "memory": "",
         "metrics": "",
         "printable": "",
         "shapes": "",
@@ -24,8 +25,8 @@ ALLOWED = {
         "config": "errors",
         "settings": "config signals",
         "coding": "errors",
-        "data": "errors files shapes tables",
-        "model": "config errors settings shapes",
+        "data": "errors files memory shapes tables",
+        "model": "config errors memory settings shapes",
         "nn": "config errors model",
         "tokens": "errors files tables",
         "prior": "config errors model settings",

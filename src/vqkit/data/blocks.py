@@ -24,6 +24,7 @@ import torch
 
 from ..errors import VqkitError
 from ..files import open_regular
+from ..memory import give_back_memory
 from ..tables import check_group, pyarrow
 from .names import BadFile, Names
 from .shards import (
@@ -200,6 +201,8 @@ def split_blocks(
             "groups of rows"
         )
     train = _numbers(starts, order[begin:])
+    # Of large sets, what was found on the way here is larger than what is kept of it.
+    give_back_memory()
     return {"train": train, "validation": found["validation"], "test": found["test"]}
 
 

@@ -6,16 +6,15 @@ model takes.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..memory import give_back_memory
 
 # Positions of an item that are computed at once, without the margin around them, where a network
 # asks for no other number.
@@ -196,25 +195,7 @@ def parts_of(
             seen.append((edge, min(stop + margin.ahead, count)))
             inner.append((start - edge, stop - edge))
         yield Part(list(inside), seen, inner)
-        _give_back_memory()
-
-
-def _give_back_memory() -> None:
-    """Let the system have what is free: of blocks below 32 MB the GNU C library keeps all that lie
-    between others, hundreds of megabytes after a few parts.
-    """
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """The function of the GNU C library, None where there is another one."""
-    if sys.platform != "linux":
-        return None
-    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return found
+        give_back_memory()
 
 
 def spans(count: int, step: int) -> list[tuple[int, int]]:
