@@ -12,7 +12,7 @@ import pytest
 
 from vqkit.web.jobs import Jobs
 from vqkit.web.limits import Limits, Refused
-from vqkit.web.worker import _PATH, Worker
+from vqkit.web.worker import PATH, Worker
 
 from .conftest import GOLDEN
 from .test_security import bomb
@@ -125,5 +125,5 @@ def test_jobs_wait_are_cancelled_and_do_not_pile_up():
 
 def test_paths_of_the_machine_are_taken_out_of_what_workers_say():
     said = "cannot read /home/ann/.studio/sets/ab/files/000001.png: it is no image"
-    assert _PATH.sub("", said) == "cannot read 000001.png: it is no image"
-    assert _PATH.sub("", "12 x 3/4, hf://user/name") == "12 x 3/4, hf://user/name"
+    assert PATH.sub("", said) == "cannot read 000001.png: it is no image"
+    assert PATH.sub("", "12 x 3/4, hf://user/name") == "12 x 3/4, hf://user/name"

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..files import free_name, write_text
 from .limits import Refused
+from .worker import PATH
 from .workspace import BUILT_IN, Workspace
 
 # So that a page sees something of it soon and often.
@@ -36,7 +37,6 @@ MAX_MINUTES = 24 * 60.0
 # What a run that goes on is given at least, for what comes behind its training.
 LEAST_MINUTES = 0.5
 _ID = re.compile(r"[0-9a-f]{12}")
-_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")
 QUALITY = ("psnr", "spectral_snr", "byte_accuracy")
 FIGURES = ("step", "split", "seconds", "loss", "usage", "perplexity", *QUALITY)
 
@@ -180,7 +180,7 @@ def _lines(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [_PATH.sub("", line) for line in text.splitlines() if line.strip()]
+    return [PATH.sub("", line) for line in text.splitlines() if line.strip()]
 
 
 def _is_shown(value: Any) -> bool:

@@ -19,7 +19,7 @@ from . import frames
 from .limits import Limits, Refused
 
 # Paths of this machine in what a worker says are for nobody else: the last part is enough.
-_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")
+PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+(?=[^\s/'\"])")
 
 
 @dataclass(frozen=True)
@@ -113,4 +113,4 @@ def _answer(message: dict[str, Any], files: list[bytes]) -> Answer:
         return Answer(message["result"], files)
     if message["error"] is None:
         raise Refused(500, "that failed; the terminal of the server says why")
-    raise Refused(400, _PATH.sub("", message["error"]))
+    raise Refused(400, PATH.sub("", message["error"]))
