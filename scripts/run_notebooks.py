@@ -149,6 +149,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="keep the new outputs")
     options = parser.parse_args()
     begun = time.monotonic()
+    # One thread each, as many notebooks at once as there are cores: threads that wait by spinning
+    # take the core from the other notebook, and one thread adds in the same order anywhere.
+    os.environ["OMP_NUM_THREADS"] = "1"
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = list(pool.map(lambda name: check(name, options.write), options.names))
     for name, said in zip(options.names, found, strict=True):
