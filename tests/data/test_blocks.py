@@ -101,6 +101,34 @@ def test_what_is_broken_is_named_and_the_rest_is_read(tmp_path):
         store.raw(len(store) - 1)
 
 
+def test_names_of_any_length_and_what_lies_between_do_no_harm(tmp_path):
+    # Long names have records of their own before the header; so do those that are not ASCII.
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for number, content in enumerate(numbers(12)):
+            for suffix in ("bin", "txt"):
+                member = tarfile.TarInfo(f"{'ä' * 90 * (number % 3)}/{number}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+    store, bad = places(tmp_path)
+
+    assert not bad
+    assert [store.raw(index) for index in range(len(store))] == numbers(12)
+
+
+def test_an_archive_that_was_replaced_gives_no_wrong_samples(tmp_path):
+    write_tar(tmp_path / "a.tar", numbers(20))
+    store, _ = places(tmp_path)
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[4 * 512 : 8 * 512] = bytes(4 * 512)
+
+    (tmp_path / "a.tar").write_bytes(content)
+
+    assert store.raw(0) == numbers(20)[0]
+    with pytest.raises(ValueError, match="changed"):
+        store.raw(1)
+
+
 def test_compressed_archives_are_told_to_be_unpacked(tmp_path):
     write_tar(tmp_path / "a.tar.gz", numbers(3), mode="w:gz")
     with pytest.raises(VqkitError, match="unpack it"):

@@ -4,7 +4,7 @@ A block is a run of samples that are read together: members of an archive that f
 or a group of rows of a table. Blocks are put in a random order and mixed a window at a time, as a
 whole set of terabytes cannot be (the block shuffle of MosaicML Streaming; WebDataset's shuffle
 buffer without its state: here a step says which samples it has). What is kept of a sample is a
-place, 12 bytes of an archive and none of a table, and its number in the splits, 8 bytes.
+place, 4 bytes of an archive and none of a table, and its number in the splits, 4 bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from .names import BadFile, Names
 from .shards import (
     MAX_CONTENT,
     SourceShard,
+    by_suffix,
     check_end,
     column_of_samples,
     key_of,
@@ -42,6 +43,8 @@ TOGETHER = 64
 # Blocks that are mixed, and bytes of them: a worker that reads tables holds as much.
 WINDOW_BLOCKS = 64
 WINDOW_BYTES = 1 << 28
+# Bytes of a record of tar, at whose multiples everything begins.
+RECORD = tarfile.BLOCKSIZE
 # Samples that are held out of a set however large it is.
 MOST_HELD_OUT = 10_000
 _BROKEN_ARCHIVE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
@@ -52,16 +55,16 @@ class Part:
     """A shard's places.
 
     starts: first sample of each of its blocks, and the number of all, (M + 1,). sizes: bytes of
-    each block, (M,). places, lengths: of the samples of an archive, in bytes, (N,); None of a
-    table, whose samples lie in `column`, which is a struct that has them as `bytes` or not.
+    each block, (M,). records: of an archive, the record of tar in which each sample begins, (N,)
+    uint32; the record before it is its header. A table has none: its samples lie in `column`, which
+    is a struct that has them as `bytes` or not.
     """
 
     path: Path
     name: str
     starts: np.ndarray
     sizes: np.ndarray
-    places: np.ndarray | None = None
-    lengths: np.ndarray | None = None
+    records: np.ndarray
     column: str = ""
     is_struct: bool = False
 
@@ -97,7 +100,7 @@ class ShardStore:
         number = int(np.searchsorted(self._first, index, "right")) - 1
         part = self._parts[number]
         row = index - int(self._first[number])
-        if part.places is not None and part.lengths is not None:
+        if not part.column:
             return _member(part, row)
         block = int(np.searchsorted(part.starts, row, "right")) - 1
         value = self._group(number, block)[row - int(part.starts[block])].as_py()
@@ -156,7 +159,22 @@ def find_places(
     if not parts:
         reason = f" ({bad[0].name}: {bad[0].reason})" if bad else ""
         raise VqkitError(f"none of {len(shards)} shards holds a sample{reason}")
+    parts = _packed(parts)
+    # Of large sets, what was found on the way here is larger than what is kept of it.
+    give_back_memory()
     return ShardStore(parts), bad
+
+
+def _packed(parts: Sequence[Part]) -> list[Part]:
+    """The same in arrays of this thread, the places of all archives in one: small arrays of the
+    threads of a pool keep all pages around them.
+    """
+    ends = np.cumsum([len(part.records) for part in parts])
+    records = np.split(np.concatenate([part.records for part in parts]), ends[:-1])
+    return [
+        replace(part, starts=part.starts.copy(), sizes=part.sizes.copy(), records=own)
+        for part, own in zip(parts, records, strict=True)
+    ]
 
 
 def _places(
@@ -173,8 +191,8 @@ def _places(
 def split_blocks(
     store: ShardStore, seed: int, shares: tuple[float, float]
 ) -> dict[str, np.ndarray]:
-    """Numbers (int64) of the samples of train, validation and test: whole blocks, in the order of
-    sha256(seed, name of the first sample).
+    """Numbers of the samples of train (int32 where these are enough), validation and test (int64):
+    whole blocks, in the order of sha256(seed, name of the first sample).
 
     shares: of the samples, for validation and for test; MOST_HELD_OUT of each at most, and one
     block at least where a share is above 0. VqkitError where nothing is left to train on.
@@ -200,15 +218,15 @@ def split_blocks(
             "have whole ones: read the set without data.stream, or write its tables with smaller "
             "groups of rows"
         )
-    train = _numbers(starts, order[begin:])
-    # Of large sets, what was found on the way here is larger than what is kept of it.
+    small = np.int32 if len(store) <= np.iinfo(np.int32).max else np.int64
+    train = _numbers(starts.astype(small), order[begin:])
     give_back_memory()
     return {"train": train, "validation": found["validation"], "test": found["test"]}
 
 
 def _numbers(starts: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    parts = [np.arange(starts[block], starts[block + 1]) for block in blocks]
-    return np.concatenate([np.empty(0, np.int64), *parts])
+    parts = [np.arange(starts[block], starts[block + 1], dtype=starts.dtype) for block in blocks]
+    return np.concatenate([np.empty(0, starts.dtype), *parts])
 
 
 class BlockOrder:
@@ -244,7 +262,7 @@ class BlockOrder:
             taken = self._mixed[inside : inside + stop - start]
             parts.append(taken)
             start += len(taken)
-        return np.concatenate(parts)
+        return np.concatenate(parts).astype(np.int64)
 
     def _go_to(self, epoch: int, offset: int) -> None:
         if epoch != self._epoch:
@@ -291,6 +309,7 @@ def _places_in_archive(
     lengths: list[int] = []
     bad = []
     last = None
+    is_sample = by_suffix(is_item)
     with open_regular(path) as file:
         try:
             # "r:" is a tar that is not compressed: only there has a member a place.
@@ -299,8 +318,9 @@ def _places_in_archive(
                     # Otherwise an archive remembers all of its members.
                     archive.members = []  # type: ignore[attr-defined]
                     key, suffix = key_of(member.name)
-                    is_sample = suffix is not None and is_item(Path(f"x.{suffix.split('.')[-1]}"))
-                    if not is_sample or not member.isreg() or member.issparse() or key == last:
+                    if suffix is None or not is_sample(suffix):
+                        continue
+                    if not member.isreg() or member.issparse() or key == last:
                         continue
                     if member.size > MAX_CONTENT:
                         bad.append(BadFile(plain(member.name), "it holds too many bytes"))
@@ -318,18 +338,24 @@ def _places_in_archive(
             bad.append(BadFile(plain(shard.name), f"damaged from here on: {error}"))
         size = os.fstat(file.fileno()).st_size
     whole = [place + length <= size for place, length in zip(places, lengths, strict=True)]
-    at = np.array(places, dtype=np.int64)[whole]
-    length = np.array(lengths, dtype=np.int32)[whole]
-    starts = np.array([*range(0, len(at), TOGETHER), len(at)], dtype=np.int64)
-    sizes = np.add.reduceat(length.astype(np.int64), starts[:-1]) if len(at) else starts[:0]
-    return Part(path, plain(shard.name), starts, sizes, at, length), bad
+    records = (np.array(places, dtype=np.int64)[whole] // RECORD).astype(np.uint32)
+    starts = np.array([*range(0, len(records), TOGETHER), len(records)], dtype=np.int64)
+    length = np.array(lengths, dtype=np.int64)[whole]
+    sizes = np.add.reduceat(length, starts[:-1]) if len(records) else starts[:0]
+    return Part(path, plain(shard.name), starts, sizes, records), bad
 
 
 def _member(part: Part, row: int) -> bytes:
-    assert part.places is not None and part.lengths is not None
-    length = int(part.lengths[row])
+    place = RECORD * int(part.records[row])
     with open_regular(part.path) as file:
-        content = os.pread(file.fileno(), length, int(part.places[row]))
+        header = os.pread(file.fileno(), RECORD, place - RECORD)
+        try:
+            length = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
+        except tarfile.HeaderError as error:
+            raise ValueError(f"the archive has changed: {error}") from error
+        if length > MAX_CONTENT:
+            raise ValueError("it holds too many bytes")
+        content = os.pread(file.fileno(), length, place)
     if len(content) != length:
         raise ValueError("the archive ends inside of it")
     return content
@@ -354,7 +380,8 @@ def _places_in_table(shard: SourceShard) -> tuple[Part | None, list[BadFile]]:
         return None, [BadFile(plain(shard.name), " ".join(str(error).split()))]
     starts = np.cumsum(counts, dtype=np.int64)
     bytes_of = np.array(sizes, dtype=np.int64)
-    return Part(path, plain(shard.name), starts, bytes_of, column=column, is_struct=is_struct), []
+    none = np.empty(0, np.uint32)
+    return Part(path, plain(shard.name), starts, bytes_of, none, column, is_struct), []
 
 
 def _read_group(part: Part, block: int) -> Any:

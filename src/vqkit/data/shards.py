@@ -17,6 +17,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -250,6 +251,7 @@ def _archive(shard: SourceShard, is_item: Callable[[Path], bool]) -> Iterator[Fo
     size = max(1, path.stat().st_size)
     parts: _Parts | None = None
     done = 0.0
+    is_sample = by_suffix(is_item)
     with open_regular(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:*", errors="surrogateescape") as archive:
@@ -264,7 +266,7 @@ def _archive(shard: SourceShard, is_item: Callable[[Path], bool]) -> Iterator[Fo
                         yield parts.found(done)
                         parts = None
                     parts = parts or _Parts(key)
-                    _take(parts, archive, member, suffix, is_item)
+                    _take(parts, archive, member, suffix, is_sample)
                 check_end(archive)
         except _BROKEN_ARCHIVE as error:
             # What was read in full stands.
@@ -285,16 +287,22 @@ def key_of(name: str) -> tuple[str, str | None]:
     return plain(matched[1]), matched[2].lower()
 
 
+def by_suffix(is_item: Callable[[Path], bool]) -> Callable[[str], bool]:
+    """Whether a member of a suffix, as `key_of` has it, is a sample. Each is asked for once: Python
+    keeps a table of the parts of all paths, which grows in whatever thread makes one.
+    """
+    return lru_cache(64)(lambda suffix: is_item(Path(f"x.{suffix.rsplit('.', 1)[-1]}")))
+
+
 def _take(
     parts: _Parts,
     archive: tarfile.TarFile,
     member: tarfile.TarInfo,
     suffix: str,
-    is_item: Callable[[Path], bool],
+    is_sample: Callable[[str], bool],
 ) -> None:
     """Read a member of an archive into the sample that it belongs to."""
-    last = suffix.rsplit(".", 1)[-1]
-    if is_item(Path(f"x.{last}")):
+    if is_sample(suffix):
         if parts.content is not None:
             return
         if member.size > MAX_CONTENT:
@@ -303,6 +311,7 @@ def _take(
         parts.trouble = "the archive ends inside of it"
         parts.content = _content(archive, member)
         return
+    last = suffix.rsplit(".", 1)[-1]
     if member.size > MAX_TEXT or last not in (*_CAPTIONS, *_LABELS, "json"):
         return
     content = _content(archive, member)
