@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit status: 0, 1 when some inputs failed, 2 for a mistake, 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _share_cores()
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
         # A file's name may be of bytes that the terminal has no letters for.
@@ -109,6 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         warn(f"vqkit: {one_line(_told(error))} (--debug shows where)")
         return 2
+
+
+def _share_cores() -> None:
+    """Let PyTorch's threads sleep soon when they wait for one another (read when it is loaded).
+
+    GNU's OpenMP has them spin for as long as 300,000 turns, which keeps the core from what they
+    wait for where there is other work: beside one more process training took 18 times as long. On
+    idle cores a thousand turns are as fast (docs/experiments.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _told(error: OSError | MemoryError) -> str:

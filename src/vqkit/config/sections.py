@@ -20,9 +20,10 @@ class DataSection(Section):
     test: Share = 0.05
     """share held out for the final figures; never trained on, never used to choose"""
     max_memory_mb: Count = 2048
-    """sets that are larger than this in memory are streamed from disk by worker processes"""
-    num_workers: Annotated[int, Field(ge=0, le=64)] = 2
-    """worker processes for streamed sets"""
+    """sets that are larger than this in memory are streamed from disk"""
+    num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
+    """worker processes for streamed sets; 0 = threads of this one, between steps; null = 2 where
+    there is a GPU, else 0"""
 
 
 class NetworkSection(Section):

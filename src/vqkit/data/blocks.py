@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ class Part:
 
 
 class ShardStore:
-    """Random access to the samples of shards, which is fast for those of few blocks at a time.
+    """Random access to the samples of shards, by any thread, which is fast for those of few blocks
+    at a time.
 
     Groups of rows that were read last are kept, as many bytes as a window has; processes that it
     travels to have their own. blocks: first sample of each block, and the number of all, (M + 1,).
@@ -88,12 +90,16 @@ class ShardStore:
         self.sizes = np.concatenate([part.sizes for part in parts]).astype(np.int64)
         self.names = ShardNames([part.name for part in parts], self._first)
         self._groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_groups": OrderedDict()}
+        return {**self.__dict__, "_groups": OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=Lock())
 
     def raw(self, index: int) -> bytes:
         """The bytes of a sample. OSError or ValueError where they cannot be read."""
@@ -103,7 +109,9 @@ class ShardStore:
         if not part.column:
             return _member(part, row)
         block = int(np.searchsorted(part.starts, row, "right")) - 1
-        value = self._group(number, block)[row - int(part.starts[block])].as_py()
+        with self._lock:
+            group = self._group(number, block)
+        value = group[row - int(part.starts[block])].as_py()
         if value is None:
             raise ValueError("the row holds no bytes")
         return value

@@ -55,7 +55,7 @@ class IndexedDataset(ABC):
         captions: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         bad: list[BadFile] | None = None,
-        num_workers: int = 2,
+        num_workers: int | None = None,
     ) -> None:
         self.name = name
         self.names = names
@@ -207,13 +207,14 @@ class IndexedDataset(ABC):
             # More workers than cores, or a fork next to threads (Python 3.12): the number is the
             # user's choice, and the workers run no code of those threads.
             warnings.simplefilter("ignore")
+            workers = self._num_workers()
             loader = DataLoader(
                 _Reader(self, replace_from),
                 sampler=_Lists(wanted),
                 # A batch is one item: the sampler hands out whole lists of numbers.
                 batch_size=None,
-                num_workers=self.num_workers,
-                prefetch_factor=PREFETCH if self.num_workers else None,
+                num_workers=workers,
+                prefetch_factor=PREFETCH if workers else None,
                 collate_fn=_unchanged,
                 # Without one, the global generator would be drawn from.
                 generator=torch.Generator().manual_seed(0),
@@ -224,6 +225,14 @@ class IndexedDataset(ABC):
             for bad in found.bad:
                 self.report_bad(bad)
             yield found
+
+    def _num_workers(self) -> int:
+        """Beside a GPU processes read ahead; where training needs all cores itself they are faster
+        when it waits (docs/benchmarks/tokens-at-scale.md).
+        """
+        if self.num_workers is not None:
+            return self.num_workers
+        return 2 if torch.cuda.is_available() else 0
 
 
 class Order:

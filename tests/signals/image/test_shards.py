@@ -82,6 +82,28 @@ def test_workers_read_the_same(shards):
     assert torch.equal(batches[0].values, batches[1].values)
 
 
+def test_threads_read_the_same_and_name_the_same(tmp_path, monkeypatch):
+    """Of tables too, whose groups of rows are kept for all threads, here one at a time."""
+    monkeypatch.setattr("vqkit.data.blocks.WINDOW_BYTES", 1)
+    write_tar(tmp_path / "a.tar", [png(number) for number in range(300)])
+    rows = [{"bytes": png(number), "path": None} for number in range(300, 700)]
+    rows[20] = {"bytes": b"no image", "path": None}
+    table = pyarrow.table({"image": rows})
+    pyarrow.parquet.write_table(table, tmp_path / "b.parquet", row_group_size=10)
+    data = open_images(tmp_path, DataConfig(stream=True, num_workers=0), seed=0)
+
+    try:
+        torch.set_num_threads(4)
+        found = data.read_good(np.arange(700))
+    finally:
+        torch.set_num_threads(1)
+
+    good = np.delete(np.arange(700), 320)
+    assert np.array_equal(found.ids, good)
+    assert torch.equal(found.values[:, 0, 0, 0], torch.from_numpy(good % 256).byte())
+    assert [one.name for one in found.bad] == ["b.parquet:20"]
+
+
 def test_tables_stay_where_they_are(tmp_path):
     rows = [{"bytes": png(number), "path": None} for number in range(200)]
     rows[17] = {"bytes": b"no image", "path": None}

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,7 @@ class ImageData(IndexedDataset):
         good: list[int] = []
         bad: list[BadFile] = []
         with pillow_warnings():
-            for position, index in enumerate(ids.tolist()):
-                image = self._read_one(index)
+            for position, image in enumerate(self._read_all(ids)):
                 if isinstance(image, BadFile):
                     bad.append(image)
                     continue
@@ -165,6 +165,18 @@ class ImageData(IndexedDataset):
         if isinstance(self._store, ShardStore):
             return BlockOrder(self.splits["train"], self._store, seed)
         return super().order(seed)
+
+    def _read_all(self, ids: np.ndarray) -> Iterator[torch.Tensor | BadFile]:
+        """By as many threads as PyTorch has here, which is one in a worker: while a batch is read
+        in the process that trains, its cores have nothing else to do.
+        """
+        threads = min(torch.get_num_threads(), len(ids))
+        if threads < 2:
+            return map(self._read_one, ids.tolist())
+        parts = np.array_split(ids, threads)
+        with ThreadPoolExecutor(threads) as pool:
+            found = pool.map(lambda part: [self._read_one(index) for index in part.tolist()], parts)
+            return chain.from_iterable(found)
 
     def _read_one(self, index: int) -> torch.Tensor | BadFile:  # (C, H, W) uint8
         assert self._store is not None
