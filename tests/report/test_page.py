@@ -145,6 +145,24 @@ def test_large_pictures_are_limited():
     assert len(page.pictures("a")) == 4 and "4 of 12 examples" in page.text
 
 
+def test_of_many_texts_a_few_are_shown():
+    originals, reconstructions = images(30)
+    read = [
+        ((("same", False), (f"text{n}", True)), (("same", False), ("x", True))) for n in range(30)
+    ]
+    found = render(
+        summary(
+            originals=originals,
+            reconstructions=reconstructions,
+            read=read,
+            best=Ranked(),
+            worst=Ranked(),
+        )
+    )
+    assert "12 of 30 examples" in found
+    assert "text11" in found and "text12" not in found
+
+
 def test_same_results_same_page():
     assert render(summary()) == render(dataclasses.replace(summary()))
 

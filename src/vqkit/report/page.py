@@ -30,6 +30,8 @@ from .wording import count, quality
 
 # Pairs that are shown however large they are.
 MIN_SHOWN = 4
+# Of texts, which are read one after the other.
+MAX_READ = 12
 MAX_MAPS = 8
 
 
@@ -129,7 +131,7 @@ def _pairs(
 
 
 def _gallery(summary: RunSummary) -> list[Pair]:
-    kept = num_shown(summary.originals, MIN_SHOWN)
+    kept = MAX_READ if summary.read else num_shown(summary.originals, MIN_SHOWN)
     originals = summary.originals[:kept]
     reconstructions = summary.reconstructions[:kept]
     pairs = _pairs(
