@@ -1,14 +1,20 @@
-"""Claims tokens_bits and tokens_drawn: a language model of nobody's own learns from train.bin.
+"""Claims tokens_bits, tokens_drawn and trained_on_tokens: a language model of nobody's own learns
+from train.bin.
 
     python benchmarks/trained_on_tokens.py [--quick] [--seed 0] [--json FILE] [--out DIR]
 
 The emoji go through `vqkit tokenize` and `vqkit tokens materialize --to bin16`. A small GPT in
 plain PyTorch, which knows the number of ids and nothing else of vqkit, learns to predict the next
-token from the memory map of uint16 that nanoGPT reads, an item a window. It then writes items from
-`bos` on, each token among those that the manifest allows, and `vqkit tokens decode` shows them.
+token from the memory map of uint16 that nanoGPT reads, an item a window, told the item's group
+(smileys, animals, food, ...), which items.parquet has beside it. It then writes items from `bos`
+on, each token among those that the manifest allows, and `vqkit tokens decode` shows them.
 
-tokens_bits   bits a code on items that were held out, beside the entropy of single codes there
-tokens_drawn  drawn items that decode, of all
+tokens_bits        bits a code on items that were held out, beside the entropy of single codes there
+tokens_drawn       drawn items that decode, of all
+trained_on_tokens  share of images that a classifier of EfficientNet-lite0 features, trained on real
+                   emoji that have been through the model, puts into the group that was asked for:
+                   one image for each item that was held out. Beside it groups shuffled, and the
+                   held-out items themselves
 """
 
 from __future__ import annotations
@@ -20,17 +26,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import torch
 from bench.claims import Claim, machine, options, report
+from bench.image_features import classify_features, lite0_features, train_feature_classifier
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vqkit import load
 
 PARSER = options(__doc__)
 PARSER.add_argument("--out", type=Path, metavar="DIR", help="keeps the images that were drawn")
 # Items at the end of the file that the model does not learn from.
 HELD_OUT = 256
+DROPOUT = 0.1
 
 
 class Block(nn.Module):
@@ -57,59 +69,69 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    def __init__(self, num_ids: int, length: int, width: int, depth: int) -> None:
+    """Of tokens (B, L) and groups (B,), the logits of the tokens after them (B, L, ids)."""
+
+    def __init__(
+        self, num_ids: int, num_groups: int, length: int, width: int, depth: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.length = length
         self.tokens = nn.Embedding(num_ids, width)
+        self.groups = nn.Embedding(num_groups, width)
         self.places = nn.Embedding(length, width)
+        self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
-        nn.init.normal_(self.tokens.weight, std=0.02)
-        nn.init.normal_(self.places.weight, std=0.02)
+        for embedding in (self.tokens, self.groups, self.places):
+            nn.init.normal_(embedding.weight, std=0.02)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, groups: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.places.weight[: tokens.shape[1]]
+        x = self.dropout(x + self.groups(groups)[:, None])
         return self.norm(self.blocks(x)) @ self.tokens.weight.T
 
 
-def learn(train: np.ndarray, model: GPT, steps: int, seed: int) -> None:
+def learn(train: np.ndarray, groups: np.ndarray, model: GPT, steps: int, seed: int) -> None:
     """Random items of (N, L); each is a window."""
     draw = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     for step in range(steps):
-        rows = torch.from_numpy(train[draw.integers(0, len(train), 32)])
+        chosen = draw.integers(0, len(train), 32)
+        rows, told = torch.from_numpy(train[chosen]), torch.from_numpy(groups[chosen])
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * (1 - 0.9 * step / steps)
-        loss = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        loss = F.cross_entropy(model(rows[:, :-1], told).flatten(0, 1), rows[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+    model.eval()
 
 
 @torch.no_grad()
-def bits_a_code(model: GPT, held_out: np.ndarray) -> float:
+def bits_a_code(model: GPT, held_out: np.ndarray, groups: np.ndarray) -> float:
     """Bits of the codes between bos and eos, the mean over all of them."""
+    rows, told = torch.from_numpy(held_out), torch.from_numpy(groups)
     total = 0.0
-    for rows in torch.from_numpy(held_out).split(32):
-        logits = model(rows[:, :-1])[:, :-1]
+    for some, group in zip(rows.split(32), told.split(32), strict=True):
+        logits = model(some[:, :-1], group)[:, :-1]
         total += float(
-            F.cross_entropy(logits.flatten(0, 1), rows[:, 1:-1].flatten(), reduction="sum")
+            F.cross_entropy(logits.flatten(0, 1), some[:, 1:-1].flatten(), reduction="sum")
         )
     return total / math.log(2) / (len(held_out) * (held_out.shape[1] - 2))
 
 
 @torch.no_grad()
-def write(model: GPT, vocabulary: dict, length: int, count: int, seed: int) -> Tensor:
-    """Items from bos to eos (count, L), of a model of one codebook."""
+def write(model: GPT, vocabulary: dict, length: int, groups: np.ndarray, seed: int) -> Tensor:
+    """Items from bos to eos (N, L) of these groups, of a model of one codebook."""
     generator = torch.Generator().manual_seed(seed)
     (codebook,) = vocabulary["codebooks"]
     allowed = slice(codebook["offset"], codebook["offset"] + codebook["size"])
-    tokens = torch.full((count, 1), vocabulary["special"]["bos"])
+    told = torch.from_numpy(groups)
+    tokens = torch.full((len(told), 1), vocabulary["special"]["bos"])
     for _ in range(length - 2):
-        logits = model(tokens)[:, -1, allowed] / 0.9
+        logits = model(tokens, told)[:, -1, allowed] / 0.9
         drawn = torch.multinomial(logits.softmax(1), 1, generator=generator)
         tokens = torch.cat([tokens, drawn + codebook["offset"]], 1)
-    return torch.cat([tokens, torch.full((count, 1), vocabulary["special"]["eos"])], 1)
+    return torch.cat([tokens, torch.full((len(told), 1), vocabulary["special"]["eos"])], 1)
 
 
 def vqkit(*words: object) -> None:
@@ -134,39 +156,68 @@ def decoded(drawn: Tensor, work: Path, out: Path) -> int:
     return good
 
 
+def images_of(model: Any, vocabulary: dict, items: np.ndarray) -> np.ndarray:
+    """Items from bos to eos (N, L) as uint8 (N, H, W, C)."""
+    codes = torch.from_numpy(items[:, 1:-1] - vocabulary["codebooks"][0]["offset"])
+    return model.decode(codes.reshape(len(items), 1, *model.tokenizer.grid(model.shape.extent)))
+
+
 def main() -> None:
     arguments = PARSER.parse_args()
     torch.manual_seed(arguments.seed)
     steps, count = (20, 2) if arguments.quick else (2000, 16)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        settings = [f"train.steps={20 if arguments.quick else 400}", "coder.steps=2"]
+        settings = [f"train.steps={20 if arguments.quick else 1500}", "coder.steps=2"]
         vqkit("train", "emoji", "--recipe", "emoji", "--out", work / "model", *settings)
         vqkit("tokenize", work / "model", "emoji", "--out", work / "tokens", "--workers", 1)
         vqkit("tokens", "materialize", work / "tokens", "--to", "bin16", "--out", work / "ds")
 
         manifest = json.loads((work / "ds" / "manifest.json").read_text())
+        vocabulary = manifest["vocabulary"]
         tokens = np.memmap(work / "ds" / "train.bin", dtype=np.uint16, mode="r").astype(np.int64)
         items = tokens.reshape(manifest["num_items"], -1)
+        labels = pyarrow.parquet.read_table(work / "ds" / "items.parquet")["label"].to_pylist()
+        names, groups = np.unique(labels, return_inverse=True)
         # Neighbours in the set look alike.
-        items = items[np.random.default_rng(arguments.seed).permutation(len(items))]
-        length = items.shape[1]
-        model = GPT(manifest["vocabulary"]["size"], length, width=128, depth=4)
+        order = np.random.default_rng(arguments.seed).permutation(len(items))
+        items, groups = items[order], groups[order]
+        held_out, asked = items[-HELD_OUT:], groups[-HELD_OUT:]
+        model = GPT(vocabulary["size"], len(names), items.shape[1], 128, 4, DROPOUT)
         began = time.perf_counter()
-        learn(items[:-HELD_OUT], model, steps, arguments.seed)
+        learn(items[:-HELD_OUT], groups[:-HELD_OUT], model, steps, arguments.seed)
         seconds = time.perf_counter() - began
-        held_out = items[-HELD_OUT:]
-        bits = bits_a_code(model, held_out)
+        bits = bits_a_code(model, held_out, asked)
         counts = np.bincount(held_out[:, 1:-1].reshape(-1))
         shares = counts[counts > 0] / counts.sum()
         entropy = float(-(shares * np.log2(shares)).sum())
-        drawn = write(model, manifest["vocabulary"], length, count, arguments.seed)
-        good = decoded(drawn, work, arguments.out or work / "drawn")
-    where = {**machine(), "steps": steps, "seconds": seconds, "entropy": entropy}
+        drawn = write(model, vocabulary, items.shape[1], asked, arguments.seed)
+        good = decoded(drawn[:count], work, arguments.out or work / "drawn")
+
+        tokenizer = load(work / "model", device="cpu")
+        seen = [images_of(tokenizer, vocabulary, one) for one in (items, drawn.numpy())]
+        features = [lite0_features(one) for one in seen]
+        classifier = train_feature_classifier(
+            features[0][:-HELD_OUT], groups[:-HELD_OUT], len(names), arguments.seed
+        )
+        told = classify_features(classifier, features[1])
+        shuffled = np.random.default_rng(arguments.seed).permutation(asked)
+    kept = 100 * float((told == asked).mean())
+    where = {
+        **machine(),
+        "steps": steps,
+        "seconds": seconds,
+        "entropy": entropy,
+        "shuffled": 100 * float((told == shuffled).mean()),
+        "held_out_items": 100
+        * float((classify_features(classifier, features[0][-HELD_OUT:]) == asked).mean()),
+        "largest_group": 100 * float(np.bincount(asked).max() / len(asked)),
+    }
     report(
         [
             Claim("tokens_bits", bits, "bits", f"< {entropy:.3f}", "codes one by one", where),
             Claim("tokens_drawn", good, f"of {count}", str(count), None, where),
+            Claim("trained_on_tokens", kept, "%", ">= 45", "groups shuffled", where),
         ],
         arguments,
     )

@@ -1,6 +1,5 @@
 """Arithmetic whose results do not depend on the order of sums, and what models make of it."""
 
-import hashlib
 import math
 import os
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -180,16 +180,14 @@ def test_models_give_the_same_alone_and_together_and_nearly_what_they_give_in_fl
 def test_other_instructions_and_threads_give_the_same_file(tmp_path):
     model = vqkit.load(GOLDEN, device="cpu")
     (tmp_path / "x.vq").write_bytes(model.compress(image()))
-    hashes = set()
-    for number, (level, threads) in enumerate([("default", 1), ("avx2", 2), ("", 1)]):
-        out = tmp_path / f"{number}.png"
+    own = model.decompress(tmp_path / "x.vq", exact=True)
+    for level, threads in (("default", 1), ("avx2", 2)):
+        out = tmp_path / f"{level}.png"
         words = ["decompress", str(tmp_path / "x.vq"), "--model", str(GOLDEN), "--exact"]
         settings = {"ATEN_CPU_CAPABILITY": level, "OMP_NUM_THREADS": str(threads)}
-        environment = {**os.environ, **{key: value for key, value in settings.items() if value}}
         command = [sys.executable, "-m", "vqkit", *words, "--out", str(out)]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        hashes.add(hashlib.sha256(out.read_bytes()).hexdigest())
-    assert len(hashes) == 1
+        subprocess.run(command, env={**os.environ, **settings}, check=True, capture_output=True)
+        assert np.array_equal(np.asarray(Image.open(out)), own)
 
 
 @pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
