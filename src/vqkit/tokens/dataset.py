@@ -48,7 +48,7 @@ ITEMS = "items.parquet"
 # Grids that a manifest counts items of.
 MOST_GRIDS = 100
 # Rows of a group of items.parquet.
-_ITEMS_TOGETHER = 1 << 14
+_ITEMS_TOGETHER = 1 << 13
 
 Progress = Callable[[float], None]
 
