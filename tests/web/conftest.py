@@ -17,9 +17,14 @@ from typing import Any
 
 import pytest
 
+from vqkit.artifact.store import save_artifact
+
 from ..browser import CHROMIUM
+from ..untrained import STAGE, untrained
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emoji-model"
+# Of a model without a prior, whose codes are so few that one is trained in seconds.
+PATCHES = {"kind": "patch", "patch_size": 8, "width": 16}
 TOKEN = "0123456789abcdefghij"
 
 
@@ -113,6 +118,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("studio")
     for name in ("tiny", "twin"):
         shutil.copytree(GOLDEN, folder / name)
+    save_artifact(untrained(PATCHES, STAGE).artifact, folder / "coarse")
+    # The page opens the newest model, which is one that has learnt something.
+    os.utime(folder / "coarse" / "config.json", (0, 0))
     running = Studio(folder)
     yield running
     running.close()

@@ -245,6 +245,11 @@ def test_two_models_are_compared_on_the_same_files(page):
     assert first == second and float(first) > 10
 
 
+def run_of(studio: Studio, kind: str) -> dict[str, Any]:
+    (run,) = [run for run in studio.get("/api/state")["runs"] if run["kind"] == kind]
+    return run
+
+
 def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromium):
     go(page, "train")
     page.locator("[data-set=emoji]").click()
@@ -263,7 +268,7 @@ def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromiu
     tab.wait_for_selector(".run[data-state=running]")
     tab.get_by_role("button", name="Stop").click()
     tab.wait_for_selector(".run[data-state=stopped]")
-    (run,) = studio.get("/api/state")["runs"]
+    run = run_of(studio, "model")
     seen = studio.get(f"/api/runs/{run['id']}")["rows"][-1]["step"]
     assert (studio.folder / "first-run" / "checkpoint").is_dir()
     tab.get_by_role("button", name="Resume").click()
@@ -276,6 +281,53 @@ def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromiu
     tab.wait_for_selector(".run[data-state=stopped]")
     steps = [row["step"] for row in studio.get(f"/api/runs/{run['id']}")["rows"]]
     assert steps == sorted(set(steps)) and steps[-1] > seen
+    assert tab.said == []
+    context.close()
+
+
+def test_a_prior_is_trained_where_there_is_none_outlives_the_server_and_goes_on(
+    page, studio, chromium
+):
+    go(page, "make")
+    page.get_by_label("Model", exact=True).select_option(label="coarse")
+    page.get_by_label("Learns from").select_option("digits")
+    page.get_by_label("Minutes").fill("9")
+    page.get_by_role("button", name="Train the prior").click()
+    page.wait_for_selector("body[data-followed]")
+    drawn = page.locator(".drawn li")
+    assert drawn.count() == 12
+    # Of each class in turn.
+    assert drawn.nth(11).locator("figcaption").text_content() == "1"
+    command, program = page.locator(".recipe code").all_text_contents()
+    folder = f"{studio.folder.name}/coarse"
+    settings = ["train.max_minutes=null"]
+    told = shlex.split(command)
+    assert told == ["vqkit", "train-prior", folder, "digits", "--minutes", "9", *settings]
+    call = f"vqkit.train_prior('{folder}', 'digits', overrides={settings}, minutes=9)"
+    assert program.splitlines()[-1] == f"model = {call}"
+    page.goto("about:blank")
+    studio.kill()
+    studio.start()
+    context = chromium.new_context()
+    tab = opened(context, studio)
+    go(tab, "make")
+    tab.get_by_label("Model", exact=True).select_option(label="coarse")
+    tab.wait_for_selector("#view-make .run[data-state=running]")
+    tab.get_by_role("button", name="Stop").click()
+    tab.wait_for_selector(".run[data-state=stopped]")
+    run = run_of(studio, "prior")
+    seen = studio.get(f"/api/runs/{run['id']}")["rows"][-1]["step"]
+    body = {"model": studio.model("coarse"), "set": "digits", "minutes": 1}
+    status, said = studio.ask("/api/priors", body)
+    assert status == 409 and b"resume it" in said
+    tab.get_by_role("button", name="Resume").click()
+    tab.wait_for_function(f"() => Number(document.querySelector('.run').dataset.step) > {seen}")
+    tab.get_by_role("button", name="Stop").click()
+    tab.wait_for_selector(".run[data-state=stopped]")
+    steps = [row["step"] for row in studio.get(f"/api/runs/{run['id']}")["rows"]]
+    assert steps == sorted(set(steps)) and steps[-1] > seen
+    body["model"] = studio.model("tiny")
+    assert studio.ask("/api/priors", body)[0] == 409
     assert tab.said == []
     context.close()
 

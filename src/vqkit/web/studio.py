@@ -62,6 +62,7 @@ class Studio:
             ("DELETE", "/api/sets/{name}", self.remove_set),
             ("POST", "/api/survey", self.survey),
             ("POST", "/api/runs", self.start_run),
+            ("POST", "/api/priors", self.start_prior),
             ("GET", "/api/runs/{name}", self.run),
             ("POST", "/api/runs/{name}/stop", self.stop_run),
             ("POST", "/api/runs/{name}/resume", self.resume_run),
@@ -129,6 +130,11 @@ class Studio:
         minutes = given.number("minutes", 3.0, 0.1, MAX_MINUTES)
         return self.runs.start(given.get("set"), minutes, given.text("called", 60))
 
+    async def start_prior(self, request: Request) -> dict[str, Any]:
+        given = await self._given(request)
+        minutes = given.number("minutes", 10.0, 0.1, MAX_MINUTES)
+        return self.runs.start_prior(given.get("model"), given.get("set"), minutes)
+
     async def run(self, name: str, seen: int = 0) -> dict[str, Any]:
         return self.runs.described(self.runs.find(name), max(0, seen))
 
@@ -139,13 +145,15 @@ class Studio:
         return self.runs.resume(name)
 
     async def follow_run(self, request: Request, name: str) -> Response:
-        """Reconstructions by the last checkpoint, if it is newer than a step that is known."""
+        """What the last checkpoint reconstructs or draws, if it is newer than a step that is
+        known.
+        """
         given = await self._given(request)
         run = self.runs.find(name)
-        folder = self.workspace.root / run["folder"]
         step = given.whole("step", -1, -1, 1 << 40)
-        args = {"folder": str(folder), "source": run["source"], "step": step}
-        return _framed(await self.core.quick.call("follow", args))
+        args = {"folder": str(self.runs.model(run)), "source": run["source"], "step": step}
+        task = "follow_prior" if run["kind"] == "prior" else "follow"
+        return _framed(await self.core.quick.call(task, args))
 
     # -------------------------------------------------------------------------------------- looking
 

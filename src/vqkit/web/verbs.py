@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from .given import Given
@@ -41,14 +40,7 @@ class Verbs:
 
     def _model(self, given: Given) -> dict[str, Any]:
         folder = self.workspace.model(given.get("model"))
-        return {"model": str(folder), "shown": self._shown(folder)}
-
-    def _shown(self, folder: Path) -> str:
-        """A folder as commands would name it, from where the studio was started."""
-        try:
-            return str(folder.relative_to(Path.cwd()))
-        except ValueError:
-            return str(folder.relative_to(self.workspace.root.parent))
+        return {"model": str(folder), "shown": self.workspace.shown(folder)}
 
     def _item(self, given: Given, name: str = "item", called: str = "name") -> dict[str, Any]:
         item = given.get(name)

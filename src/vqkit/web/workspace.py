@@ -74,7 +74,7 @@ class Workspace:
             if _is_model(folder) and len(found) < MAX_MODELS:
                 found.append(folder)
         found.sort(key=lambda folder: (folder / "config.json").stat().st_mtime, reverse=True)
-        return {self._id_of(folder): folder for folder in found}
+        return {self.id_of(folder): folder for folder in found}
 
     def model(self, name: object) -> Path:
         """The folder of a model. Refused (404)."""
@@ -82,6 +82,18 @@ class Workspace:
         if folder is None:
             raise Refused(404, "there is no such model")
         return folder
+
+    def shown(self, folder: Path) -> str:
+        """A folder as commands would name it, from where the studio was started."""
+        try:
+            return str(folder.relative_to(Path.cwd()))
+        except ValueError:
+            return str(folder.relative_to(self.root.parent))
+
+    def id_of(self, folder: Path) -> str:
+        """The id of a model that lies in a folder, or will."""
+        relative = str(folder.relative_to(self.root))
+        return hashlib.sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def _folders(self, folder: Path, depth: int) -> Iterator[Path]:
         try:
@@ -94,10 +106,6 @@ class Workspace:
             yield path
             if depth > 1 and not _is_model(path):
                 yield from self._folders(path, depth - 1)
-
-    def _id_of(self, folder: Path) -> str:
-        relative = str(folder.relative_to(self.root))
-        return hashlib.sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def described(self, name: str, folder: Path) -> dict[str, Any]:
         """What a page says of a model without loading it."""
