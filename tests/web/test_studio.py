@@ -5,19 +5,27 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 import vqkit
+from vqkit.apps.explain import open_data
 from vqkit.cli import main
 
-from .conftest import GOLDEN, Studio
+from ..signals.audio.conftest import RATE, RESIDUAL, voice
+from ..signals.audio.conftest import TINY as SPEECH
+from ..signals.text.conftest import TINY as TEXT
+from ..signals.text.conftest import note
+from .conftest import GOLDEN, Studio, begun
 
 # A pass of Chromium over a page on one busy core.
 PATIENCE = 60_000
@@ -57,6 +65,13 @@ def go(page: Any, view: str) -> None:
 def choose(page: Any, name: str) -> None:
     page.get_by_label("Model", exact=True).select_option(label=name)
     page.wait_for_function("() => document.querySelectorAll('.strip .thumb').length > 4")
+
+
+def check_access(page: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
 
 
 def pixels(content: bytes) -> np.ndarray:
@@ -127,6 +142,77 @@ def test_codes_are_looked_at_swapped_and_painted(page, studio):
     page.get_by_role("button", name="Reset").click()
     page.wait_for_selector("body[data-painted='0']")
     assert np.array_equal(shown(page, ".split > img"), before)
+
+
+def test_codes_of_recordings_are_heard_as_cut_outs_of_real_ones(page, studio, tmp_path):
+    for number in range(8):
+        soundfile.write(tmp_path / f"voice {number}.wav", voice(1.5, number), RATE)
+    recordings = studio.upload(sorted(tmp_path.glob("*.wav")))
+    source = studio.folder / ".studio" / "sets" / recordings / "files"
+    begun(
+        studio.folder / "voices", source, "speech", [*SPEECH, *RESIDUAL, f"data.sample_rate={RATE}"]
+    )
+    found, files = studio.do("atlas", {"model": studio.model("voices"), "set": recordings})
+    page.reload()
+    page.wait_for_selector("body[data-open]")
+    go(page, "look")
+    choose(page, "voices")
+    page.wait_for_selector("body[data-looked^='voice ']")
+    page.get_by_role("button", name="Make the atlas").click()
+    page.wait_for_selector("body[data-atlas]")
+    page.locator(".grid canvas").focus()
+    page.keyboard.press("ArrowRight")
+    title = page.get_by_role("heading", name=re.compile(r"Code \d+"))
+    book, pool = found["books"][0], found["pool"]
+    cutouts = book["cutouts"][book["codes"].index(int(title.text_content().split()[-1]))]
+    names = page.locator(".cutout figcaption").all_text_contents()
+    # What people called them, no two of one recording.
+    assert names == [pool["names"][part] for part, _, _ in cutouts]
+    assert len(set(names)) == len(names) > 0 and all(name.startswith("voice ") for name in names)
+    check_access(page)
+    page.locator(".cutout .play").first.click()
+    page.wait_for_selector(".cutout .player[data-seconds]")
+    # Half a second of a recording, as it was.
+    assert page.locator(".cutout .player").first.get_attribute("data-seconds") == "0.500"
+    samples, rate = soundfile.read(
+        io.BytesIO(files[pool["played"][cutouts[0][0]]["file"]]), dtype="int16"
+    )
+    assert pool["window"] == rate / 2 and len(samples) == pool["lengths"][cutouts[0][0]]
+    whole = voice(1.5, int(names[0].split()[1].removesuffix(".wav")))
+    assert samples.tobytes() in whole.tobytes()
+
+
+def test_codes_of_text_are_read_as_the_strings_that_they_stand_for(page, studio, tmp_path):
+    for number in range(24):
+        (tmp_path / f"{number}.txt").write_text(note(number), encoding="utf-8")
+    notes = studio.upload(sorted(tmp_path.glob("*.txt")))
+    source = studio.folder / ".studio" / "sets" / notes / "files"
+    begun(studio.folder / "notes", source, "text", TEXT)
+    page.reload()
+    page.wait_for_selector("body[data-open]")
+    go(page, "look")
+    choose(page, "notes")
+    page.wait_for_selector("body[data-looked$='.txt']")
+    page.get_by_role("button", name="Make the atlas").click()
+    page.wait_for_selector("body[data-atlas]")
+    page.locator(".grid canvas").focus()
+    page.keyboard.press("ArrowRight")
+    check_access(page)
+    title = page.get_by_role("heading", name=re.compile(r"Code \d+"))
+    code = int(title.text_content().split()[-1])
+    model = vqkit.load(studio.folder / "notes", "cpu")
+    counts: Counter[bytes] = Counter()
+    for batch in open_data(model, source).split("train", 64):
+        codes = model.tokenizer.encode(batch.values, batch.mask)[:, 0]
+        for row, cell in (codes == code).nonzero().tolist():
+            string = batch.values[row, 0, 4 * cell : 4 * cell + 4]
+            if batch.mask is None or batch.mask[row, 4 * cell : 4 * cell + 4].all():
+                counts[bytes(string.tolist())] += 1
+    told = page.locator(".strings li span:nth-child(2)").all_text_contents()
+    times = [1 if one.startswith("once") else int(one.split()[0]) for one in told]
+    assert times == sorted(counts.values(), reverse=True)[:8]
+    texts = page.locator(".strings code").all_text_contents()
+    assert counts[texts[0].encode()] == times[0]
 
 
 def test_codes_can_be_moved_over_and_swapped_with_keys_alone(page):
@@ -290,12 +376,14 @@ def test_a_prior_is_trained_where_there_is_none_outlives_the_server_and_goes_on(
 ):
     go(page, "make")
     page.get_by_label("Model", exact=True).select_option(label="coarse")
+    check_access(page)
     page.get_by_label("Learns from").select_option("digits")
     page.get_by_label("Minutes").fill("9")
     page.get_by_role("button", name="Train the prior").click()
     page.wait_for_selector("body[data-followed]")
     drawn = page.locator(".drawn li")
     assert drawn.count() == 12
+    check_access(page)
     # Of each class in turn.
     assert drawn.nth(11).locator("figcaption").text_content() == "1"
     command, program = page.locator(".recipe code").all_text_contents()
@@ -335,8 +423,6 @@ def test_a_prior_is_trained_where_there_is_none_outlives_the_server_and_goes_on(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_keeps_people_out(studio, chromium, scheme):
     """axe-core finds nothing on any section, on a phone and at a desk."""
-    from axe_playwright_python.sync_playwright import Axe
-
     size = {"width": 390, "height": 844} if scheme == "dark" else {"width": 1440, "height": 900}
     context = chromium.new_context(viewport=size, color_scheme=scheme)
     tab = opened(context, studio)
@@ -344,8 +430,7 @@ def test_nothing_keeps_people_out(studio, chromium, scheme):
         go(tab, view)
         if view == "look":
             tab.wait_for_selector("body[data-looked]")
-        found = Axe().run(tab)
-        assert found.violations_count == 0, found.generate_report()
+        check_access(tab)
         assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
     context.close()
 

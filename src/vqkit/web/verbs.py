@@ -52,7 +52,13 @@ class Verbs:
         return self.workspace.files(item["set"]).names[item["index"]]
 
     def atlas(self, given: Given) -> dict[str, Any]:
-        return {**self._model(given), "source": self.workspace.source(given.get("set"))}
+        name = given.get("set")
+        names = {}
+        if name not in BUILT_IN:
+            files = self.workspace.files(name)
+            paths = [path.name for path in files.paths]
+            names = dict(zip(paths, files.names, strict=True))
+        return {**self._model(given), "source": self.workspace.source(name), "names": names}
 
     def generate(self, given: Given) -> dict[str, Any]:
         return {**self._model(given), **drawing_of(given, 16)}
