@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import os
 import re
 import shlex
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import soundfile
 from PIL import Image
@@ -294,6 +298,69 @@ def test_items_are_made_of_others(page, verb):
         assert not np.array_equal(shown(page, ".film img"), first)
     page.locator(".recipe summary").click()
     assert f"vqkit {verb.lower()} " in page.locator(".recipe code").first.text_content()
+
+
+def archive(path: Path, contents: list[bytes], suffix: str) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for number, content in enumerate(contents):
+            member = tarfile.TarInfo(f"{number:03}.{suffix}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def encoded(images: np.ndarray) -> list[bytes]:
+    files = [io.BytesIO() for _ in images]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file, "PNG")
+    return [file.getvalue() for file in files]
+
+
+def test_archives_and_tables_of_images_are_sets_whose_items_lie_in_them(page, studio, tmp_path):
+    rng = np.random.default_rng(0)
+    images = encoded(rng.integers(0, 256, (200, 16, 16, 3), np.uint8))
+    tar = archive(tmp_path / "images-0.tar", images, "png")
+    go(page, "train")
+    page.set_input_files("#view-train .target input[type=file] >> nth=0", tar)
+    page.get_by_role("heading", name="What was found").wait_for()
+    assert page.locator(".tiles dd").first.text_content() == "200"
+    # It can be chosen again, though it is one file alone.
+    assert page.locator(".source", has_text="images-0.tar").count() == 1
+    table = tmp_path / "images.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": images}), table)
+    model = studio.model("coarse")
+    for path in (tar, table):
+        name = studio.upload([path])
+        found, files = studio.framed("/api/samples", {"model": model, "set": name})
+        item = {"set": name, "index": 1}
+        looked, shown = studio.framed("/api/look", {"model": model, "item": item})
+        original = pixels(shown[looked["original"]["image"]["file"]])
+        assert found["items"][1]["name"] == "item 1"
+        assert np.array_equal(original, pixels(files[found["items"][1]["image"]["file"]]))
+        assert any(np.array_equal(original, pixels(image)) for image in images)
+
+
+def test_what_archives_are_not_taken_in_is_said(studio, tmp_path):
+    sound = io.BytesIO()
+    soundfile.write(sound, voice(0.2, 0), RATE, format="WAV")
+    (image,) = encoded(np.zeros((1, 8, 8, 3), np.uint8))
+    name = studio.get("/api/sets", {})["id"]
+
+    def refused(called: str, content: bytes) -> str:
+        status, said = studio.ask(f"/api/sets/{name}/files?name={called}", content)
+        assert status == 400
+        return said.decode()
+
+    sounds = archive(tmp_path / "sounds.tar", [sound.getvalue()], "wav").read_bytes()
+    images = archive(tmp_path / "images.tar", [image], "png").read_bytes()
+    assert "where it holds images" in refused("sounds.tar", sounds)
+    assert "unpack it with gunzip" in refused("images.tgz", gzip.compress(images))
+    studio.get(f"/api/sets/{name}/files?name=one.png", image)
+    assert "a set without other files" in refused("images.tar", images)
+    # A table of numbers is a series, and an item by itself.
+    table = tmp_path / "series.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"x": [1.0, 2.0]}), table)
+    studio.upload([table])
 
 
 def test_a_file_is_dropped_compressed_downloaded_and_opened_again(page, studio, tmp_path):

@@ -196,9 +196,9 @@ def split_blocks(
         begin = end
     if begin >= len(order):
         raise VqkitError(
-            f"{len(order)} blocks of samples are too few for validation, test and training, which "
-            "have whole ones: read the set without data.stream, or write its tables with smaller "
-            "groups of rows"
+            f"{len(store)} samples are too few for validation, test and training, each of which "
+            f"has whole blocks of them, and there are {len(order)}: unpack archives, and read "
+            "tables without data.stream, or write them with smaller groups of rows"
         )
     train = _numbers(starts, order[begin:])
     # Of large sets, what was found on the way here is larger than what is kept of it.

@@ -88,6 +88,7 @@ class Studio:
             "version": __version__,
             "models": [self.workspace.described(*model) for model in models.items()],
             "built_in": list(BUILT_IN),
+            "file_bytes": self.core.limits.file_bytes,
             "sets": [_set(files) for files in self.workspace.sets()],
             "runs": runs,
         }
@@ -108,11 +109,11 @@ class Studio:
         await write_body(request, path, limits.file_bytes)
         args = {"path": str(path), "positions": limits.positions, "seconds": limits.seconds}
         try:
-            await self.core.quick.call("check_file", args)
+            found = await self.core.quick.call("check_file", args)
+            index = self.workspace.added(files, given, path, found.result["is_shard"])
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        index = self.workspace.added(files, given, path)
         return {"index": index, "name": files.names[index]}
 
     async def remove_set(self, name: str) -> dict[str, Any]:
@@ -166,8 +167,9 @@ class Studio:
         given = await self._given(request)
         args: dict[str, Any] = {"model": self._model(given)}
         name = given.get("set")
-        if name in BUILT_IN:
-            args["set"] = name
+        if self.workspace.is_numbered(name):
+            args["set"] = self.workspace.source(name)
+            args["called"] = name if name in BUILT_IN else "item"
             return _framed(await self.core.quick.call("samples", args))
         files = self.workspace.files(name)
         args["paths"] = list(enumerate(map(str, files.paths)))[-NUM_OFFERED:]
@@ -244,7 +246,12 @@ def _framed(answer: Answer) -> Response:
 
 
 def _set(files: Any) -> dict[str, Any]:
-    return {"id": files.id, "names": files.names[-NUM_OFFERED:], "num_files": len(files.names)}
+    return {
+        "id": files.id,
+        "names": files.names[-NUM_OFFERED:],
+        "num_files": len(files.names),
+        "has_shards": files.has_shards,
+    }
 
 
 def _is_edit(edit: Any) -> bool:

@@ -47,8 +47,9 @@ class Verbs:
         return {name: self.workspace.item(item), called: self._name(item)}
 
     def _name(self, item: Any) -> str:
-        if item["set"] in BUILT_IN:
-            return f"{item['set']}-{item['index']}.png"
+        if self.workspace.is_numbered(item["set"]):
+            name = item["set"] if item["set"] in BUILT_IN else "item"
+            return f"{name}-{item['index']}.png"
         return self.workspace.files(item["set"]).names[item["index"]]
 
     def atlas(self, given: Given) -> dict[str, Any]:

@@ -53,10 +53,10 @@ export const drop = (files) =>
 
 function showSources() {
   const cards = store.builtIn.map((name) => source(name, name, BUILT_IN[name]));
-  const own = store.sets.filter((set) => set.num_files > 1).slice(-3).map((set) => source(set.id, setName(set.id), set.names.slice(0, 3).join(", ")));
+  const own = store.sets.filter((set) => set.num_files > 1 || set.has_shards).slice(-3).map((set) => source(set.id, setName(set.id), set.names.slice(0, 3).join(", ")));
   const target = el("div", { class: "target" },
     el("p", { class: "target-title", text: "Drop files or a folder" }),
-    el("p", { class: "soft", text: "PNG, JPEG, WebP, AVIF · WAV, FLAC, MP3 · text" }),
+    el("p", { class: "soft", text: "PNG, JPEG, WebP, AVIF · WAV, FLAC, MP3 · text · tar and Parquet of images" }),
     el("div", { class: "row" }, filePicker("Choose files", drop), filePicker("Choose a folder", drop, true)));
   fill(parts.sources, target, el("div", { class: "cards" }, [...own, ...cards]));
 }
