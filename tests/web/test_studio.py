@@ -35,14 +35,34 @@ from .conftest import GOLDEN, Studio, begun
 PATIENCE = 60_000
 
 
+# Pixels: a phone, a tablet, a desk.
+WIDTHS = (390, 820, 1440)
+
+
 @pytest.fixture
-def page(studio: Studio, chromium: Any) -> Iterator[Any]:
+def page(studio: Studio, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page on a model, without a word in the console at the end."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     tab = opened(context, studio)
     yield tab
+    keep_screenshots(tab, request.node.name)
     assert tab.said == []
     context.close()
+
+
+def keep_screenshots(tab: Any, name: str) -> None:
+    """How the page looks now, where VQKIT_SCREENSHOTS names a folder: at three widths, light and
+    dark.
+    """
+    folder = os.environ.get("VQKIT_SCREENSHOTS")
+    if not folder or tab.url == "about:blank":
+        return
+    stem = re.sub(r"\W+", "-", name.removeprefix("test_").replace("_", "-")).strip("-")
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.screenshot(path=Path(folder) / f"{stem}-{width}-{scheme}.png", full_page=True)
 
 
 def opened(context: Any, studio: Studio) -> Any:
@@ -219,6 +239,20 @@ def test_codes_of_text_are_read_as_the_strings_that_they_stand_for(page, studio,
     assert counts[texts[0].encode()] == times[0]
 
 
+def test_screenshots_are_kept_where_they_are_asked_for(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("VQKIT_SCREENSHOTS", str(tmp_path))
+    keep_screenshots(page, "test_it[1]")
+    seen = {}
+    for path in tmp_path.iterdir():
+        image = pixels(path.read_bytes())
+        name, width, scheme = path.stem.rsplit("-", 2)
+        assert name == "it-1" and image.shape[1] == int(width)
+        seen[int(width), scheme] = image[:50].mean()
+    assert sorted(seen) == [(width, scheme) for width in WIDTHS for scheme in ("dark", "light")]
+    assert all(seen[width, "dark"] < 128 < seen[width, "light"] for width in WIDTHS)
+    monkeypatch.delenv("VQKIT_SCREENSHOTS")
+
+
 def test_codes_can_be_moved_over_and_swapped_with_keys_alone(page):
     go(page, "look")
     choose(page, "tiny")
@@ -360,7 +394,11 @@ def test_what_archives_are_not_taken_in_is_said(studio, tmp_path):
     # A table of numbers is a series, and an item by itself.
     table = tmp_path / "series.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"x": [1.0, 2.0]}), table)
-    studio.upload([table])
+    asked = {"model": studio.model("tiny"), "set": studio.upload([table])}
+    found, _ = studio.framed("/api/samples", asked)
+    assert found["items"] == []
+    # Without the folders that it lies in here.
+    assert found["skipped"][0]["reason"].startswith("cannot read 000000.parquet: ")
 
 
 def test_a_file_is_dropped_compressed_downloaded_and_opened_again(page, studio, tmp_path):
@@ -434,6 +472,7 @@ def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromiu
     tab.wait_for_selector(".run[data-state=stopped]")
     steps = [row["step"] for row in studio.get(f"/api/runs/{run['id']}")["rows"]]
     assert steps == sorted(set(steps)) and steps[-1] > seen
+    keep_screenshots(tab, "a_run_that_was_stopped")
     assert tab.said == []
     context.close()
 
@@ -444,6 +483,7 @@ def test_a_prior_is_trained_where_there_is_none_outlives_the_server_and_goes_on(
     go(page, "make")
     page.get_by_label("Model", exact=True).select_option(label="coarse")
     check_access(page)
+    keep_screenshots(page, "a_model_without_a_prior")
     page.get_by_label("Learns from").select_option("digits")
     page.get_by_label("Minutes").fill("9")
     page.get_by_role("button", name="Train the prior").click()
@@ -483,6 +523,7 @@ def test_a_prior_is_trained_where_there_is_none_outlives_the_server_and_goes_on(
     assert steps == sorted(set(steps)) and steps[-1] > seen
     body["model"] = studio.model("tiny")
     assert studio.ask("/api/priors", body)[0] == 409
+    keep_screenshots(tab, "a_prior_that_was_stopped")
     assert tab.said == []
     context.close()
 

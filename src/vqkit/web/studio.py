@@ -23,7 +23,7 @@ from .runs import MAX_MINUTES, Runs
 from .security import Gate
 from .uploads import read_json, write_body
 from .verbs import VERBS, Verbs
-from .worker import Answer
+from .worker import PATH, Answer
 from .workspace import BUILT_IN, Workspace
 
 PAGE = Path(__file__).parent / "static"
@@ -176,6 +176,8 @@ class Studio:
         answer = await self.core.quick.call("samples", args)
         for item in [*answer.result["items"], *answer.result["skipped"]]:
             item["name"] = files.names[item["index"]]
+        for item in answer.result["skipped"]:
+            item["reason"] = PATH.sub("", item["reason"])
         return _framed(answer)
 
     async def look(self, request: Request) -> Response:
