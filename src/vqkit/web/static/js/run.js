@@ -29,7 +29,7 @@ export async function follow(id) {
   current = seen = id;
   fill(box);
   delete box.dataset.state;
-  const view = { rows: [], step: -1, frame: null, failures: 0, unseen: 0 };
+  const view = { rows: [], step: -1, frame: null, items: null, same: null, failures: 0, unseen: 0 };
   while (current === id) {
     const run = await trying(() => get(`/api/runs/${id}?seen=${view.rows.length}`));
     if (current !== id) break;
@@ -62,6 +62,8 @@ async function seeItems(id, run, view) {
   view.frame?.release();
   view.frame = frame;
   view.step = frame.result.step;
+  // Made once, so that a sound that plays goes on while figures change around it.
+  view.items = run.kind === "prior" ? drawnOf(frame) : pairsOf(frame);
   document.body.dataset.followed = `${view.step}`;
 }
 
@@ -81,10 +83,8 @@ function show(run, view) {
   const spent = `step ${count(step)}, ${clock(view.rows.at(-1)?.seconds ?? 0)} of ${run.minutes} min`;
   const head = el("header", { class: "run-head" }, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("h2", { text: title(run) }), el("span", { class: "soft", text: spent }), buttons(run));
   const log = el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "What the run says", text: run.lines.slice(-6).join("\n") });
-  const isOpen = box.querySelector(".recipe")?.open ?? false;
-  const same = recipe(run);
-  same.open = isOpen;
-  fill(box, el("div", { class: "card" }, head, made(run, view), curves(run, view.rows), log, same));
+  view.same ??= recipe(run);
+  fill(box, el("div", { class: "card" }, head, view.items ?? awaited(run), curves(run, view.rows), log, view.same));
   box.dataset.state = run.state;
   box.dataset.step = `${step}`;
 }
@@ -113,8 +113,7 @@ function curves(run, rows) {
   return el("div", { class: "charts" }, chart(QUALITY[key][0], rows, key, QUALITY[key][1]), chart("Loss", rows, "loss"), chart(usage === "usage" ? "Usage of the codebook" : "Perplexity", rows, usage));
 }
 
-function made(run, view) {
-  if (view.frame) return run.kind === "prior" ? drawnOf(view.frame) : pairsOf(view.frame);
+function awaited(run) {
   if (run.state !== "running") return null;
   const what = run.kind === "prior" ? "What it draws comes with the first checkpoint, after 25 steps." : "The first reconstructions come with the first checkpoint, in a few seconds.";
   return el("p", { class: "soft", text: what });
