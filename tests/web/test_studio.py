@@ -217,8 +217,11 @@ def test_codes_of_text_are_read_as_the_strings_that_they_stand_for(page, studio,
     begun(studio.folder / "notes", source, "text", TEXT)
     page.reload()
     page.wait_for_selector("body[data-open]")
-    go(page, "look")
+    go(page, "make")
     choose(page, "notes")
+    # A prior learns from what its model was trained on, unless one chooses otherwise.
+    assert page.get_by_label("Learns from").input_value() == notes
+    go(page, "look")
     page.wait_for_selector("body[data-looked$='.txt']")
     page.get_by_role("button", name="Make the atlas").click()
     page.wait_for_selector("body[data-atlas]")

@@ -79,7 +79,9 @@ function priorForm(training) {
   const options = setOptionsOf();
   if (!options.length) return [el("h2", { text: "Train a prior" }), about, el("p", { class: "soft", text: "Drop the files that it shall learn from, as a rule those that the model was trained on." })];
   const set = choice("Learns from", options);
-  if (options.some(([id]) => id === store.set)) set.select.value = store.set;
+  // As a rule what the model learnt from.
+  const wanted = store.model.set ?? store.set;
+  if (options.some(([id]) => id === wanted)) set.select.value = wanted;
   const minutes = slider("Minutes", { min: 1, max: 60, step: 1, value: 10, words: (value) => `${value} min` });
   return [el("h2", { text: "Train a prior" }), about, set.box, minutes.box, button("Train the prior", () => begin(set.select.value, minutes.value), "primary wide")];
 }
