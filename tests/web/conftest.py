@@ -28,6 +28,7 @@ from vqkit.signals.registry import signal_of
 
 from ..browser import CHROMIUM
 from ..untrained import STAGE, untrained
+from .pages import keep_screenshots, opened
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emoji-model"
 # Of a model without a prior, whose codes are so few that one is trained in seconds.
@@ -162,3 +163,14 @@ def chromium() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(studio: Studio, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page on a model, without a word in the console at the end."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    tab = opened(context, studio)
+    yield tab
+    keep_screenshots(tab, request.node.name)
+    assert tab.said == []
+    context.close()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import io
 import os
 import re
 import shlex
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import soundfile
 from PIL import Image
@@ -24,107 +18,23 @@ from PIL import Image
 import vqkit
 from vqkit.apps.explain import open_data
 from vqkit.cli import main
-from vqkit.web.limits import Limits
-from vqkit.web.runs import Runs
-from vqkit.web.workspace import Workspace
 
 from ..signals.audio.conftest import RATE, RESIDUAL, voice
 from ..signals.audio.conftest import TINY as SPEECH
 from ..signals.text.conftest import TINY as TEXT
 from ..signals.text.conftest import note
-from .conftest import GOLDEN, Studio, begun
-
-# A pass of Chromium over a page on one busy core.
-PATIENCE = 60_000
-
-
-# Pixels: a phone, a tablet, a desk.
-WIDTHS = (390, 820, 1440)
-
-
-@pytest.fixture
-def page(studio: Studio, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page on a model, without a word in the console at the end."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    tab = opened(context, studio)
-    yield tab
-    keep_screenshots(tab, request.node.name)
-    assert tab.said == []
-    context.close()
-
-
-def keep_screenshots(tab: Any, name: str) -> None:
-    """How the page looks now, where VQKIT_SCREENSHOTS names a folder: at three widths, light and
-    dark.
-    """
-    folder = os.environ.get("VQKIT_SCREENSHOTS")
-    if not folder or tab.url == "about:blank":
-        return
-    stem = re.sub(r"\W+", "-", name.removeprefix("test_").replace("_", "-")).strip("-")
-    for scheme in ("light", "dark"):
-        tab.emulate_media(color_scheme=scheme)
-        for width in WIDTHS:
-            tab.set_viewport_size({"width": width, "height": 900})
-            tab.screenshot(path=Path(folder) / f"{stem}-{width}-{scheme}.png", full_page=True)
-
-
-def opened(context: Any, studio: Studio) -> Any:
-    tab = context.new_page()
-    tab.set_default_timeout(PATIENCE)
-    tab.said = []
-    tab.on("console", lambda message: tab.said.append(message.text))
-    tab.on("pageerror", lambda error: tab.said.append(str(error)))
-    tab.on("request", lambda request: _check_own(studio, request.url))
-    tab.goto(studio.url)
-    tab.wait_for_selector("body[data-open]")
-    return tab
-
-
-def _check_own(studio: Studio, url: str) -> None:
-    assert url.startswith((studio.url, "blob:", "data:")), url
-
-
-def go(page: Any, view: str) -> None:
-    page.click(f".rail nav a[href='#{view}']")
-    page.wait_for_selector(f"#view-{view}:not([hidden])")
-
-
-def choose(page: Any, name: str) -> None:
-    page.get_by_label("Model", exact=True).select_option(label=name)
-    page.wait_for_function("() => document.querySelectorAll('.strip .thumb').length > 4")
-
-
-def check_access(page: Any) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
-def pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def shown(page: Any, selector: str) -> np.ndarray:
-    """The pixels of an image of the page."""
-    address = page.eval_on_selector(
-        selector,
-        """async (image) => {
-            await image.decode();
-            const canvas = document.createElement("canvas");
-            canvas.width = image.naturalWidth;
-            canvas.height = image.naturalHeight;
-            canvas.getContext("2d").drawImage(image, 0, 0);
-            return canvas.toDataURL("image/png");
-        }""",
-    )
-    return pixels(base64.b64decode(address.partition(",")[2]))
-
-
-def downloaded(page: Any, click: Any) -> tuple[str, bytes]:
-    with page.expect_download() as waiting:
-        click()
-    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+from .conftest import GOLDEN, begun
+from .pages import (
+    WIDTHS,
+    check_access,
+    choose,
+    downloaded,
+    go,
+    keep_screenshots,
+    opened,
+    pixels,
+    shown,
+)
 
 
 def test_codes_are_looked_at_swapped_and_painted(page, studio):
@@ -340,73 +250,6 @@ def test_items_are_made_of_others(page, verb):
     assert f"vqkit {verb.lower()} " in page.locator(".recipe code").first.text_content()
 
 
-def archive(path: Path, contents: list[bytes], suffix: str) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for number, content in enumerate(contents):
-            member = tarfile.TarInfo(f"{number:03}.{suffix}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def encoded(images: np.ndarray) -> list[bytes]:
-    files = [io.BytesIO() for _ in images]
-    for file, image in zip(files, images, strict=True):
-        Image.fromarray(image).save(file, "PNG")
-    return [file.getvalue() for file in files]
-
-
-def test_archives_and_tables_of_images_are_sets_whose_items_lie_in_them(page, studio, tmp_path):
-    rng = np.random.default_rng(0)
-    images = encoded(rng.integers(0, 256, (200, 16, 16, 3), np.uint8))
-    tar = archive(tmp_path / "images-0.tar", images, "png")
-    go(page, "train")
-    page.set_input_files("#view-train .target input[type=file] >> nth=0", tar)
-    page.get_by_role("heading", name="What was found").wait_for()
-    assert page.locator(".tiles dd").first.text_content() == "200"
-    # It can be chosen again, though it is one file alone.
-    assert page.locator(".source", has_text="images-0.tar").count() == 1
-    table = tmp_path / "images.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"image": images}), table)
-    model = studio.model("coarse")
-    for path in (tar, table):
-        name = studio.upload([path])
-        found, files = studio.framed("/api/samples", {"model": model, "set": name})
-        item = {"set": name, "index": 1}
-        looked, shown = studio.framed("/api/look", {"model": model, "item": item})
-        original = pixels(shown[looked["original"]["image"]["file"]])
-        assert found["items"][1]["name"] == "item 1"
-        assert np.array_equal(original, pixels(files[found["items"][1]["image"]["file"]]))
-        assert any(np.array_equal(original, pixels(image)) for image in images)
-
-
-def test_what_archives_are_not_taken_in_is_said(studio, tmp_path):
-    sound = io.BytesIO()
-    soundfile.write(sound, voice(0.2, 0), RATE, format="WAV")
-    (image,) = encoded(np.zeros((1, 8, 8, 3), np.uint8))
-    name = studio.get("/api/sets", {})["id"]
-
-    def refused(called: str, content: bytes) -> str:
-        status, said = studio.ask(f"/api/sets/{name}/files?name={called}", content)
-        assert status == 400
-        return said.decode()
-
-    sounds = archive(tmp_path / "sounds.tar", [sound.getvalue()], "wav").read_bytes()
-    images = archive(tmp_path / "images.tar", [image], "png").read_bytes()
-    assert "where it holds images" in refused("sounds.tar", sounds)
-    assert "unpack it with gunzip" in refused("images.tgz", gzip.compress(images))
-    studio.get(f"/api/sets/{name}/files?name=one.png", image)
-    assert "a set without other files" in refused("images.tar", images)
-    # A table of numbers is a series, and an item by itself.
-    table = tmp_path / "series.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"x": [1.0, 2.0]}), table)
-    asked = {"model": studio.model("tiny"), "set": studio.upload([table])}
-    found, _ = studio.framed("/api/samples", asked)
-    assert found["items"] == []
-    # Without the folders that it lies in here.
-    assert found["skipped"][0]["reason"].startswith("cannot read 000000.parquet: ")
-
-
 def test_a_file_is_dropped_compressed_downloaded_and_opened_again(page, studio, tmp_path):
     path = tmp_path / "some flag.png"
     model = vqkit.load(studio.folder / "tiny", "cpu")
@@ -440,90 +283,6 @@ def test_two_models_are_compared_on_the_same_files(page):
     first, second = page.locator(".versus dd b").all_text_contents()
     # They have the same weights.
     assert first == second and float(first) > 10
-
-
-def run_of(studio: Studio, kind: str) -> dict[str, Any]:
-    (run,) = [run for run in studio.get("/api/state")["runs"] if run["kind"] == kind]
-    return run
-
-
-def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromium):
-    go(page, "train")
-    page.locator("[data-set=emoji]").click()
-    page.get_by_role("heading", name="What was found").wait_for()
-    assert page.locator(".tiles dd").first.text_content() == "3\u202f375"
-    page.get_by_label("Name").fill("first run")
-    page.get_by_role("button", name="Start training").click()
-    page.wait_for_selector("body[data-followed]")
-    assert page.locator(".pairs img").count() == 16
-    page.goto("about:blank")
-    studio.kill()
-    studio.start()
-    context = chromium.new_context()
-    tab = opened(context, studio)
-    go(tab, "train")
-    tab.wait_for_selector(".run[data-state=running]")
-    tab.get_by_role("button", name="Stop").click()
-    tab.wait_for_selector(".run[data-state=stopped]")
-    run = run_of(studio, "model")
-    seen = studio.get(f"/api/runs/{run['id']}")["rows"][-1]["step"]
-    assert (studio.folder / "first-run" / "checkpoint").is_dir()
-    tab.get_by_role("button", name="Resume").click()
-    tab.wait_for_selector(".run[data-state=running]")
-    # It goes on from where it was, and is told to stop once more.
-    tab.wait_for_function(
-        f"() => Number(document.querySelector('.run').dataset.step) > {seen}", timeout=PATIENCE
-    )
-    tab.get_by_role("button", name="Stop").click()
-    tab.wait_for_selector(".run[data-state=stopped]")
-    steps = [row["step"] for row in studio.get(f"/api/runs/{run['id']}")["rows"]]
-    assert steps == sorted(set(steps)) and steps[-1] > seen
-    keep_screenshots(tab, "a_run_that_was_stopped")
-    assert tab.said == []
-    context.close()
-
-
-def test_a_prior_is_trained_where_there_is_none_outlives_the_tab_and_goes_on(page, studio):
-    go(page, "make")
-    page.get_by_label("Model", exact=True).select_option(label="coarse")
-    check_access(page)
-    keep_screenshots(page, "a_model_without_a_prior")
-    page.get_by_label("Learns from").select_option("digits")
-    page.get_by_label("Minutes").fill("9")
-    page.get_by_role("button", name="Train the prior").click()
-    page.wait_for_selector("body[data-followed]")
-    drawn = page.locator(".drawn li")
-    assert drawn.count() == 12
-    check_access(page)
-    # Of each class in turn.
-    assert drawn.nth(11).locator("figcaption").text_content() == "1"
-    command, program = page.locator(".recipe code").all_text_contents()
-    folder = f"{studio.folder.name}/coarse"
-    settings = ["train.max_minutes=null"]
-    told = shlex.split(command)
-    assert told == ["vqkit", "train-prior", folder, "digits", "--minutes", "9", *settings]
-    call = f"vqkit.train_prior('{folder}', 'digits', overrides={settings}, minutes=9)"
-    assert program.splitlines()[-1] == f"model = {call}"
-    page.goto("about:blank")
-    # As a server that starts anew finds it, by its files.
-    runs = Runs(Workspace(studio.folder, Limits())).all()
-    assert [run["state"] for run in runs if run["kind"] == "prior"] == ["running"]
-    page.goto(studio.url)
-    page.wait_for_selector("body[data-open]")
-    go(page, "make")
-    page.get_by_label("Model", exact=True).select_option(label="coarse")
-    page.wait_for_selector("#view-make .run[data-state=running]")
-    page.get_by_role("button", name="Stop").click()
-    page.wait_for_selector(".run[data-state=stopped]")
-    body = {"model": studio.model("coarse"), "set": "digits", "minutes": 1}
-    status, said = studio.ask("/api/priors", body)
-    assert status == 409 and b"resume it" in said
-    page.get_by_role("button", name="Resume").click()
-    page.locator(".log", has_text="resumed at step").wait_for()
-    page.get_by_role("button", name="Stop").click()
-    page.wait_for_selector(".run[data-state=stopped]")
-    body["model"] = studio.model("tiny")
-    assert studio.ask("/api/priors", body)[0] == 409
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
