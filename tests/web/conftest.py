@@ -10,16 +10,29 @@ import struct
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from vqkit.artifact.build import build_model
+from vqkit.artifact.record import Artifact
+from vqkit.artifact.store import save_artifact
+from vqkit.config import load
+from vqkit.settings import Config
+from vqkit.signals.registry import signal_of
 
 from ..browser import CHROMIUM
+from ..untrained import STAGE, untrained
+from .pages import keep_screenshots, opened
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "emoji-model"
+# Of a model without a prior, whose codes are so few that one is trained in seconds.
+PATCHES = {"kind": "patch", "patch_size": 8, "width": 16}
 TOKEN = "0123456789abcdefghij"
 
 
@@ -90,6 +103,14 @@ class Studio:
         assert job["state"] == "done", job
         return self.framed(f"/api/jobs/{job['id']}/result")
 
+    def upload(self, paths: Iterable[Path]) -> str:
+        """The id of a new set of these files."""
+        name: str = self.get("/api/sets", {})["id"]
+        for path in paths:
+            called = urllib.parse.quote(path.name)
+            self.get(f"/api/sets/{name}/files?name={called}", path.read_bytes())
+        return name
+
     def model(self, name: str) -> str:
         models = self.get("/api/state")["models"]
         return next(model["id"] for model in models if model["name"] == name)
@@ -113,9 +134,22 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("studio")
     for name in ("tiny", "twin"):
         shutil.copytree(GOLDEN, folder / name)
+    save_artifact(untrained(PATCHES, STAGE).artifact, folder / "coarse")
+    os.utime(folder / "coarse" / "config.json", (0, 0))
     running = Studio(folder)
     yield running
     running.close()
+
+
+def begun(folder: Path, source: Path, recipe: str, settings: list[str]) -> None:
+    """A model of a recipe as it is before it has learnt anything."""
+    torch.manual_seed(0)
+    config = load(recipe, settings, Config)
+    data = signal_of(config.data).open(source, config.data, config.seed)
+    network = build_model(config, data.shape, data.normalisation).eval()
+    save_artifact(Artifact(config, network, data.describe()), folder)
+    # The page opens the newest model, which shall be one that has learnt something.
+    os.utime(folder / "config.json", (0, 0))
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +163,14 @@ def chromium() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(studio: Studio, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page on a model, without a word in the console at the end."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    tab = opened(context, studio)
+    yield tab
+    keep_screenshots(tab, request.node.name)
+    assert tab.said == []
+    context.close()

@@ -205,8 +205,10 @@ def test_what_was_asked_before_the_end_is_answered():
     one.close()
 
 
-def test_a_model_that_is_none_is_said_at_once(tmp_path):
-    command = [sys.executable, "-m", "vqkit", "serve", str(tmp_path), "--port", "0"]
+@pytest.mark.parametrize("name", [".", "images.tar"])
+def test_a_model_that_is_none_is_said_at_once(tmp_path, name):
+    (tmp_path / "images.tar").write_bytes(b"")
+    command = [sys.executable, "-m", "vqkit", "serve", str(tmp_path / name), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "is not a vqkit artifact" in done.stderr and "Traceback" not in done.stderr

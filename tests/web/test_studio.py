@@ -2,87 +2,39 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
+import re
 import shlex
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 import vqkit
+from vqkit.apps.explain import open_data
 from vqkit.cli import main
 
-from .conftest import GOLDEN, Studio
-
-# A pass of Chromium over a page on one busy core.
-PATIENCE = 60_000
-
-
-@pytest.fixture
-def page(studio: Studio, chromium: Any) -> Iterator[Any]:
-    """The page on a model, without a word in the console at the end."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    tab = opened(context, studio)
-    yield tab
-    assert tab.said == []
-    context.close()
-
-
-def opened(context: Any, studio: Studio) -> Any:
-    tab = context.new_page()
-    tab.set_default_timeout(PATIENCE)
-    tab.said = []
-    tab.on("console", lambda message: tab.said.append(message.text))
-    tab.on("pageerror", lambda error: tab.said.append(str(error)))
-    tab.on("request", lambda request: _check_own(studio, request.url))
-    tab.goto(studio.url)
-    tab.wait_for_selector("body[data-open]")
-    return tab
-
-
-def _check_own(studio: Studio, url: str) -> None:
-    assert url.startswith((studio.url, "blob:", "data:")), url
-
-
-def go(page: Any, view: str) -> None:
-    page.click(f".rail nav a[href='#{view}']")
-    page.wait_for_selector(f"#view-{view}:not([hidden])")
-
-
-def choose(page: Any, name: str) -> None:
-    page.get_by_label("Model", exact=True).select_option(label=name)
-    page.wait_for_function("() => document.querySelectorAll('.strip .thumb').length > 4")
-
-
-def pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def shown(page: Any, selector: str) -> np.ndarray:
-    """The pixels of an image of the page."""
-    address = page.eval_on_selector(
-        selector,
-        """async (image) => {
-            await image.decode();
-            const canvas = document.createElement("canvas");
-            canvas.width = image.naturalWidth;
-            canvas.height = image.naturalHeight;
-            canvas.getContext("2d").drawImage(image, 0, 0);
-            return canvas.toDataURL("image/png");
-        }""",
-    )
-    return pixels(base64.b64decode(address.partition(",")[2]))
-
-
-def downloaded(page: Any, click: Any) -> tuple[str, bytes]:
-    with page.expect_download() as waiting:
-        click()
-    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+from ..signals.audio.conftest import RATE, RESIDUAL, voice
+from ..signals.audio.conftest import TINY as SPEECH
+from ..signals.text.conftest import TINY as TEXT
+from ..signals.text.conftest import note
+from .conftest import GOLDEN, begun
+from .pages import (
+    WIDTHS,
+    check_access,
+    choose,
+    downloaded,
+    go,
+    keep_screenshots,
+    opened,
+    pixels,
+    shown,
+)
 
 
 def test_codes_are_looked_at_swapped_and_painted(page, studio):
@@ -127,6 +79,94 @@ def test_codes_are_looked_at_swapped_and_painted(page, studio):
     page.get_by_role("button", name="Reset").click()
     page.wait_for_selector("body[data-painted='0']")
     assert np.array_equal(shown(page, ".split > img"), before)
+
+
+def test_codes_of_recordings_are_heard_as_cut_outs_of_real_ones(page, studio, tmp_path):
+    for number in range(8):
+        soundfile.write(tmp_path / f"voice {number}.wav", voice(1.5, number), RATE)
+    recordings = studio.upload(sorted(tmp_path.glob("*.wav")))
+    source = studio.folder / ".studio" / "sets" / recordings / "files"
+    begun(
+        studio.folder / "voices", source, "speech", [*SPEECH, *RESIDUAL, f"data.sample_rate={RATE}"]
+    )
+    found, files = studio.do("atlas", {"model": studio.model("voices"), "set": recordings})
+    page.reload()
+    page.wait_for_selector("body[data-open]")
+    go(page, "look")
+    choose(page, "voices")
+    page.wait_for_selector("body[data-looked^='voice ']")
+    page.get_by_role("button", name="Make the atlas").click()
+    page.wait_for_selector("body[data-atlas]")
+    page.locator(".grid canvas").focus()
+    page.keyboard.press("ArrowRight")
+    title = page.get_by_role("heading", name=re.compile(r"Code \d+"))
+    book, pool = found["books"][0], found["pool"]
+    cutouts = book["cutouts"][book["codes"].index(int(title.text_content().split()[-1]))]
+    names = page.locator(".cutout figcaption").all_text_contents()
+    # What people called them, no two of one recording.
+    assert names == [pool["names"][part] for part, _, _ in cutouts]
+    assert len(set(names)) == len(names) > 0 and all(name.startswith("voice ") for name in names)
+    check_access(page)
+    page.locator(".cutout .play").first.click()
+    page.wait_for_selector(".cutout .player[data-seconds]")
+    # Half a second of a recording, as it was.
+    assert page.locator(".cutout .player").first.get_attribute("data-seconds") == "0.500"
+    samples, rate = soundfile.read(
+        io.BytesIO(files[pool["played"][cutouts[0][0]]["file"]]), dtype="int16"
+    )
+    assert pool["window"] == rate / 2 and len(samples) == pool["lengths"][cutouts[0][0]]
+    whole = voice(1.5, int(names[0].split()[1].removesuffix(".wav")))
+    assert samples.tobytes() in whole.tobytes()
+
+
+def test_codes_of_text_are_read_as_the_strings_that_they_stand_for(page, studio, tmp_path):
+    for number in range(24):
+        (tmp_path / f"{number}.txt").write_text(note(number), encoding="utf-8")
+    notes = studio.upload(sorted(tmp_path.glob("*.txt")))
+    source = studio.folder / ".studio" / "sets" / notes / "files"
+    begun(studio.folder / "notes", source, "text", TEXT)
+    page.reload()
+    page.wait_for_selector("body[data-open]")
+    go(page, "make")
+    choose(page, "notes")
+    # A prior learns from what its model was trained on, unless one chooses otherwise.
+    assert page.get_by_label("Learns from").input_value() == notes
+    go(page, "look")
+    page.wait_for_selector("body[data-looked$='.txt']")
+    page.get_by_role("button", name="Make the atlas").click()
+    page.wait_for_selector("body[data-atlas]")
+    page.locator(".grid canvas").focus()
+    page.keyboard.press("ArrowRight")
+    check_access(page)
+    title = page.get_by_role("heading", name=re.compile(r"Code \d+"))
+    code = int(title.text_content().split()[-1])
+    model = vqkit.load(studio.folder / "notes", "cpu")
+    counts: Counter[bytes] = Counter()
+    for batch in open_data(model, source).split("train", 64):
+        codes = model.tokenizer.encode(batch.values, batch.mask)[:, 0]
+        for row, cell in (codes == code).nonzero().tolist():
+            string = batch.values[row, 0, 4 * cell : 4 * cell + 4]
+            if batch.mask is None or batch.mask[row, 4 * cell : 4 * cell + 4].all():
+                counts[bytes(string.tolist())] += 1
+    told = page.locator(".strings li span:nth-child(2)").all_text_contents()
+    times = [1 if one.startswith("once") else int(one.split()[0]) for one in told]
+    assert times == sorted(counts.values(), reverse=True)[:8]
+    texts = page.locator(".strings code").all_text_contents()
+    assert counts[texts[0].encode()] == times[0]
+
+
+def test_screenshots_are_kept_where_they_are_asked_for(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("VQKIT_SCREENSHOTS", str(tmp_path))
+    keep_screenshots(page, "test_it[1]")
+    seen = {}
+    for path in tmp_path.iterdir():
+        image = pixels(path.read_bytes())
+        name, width, scheme = path.stem.rsplit("-", 2)
+        assert name == "it-1" and image.shape[1] == int(width)
+        seen[int(width), scheme] = image[:50].mean()
+    assert sorted(seen) == [(width, scheme) for width in WIDTHS for scheme in ("dark", "light")]
+    assert all(seen[width, "dark"] < 128 < seen[width, "light"] for width in WIDTHS)
+    monkeypatch.delenv("VQKIT_SCREENSHOTS")
 
 
 def test_codes_can_be_moved_over_and_swapped_with_keys_alone(page):
@@ -245,46 +285,9 @@ def test_two_models_are_compared_on_the_same_files(page):
     assert first == second and float(first) > 10
 
 
-def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromium):
-    go(page, "train")
-    page.locator("[data-set=emoji]").click()
-    page.get_by_role("heading", name="What was found").wait_for()
-    assert page.locator(".tiles dd").first.text_content() == "3\u202f375"
-    page.get_by_label("Name").fill("first run")
-    page.get_by_role("button", name="Start training").click()
-    page.wait_for_selector("body[data-followed]")
-    assert page.locator(".pairs img").count() == 16
-    page.goto("about:blank")
-    studio.kill()
-    studio.start()
-    context = chromium.new_context()
-    tab = opened(context, studio)
-    go(tab, "train")
-    tab.wait_for_selector(".run[data-state=running]")
-    tab.get_by_role("button", name="Stop").click()
-    tab.wait_for_selector(".run[data-state=stopped]")
-    (run,) = studio.get("/api/state")["runs"]
-    seen = studio.get(f"/api/runs/{run['id']}")["rows"][-1]["step"]
-    assert (studio.folder / "first-run" / "checkpoint").is_dir()
-    tab.get_by_role("button", name="Resume").click()
-    tab.wait_for_selector(".run[data-state=running]")
-    # It goes on from where it was, and is told to stop once more.
-    tab.wait_for_function(
-        f"() => Number(document.querySelector('.run').dataset.step) > {seen}", timeout=PATIENCE
-    )
-    tab.get_by_role("button", name="Stop").click()
-    tab.wait_for_selector(".run[data-state=stopped]")
-    steps = [row["step"] for row in studio.get(f"/api/runs/{run['id']}")["rows"]]
-    assert steps == sorted(set(steps)) and steps[-1] > seen
-    assert tab.said == []
-    context.close()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_keeps_people_out(studio, chromium, scheme):
     """axe-core finds nothing on any section, on a phone and at a desk."""
-    from axe_playwright_python.sync_playwright import Axe
-
     size = {"width": 390, "height": 844} if scheme == "dark" else {"width": 1440, "height": 900}
     context = chromium.new_context(viewport=size, color_scheme=scheme)
     tab = opened(context, studio)
@@ -292,8 +295,7 @@ def test_nothing_keeps_people_out(studio, chromium, scheme):
         go(tab, view)
         if view == "look":
             tab.wait_for_selector("body[data-looked]")
-        found = Axe().run(tab)
-        assert found.violations_count == 0, found.generate_report()
+        check_access(tab)
         assert tab.evaluate("document.documentElement.scrollWidth") <= size["width"]
     context.close()
 

@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A file of an artifact. VqkitError when it is missing, too large or not a JSON object."""
     try:
         tree = json.loads(read_bounded(path, MAX_JSON))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise VqkitError(f"{path.parent} is not a vqkit artifact: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise VqkitError(f"cannot read {path}: {reason(error)}") from error

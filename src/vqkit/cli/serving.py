@@ -60,11 +60,18 @@ def _studio(options: argparse.Namespace) -> int:
 
     limits = Limits()
     core = Core(Access(options.address, options.port, options.token), limits)
-    app = create_studio(core, Workspace(Path(options.folder), limits))
+    workspace = Workspace(Path(options.folder), limits)
+    app = create_studio(core, workspace)
 
     def started(port: int) -> None:
         word = "" if options.token is None else f"/?token={options.token}"
         say(f"studio: {_url(options.address, port)}{word}  (Ctrl-C ends it)", flush=True)
+        if workspace.has_only_files():
+            say(
+                f"{options.folder} holds files and no model: models are looked for there; drop the "
+                f"files on the page, or train on them with vqkit train {options.folder} --out RUN",
+                flush=True,
+            )
         if not core.access.is_local:
             say("others can reach it: whoever has the token reads and writes there", flush=True)
 

@@ -222,9 +222,9 @@ def split_blocks(
         begin = end
     if begin >= len(order):
         raise VqkitError(
-            f"{len(order)} blocks of samples are too few for validation, test and training, which "
-            "have whole ones: read the set without data.stream, or write its tables with smaller "
-            "groups of rows"
+            f"{len(store)} samples are too few for validation, test and training, each of which "
+            f"has whole blocks of them, and there are {len(order)}: unpack archives, and read "
+            "tables without data.stream, or write them with smaller groups of rows"
         )
     small = np.int32 if len(store) <= np.iinfo(np.int32).max else np.int64
     train = _numbers(starts.astype(small), order[begin:])

@@ -445,6 +445,19 @@ def _columns(path: Path, schema: Any, arrow: Any) -> _Columns:
     return _Columns(item, is_struct, label, _class_names(schema, label), texts)
 
 
+def has_samples(path: Path) -> bool:
+    """Whether a parquet table has a column of samples; of others each is a series. VqkitError
+    without pyarrow.
+    """
+    arrow = pyarrow()
+    try:
+        with open_regular(path) as file, arrow.parquet.ParquetFile(file) as table:
+            column_of_samples(path, table.schema_arrow, arrow)
+    except (VqkitError, OSError, arrow.ArrowException):
+        return False
+    return True
+
+
 def column_of_samples(path: Path, schema: Any, arrow: Any) -> tuple[str, bool]:
     """The column of a table that holds samples, one named after them before others, and whether it
     is a struct {bytes, path}. VqkitError where there is none.

@@ -23,7 +23,7 @@ from ..config.loading import dump, load, recipe_names
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..prior.network import PriorNetwork
-from ..prior.prior import Drawing, Prior
+from ..prior.prior import Prior
 from ..report.card import add_prior_to_card
 from ..report.prior_page import write_prior_report
 from ..report.prior_verdict import derived_figures, judge_prior
@@ -37,6 +37,8 @@ from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
 from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
+from .preview import PRIOR_FOLDER as FOLDER
+from .preview import drawing_of, in_few_steps
 from .session import (
     REPORT_FILE,
     is_main,
@@ -45,11 +47,7 @@ from .session import (
     write_recipe,
 )
 
-# Inside of the artifact: the log, checkpoints and images of the prior's training.
-FOLDER = "prior"
 NUM_SAMPLES = 64
-# Steps of the scattered samples.
-NUM_STEPS = 12
 TRAINING = "train the prior"
 REPORT = "measure, draw samples and write the report"
 
@@ -197,15 +195,14 @@ def _draw(
     report shows.
     """
     prior = model.wanted_prior()
-    labels = _labels(data, prior)
-    drawing = Drawing(prompts=labels) if prior.has_captions else Drawing(classes=labels)
+    drawing = drawing_of(data, prior, NUM_SAMPLES)
 
     def told(start: float, share: float) -> Callable[[float], None]:
         return lambda done: stage.update(start + share * done, {})
 
     samples = generate(model, NUM_SAMPLES, drawing=drawing, progress=told(0.3, 0.3))
-    num_steps = max(len(prior.layout.groups), min(NUM_STEPS, prior.layout.length))
-    in_steps = replace(drawing, steps=num_steps)
+    in_steps = in_few_steps(drawing, prior)
+    assert in_steps.steps is not None
     scattered = generate(model, NUM_SAMPLES, drawing=in_steps, progress=told(0.6, 0.1))
     near = nearness(model, data, samples.values, told(0.7, 0.25))
     display = model.signal.display
@@ -219,8 +216,8 @@ def _draw(
         events=finished.events,
         samples=display(samples.values),
         scattered=display(scattered.values),
-        num_steps=num_steps,
-        labels=labels,
+        num_steps=in_steps.steps,
+        labels=[*drawing.classes, *drawing.prompts],
         nearest=display(near.nearest),
         distances=near.distances,
         reconstructed_distances=near.reconstructed_distances,
@@ -231,14 +228,3 @@ def _draw(
         played_nearest=heard(near.nearest),
         media_type=model.signal.media_type,
     )
-
-
-def _labels(data: Dataset, prior: Prior) -> list[str]:
-    """Conditions of the samples: all classes in turn, or captions of held-out items."""
-    if prior.classes:
-        return [prior.classes[index % len(prior.classes)] for index in range(NUM_SAMPLES)]
-    if prior.has_captions and data.captions:
-        split = next(name for name in ("test", "validation", "train") if len(data.splits[name]))
-        ids = data.splits[split][:NUM_SAMPLES]
-        return [data.captions[int(ids[index % len(ids)])] for index in range(NUM_SAMPLES)]
-    return []

@@ -1,8 +1,9 @@
 """Training as processes of its own, which outlive the page and the server.
 
-A run is a `vqkit train`. All that is known of it lies in files: what it was started with, what it
-prints, and the folder that it writes. Whoever runs holds a lock on the log, which the system lets
-go of when the process ends: so it is known whether one runs, whatever became of the server.
+A run is a `vqkit train`, or the `vqkit train-prior` of a model that is there. All that is known of
+it lies in files: what it was started with, what it prints, and the folder that it writes. Whoever
+runs holds a lock on the log, which the system lets go of when the process ends: so it is known
+whether one runs, whatever became of the server.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ from typing import Any
 
 from ..files import free_name, write_text
 from .limits import Refused
+from .uploads import shown_name
 from .worker import PATH
 from .workspace import BUILT_IN, Workspace
 
 # So that a page sees something of it soon and often.
 SETTINGS = ("train.log_every=10", "train.checkpoint_every=25", "train.validate_every=200")
+# The minutes that a person chooses are the only bound of a prior.
+PRIOR_SETTINGS = ("train.max_minutes=null",)
+# Below the folder of a model.
+PRIOR_FOLDER = "prior"
+PRIOR_FILE = "prior.safetensors"
 MAX_RUNNING = 1
 # Lines of the log, and rows of figures, that a page gets at once.
 NUM_LINES = 12
@@ -38,7 +45,8 @@ MAX_MINUTES = 24 * 60.0
 LEAST_MINUTES = 0.5
 _ID = re.compile(r"[0-9a-f]{12}")
 QUALITY = ("psnr", "spectral_snr", "byte_accuracy")
-FIGURES = ("step", "split", "seconds", "loss", "usage", "perplexity", *QUALITY)
+BITS = ("bits_per_code", "bits_per_code_any_order")
+FIGURES = ("step", "split", "seconds", "loss", "usage", "perplexity", *QUALITY, *BITS)
 
 
 class Runs:
@@ -52,34 +60,50 @@ class Runs:
 
     def start(self, name: object, minutes: float, called: str) -> dict[str, Any]:
         """Train on a set. Refused for one too many (429)."""
-        source = self.workspace.source(name)
-        if sum(run["state"] == "running" for run in self.all()) >= MAX_RUNNING:
-            raise Refused(429, "a run is on its way: stop it, or wait for it")
-        stem = _slug(called or str(name))
-        target = free_name(self.workspace.root / stem)
-        run = {
-            "id": secrets.token_hex(6),
-            "folder": target.name,
-            "source": source,
-            "set": name,
-            "called": called or str(name),
-            "minutes": minutes,
-        }
-        words = [source, "--out", str(target), "--minutes", f"{minutes:g}", *SETTINGS]
-        self._launch(run, words)
-        return self.described(run)
+        target = free_name(self.workspace.root / _slug(called or str(name)))
+        return self._begin("model", target, name, minutes)
+
+    def start_prior(self, model: object, name: object, minutes: float) -> dict[str, Any]:
+        """Train a prior of a model on a set. Refused for one too many (429), and where there is
+        one, or half of one (409).
+        """
+        folder = self.workspace.model(model)
+        if _has_checkpoint(folder / PRIOR_FOLDER):
+            raise Refused(409, "a prior of this model is half trained: resume it")
+        if (folder / PRIOR_FILE).exists():
+            raise Refused(409, "this model has a prior already")
+        return self._begin("prior", folder, name, minutes, PRIOR_SETTINGS)
 
     def resume(self, name: object) -> dict[str, Any]:
         run = self.find(name)
-        if self.described(run)["state"] != "stopped":
+        if self._state(run) != "stopped":
             raise Refused(409, "there is nothing to resume")
-        target = self.workspace.root / run["folder"]
-        rows = _rows(target / "metrics.jsonl")
+        self._check_free()
+        rows = _rows(self.work(run) / "metrics.jsonl")
         spent = max((row.get("seconds", 0.0) for row in rows), default=0.0) / 60
         left = max(LEAST_MINUTES, run["minutes"] - spent)
-        words = [run["source"], "--out", str(target), "--resume", "--minutes", f"{left:.2f}"]
-        self._launch(run, words)
+        self._launch(run, ["--resume", "--minutes", f"{left:.2f}"])
         return self.described(run)
+
+    def _begin(
+        self, kind: str, folder: Path, name: object, minutes: float, own: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        source = self.workspace.source(name)
+        self._check_free()
+        run = {
+            "id": secrets.token_hex(6),
+            "kind": kind,
+            "folder": str(folder.relative_to(self.workspace.root)),
+            "source": source,
+            "set": name,
+            "minutes": minutes,
+        }
+        self._launch(run, ["--minutes", f"{minutes:g}", *SETTINGS, *own])
+        return self.described(run)
+
+    def _check_free(self) -> None:
+        if sum(run["state"] == "running" for run in self.all()) >= MAX_RUNNING:
+            raise Refused(429, "a run is on its way: stop it, or wait for it")
 
     def stop(self, name: object) -> dict[str, Any]:
         """Tell a run to save itself and end."""
@@ -107,38 +131,50 @@ class Runs:
 
     def described(self, run: dict[str, Any], seen: int = 0) -> dict[str, Any]:
         """How a run is. seen: rows of figures that are known already."""
-        folder = self.workspace.root / run["folder"]
+        folder = self.model(run)
         lines = _lines(self.folder / f"{run['id']}.log")
-        rows = _rows(folder / "metrics.jsonl")
+        rows = _rows(self.work(run) / "metrics.jsonl")
         return {
             "id": run["id"],
-            "name": run["folder"],
-            "called": run["called"],
+            "kind": run["kind"],
+            "model": self.workspace.id_of(folder),
+            "name": shown_name(folder.name),
             "set": run["set"],
             "minutes": run["minutes"],
-            "state": self._state(run, folder),
+            "state": self._state(run),
             "lines": lines[-NUM_LINES:],
             "num_rows": len(rows),
             "rows": rows[seen : seen + MAX_ROWS],
-            "command": _command(run),
+            **_elsewhere(run, self.workspace.shown(folder)),
         }
 
-    def _state(self, run: dict[str, Any], folder: Path) -> str:
+    def model(self, run: dict[str, Any]) -> Path:
+        """The folder of the model that a run makes, or makes a prior of."""
+        found: Path = self.workspace.root / run["folder"]
+        return found
+
+    def work(self, run: dict[str, Any]) -> Path:
+        """Where a run keeps its figures and checkpoints."""
+        return self.model(run) / (PRIOR_FOLDER if run["kind"] == "prior" else "")
+
+    def _state(self, run: dict[str, Any]) -> str:
         if self._is_running(run):
             return "running"
-        if (folder / "report.html").exists():
+        if (self.work(run) / "report.html").exists():
             return "finished"
-        if any((folder / "checkpoint").glob("step-*.safetensors")):
-            return "stopped"
-        return "failed"
+        return "stopped" if _has_checkpoint(self.work(run)) else "failed"
 
-    def _launch(self, run: dict[str, Any], words: list[str]) -> None:
+    def _launch(self, run: dict[str, Any], options: list[str]) -> None:
+        folder = str(self.model(run))
+        words = ["train", run["source"], "--out", folder]
+        if run["kind"] == "prior":
+            words = ["train-prior", folder, run["source"]]
         log = open(self.folder / f"{run['id']}.log", "ab")  # noqa: SIM115
         with log:
             # The child has the same open file, and with it the lock.
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             child = subprocess.Popen(
-                [sys.executable, "-m", "vqkit", "train", *words],
+                [sys.executable, "-m", "vqkit", *words, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -160,11 +196,24 @@ class Runs:
         return False
 
 
-def _command(run: dict[str, Any]) -> str:
-    """What does the same in a terminal, where the files lie in a folder."""
+def _elsewhere(run: dict[str, Any], shown: str) -> dict[str, str]:
+    """What does the same in a terminal and in Python, where the files lie in a folder."""
     data = run["set"] if run["set"] in BUILT_IN else "FOLDER"
-    words = ["vqkit", "train", data, "--out", run["folder"], "--minutes", f"{run['minutes']:g}"]
-    return shlex.join(words)
+    minutes = f"{run['minutes']:g}"
+    words = ["train", data, "--out", shown, "--minutes", minutes]
+    call = f"train({data!r}, {shown!r}, minutes={minutes})"
+    if run["kind"] == "prior":
+        words = ["train-prior", shown, data, "--minutes", minutes, *PRIOR_SETTINGS]
+        own = list(PRIOR_SETTINGS)
+        call = f"train_prior({shown!r}, {data!r}, overrides={own}, minutes={minutes})"
+    return {
+        "command": shlex.join(["vqkit", *words]),
+        "python": f"import vqkit\n\nmodel = vqkit.{call}",
+    }
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoint").glob("step-*.safetensors"))
 
 
 def _slug(text: str) -> str:

@@ -23,7 +23,7 @@ from .runs import MAX_MINUTES, Runs
 from .security import Gate
 from .uploads import read_json, write_body
 from .verbs import VERBS, Verbs
-from .worker import Answer
+from .worker import PATH, Answer
 from .workspace import BUILT_IN, Workspace
 
 PAGE = Path(__file__).parent / "static"
@@ -62,6 +62,7 @@ class Studio:
             ("DELETE", "/api/sets/{name}", self.remove_set),
             ("POST", "/api/survey", self.survey),
             ("POST", "/api/runs", self.start_run),
+            ("POST", "/api/priors", self.start_prior),
             ("GET", "/api/runs/{name}", self.run),
             ("POST", "/api/runs/{name}/stop", self.stop_run),
             ("POST", "/api/runs/{name}/resume", self.resume_run),
@@ -87,6 +88,7 @@ class Studio:
             "version": __version__,
             "models": [self.workspace.described(*model) for model in models.items()],
             "built_in": list(BUILT_IN),
+            "file_bytes": self.core.limits.file_bytes,
             "sets": [_set(files) for files in self.workspace.sets()],
             "runs": runs,
         }
@@ -107,11 +109,11 @@ class Studio:
         await write_body(request, path, limits.file_bytes)
         args = {"path": str(path), "positions": limits.positions, "seconds": limits.seconds}
         try:
-            await self.core.quick.call("check_file", args)
+            found = await self.core.quick.call("check_file", args)
+            index = self.workspace.added(files, given, path, found.result["is_shard"])
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        index = self.workspace.added(files, given, path)
         return {"index": index, "name": files.names[index]}
 
     async def remove_set(self, name: str) -> dict[str, Any]:
@@ -129,6 +131,11 @@ class Studio:
         minutes = given.number("minutes", 3.0, 0.1, MAX_MINUTES)
         return self.runs.start(given.get("set"), minutes, given.text("called", 60))
 
+    async def start_prior(self, request: Request) -> dict[str, Any]:
+        given = await self._given(request)
+        minutes = given.number("minutes", 10.0, 0.1, MAX_MINUTES)
+        return self.runs.start_prior(given.get("model"), given.get("set"), minutes)
+
     async def run(self, name: str, seen: int = 0) -> dict[str, Any]:
         return self.runs.described(self.runs.find(name), max(0, seen))
 
@@ -139,13 +146,15 @@ class Studio:
         return self.runs.resume(name)
 
     async def follow_run(self, request: Request, name: str) -> Response:
-        """Reconstructions by the last checkpoint, if it is newer than a step that is known."""
+        """What the last checkpoint reconstructs or draws, if it is newer than a step that is
+        known.
+        """
         given = await self._given(request)
         run = self.runs.find(name)
-        folder = self.workspace.root / run["folder"]
         step = given.whole("step", -1, -1, 1 << 40)
-        args = {"folder": str(folder), "source": run["source"], "step": step}
-        return _framed(await self.core.quick.call("follow", args))
+        args = {"folder": str(self.runs.model(run)), "source": run["source"], "step": step}
+        task = "follow_prior" if run["kind"] == "prior" else "follow"
+        return _framed(await self.core.quick.call(task, args))
 
     # -------------------------------------------------------------------------------------- looking
 
@@ -158,14 +167,17 @@ class Studio:
         given = await self._given(request)
         args: dict[str, Any] = {"model": self._model(given)}
         name = given.get("set")
-        if name in BUILT_IN:
-            args["set"] = name
+        if self.workspace.is_numbered(name):
+            args["set"] = self.workspace.source(name)
+            args["called"] = name if name in BUILT_IN else "item"
             return _framed(await self.core.quick.call("samples", args))
         files = self.workspace.files(name)
         args["paths"] = list(enumerate(map(str, files.paths)))[-NUM_OFFERED:]
         answer = await self.core.quick.call("samples", args)
         for item in [*answer.result["items"], *answer.result["skipped"]]:
             item["name"] = files.names[item["index"]]
+        for item in answer.result["skipped"]:
+            item["reason"] = PATH.sub("", item["reason"])
         return _framed(answer)
 
     async def look(self, request: Request) -> Response:
@@ -236,7 +248,12 @@ def _framed(answer: Answer) -> Response:
 
 
 def _set(files: Any) -> dict[str, Any]:
-    return {"id": files.id, "names": files.names[-NUM_OFFERED:], "num_files": len(files.names)}
+    return {
+        "id": files.id,
+        "names": files.names[-NUM_OFFERED:],
+        "num_files": len(files.names),
+        "has_shards": files.has_shards,
+    }
 
 
 def _is_edit(edit: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from .given import Given
@@ -41,26 +40,26 @@ class Verbs:
 
     def _model(self, given: Given) -> dict[str, Any]:
         folder = self.workspace.model(given.get("model"))
-        return {"model": str(folder), "shown": self._shown(folder)}
-
-    def _shown(self, folder: Path) -> str:
-        """A folder as commands would name it, from where the studio was started."""
-        try:
-            return str(folder.relative_to(Path.cwd()))
-        except ValueError:
-            return str(folder.relative_to(self.workspace.root.parent))
+        return {"model": str(folder), "shown": self.workspace.shown(folder)}
 
     def _item(self, given: Given, name: str = "item", called: str = "name") -> dict[str, Any]:
         item = given.get(name)
         return {name: self.workspace.item(item), called: self._name(item)}
 
     def _name(self, item: Any) -> str:
-        if item["set"] in BUILT_IN:
-            return f"{item['set']}-{item['index']}.png"
+        if self.workspace.is_numbered(item["set"]):
+            name = item["set"] if item["set"] in BUILT_IN else "item"
+            return f"{name}-{item['index']}.png"
         return self.workspace.files(item["set"]).names[item["index"]]
 
     def atlas(self, given: Given) -> dict[str, Any]:
-        return {**self._model(given), "source": self.workspace.source(given.get("set"))}
+        name = given.get("set")
+        names = {}
+        if name not in BUILT_IN:
+            files = self.workspace.files(name)
+            paths = [path.name for path in files.paths]
+            names = dict(zip(paths, files.names, strict=True))
+        return {**self._model(given), "source": self.workspace.source(name), "names": names}
 
     def generate(self, given: Given) -> dict[str, Any]:
         return {**self._model(given), **drawing_of(given, 16)}

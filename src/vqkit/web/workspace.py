@@ -38,13 +38,16 @@ CAPTION = ".txt"
 
 @dataclass
 class Files:
-    """An uploaded set. names: what each file was called; paths beside them."""
+    """An uploaded set. names: what each file was called; paths beside them. has_shards: its items
+    are not its files, but lie in them.
+    """
 
     id: str
     folder: Path
     names: list[str] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     num_bytes: int = 0
+    has_shards: bool = False
 
     @property
     def source(self) -> Path:
@@ -74,7 +77,12 @@ class Workspace:
             if _is_model(folder) and len(found) < MAX_MODELS:
                 found.append(folder)
         found.sort(key=lambda folder: (folder / "config.json").stat().st_mtime, reverse=True)
-        return {self._id_of(folder): folder for folder in found}
+        return {self.id_of(folder): folder for folder in found}
+
+    def has_only_files(self) -> bool:
+        """Whether there is no model, but something that one could be trained on."""
+        files = (path for path in self.root.iterdir() if not path.name.startswith("."))
+        return not self.models() and any(path.is_file() for path in files)
 
     def model(self, name: object) -> Path:
         """The folder of a model. Refused (404)."""
@@ -82,6 +90,18 @@ class Workspace:
         if folder is None:
             raise Refused(404, "there is no such model")
         return folder
+
+    def shown(self, folder: Path) -> str:
+        """A folder as commands would name it, from where the studio was started."""
+        try:
+            return str(folder.relative_to(Path.cwd()))
+        except ValueError:
+            return str(folder.relative_to(self.root.parent))
+
+    def id_of(self, folder: Path) -> str:
+        """The id of a model that lies in a folder, or will."""
+        relative = str(folder.relative_to(self.root))
+        return hashlib.sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def _folders(self, folder: Path, depth: int) -> Iterator[Path]:
         try:
@@ -94,10 +114,6 @@ class Workspace:
             yield path
             if depth > 1 and not _is_model(path):
                 yield from self._folders(path, depth - 1)
-
-    def _id_of(self, folder: Path) -> str:
-        relative = str(folder.relative_to(self.root))
-        return hashlib.sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def described(self, name: str, folder: Path) -> dict[str, Any]:
         """What a page says of a model without loading it."""
@@ -169,12 +185,18 @@ class Workspace:
                 number = int(path.stem)
         return files.source / f"{number:06}{suffix}"
 
-    def added(self, files: Files, name: str, path: Path) -> int:
-        """Remember a file that was written; its index."""
-        row = {"name": shown_name(name), "file": path.name}
+    def added(self, files: Files, name: str, path: Path, is_shard: bool) -> int:
+        """Remember a file that was written; its index. Refused (400) for shards beside files that
+        are items.
+        """
+        if any(known.suffix != CAPTION for known in files.paths) and is_shard != files.has_shards:
+            raise Refused(400, "archives and tables of images go into a set without other files")
+        files.has_shards = files.has_shards or is_shard
+        shown = shown_name(name)
+        row = {"name": shown, "file": path.name, "is_shard": is_shard}
         with open(files.folder / "names.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
-        files.names.append(row["name"])
+        files.names.append(shown)
         files.paths.append(path)
         files.num_bytes += path.stat().st_size
         return len(files.names) - 1
@@ -189,6 +211,10 @@ class Workspace:
             return str(name)
         return str(self.files(name).source)
 
+    def is_numbered(self, name: object) -> bool:
+        """Whether the items of a set have numbers, and are no files. Refused (404)."""
+        return name in BUILT_IN or self.files(name).has_shards
+
     def item(self, given: object) -> dict[str, Any]:
         """{"set": id, "index": n} as tasks have it. Refused (404)."""
         if not isinstance(given, dict):
@@ -196,8 +222,8 @@ class Workspace:
         index = given.get("index")
         if type(index) is not int or index < 0:
             raise Refused(400, "an item is a set and an index")
-        if given.get("set") in BUILT_IN:
-            return {"set": given["set"], "index": index}
+        if self.is_numbered(given.get("set")):
+            return {"set": self.source(given["set"]), "index": index}
         files = self.files(given.get("set"))
         if index >= len(files.paths):
             raise Refused(404, "there is no such file in the set")
@@ -238,4 +264,5 @@ def _read_set(name: str, folder: Path) -> Files:
             files.names.append(row["name"])
             files.paths.append(path)
             files.num_bytes += path.stat().st_size
+            files.has_shards = files.has_shards or row["is_shard"]
     return files

@@ -14,7 +14,7 @@ from ...data.dataset import Dataset
 from ...errors import VqkitError
 from ...model.quantizers.base import MAX_COUNTED
 from ...model.tiling import crop
-from .atlas import Book, PatchBook, patch_books, place_names, plain_books
+from .atlas import Book, PatchBook, patch_books, place_names
 from .changes import Peel, Surprise, Swap, importance, peel, surprise, swaps
 from .cutouts import CutoutBook, Pool, cutout_books
 from .field import ReceptiveField, receptive_field
@@ -121,12 +121,7 @@ def explain(
     held_out = next(split for split in ("test", "validation", "train") if len(data.splits[split]))
     examples = gather(model, data, held_out, min(num, _num_examples(model, data)))
     field = _field(model, sample)
-    codebooks: list[PatchBook] | list[CutoutBook]
-    pool = None
-    if is_aligned:
-        codebooks = patch_books(model, sample, field)
-    else:
-        codebooks, pool = cutout_books(model, sample, data.names)
+    codebooks, pool = _books(model, data, sample, field)
     progress(0.6)
     labels = None
     probed = None
@@ -170,17 +165,25 @@ def atlas_of(
     data: Dataset,
     num: int,
     progress: Callable[[float], None] = lambda share: None,
-) -> Sequence[Book]:
-    """The codebooks alone, as `explain` has them, on at most `num` items of the training split:
-    with patches where values can be compared place by place, without any cut-outs elsewhere.
+) -> tuple[list[PatchBook] | list[CutoutBook], Pool | None]:
+    """The codebooks alone, as `explain` has them, on at most `num` items of the training split, and
+    what their cut-outs are cut from.
 
     Errors: as `explain`, of models.
     """
     _check(model, data)
     sample = gather(model, data, "train", num, lambda share: progress(0.7 * share))
+    return _books(model, data, sample, _field(model, sample) if model.signal.is_aligned else None)
+
+
+def _books(
+    model: Model, data: Dataset, sample: Sample, field: ReceptiveField | None
+) -> tuple[list[PatchBook] | list[CutoutBook], Pool | None]:
+    """field: where values can be compared place by place."""
     if model.signal.is_aligned:
-        return patch_books(model, sample, _field(model, sample))
-    return plain_books(model, sample)
+        assert field is not None
+        return patch_books(model, sample, field), None
+    return cutout_books(model, sample, data.names)
 
 
 def _num_examples(model: Model, data: Dataset) -> int:

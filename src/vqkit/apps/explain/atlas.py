@@ -84,12 +84,6 @@ def patch_books(model: Model, sample: Sample, field: ReceptiveField) -> list[Pat
     return [_patch_book(model, sample, field, shelf, index) for index in range(len(shelf))]
 
 
-def plain_books(model: Model, sample: Sample) -> list[Book]:
-    """As `patch_books`, with nothing that is seen or heard."""
-    shelf = Shelf(model, sample)
-    return [Book(**shelf.described(index)) for index in range(len(shelf))]
-
-
 def place_names(model: Model) -> list[str]:
     """What each of the Q codes of a position is called."""
     count = model.artifact.network.quantizer.num_codebooks

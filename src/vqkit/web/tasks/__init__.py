@@ -25,6 +25,7 @@ TASKS = {
     "atlas": ("looking", "atlas"),
     "survey": ("training", "survey"),
     "follow": ("training", "follow"),
+    "follow_prior": ("training", "follow_prior"),
     "abilities": ("making", "abilities"),
     "generate": ("making", "generate"),
     "inpaint": ("making", "inpaint"),

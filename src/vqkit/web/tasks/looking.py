@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...apps.explain import Book, PatchBook, atlas_of, open_data, place_names
+from ...apps.explain import CutoutBook, PatchBook, Pool, atlas_of, open_data, place_names
+from ...artifact.model import Model
 from ...errors import VqkitError
 from .context import Context, Result, Tell
 
@@ -87,21 +88,26 @@ def edited(codes: Tensor, edits: Sequence[Sequence[int]], sizes: Sequence[int]) 
 
 
 def atlas(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: Tell) -> Result:
-    """args: model, source.
+    """args: model, source, names (what files of the source were called).
 
-    Of each codebook how often its codes occur, and of images the mean patch of each code.
+    Of each codebook how often its codes occur; of images the mean patch of each code, of recordings
+    and series cut-outs, of text the strings that it stands for.
     """
     model = context.model(args["model"])
     data = open_data(model, args["source"])
+    books, pool = atlas_of(model, data, NUM_ITEMS, tell)
     result = Result()
-    books = []
-    for book in atlas_of(model, data, NUM_ITEMS, tell):
-        books.append(_described(result, book))
-    result.values = {"books": books, "places": model.network.quantizer.places()}
+    # Text is read, not looked at.
+    is_read = model.signal.has_symbols
+    result.values = {
+        "books": [_described(result, book) for book in books],
+        "places": model.network.quantizer.places(),
+        "pool": None if pool is None or is_read else _pool(result, model, pool, args["names"]),
+    }
     return result
 
 
-def _described(result: Result, book: Book) -> dict[str, Any]:
+def _described(result: Result, book: PatchBook | CutoutBook) -> dict[str, Any]:
     """A codebook for the page. Patches lie side by side on sheets of COLUMNS."""
     shown = book.codes[:MAX_SHOWN]
     described = {
@@ -112,17 +118,38 @@ def _described(result: Result, book: Book) -> dict[str, Any]:
         "usage": float((book.counts > 0).mean()),
         "perplexity": book.perplexity,
     }
-    if isinstance(book, PatchBook):
-        means = book.means[:MAX_SHOWN]
-        typical = book.typical[:MAX_SHOWN]
-        # Those of one code side by side.
-        strips = np.concatenate(list(typical.swapaxes(0, 1)), axis=2)
-        described["patch"] = list(means.shape[1:3])
-        described["means"] = result.image(_sheet(means, COLUMNS))
-        described["typical"] = result.image(_sheet(strips, 1))
-        described["num_typical"] = book.num_typical[:MAX_SHOWN].tolist()
-        described["positions"] = book.positions[:MAX_SHOWN].tolist()
+    if isinstance(book, CutoutBook):
+        numbers = book.num_cutouts[:MAX_SHOWN].tolist()
+        pairs = zip(book.cutouts[:MAX_SHOWN].tolist(), numbers, strict=True)
+        described["cutouts"] = [places[:num] for places, num in pairs]
+        described["strings"] = book.strings[:MAX_SHOWN]
+        return described
+    means = book.means[:MAX_SHOWN]
+    typical = book.typical[:MAX_SHOWN]
+    # Those of one code side by side.
+    strips = np.concatenate(list(typical.swapaxes(0, 1)), axis=2)
+    described["patch"] = list(means.shape[1:3])
+    described["means"] = result.image(_sheet(means, COLUMNS))
+    described["typical"] = result.image(_sheet(strips, 1))
+    described["num_typical"] = book.num_typical[:MAX_SHOWN].tolist()
+    described["positions"] = book.positions[:MAX_SHOWN].tolist()
     return described
+
+
+def _pool(result: Result, model: Model, pool: Pool, names: dict[str, str]) -> dict[str, Any]:
+    """What cut-outs are cut from: each part as an image of its length and, of recordings, a
+    sound.
+    """
+    # Of a recording that is cut in several items each has the name of the file and its place there.
+    files = [name.partition("@")[0] for name in pool.names]
+    return {
+        "shown": [result.image(part) for part in pool.shown],
+        "played": [result.add(part, model.signal.media_type) for part in pool.played],
+        "lengths": pool.lengths.tolist(),
+        "names": [names.get(file, file) for file in files],
+        "window": pool.window,
+        "cell": pool.cell,
+    }
 
 
 def _sheet(patches: np.ndarray, columns: int) -> np.ndarray:

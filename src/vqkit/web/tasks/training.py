@@ -9,15 +9,19 @@ from typing import Any
 
 import torch
 
+from ...apps.evaluate import open_for
+from ...apps.generate import generate
 from ...data.names import MAX_BAD
 from ...pipelines.choosing import choose_settings
-from ...pipelines.preview import open_run, preview
+from ...pipelines.preview import drawing_of, in_few_steps, open_run, preview, preview_prior
 from ...signals.registry import signal_of
 from .context import Context, Result, Tell
 
 # Items of a set that are shown, and of a run.
 NUM_SHOWN = 32
 NUM_FOLLOWED = 8
+# Items that a prior draws.
+NUM_DRAWN = 12
 
 
 def survey(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: Tell) -> Result:
@@ -83,5 +87,32 @@ def follow(context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell:
         "pairs": pairs,
         "quality": sum(known) / len(known) if known else None,
         "unit": model.signal.quality_unit,
+    }
+    return result
+
+
+def follow_prior(
+    context: Context, args: dict[str, Any], blobs: Sequence[bytes], tell: Tell
+) -> Result:
+    """args: folder of a model, source, step of its prior's training that is known already.
+
+    What the prior of the last checkpoint draws, the same draw each time; nothing before there is a
+    new one.
+    """
+    folder = Path(args["folder"])
+    model = context.model(args["folder"])
+    key = f"prior of {folder}"
+    data = context.data_of_run(key, lambda: open_for(model, args["source"], "train"))
+    found = preview_prior(folder, model, data, args["step"])
+    if found is None:
+        return Result({"step": None})
+    prior = found.model.wanted_prior()
+    drawing = in_few_steps(drawing_of(data, prior, NUM_DRAWN), prior)
+    values = generate(found.model, NUM_DRAWN, drawing=drawing).values
+    result = Result()
+    result.values = {
+        "step": found.step,
+        "drawn": [result.item(model, one) for one in values],
+        "labels": [*drawing.classes, *drawing.prompts],
     }
     return result

@@ -78,13 +78,14 @@ export async function job(path, body, { told = () => {}, signal } = {}) {
   return framed(`/api/jobs/${state.id}/result`);
 }
 
-/** Files into a set, one after the other: how many were kept, and why others were not. */
-export async function upload(set, files, told = () => {}) {
+/** Files of so many bytes at most into a set, one after the other: how many were kept, and why others were not. */
+export async function upload(set, files, most, told = () => {}) {
   const skipped = [];
   let kept = 0;
   for (const file of files) {
     const path = `/api/sets/${set}/files?name=${encodeURIComponent(file.name)}`;
     try {
+      if (file.size > most) throw new Failure(`files of ${most >> 20} MiB at most are taken in here; vqkit train FOLDER reads larger ones where they lie`);
       await (await asked(path, { method: "POST", body: file })).json();
       kept += 1;
     } catch (error) {

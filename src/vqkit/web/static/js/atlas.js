@@ -1,7 +1,6 @@
-// What codes mean: how often they occur, the mean of what is seen there, real places, neighbours.
-import { framed } from "./api.js";
+// What codes mean: how often they occur, what is seen, heard or read there, real places, neighbours.
 import { count, el, fill, freshId, percent, say, trying } from "./dom.js";
-import { button, working } from "./parts.js";
+import { button, clip, working } from "./parts.js";
 
 // Of a sheet, as the server lays it out.
 const COLUMNS = 32;
@@ -41,13 +40,18 @@ export class Atlas {
     const frame = await working(this.work, "atlas", { model: this.model.id, set: this.set }, "Looking at many items");
     if (!frame) return this.show();
     await trying(async () => {
+      const load = async (named) => (named ? createImageBitmap(new Blob([frame.files[named.file]], { type: named.type })) : null);
       const books = [];
       for (const book of frame.result.books) {
-        const load = async (named) => (named ? createImageBitmap(new Blob([frame.files[named.file]], { type: named.type })) : null);
         const rows = new Map(book.codes.map((code, row) => [code, row]));
         books.push({ ...book, rows, means: await load(book.means), typical: await load(book.typical) });
       }
-      this.found = { books, places: frame.result.places };
+      const { places, pool } = frame.result;
+      if (pool) {
+        pool.shown = await Promise.all(pool.shown.map(load));
+        pool.played = pool.played.map((named) => frame.files[named.file]);
+      }
+      this.found = { books, places, pool };
       this.known.set(key, this.found);
       document.body.dataset.atlas = key;
     });
@@ -61,7 +65,7 @@ export class Atlas {
     return number < 0 ? null : this.found.books[number];
   }
 
-  /** What draws a code: its mean patch, or a colour of its own. */
+  /** What draws a code: its mean patch, where it fits best, or a colour of its own. */
   colour(place, code) {
     const book = this.book(place);
     const row = book?.rows.get(code);
@@ -70,6 +74,8 @@ export class Atlas {
       return (pen, x, y, width, height) =>
         pen.drawImage(book.means, (row % COLUMNS) * wide, Math.floor(row / COLUMNS) * high, wide, high, x, y, width, height);
     }
+    const [best] = (row !== undefined && this.found.pool && book.cutouts[row]) || [];
+    if (best) return (pen, x, y, width, height) => this.glyph(pen, best, x, y, width, height);
     const hue = (code * 137.508) % 360;
     return (pen, x, y, width, height) => {
       pen.fillStyle = code < 0 ? "#8884" : `hsl(${hue} 42% ${44 + ((code * 7) % 5) * 6}%)`;
@@ -109,9 +115,54 @@ export class Atlas {
       box.append(el("div", { class: "patches" }, this.patch(book.means, row % COLUMNS, Math.floor(row / COLUMNS), book.patch, "Mean of what it stands for", "big"), el("div", { class: "typical" }, Array.from({ length: Math.min(book.num_typical[row], 6) }, (_, index) => this.patch(book.typical, index, row, book.patch, "A real place")))));
       box.append(el("h3", { text: "Where it occurs" }), this.map(book.positions[row]));
     }
+    if (book.strings?.length) box.append(el("h3", { text: "What it stands for" }), this.strings(row, book));
+    if (this.found.pool && book.cutouts[row].length) {
+      const cutouts = book.cutouts[row].map((cut, index) => this.cutout(cut, `cut-out ${index + 1} of code ${this.code}`));
+      box.append(el("h3", { text: "Where it fits best" }), el("div", { class: "cutouts" }, cutouts));
+    }
     const near = book.neighbours[row].slice(0, 5);
     if (near.length) box.append(el("h3", { text: "Nearest codes" }), el("div", { class: "near" }, near.map((code) => this.swatch(code, book))));
     return box;
+  }
+
+  /** A code in the middle of where it fits best, with as much of what lies around it. */
+  glyph(pen, [part, , own], x, y, width, height) {
+    const { pool } = this.found;
+    const from = Math.max(0, own - pool.cell);
+    const to = Math.min(pool.lengths[part], own + 2 * pool.cell);
+    this.section(pen, part, from, to, x, y, width, height);
+  }
+
+  section(pen, part, from, to, x, y, width, height) {
+    const image = this.found.pool.shown[part];
+    const each = image.width / this.found.pool.lengths[part];
+    pen.imageSmoothingEnabled = true;
+    pen.drawImage(image, from * each, 0, (to - from) * each, image.height, x, y, width, height);
+  }
+
+  /** A cut-out of a real item, with the code marked, that can be heard where there is a sound. */
+  cutout([part, start, own], label) {
+    const { pool } = this.found;
+    const length = pool.lengths[part];
+    const end = Math.min(length, start + pool.window);
+    const canvas = el("canvas", { width: 480, height: 132, role: "img", "aria-label": `${label}, with the place of the code marked` });
+    const pen = canvas.getContext("2d");
+    this.section(pen, part, start, end, 0, 0, 480, 124);
+    const left = (480 * (own - start)) / (end - start);
+    const wide = (480 * (Math.min(end, own + pool.cell) - own)) / (end - start);
+    pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+    pen.fillRect(left, 126, wide, 6);
+    const sound = pool.played[part];
+    return el("figure", { class: "cutout" }, canvas, sound ? clip(sound, start / length, end / length, label) : null, el("figcaption", { text: pool.names[part] }));
+  }
+
+  strings(row, book) {
+    const most = book.strings[row][0]?.[1] ?? 1;
+    return el("ol", { class: "strings" }, book.strings[row].map(([text, times]) => {
+      const bar = el("span", { class: "meter", "aria-hidden": "true" });
+      bar.style.setProperty("--size", times / most);
+      return el("li", {}, el("code", { text }), el("span", { text: `${times === 1 ? "once" : `${count(times)} times`}, ${((100 * times) / book.counts[row]).toFixed(1)} %` }), bar);
+    }));
   }
 
   patch(sheet, column, row, [high, wide], label, kind = "") {

@@ -33,7 +33,8 @@ export function createBench(root) {
   const facts = el("p", { class: "facts" });
   const strip = el("div", { class: "strip", role: "listbox", "aria-label": "Items of the set", tabindex: "-1" });
   const add = filePicker("Add files", addFiles);
-  root.append(el("div", { class: "bench-row" }, model.box, set.box, add), facts, strip);
+  const note = el("p", { class: "soft", hidden: true });
+  root.append(el("div", { class: "bench-row" }, model.box, set.box, add), facts, strip, note);
 
   store.on("state", () => {
     setOptions(model.select, store.models.map((one) => [one.id, one.name]), store.model?.id);
@@ -48,9 +49,9 @@ export function createBench(root) {
   store.on("items", () => {
     setOptions(set.select, setOptionsOf(), store.set);
     fill(strip, store.items.map((item) => thumbnail(item)));
-    if (!store.items.length && store.skipped.length) {
-      fill(strip, el("p", { class: "soft", text: `This model reads none of them: ${store.skipped[0].reason}` }));
-    }
+    strip.hidden = !store.items.length;
+    note.hidden = Boolean(store.items.length) || !store.skipped.length;
+    if (!note.hidden) note.textContent = `This model reads none of them: ${store.skipped[0].reason}`;
   });
   store.on("item", () => {
     for (const shown of strip.querySelectorAll("button")) {

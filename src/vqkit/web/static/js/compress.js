@@ -77,7 +77,7 @@ async function run(wanted) {
 const open = (file) =>
   trying(async () => {
     const set = (await post("/api/sets")).id;
-    const { kept, skipped } = await upload(set, [file]);
+    const { kept, skipped } = await upload(set, [file], store.fileBytes);
     if (!kept) throw new Failure(skipped[0]);
     const frame = await working(parts.opened, "open", { item: { set, index: 0 } }, "Opening");
     if (!frame) return;

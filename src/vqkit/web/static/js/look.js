@@ -79,7 +79,7 @@ function showStage(now, frame) {
     el("span", {}, el("b", { text: number(now.bits ?? looked.peeled.at(-1).bits, 0) }), " bits"),
     edits.size ? el("span", { class: "changed" }, el("b", { text: `${edits.size}` }), edits.size === 1 ? " code changed" : " codes changed") : null);
   if (kind === "text") {
-    fill(parts.stage, el("div", { class: "texts" }, el("h3", { text: "Original" }), passage(now.text.before), el("h3", { text: "Reconstruction" }), passage(now.text.now)), figures);
+    fill(parts.stage, el("div", { class: "texts" }, el("h2", { text: "Original" }), passage(now.text.before), el("h2", { text: "Reconstruction" }), passage(now.text.now)), figures);
     return;
   }
   const known = $(".split", parts.stage);

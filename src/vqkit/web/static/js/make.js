@@ -1,7 +1,10 @@
-// New items, and items made anew.
-import { el, fill, toast } from "./dom.js";
+// New items, and items made anew; before them a prior, where there is none.
+import { post } from "./api.js";
+import { setOptionsOf } from "./bench.js";
+import { el, fill, say, toast, trying } from "./dom.js";
 import { Mask } from "./mask.js";
 import { button, choice, picture, player, recipe, save, segments, shown, slider, split, textField, working } from "./parts.js";
+import { box as followedRun, open } from "./run.js";
 import { store } from "./store.js";
 
 const VERBS = [
@@ -23,13 +26,14 @@ let fields = {};
 export function create(root) {
   const tabs = el("div", { class: "verbs" });
   const form = el("div", { class: "card form" });
+  const run = el("div");
   const made = el("div", { class: "made", "aria-live": "polite" });
-  parts = { tabs, form, made };
+  parts = { tabs, form, run, made, root };
   root.append(
     el("header", { class: "head" }, el("h1", { id: "title-make", text: "Make" }), el("p", {
       text: "Draw new items from the prior, make parts anew, go from one to another. The same seed gives the same result, here, in a terminal and in Python.",
     })),
-    tabs, el("div", { class: "making" }, form, made),
+    tabs, el("div", { class: "making" }, form, el("div", {}, run, made)),
   );
   tabs.append(segments("What to make", VERBS, verb, (chosen) => {
     verb = chosen;
@@ -41,6 +45,7 @@ export function create(root) {
     showForm();
   });
   store.on("item", () => verb !== "generate" && showForm());
+  store.on("state", () => !root.hidden && store.abilities?.has_prior === false && showForm());
 }
 
 export const enter = () => showForm();
@@ -50,13 +55,43 @@ function showForm() {
   fields = {};
   mask = null;
   if (!able) return fill(parts.form, el("p", { class: "soft", text: "Train a model first." }));
-  if (NEEDS_PRIOR.includes(verb) && !able.has_prior) {
-    return fill(parts.form, el("p", { text: "This model has no prior yet, which knows what codes go together." }), el("pre", { tabindex: "0", role: "region", "aria-label": "Command" }, el("code", { text: `vqkit train-prior ${store.model.name} ${store.model.trained_on || "DATA"}` })));
-  }
+  const training = showRun(able);
+  if (NEEDS_PRIOR.includes(verb) && !able.has_prior) return fill(parts.form, priorForm(training));
   if (IMAGES_ONLY.includes(verb) && !able.is_image) return fill(parts.form, el("p", { class: "soft", text: "Of images alone, here." }));
   if (verb !== "generate" && !store.item) return fill(parts.form, el("p", { class: "soft", text: "Choose an item above, or drop one." }));
   return fill(parts.form, FORMS[verb](able), button(VERBS.find(([key]) => key === verb)[1], () => run(), "primary wide"));
 }
+
+/** The run of this model's prior, if it goes on or can: it takes its place beside the form. */
+function showRun(able) {
+  const mine = store.runs.find((run) => run.kind === "prior" && run.model === store.model.id);
+  const isOpen = mine && (["running", "stopped"].includes(mine.state) || (mine.state === "failed" && !able.has_prior));
+  fill(parts.run, isOpen ? followedRun : null);
+  if (!isOpen) return null;
+  if (!parts.root.hidden) open(mine);
+  return mine;
+}
+
+function priorForm(training) {
+  const about = el("p", { text: "A prior knows which codes go together. This model has none yet; with one, it draws items of its own." });
+  if (training?.state === "running") return [el("h2", { text: "The prior is being trained" }), about, el("p", { class: "soft", text: "It goes on when this page is closed." })];
+  if (training?.state === "stopped") return [el("h2", { text: "The prior was stopped" }), about, el("p", { class: "soft", text: "Resume goes on where it was." })];
+  const options = setOptionsOf();
+  if (!options.length) return [el("h2", { text: "Train a prior" }), about, el("p", { class: "soft", text: "Drop the files that it shall learn from, as a rule those that the model was trained on." })];
+  const set = choice("Learns from", options);
+  // As a rule what the model learnt from.
+  const wanted = store.model.set ?? store.set;
+  if (options.some(([id]) => id === wanted)) set.select.value = wanted;
+  const minutes = slider("Minutes", { min: 1, max: 60, step: 1, value: 10, words: (value) => `${value} min` });
+  return [el("h2", { text: "Train a prior" }), about, set.box, minutes.box, button("Train the prior", () => begin(set.select.value, minutes.value), "primary wide")];
+}
+
+const begin = (set, minutes) =>
+  trying(async () => {
+    await post("/api/priors", { model: store.model.id, set, minutes });
+    say("Training has begun");
+    await store.refresh();
+  });
 
 const conditions = (able) => {
   const box = el("div", { class: "fields" });

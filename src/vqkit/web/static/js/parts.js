@@ -6,7 +6,8 @@ import { bytes, el, fill, freshId, number, say, toast, trying } from "./dom.js";
 export function shown(frame, item, label) {
   const figure = el("figure", { class: "shown" });
   if (item.text) figure.append(passage(item.text.now));
-  else figure.append(picture(frame, item.image, label));
+  // The caption says what the image is, once.
+  else figure.append(picture(frame, item.image));
   if (item.sound) figure.append(player(frame.url(item.sound), label));
   if (label) figure.append(el("figcaption", { text: label }));
   return figure;
@@ -19,7 +20,7 @@ export function picture(frame, image, label = "") {
 }
 
 export function passage(parts) {
-  const text = el("p", { class: "passage" });
+  const text = el("p", { class: "passage", tabindex: "0" });
   for (const [words, differs] of parts) text.append(differs ? el("mark", { text: words }) : words);
   return text;
 }
@@ -39,6 +40,47 @@ export function player(url, label = "sound") {
   audio.addEventListener("timeupdate", () => {
     line.style.setProperty("--at", audio.duration ? audio.currentTime / audio.duration : 0);
   });
+  return box;
+}
+
+let speaker = null;
+// Seconds in which a clip grows loud and soft, so that its ends do not click.
+const EDGE = 0.004;
+
+/** As `player`, of a part of a sound: bytes of the whole, and the shares of it between which it is heard. */
+export function clip(bytes, from, to, label) {
+  const button = el("button", { type: "button", class: "play", "aria-label": `Play: ${label}` });
+  const line = el("span", { class: "line" });
+  const box = el("span", { class: "player" }, button, el("span", { class: "track" }, line));
+  let source = null;
+  const mark = () => {
+    box.classList.toggle("on", source !== null);
+    button.setAttribute("aria-label", `${source ? "Stop" : "Play"}: ${label}`);
+  };
+  const play = async () => {
+    speaker ??= new AudioContext();
+    await speaker.resume();
+    const sound = await speaker.decodeAudioData(bytes.slice().buffer);
+    const begin = speaker.currentTime;
+    const seconds = (to - from) * sound.duration;
+    const volume = speaker.createGain();
+    for (const [time, level] of [[0, 0], [EDGE, 1], [seconds - EDGE, 1], [seconds, 0]]) volume.gain.linearRampToValueAtTime(level, begin + time);
+    source = new AudioBufferSourceNode(speaker, { buffer: sound });
+    source.connect(volume).connect(speaker.destination);
+    source.onended = () => {
+      source = null;
+      mark();
+    };
+    source.start(begin, from * sound.duration, seconds);
+    box.dataset.seconds = seconds.toFixed(3);
+    mark();
+    const move = () => {
+      line.style.setProperty("--at", source ? Math.min(1, (speaker.currentTime - begin) / seconds) : 0);
+      if (source) requestAnimationFrame(move);
+    };
+    move();
+  };
+  button.addEventListener("click", () => (source ? source.stop() : trying(play)));
   return box;
 }
 

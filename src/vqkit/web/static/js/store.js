@@ -7,6 +7,7 @@ class Store extends EventTarget {
   sets = [];
   runs = [];
   builtIn = [];
+  fileBytes = 0;
   model = null;
   set = null;
   items = [];
@@ -29,6 +30,7 @@ class Store extends EventTarget {
     this.sets = state.sets;
     this.runs = state.runs;
     this.builtIn = state.built_in;
+    this.fileBytes = state.file_bytes;
     this.tell("state");
   }
 
@@ -75,7 +77,7 @@ class Store extends EventTarget {
   async add(files, told) {
     const isOwn = this.set && !this.builtIn.includes(this.set);
     const set = isOwn ? this.set : (await post("/api/sets")).id;
-    const { kept, skipped } = await upload(set, files, told);
+    const { kept, skipped } = await upload(set, files, this.fileBytes, told);
     for (const reason of skipped.slice(0, 3)) toast(reason, "bad");
     await this.refresh();
     return { set, kept };

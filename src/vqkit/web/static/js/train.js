@@ -1,9 +1,9 @@
 // From files to a model: what was found, and a run that can be followed, stopped and resumed.
-import { framed, get, job, post, remove } from "./api.js";
+import { job, post, remove } from "./api.js";
 import { filePicker, setName } from "./bench.js";
-import { chart } from "./chart.js";
-import { $, count, el, fill, number, say, toast, trying } from "./dom.js";
-import { button, passage, picture, player, slider, textField } from "./parts.js";
+import { $, count, el, fill, number, say, trying } from "./dom.js";
+import { button, picture, player, slider, textField } from "./parts.js";
+import { STATES, box, follow, followed, title } from "./run.js";
 import { store } from "./store.js";
 
 const BUILT_IN = {
@@ -11,17 +11,13 @@ const BUILT_IN = {
   digits: "1,797 handwritten digits of 8×8",
   "fashion-mnist": "70,000 pieces of clothing, 28×28 in grey",
 };
-// Milliseconds between two looks at a run.
-const EVERY = 1500;
-
 let parts;
 let chosen = null;
-let followed = null;
 
 export function create(root) {
   const sources = el("div", { class: "sources" });
   const found = el("div", { class: "found" });
-  const run = el("div", { class: "run" });
+  const run = el("div");
   const runs = el("div", { class: "runs" });
   parts = { sources, found, run, runs };
   root.append(
@@ -37,8 +33,9 @@ export function create(root) {
 }
 
 export function enter() {
+  parts.run.append(box);
   const running = store.runs.find((one) => one.state === "running");
-  if (running && followed !== running.id) follow(running.id);
+  if (running) follow(running.id);
 }
 
 export const drop = (files) =>
@@ -56,10 +53,10 @@ export const drop = (files) =>
 
 function showSources() {
   const cards = store.builtIn.map((name) => source(name, name, BUILT_IN[name]));
-  const own = store.sets.filter((set) => set.num_files > 1).slice(-3).map((set) => source(set.id, setName(set.id), set.names.slice(0, 3).join(", ")));
+  const own = store.sets.filter((set) => set.num_files > 1 || set.has_shards).slice(-3).map((set) => source(set.id, setName(set.id), set.names.slice(0, 3).join(", ")));
   const target = el("div", { class: "target" },
     el("p", { class: "target-title", text: "Drop files or a folder" }),
-    el("p", { class: "soft", text: "PNG, JPEG, WebP, AVIF · WAV, FLAC, MP3 · text" }),
+    el("p", { class: "soft", text: "PNG, JPEG, WebP, AVIF · WAV, FLAC, MP3 · text · tar and Parquet of images" }),
     el("div", { class: "row" }, filePicker("Choose files", drop), filePicker("Choose a folder", drop, true)));
   fill(parts.sources, target, el("div", { class: "cards" }, [...own, ...cards]));
 }
@@ -132,95 +129,16 @@ async function begin(set, minutes, called) {
   follow(run.id);
 }
 
-// -------------------------------------------------------------------------------------------- a run
-
-async function follow(id) {
-  followed = id;
-  const view = { rows: [], step: -1, frame: null, pairs: null, failures: 0 };
-  while (followed === id) {
-    const run = await trying(() => get(`/api/runs/${id}?seen=${view.rows.length}`));
-    if (followed !== id) return;
-    if (!run) {
-      if ((view.failures += 1) > 20) return;
-    } else {
-      view.failures = 0;
-      // A run that goes on drops what it did behind its checkpoint.
-      if (run.num_rows < view.rows.length) view.rows = [];
-      else view.rows.push(...run.rows);
-      await seeItems(id, run, view);
-      showRun(run, view);
-      if (run.state !== "running") {
-        await ended(run);
-        return;
-      }
-    }
-    await new Promise((done) => setTimeout(done, EVERY));
-  }
-}
-
-async function seeItems(id, run, view) {
-  if (!["running", "stopped"].includes(run.state) || !run.rows.length) return;
-  const frame = await framed(`/api/runs/${id}/follow`, { step: view.step }).catch(() => null);
-  if (!frame || frame.result.step === null) return;
-  view.frame?.release();
-  view.frame = frame;
-  view.step = frame.result.step;
-  document.body.dataset.followed = `${view.step}`;
-}
-
-async function ended(run) {
-  followed = null;
-  await store.refresh();
-  if (run.state !== "finished") return;
-  toast(`${run.name} is ready`);
-  const model = store.models.find((one) => one.name === run.name);
-  if (model) await trying(() => store.choose(model.id));
-}
-
-const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-
-const STATES = { running: "training", finished: "finished", stopped: "stopped; it can go on", failed: "it ended" };
-
-function showRun(run, view) {
-  const { rows } = view;
-  const key = ["psnr", "spectral_snr", "byte_accuracy"].find((name) => rows.some((row) => name in row)) ?? "psnr";
-  const names = { psnr: ["PSNR", " dB"], spectral_snr: ["Spectral SNR", " dB"], byte_accuracy: ["Bytes right", " %"] }[key];
-  const step = rows.at(-1)?.step ?? 0;
-  const buttons = el("div", { class: "row" });
-  if (run.state === "running") buttons.append(button("Stop", () => trying(() => post(`/api/runs/${run.id}/stop`)), "quiet"));
-  if (run.state === "stopped") buttons.append(button("Resume", () => trying(async () => {
-    await post(`/api/runs/${run.id}/resume`);
-    follow(run.id);
-  }), "primary"));
-  if (run.state === "finished") buttons.append(el("a", { class: "button primary", href: "#look", text: "Look at it" }));
-  const head = el("header", { class: "run-head" }, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("h2", { text: run.name }), el("span", { class: "soft", text: `step ${count(step)}, ${clock(rows.at(-1)?.seconds ?? 0)} of ${run.minutes} min` }), buttons);
-  const usage = rows.some((row) => "usage" in row) ? "usage" : "perplexity";
-  const curves = el("div", { class: "charts" }, chart(names[0], rows, key, names[1]), chart("Loss", rows, "loss"), chart(usage === "usage" ? "Usage of the codebook" : "Perplexity", rows, usage));
-  const log = el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "What the run says", text: run.lines.slice(-6).join("\n") });
-  fill(parts.run, el("div", { class: "card" }, head, view.frame ? pairsOf(view.frame) : run.state === "running" ? el("p", { class: "soft", text: "The first reconstructions come with the first checkpoint, in a few seconds." }) : null, curves, log, el("p", { class: "soft mono", text: run.command })));
-  parts.run.dataset.state = run.state;
-  parts.run.dataset.step = `${step}`;
-}
-
-function pairsOf(frame) {
-  const { pairs, step, quality, unit } = frame.result;
-  const one = ({ before, now }, index) => {
-    if (now.text) return el("div", { class: "pair" }, passage(now.text.now));
-    return el("div", { class: "pair" }, picture(frame, before.image, "Original"), picture(frame, now.image, "Reconstruction"), now.sound ? player(frame.url(now.sound), `reconstruction ${index + 1}`) : null);
-  };
-  return el("div", {}, el("h3", { text: `Held-out items after ${count(step)} steps: ${number(quality)} ${unit}` }), el("div", { class: "pairs" }, pairs.map(one)));
-}
-
 function showRuns() {
-  const others = store.runs.filter((run) => run.id !== followed);
+  const others = store.runs.filter((run) => run.id !== followed());
   if (!others.length) return fill(parts.runs);
   const rows = others.slice(0, 8).map((run) => {
     const open = button("Open", () => {
       follow(run.id);
       $("#main").scrollIntoView();
     }, "quiet small");
-    open.setAttribute("aria-label", `Open the run ${run.name}`);
-    return el("li", {}, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("b", { text: run.name }), el("span", { class: "soft", text: `${run.minutes} min` }), open);
+    open.setAttribute("aria-label", `Open the run ${title(run)}`);
+    return el("li", {}, el("span", { class: `state ${run.state}`, text: STATES[run.state] }), el("b", { text: title(run) }), el("span", { class: "soft", text: `${run.minutes} min` }), open);
   });
   return fill(parts.runs, el("h2", { text: "Runs" }), el("ul", { class: "list" }, rows));
 }
