@@ -42,6 +42,10 @@ def clip(number: int, low: int, high: int) -> int:
     return min(max(number, low), high)
 
 
+def logit(low: int, middle: int, end: int) -> int:
+    return STRETCH[clip(((end - middle) << 16) // (end - low), 1, 65535)]
+
+
 def hashed(*numbers: int) -> int:
     found = numbers[0]
     for number in numbers[1:]:
@@ -86,19 +90,7 @@ class Network:
     def below(self, c, n: int, y: int, x: int, h: int, w: int) -> list[int]:
         """B of the document. `c(back, down, right)`."""
         layers = self.layers[n]
-        before = [
-            (0, down, right)
-            for down in range(-3, 1)
-            for right in range(-3, 4)
-            if (down, right) < (0, 0)
-        ]
-        before += [
-            (-back, down, right)
-            for back in range(1, n + 1)
-            for down in (-1, 0, 1)
-            for right in (-1, 0, 1)
-        ]
-        values, west, north = [c(*place) for place in before], c(0, 0, -1), c(0, -1, 0)
+        values, west, north = [c(*place) for place in around(n)], c(0, 0, -1), c(0, -1, 0)
         level = (west + north) >> 1
         given = [v - level for v in values] + [64 * (v == 0) for v in values] + [level]
         a = np.array(given) @ layers["first"]
@@ -125,6 +117,67 @@ class Network:
                 total += u[k] * SQUASH[clip(step, -4096, 4095)]
             found.append(((total >> 8) * 255 >> 8) + 256 * j)
         return found + [((1 << 24) * 255 >> 8) + 256 * 256]
+
+
+def around(n: int) -> list[tuple[int, int, int]]:
+    """The neighbours of a value in channel n."""
+    square = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    own = [(down, right) for down in range(-3, 1) for right in range(-3, 4)]
+    found = [(0, *place) for place in own if place < (0, 0)]
+    return found + [(-back, *place) for back in range(1, n + 1) for place in square]
+
+
+class Linear:
+    """The linear prediction of a channel."""
+
+    def __init__(self, n: int):
+        self.before = around(n)
+        count = len(self.before)
+        self.weights, self.targets = [0] * count, [0] * count
+        self.moments = [[0] * count for _ in range(count)]
+        self.deviations, self.errors = [2048] * 16, {}
+
+    def predict(self, c, inside, y: int, x: int):
+        def middle(back):
+            west, north = c(back, 0, -1), c(back, -1, 0)
+            return west if y == 0 else north if x == 0 else (west + north) >> 1
+
+        self.given = [
+            c(*place) - middle(place[0]) if inside(*place) else 0 for place in self.before
+        ]
+        self.base, self.y, self.x = middle(0), y, x
+        total = 65536 * self.base + sum(
+            w * d for w, d in zip(self.weights, self.given, strict=True)
+        )
+        self.mean = clip(total >> 13, 0, 2040)
+        west, north, corner, east = (
+            self.errors.get((y + down, x + right), 0)
+            for down, right in ((0, -1), (-1, 0), (-1, -1), (-1, 1))
+        )
+        near = 2 * (west + north) + corner + east
+        self.kind = clip((near * near).bit_length() - 4, 0, 15)
+        self.slope = (1 << 27) // self.deviations[self.kind]
+
+    def below(self, j: int) -> int:
+        if j in (0, 256):
+            return j << 16
+        step = ((8 * j - 4 - self.mean) * self.slope) >> 12
+        return SQUASH[clip(step, -4096, 4095)] * 255 + 256 * j
+
+    def learn(self, value: int):
+        error, known = abs(8 * value - self.mean), self.deviations[self.kind]
+        self.errors[self.y, self.x] = error
+        self.deviations[self.kind] = max(known + error - (known >> 6), 64)
+        for i, one in enumerate(self.given):
+            scaled = one * (self.slope >> 10)
+            self.targets[i] += scaled * (value - self.base) - (self.targets[i] >> 10)
+            for j, other in enumerate(self.given):
+                self.moments[i][j] += scaled * other - (self.moments[i][j] >> 10)
+        for i, row in enumerate(self.moments):
+            rest = 65536 * self.targets[i]
+            rest -= sum(m * w for m, w in zip(row, self.weights, strict=True))
+            moved = self.weights[i] + rest // (row[i] + 2048)
+            self.weights[i] = clip(moved, -(1 << 18), 1 << 18)
 
 
 class Mixing:
@@ -155,11 +208,13 @@ class Mixing:
             {} for _ in range(14)
         ]  # number: [p, n]; what is not there is as it was at first
         self.v = [65536] * 32
+        self.beside = [[0] * 16 for _ in range(8)]
         self.w = [[1024 if self.network else 12288] * 9 for _ in range(14)]
         found: list[np.ndarray] = []
         for stage, payload in enumerate(payloads):
             self.codes = seen_from(found, self.sides, grid)
             self.grid = self.codes[-1].shape
+            self.linear = Linear(stage)
             decoder = RangeDecoder(payload)
             for y, x in np.ndindex(self.grid):
                 self.codes[-1][y, x] = self.code(decoder, stage, y, x)
@@ -189,11 +244,17 @@ class Mixing:
     def code(self, decoder: RangeDecoder, stage: int, y: int, x: int) -> int:
         (h, w), size = self.grid, self.sizes[stage]
 
+        def inside(back: int, down: int, right: int) -> bool:
+            return 0 <= y + down < h and 0 <= x + right < w
+
         def c(back: int, down: int, right: int) -> int:
-            inside = 0 <= y + down < h and 0 <= x + right < w
-            return int(self.codes[stage + back][y + down, x + right]) if inside else 0
+            place = y + down, x + right
+            return int(self.codes[stage + back][place]) if inside(back, down, right) else 0
 
         below = self.network.below(c, stage, y, x, h, w) if self.network else None
+        linear = self.linear
+        if below:
+            linear.predict(c, inside, y, x)
         contexts, low, node = self.contexts(stage, c), 0, 1
         for i in range((size - 1).bit_length() - 1, -1, -1):
             middle = low + (1 << i)
@@ -207,11 +268,10 @@ class Mixing:
             logits = [STRETCH[p] for p, _ in seen]
             total = sum(self.w[t][n.bit_length()] * logits[t] for t, (_, n) in enumerate(seen))
             if below:
-                q = ((below[middle + (1 << i)] - below[middle]) << 16) // (
-                    below[middle + (1 << i)] - below[low]
-                )
-                own = STRETCH[clip(q, 1, 65535)]
-                total += self.v[i] * own
+                edges = low, middle, middle + (1 << i)
+                own = logit(*(below[j] for j in edges))
+                other = logit(*(linear.below(j) for j in edges))
+                total += self.v[i] * own + self.beside[i][linear.kind] * other
             one = SQUASH[clip(total >> 16, -4096, 4095)]
             bit = int(decoder.target() >= 65536 - one)
             decoder.advance(*((65536 - one, one) if bit else (0, 65536 - one)))
@@ -223,5 +283,8 @@ class Mixing:
                 entry[1] = min(n + 1, 255)
             if below:
                 self.v[i] += error * own >> 15
+                self.beside[i][linear.kind] += error * other >> 15
             low, node = middle if bit else low, node * 2 + bit
+        if below:
+            linear.learn(low)
         return low

@@ -4,6 +4,7 @@ fitted.
 
 import io
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -32,9 +33,11 @@ from vqkit.coding import (
     write_bundle,
     write_file,
 )
+from vqkit.coding.codes.linear_kernel import learn_value, predict_value
+from vqkit.coding.codes.mixing_state import first_linear, neighbours
 from vqkit.coding.logistic import LIMIT, SQUASH, STRETCH
 from vqkit.coding.rangecoder import RangeEncoder
-from vqkit.coding.values.network import ChannelNetwork, inputs, neighbours, num_inputs
+from vqkit.coding.values.network import ChannelNetwork, inputs, num_inputs
 from vqkit.training.tasks.value_coder import ChannelTwin
 
 MODEL = bytes(range(8))
@@ -135,6 +138,38 @@ def test_a_photograph_without_a_network_is_smaller_than_its_png(photo):
     picture.save(png, "PNG", optimize=True)
     pixels = np.array(picture, np.int64)[None, None]
     assert len(MixingCoder((256,)).encode(pixels)[0][0]) < len(png.getvalue())
+
+
+def test_a_photograph_in_colour_is_far_smaller_with_what_its_linear_prediction_learns(photo):
+    """The network says nothing: all of its weights are 0."""
+    picture = Image.open(photo).convert("RGB").resize((64, 64))
+    pixels = np.array(picture, np.int64).transpose(2, 0, 1)[None]
+    tensors = {name: 0 * values for name, values in random_network(3, 4).tensors().items()}
+    predicted = MixingCoder((256,) * 3, ValueNetwork.from_tensors(tensors)).encode(pixels)
+    alone = MixingCoder((256,) * 3).encode(pixels)
+    assert sum(map(len, predicted[0])) < 0.8 * sum(map(len, alone[0]))
+
+
+def test_the_linear_prediction_comes_near_least_squares():
+    """Values that depend on their neighbours, and noise: squared errors of the last third, beside
+    those of weights that least squares finds when it has seen everything.
+    """
+    rng = np.random.default_rng(0)
+    padded = np.zeros((2, 46, 46), np.int64)
+    padded[0, 3:-3, 3:-3] = rng.integers(60, 190, (40, 40))
+    linear = first_linear([(0, 0, -1), (0, -1, 0), (0, -1, 1), (-1, 0, 0)], 40)
+    given, values, predicted = [], [], []
+    for y, x in product(range(3, 43), repeat=2):
+        west, north, here = padded[1, y, x - 1], padded[1, y - 1, x], padded[0, y, x]
+        padded[1, y, x] = np.clip(0.3 * west + 0.2 * north + 0.4 * here + rng.normal(0, 3), 0, 255)
+        predict_value(padded, 1, y, x, linear)
+        given.append(linear.given.copy())
+        values.append(padded[1, y, x] - linear.noted[0])
+        predicted.append(linear.noted[1] / 8 - linear.noted[0])
+        learn_value(padded[1, y, x], y, x, linear)
+    best = np.array(given) @ np.linalg.lstsq(np.array(given, float), np.array(values, float))[0]
+    ours, theirs = (np.square(np.array(values) - one)[-533:].sum() for one in (predicted, best))
+    assert theirs < ours < 1.1 * theirs
 
 
 def test_squash_is_the_logistic_function_and_stretch_its_inverse():
@@ -281,12 +316,20 @@ import sys
 if sys.argv[1] == "plain":
     sys.modules["numba"] = None
 from tests.coding.test_context_mixing import random_network, smooth
-from vqkit.coding import MixingCoder, kernels
+from vqkit.coding import MixingCoder, ValueNetwork, kernels
 import numpy as np
 images = smooth((2, 20, 20))[None]
-for coder in (MixingCoder((256, 256), random_network(2)), MixingCoder((256, 256))):
-    payloads = coder.encode(images)
-    assert np.array_equal(coder.decode(payloads, (20, 20)), images)
+# All is certain, and then nothing: the largest numbers that the linear prediction comes upon.
+hard = images[:, :1] * 0
+hard[..., 12:, :] = 255 * np.random.default_rng(0).integers(0, 2, (8, 20))
+network = random_network(2)
+for coder, given in (
+    (MixingCoder((256, 256), network), images),
+    (MixingCoder((256,), ValueNetwork(network.channels[:1])), hard),
+    (MixingCoder((256, 256)), images),
+):
+    payloads = coder.encode(given)
+    assert np.array_equal(coder.decode(payloads, (20, 20)), given)
     print(*(one.hex() for one in payloads[0]))
 print(kernels.usable(), file=sys.stderr)
 """

@@ -6,8 +6,9 @@ of a stage. Every number is an integer.
 A code is a few bits, the highest first. Each of C contexts, which are the neighbours of a slot seen
 in different ways, has a table that says how likely a bit is where the context and the bits before
 it were the same; the logits are weighed and added (Mahoney 2005, "Adaptive weighing of context
-models", section 3.2), and tables and weights learn from every bit. A network can give one logit
-more, so that an item is coded well from its first value. docs/file-format.md has it in full. With
+models", section 3.2), and tables and weights learn from every bit. For values, a network gives one
+logit more, so that an item is coded well from its first value, and a linear prediction that learns
+from the item another one. docs/file-format.md has it in full. With
 numba, of the extra [fast], the same bytes come sooner.
 """
 
@@ -24,7 +25,17 @@ from numpy.typing import NDArray
 
 from ..grids import finer, join, rows_and_columns, split
 from ..rangecoder import TOTAL, StringEncoder, check_position
-from .mixing_state import BORDER, TABLES, Learnt, Rows, Stream, Tables, first_state
+from .mixing_state import (
+    BORDER,
+    TABLES,
+    Learnt,
+    Rows,
+    Stream,
+    Tables,
+    first_linear,
+    first_state,
+    neighbours,
+)
 
 Ints = NDArray[np.int64]
 Codes = NDArray[np.integer[Any]]
@@ -128,9 +139,15 @@ class _Item:
         self._learnt = first_state(finest, coder.network is not None)
 
     def _enter(self, stage: int) -> None:
-        """Lay out the codes for a stage, if its grid is not that of the one before."""
-        if self._sides[stage] == self._side:
-            return
+        """Begin a stage."""
+        if self._sides[stage] != self._side:
+            self._lay_all(stage)
+        if self._coder.network:
+            linear = first_linear(neighbours(stage), self._grid[1])
+            self._learnt = self._learnt._replace(linear=linear)
+
+    def _lay_all(self, stage: int) -> None:
+        """Lay out the codes on the grid of a stage."""
         self._side = self._sides[stage]
         self._grid = rows_and_columns(self._extent())
         rows, columns = self._grid

@@ -12,13 +12,16 @@ from ..kernels import compiled, usable
 from ..logistic import LIMIT
 from ..rangecoder import BEHIND, TOTAL
 from ..rangecoder_kernel import decode_bit
+from .linear_kernel import learn_value, predict_value, value_below
 from .mixing_state import (
+    LINEAR_WEIGHTS,
     MASK,
     MAX_BITS,
     MAX_COUNT,
     MIX,
     NETWORK_RATE,
     NUM_CLASSES,
+    NUM_DEVIATIONS,
     RATE,
     SCATTER,
     Learnt,
@@ -96,6 +99,41 @@ def _learn(bit: int, one: int, num: int, tables: Tables, learnt: Learnt) -> None
 
 
 @compiled
+def _logit(low: int, middle: int, end: int, tables: Tables) -> int:
+    """Of the upper part of what lies between, by what lies below the edges of both parts."""
+    ratio = ((end - middle) << 16) // (end - low)
+    return tables.stretch[min(max(ratio, 1), TOTAL - 1)]
+
+
+@compiled
+def _predict_beside(
+    below: Any, at: int, low: int, place: int, num: int, tables: Tables, learnt: Learnt
+) -> int:
+    """What the network, whose distribution is at a place of `below`, and the linear prediction add
+    to `_predict`, of the bit that cuts the values from `low` on in two; notes their logits.
+    """
+    middle = low + (1 << place)
+    end = middle + (1 << place)
+    linear = learnt.linear
+    lower = value_below(low, tables, linear)
+    centre = value_below(middle, tables, linear)
+    upper = value_below(end, tables, linear)
+    learnt.logits[num] = _logit(below[at + low], below[at + middle], below[at + end], tables)
+    learnt.logits[num + 1] = _logit(lower, centre, upper, tables)
+    weight = LINEAR_WEIGHTS + place * NUM_DEVIATIONS + linear.noted[3]
+    network = learnt.weights[place] * learnt.logits[num]
+    return network + learnt.weights[weight] * learnt.logits[num + 1]
+
+
+@compiled
+def _learn_beside(error: int, place: int, num: int, learnt: Learnt) -> None:
+    """Move the weights of both."""
+    weight = LINEAR_WEIGHTS + place * NUM_DEVIATIONS + learnt.linear.noted[3]
+    learnt.weights[place] += error * learnt.logits[num] >> NETWORK_RATE
+    learnt.weights[weight] += error * learnt.logits[num + 1] >> NETWORK_RATE
+
+
+@compiled
 def code_rows(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: Stream) -> None:
     """Slots of rows in order: from bytes to codes where there is a decoder, else to symbols.
 
@@ -105,12 +143,12 @@ def code_rows(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: St
     bits = 0
     while (rows.num_codes - 1) >> bits:
         bits += 1
-    weights = learnt.weights
-    logits = learnt.logits
     slot = 0
     for y in range(rows.top, rows.bottom):
         for x in range(rows.first, rows.end):
             num = _set_hashes(rows.padded, rows.stage, y, x, learnt.hashes)
+            if len(below):
+                predict_value(rows.padded, rows.stage, y, x, learnt.linear)
             low = 0
             node = 1
             for place in range(bits - 1, -1, -1):
@@ -122,10 +160,7 @@ def code_rows(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: St
                 total = _predict(num, node, tables, learnt)
                 if len(below):
                     at = slot * (rows.num_codes + 1)
-                    end = below[at + middle + (1 << place)]
-                    ratio = ((end - below[at + middle]) << 16) // (end - below[at + low])
-                    logits[num] = tables.stretch[min(max(ratio, 1), TOTAL - 1)]
-                    total += weights[place] * logits[num]
+                    total += _predict_beside(below, at, low, place, num, tables, learnt)
                 one = tables.squash[min(max(total >> 16, -LIMIT), LIMIT - 1) + LIMIT]
                 if len(stream.decoder):
                     bit = decode_bit(one, stream.data, stream.decoder)
@@ -136,10 +171,12 @@ def code_rows(rows: Rows, below: Any, tables: Tables, learnt: Learnt, stream: St
                     stream.symbols[symbol + 1] = one if bit else TOTAL - one
                 _learn(bit, one, num, tables, learnt)
                 if len(below):
-                    weights[place] += ((bit << 16) - one) * logits[num] >> NETWORK_RATE
+                    _learn_beside((bit << 16) - one, place, num, learnt)
                 low = middle if bit else low
                 node = node * 2 + bit
             rows.padded[rows.stage, y, x] = low
+            if len(below):
+                learn_value(low, y, x, learnt.linear)
             slot += 1
         if len(stream.decoder) and stream.decoder[2] > len(stream.data) + BEHIND:
             return

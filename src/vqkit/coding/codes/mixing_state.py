@@ -1,10 +1,11 @@
 """What context mixing starts from and learns, and the groups of arrays that its kernels take.
 
-All numbers are integers. Shapes: C tables, one for each context; n slots.
+All numbers are integers. Shapes: C tables, one for each context; n slots; A neighbours.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,18 +25,28 @@ MAX_COUNT = 255
 # Classes of how often an entry was seen: bit lengths of its count.
 NUM_CLASSES = 9
 # First weights, of 65536: of entries where there are only tables, of entries beside a network, and
-# of the network.
+# of the network. That of the linear prediction is 0: small items are better without it.
 ALONE = 12288
 BESIDE = 1024
 WHOLE = 1 << 16
-# Bits that the product of error and logit loses on its way to a weight, of a table and of the
-# network.
+# Bits that the product of error and logit loses on its way to a weight, of a table, and of the
+# other two.
 RATE = 16
 NETWORK_RATE = 15
 # Bits of a code.
 MAX_BITS = 32
 # Rows and columns of zeros around the codes of an item.
 BORDER = 3
+
+# Bits of a value.
+VALUE_BITS = 8
+# Classes of how far the linear prediction was off beside a slot, and where its weights begin among
+# all.
+NUM_DEVIATIONS = 16
+LINEAR_WEIGHTS = MAX_BITS + NUM_TABLES * NUM_CLASSES
+# What a mean deviation starts from, four levels, and does not fall below.
+FIRST_DEVIATION = 32 << 6
+LEAST_DEVIATION = 1 << 6
 
 # Of 65536: how far an entry moves, by how often it was seen.
 SHARES = np.array([131072 // (2 * count + 3) for count in range(MAX_COUNT + 1)])
@@ -54,14 +65,37 @@ class Tables(NamedTuple):
 TABLES = Tables(SQUASH, STRETCH, SHARES, CLASSES)
 
 
+class Linear(NamedTuple):
+    """A linear prediction of the values of a stage from A neighbours, which learns from each value.
+
+    around (A, 3): channels back, rows down and columns right of a neighbour. weights (A,), of
+    65536. moments (A * A,) and targets (A,): sums of the products of neighbours with one another
+    and with the value, in which older slots count less. deviations (NUM_DEVIATIONS,): mean distance
+    of value and prediction, by class, in 64ths of an eighth of a level. errors (2, columns + 2
+    BORDER): that distance in eighths, in the last even and odd row. Of the slot that is coded:
+    given (A,), the neighbours, and noted (4,): what they are measured from, the prediction in
+    eighths, the steepness of its distribution, and its class.
+    """
+
+    around: Any
+    weights: Any
+    moments: Any
+    targets: Any
+    deviations: Any
+    errors: Any
+    given: Any
+    noted: Any
+
+
 class Learnt(NamedTuple):
     """What an item has taught so far, and what is noted of the bit that is being coded.
 
     table_bits: entries of a table are 2^table_bits. probabilities, counts: of every entry of C
     tables, that a bit is 1, of 65536, and how often it was seen. weights: MAX_BITS for the network,
-    one for each bit of a code, and NUM_CLASSES for each table. Of the bit: entries and weights (2
-    C,), logits (C + 1,), the network's behind the tables', and hashes (C,) of what comes before its
-    code.
+    one for each bit of a code, NUM_CLASSES for each table, and NUM_DEVIATIONS for each bit of a
+    value, for the linear prediction. linear: of the stage, without neighbours where there is no
+    network. Of the bit: entries and weights (2 C,), logits (C + 2,), the network's and the linear
+    prediction's behind the tables', and hashes (C,) of what comes before its code.
     """
 
     table_bits: int
@@ -71,6 +105,7 @@ class Learnt(NamedTuple):
     places: Any
     logits: Any
     hashes: Any
+    linear: Linear
 
 
 class Rows(NamedTuple):
@@ -102,19 +137,51 @@ class Stream(NamedTuple):
     symbols: Any
 
 
+def neighbours(channel: int) -> list[tuple[int, int, int]]:
+    """Channels back, rows down and columns right of what stands around a value and is decoded
+    before it.
+
+    The nearest of its own channel, and 3 x 3 of those before.
+    """
+    offsets = []
+    for down, right in product(range(-BORDER, 1), range(-BORDER, BORDER + 1)):
+        if (down, right) < (0, 0):
+            offsets.append((0, down, right))
+    for back, down, right in product(range(1, channel + 1), (-1, 0, 1), (-1, 0, 1)):
+        offsets.append((-back, down, right))
+    return offsets
+
+
+def first_linear(around: list[tuple[int, int, int]], columns: int) -> Linear:
+    """What is known of a stage before its first value: of neighbours nothing."""
+    num = len(around)
+    return Linear(
+        around=np.array(around, np.int64).reshape(num, 3),
+        weights=np.zeros(num, np.int64),
+        moments=np.zeros(num * num, np.int64),
+        targets=np.zeros(num, np.int64),
+        deviations=np.full(NUM_DEVIATIONS, FIRST_DEVIATION, np.int64),
+        errors=np.zeros((2, columns + 2 * BORDER), np.int64),
+        given=np.zeros(num, np.int64),
+        noted=np.zeros(4, np.int64),
+    )
+
+
 def first_state(num_positions: int, beside_network: bool) -> Learnt:
     """What is known before the first bit of an item."""
     wanted = (16 * num_positions).bit_length()
     table_bits = min(max(wanted, MIN_TABLE_BITS), MAX_TABLE_BITS)
-    num_weights = MAX_BITS + NUM_TABLES * NUM_CLASSES
+    num_weights = LINEAR_WEIGHTS + VALUE_BITS * NUM_DEVIATIONS
     weights = np.full(num_weights, BESIDE if beside_network else ALONE, np.int64)
     weights[:MAX_BITS] = WHOLE
+    weights[LINEAR_WEIGHTS:] = 0
     return Learnt(
         table_bits,
         probabilities=np.full(NUM_TABLES << table_bits, TOTAL >> 1, np.uint16),
         counts=np.zeros(NUM_TABLES << table_bits, np.uint8),
         weights=weights,
         places=np.zeros(2 * NUM_TABLES, np.int64),
-        logits=np.zeros(NUM_TABLES + 1, np.int64),
+        logits=np.zeros(NUM_TABLES + 2, np.int64),
         hashes=np.zeros(NUM_TABLES, np.int64),
+        linear=first_linear([], 0),
     )

@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..codes.mixing_state import BORDER, Learnt, Rows, Stream, Tables
+from ..codes.mixing_state import BORDER, Learnt, Rows, Stream, Tables, neighbours
 from ..logistic import LIMIT, POWERS, SQUASH, STEP
 
 Array = NDArray[Any]
@@ -30,8 +29,6 @@ Ints = NDArray[np.int64]
 
 LEVELS = 256
 CODE_BITS = 8
-# Rows and columns that a neighbour is away at most.
-REACH = BORDER
 MAX_HIDDEN = 1024
 MAX_SIDE = 1024
 MAX_CHANNELS = 4
@@ -60,20 +57,6 @@ ARRAYS = {
     "last": np.int16,
     "last_bias": np.int32,
 }
-
-
-def neighbours(channel: int) -> list[tuple[int, int, int]]:
-    """Channels back, rows down and columns right of the C neighbours.
-
-    The nearest of its own channel, and 3 x 3 of those before.
-    """
-    offsets = []
-    for down, right in product(range(-REACH, 1), range(-REACH, REACH + 1)):
-        if (down, right) < (0, 0):
-            offsets.append((0, down, right))
-    for back, down, right in product(range(1, channel + 1), (-1, 0, 1), (-1, 0, 1)):
-        offsets.append((-back, down, right))
-    return offsets
 
 
 def num_inputs(channel: int) -> int:

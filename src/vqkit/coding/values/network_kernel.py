@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..codes.mixing_kernel import code_rows as mix_rows
-from ..codes.mixing_state import BORDER, Learnt, Rows, Stream, Tables
+from ..codes.mixing_state import BORDER, Learnt, Rows, Stream, Tables, neighbours
 from ..kernels import compiled
 from ..logistic import LIMIT, POWERS, SQUASH, STEP
 from ..product_kernel import multiply
@@ -27,7 +27,6 @@ from .network import (
     OUTPUT_BITS,
     WEIGHT_BITS,
     ChannelNetwork,
-    neighbours,
 )
 
 _LAST_SHIFT = HIDDEN_BITS + WEIGHT_BITS - OUTPUT_BITS

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
 from ...artifact.tokenizer import Tokenizer
+from ...coding.codes.mixing_state import BORDER, neighbours
 from ...coding.grids import rows_and_columns
 from ...coding.values.network import (
     ARRAYS,
@@ -27,12 +28,10 @@ from ...coding.values.network import (
     MAX_SIDE,
     MIXED,
     MOST,
-    REACH,
     WEIGHT_BITS,
     ChannelNetwork,
     ValueNetwork,
     inputs,
-    neighbours,
     num_inputs,
 )
 from ...config.sections import TrainConfig
@@ -265,7 +264,7 @@ class _Items:
         for batch in data.split(split, 256):
             plane = rows_and_columns(batch.values.shape[2:])
             values = batch.values.reshape(*batch.values.shape[:2], *plane)
-            parts.append(functional.pad(values, (REACH,) * 4))
+            parts.append(functional.pad(values, (BORDER,) * 4))
             size += values.numel()
             if size >= limit:
                 break
@@ -279,7 +278,7 @@ class _Items:
     def take(self, items: Tensor, plane: int, rows: Tensor, columns: Tensor) -> PlaneInputs:
         """Values (n,) of a plane, by item, row and column, with what is around them."""
         _, planes, high, wide = self.padded.shape
-        start = ((items * planes + plane) * high + rows + REACH) * wide + columns + REACH
+        start = ((items * planes + plane) * high + rows + BORDER) * wide + columns + BORDER
         # Where neighbours are in the flat values, from their slot on.
         offsets = torch.tensor(neighbours(plane)) @ torch.tensor([high * wide, wide, 1])
         flat = self.padded.view(-1)
