@@ -250,10 +250,9 @@ def measure_rates(
     if batch is None or coder is None:
         return {}
     if batch.mask is not None:
-        whole = batch.mask.flatten(1).all(1)
-        batch = batch._replace(values=batch.values[whole], mask=None)
-        if not len(batch.values):
-            return {}
+        # Items without padding, or where there are none, the longest with its padding.
+        share = batch.mask.flatten(1).double().mean(1)
+        batch = batch._replace(values=batch.values[share == share.max()], mask=None)
 
     def psnr_of(codes: np.ndarray, gain: int) -> float:
         values = model.compressor.values_of(replace(codec, gain=gain), codes, extent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from PIL import Image
 from vqkit import cli
 from vqkit.apps.denoise import denoise
 from vqkit.config import load
+from vqkit.data.dataset import Batch
 from vqkit.errors import VqkitError
 from vqkit.pipelines.choosing import choose_settings
+from vqkit.pipelines.coders import measure_rates
 from vqkit.settings import Config
 from vqkit.signals.audio.look import quiet_share
 from vqkit.signals.audio.signal import AUDIO
@@ -258,3 +261,20 @@ def test_a_recipe_of_another_signal_names_those_that_fit(recordings, tmp_path):
     # Nothing is known of files with other suffixes, which may be anything.
     (tmp_path / "a.png").rename(tmp_path / "a.dat")
     assert choose_settings(tmp_path, "speech", []).recipe == "speech"
+
+
+@pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
+def test_rates_of_recordings_that_are_all_short_are_those_of_the_longest(codec):
+    length = codec.shape.extent[0]
+    values = torch.zeros(3, 1, length, dtype=torch.int16)
+    mask = torch.zeros(3, length, dtype=torch.bool)
+    for row, samples in enumerate((length // 4, length // 2, length // 3)):
+        values[row, 0, :samples] = torch.from_numpy(voice(samples / RATE, row)[:samples])
+        mask[row, :samples] = True
+
+    def rates(batch):
+        return measure_rates(codec, SimpleNamespace(split=lambda name, size: iter([batch])), "test")
+
+    found = rates(Batch(values, np.arange(3), mask=mask))
+
+    assert found and found == rates(Batch(values[1:2], np.arange(1)))

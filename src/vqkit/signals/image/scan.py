@@ -312,8 +312,9 @@ def scan_shards(source: str, how: Reading) -> Items | None:
                 bad.append(BadFile(store.names[index], reason(error)))
     items = survey.items("shards", store, how)
     notes = [
-        f"{len(store)} images in {len(shards)} shards are read as training goes; sizes are those "
-        f"of {len(surveyed)} of them, and equal images may lie in different splits"
+        f"{len(store)} images in {len(shards)} shard{'' if len(shards) == 1 else 's'} are read as "
+        f"training goes; sizes are those of {len(surveyed)} of them, and equal images may lie in "
+        "different splits"
     ]
     if how.config.fit == "patches":
         notes.append("of each image the patch in its middle is used, at full resolution")
