@@ -26,7 +26,7 @@ CODEC2_RATE = 8000
 def peers(rate: int, channels: int) -> list[Peer]:
     """What is there for sound of so many samples a second and channels."""
     found = []
-    if rate == CODEC2_RATE and channels == 1 and find_spec("pycodec2"):
+    if _has_codec2(rate, channels):
         found += [Peer(f"Codec2 {bits}", partial(_codec2, bits)) for bits in CODEC2_BITS]
     for kbps in OPUS_KBPS:
         found.append(Peer(f"Opus {kbps * channels}k", partial(_opus, kbps, rate)))
@@ -34,9 +34,18 @@ def peers(rate: int, channels: int) -> list[Peer]:
 
 
 def of_size(values: Tensor, num_bytes: int, rate: int) -> list[ByPeer]:
-    """int16 (C, T) by Opus, in the most kilobits a second of which the file is no larger; in the
+    """int16 (C, T) by each codec, in the most bits a second of which the file is no larger; in the
     fewest where all are larger.
     """
+    found = [_opus_of_size(values, num_bytes, rate)]
+    if _has_codec2(rate, len(values)):
+        rates = [(f"Codec2 {bits}", *_codec2(bits, values)) for bits in CODEC2_BITS]
+        fitting = [one for one in rates if one[1] <= num_bytes]
+        found.append(ByPeer(*(fitting[-1] if fitting else rates[0])))
+    return found
+
+
+def _opus_of_size(values: Tensor, num_bytes: int, rate: int) -> ByPeer:
     low, high = OPUS_RANGE
     best = _opus(low, rate, values)
     kbps = low
@@ -47,7 +56,11 @@ def of_size(values: Tensor, num_bytes: int, rate: int) -> list[ByPeer]:
             low, best, kbps = middle, found, middle
         else:
             high = middle - 1
-    return [ByPeer(f"Opus {kbps * len(values)}k", *best)]
+    return ByPeer(f"Opus {kbps * len(values)}k", *best)
+
+
+def _has_codec2(rate: int, channels: int) -> bool:
+    return rate == CODEC2_RATE and channels == 1 and find_spec("pycodec2") is not None
 
 
 def _opus(kbps: int, rate: int, values: Tensor) -> tuple[int, Tensor]:
