@@ -37,11 +37,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqkit import load
+from vqkit.apps.evaluate import open_for
 
 PARSER = options(__doc__)
 PARSER.add_argument("--out", type=Path, metavar="DIR", help="keeps the images that were drawn")
-# Items at the end of the file that the model does not learn from.
-HELD_OUT = 256
 DROPOUT = 0.1
 
 
@@ -156,6 +155,15 @@ def decoded(drawn: Tensor, work: Path, out: Path) -> int:
     return good
 
 
+def held_out_names(tokenizer: Any) -> list[str]:
+    """Items of validation and test, none of which is a near duplicate of one that was trained
+    on.
+    """
+    data = open_for(tokenizer, "emoji", "train")
+    ids = np.concatenate([data.splits["validation"], data.splits["test"]])
+    return [data.names[index] for index in ids.tolist()]
+
+
 def images_of(model: Any, vocabulary: dict, items: np.ndarray) -> np.ndarray:
     """Items from bos to eos (N, L) as uint8 (N, H, W, C)."""
     codes = torch.from_numpy(items[:, 1:-1] - vocabulary["codebooks"][0]["offset"])
@@ -177,15 +185,15 @@ def main() -> None:
         vocabulary = manifest["vocabulary"]
         tokens = np.memmap(work / "ds" / "train.bin", dtype=np.uint16, mode="r").astype(np.int64)
         items = tokens.reshape(manifest["num_items"], -1)
-        labels = pyarrow.parquet.read_table(work / "ds" / "items.parquet")["label"].to_pylist()
-        names, groups = np.unique(labels, return_inverse=True)
-        # Neighbours in the set look alike.
-        order = np.random.default_rng(arguments.seed).permutation(len(items))
-        items, groups = items[order], groups[order]
-        held_out, asked = items[-HELD_OUT:], groups[-HELD_OUT:]
+        table = pyarrow.parquet.read_table(work / "ds" / "items.parquet")
+        names, groups = np.unique(table["label"].to_pylist(), return_inverse=True)
+        tokenizer = load(work / "model", device="cpu")
+        is_held_out = np.isin(table["id"].to_pylist(), held_out_names(tokenizer))
+        train, learnt = items[~is_held_out], groups[~is_held_out]
+        held_out, asked = items[is_held_out], groups[is_held_out]
         model = GPT(vocabulary["size"], len(names), items.shape[1], 128, 4, DROPOUT)
         began = time.perf_counter()
-        learn(items[:-HELD_OUT], groups[:-HELD_OUT], model, steps, arguments.seed)
+        learn(train, learnt, model, steps, arguments.seed)
         seconds = time.perf_counter() - began
         bits = bits_a_code(model, held_out, asked)
         counts = np.bincount(held_out[:, 1:-1].reshape(-1))
@@ -194,13 +202,12 @@ def main() -> None:
         drawn = write(model, vocabulary, items.shape[1], asked, arguments.seed)
         good = decoded(drawn[:count], work, arguments.out or work / "drawn")
 
-        tokenizer = load(work / "model", device="cpu")
-        seen = [images_of(tokenizer, vocabulary, one) for one in (items, drawn.numpy())]
-        features = [lite0_features(one) for one in seen]
-        classifier = train_feature_classifier(
-            features[0][:-HELD_OUT], groups[:-HELD_OUT], len(names), arguments.seed
-        )
-        told = classify_features(classifier, features[1])
+        features = [
+            lite0_features(images_of(tokenizer, vocabulary, one))
+            for one in (train, held_out, drawn.numpy())
+        ]
+        classifier = train_feature_classifier(features[0], learnt, len(names), arguments.seed)
+        real, told = (classify_features(classifier, one) for one in features[1:])
         shuffled = np.random.default_rng(arguments.seed).permutation(asked)
     kept = 100 * float((told == asked).mean())
     where = {
@@ -209,8 +216,7 @@ def main() -> None:
         "seconds": seconds,
         "entropy": entropy,
         "shuffled": 100 * float((told == shuffled).mean()),
-        "held_out_items": 100
-        * float((classify_features(classifier, features[0][-HELD_OUT:]) == asked).mean()),
+        "held_out_items": 100 * float((real == asked).mean()),
         "largest_group": 100 * float(np.bincount(asked).max() / len(asked)),
     }
     report(
