@@ -7,9 +7,9 @@ stream_vs_memory: images a second of `vqkit train` (recipe emoji) from tar archi
 files, over those from one .npy file of the same images, which is held in memory; the mean of three
 runs of each, in turns. stream_tables_vs_memory: the same from parquet tables with data.stream=true.
 Items per second are those that the trainer reports, without what comes before and after its loop.
-stream_start_memory, stream_memory_shards: private memory (as in streaming.py) of a process with two
-workers over a million 8x8 images in archives, over that with ten thousand: when the set is open,
-and after 500 batches of 128 are read.
+stream_start_memory, stream_memory_shards: private memory (as in streaming.py) of a process that
+reads a million 8x8 images in archives, over that of ten thousand: when the set is open, and after
+500 batches of 128 are read.
 """
 
 from __future__ import annotations
