@@ -116,6 +116,23 @@ def test_names_of_any_length_and_what_lies_between_do_no_harm(tmp_path):
     assert [store.raw(index) for index in range(len(store))] == numbers(12)
 
 
+def test_places_and_sizes_that_cannot_be_kept_are_named(tmp_path, monkeypatch):
+    # A size beside the header, as for members of more than 8 GB; and places beyond what 32 bits of
+    # records hold, here beyond six of them.
+    monkeypatch.setattr("vqkit.data.blocks.MOST_BYTES", 6 * 512)
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for number in range(3):
+            member = tarfile.TarInfo(f"{number}.bin")
+            member.size = 1
+            member.pax_headers = {"size": "1"} if number == 0 else {}
+            archive.addfile(member, io.BytesIO(b"x"))
+
+    store, bad = places(tmp_path)
+
+    assert [one.name for one in bad] == ["0.bin", "2.bin"]
+    assert len(store) == 1 and store.raw(0) == b"x"
+
+
 def test_an_archive_that_was_replaced_gives_no_wrong_samples(tmp_path):
     write_tar(tmp_path / "a.tar", numbers(20))
     store, _ = places(tmp_path)

@@ -46,6 +46,8 @@ WINDOW_BLOCKS = 64
 WINDOW_BYTES = 1 << 28
 # Bytes of a record of tar, at whose multiples everything begins.
 RECORD = tarfile.BLOCKSIZE
+# Of an archive, up to which places of samples can be kept: 2 TiB.
+MOST_BYTES = RECORD << 32
 # Samples that are held out of a set however large it is.
 MOST_HELD_OUT = 10_000
 _BROKEN_ARCHIVE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
@@ -332,6 +334,11 @@ def _places_in_archive(
                         continue
                     if member.size > MAX_CONTENT:
                         bad.append(BadFile(plain(member.name), "it holds too many bytes"))
+                        continue
+                    if "size" in member.pax_headers or member.offset_data >= MOST_BYTES:
+                        # Where it is read, its size is taken from its header, and its place is kept
+                        # in 32 bits.
+                        bad.append(BadFile(plain(member.name), "its place or size is too large"))
                         continue
                     places.append(member.offset_data)
                     lengths.append(member.size)

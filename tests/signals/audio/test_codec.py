@@ -192,7 +192,6 @@ def run(*words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, "-m", "vqkit", *words], input=data, capture_output=True)
 
 
-@pytest.mark.parametrize("codec_folder", ["residual"], indirect=True)
 def test_standard_input_to_standard_output(codec, codec_folder):
     buffer = io.BytesIO()
     samples = voice(2.0, 43)
