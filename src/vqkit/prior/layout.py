@@ -170,8 +170,8 @@ def check_size(slots: Slots) -> None:
     """VqkitError for more slots or codes than a transformer can hold."""
     if slots.length > MAX_LENGTH:
         raise VqkitError(
-            f"{slots.length} codes an item are more than a prior takes ({MAX_LENGTH}); use larger "
-            "patches"
+            f"{slots.length} codes an item are more than a prior takes ({MAX_LENGTH}); train a "
+            "model of fewer codes for it: of photographs with --recipe images, else larger patches"
         )
     if sum(slots.group_sizes) > MAX_CODES:
         raise VqkitError(
