@@ -25,7 +25,7 @@ from ...data.splits import digest, pack
 from ...errors import VqkitError
 from ...files import delete_with, open_regular, temporary_file
 from .config import DataConfig
-from .files import MODES
+from .modes import MODES
 from .ranges import Extent, ValueRange
 from .stores import ArrayStore, Items, Reading
 

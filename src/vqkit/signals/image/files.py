@@ -24,7 +24,20 @@ from PIL import Image, ImageCms, ImageFile
 from ...data.splits import digest
 from ...errors import VqkitError
 from ...files import open_regular
-from .ranges import Extent, ValueRange, to_bytes
+from .modes import (
+    MODE_NAMES,
+    MODES,
+    check_depth,
+    deep_colours,
+    from_deep,
+    has_deep_colours,
+    is_all_there,
+    is_deep,
+    is_wide,
+    loss_in_words,
+    to_channels,
+)
+from .ranges import Extent, ValueRange
 
 # A path, the bytes of an image file, or decoded pixels (H, W, C) uint8.
 Encoded: TypeAlias = "str | Path | bytes | np.ndarray"
@@ -46,23 +59,6 @@ _FRAME_FORMATS = {"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
 # Pixels from which on a JPEG file is told apart by what it decodes to at an eighth of its size,
 # which is quicker.
 _LARGE = 1 << 18
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_NAMES = {
-    "1": "1-bit",
-    "P": "an image with a palette",
-    "L": "8-bit grey",
-    "LA": "8-bit grey with alpha",
-    "RGB": "8-bit RGB",
-    "RGBA": "8-bit RGBA",
-}
-# Modes that RGBA holds every value of.
-_COMPARABLE = {"1", "P", "L", "LA", "RGB", "RGBA"}
-# Formats that Pillow cuts down to 8 bits without saying so.
-_DEPTH_UNKNOWN = {"AVIF", "JPEG2000"}
-# How Pillow unpacks colours of 16 bits in PNG files, and how it would with their bytes in the other
-# order.
-_LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
-_GREY_MODES = {"1", "L", "LA", "La", "I", "F"}
 # These need programs outside Pillow, or hold a file of any format, or Pillow only knows their
 # header.
 _UNREADABLE_FORMATS = {"EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG"}
@@ -239,18 +235,16 @@ def survey_file(file: Encoded | BinaryIO, every_frame: bool = False) -> FileSurv
             [],
             num_frames,
             image.format or "",
-            is_cut=image.mode in MODES.values()
-            and _is_deep(image)
-            and not _has_deep_colours(image),
+            is_cut=image.mode in MODES.values() and is_deep(image) and not has_deep_colours(image),
         )
         for index in range(num_frames if every_frame else 1):
             if index:
                 _seek(image, index)
             survey.headers.append(_header(image))
-            if _is_wide(image.mode):
+            if is_wide(image.mode):
                 survey.extent.add(np.asarray(image))
-            elif _has_deep_colours(image):
-                survey.extent.add(_deep_colours(image)[:, :, :3])
+            elif has_deep_colours(image):
+                survey.extent.add(deep_colours(image)[:, :, :3])
         return survey
 
 
@@ -277,6 +271,21 @@ def _header(image: ImageFile.ImageFile) -> Header:
     if _orientation(image) >= 5:
         return Header(image.mode, (image.width, image.height))
     return Header(image.mode, (image.height, image.width))
+
+
+def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
+    """EXIF orientation 1-8 that is still to be applied; asked before the pixels are loaded."""
+    # Pillow turns TIFF itself while loading, and already reports the turned size.
+    if image.format == "TIFF":
+        return 1
+    # getexif would decode the whole PNG to look behind it.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except BROKEN_IMAGE:
+        # Broken EXIF says nothing about the pixels.
+        return 1
 
 
 def reason(error: BaseException) -> str:
@@ -337,7 +346,7 @@ def decode(raw: Raw | BinaryIO, target: Target) -> np.ndarray:  # (H, W, C)
             image.draft(image.mode, (side, side))
         if target.exact:
             # Only a file that is not loaded yet knows its depth.
-            _check_depth(image, target.channels)
+            check_depth(image, target.channels)
         return convert(_upright(image, target), target)
 
 
@@ -351,8 +360,8 @@ def _upright(image: ImageFile.ImageFile, target: Target) -> Image.Image:
     """The decoded image, turned as its EXIF data say."""
     turn = _TURNS.get(_orientation(image))
     loaded: Image.Image = image
-    if _has_deep_colours(image):
-        loaded = _from_deep(_deep_colours(image), target.value_range)
+    if has_deep_colours(image):
+        loaded = from_deep(deep_colours(image), target.value_range)
     else:
         image.load()
     upright = loaded
@@ -388,14 +397,14 @@ def decode_with_content(
 
 
 def _identified(image: Image.Image, target: Target, looks: bool) -> Decoded:
-    rgba = _to_channels(image, 4, target.background, target.value_range)
+    rgba = to_channels(image, 4, target.background, target.value_range)
     content = digest(repr(rgba.size).encode(), rgba.tobytes())
     return Decoded(None, content, _look(rgba) if looks else 0)
 
 
 def look_of(pixels: np.ndarray) -> int:  # (H, W, C) uint8
     """What near duplicates of an image have in common; see `Decoded`."""
-    return _look(_to_channels(_from_pixels(pixels), 4, (0, 0, 0), None))
+    return _look(to_channels(_from_pixels(pixels), 4, (0, 0, 0), None))
 
 
 def _look(image: Image.Image) -> int:
@@ -413,13 +422,13 @@ def convert(image: Image.Image, target: Target) -> np.ndarray:  # (H, W, C)
     ValueError for one that may not be.
     """
     if target.exact:
-        _check_depth(image, target.channels)
-    converted = _to_channels(image, target.channels, target.background, target.value_range)
-    if target.exact and not _is_all_there(image, converted):
-        name = _NAMES.get(image.mode, f"of mode {image.mode}")
+        check_depth(image, target.channels)
+    converted = to_channels(image, target.channels, target.background, target.value_range)
+    if target.exact and not is_all_there(image, converted):
+        name = MODE_NAMES.get(image.mode, f"of mode {image.mode}")
         if image.has_transparency_data and "A" not in image.mode:
             name += " with transparency"
-        raise ValueError(_loss(name, target.channels))
+        raise ValueError(loss_in_words(name, target.channels))
     if target.size is not None:
         converted = fit_image(converted, target.size, target.fit, target.interpolation)
     pixels = np.array(converted, dtype=np.uint8)
@@ -484,137 +493,3 @@ def patches(pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list
     for row in range(rows):
         places += [f"{row * height},{column * width}" for column in range(columns)]
     return ordered.reshape(rows * columns, height, width, channels), places
-
-
-# -------------------------------------------------------------------------------------------- modes
-
-
-def _is_wide(mode: str) -> bool:
-    """Whether pixels of this Pillow mode have more than 8 bits."""
-    return mode in ("I", "F") or mode.startswith("I;16")
-
-
-def is_grey(mode: str) -> bool:
-    """Whether images of this Pillow mode have no colour, alpha aside."""
-    return mode in _GREY_MODES or mode.startswith("I;16")
-
-
-def _has_deep_colours(image: ImageFile.ImageFile) -> bool:
-    """Whether a file that is not loaded yet is a PNG of RGB or RGBA values of 16 bits, all of which
-    can be read: it has one frame, and no colour that stands for transparency.
-    """
-    return (
-        image.format == "PNG"
-        and "transparency" not in image.info
-        and not getattr(image, "is_animated", False)
-        and bool(image.tile)
-        and all(tile.args in _LOWER_BYTES for tile in image.tile)
-    )
-
-
-def _deep_colours(image: ImageFile.ImageFile) -> np.ndarray:  # (H, W, 3 or 4) uint16
-    """Values of an image with deep colours.
-
-    Pillow gives the upper byte of each; it gives the lower one where it takes the bytes to be in
-    the other order.
-    """
-    source = image.fp
-    upper = np.asarray(image).astype(np.uint16)
-    assert source is not None
-    source.seek(0)
-    with Image.open(source, formats=("PNG",)) as again:
-        again.tile = [tile._replace(args=_LOWER_BYTES[str(tile.args)]) for tile in again.tile]
-        return upper << 8 | np.asarray(again)
-
-
-def _from_deep(values: np.ndarray, value_range: ValueRange | None) -> Image.Image:
-    """Values of 16 bits (H, W, 3 or 4) as 8-bit RGB or RGBA; alpha always goes from 0 to 65535."""
-    levels = to_bytes(values[:, :, :3], value_range)
-    if values.shape[2] == 4:
-        levels = np.concatenate([levels, to_bytes(values[:, :, 3:], None)], 2)
-    return Image.fromarray(levels)
-
-
-def _orientation(image: ImageFile.ImageFile | Image.Image) -> int:
-    """EXIF orientation 1-8 that is still to be applied; asked before the pixels are loaded."""
-    # Pillow turns TIFF itself while loading, and already reports the turned size.
-    if image.format == "TIFF":
-        return 1
-    # getexif would decode the whole PNG to look behind it.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except BROKEN_IMAGE:
-        # Broken EXIF says nothing about the pixels.
-        return 1
-
-
-def _to_channels(
-    image: Image.Image, channels: int, background: tuple[int, ...], value_range: ValueRange | None
-) -> Image.Image:
-    """One of the modes L, LA, RGB, RGBA."""
-    if _is_wide(image.mode):
-        image = Image.fromarray(to_bytes(np.asarray(image), value_range))
-    if image.has_transparency_data:
-        if image.mode not in ("LA", "RGBA"):
-            image = image.convert("RGBA")
-        if channels in (1, 3):
-            under = Image.new("RGBA", image.size, (*background, 255))
-            image = Image.alpha_composite(under, image.convert("RGBA")).convert("RGB")
-    elif image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        srgb = ImageCms.createProfile("sRGB")
-        to_rgb = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
-        image = ImageCms.applyTransform(image, to_rgb) or image
-    if image.mode == MODES[channels]:
-        return image
-    # Palette, CMYK, YCbCr, HSV and 1-bit reach the others through grey or RGB.
-    if image.mode not in MODES.values():
-        image = image.convert("L" if is_grey(image.mode) else "RGB")
-    return image.convert(MODES[channels])
-
-
-def _is_all_there(image: Image.Image, converted: Image.Image) -> bool:
-    """Whether an image looks the same, to the level, after it was converted: an opaque one needs no
-    alpha, say.
-    """
-    if image.mode not in _COMPARABLE:
-        return False
-    # The colours of transparent pixels count, too.
-    before = np.asarray(image.convert("RGBA"))
-    after = np.asarray(converted.convert("RGBA"))
-    return np.array_equal(before, after)
-
-
-def _check_depth(image: Image.Image, channels: int) -> None:
-    """ValueError for more than 8 bits a value, of which Pillow gives the upper ones.
-
-    Loaded images do not tell.
-    """
-    if image.format in _DEPTH_UNKNOWN:
-        what = f"of format {image.format}, whose depth is not known here"
-        raise ValueError(_loss(what, channels))
-    if _is_deep(image):
-        what = f"16-bit {image.mode}" if image.mode in MODES.values() else "16-bit"
-        raise ValueError(_loss(what, channels))
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the values in an image file that is not loaded yet have 16 bits."""
-    for kind, _, _, how in getattr(image, "tile", ()):
-        words = how if isinstance(how, tuple) else (how,)
-        # "RGB;16B", but not "BGR;16"
-        names_depth = any(isinstance(word, str) and word[-4:-1] == ";16" for word in words)
-        if names_depth or kind == "SGI16":
-            return True
-        if kind.startswith("ppm") and words[-1] > 255:
-            return True
-    return False
-
-
-def _loss(what: str, channels: int) -> str:
-    return (
-        f"it is {what}, and a lossless file of this model keeps {_NAMES[MODES[channels]]} only; "
-        "convert it first, or compress it without lossless"
-    )

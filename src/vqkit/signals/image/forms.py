@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .files import MODES, Target, convert, load_image
+from .files import Target, convert, load_image
+from .modes import MODES
 
 
 def to_values(given: Any, target: Target) -> list[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,61 +17,42 @@ import torch
 from ...config.base import section_of
 from ...data.blocks import BlockOrder, ShardStore, split_blocks
 from ...data.indexed import Found, IndexedDataset, Order
-from ...data.names import MAX_BAD, BadFile, NumberedNames, PackedStrings, check_bad
+from ...data.names import MAX_BAD, BadFile, check_bad
 from ...data.normalisation import Normalisation, measure
-from ...data.splits import DIGEST_BYTES, derive_seed, near, split, tie
+from ...data.splits import derive_seed, near, split, tie
 from ...errors import VqkitError
-from ...files import open_regular
 from ...shapes import Shape
 from . import bundled
 from .arrays import (
-    array_items,
-    check_unpacked,
     find_idx,
-    read_idx,
-    read_idx_folder,
-    read_npy,
-    read_npz,
 )
 from .augment import apply, draw
 from .config import AugmentConfig, DataConfig, NoiseConfig
 from .cutting import cut_up
+from .decoding import load, looks_of_arrays, with_digests
 from .files import (
     BROKEN_IMAGE,
-    Decoded,
-    Frame,
     Target,
     decode,
-    decode_with_content,
-    image_suffixes,
-    is_grey,
-    look_of,
-    patches,
     pillow_warnings,
     reason,
-    survey_file,
 )
 from .look import Look, look_at_folder, look_at_images, look_at_shards
+from .modes import is_grey
 from .noise import add_noise
 from .ranges import ValueRange
-from .scan import NUM_THREADS, image_files, scan_folder, scan_parquet, scan_shards
-from .stores import ArrayStore, Items, PartStore, Reading, Store
+from .reading import ARCHIVES, PATCH_SIZE, TABLES, is_of_shards, read
+from .stores import Items, Reading, Store
 
 # Classes that a description counts.
 MAX_NAMED = 100
-_PATCH_SIZE = (32, 32)
 # Training images that a streamed set is measured from.
 _MEASURED = 2048
-# Archives of WebDataset, which are always read as training goes, and tables.
-_ARCHIVES = frozenset({".tar", ".tgz"})
-_TABLES = frozenset({".parquet"})
 # Files of arrays, and what they may have in bytes to be looked at: they are read whole for it.
 _ARRAYS = (".npy", ".npz")
 _LARGE_ARRAY = 1 << 26
 # Held-out images below which it is said that there are few.
 FEW_IMAGES = 5
-# Images between two reports of progress.
-_TOLD = 64
 
 
 class ImageData(IndexedDataset):
@@ -273,7 +253,7 @@ def open_images(
     Errors: VqkitError with one sentence that says what is wrong and what to do.
     """
     name = str(source)
-    items = _read(source, _reading(config, normalisation, value_range, progress))
+    items = read(source, _reading(config, normalisation, value_range, progress))
     if len(items.store) == 0 and not items.bad:
         raise VqkitError(f"{name} holds no images")
     if len(items.store) == 0:
@@ -311,13 +291,13 @@ def look_at(source: str | Path) -> Look | None:
     is_built_in = isinstance(source, str) and source in bundled.NAMES
     is_array = path.suffix.lower() in _ARRAYS or path.is_dir() and find_idx(path) is not None
     try:
-        if not is_built_in and _is_of_shards(path, _ARCHIVES | _TABLES):
+        if not is_built_in and is_of_shards(path, ARCHIVES | TABLES):
             return look_at_shards(path)
         if not is_built_in and not is_array:
             return look_at_folder(path) if path.is_dir() else None
         if not is_built_in and _num_bytes(path) > _LARGE_ARRAY:
             return None
-        items = _read(source, _reading(DataConfig(), None, None, None))
+        items = read(source, _reading(DataConfig(), None, None, None))
     except (VqkitError, OSError):
         return None
     if not len(items.store):
@@ -340,10 +320,10 @@ def bad_files(
     Needs no size that is common to the images, no least number of them and no largest share of bad
     files.
     """
-    items = _read(source, _reading(config, None, None, progress))
+    items = read(source, _reading(config, None, None, progress))
     target = Target(None, 4, value_range=items.value_range)
     if items.digests is None:
-        items, _ = _with_digests(items, target, config, progress)
+        items, _ = with_digests(items, target, config, progress)
     return items.bad, len(items.names)
 
 
@@ -384,11 +364,11 @@ def _decoded(
     height, width = target.size
     num_bytes = len(items.store) * target.channels * height * width
     if num_bytes <= config.max_memory_mb << 20:
-        pixels, items, looks = _load(items, target, config, progress)
+        pixels, items, looks = load(items, target, config, progress)
     elif items.digests is None:
-        items, looks = _with_digests(items, target, config, progress)
+        items, looks = with_digests(items, target, config, progress)
     elif config.near_duplicates and not is_cut:
-        looks = _looks_of_arrays(items.store)
+        looks = looks_of_arrays(items.store)
     check_bad(name, items.bad, len(items.names), max_bad)
     # Those of patches were found while they were cut.
     if not is_cut:
@@ -419,123 +399,6 @@ def _keys(items: Items, looks: np.ndarray, config: DataConfig) -> np.ndarray:  #
     return tie(keys, labels)
 
 
-def _looks_of_arrays(store: Any) -> np.ndarray:  # (N,) uint64
-    return np.array([look_of(store.raw(index)) for index in range(len(store))], dtype=np.uint64)
-
-
-def _read(source: str | Path, how: Reading) -> Items:
-    if isinstance(source, str) and source in bundled.NAMES:
-        return bundled.read_bundled(source, how.config)
-    path = Path(source).expanduser()
-    if how.config.stream or _is_of_shards(path, _ARCHIVES):
-        found = scan_shards(str(source), how)
-        if found is not None:
-            return found
-    if not path.exists():
-        known = ", ".join(bundled.NAMES)
-        raise VqkitError(
-            f"there is no file or folder '{source}', and no built-in set of that name (built-in: "
-            f"{known})"
-        )
-    if path.is_dir():
-        return _read_folder(path, how)
-    suffix = path.suffix.lower()
-    if suffix == ".gz" and len(path.suffixes) > 1:
-        suffix = path.suffixes[-2].lower()
-    if suffix == ".npy":
-        return read_npy(path, how)
-    if suffix == ".npz":
-        return read_npz(path, how)
-    if suffix == ".parquet":
-        return scan_parquet([path], how)
-    if suffix in image_suffixes():
-        return _read_image(path, how)
-    try:
-        with open_regular(path) as file:
-            start = file.read(3)
-    except OSError as error:
-        raise VqkitError(f"cannot read {path}: {reason(error)}") from error
-    if start[:3] == b"\0\0\x08" or start[:2] == b"\x1f\x8b":
-        array = read_idx(path, how.config)
-        return array_items(array, "idx", NumberedNames(path.name, len(array)), str(path))
-    return _read_image(path, how)
-
-
-def _is_of_shards(path: Path, suffixes: frozenset[str]) -> bool:
-    """Whether a source is shards of these kinds, and no image lies beside them."""
-    if path.is_dir():
-        return not image_files(path, image_suffixes()) and bool(image_files(path, suffixes))
-    return path.suffix.lower() in suffixes
-
-
-def _read_folder(path: Path, how: Reading) -> Items:
-    if find_idx(path):
-        return read_idx_folder(path, how.config)
-    tables = image_files(path, _TABLES)
-    if tables and not image_files(path, image_suffixes()):
-        return scan_parquet([path / name for name in tables], how)
-    return scan_folder(path, how)
-
-
-def _read_image(path: Path, how: Reading) -> Items:
-    """Non-overlapping patches of the images in one file; the size of a patch is data.image_size."""
-    config = how.config
-    size = config.image_size or _PATCH_SIZE
-    try:
-        with pillow_warnings():
-            survey = survey_file(path, config.frames == "all")
-            channels = config.channels
-            if channels is None:
-                channels = 1 if is_grey(survey.headers[0].mode) else 3
-            num_pixels = sum(math.prod(header.size) for header in survey.headers)
-            check_unpacked(num_pixels * channels, str(path), config)
-            value_range = None
-            if not survey.extent.is_empty:
-                value_range = how.value_range
-                if value_range is None and how.find_range:
-                    value_range = survey.extent.range()
-            target = Target(None, channels, config.background, value_range=value_range)
-            cut, places, frames = _patches_of_frames(path, len(survey.headers), target, size)
-    except BROKEN_IMAGE as error:
-        raise VqkitError(f"cannot read {path}: {reason(error)}") from error
-    if not places:
-        height, width = survey.headers[0].size
-        raise VqkitError(
-            f"{path} has {width}x{height} pixels (width x height), too few for one patch of "
-            f"{size[1]}x{size[0]}; set data.image_size=[height, width]"
-        )
-    names = PackedStrings(f"{path.name}:{place}" for place in places)
-    items = array_items(cut, "image", names, str(path))
-    items.modes = dict(Counter(header.mode for header in survey.headers))
-    items.sizes = dict(Counter(header.size for header in survey.headers))
-    items.value_range = value_range
-    items.cut_from = frames
-    if survey.num_frames > len(survey.headers):
-        items.notes.append(
-            f"{path} holds {survey.num_frames} images; the first is used, data.frames=all uses all"
-        )
-    items.notes.append("the splits are of patches of one file, and show nothing about others")
-    if config.num_scales > 1:
-        items.notes.append("data.num_scales has no effect on a single file")
-    return items
-
-
-def _patches_of_frames(
-    path: Path, count: int, target: Target, size: tuple[int, int]
-) -> tuple[np.ndarray, list[str], np.ndarray]:  # (N, h, w, C); (N,) the frame of each
-    cut = []
-    places: list[str] = []
-    frames: list[int] = []
-    for number in range(count):
-        parts, where = patches(decode(Frame(path, number), target), size)
-        cut.append(parts)
-        if count > 1:
-            where = [f"{number}:{place}" for place in where]
-        places += where
-        frames += [number] * len(where)
-    return np.concatenate(cut), places, np.array(frames, dtype=np.int64)
-
-
 def _target(name: str, items: Items, config: DataConfig) -> Target:
     """Size and channels from the settings, or from what the files are."""
     channels = config.channels
@@ -544,7 +407,7 @@ def _target(name: str, items: Items, config: DataConfig) -> Target:
         channels = 1 if 2 * grey > sum(items.modes.values()) else 3
     size = config.image_size
     if size is None and items.kind == "image":
-        size = _PATCH_SIZE
+        size = PATCH_SIZE
     if size is None:
         if len(items.sizes) > 1:
             common = sorted(items.sizes, key=lambda key: -items.sizes[key])
@@ -574,101 +437,6 @@ def _decode(
         return torch.from_numpy(decode(store.raw(index), target)).permute(2, 0, 1)
     except BROKEN_IMAGE as error:
         return BadFile(names[index], reason(error))
-
-
-def _load(
-    items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
-) -> tuple[torch.Tensor, Items, np.ndarray]:  # (N, C, H, W) uint8, and (N,) uint64
-    """All images in memory, and their looks if wanted.
-
-    What cannot be decoded is left out and noted.
-    """
-    store = items.store
-    size = target.size
-    assert size is not None
-    if isinstance(store, ArrayStore) and store.array.shape[1:] == (*size, target.channels):
-        looks = np.empty(0, np.uint64)
-        if config.near_duplicates:
-            looks = _looks_of_arrays(store)
-        chunk = store.chunk(0, len(store)).transpose(0, 3, 1, 2)
-        return torch.from_numpy(np.array(chunk, order="C")), items, looks
-    pixels = torch.empty(len(store), target.channels, *size, dtype=torch.uint8)
-    kept, looks, good = _decode_all(items, target, config, pixels, progress)
-    # Indexing copies, so not where all are there.
-    if len(good) < len(store):
-        pixels = pixels[good]
-    return pixels, kept, looks
-
-
-def _with_digests(
-    items: Items, target: Target, config: DataConfig, progress: Callable[[float], None] | None
-) -> tuple[Items, np.ndarray]:
-    """The items that can be decoded, with what they are told apart by.
-
-    Their pixels are not kept.
-    """
-    kept, looks, good = _decode_all(items, target, config, None, progress)
-    if len(good) < len(items.store):
-        kept = dataclasses.replace(kept, store=PartStore(items.store, good))
-    return kept, looks
-
-
-def _decode_all(
-    items: Items,
-    target: Target,
-    config: DataConfig,
-    pixels: torch.Tensor | None,
-    progress: Callable[[float], None] | None,
-) -> tuple[Items, np.ndarray, list[int]]:
-    """Decode every item once: into `pixels`, where given, and to digests, where there are none yet.
-
-    Gives the items that can be decoded, their looks (empty if not wanted) and their places.
-    """
-    store = items.store
-    digests = np.empty((len(store), DIGEST_BYTES), np.uint8)
-    looks = np.empty(len(store), np.uint64)
-
-    def one(index: int) -> BadFile | None:
-        try:
-            decoded = _identified(items, index, target, config, pixels is not None)
-        except BROKEN_IMAGE as error:
-            return BadFile(items.names[index], reason(error))
-        if pixels is not None and decoded.pixels is not None:
-            pixels[index] = torch.from_numpy(decoded.pixels).permute(2, 0, 1)
-        digests[index] = np.frombuffer(decoded.content, np.uint8)
-        looks[index] = decoded.look
-        return None
-
-    good: list[int] = []
-    bad: list[BadFile] = []
-    with pillow_warnings(), ThreadPoolExecutor(NUM_THREADS) as pool:
-        for index, failure in enumerate(pool.map(one, range(len(store)))):
-            if failure is None:
-                good.append(index)
-            else:
-                bad.append(failure)
-            done = index + 1
-            if progress and (done % _TOLD == 0 or done == len(store)):
-                progress(done / len(store))
-    if items.digests is None:
-        items = dataclasses.replace(items, digests=digests)
-    if bad:
-        items = dataclasses.replace(items.kept(good), bad=items.bad + bad)
-    return items, looks[good], good
-
-
-def _identified(
-    items: Items, index: int, target: Target, config: DataConfig, wants_pixels: bool
-) -> Decoded:
-    raw = items.store.raw(index)
-    if isinstance(raw, np.ndarray):
-        assert items.digests is not None
-        look = look_of(raw) if config.near_duplicates else 0
-        return Decoded(decode(raw, target), items.digests[index].tobytes(), look)
-    full = items.full is None or bool(items.full[index])
-    return decode_with_content(
-        raw, target, full=full, looks=config.near_duplicates, pixels=wants_pixels
-    )
 
 
 def _measure(data: ImageData) -> Normalisation:
