@@ -26,7 +26,8 @@ def usable() -> bool:
 
 
 def compiled(function: Any) -> Any:
-    """A function that numba compiles when it is first called.
+    """A function that numba compiles when it is first called; one whose name begins with _ is
+    called by others of them alone.
 
     Without numba, the function itself.
     """
@@ -39,7 +40,12 @@ def compiled(function: Any) -> Any:
     # code of an older version would be used, or fail to load. A name that sums up all files makes
     # it compile anew.
     function.__qualname__ += f"_{_digest()}"
-    return njit(cache=True, error_model="numpy", nogil=True)(function)
+    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True}
+    if function.__name__.startswith("_"):
+        # What Python can call has code that unpacks its arguments, of which some hold dozens of
+        # arrays: a third of the time to compile is spent on that.
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return njit(**options)(function)
 
 
 @cache
