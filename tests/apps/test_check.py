@@ -36,7 +36,9 @@ def test_a_model_of_images_gives_the_same_however_it_is_called(model, emoji):
 def test_a_codec_is_looked_at_in_pieces_and_padded_too(codec, recordings):  # noqa: F811
     from vqkit.apps.evaluate import open_for
 
-    found = check(codec, items_of(codec, open_for(codec, recordings, "train"), "train"))
+    items = items_of(codec, open_for(codec, recordings, "train"), "train")
+    # Of both lengths and of either speaker.
+    found = check(codec, items[:: len(items) // 5])
     assert found.is_invariant
     assert {"padded to one length", "in pieces of 1 tiles"} <= set(found.code_flips)
     assert "in pieces of 3 tiles" in found.value_flips

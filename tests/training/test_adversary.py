@@ -1,8 +1,6 @@
 """The adversarial stage: when it comes, what it changes, what it leaves alone, and how it ends."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 import soundfile
@@ -20,6 +18,7 @@ from vqkit.training.loop import Interrupted, fit
 from vqkit.training.progress import Silent
 from vqkit.training.tasks.autoencoder import AutoencoderTask
 
+from ..processes import run_ranks
 from ..signals.audio.conftest import RATE, voice
 from .runs import rows as logged
 
@@ -415,13 +414,11 @@ def test_two_ranks_go_through_the_stage_as_one_does(few_images, tmp_path):
     settings = [setting for setting in SMALL if not setting.startswith("train.steps")]
     settings += ["adversary.train=decoder", "adversary.width=16", "adversary.alone=12"]
     settings += ["adversary.lr=0.005", "train.steps=32", "train.max_minutes=null", "coder.steps=0"]
-    ranks = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     found = []
-    for name, start in (("one", []), ("two", ranks)):
-        command = [sys.executable, "-m", *start, "vqkit", "train", str(few_images), "--out"]
-        command += [str(tmp_path / name), "--recipe", "emoji", *settings]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+    for num_ranks, name in enumerate(("one", "two"), 1):
+        words = ["-m", "vqkit", "train", few_images, "--out", tmp_path / name, "--recipe", "emoji"]
+        for done in run_ranks([*words, *settings], num_ranks):
+            assert done.returncode == 0, done.stderr
         found.append(logged(tmp_path / name, "train"))
     one, two = found
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 33))
