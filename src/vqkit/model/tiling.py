@@ -175,14 +175,16 @@ def parts_of(
     model: Tiled, counts: Sequence[int], reach: Reach | None = None, share: int = 1
 ) -> Iterator[Part]:
     """The parts that an item of so many tiles along each dimension is computed in, in row-major
-    order; reach as in `by_parts`. What one has taken of memory is free for the next.
+    order; reach as in `by_parts`. What one of a large item has taken of memory is free for the
+    next.
 
     share: where one part does not hold all, parts are so many times smaller.
     """
     margin = model.reach if reach is None else reach
     widest = max(margin)
+    size = math.prod(_times(counts, model.tile))
     positions = model.part_positions
-    if math.prod(_times(counts, model.tile)) > positions:
+    if size > positions:
         positions //= share
     part_side = round(positions ** (1 / len(counts)))
     steps = [max(1, part_side // side, NUM_MARGINS * widest) for side in model.tile]
@@ -195,7 +197,9 @@ def parts_of(
             seen.append((edge, min(stop + margin.ahead, count)))
             inner.append((start - edge, stop - edge))
         yield Part(list(inside), seen, inner)
-        give_back_memory()
+        # What a small item has taken the next one takes again, a third sooner than from the system.
+        if size > PART_POSITIONS:
+            give_back_memory()
 
 
 def spans(count: int, step: int) -> list[tuple[int, int]]:
