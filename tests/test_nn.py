@@ -93,6 +93,8 @@ def test_the_code_of_the_guide_to_layers_runs():
     page = Path(__file__).parents[1] / "docs" / "layers.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2
+    # Of random weights one set in sixty has two codes equally near to a token, up to rounding.
+    torch.manual_seed(0)
     for block in blocks:
         exec(compile(block, str(page), "exec"), {})
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import all_reduce_sum, centre_of, centred, place_among_ranks
+from .base import all_reduce_sum, centre_of, centred, place_among_ranks, ranks
 
 # Scores that are held at once: 4 MiB of float32, about a core's second-level cache.
 SCORES_PER_CHUNK = 1 << 20
@@ -97,7 +97,10 @@ def sample_tokens(
     """
     start, total = place_among_ranks(len(tokens), tokens.device)
     order = torch.randperm(total, generator=generator, device=tokens.device)
-    order = (order if distinct else order.repeat(-(-count // total)))[:count] - start
+    order = (order if distinct else order.repeat(-(-count // total)))[:count]
+    if ranks() == 1:
+        return tokens.index_select(0, order)
+    order = order - start
     mine = (order >= 0) & (order < len(tokens))
     rows = tokens[order.clamp(0, max(0, len(tokens) - 1))]
     return all_reduce_sum(torch.where(mine[:, None], rows, 0.0))
