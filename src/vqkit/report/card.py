@@ -41,7 +41,7 @@ LICENCES = frozenset(
     "mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 pddl postgresql unlicense "
     "wtfpl zlib".split()
 )
-LICENCE_MISSING = "# The weights are yours: name a licence before you share them."
+LICENCE_MISSING = "# The weights are yours: name a licence before you share them"
 PRIOR_BEGIN = "<!-- prior: begin -->"
 PRIOR_END = "<!-- prior: end -->"
 CHECK_BEGIN = "<!-- check: begin -->"
@@ -165,7 +165,11 @@ def _header(item: str, licence: str | None) -> str:
 def _licence_lines(licence: str | None) -> str:
     """How the hub wants a licence to be named."""
     if licence is None:
-        return f"{LICENCE_MISSING}\nlicense: other\nlicense_name: not-chosen\n"
+        return (
+            f"{LICENCE_MISSING} (vqkit check DIR --licence ID).\n"
+            "license: other\n"
+            "license_name: not-chosen\n"
+        )
     if licence.lower() in LICENCES:
         return f"license: {licence.lower()}\n"
     return yaml.safe_dump({"license": "other", "license_name": licence.lower()}, sort_keys=False)
