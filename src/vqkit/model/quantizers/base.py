@@ -388,9 +388,9 @@ def centre_of(codes: Tensor) -> Tensor | None:
     squares of large numbers leave no bits of float32 for the differences between codes. Some of the
     codes tell that well enough, in a time that does not grow with the codebook.
     """
-    some = codes[:: -(-len(codes) // CENTRE_CODES)]
+    some = codes[:: -(-codes.shape[0] // CENTRE_CODES)]
     mean = some.mean(0)
-    length = torch.linalg.vector_norm(mean) * math.sqrt(2 * len(some))
+    length = torch.linalg.vector_norm(mean) * math.sqrt(2 * some.shape[0])
     is_far = length > torch.linalg.vector_norm(some)
     if may_ask(codes):
         return mean if is_far else None

@@ -172,15 +172,15 @@ class VectorQuantizer(Quantizer):
         # The memory is short at first: the encoder changes fast then, and codes that it leaves
         # behind must show as dead.
         decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.config.decay)
-        new = 1.0 - decay
+        weight = 1.0 - decay
         self.updates.add_(1)
         if self.config.rate:
             apart = (tokens - self.codes().index_select(0, codes)).square().sum()
             num_tokens = uniform * self.codebook_size
-            self.ema_distance.lerp_(all_reduce_sum(apart) / num_tokens, new)
-        self.ema_count.lerp_(counts, new)
+            self.ema_distance.lerp_(all_reduce_sum(apart) / num_tokens, weight)
+        self.ema_count.lerp_(counts, weight)
         if self.config.update == "ema":
-            self.ema_sum.lerp_(sums, new)
+            self.ema_sum.lerp_(sums, weight)
             # Without tokens count and sum shrink together and their quotient stays, until both are
             # too small to be divided.
             means = self.ema_sum / self.ema_count.clamp(min=MIN_COUNT)[:, None]
