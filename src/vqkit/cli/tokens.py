@@ -193,7 +193,7 @@ def _materialize(options: argparse.Namespace) -> int:
     if not _shows_its_grids(found):
         warn(
             "vqkit: items have several grids, and tokens do not show how wide: for a model that "
-            "draws, use --row-ends, or tokenize with --fit"
+            "draws, use --row-ends (in the order raster), or tokenize with --fit"
         )
     return 0
 
