@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqkit.tokens.sequences import ORDERS, BadTokens, Sequences
@@ -79,6 +79,7 @@ def test_ids_of_a_vocabulary_follow_one_another_and_places_may_share_them():
     st.sampled_from([*ORDERS, "raster with row ends"]),
     st.randoms(),
 )
+@settings(deadline=None)
 def test_codes_come_back(sizes, grid, base, order, random):
     order, *row_ends = order.split(" ", 1)
     vocabulary = Vocabulary(tuple(sizes), tuple(range(len(sizes))), base, bool(row_ends))
