@@ -4,20 +4,22 @@
 
 Prints a line for each: the cache is that of the local engine to the byte; workers that would take
 all CPUs are refused before the start; a cluster that goes in the middle ends with a sentence, and
---resume does the rest. The exit status is 1 where one does not hold. It takes a minute or two: too
-long for a test.
+--resume does the rest, on another cluster and without one, with the bytes of a run that nothing
+disturbed. The exit status is 1 where one does not hold. It takes some minutes: too long for a test.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,10 +67,18 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("shard-*")}
 
 
-def main() -> int:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+def two_nodes() -> Any:
+    """A cluster of two nodes with three CPUs."""
     from ray.cluster_utils import Cluster
 
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+def main() -> int:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     failures = 0
 
     def say(holds: bool, what: str) -> None:
@@ -81,9 +91,7 @@ def main() -> int:
         source = write_source(work / "source", 6, 100)
         command = ("tokenize", MODEL, source)
         assert ended(vqkit(*command, "--out", work / "local", "--workers", 1))[0] == 0
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-        cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
+        cluster = two_nodes()
         on_ray = (*command, "--engine", "ray")
 
         began = time.perf_counter()
@@ -107,8 +115,9 @@ def main() -> int:
             print(said)
 
         many = write_source(work / "many-source", 40, 100)
-        long = ("tokenize", MODEL, many, "--out", work / "cut", "--engine", "ray")
-        process = vqkit(*long, "--workers", 2, address=cluster.address)
+        long = ("tokenize", MODEL, many, "--workers", 2, "--out")
+        on_ray = (*long, work / "cut", "--engine", "ray")
+        process = vqkit(*on_ray, address=cluster.address)
         while not list((work / "cut").glob("shard-*.json")) and process.poll() is None:
             time.sleep(0.2)
         cluster.shutdown()
@@ -119,8 +128,24 @@ def main() -> int:
         told = status == 2 and "--resume" in said and "Traceback" not in said
         say(told and left > 0, f"a cluster that goes is said after {seconds:.0f} s, {left} left")
         print(said.strip().splitlines()[-1:] if told else said)
-        whole = ended(vqkit(*long[:-2], "--resume", "--workers", 2))
-        say(whole[0] == 0 and "4000, and 0 skipped" in whole[1], "--resume does the rest")
+        shutil.copytree(work / "cut", work / "alone")
+        assert ended(vqkit(*long, work / "whole"))[0] == 0
+
+        cluster = two_nodes()
+        began = time.perf_counter()
+        status, said = ended(vqkit(*on_ray, "--resume", address=cluster.address))
+        seconds = time.perf_counter() - began
+        cluster.shutdown()
+        same = bytes_of(work / "cut") == bytes_of(work / "whole")
+        say(status == 0 and same, f"--resume on another cluster does the rest ({seconds:.0f} s)")
+        if status:
+            print(said)
+
+        status, said = ended(vqkit(*long, work / "alone", "--resume"))
+        same = bytes_of(work / "alone") == bytes_of(work / "whole")
+        say(status == 0 and same, "--resume on this machine alone does the rest")
+        if status:
+            print(said)
     return int(bool(failures))
 
 

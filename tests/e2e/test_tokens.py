@@ -90,6 +90,24 @@ def test_ids_that_a_language_model_wrote_are_decoded_or_refused(model, work, tmp
     assert not (tmp_path / "wrong.png").exists()
 
 
+def test_tokens_with_row_ends_are_decoded_at_the_size_that_they_say(model, work, tmp_path):
+    words = ("tokens", "materialize", work / "tokens", "--to", "bin16", "--out")
+    assert "do not show how wide" in vqkit(*words, tmp_path / "plain").stderr
+    done = vqkit(*words, tmp_path / "ds", "--row-ends")
+    assert done.returncode == 0 and "how wide" not in done.stderr and "row_end 67" in done.stdout
+    tokens = np.fromfile(tmp_path / "ds" / "train.bin", np.uint16)
+    # The first image is larger than most others.
+    ids = tmp_path / "ids.txt"
+    ids.write_text(" ".join(map(str, tokens[: tokens.tolist().index(65) + 1])))
+    target = tmp_path / "new.png"
+    done = vqkit("tokens", "decode", tmp_path / "ds", "--ids", ids, "--out", target)
+    assert done.returncode == 0, done.stderr
+    wanted = np.asarray(model.reconstruct(work / "images" / "0.png"))
+    with Image.open(target) as image:
+        shown = np.asarray(image)[: wanted.shape[0], : wanted.shape[1]]
+    assert (shown == wanted).all()
+
+
 def test_another_model_than_that_of_the_tokens_is_refused(model, work, tmp_path):
     materialized(work, tmp_path / "ds", "--to", "jsonl", "--text-column", "caption")
     other = untrained(network={**PATCH, "width": 8})

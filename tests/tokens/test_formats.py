@@ -153,6 +153,27 @@ def test_archives_call_members_by_number_whatever_ids_are(cache, tmp_path, monke
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_items_of_several_grids_are_told_apart_by_their_tokens(cache, tmp_path, form):
+    materialize(cache, tmp_path / "ds", form, row_ends=True)
+    made = open_dataset(tmp_path / "ds")
+    assert made.sequences.vocabulary.special["row_end"] == made.sequences.vocabulary.size - 1
+    for number, one in enumerate(ALL):
+        item = made.item(number)
+        assert (made.codes(item.tokens) == one.codes).all()
+    assert len({one.codes.shape for one in ALL}) > 1
+    assert verify(tmp_path / "ds") == []
+
+
+def test_row_ends_are_refused_where_there_are_none(cache, tmp_path):
+    with pytest.raises(VqkitError, match="no effect on --order delay"):
+        materialize(cache, tmp_path / "ds", "jsonl", "delay", row_ends=True)
+    line = write_cache(tmp_path / "line", [[sample(1, grid=(5,))]])
+    with pytest.raises(VqkitError, match="along one dimension"):
+        materialize(open_cache(line), tmp_path / "ds", "jsonl", row_ends=True)
+    assert not (tmp_path / "ds").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_item_is_found_again(cache, tmp_path, form, order, monkeypatch):
     monkeypatch.setattr(columns, "ITEMS_A_PART", 4)

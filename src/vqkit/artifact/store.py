@@ -187,7 +187,7 @@ def load_artifact(folder: str | Path) -> Artifact:
     checked = described.checked
     path = folder / MODEL_FILE
     network, file = filled(path, described.build, frozenset({"config"}))
-    if _tree_of(file.metadata["config"]) != tree:
+    if _apart_from_licence(_tree_of(file.metadata["config"])) != _apart_from_licence(tree):
         raise VqkitError(
             f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was "
             "changed"
@@ -395,6 +395,16 @@ def _tree_of(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _apart_from_licence(tree: Any) -> Any:
+    """The settings that two files of an artifact have in common: a model may be given a licence
+    when it is finished, and a process that ends between the two files is to leave it as good as it
+    was.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    return {name: value for name, value in tree.items() if name != "licence"}
 
 
 def read_figures(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:

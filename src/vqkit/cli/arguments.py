@@ -122,6 +122,12 @@ def add_recipe(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--recipe", metavar="NAME|FILE.yaml", help=text)
 
 
+def add_licence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--licence", metavar="ID", help="of the weights: apache-2.0, cc-by-4.0, one of your own"
+    )
+
+
 def add_run(parser: argparse.ArgumentParser, default_recipe: str) -> None:
     """What a run starts from, for commands that train."""
     add_recipe(parser, f"see 'vqkit recipes'; default: {default_recipe}")

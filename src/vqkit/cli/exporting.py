@@ -37,16 +37,20 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repository", metavar="user/name", help="where it goes on the hub")
     parser.add_argument("--private", action="store_true", help="if the repository is made")
     parser.add_argument("--revision", metavar="BRANCH", help="a branch that is there")
+    arguments.add_licence(parser)
 
 
 def _push(options: argparse.Namespace) -> int:
     from ..artifact.hub import own_folder, push
+    from ..pipelines.licence import name_licence
 
     folder = own_folder(options.artifact)
+    if options.licence is not None:
+        name_licence(folder, options.licence)
     # What cannot be loaded is of no use to anybody.
     model = arguments.load_model(folder, "cpu")
     if model.artifact.licence is None:
-        warn("vqkit: this model has no licence, so that others may not use it; see README.md in it")
+        warn("vqkit: this model has no licence, so that others may not use it; name one: --licence")
     address = push(folder, options.repository, private=options.private, revision=options.revision)
     revision = f"@{options.revision}" if options.revision else ""
     say(f"{address}\nvqkit.load('hf://{options.repository}{revision}')")

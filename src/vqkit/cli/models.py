@@ -33,9 +33,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="DIR", help="where the artifact goes; must be new or empty"
     )
     arguments.add_run(parser, "chosen by a look at DATA")
-    parser.add_argument(
-        "--licence", metavar="ID", help="of the weights: apache-2.0, cc-by-4.0, one of your own"
-    )
+    arguments.add_licence(parser)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -131,12 +129,16 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="test", choices=["train", "validation", "test", "all"])
     parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
+    arguments.add_licence(parser)
 
 
 def _check(options: argparse.Namespace) -> int:
     from ..files import write_text
     from ..pipelines.check import check_artifact
+    from ..pipelines.licence import name_licence
 
+    if options.licence is not None:
+        name_licence(options.artifact, options.licence)
     model = arguments.load_model(options.artifact, options.device)
     with progress_bar("checking") as progress:
         found, elsewhere = check_artifact(

@@ -157,6 +157,11 @@ def _materialize_arguments(parser: argparse.ArgumentParser) -> None:
         help="the first id: the size of the vocabulary that these tokens go behind (default: 0)",
     )
     parser.add_argument(
+        "--row-ends",
+        action="store_true",
+        help="a token behind every row of positions, for items of several grids (order raster)",
+    )
+    parser.add_argument(
         "--text-column", metavar="NAME", help="the text that goes with the tokens, such as caption"
     )
     parser.add_argument("--out", required=True, metavar="D", help="a new folder")
@@ -178,13 +183,26 @@ def _materialize(options: argparse.Namespace) -> int:
                 options.to,
                 options.order,
                 base=options.base,
+                row_ends=options.row_ends,
                 text=options.text_column,
                 progress=progress,
             )
     except OSError as error:
         raise VqkitError(f"cannot write {out}: {error.strerror or error}") from error
     _say_set(found)
+    if not _shows_its_grids(found):
+        warn(
+            "vqkit: items have several grids, and tokens do not show how wide: for a model that "
+            "draws, use --row-ends (in the order raster), or tokenize with --fit"
+        )
     return 0
+
+
+def _shows_its_grids(found: TokenSet) -> bool:
+    """Whether the grid of an item follows from its tokens, as far as its manifest tells."""
+    several = len(found.manifest["grids"]) > 1
+    has_rows = len(found.commonest_grid) > 1
+    return found.sequences.vocabulary.has_row_ends or not (several and has_rows)
 
 
 def _say_set(found: TokenSet) -> None:
@@ -220,7 +238,7 @@ def _decode_arguments(parser: argparse.ArgumentParser) -> None:
         "--ids",
         metavar="FILE",
         help="ids of one item that a language model wrote, with spaces or commas between them; "
-        "of the grid that most items have",
+        "of the grid that its row ends say, without them of the one that most items have",
     )
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument(
@@ -239,7 +257,7 @@ def _decode(options: argparse.Namespace) -> int:
         extent: tuple[int, ...] | None = item.extent
         name = f"{item.id}" + (f" ({item.label})" if item.label else "")
     else:
-        codes = found.codes(_ids(options.ids), found.commonest_grid)
+        codes = found.codes(_ids(options.ids))
         extent = None
         name = options.ids
     model = _model_of(found, options)

@@ -117,6 +117,9 @@ class FSQ(QuantizerLayer):
 class LFQ(QuantizerLayer):
     """Lookup-free quantisation: the signs of a few channels (Yu et al. 2023, arXiv 2310.05737).
 
+    The entropy of all 2^bits codes, a term of its loss, takes most of a step's time. In eval mode
+    it is computed when `loss` or `terms` are read, and never where they are not.
+
     >>> LFQ(dim=16, bits=18).codebook_size
     262144
     """

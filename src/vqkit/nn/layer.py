@@ -63,12 +63,14 @@ class QuantizerLayer(nn.Module):
 
         Returns:
             quantized as x, with the gradient to it; codes (B, ...) or (B, ..., Q) int64; loss, a
-            scalar with the weights of the paper; terms, its parts without weights, by name.
+            scalar with the weights of the paper; terms, its parts without weights, by name. In
+            eval mode an entropy or a rate is computed when loss or terms are read, and costs
+            nothing where they are not.
             ValueError for latents of another width and masks of another shape.
         """
         found = self.quantizer(self._inside(x), generator, mask)
         quantized = self._outside(found.quantized).to(x.dtype)
-        return Quantized(quantized, self._codes_outside(found.codes), found.loss, found.terms)
+        return Quantized(quantized, self._codes_outside(found.codes), found.terms, found.weights)
 
     @torch.no_grad()
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

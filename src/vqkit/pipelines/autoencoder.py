@@ -4,7 +4,6 @@ report.
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import time
@@ -18,10 +17,9 @@ import torch
 from ..apps.evaluate import Evaluation, Examples, evaluate
 from ..apps.peers import Beside, beside_peers
 from ..artifact.model import Model
-from ..artifact.record import LICENCE, AdversarialStage, Artifact
+from ..artifact.record import AdversarialStage, Artifact
 from ..artifact.store import save_artifact, save_beside, save_metrics
 from ..config.loading import dump
-from ..errors import VqkitError
 from ..model.autoencoder import Autoencoder
 from ..report.card import write_card
 from ..report.page import write_report
@@ -37,6 +35,7 @@ from ..training.progress import Display
 from ..training.tasks.autoencoder import AutoencoderTask
 from .choosing import Chosen, choose_settings
 from .coders import coder_parts, fit_coders
+from .licence import check_licence
 from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .session import (
     RECIPE_FILE,
@@ -118,15 +117,6 @@ def train(
             assert isinstance(finished.model, Autoencoder)
             artifact = Artifact(config, finished.model, data.describe(), licence=licence)
             return _finish(finished, artifact, data, folder, plan, origin)
-
-
-def check_licence(licence: str | None) -> None:
-    """VqkitError for what is no identifier of a licence."""
-    if licence is not None and not re.fullmatch(LICENCE, licence):
-        raise VqkitError(
-            f"'{licence}' is no identifier of a licence: write apache-2.0, cc-by-4.0 or one of "
-            "your own, in letters, digits, '.', '+' and '-'"
-        )
 
 
 def _parts(config: Config) -> list[Part]:

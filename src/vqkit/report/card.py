@@ -41,6 +41,7 @@ LICENCES = frozenset(
     "mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 pddl postgresql unlicense "
     "wtfpl zlib".split()
 )
+LICENCE_MISSING = "# The weights are yours: name a licence before you share them"
 PRIOR_BEGIN = "<!-- prior: begin -->"
 PRIOR_END = "<!-- prior: end -->"
 CHECK_BEGIN = "<!-- check: begin -->"
@@ -165,7 +166,7 @@ def _licence_lines(licence: str | None) -> str:
     """How the hub wants a licence to be named."""
     if licence is None:
         return (
-            "# The weights are yours: name a licence before you share them.\n"
+            f"{LICENCE_MISSING} (vqkit check DIR --licence ID).\n"
             "license: other\n"
             "license_name: not-chosen\n"
         )
@@ -288,6 +289,24 @@ def add_prior_to_card(folder: Path, metrics: Mapping[str, Any]) -> None:
 def add_check_to_card(folder: Path, check: Mapping[str, Any], item: str) -> None:
     """As `add_prior_to_card`, of what `vqkit check` found."""
     _put(folder, check_section(check, item), CHECK_BEGIN, CHECK_END)
+
+
+def put_licence_into_card(folder: Path, licence: str) -> None:
+    """Name the licence in the header of README.md of an artifact's folder, in place of what it says
+    of one; the rest stays as it is. Nothing is done where there is no README.md with a header.
+    Errors: those of the disk.
+    """
+    path = Path(folder) / "README.md"
+    if not path.exists():
+        return
+    text = path.read_bytes().decode("utf-8")
+    header = re.match(r"---\r?\n(.*?)(?=^---)", text, re.DOTALL | re.MULTILINE)
+    if header is None:
+        return
+    others = re.sub(
+        rf"^({LICENCE_MISSING}|license\w*:).*\n(?:[ \t-].*\n)*", "", header[1], flags=re.M
+    )
+    write_text(path, f"---\n{_licence_lines(licence)}{others}{text[header.end() :]}")
 
 
 def _put(folder: Path, section: str, begin: str, end: str) -> None:

@@ -110,9 +110,15 @@ class TokenSet:
             raise VqkitError(f"cannot read {error.filename}: {error.strerror}") from error
         return Item(row["id"], row["label"], tuple(row["extent"]), grid, tokens)
 
-    def codes(self, tokens: NDArray[Any], grid: Sequence[int]) -> NDArray[np.int64]:
-        """Tokens (L,) -> codes (Q, *grid). VqkitError as `Sequences.codes`."""
+    def codes(self, tokens: NDArray[Any], grid: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """Tokens (L,) -> codes (Q, *grid). grid: None = what their row ends say, in a set without
+        them the commonest. VqkitError as `Sequences.codes`.
+        """
         try:
+            if grid is None:
+                grid = self.commonest_grid
+                if self.sequences.vocabulary.has_row_ends:
+                    grid = self.sequences.grid_of(tokens, len(grid))
             return self.sequences.codes(tokens, grid)
         except BadTokens as error:
             raise VqkitError(f"these tokens are no item of {self.folder}: {error}") from error
@@ -156,18 +162,23 @@ def materialize(
     order: str = "raster",
     *,
     base: int = 0,
+    row_ends: bool = False,
     text: str | None = None,
     progress: Progress = nothing,
 ) -> TokenSet:
     """Write the samples of a cache into a folder that is missing or empty, in the order of the
     cache.
 
-    form: of FORMATS. order: of ORDERS. base: the first id. text: the name of a text that goes with
-    the tokens of an item, where the form holds one. progress: called with the share that is done.
-    VqkitError for ids that the form does not hold, and where the cache is damaged; OSError.
+    form: of FORMATS. order: of ORDERS. base: the first id. row_ends: show where rows end, so that
+    tokens of several grids can be told apart; in the order raster. text: the name of a text that
+    goes with the tokens of an item, where the form holds one. progress: called with the share that
+    is done. VqkitError for ids that the form does not hold, for row ends where there are no rows,
+    and where the cache is damaged; OSError.
     """
     kind = FORMATS[form]
-    vocabulary = Vocabulary(cache.model.codebook_sizes, cache.model.groups, base)
+    if row_ends and order != "raster":
+        raise VqkitError(f"--row-ends has no effect on --order {order}: rows end in raster alone")
+    vocabulary = Vocabulary(cache.model.codebook_sizes, cache.model.groups, base, row_ends)
     sequences = Sequences(vocabulary, order)
     dtype = kind.dtype_for(vocabulary)
     check_text(text)
@@ -249,8 +260,10 @@ class _Written:
 
     def add(self, rows: Rows) -> None:
         arrow = pyarrow()
-        tokens = self.sequences.tokens(rows.codes)
         grid = list(rows.codes.shape[2:])
+        if self.sequences.vocabulary.has_row_ends and len(grid) == 1:
+            raise VqkitError("items along one dimension have no rows: leave out --row-ends")
+        tokens = self.sequences.tokens(rows.codes)
         count, length = tokens.shape
         starts = self.num_tokens + length * np.arange(count)
         columns = [

@@ -12,22 +12,27 @@ from numpy.typing import NDArray
 
 # Begins and ends an item; stands where a stage has no code yet, or none any more.
 SPECIAL = ("bos", "eos", "pad")
+# Stands behind each row of positions, in vocabularies that have it.
+ROW_END = "row_end"
 # Largest vocabulary that megatron-core itself writes as uint16.
 MOST_16 = 65500
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids from `base` on: the codes of one codebook after the other, then those of SPECIAL.
+    """Ids from `base` on: the codes of one codebook after the other, then those of SPECIAL, and of
+    ROW_END.
 
     codebook_sizes: K of each of the Q places of a position. groups: the codebook of each place,
     numbered from 0; places that share one share its ids. base: ids below it are another
-    vocabulary's, such as that of the words of a language model.
+    vocabulary's, such as that of the words of a language model. has_row_ends: whether items of
+    several grids show where their rows end.
     """
 
     codebook_sizes: tuple[int, ...]
     groups: tuple[int, ...]
     base: int = 0
+    has_row_ends: bool = False
 
     @cached_property
     def group_sizes(self) -> list[int]:
@@ -48,14 +53,15 @@ class Vocabulary:
 
     @cached_property
     def special(self) -> dict[str, int]:
-        """The id of each of SPECIAL."""
+        """The id of each of SPECIAL, and of ROW_END."""
         first = self.base + sum(self.group_sizes)
-        return {name: first + number for number, name in enumerate(SPECIAL)}
+        names = [*SPECIAL, ROW_END] if self.has_row_ends else SPECIAL
+        return {name: first + number for number, name in enumerate(names)}
 
     @property
     def size(self) -> int:
         """One more than the largest id."""
-        return self.base + sum(self.group_sizes) + len(SPECIAL)
+        return self.base + sum(self.group_sizes) + len(self.special)
 
     def describe(self) -> dict[str, Any]:
         """Plain values, from which `from_dict` makes it again."""
@@ -85,7 +91,8 @@ class Vocabulary:
             raise ValueError("its codebooks do not say whose place is whose")
         ordered = [places[place] for place in range(len(places))]
         sizes = tuple(size for _, size in ordered)
-        made = cls(sizes, tuple(group for group, _ in ordered), int(found["base"]))
+        groups = tuple(group for group, _ in ordered)
+        made = cls(sizes, groups, int(found["base"]), ROW_END in found["special"])
         if made.describe() != dict(found):
             raise ValueError("its offsets do not follow from its codebooks")
         return made
@@ -95,7 +102,7 @@ class Vocabulary:
         of words (github.com/swiss-ai/apertus-omni-tokenizer): the id of a token is its offset plus
         its number.
         """
-        structure = [self.special["pad"]]
+        structure = [self.special[name] for name in ("pad", ROW_END) if name in self.special]
         return {
             "base_vocab_size": self.base,
             "modalities": [

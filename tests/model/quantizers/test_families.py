@@ -3,6 +3,7 @@ test_quantizers.
 """
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +15,16 @@ from scipy.stats import chi2, norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vqkit.config import BSQConfig, GaussianCodebookConfig, LFQConfig, SimVQConfig
+from vqkit.config import (
+    BSQConfig,
+    GaussianCodebookConfig,
+    HierarchicalConfig,
+    LFQConfig,
+    ProductConfig,
+    PyramidConfig,
+    ResidualConfig,
+    SimVQConfig,
+)
 from vqkit.model.quantizers import build_quantizer, lookup_free, simvq
 
 SIGNS = {"lfq": LFQConfig, "bsq": BSQConfig}
@@ -316,8 +326,60 @@ def test_ranks_do_not_wait_for_one_another_in_eval_mode(monkeypatch):
     quantizer = build_quantizer(LFQConfig(bits=4))
     quantizer(as_latents(normal_tokens(10, 4)))
     assert calls == [1]
-    quantizer.eval()(as_latents(normal_tokens(10, 4)))
+    result = quantizer.eval()(as_latents(normal_tokens(10, 4)))
+    # Read later, and in training mode by then, it is still that of an eval call.
+    quantizer.train()
+    assert bool(result.loss.isfinite())
     assert calls == [1]
+
+
+@pytest.mark.parametrize("kind", SIGNS)
+def test_an_eval_call_whose_loss_is_not_read_makes_no_table_of_codes(kind):
+    stage = SIGNS[kind](bits=18)
+    latents = as_latents(normal_tokens(8, 18))
+    residual = ResidualConfig(stage=stage, num_stages=2)
+    product = ProductConfig(group=stage, num_groups=1)
+    pyramid = PyramidConfig(stage=stage, num_grids=2, grid_dims=1)
+    hierarchical = HierarchicalConfig(top=stage, bottom=stage, latent_dim=18, grid_dims=1)
+    for config in (stage, residual, product, pyramid, hierarchical):
+        quantizer = build_quantizer(config).eval()
+        latents = torch.randn(1, quantizer.latent_dim, 8)
+        with AllocatedBytes() as allocated:
+            result = quantizer(latents)
+        assert allocated.total < 4 * 2**18
+        with AllocatedBytes() as allocated:
+            loss = result.loss
+        assert allocated.total > 4 * 2**18 and bool(loss.isfinite())
+
+
+@pytest.mark.parametrize("kind", SIGNS)
+def test_terms_read_late_are_those_of_the_latents_that_came(kind):
+    """Whatever was overwritten since, whatever gradients and autocast are like by then."""
+    config = SIGNS[kind](bits=6, inverse_temperature=1.0, diversity=1.0)
+    quantizer = build_quantizer(config).eval()
+    latents = as_latents(normal_tokens(50, 6))
+    scale = {"lfq": 1.0, "bsq": 6**-0.5}[kind]
+    tokens = quantizer.bound(normal_tokens(50, 6))
+    expected = float(reference_term(tokens, scale, 1.0, 1.0, 6))
+    result = quantizer(latents)
+    latents.zero_()
+    result.quantized.fill_(torch.nan)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert float(result.terms["entropy"]) == pytest.approx(expected, abs=2e-6)
+    wanted = sum(quantizer.default_weights[name] * term for name, term in result.terms.items())
+    assert float(result.loss) == pytest.approx(float(wanted))
+    copied = pickle.loads(pickle.dumps(result))
+    assert copied.terms == dict(result.terms) and torch.equal(copied.loss, result.loss)
+
+
+def test_terms_read_first_without_gradients_have_them_still():
+    quantizer = build_quantizer(LFQConfig(bits=6)).eval()
+    latents = as_latents(normal_tokens(50, 6)).requires_grad_()
+    result = quantizer(latents)
+    with torch.no_grad():
+        result.loss.item()
+    result.loss.backward()
+    assert bool(latents.grad.abs().sum() > 0)
 
 
 # -------------------------------------------------------------------------- gaussian_codebook: bins

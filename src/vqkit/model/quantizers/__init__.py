@@ -1,7 +1,8 @@
 """Quantizers: one contract (base.py), one module a family, composites over any of them."""
 
-from .base import PADDING, Bottleneck, Quantized, Quantizer, TokensQuantized, weighted_sum
+from .base import PADDING, Bottleneck, Quantizer
 from .registry import build_quantizer
+from .results import Quantized, TokensQuantized, weighted_sum
 
 __all__ = [
     "PADDING",

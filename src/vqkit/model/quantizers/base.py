@@ -16,11 +16,9 @@ Everything else is a ValueError in `decode`, in every family and in every compos
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...errors import VqkitError
+from .results import Quantized, TokensQuantized, in_float32
 
 # Codebooks above this size are not counted: a table of all codes would have no bound in memory.
 MAX_COUNTED = 1 << 22
@@ -35,52 +34,6 @@ MAX_COUNTED = 1 << 22
 CENTRE_CODES = 64
 # The code of a padded position.
 PADDING = -1
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What a bottleneck returns.
-
-    Attributes:
-        quantized: (B, D, *grid), input of the decoder; gradients reach the latents through it;
-            zeros where padded.
-        codes: (B, Q, *grid) int64; -1 where padded.
-        loss: scalar, the terms summed with the weights of the paper; for use without the trainer.
-        terms: unweighted scalars by name (`commitment`, `codebook`, `entropy`), for a sum with the
-            weights of a recipe.
-    """
-
-    quantized: Tensor
-    codes: Tensor
-    loss: Tensor
-    terms: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TokensQuantized:
-    """What a family makes of tokens.
-
-    Attributes:
-        values: (N, d), with the gradient that the tokens get.
-        codes: (N, Q) int64.
-        terms: unweighted scalars by name.
-    """
-
-    values: Tensor
-    codes: Tensor
-    terms: dict[str, Tensor]
-
-
-def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float], like: Tensor) -> Tensor:
-    """Sum of weight * term, the one place where losses are added up.
-
-    Zero on `like`'s device if empty.
-    """
-    total = like.new_zeros((), dtype=torch.float32)
-    for name, term in terms.items():
-        if weights[name] != 0:
-            total = total + weights[name] * term
-    return total
 
 
 class Lattice(NamedTuple):
@@ -188,9 +141,11 @@ class Bottleneck(nn.Module, ABC):
     @property
     def _precision(self) -> torch.dtype:
         """float32, but float64 in a network that was moved to it as a whole."""
-        for tensor in itertools.chain(self.parameters(), self.buffers()):
-            if tensor.is_floating_point():
-                return tensor.dtype
+        # Asked in every call: what the quantizer has itself comes first, and ends the search.
+        for module in self.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None and tensor.is_floating_point():
+                    return tensor.dtype
         return torch.float32
 
     def places(self) -> list[list[int]]:
@@ -307,7 +262,7 @@ class Quantizer(Bottleneck):
         super().__init__(latent_dim or code_dim, codebook_sizes)
         self.code_dim = code_dim
         self.project_in: nn.Module = nn.Identity()
-        self.project_out: nn.Module = nn.Identity()
+        self.project_out: nn.Identity | nn.Linear = nn.Identity()
         if self.latent_dim != code_dim:
             self.project_in = nn.Linear(self.latent_dim, code_dim)
             self.project_out = nn.Linear(code_dim, self.latent_dim)
@@ -318,22 +273,22 @@ class Quantizer(Bottleneck):
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             tokens, real = self._real_tokens(latents, mask)
             result = self.quantize(tokens, generator)
             values = _scatter(result.values, real, 0)
             quantized = _without_padding(self._project_out(values), real)
-            loss = weighted_sum(result.terms, self.default_weights, values)
         codes = from_tokens(_scatter(result.codes, real, PADDING), latents)
-        return Quantized(from_tokens(quantized, latents), codes, loss, result.terms)
+        values = from_tokens(quantized, latents)
+        return Quantized(values, codes, result.terms, self.default_weights)
 
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             tokens, real = self._real_tokens(latents, mask)
             return from_tokens(_scatter(self.assign(tokens), real, PADDING), latents)
 
     def decode(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
+        with in_float32(codes.device):
             tokens = to_tokens(self._checked_codes(codes))
             missing = tokens == PADDING
             real = ~missing.all(1)
@@ -394,7 +349,7 @@ class Quantizer(Bottleneck):
     # --------------------------------------------------------------------------------- from outside
 
     def tokens(self, latents: Tensor, section: int = 0) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             return self._real_tokens(latents, None)[0]
 
     def latents_of(self, values: Tensor, like: Tensor) -> Tensor:
@@ -420,8 +375,9 @@ class Quantizer(Bottleneck):
         """Values (N, d) -> (N, D), in the precision of the layer: a model may be decoded in
         float64.
         """
-        weight = getattr(self.project_out, "weight", values)
-        return self.project_out(values.to(weight.dtype))
+        if isinstance(self.project_out, nn.Identity):
+            return values
+        return self.project_out(values.to(self.project_out.weight.dtype))
 
 
 def centre_of(codes: Tensor) -> Tensor | None:
@@ -432,15 +388,21 @@ def centre_of(codes: Tensor) -> Tensor | None:
     squares of large numbers leave no bits of float32 for the differences between codes. Some of the
     codes tell that well enough, in a time that does not grow with the codebook.
     """
-    some = codes[:: -(-len(codes) // CENTRE_CODES)]
+    some = codes[:: -(-codes.shape[0] // CENTRE_CODES)]
     mean = some.mean(0)
-    length = torch.linalg.vector_norm(mean) * math.sqrt(2 * len(some))
+    length = torch.linalg.vector_norm(mean) * math.sqrt(2 * some.shape[0])
     is_far = length > torch.linalg.vector_norm(some)
-    if codes.device.type == "cpu" and not torch.compiler.is_compiling():
+    if may_ask(codes):
         return mean if is_far else None
-    # Elsewhere asking would mean waiting, or a break in the graph; subtracting zeros changes no
-    # bit.
+    # Subtracting zeros changes no bit.
     return torch.where(is_far, mean, 0.0)
+
+
+def may_ask(tensor: Tensor) -> bool:
+    """Whether a branch may depend on what a tensor holds: elsewhere asking means waiting, or a
+    break in the graph.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def centred(tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,8 @@ def straight_through(tokens: Tensor, values: Tensor) -> Tensor:
 
     2013, arXiv 1308.3432).
     """
+    if not _has_gradient(tokens):
+        return values.detach()
     return _StraightThrough.apply(tokens, values.detach())
 
 
@@ -44,6 +46,8 @@ def rotation(tokens: Tensor, values: Tensor) -> Tensor:
     with R the rotation in the plane of both. R and scale count as constants, so the gradient that
     arrives is multiplied by scale * R^T. tokens and values are (N, d).
     """
+    if not _has_gradient(tokens):
+        return values.detach()
     token = F.normalize(tokens.detach(), dim=1)
     value = F.normalize(values.detach(), dim=1)
     middle = F.normalize(token + value, dim=1)
@@ -52,6 +56,10 @@ def rotation(tokens: Tensor, values: Tensor) -> Tensor:
     reflected = tokens - 2 * (tokens * middle).sum(1, keepdim=True) * middle
     rotated = scale * (reflected + 2 * (tokens * token).sum(1, keepdim=True) * value)
     return values.detach() + (rotated - rotated.detach())
+
+
+def _has_gradient(tokens: Tensor) -> bool:
+    return tokens.requires_grad and torch.is_grad_enabled()
 
 
 def gumbel(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from .base import PADDING, Bottleneck, Quantized, Quantizer, weighted_sum
+from .base import PADDING, Bottleneck, Quantized, Quantizer
 from .cells import CellBottleneck, coarse_mask, fold, repeated, unfold
+from .results import in_float32, terms_of
 
 
 class HierarchicalQuantizer(CellBottleneck):
@@ -43,21 +46,20 @@ class HierarchicalQuantizer(CellBottleneck):
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             latents = self._checked_latents(latents, mask)
             top = self.top(self._top_latents(latents), generator, coarse_mask(mask))
             context = self._context(top.quantized)
             bottom = self.bottom(self._bottom_latents(latents, context), generator, mask)
             quantized = self._join(context, bottom.quantized, mask)
-            terms = {}
-            for name in {**top.terms, **bottom.terms}:
-                both = [each.terms[name] for each in (top, bottom) if name in each.terms]
-                terms[name] = torch.stack(both).mean()
-            loss = weighted_sum(terms, self.default_weights, latents)
-        return Quantized(quantized, self._arrange(top.codes, bottom.codes), loss, terms)
+            terms = terms_of(
+                lambda: _joined(top.terms, bottom.terms), self.training, latents.device
+            )
+        codes = self._arrange(top.codes, bottom.codes)
+        return Quantized(quantized, codes, terms, self.default_weights)
 
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             latents = self._checked_latents(latents, mask)
             top = self.top.encode(self._top_latents(latents), coarse_mask(mask))
             context = self._context(self.top.decode(top))
@@ -70,7 +72,7 @@ class HierarchicalQuantizer(CellBottleneck):
         return self.top.bits(codes[:, :num_top]) + self.bottom.bits(bottom)
 
     def decode(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
+        with in_float32(codes.device):
             codes = self._checked_codes(codes)
             num_top = self.top.num_codebooks
             top = codes[:, :num_top]
@@ -99,6 +101,15 @@ class HierarchicalQuantizer(CellBottleneck):
 
     def _arrange(self, top: Tensor, bottom: Tensor) -> Tensor:
         return torch.cat([top, fold(bottom, self.grid_multiple)], 1)
+
+
+def _joined(top: Mapping[str, Tensor], bottom: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The terms of both grids as one: means, where both have them."""
+    joined = {}
+    for name in {**top, **bottom}:
+        both = [terms[name] for terms in (top, bottom) if name in terms]
+        joined[name] = torch.stack(both).mean()
+    return joined
 
 
 def _pointwise(layer: nn.Linear, x: Tensor) -> Tensor:

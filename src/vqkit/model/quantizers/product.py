@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Quantizer, TokensQuantized
+from .results import terms_of
 
 
 class ProductQuantizer(Quantizer):
@@ -51,7 +52,10 @@ class ProductQuantizer(Quantizer):
         results = [group.quantize(part, generator) for group, part in self._split(tokens)]
         values = torch.cat([result.values for result in results], 1)
         codes = torch.cat([result.codes for result in results], 1)
-        return TokensQuantized(values, codes, _means([result.terms for result in results]))
+        terms = terms_of(
+            lambda: _means([result.terms for result in results]), self.training, tokens.device
+        )
+        return TokensQuantized(values, codes, terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
         return self._by_group(tokens, lambda group, part: group.assign(part))

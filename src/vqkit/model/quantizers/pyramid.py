@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from .base import (
     all_reduce_sum,
     from_tokens,
     to_tokens,
-    weighted_sum,
 )
 from .cells import CellBottleneck, coarse_mask, fold, pooled, repeated, spread, unfold
+from .results import in_float32, terms_of
 from .stages import SCALE_DECAY, StagesMixin
 
 
@@ -90,14 +90,14 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
     def forward(
         self, latents: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None
     ) -> Quantized:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             latents = self._checked_latents(latents, mask)
             tokens = self._bounded(latents, mask)
             depth = self._depth(generator, latents.device)
             moments = [_moments(_rows(tokens, mask))]
             context = tokens.new_zeros(())
             codes: list[Tensor] = []
-            terms: list[dict[str, Tensor]] = []
+            terms: list[Mapping[str, Tensor]] = []
             for number in range(depth):
                 if number:
                     context = spread(context, 2)
@@ -118,12 +118,12 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
                 self._measure(moments, SCALE_DECAY)
                 self._mark_measured(depth)
             value = spread(context, 2 ** (self.num_stages - depth))
-            joined = self._joined(terms, moments)
-            loss = weighted_sum(joined, self.default_weights, latents)
-            return Quantized(self._out(value, mask), self._arranged(codes), loss, joined)
+            joined = terms_of(lambda: self._joined(terms, moments), self.training, latents.device)
+            quantized = self._out(value, mask)
+            return Quantized(quantized, self._arranged(codes), joined, self.default_weights)
 
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             tokens = self._bounded(self._checked_latents(latents, mask), mask)
             context = tokens.new_zeros(())
             codes: list[Tensor] = []
@@ -139,7 +139,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
             return self._arranged(codes)
 
     def decode(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
+        with in_float32(codes.device):
             grids = self._grids(self._checked_codes(codes))
             real = _real_positions(grids)
             context = self._values(0, grids[0])
@@ -152,7 +152,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
         return torch.stack(bits).sum(0)
 
     def tokens(self, latents: Tensor, section: int = 0) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_float32(latents.device):
             tokens = self._bounded(self._checked_latents(latents, None), None)
             return to_tokens(self._means(tokens, None, section)[0])
 
@@ -224,7 +224,7 @@ class PyramidQuantizer(StagesMixin, CellBottleneck):
         return quantized if mask is None else quantized.where(mask.to(value.device)[:, None], 0.0)
 
     def _joined(
-        self, terms: list[dict[str, Tensor]], moments: list[tuple[Tensor, int]]
+        self, terms: list[Mapping[str, Tensor]], moments: list[tuple[Tensor, int]]
     ) -> dict[str, Tensor]:
         """The terms of all grids as one: means, but bits, which add up, each grid's for so many of
         the finest positions.

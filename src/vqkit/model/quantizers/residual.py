@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from .base import PADDING, Lattice, Quantizer, TokensQuantized, all_reduce_sum
 from .estimators import straight_through
+from .results import terms_of
 from .stages import SCALE_DECAY, StagesMixin
 
 
@@ -77,7 +78,7 @@ class ResidualQuantizer(StagesMixin, Quantizer):
         # What carries the gradient of the value: the tokens, or the first stage's value of them.
         carrier = tokens
         codes: list[Tensor] = []
-        terms: list[dict[str, Tensor]] = []
+        terms: list[Mapping[str, Tensor]] = []
         square_sums: list[Tensor] = []
         for index in range(self._depth(generator, tokens.device)):
             residual = tokens - total
@@ -97,11 +98,7 @@ class ResidualQuantizer(StagesMixin, Quantizer):
             self._mark_measured(len(square_sums))
         num_missing = self.num_codebooks - sum(part.shape[1] for part in codes)
         missing = codes[0].new_full((tokens.shape[0], num_missing), PADDING)
-        joined = {}
-        for name in terms[0]:
-            each = torch.stack([term[name] for term in terms])
-            # Bits of the stages add up; of the other terms stages share one weight.
-            joined[name] = each.sum() if name == "rate" else each.mean()
+        joined = terms_of(lambda: _joined(terms), self.training, tokens.device)
         values = straight_through(carrier, total)
         return TokensQuantized(values, torch.cat([*codes, missing], 1), joined)
 
@@ -161,3 +158,12 @@ class ResidualQuantizer(StagesMixin, Quantizer):
         """
         found = all_reduce_sum(torch.stack(square_sums))
         self._follow(found / found[0].clamp(min=1e-12), decay)
+
+
+def _joined(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The terms of all stages as one: bits add up, of the other terms stages share one weight."""
+    joined = {}
+    for name in terms[0]:
+        each = torch.stack([term[name] for term in terms])
+        joined[name] = each.sum() if name == "rate" else each.mean()
+    return joined

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...config.quantizers import ScalarConfig
 from .base import PADDING, Lattice, Quantizer, TokensQuantized, all_reduce_sum, to_tokens
 from .estimators import straight_through
+from .results import terms_of
 
 # Share of all tokens that every code is believed to have had, so that each has a finite cost.
 FLOOR = 1e-5
@@ -68,18 +69,23 @@ class ScalarQuantizer(Quantizer):
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
         costs = self._costs()
-        codes = self._nearest(tokens.detach(), costs, self.config.rate)
+        places, below = self._places(tokens)
+        codes = self._nearest(places.detach(), below, costs, self.config.rate)
         values = straight_through(tokens, self._values(codes))
-        terms = {"rate": self._bits(tokens, costs).sum(1).mean()}
+        terms = terms_of(
+            lambda: {"rate": self._bits(places, below, costs).sum(1).mean()},
+            at_once=self.training,
+            device=tokens.device,
+        )
         if self.training:
             self._update(codes)
         return TokensQuantized(values, codes, terms)
 
     def assign(self, tokens: Tensor) -> Tensor:
-        return self._nearest(tokens, self._costs(), self.config.rate)
+        return self._nearest(*self._places(tokens), self._costs(), self.config.rate)
 
     def assign_at(self, tokens: Tensor, num_sections: int, rate: float) -> Tensor:
-        return self._nearest(tokens, self._costs(), rate)
+        return self._nearest(*self._places(tokens), self._costs(), rate)
 
     def bits(self, codes: Tensor) -> Tensor:
         """By how often training had each code; codes of -1 cost nothing."""
@@ -105,9 +111,8 @@ class ScalarQuantizer(Quantizer):
         places = (tokens / self.config.step + self.middle).clamp(0, last)
         return places, places.detach().floor().clamp(max=last - 1).long()
 
-    def _nearest(self, tokens: Tensor, costs: Tensor, rate: float) -> Tensor:
+    def _nearest(self, places: Tensor, below: Tensor, costs: Tensor, rate: float) -> Tensor:
         """The code below a token or the one above (N, C)."""
-        places, below = self._places(tokens)
         far = places - below
         if not rate:
             return below + (far > 0.5).long()
@@ -115,9 +120,8 @@ class ScalarQuantizer(Quantizer):
         upper = (1 - far).square() + rate * _look_up(costs, below + 1)
         return below + (upper < lower).long()
 
-    def _bits(self, tokens: Tensor, costs: Tensor) -> Tensor:
+    def _bits(self, places: Tensor, below: Tensor, costs: Tensor) -> Tensor:
         """What tokens cost (N, C), on the line between the costs of the codes around them."""
-        places, below = self._places(tokens)
         lower = _look_up(costs, below)
         return torch.lerp(lower, _look_up(costs, below + 1), places - below)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .base import all_reduce_sum, centre_of, centred, place_among_ranks
+from .base import all_reduce_sum, centre_of, centred, place_among_ranks, ranks
 
 # Scores that are held at once: 4 MiB of float32, about a core's second-level cache.
 SCORES_PER_CHUNK = 1 << 20
@@ -47,34 +47,37 @@ def nearest(tokens: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Te
         tokens, codebook = centred(tokens, codebook)
         offsets = -0.5 * (codebook.square().sum(1) + costs)
         return torch.addmm(offsets, tokens, codebook.t()).argmax(1)
-    if not len(tokens):
+    # `len` of a tensor runs Python; in a small call that is as long as a product.
+    num_tokens = tokens.shape[0]
+    if not num_tokens:
         return tokens.new_empty(0, dtype=torch.long)
     tokens, codebook = centred(tokens, codebook)
     # x.c - (|c|^2 + cost) / 2 is largest where |x - c|^2 + cost is smallest. With a column of ones
     # beside the tokens and one of offsets beside the codes, one product gives all of it.
-    tokens = torch.cat([tokens, tokens.new_ones(len(tokens), 1)], 1)
+    tokens = torch.cat([tokens, tokens.new_ones(num_tokens, 1)], 1)
     offsets = -0.5 * (codebook.square().sum(1) + costs)
     tiles = torch.cat([codebook, offsets[:, None]], 1).split(CODES_PER_TILE)
     parts = []
-    for rows in chunks(len(tokens), min(len(codebook), CODES_PER_TILE)):
+    for rows in chunks(num_tokens, min(codebook.shape[0], CODES_PER_TILE)):
         score, code = _best(tokens[rows], tiles[0])
         for index, tile in enumerate(tiles[1:], 1):
             other_score, other = _best(tokens[rows], tile)
             code = torch.where(other_score > score, other + index * CODES_PER_TILE, code)
             score = torch.maximum(score, other_score)
         parts.append(code)
-    return torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _best(tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Highest score of each token against a tile of codes, and the first code that reaches it."""
     scores = tokens @ codes.t()
-    if len(codes) % BLOCK or len(codes) < 4 * BLOCK:
+    num_tokens, num_codes = scores.shape
+    if num_codes % BLOCK or num_codes < 4 * BLOCK:
         best = scores.max(1)
         return best.values, best.indices
-    blocks = scores.view(len(tokens), -1, BLOCK)
+    blocks = scores.view(num_tokens, -1, BLOCK)
     score, block = blocks.amax(2).max(1)
-    place = torch.arange(len(tokens), device=block.device) * blocks.shape[1] + block
+    place = torch.arange(num_tokens, device=block.device) * blocks.shape[1] + block
     inside = blocks.view(-1, BLOCK).index_select(0, place).argmax(1)
     return score, block * BLOCK + inside
 
@@ -97,7 +100,10 @@ def sample_tokens(
     """
     start, total = place_among_ranks(len(tokens), tokens.device)
     order = torch.randperm(total, generator=generator, device=tokens.device)
-    order = (order if distinct else order.repeat(-(-count // total)))[:count] - start
+    order = (order if distinct else order.repeat(-(-count // total)))[:count]
+    if ranks() == 1:
+        return tokens.index_select(0, order)
+    order = order - start
     mine = (order >= 0) & (order < len(tokens))
     rows = tokens[order.clamp(0, max(0, len(tokens) - 1))]
     return all_reduce_sum(torch.where(mine[:, None], rows, 0.0))

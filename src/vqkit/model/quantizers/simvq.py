@@ -47,7 +47,7 @@ class SimVQ(Quantizer):
         self._may_be_new = True
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
-        if self.training:
+        if self.training and self._may_be_new:
             self._fit_once(tokens.detach())
         codebook = self.codes()
         codes = nearest(tokens.detach(), codebook.detach())
@@ -78,8 +78,6 @@ class SimVQ(Quantizer):
 
         They are moments about zero, not about the mean: without a bias codes stay centred on zero.
         """
-        if not self._may_be_new:
-            return
         self._may_be_new = False
         if self.fitted:
             return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...config.quantizers import FINAL_RADIUS, VQConfig
-from .base import Quantizer, TokensQuantized, all_reduce_sum
+from .base import Quantizer, TokensQuantized, all_reduce_sum, may_ask
 from .estimators import gumbel, rotation, straight_through
 from .search import code_sums, kmeans, nearest, sample_tokens
 
@@ -82,7 +82,7 @@ class VectorQuantizer(Quantizer):
         return F.normalize(tokens, dim=1) if self.config.distance == "cosine" else tokens
 
     def quantize(self, tokens: Tensor, generator: torch.Generator | None = None) -> TokensQuantized:
-        if self.training:
+        if self.training and self._may_be_new:
             self._set_once(tokens.detach(), generator)
         codebook = self.codebook
         if self.training and self.config.update == "gradient":
@@ -142,8 +142,6 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def _set_once(self, tokens: Tensor, generator: torch.Generator | None) -> None:
         """Set the codes from the first training batch."""
-        if not self._may_be_new:
-            return
         self._may_be_new = False
         if self.updates:
             return
@@ -174,19 +172,22 @@ class VectorQuantizer(Quantizer):
         # The memory is short at first: the encoder changes fast then, and codes that it leaves
         # behind must show as dead.
         decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.config.decay)
-        self.updates += 1
+        weight = 1.0 - decay
+        self.updates.add_(1)
         if self.config.rate:
             apart = (tokens - self.codes().index_select(0, codes)).square().sum()
             num_tokens = uniform * self.codebook_size
-            self.ema_distance.lerp_(all_reduce_sum(apart) / num_tokens, 1.0 - decay)
-        self.ema_count.lerp_(counts, 1.0 - decay)
+            self.ema_distance.lerp_(all_reduce_sum(apart) / num_tokens, weight)
+        self.ema_count.lerp_(counts, weight)
         if self.config.update == "ema":
-            self.ema_sum.lerp_(sums, 1.0 - decay)
+            self.ema_sum.lerp_(sums, weight)
             # Without tokens count and sum shrink together and their quotient stays, until both are
             # too small to be divided.
             means = self.ema_sum / self.ema_count.clamp(min=MIN_COUNT)[:, None]
-            is_counted = self.ema_count >= MIN_COUNT
-            self.codebook.copy_(torch.where(is_counted[:, None], means, self.codebook))
+            if not (may_ask(means) and self.ema_count.min() >= MIN_COUNT):
+                is_counted = self.ema_count >= MIN_COUNT
+                means = torch.where(is_counted[:, None], means, self.codebook)
+            self.codebook.copy_(means)
         if self.revive_threshold and not self.config.neighbourhood:
             dead = self.ema_count < self.revive_threshold * uniform
             self._revive(dead, uniform, tokens, codes, generator)
@@ -213,13 +214,10 @@ class VectorQuantizer(Quantizer):
         start, end = sampled.chunk(2, 1)
         share = torch.rand(len(sampled), 1, generator=generator, device=tokens.device)
         fresh = torch.lerp(start, end, share)
-        place = dead.cumsum(0) - 1
-        revived = dead & (place < len(fresh))
-        fresh = fresh[place.clamp(0, len(fresh) - 1)]
-        self.codebook.copy_(torch.where(revived[:, None], fresh, self.codebook))
-        self.ema_count.copy_(torch.where(revived, uniform, self.ema_count))
+        averages = [(self.ema_count[:, None], uniform.expand(len(fresh), 1))]
         if self.config.update == "ema":
-            self.ema_sum.copy_(torch.where(revived[:, None], fresh * uniform, self.ema_sum))
+            averages.append((self.ema_sum, fresh * uniform))
+        _replace_rows(dead, [(self.codebook, fresh), *averages])
 
     def _spread(self, values: Tensor) -> Tensor:
         """Values (K, n) of codes, given to their neighbours on the map too with weight
@@ -242,6 +240,21 @@ class VectorQuantizer(Quantizer):
         """Radius now, in cells of the map: it falls exponentially to less than one."""
         done = min(1.0, int(self.updates) / self.config.neighbourhood_steps)
         return self.config.neighbourhood ** (1 - done) * FINAL_RADIUS**done
+
+
+def _replace_rows(which: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """In pairs of values (K, d) and rows (n, d) values get the rows, one after the other, where
+    `which` (K,) is true; where that is in more than n places, in the first n.
+    """
+    if torch.compiler.is_compiling():
+        # In a graph no shape depends on how many they are.
+        for values, rows in pairs:
+            first = which & (which.cumsum(0) <= len(rows))
+            values.masked_scatter_(first[:, None], rows)
+        return
+    places = which.nonzero()[: len(pairs[0][1]), 0]
+    for values, rows in pairs:
+        values.index_copy_(0, places, rows[: len(places)])
 
 
 def _mean_and_deviation(tokens: Tensor) -> tuple[Tensor, Tensor]:
