@@ -55,14 +55,15 @@ CODEC = [
     "model.network.bands=16",
     "model.network.decoder_blocks=1",
     "model.network.width=64",
-    "model.quantizer={kind: product, num_groups: 9, group: {code_dim: 16, codebook_size: 256}}",
+    "model.quantizer={kind: product, num_groups: 9, "
+    "group: {kind: vq, code_dim: 16, codebook_size: 256}}",
     "coder.steps=0",
     "train.steps=300",
 ]
 PAIR = [
     "network.width=128",
     "network.num_blocks=3",
-    "network.dropout=0.1",
+    "network.dropout=0.2",
     "network.caption_bytes=12",
     "train.batch_size=32",
     "train.max_minutes=null",
