@@ -129,22 +129,30 @@ class Known:
         return text.array(text.decode(drawn))
 
 
-def measure(folder: Path, name: str, seed: int, recogniser: WordNetwork) -> dict:
+def measure(folder: Path, name: str, seed: int) -> dict:
     """Shares in [0, 1] of a speaker's words that are known."""
     known = Known(folder, name)
     words = list(known.spoken)
     found = known.by_bits()
-    shuffled = np.random.default_rng(seed).permutation(words)
+    shuffled = list(np.random.default_rng(seed).permutation(words))
     return {
-        "voice": name,
         "words": len(words),
         "known": agreement(found, words),
         "shuffled": agreement(found, shuffled),
         "written": agreement(known.written(), words),
-        "peer": agreement(recogniser.words_of(list(known.spoken.values())), words),
         "taken_for": dict(zip(words, found, strict=True)),
         "prior": known.pair.prior.metrics,
     }
+
+
+def peer(heard: Path, seed: int, steps: int) -> dict[str, float]:
+    """The shares that a network which sees spectra knows, by speaker."""
+    recogniser = WordNetwork(*read_copies(heard), seed, steps)
+    found = {}
+    for name in (TESTED, CHOSEN_BY):
+        spoken = read_people(name)
+        found[name] = agreement(recogniser.words_of(list(spoken.values())), list(spoken))
+    return found
 
 
 def agreement(found: list[str], words: list[str]) -> float:
@@ -158,12 +166,13 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         heard, pair = train(work, arguments.minutes, seed, quick)
 
-        def measured() -> dict:
-            sounds, words = read_copies(heard)
-            recogniser = WordNetwork(sounds, words, seed, 10 if quick else PEER_STEPS)
-            return {name: measure(pair, name, seed, recogniser) for name in (TESTED, CHOSEN_BY)}
-
-        rows = kept(work / f"word-{seed}.json", measured)
+        steps = 10 if quick else PEER_STEPS
+        peers = kept(work / f"peer-{seed}.json", partial(peer, heard, seed, steps))
+        rows = {
+            name: kept(work / f"{name}-{seed}.json", partial(measure, pair, name, seed))
+            | {"peer": peers[name]}
+            for name in (TESTED, CHOSEN_BY)
+        }
     claims = []
     for name, key, goal in (
         ("pair_audio_word", "known", ">= 60"),
