@@ -78,8 +78,8 @@ class CodesTask(Task):
     def _codes(self, items: Batch, device: torch.device) -> Tensor:
         """Codes (B, Q, *grid); padding where an item has no positions.
 
-        Of recordings they take longer to find than the prior takes to learn from them, so they are
-        kept where items come again as they are.
+        Where items come again as they are, they are kept: of recordings, to find them is a quarter
+        of a step.
         """
         if not self.data.is_unchanged:
             return self._found(items, device)
