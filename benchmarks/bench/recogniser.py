@@ -42,16 +42,19 @@ def read_phones(path: Path) -> list[Phone]:
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
-    """int16 (T,) -> log energies in bands (F, BANDS), a frame every 10 ms, the mean of each band
-    taken away.
-    """
+    """`log_energies`, the mean of each band taken away."""
+    logs = log_energies(samples)
+    return logs - logs.mean(0)
+
+
+def log_energies(samples: np.ndarray) -> np.ndarray:
+    """int16 (T,) -> log energies in bands (F, BANDS), a frame every 10 ms."""
     sound = samples.astype(np.float64)
     sound = np.append(sound[:1], sound[1:] - 0.95 * sound[:-1])
     padded = np.pad(sound, WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     energies = np.abs(np.fft.rfft(frames * np.hanning(WINDOW))) ** 2 @ _bands()
-    logs = np.log(energies + FLOOR * energies.max() + 1e-9)
-    return logs - logs.mean(0)
+    return np.log(energies + FLOOR * energies.max() + 1e-9)
 
 
 def _bands() -> np.ndarray:

@@ -17,16 +17,6 @@ UNHEARD = "fr"
 # Voices whose words are recognised, and where they have them.
 WORDS = ("en", "es", "fr", "it", "ru")
 KINDS = ("digits", "letters", "phonetic")
-# Voices that speak numbers: their packages, and the folders there.
-NUMBERS = {
-    "en-Allison": ("asterisk-core-sounds-en-wav", "en_US_f_Allison"),
-    "es-Allison": ("asterisk-core-sounds-es-wav", "es_MX_f_Allison"),
-    "es-Colombia": ("asterisk-prompt-es-co", "es"),
-    "fr-June": ("asterisk-core-sounds-fr-wav", "fr_CA_f_June"),
-    "fr-Armelle": ("asterisk-prompt-fr-armelle", "fr"),
-    "it-Carlo": ("asterisk-core-sounds-it-wav", "it_IT_m_Carlo"),
-    "it-Menardi": ("asterisk-prompt-it-menardi-wav", "it_IT_f_Menardi"),
-}
 # Share of the prompts of the voices that are trained on that is held out, of 256.
 HELD_OUT = 26
 # The shortest recording that is measured, and the least that its loudest sample has: some prompts
@@ -75,24 +65,6 @@ def write_words(work: Path) -> None:
                 if path.parent.name in KINDS:
                     shutil.copy(path, target / f"{path.parent.name}-{path.name}")
     (work / "words.part").rename(work / "words")
-
-
-def read_numbers(voice: str) -> dict[str, np.ndarray]:
-    """Numbers that a voice of NUMBERS speaks, int16 at RATE, by how they are written: 0 to 30, and
-    tens.
-    """
-    package, folder = NUMBERS[voice]
-    found = {}
-    with unpacked(package) as files:
-        for path in sorted((files / SOUNDS / folder / "digits").iterdir()):
-            if not path.stem.isdigit() or path.suffix not in (".wav", ".gsm"):
-                continue
-            raw: dict = {}
-            if path.suffix == ".gsm":
-                raw = {"format": "RAW", "subtype": "GSM610", "samplerate": RATE, "channels": 1}
-            found[path.stem], rate = soundfile.read(path, dtype="int16", **raw)
-            assert rate == RATE
-    return {name: samples for name, samples in found.items() if int(name) < 100}
 
 
 def write_sentences(work: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import vqkit
 from vqkit.artifact import hub
@@ -20,6 +21,14 @@ from ..processes import run
 GOLDEN = Path(__file__).parents[1] / "golden" / "emoji-model"
 NAME = "somebody/emoji"
 CONTENT_ID = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))["content_id"]
+TINY_PAIR = (
+    "train.steps=2",
+    "train.batch_size=4",
+    "network.width=16",
+    "network.num_heads=2",
+    "network.num_blocks=1",
+    "network.caption_bytes=12",
+)
 # Of a file that no loader reads.
 OTHERS = {"pytorch_model.bin": b"\x80\x04", "samples/0.png": b"PNG", "sub/config.json": b"{}"}
 
@@ -90,6 +99,22 @@ def test_verbs_take_a_model_on_the_hub(vqkit_with, server, tmp_path):
     for words in (("train-prior", f"hf://{NAME}", "emoji"), ("train-coder", f"hf://{NAME}", "x")):
         assert "hf download somebody/emoji --local-dir DIR" in said(vqkit_with(*words))
     assert not list(tmp_path.glob("hf*"))
+
+
+def test_a_pair_is_of_a_model_on_the_hub(vqkit_with, server, tmp_path):
+    folder = tmp_path / "captioned"
+    folder.mkdir()
+    for number in range(20):
+        Image.new("RGB", (32, 32), (12 * number, 40, 90)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"shade {number}", encoding="utf-8")
+    made = vqkit_with("pairs", f"hf://{NAME}", "bytes", folder, "--out", "pair", *TINY_PAIR)
+    assert made.returncode == 0, made.stderr
+    # The model is in the folder of the pair, which needs the hub no more.
+    server.close()
+    assert f"model {CONTENT_ID[:16]}" in vqkit_with("info", "pair").stdout
+    assert "write hf://user/name" in said(
+        vqkit_with("pairs", "hf://emoji", "bytes", folder, "--out", "other", *TINY_PAIR)
+    )
 
 
 def test_what_cannot_be_fetched_is_said_in_a_sentence(vqkit_with, server):

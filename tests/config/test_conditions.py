@@ -8,7 +8,7 @@ import yaml
 from vqkit import config
 from vqkit.config.conditions import idle_settings
 from vqkit.errors import VqkitError
-from vqkit.settings import Config, PriorConfig
+from vqkit.settings import Config, PairConfig, PriorConfig
 from vqkit.signals.image.config import DataConfig
 from vqkit.signals.image.source import open_images
 from vqkit.training.tasks.prior import PriorTask
@@ -17,11 +17,10 @@ from ..benchmarks import benchmark
 from ..untrained import STAGE, untrained
 
 effects = benchmark("bench.effects")
-ROOTS = (Config, PriorConfig)
-ALONE = [(root, key) for root in ROOTS for key in effects.audited(root)]
+ALONE = [(root, key) for root in effects.ROOTS for key in effects.audited(root)]
 BESIDE = [
     (root, key, context)
-    for root in ROOTS
+    for root in effects.ROOTS
     for context in effects.contexts(root)
     for key in effects.turned(root, context)
 ]
@@ -39,12 +38,12 @@ def test_what_makes_a_setting_act_or_not_is_what_its_condition_says(root, key, c
 
 
 def test_every_condition_is_turned_by_something():
-    """But for those of `train.guard` of a prior, which has no codebooks to watch, and of
+    """But for those of `train.guard` of priors, which have no codebooks to watch, and of
     `model.causal`: the sets here are of images, tests/signals/audio has recordings.
     """
     shorts = [
         effects.short(root, "", context)
-        for root in ROOTS
+        for root in effects.ROOTS
         for context in ([], *effects.contexts(root))
     ]
     seen = [
@@ -55,7 +54,11 @@ def test_every_condition_is_turned_by_something():
     ]
     held = {(section, names) for section, names, holds in seen if holds}
     failed = {(section, names) for section, names, holds in seen if not holds}
-    assert failed - held == {(PriorConfig, ("train.guard",)), (Config, ("model.causal",))}
+    assert failed - held == {
+        (PriorConfig, ("train.guard",)),
+        (PairConfig, ("train.guard",)),
+        (Config, ("model.causal",)),
+    }
     assert held <= failed
 
 

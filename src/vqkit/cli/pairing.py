@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def _pairs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", metavar="FIRST", help="folder of a trained model")
+    parser.add_argument(
+        "first", metavar="FIRST", help="folder of a trained model, or hf://user/name"
+    )
     parser.add_argument(
         "second",
         metavar="SECOND",

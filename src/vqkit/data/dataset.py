@@ -53,6 +53,10 @@ class Dataset(Protocol):
     @property
     def fingerprint(self) -> dict[str, Any]: ...
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether `train` is known to give items as they are, so that codes of one stay right."""
+
     def __len__(self) -> int: ...
 
     def train(

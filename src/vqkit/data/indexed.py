@@ -107,6 +107,11 @@ class IndexedDataset(ABC):
         """
         return None
 
+    @property
+    def is_unchanged(self) -> bool:
+        """False unless a signal knows that it changes nothing."""
+        return False
+
     def for_codes(self, augment: Mapping[str, Any]) -> Self:
         """A copy without noise; a signal that changes its items takes `augment` for how."""
         return copy.copy(self)

@@ -57,7 +57,8 @@ def train_pairs(
 ) -> Pair | None:
     """Train one prior over the codes of two artifacts on the pairs of `source`, and fill `out`.
 
-    first, second: folders of artifacts, one of which may be the word 'bytes': text as it is.
+    first, second: artifacts, by folder or hf://user/name, one of which may be the word 'bytes':
+    text as it is.
     recipe: a name or a YAML file; None = the one named like the built-in set, else 'pair'.
     resume, minutes, display, started, overrides: as in `train`. Returns the pair; None on ranks
     other than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.

@@ -162,6 +162,10 @@ class AudioData(IndexedDataset):
             found["noise"] = digest(contents).hex()
         return found
 
+    @property
+    def is_unchanged(self) -> bool:
+        return self.settings.augment == AugmentConfig() and not self.settings.noise.level
+
     def for_codes(self, augment: Mapping[str, Any]) -> AudioData:
         """VqkitError for what is no setting of data.augment."""
         found = super().for_codes(augment)
