@@ -44,7 +44,7 @@ class BytesConfig(NetworkSection):
     """bytes that become one latent"""
     embedding: Count = 64
     """channels that stand for one byte"""
-    width: Count = 160
+    width: Count = 192
     """channels of the residual blocks"""
     expansion: Count = 2
     """channels inside of a block, as a multiple of width"""
