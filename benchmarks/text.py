@@ -1,7 +1,7 @@
 """Text: lossless files beside zstd, xz, bzip2 and gzip, what codes of five bits a byte give back,
 and how many wrong bytes a denoiser makes right.
 
-    python benchmarks/text.py [--only denoise] [--minutes M] [--json FILE]
+    python benchmarks/text.py [--only codes|denoise] [--minutes M] [--json FILE]
 
 Records are functions of PyTorch's Python sources (nn, optim, utils) and the entries of a JSON file
 of it, 100 to 1,000 bytes each; nine of ten are trained on, and the others are one bundle. zstd has
@@ -28,7 +28,7 @@ from bench.debian_packages import unpacked
 
 PARSER = options(__doc__)
 PARSER.add_argument("--minutes", type=float, default=10.0, help="of training the tokenizer")
-PARSER.add_argument("--only", choices=["denoise"], help="this part alone")
+PARSER.add_argument("--only", choices=["codes", "denoise"], help="this part alone")
 
 RECORD = range(100, 1001)
 NUM_FUNCTIONS = 3000
@@ -176,9 +176,10 @@ def main() -> None:
     claims = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        if chosen.only == "denoise":
+        if chosen.only:
             fortunes(work / "fortunes")
-            report(denoise_claims(work / "fortunes", chosen), chosen)
+            measure = code_claims if chosen.only == "codes" else denoise_claims
+            report(measure(work / "fortunes", chosen), chosen)
             return
         sets = {"python": (functions(), ".py"), "json": (entries(), ".json")}
         measured = {}

@@ -214,6 +214,19 @@ def test_training_ends_with_figures_and_a_page_to_read(run, model, notes):
     assert model.config.data.signal == "text" and model.artifact.coders.values is not None
 
 
+def test_the_recipe_takes_five_bits_for_a_byte_of_whatever_there_is(tmp_path):
+    contents = [b"x", b"one line", b"\xff\xfe\x80" * 30, "M\u00fchle\n".encode() * 40, bytes(70)]
+    for number, content in enumerate(contents * 4):
+        (tmp_path / f"{number}.txt").write_bytes(content + b"%d" % number)
+    steps = ["train.steps=3", "train.max_minutes=null", "coder.steps=0"]
+    model = train(tmp_path, tmp_path / "run", overrides=["data.item=line", *steps])
+    assert model.metrics["bits_per_byte"] == pytest.approx(5)
+    for content in contents:
+        codes = model.encode(content)
+        assert codes.shape == (1, 1, -(-len(content) // 2)) and codes.max() < 1024
+        assert len(model.reconstruct(content)) == len(content)
+
+
 def test_items_come_back_in_the_form_that_they_had(model):
     text = note(99)
     content = text.encode()

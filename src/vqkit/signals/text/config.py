@@ -40,11 +40,11 @@ class DataConfig(DataSection):
 
 class BytesConfig(NetworkSection):
     kind: Literal["bytes"] = "bytes"
-    patch_size: Annotated[int, Field(ge=1, le=16)] = 4
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
     """bytes that become one latent"""
     embedding: Count = 64
     """channels that stand for one byte"""
-    width: Count = 256
+    width: Count = 192
     """channels of the residual blocks"""
     expansion: Count = 2
     """channels inside of a block, as a multiple of width"""
