@@ -45,6 +45,11 @@ RESIDUAL = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are marked as long begin first: at the end, one process would wait for another."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_per_test_process() -> None:
     """Two threads gain nothing on models of this size, and runs that start child processes would

@@ -117,6 +117,7 @@ def folder(tmp_path_factory, photo) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_commands_of_documents_work_one_after_another_and_then_the_python(
     folder, tmp_path, monkeypatch
 ):
@@ -176,6 +177,7 @@ def hub() -> Iterator[Hub]:
     server.close()
 
 
+@pytest.mark.long
 def test_the_commands_of_the_other_how_to_pages_work(work, hub):
     away = {
         "HF_ENDPOINT": hub.address,

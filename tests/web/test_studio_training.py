@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import pytest
 import soundfile
 from PIL import Image
 
@@ -96,6 +97,7 @@ def run_of(studio: Studio, kind: str) -> dict[str, Any]:
     return run
 
 
+@pytest.mark.long
 def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromium):
     go(page, "train")
     page.locator("[data-set=emoji]").click()
@@ -132,6 +134,7 @@ def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromiu
     context.close()
 
 
+@pytest.mark.long
 def test_a_prior_is_trained_where_there_is_none_outlives_the_tab_and_goes_on(page, studio):
     go(page, "make")
     page.get_by_label("Model", exact=True).select_option(label="coarse")
