@@ -37,7 +37,7 @@ def test_a_codec_is_looked_at_in_pieces_and_padded_too(codec, recordings):  # no
     from vqkit.apps.evaluate import open_for
 
     items = items_of(codec, open_for(codec, recordings, "train"), "train")
-    # Of both lengths and of either speaker.
+    # Short and long ones, of either speaker.
     found = check(codec, items[:: len(items) // 5])
     assert found.is_invariant
     assert {"padded to one length", "in pieces of 1 tiles"} <= set(found.code_flips)

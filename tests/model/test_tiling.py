@@ -3,6 +3,7 @@ grow.
 """
 
 import copy
+import resource
 import subprocess
 import sys
 
@@ -119,3 +120,20 @@ def test_memory_does_not_grow_with_the_image():
         [sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 100, done.stdout
+
+
+def test_a_small_image_keeps_its_memory_for_the_next_one():
+    """Given back to the system behind every call, some hundred pages would have to be got anew in
+    the next.
+    """
+    model = untrained(PATCH, RESIDUAL)
+    calls = 50
+
+    def num_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(calls):
+            model.decode(model.encode(image(64, 64)), (64, 64))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    num_pages()
+    assert num_pages() < 10 * calls

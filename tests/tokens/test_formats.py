@@ -165,7 +165,7 @@ def test_items_of_several_grids_are_told_apart_by_their_tokens(cache, tmp_path, 
 
 
 def test_row_ends_are_refused_where_there_are_none(cache, tmp_path):
-    with pytest.raises(VqkitError, match="no effect on --order delay"):
+    with pytest.raises(VqkitError, match="raster alone, not of delay"):
         materialize(cache, tmp_path / "ds", "jsonl", "delay", row_ends=True)
     line = write_cache(tmp_path / "line", [[sample(1, grid=(5,))]])
     with pytest.raises(VqkitError, match="along one dimension"):

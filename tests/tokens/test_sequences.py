@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vqkit.errors import VqkitError
 from vqkit.tokens.sequences import ORDERS, BadTokens, Sequences
 from vqkit.tokens.vocabulary import Vocabulary, whole_number_type
 
@@ -41,7 +42,7 @@ def test_row_ends_stand_behind_rows_and_planes():
     tokens = [4, 0, 7, 1, 7, 7, 2, 7, 3, 7, 7, 5]
     assert volume.tokens(np.arange(4).reshape(1, 1, 2, 2, 1)).tolist() == [tokens]
     assert volume.grid_of(np.array(tokens), 3) == (2, 2, 1)
-    with pytest.raises(ValueError, match="raster alone"):
+    with pytest.raises(VqkitError, match="raster alone"):
         Sequences(ended, "delay")
     assert ended.special["row_end"] == 118 and ended.size == 119
     (modality,) = ended.omnimodal_config("image")["modalities"]

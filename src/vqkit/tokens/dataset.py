@@ -176,8 +176,6 @@ def materialize(
     and where the cache is damaged; OSError.
     """
     kind = FORMATS[form]
-    if row_ends and order != "raster":
-        raise VqkitError(f"--row-ends has no effect on --order {order}: rows end in raster alone")
     vocabulary = Vocabulary(cache.model.codebook_sizes, cache.model.groups, base, row_ends)
     sequences = Sequences(vocabulary, order)
     dtype = kind.dtype_for(vocabulary)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import VqkitError
 from .vocabulary import ROW_END, Vocabulary
 
 ORDERS = ("raster", "coarse-first", "delay")
@@ -31,7 +32,7 @@ class Sequences:
 
     With a vocabulary that has row ends, `raster` has one behind every row, and one more for each
     further axis that ends there (behind the planes of a volume), but for the first: tokens alone
-    then say their grid. ValueError for row ends in another order.
+    then say their grid. VqkitError for row ends in another order.
     """
 
     vocabulary: Vocabulary
@@ -39,7 +40,7 @@ class Sequences:
 
     def __post_init__(self) -> None:
         if self.vocabulary.has_row_ends and self.order != "raster":
-            raise ValueError(f"rows end in the order raster alone, not in {self.order}")
+            raise VqkitError(f"row ends are of the order raster alone, not of {self.order}")
 
     def length(self, grid: Sequence[int]) -> int:
         """L, tokens of an item of that grid."""
