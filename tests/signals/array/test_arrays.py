@@ -18,8 +18,6 @@ from torch.nn import functional as F
 
 import vqkit
 from vqkit import VqkitError, cli
-from vqkit.apps.check import check, items_of
-from vqkit.apps.evaluate import open_for
 from vqkit.config.loading import from_tree
 from vqkit.model.likelihood import Likelihood
 from vqkit.settings import Config
@@ -32,6 +30,8 @@ from vqkit.signals.array.network import (
     to_channels,
 )
 from vqkit.signals.array.signal import SERIES, VOLUME, squared_error
+
+from ..checked import assert_invariant
 
 SERIES_FILES = Target(1, None, SeriesData())
 TINY = [
@@ -376,7 +376,7 @@ def scans(tmp_path_factory) -> Path:
     return found
 
 
-def test_a_volume_goes_through_every_verb(scans, tmp_path):
+def test_a_volume_goes_through_every_verb(scans, tmp_path, monkeypatch):
     run = tmp_path / "run"
     words = ["train", str(scans), "--out", str(run), "--recipe", "volume", "data.size=[8,8,8]"]
     sizes = ["data.validation=0.2", "data.test=0.2", "model.quantizer.stage.channels=16"]
@@ -392,7 +392,7 @@ def test_a_volume_goes_through_every_verb(scans, tmp_path):
     words = ["decompress", str(tmp_path / "x.vq"), "--model", str(run), "--out-dir", str(tmp_path)]
     assert cli.main(words) == 0
     assert np.allclose(np.load(tmp_path / "3.npy"), shown, atol=0.05)
-    assert check(model, items_of(model, open_for(model, scans, "train"), "train")[:8]).is_invariant
+    assert_invariant(run, scans, tmp_path, monkeypatch)
     with pytest.raises(VqkitError, match="shape"):
         model.reconstruct(str(_flat(tmp_path)))
 

@@ -14,9 +14,7 @@ from PIL import Image
 
 import vqkit
 from vqkit import cli
-from vqkit.apps.check import check, items_of
 from vqkit.apps.denoise import denoise
-from vqkit.apps.evaluate import open_for
 from vqkit.apps.explain import explain, open_data
 from vqkit.apps.explain.sample import gather
 from vqkit.artifact import long_items
@@ -33,6 +31,7 @@ from vqkit.training.checkpoint import find_checkpoint
 
 from ...processes import start
 from ...training.runs import assert_same_weights, wait_for
+from ..checked import assert_invariant
 from .conftest import TINY, note
 
 
@@ -381,10 +380,8 @@ def test_a_span_is_made_anew(run, notes, tmp_path):
         TEXT.read_mask("100-140", (100,), {})
 
 
-def test_codes_of_text_do_not_depend_on_how_it_is_called(run, notes):
-    model = vqkit.load(run, device="cpu")
-    found = check(model, items_of(model, open_for(model, notes, "train"), "train")[:8])
-    assert found.is_invariant and "padded to one length" in found.code_flips
+def test_codes_of_text_do_not_depend_on_how_it_is_called(run, notes, tmp_path, monkeypatch):
+    assert_invariant(run, notes, tmp_path, monkeypatch)
 
 
 def test_a_page_explains_codes_by_where_they_stand(run, notes, tmp_path):
