@@ -17,29 +17,29 @@ ALLOWED = {
     for part, allowed in {
         "errors": "",
         "files": "",
-        "memory": "",
+        "machine": "",
         "metrics": "",
         "printable": "",
         "shapes": "",
         "tables": "errors",
         "config": "errors",
         "settings": "config signals",
-        "coding": "errors",
-        "data": "errors files memory shapes tables",
-        "model": "config errors memory settings shapes",
+        "coding": "errors machine",
+        "data": "errors files machine shapes tables",
+        "model": "config errors machine settings shapes",
         "nn": "config errors model",
         "tokens": "errors files tables",
         "prior": "config errors model settings",
-        "signals": "config data errors files model settings shapes tables",
+        "signals": "config data errors files machine model settings shapes tables",
         "artifact": "coding config data errors files model printable prior settings shapes signals",
         "training": "artifact coding config data errors files metrics model prior settings signals",
         "apps": "artifact coding config data errors metrics model prior",
         "report": "errors files printable",
         "export": "artifact errors files",
-        "pipelines": "apps artifact coding config data errors files model prior report settings "
-        "signals tables tokens training",
-        "web": "apps artifact coding config data errors files model pipelines printable prior "
-        "report settings signals training",
+        "pipelines": "apps artifact coding config data errors files machine model prior report "
+        "settings signals tables tokens training",
+        "web": "apps artifact coding config data errors files machine model pipelines printable "
+        "prior report settings signals training",
         "cli": "apps artifact coding config data errors export files pipelines printable prior "
         "report settings signals tokens training web",
         "__main__": "cli",

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from vqkit.machine import num_cores
 from vqkit.web.jobs import Jobs
 from vqkit.web.limits import Limits, Refused
-from vqkit.web.worker import PATH, Worker
+from vqkit.web.worker import PATH, Worker, Workers
 
 from .conftest import GOLDEN
 from .test_security import bomb
@@ -39,6 +40,25 @@ def test_a_worker_is_replaced_when_it_crashes_or_takes_too_long():
             assert (await worker.call("look", ITEM)).result["grid"] == [8, 8]
         finally:
             await worker.stop()
+
+    asyncio.run(run())
+
+
+def test_workers_answer_at_once_and_share_the_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+
+    async def run() -> None:
+        workers = Workers(Limits(), 2)
+        try:
+            found = await asyncio.gather(*(workers.call("look", ITEM) for _ in range(3)))
+            assert [answer.result["codes"] for answer in found] == [found[0].result["codes"]] * 3
+            pids = {worker._process.pid for worker in workers._all}
+            assert len(pids) == 2
+            for pid in pids:
+                said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                assert f"OMP_NUM_THREADS={max(1, num_cores() // 2)}".encode() in said
+        finally:
+            await workers.stop()
 
     asyncio.run(run())
 

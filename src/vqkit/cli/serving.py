@@ -13,6 +13,7 @@ from .printing import Commands, say
 # Where new runs go, and models are looked for, unless the user says so.
 FOLDER = "runs"
 PORT = arguments.Number(int, 0, 65535)
+WORKERS = arguments.Number(int, 1, 256)
 TOKEN = "VQKIT_TOKEN"
 # Of `serve`: seconds to finish what was asked before it ends, and connections, beyond which
 # the answer is 503; long before that requests wait, and are refused with 429.
@@ -89,6 +90,13 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="name under which clients reach it, such as that of a proxy; may be given again",
     )
+    parser.add_argument(
+        "--workers",
+        type=WORKERS,
+        default=1,
+        metavar="N",
+        help="processes that compute, which share the cores and hold the model each (default: 1)",
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -107,7 +115,7 @@ def _serve(options: argparse.Namespace) -> int:
         folder = artifact_folder(options.model)
     names = tuple(name.lower() for name in options.host)
     access = Access(options.address, options.port, options.token, names)
-    core = Core(access, Limits(connections=CONNECTIONS))
+    core = Core(access, Limits(connections=CONNECTIONS), options.workers)
     app = create_api(core, str(folder.resolve()))
 
     def started(port: int) -> None:

@@ -25,7 +25,7 @@ import torch
 
 from ..errors import VqkitError
 from ..files import open_regular
-from ..memory import give_back_memory
+from ..machine import give_back_memory, num_cores
 from ..tables import check_group, pyarrow
 from .names import BadFile, Names
 from .shards import (
@@ -158,7 +158,7 @@ def find_places(
     """
     parts = []
     bad: list[BadFile] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:
         found = pool.map(lambda shard: _places(shard, is_item), shards)
         for done, (part, failures) in enumerate(found, 1):
             bad += failures

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..memory import give_back_memory
+from ..machine import give_back_memory
 
 # Positions of an item that are computed at once, without the margin around them, where a network
 # asks for no other number.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.shards import SourceShard
 from ..errors import VqkitError
+from ..machine import num_cores
 from ..tokens.cache import Receipt
 from . import workers
 
@@ -72,7 +73,7 @@ def _drive(task: Any, number: int, tell: Callable[[Any], None]) -> None:
             quiet.pop("include_dashboard")
             ray.init(address=address, **quiet)
         else:
-            count = num_workers or max(1, os.cpu_count() or 1)
+            count = num_workers or num_cores()
             # One for Ray Data itself.
             ray.init(num_cpus=count + 1, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:

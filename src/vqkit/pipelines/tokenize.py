@@ -30,6 +30,7 @@ from ..artifact.streaming import EncodeStream, encoded
 from ..data.shards import Entry, Skipped, SourceShard, find_shards, plain, read_shard
 from ..errors import VqkitError
 from ..files import remove_leftovers, write_whole
+from ..machine import num_cores
 from ..prior.prior import code_vectors
 from ..tables import pyarrow
 from ..tokens import cache
@@ -377,10 +378,8 @@ def _num_workers(device: str) -> int:
     """A worker a core or a GPU, shared out among the ranks of this machine."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
         count = torch.cuda.device_count()
-    elif hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
     else:
-        count = os.cpu_count() or 1
+        count = num_cores()
     return max(1, count // _local_ranks()[1])
 
 

@@ -1,8 +1,8 @@
 """`vqkit serve`: one model over HTTP, for programs.
 
 Files go in and out as bodies, codes as JSON. Encoding is done in batches of whatever waits, the
-rest one after the other; what waits is bounded, and more is refused with 429. /openapi.json
-describes it, /metrics is for Prometheus.
+rest one by one, as many at once as there are workers; what waits is bounded, and more is refused
+with 429. /openapi.json describes it, /metrics is for Prometheus.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Api:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Inside, files are encoded; the model is loaded first. Refused if it cannot be."""
-        loading = self.core.quick.call("about", self.model, seconds=self.limits.job_seconds)
+        loading = self.core.quick.each("about", self.model, self.limits.job_seconds)
         try:
             self.about = (await loading).result
         except Refused as error:
@@ -226,7 +226,7 @@ class Api:
         return content
 
     async def _ask(self, task: str, args: dict[str, Any], *blobs: bytes) -> Answer:
-        """What the worker of quick answers says. Refused (429) where too many wait for it."""
+        """What a worker of quick answers says. Refused (429) where too many wait for it."""
         if self.num_waiting >= self.limits.waiting_requests:
             raise Refused(429, "too many requests wait already; try again in a second")
         self._num_asking += 1

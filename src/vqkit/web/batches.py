@@ -1,6 +1,6 @@
 """Requests that come at the same time go through the model together.
 
-While the worker computes, files that come wait; all of them, up to a bound, are its next call. So a
+While the workers compute, files that come wait; all of them, up to a bound, are the next call. So a
 lone request waits for nobody, and many share what a call costs.
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .limits import Limits, Refused
-from .worker import Worker
+from .worker import Workers
 
 
 class Batches:
-    """Files for one task of a worker, whose result has an `items` for each of them: the number of a
+    """Files for one task of workers, whose result has an `items` for each of them: the number of a
     file with the answer, or an `error`.
 
     told: called with the number of files of every call.
@@ -25,13 +25,13 @@ class Batches:
 
     def __init__(
         self,
-        worker: Worker,
+        workers: Workers,
         task: str,
         args: dict[str, Any],
         limits: Limits,
         told: Callable[[float], None],
     ) -> None:
-        self.worker = worker
+        self.workers = workers
         self.task = task
         self.args = args
         self.limits = limits
@@ -53,7 +53,12 @@ class Batches:
         return await answer
 
     async def run(self) -> None:
-        """Answer, for as long as the server runs."""
+        """Answer, for as long as the server runs: as many batches at once as there are workers."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.workers.count):
+                group.create_task(self._run())
+
+    async def _run(self) -> None:
         while True:
             await self._is_work.wait()
             batch = self._next()
@@ -79,7 +84,7 @@ class Batches:
         self.told(len(batch))
         contents = [content for content, _ in batch]
         try:
-            found = await self.worker.call(self.task, self.args, contents)
+            found = await self.workers.call(self.task, self.args, contents)
         except Refused as error:
             if len(batch) == 1:
                 _fail(batch[0][1], error)

@@ -1,6 +1,6 @@
-"""A server: the gate, two workers and the queue, joined to an application.
+"""A server: the gate, the workers and the queue, joined to an application.
 
-Quick answers have a worker of their own, so that a click does not wait for a job.
+Quick answers have workers of their own, so that a click does not wait for a job.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from ..printable import one_line
 from .jobs import Jobs
 from .limits import Limits
 from .security import FAILURE, Access, Gate
-from .worker import Worker
+from .worker import Worker, Workers
 
 
 @dataclass
 class Core:
-    """What every request needs, whatever it asks for."""
+    """What every request needs, whatever it asks for. num_quick: processes for quick answers."""
 
     access: Access
     limits: Limits = field(default_factory=Limits)
-    quick: Worker = field(init=False)
+    num_quick: int = 1
+    quick: Workers = field(init=False)
     jobs: Jobs = field(init=False)
     # Why it ended as it began.
     trouble: VqkitError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.access.check()
-        self.quick = Worker(self.limits)
+        self.quick = Workers(self.limits, self.num_quick)
         self.jobs = Jobs(Worker(self.limits), self.limits)
 
     @contextlib.asynccontextmanager
@@ -59,7 +60,7 @@ class Core:
             await self.jobs.worker.stop()
 
     async def _warm(self) -> None:
-        """Let both workers load what they need, so that nobody waits for it later."""
+        """Let all workers load what they need, so that nobody waits for it later."""
         await self.quick.warm()
         await self.jobs.worker.warm()
 

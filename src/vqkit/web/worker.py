@@ -1,20 +1,22 @@
-"""A process that decodes files and computes, so that neither a bad file nor a long one stops the
+"""Processes that decode files and compute, so that neither a bad file nor a long one stops the
 server.
 
-It has a bound of memory, every call one of time. When it crashes, or is stopped because it took too
-long or a job was cancelled, the next call starts a new one.
+Each has a bound of memory, every call one of time. When one crashes, or is stopped because it took
+too long or a job was cancelled, the next call starts a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..machine import num_cores
 from . import frames
 from .limits import Limits, Refused
 
@@ -31,10 +33,13 @@ class Answer:
 
 
 class Worker:
-    """One process, one call at a time; others wait."""
+    """One process, one call at a time; others wait. threads: of its computations; None = as many as
+    the environment says.
+    """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, threads: int | None = None) -> None:
         self.limits = limits
+        self.threads = threads
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -95,6 +100,7 @@ class Worker:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
+        alone = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -104,8 +110,53 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             # Ctrl-C is for the server, which ends its workers.
             start_new_session=True,
+            env={**os.environ, **alone},
         )
         return self._process
+
+
+class Workers:
+    """Several processes that do the same: a call goes to one that is free, or waits for one.
+
+    They share the cores of the machine.
+    """
+
+    def __init__(self, limits: Limits, count: int = 1) -> None:
+        threads = None if count == 1 else max(1, num_cores() // count)
+        self.count = count
+        self._all = [Worker(limits, threads) for _ in range(count)]
+        # The one that worked last is asked first: what it needs is loaded.
+        self._free: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
+        for worker in reversed(self._all):
+            self._free.put_nowait(worker)
+
+    async def call(
+        self,
+        task: str,
+        args: dict[str, Any],
+        blobs: Sequence[bytes] = (),
+        *,
+        seconds: float | None = None,
+    ) -> Answer:
+        """As `Worker.call`."""
+        worker = await self._free.get()
+        try:
+            return await worker.call(task, args, blobs, seconds=seconds)
+        finally:
+            self._free.put_nowait(worker)
+
+    async def each(self, task: str, args: dict[str, Any], seconds: float) -> Answer:
+        """What one of them makes of a task that all of them are given, as they are begun."""
+        asked = [worker.call(task, args, seconds=seconds) for worker in self._all]
+        return (await asyncio.gather(*asked))[0]
+
+    async def warm(self) -> None:
+        """As `Worker.warm`, all of them."""
+        await asyncio.gather(*(worker.warm() for worker in self._all))
+
+    async def stop(self) -> None:
+        """As `Worker.stop`, all of them."""
+        await asyncio.gather(*(worker.stop() for worker in self._all))
 
 
 def _answer(message: dict[str, Any], files: list[bytes]) -> Answer:

@@ -8,7 +8,6 @@ vector, K codes of a stage. Slots are coded in row-major order.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...machine import num_cores
 from .. import kernels
 from ..grids import beside, join, rows_and_columns, split
 from ..rangecoder import BatchRangeDecoder, StringEncoder, check_position, encode_batch
@@ -524,9 +524,7 @@ def _decode_symbols(decoder: BatchRangeDecoder, table: Ints) -> Ints:
 
 def _in_threads(work: Callable[[int], None], count: int) -> None:
     """work(0) .. work(count - 1), which spend their time in compiled code without the lock."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    with ThreadPoolExecutor(max(1, min(count, cores))) as pool:
+    with ThreadPoolExecutor(max(1, min(count, num_cores()))) as pool:
         list(pool.map(work, range(count)))
 
 

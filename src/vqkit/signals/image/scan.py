@@ -21,6 +21,7 @@ from ...data.names import BadFile, PackedStrings
 from ...data.shards import column_of_samples, find_shards
 from ...errors import VqkitError
 from ...files import delete_with, open_regular, temporary_file
+from ...machine import num_cores
 from ...tables import pyarrow
 from .arrays import check_unpacked, max_unpacked
 from .config import DataConfig
@@ -40,7 +41,7 @@ from .stores import BlobStore, FileStore, Items, Reading, Store
 # What is known of a file, or why it is bad.
 Found: TypeAlias = "FileSurvey | str"
 
-NUM_THREADS = min(8, os.cpu_count() or 1)
+NUM_THREADS = min(8, num_cores())
 _CHUNK = 256
 # Blocks of shards from which images are looked at.
 SURVEYED_BLOCKS = 16

@@ -1,11 +1,21 @@
-"""Memory that is free, and that the process still has."""
+"""What this process may use of the machine: cores, and memory that it has and does not need."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
+
+
+def num_cores() -> int:
+    """Cores that this process may run on, which are fewer than there are in a container or under
+    taskset.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def give_back_memory() -> None:
