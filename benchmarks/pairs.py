@@ -6,7 +6,7 @@ over emoji and their captions go both ways?
 
 For each seed: `vqkit train emoji --recipe emoji`, `vqkit pairs MODEL bytes emoji`, a network of
 width 128 and four blocks. What is measured are the test emoji, whose captions were not trained on;
-guidance is chosen on the validation emoji, among GUIDANCE.
+guidance and temperature are chosen on the validation emoji, among SAMPLINGS.
 
 text to image: SAMPLES images for each caption; a classifier of EfficientNet-lite0 features,
 trained on the training emoji after they have been through the model and back, says to which group
@@ -32,13 +32,21 @@ from bench.claims import Claim, kept, machine, options, report
 from bench.image_features import classify_features, lite0_features, train_feature_classifier
 from bench.image_sets import arrays
 
+from vqkit.prior.sampling import Sampling
+
 PARSER = options(__doc__, work=True)
 PARSER.add_argument("--seeds", type=int, default=1)
 PARSER.add_argument("--minutes", type=float, default=30.0)
 
 SOURCE = "emoji"
 SAMPLES = 4
-GUIDANCE = (1.0, 2.0, 4.0)
+SAMPLINGS = [
+    Sampling(cfg=cfg, temperature=temperature)
+    for cfg in (1.0, 2.0, 4.0)
+    for temperature in (1.0, 0.5)
+]
+# Samples for each validation item, by which one of them is chosen.
+CHOOSING = 2
 RETRIEVED = 100
 SETTINGS = [
     "network.width=128",
@@ -138,12 +146,10 @@ class Emoji:
         images = self.model.tokenizer.encode(self.data.read(ids).values).flatten(1)
         return images, self.pair.halves[1].encode(self.captions(ids)).codes
 
-    def drawn(self, half: int, given, cfg: float, samples: int, seed: int) -> np.ndarray:
+    def drawn(self, half: int, given, how: Sampling, samples: int, seed: int) -> np.ndarray:
         """Groups of what is drawn for given codes, `samples` for each."""
-        from vqkit.prior.sampling import Sampling
-
         many = given.repeat_interleave(samples, 0)
-        codes = self.pair.prior.draw(half, many, Sampling(cfg=cfg), seed)
+        codes = self.pair.prior.draw(half, many, how, seed)
         made = self.pair.halves[half].array(self.pair.halves[half].decode(codes))
         return self.of_images(made) if half == 0 else self.of_captions(made)
 
@@ -157,14 +163,18 @@ def directions(folder: Path, seed: int, quick: bool) -> dict:
     row: dict = {"prior": emoji.pair.prior.metrics}
     for half, name in ((0, "text_to_image"), (1, "image_to_text")):
         given = emoji.codes(validation)[1 - half]
-        on_validation = {}
-        for cfg in GUIDANCE:
-            found = emoji.drawn(half, given, cfg, 1, seed + 1)
-            on_validation[cfg] = float((found == known).mean())
-        cfg = max(on_validation, key=on_validation.__getitem__)
-        found = emoji.drawn(half, emoji.codes(test)[1 - half], cfg, samples, seed)
+        on_validation = []
+        for how in SAMPLINGS:
+            found = emoji.drawn(half, given, how, CHOOSING, seed + 1)
+            on_validation.append(float((found == np.repeat(known, CHOOSING)).mean()))
+        how = SAMPLINGS[int(np.argmax(on_validation))]
+        found = emoji.drawn(half, emoji.codes(test)[1 - half], how, samples, seed)
         row[name] = agreement(found, wanted, emoji.num_groups, seed)
-        row[name] |= {"guidance": cfg, "on_validation": on_validation}
+        row[name] |= {"guidance": how.cfg, "temperature": how.temperature}
+        row[name]["on_validation"] = {
+            f"{one.cfg:g}, {one.temperature:g}": share
+            for one, share in zip(SAMPLINGS, on_validation, strict=True)
+        }
     images = emoji.model.reconstruct(arrays(emoji.data, test))
     row["classifier_on_images"] = float((emoji.of_images(images) == wanted).mean())
     found = emoji.of_captions(emoji.captions(test))
