@@ -103,6 +103,14 @@ SHORT_BY_COMMAND = {
 }
 
 
+# Folders that several pages make, and what is in them when they are made.
+MADE_ONCE = {
+    "train": ("runs/photos", "report.html"),
+    "train-prior": ("runs/photos", "prior"),
+    "pairs": ("runs/both", "report.html"),
+}
+
+
 def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
@@ -278,9 +286,8 @@ def expanded(word: str) -> list[str]:
 def run(words: list[str]) -> None:
     """One command, made short where it trains."""
     assert words[0] == "vqkit"
-    made = {"train": "runs/photos/report.html", "train-prior": "runs/photos/prior"}.get(words[1])
-    if made and Path(made).exists() and "runs/photos" in words:
-        # Another page has trained it.
+    model, made = MADE_ONCE.get(words[1], ("", ""))
+    if model in words and Path(model, made).exists():
         return
     if words[1] == "push" or any("hf://" in word for word in words):
         # The address of the hub is read once, when its library is imported.
