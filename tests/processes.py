@@ -26,8 +26,16 @@ from typing import IO, NoReturn
 import torch
 
 ROOT = Path(__file__).parents[1]
-# What the verbs that train import, and with it PyTorch, Fabric and Matplotlib.
-IMPORTED = ("vqkit.cli", "vqkit.pipelines.autoencoder", "vqkit.pipelines.prior")
+# What the verbs that train import, some of it late, and with it PyTorch, Fabric and Matplotlib.
+IMPORTED = (
+    "vqkit.cli",
+    "vqkit.pipelines.autoencoder",
+    "vqkit.pipelines.prior",
+    "vqkit.training.fabric",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "numba",
+)
 # A request holds all variables of the environment.
 LONGEST = 1 << 17
 
@@ -213,6 +221,8 @@ def become(request: dict, output: int, errors: int) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
+    # numba reads its variables when it is imported.
+    sys.modules["numba"].core.config.reload_config()
     if request["sources"]:
         sys.path.insert(0, request["sources"])
         for name in list(sys.modules):

@@ -107,6 +107,36 @@ def test_a_run_that_is_stopped_after_its_steps_is_finished_by_resuming(
         vqkit.train_prior(copy, "emoji", resume=True)
 
 
+def test_another_prior_takes_the_place_of_one_once_it_is_complete(folder, few_images, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    files = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    short = [*TINY_PRIOR, "train.steps=2", "train.checkpoint_every=1", "condition=none"]
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    # At the last moment before it is complete: all of the one before is there.
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("vqkit.pipelines.prior.write_prior_report", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            vqkit.train_prior(copy, few_images, "prior", short, replace_prior=True)
+    new = copy / "prior-new"
+    assert {path: path.read_bytes() for path in files} == files and new.exists()
+    assert vqkit.load(copy).prior.classes == vqkit.load(folder).prior.classes != ()
+    with pytest.raises(VqkitError, match="add --resume"):
+        vqkit.train_prior(copy, few_images, "prior", short, replace_prior=True)
+    assert cli.main(["train-prior", str(copy), str(few_images), "--resume"]) == 0
+    model = vqkit.load(copy)
+    assert model.prior.classes == () and model.prior.metrics["step"] == 2
+    assert not new.exists() and not (copy / "prior" / "checkpoint").exists()
+    assert "condition: none" in (copy / "prior" / "recipe.yaml").read_text()
+    assert (copy / "prior" / "report.html").read_bytes() != files[copy / "prior" / "report.html"]
+    rest = {path for path in files if path.parent == copy and path.suffix == ".safetensors"}
+    rest.remove(copy / "prior.safetensors")
+    assert rest and all(path.read_bytes() == files[path] for path in rest)
+
+
 def test_generated_images_do_not_depend_on_their_number(prior_model):
     drawing = Drawing(classes=["Flags", "objects"], seed=3)
     many = generate(prior_model, 18, drawing=drawing, frames=True)
@@ -274,7 +304,7 @@ def test_files_are_scored_under_one_class(folder, image, tmp_path, capsys):
 
 
 def test_a_second_prior_and_one_of_another_model_are_refused(folder, residual_folder, tmp_path):
-    with pytest.raises(VqkitError, match="has a prior already"):
+    with pytest.raises(VqkitError, match="has a prior already; add --replace"):
         vqkit.train_prior(folder, "emoji")
     copy = tmp_path / "other"
     shutil.copytree(residual_folder, copy)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shlex
+import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,17 @@ import pytest
 import soundfile
 from PIL import Image
 
+from vqkit.artifact.store import save_artifact, save_prior
+from vqkit.config import load
+from vqkit.prior.prior import Prior, build_prior_network
+from vqkit.settings import PriorConfig
 from vqkit.web.limits import Limits
 from vqkit.web.runs import Runs
 from vqkit.web.workspace import Workspace
 
 from ..signals.audio.conftest import RATE, voice
-from .conftest import Studio
+from ..untrained import STAGE, untrained
+from .conftest import PATCHES, Studio
 from .pages import PATIENCE, check_access, go, keep_screenshots, opened, pixels
 
 
@@ -92,8 +100,9 @@ def test_what_archives_are_not_taken_in_is_said(studio, tmp_path):
     assert found["skipped"][0]["reason"].startswith("cannot read 000000.parquet: ")
 
 
-def run_of(studio: Studio, kind: str) -> dict[str, Any]:
-    (run,) = [run for run in studio.get("/api/state")["runs"] if run["kind"] == kind]
+def run_of(studio: Studio, kind: str, name: str) -> dict[str, Any]:
+    runs = studio.get("/api/state")["runs"]
+    (run,) = [run for run in runs if (run["kind"], run["name"]) == (kind, name)]
     return run
 
 
@@ -116,7 +125,7 @@ def test_a_run_outlives_the_tab_and_the_server_and_goes_on(page, studio, chromiu
     tab.wait_for_selector(".run[data-state=running]")
     tab.get_by_role("button", name="Stop").click()
     tab.wait_for_selector(".run[data-state=stopped]")
-    run = run_of(studio, "model")
+    run = run_of(studio, "model", "first-run")
     seen = studio.get(f"/api/runs/{run['id']}")["rows"][-1]["step"]
     assert (studio.folder / "first-run" / "checkpoint").is_dir()
     tab.get_by_role("button", name="Resume").click()
@@ -176,3 +185,46 @@ def test_a_prior_is_trained_where_there_is_none_outlives_the_tab_and_goes_on(pag
     page.wait_for_selector(".run[data-state=stopped]")
     body["model"] = studio.model("tiny")
     assert studio.ask("/api/priors", body)[0] == 409
+
+
+@pytest.mark.long
+def test_another_prior_is_trained_beside_the_one_that_is_there(page, studio):
+    folder = studio.folder / "with-a-prior"
+    artifact = untrained(PATCHES, STAGE).artifact
+    config = load("prior", ["network.width=16", "network.num_blocks=1"], PriorConfig)
+    network = build_prior_network(config, artifact.network, 2, False)
+    figures = {"bits_per_code": 3.25, "split": "test", "step": 60, "training_seconds": 90.0}
+    artifact = replace(artifact, prior=Prior(config, network, ("cat", "dog"), figures))
+    save_artifact(artifact, folder)
+    save_prior(artifact, folder)
+    os.utime(folder / "config.json", (0, 0))
+    before = (folder / "prior.safetensors").read_bytes()
+    page.reload()
+    page.wait_for_selector("body[data-open]")
+    go(page, "make")
+    page.get_by_label("Model", exact=True).select_option(label="with-a-prior")
+    page.get_by_text("The prior of this model").click()
+    known = page.locator(".known").inner_text().splitlines()
+    assert known == ["Conditions", "classes: 2", "Bits a code", "3.250 (test split)", *known[4:]]
+    assert known[4:] == ["Trained for", "60 steps, 1.5 min"]
+    check_access(page)
+    keep_screenshots(page, "a_model_with_a_prior")
+    page.get_by_label("Learns from").select_option("digits")
+    page.get_by_label("Is told").select_option("none")
+    page.get_by_role("button", name="Train another prior").click()
+    page.wait_for_selector(".run[data-state=running]:not([data-step='0'])")
+    told = shlex.split(page.locator(".recipe code").first.text_content())
+    assert told[-3:] == ["train.max_minutes=null", "condition=none", "--replace"]
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector(".run[data-state=stopped]")
+    keep_screenshots(page, "another_prior_that_was_stopped")
+    # It waits beside the one that is there, with which items are still drawn.
+    assert (folder / "prior.safetensors").read_bytes() == before
+    assert page.get_by_role("button", name="Generate").is_enabled()
+    assert "condition: none" in (folder / "prior-new" / "recipe.yaml").read_text()
+    # Once it has taken the place of the other, nothing is left to resume.
+    shutil.rmtree(folder / "prior-new" / "checkpoint")
+    (folder / "prior-new" / "report.html").touch()
+    (folder / "prior-new").rename(folder / "prior")
+    assert run_of(studio, "prior", "with-a-prior")["state"] == "finished"
+    shutil.rmtree(folder)

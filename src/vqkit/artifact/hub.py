@@ -1,4 +1,4 @@
-"""Artifacts on the Hugging Face hub, by names such as hf://user/name and hf://user/name@revision.
+"""Artifacts and pairs on the Hugging Face hub, by names: hf://user/name, hf://user/name@revision.
 
 Nothing is fetched that is not named so. Cache, token, endpoint and offline mode are those of
 huggingface_hub (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE), which comes with `vqkit[hub]`.
@@ -7,7 +7,7 @@ huggingface_hub (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE), which comes wi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +15,23 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..errors import VqkitError
 from .coder_files import MAX_BYTES
-from .tensor_files import MAX_HEADER, MAX_JSON
+from .record import HALVES, PAIR_FORMAT
+from .tensor_files import MAX_HEADER, MAX_JSON, read_json
 
 PREFIX = "hf://"
 CONFIG = "config.json"
 MODEL = "model.safetensors"
+PAIR = "pair.safetensors"
 # Bytes of a prior at most, whose own header says how large it is.
 MAX_PRIOR = 1 << 32
-# Files that an artifact is used with, and those that are shown beside it.
+# Files that an artifact is used with, those that a pair is, and those that are shown beside them.
 USED = re.compile(
     r"config\.json|metrics\.json|recipe\.yaml|model(-before|-after)?\.safetensors|"
     r"prior\.safetensors|(coder|lossless)(-[0-9a-f]+)?\.safetensors"
+)
+USED_OF_PAIR = re.compile(
+    r"config\.json|metrics\.json|recipe\.yaml|pair\.safetensors|"
+    rf"({'|'.join(HALVES)})/({USED.pattern})"
 )
 SHOWN = ("README.md", "report.html", "samples/*.png", "prior/report.html", "prior/*.png")
 _NAME = re.compile(r"hf://([\w][\w.-]*/[\w][\w.-]*)(?:@([\w][\w./-]*))?/?")
@@ -76,10 +82,11 @@ def local_folder(source: str | Path, weights: Callable[[Path], int]) -> Path:
 def push(
     folder: Path, repository: str, *, private: bool = False, revision: str | None = None
 ) -> str:
-    """Upload the files of an artifact and what is shown beside them; the address of the repository.
+    """Upload the files of an artifact or a pair, and what is shown beside them.
 
-    repository: user/name, made if it is not there. private: when it is made. revision: an existing
-    branch. Folders of training (checkpoints, logs) stay. VqkitError.
+    Gives the address of the repository. repository: user/name, made if it is not there. private:
+    when it is made. revision: an existing branch. Folders of training (checkpoints, logs) stay.
+    VqkitError.
     """
     check_installed()
     parsed(f"{PREFIX}{repository}")
@@ -89,7 +96,8 @@ def push(
 
         api = HfApi(library_name="vqkit", library_version=__version__)
         made = api.create_repo(repository, private=private or None, exist_ok=True)
-        used = [path.name for path in folder.iterdir() if USED.fullmatch(path.name)]
+        paths = (path.relative_to(folder).as_posix() for path in folder.glob("**/*.*"))
+        used = filter(_used(folder / CONFIG).fullmatch, paths)
         api.upload_folder(
             repo_id=made.repo_id,
             folder_path=folder,
@@ -109,7 +117,7 @@ def check_installed() -> None:
 
 
 def _fetched(name: HubName, source: str, weights: Callable[[Path], int]) -> Path:
-    """The folder of a snapshot, with the files of an artifact and no others."""
+    """The folder of a snapshot, with the files of an artifact or of a pair and no others."""
     from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError
 
     try:
@@ -124,38 +132,64 @@ def _fetched(name: HubName, source: str, weights: Callable[[Path], int]) -> Path
                 f"{source} is not in the cache of huggingface_hub and the hub cannot be reached; "
                 "go online for the first use (HF_HUB_OFFLINE=0)"
             ) from error
-    sizes = {one.filename: one.file_size for one in listed if USED.fullmatch(one.filename)}
-    for needed in (CONFIG, MODEL):
-        if needed not in sizes:
-            raise VqkitError(f"{source} is no model of vqkit: it has no {needed}")
+    sizes = {one.filename: one.file_size for one in listed}
     _check_sizes(source, sizes, {CONFIG: MAX_JSON})
     # What is fetched is what was looked at, although the branch may move on.
     name = HubName(name.repository, listed[0].commit_hash)
     config = Path(_snapshot(name, [CONFIG])) / CONFIG
-    _check_sizes(source, sizes, _limits(sizes, weights(config)))
-    return Path(_snapshot(name, list(sizes)))
+    sizes = {path: sizes[path] for path in filter(_used(config).fullmatch, sizes)}
+    limits: dict[str, int] = {}
+    models = [""]
+    if _is_pair(config):
+        limits = {path: MAX_JSON for path in sizes if "/" not in path}
+        limits[PAIR] = MAX_PRIOR + MAX_HEADER
+        models = [f"{half}/" for half in HALVES if f"{half}/{CONFIG}" in sizes]
+    for model in models:
+        _check_sizes(source, sizes, {f"{model}{CONFIG}": MAX_JSON})
+        folder = Path(_snapshot(name, [f"{model}{CONFIG}"]))
+        limits |= _limits(model, sizes, weights(folder / model / CONFIG))
+    _check_sizes(source, sizes, limits)
+    return Path(_snapshot(name, list(limits)))
 
 
-def _limits(sizes: Mapping[str, int], weights: int) -> dict[str, int]:
-    """Bytes of each file that are fetched at most: those that are read of it at most."""
-    limits = {}
-    for name in sizes:
+def _is_pair(config: Path) -> bool:
+    return read_json(config).get("format") == PAIR_FORMAT
+
+
+def _used(config: Path) -> re.Pattern[str]:
+    """The files that an artifact or a pair of this config.json is used with."""
+    return USED_OF_PAIR if _is_pair(config) else USED
+
+
+def _limits(model: str, paths: Iterable[str], weights: int) -> dict[str, int]:
+    """Bytes of each file of a model that are fetched at most: those that are read of it at most.
+
+    model: what the paths of its files begin with. weights: bytes of its weights.
+    """
+    limits = {f"{model}{MODEL}": weights + MAX_HEADER}
+    for path in paths:
+        name = path.removeprefix(model)
+        if not USED.fullmatch(name):
+            continue
         if name.startswith("model"):
-            limits[name] = weights + MAX_HEADER
+            limits[path] = weights + MAX_HEADER
         elif name.startswith("prior"):
-            limits[name] = MAX_PRIOR + MAX_HEADER
+            limits[path] = MAX_PRIOR + MAX_HEADER
         elif name.endswith(".safetensors"):
-            limits[name] = MAX_BYTES + MAX_HEADER
+            limits[path] = MAX_BYTES + MAX_HEADER
         else:
-            limits[name] = MAX_JSON
+            limits[path] = MAX_JSON
     return limits
 
 
 def _check_sizes(source: str, sizes: Mapping[str, int], limits: Mapping[str, int]) -> None:
-    for name, limit in limits.items():
-        if sizes[name] > limit:
+    """VqkitError for a file that is not there, or larger than its limit."""
+    for path, limit in limits.items():
+        if path not in sizes:
+            raise VqkitError(f"{source} is no model of vqkit: it has no {path}")
+        if sizes[path] > limit:
             raise VqkitError(
-                f"{source} was not fetched: its {name} has {sizes[name]} bytes, and a model of "
+                f"{source} was not fetched: its {path} has {sizes[path]} bytes, and a model of "
                 f"these settings has {limit} at most"
             )
 

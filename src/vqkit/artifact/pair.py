@@ -37,12 +37,20 @@ class PairScore(NamedTuple):
 
 
 class Pair:
-    """Two halves and their prior. Text comes as strings, other items in the forms of `Model`."""
+    """Two halves and their prior. Text comes as strings, other items in the forms of `Model`.
+
+    licence: under which others may use the prior; None = not said. Halves have their own.
+    """
 
     def __init__(
-        self, halves: tuple[Half, Half], prior: PairPrior, problems: Sequence[str] = ()
+        self,
+        halves: tuple[Half, Half],
+        prior: PairPrior,
+        problems: Sequence[str] = (),
+        licence: str | None = None,
     ) -> None:
         self.halves = halves
+        self.licence = licence
         self.problems = tuple(problems)
         self.prior = prior
         for half in halves:

@@ -27,24 +27,24 @@ from ..settings import PairConfig
 from .halves import BytesHalf, CodedHalf, Half
 from .model import Model
 from .pair import Pair, build_pair_network
-from .record import Coders, tensors_id
+from .record import HALVES, LICENCE, PAIR_FORMAT, Coders, tensors_id
 from .store import (
     CONFIG_FILE,
     FORMAT_VERSION,
     METRICS_FILE,
-    PAIR_FORMAT,
+    apart_from_licence,
+    artifact_folder,
     check_version,
     filled,
     first_error,
     load_artifact,
     read_figures,
     save_artifact,
+    tree_of,
 )
 from .tensor_files import read_json, reason, write_tensors
 
 PAIR_FILE = "pair.safetensors"
-# Folders of the halves.
-FOLDERS = ("first", "second")
 ContentId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -67,12 +67,16 @@ class _PairConfig(BaseModel):
     halves: Annotated[list[_HalfOf], Field(min_length=2, max_length=2)]
     name: str
     config: dict[str, Any]
+    licence: Annotated[str, Field(pattern=LICENCE)] | None = None
 
 
 def is_pair(folder: str | Path) -> bool:
-    """Whether a folder is one of a pair; False for what cannot be read."""
+    """Whether a folder is one of a pair; False for what cannot be read. One that is named
+    hf://user/name is fetched: VqkitError where it cannot be.
+    """
+    path = artifact_folder(folder).expanduser() / CONFIG_FILE
     try:
-        return read_json(Path(folder).expanduser() / CONFIG_FILE).get("format") == PAIR_FORMAT
+        return read_json(path).get("format") == PAIR_FORMAT
     except VqkitError:
         return False
 
@@ -82,7 +86,7 @@ def save_pair(pair: Pair, folder: Path, name: str) -> None:
     on. VqkitError when that fails.
     """
     halves: list[dict[str, Any]] = []
-    for half, inside in zip(pair.halves, FOLDERS, strict=True):
+    for half, inside in zip(pair.halves, HALVES, strict=True):
         if isinstance(half, BytesHalf):
             halves.append({"length": half.length})
             continue
@@ -100,18 +104,30 @@ def save_pair(pair: Pair, folder: Path, name: str) -> None:
         "name": name,
         "config": pair.prior.config.model_dump(mode="json"),
     }
+    _write(folder, tree, pair.prior)
+
+
+def name_licence_of_pair(folder: Path, licence: str) -> None:
+    """Write a licence of the prior into a pair; its halves have their own. VqkitError."""
+    pair = load_pair(folder, "cpu")
+    _write(folder, {**read_json(folder / CONFIG_FILE), "licence": licence}, pair.prior)
+
+
+def _write(folder: Path, tree: dict[str, Any], prior: PairPrior) -> None:
     text = json.dumps(tree, indent=2)
-    write_tensors(folder / PAIR_FILE, pair.prior.network.state_dict(), {"config": text})
+    write_tensors(folder / PAIR_FILE, prior.network.state_dict(), {"config": text})
     try:
-        write_text(folder / METRICS_FILE, json.dumps(pair.prior.metrics, indent=2))
+        write_text(folder / METRICS_FILE, json.dumps(prior.metrics, indent=2))
         write_text(folder / CONFIG_FILE, text)
     except OSError as error:
         raise VqkitError(f"cannot write the pair to {folder}: {reason(error)}") from error
 
 
 def load_pair(folder: str | Path, device: str | torch.device = "auto") -> Pair:
-    """Read the folder of a pair. VqkitError for what is none, damaged, or of a newer format."""
-    folder = Path(folder).expanduser()
+    """Read the folder of a pair, or fetch one that is named hf://user/name. VqkitError for what is
+    none, damaged, or of a newer format.
+    """
+    folder = artifact_folder(folder).expanduser()
     path = folder / CONFIG_FILE
     tree = read_json(path)
     checked = _checked(tree, path)
@@ -121,7 +137,7 @@ def load_pair(folder: str | Path, device: str | torch.device = "auto") -> Pair:
     network, file = filled(
         inside, lambda: build_pair_network(config, halves), frozenset({"config"})
     )
-    if file.metadata["config"] != json.dumps(tree, indent=2):
+    if apart_from_licence(tree_of(file.metadata["config"])) != apart_from_licence(tree):
         raise VqkitError(
             f"{folder}: {CONFIG_FILE} and {PAIR_FILE} do not belong together; one of the two was "
             "changed"
@@ -132,7 +148,8 @@ def load_pair(folder: str | Path, device: str | torch.device = "auto") -> Pair:
             "names"
         )
     metrics, more = read_figures(folder / METRICS_FILE)
-    return Pair(halves, PairPrior(config, network.eval(), metrics), [*problems, *more])
+    prior = PairPrior(config, network.eval(), metrics)
+    return Pair(halves, prior, [*problems, *more], checked.licence)
 
 
 def _halves(
@@ -141,7 +158,7 @@ def _halves(
     """The halves, and what could not be used of them. VqkitError."""
     found: list[Half] = []
     problems: list[str] = []
-    for said, inside in zip(checked.halves, FOLDERS, strict=True):
+    for said, inside in zip(checked.halves, HALVES, strict=True):
         if said.artifact is None:
             if said.length is None:
                 raise VqkitError(f"{folder / CONFIG_FILE} names no {inside} half")

@@ -21,6 +21,9 @@ from ..signals.base import Signal
 from ..signals.registry import signal_of
 from .operating_points import Rate
 
+# What config.json of a pair says, and the folders of its halves, see `pair_store`.
+PAIR_FORMAT = "vqkit-pair"
+HALVES = ("first", "second")
 # Names of licences: apache-2.0, cc-by-4.0, CC-BY-SA-4.0, my-own.
 LICENCE = r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$"
 

@@ -43,7 +43,7 @@ from ..shapes import Shape
 from .build import build_model
 from .coder_files import load_coders
 from .hub import local_folder
-from .record import LICENCE, AdversarialStage, Artifact
+from .record import LICENCE, PAIR_FORMAT, AdversarialStage, Artifact
 from .tensor_files import TensorFile, read_header, read_json, read_tensors, reason, write_tensors
 
 FORMAT_VERSION = 1
@@ -51,8 +51,6 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
 PRIOR_FILE = "prior.safetensors"
-# What config.json of a pair says, see `pair_store`.
-PAIR_FORMAT = "vqkit-pair"
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 # Types and shapes of tensors by name.
@@ -187,7 +185,7 @@ def load_artifact(folder: str | Path) -> Artifact:
     checked = described.checked
     path = folder / MODEL_FILE
     network, file = filled(path, described.build, frozenset({"config"}))
-    if _apart_from_licence(_tree_of(file.metadata["config"])) != _apart_from_licence(tree):
+    if apart_from_licence(tree_of(file.metadata["config"])) != apart_from_licence(tree):
         raise VqkitError(
             f"{folder}: {CONFIG_FILE} and {MODEL_FILE} do not belong together; one of the two was "
             "changed"
@@ -390,14 +388,14 @@ def first_error(error: ValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}"
 
 
-def _tree_of(text: str) -> Any:
+def tree_of(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
-def _apart_from_licence(tree: Any) -> Any:
+def apart_from_licence(tree: Any) -> Any:
     """The settings that two files of an artifact have in common: a model may be given a licence
     when it is finished, and a process that ends between the two files is to leave it as good as it
     was.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import VqkitError
-from . import arguments
+from . import arguments, pairing
 from .printing import Commands, say, warn
 
 # As vqkit.export.formats has them, which imports torch.
@@ -33,7 +33,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _push_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model")
+    parser.add_argument("artifact", metavar="DIR", help="folder of a trained model, or of a pair")
     parser.add_argument("repository", metavar="user/name", help="where it goes on the hub")
     parser.add_argument("--private", action="store_true", help="if the repository is made")
     parser.add_argument("--revision", metavar="BRANCH", help="a branch that is there")
@@ -48,9 +48,16 @@ def _push(options: argparse.Namespace) -> int:
     if options.licence is not None:
         name_licence(folder, options.licence)
     # What cannot be loaded is of no use to anybody.
-    model = arguments.load_model(folder, "cpu")
-    if model.artifact.licence is None:
-        warn("vqkit: this model has no licence, so that others may not use it; name one: --licence")
+    if pairing.is_pair(folder):
+        licences = pairing.licences(folder)
+    else:
+        licences = {folder: arguments.load_model(folder, "cpu").artifact.licence}
+    for where, licence in licences.items():
+        if licence is None:
+            warn(
+                f"vqkit: {where} has no licence, so that others may not use it; name one: vqkit "
+                f"check {where} --licence ID"
+            )
     address = push(folder, options.repository, private=options.private, revision=options.revision)
     revision = f"@{options.revision}" if options.revision else ""
     say(f"{address}\nvqkit.load('hf://{options.repository}{revision}')")
@@ -58,7 +65,7 @@ def _push(options: argparse.Namespace) -> int:
 
 
 COMMANDS: Commands = {
-    "push": (_push, "upload a model to the Hugging Face hub", _push_arguments),
+    "push": (_push, "upload a model, or a pair, to the Hugging Face hub", _push_arguments),
     "export": (
         _export,
         "write encoder and decoder as ONNX or torch.export files, which run without vqkit",

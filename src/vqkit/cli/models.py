@@ -19,6 +19,8 @@ from .printing import Commands, plain, print_figures, progress_bar, say, warn, w
 
 # Items on a sample sheet.
 SHEET_ITEMS = 64
+# In the place of a licence.
+MISSING = "missing: nobody knows what they may do with the weights"
 
 if TYPE_CHECKING:
     from ..artifact.long_items import LongItem
@@ -139,6 +141,11 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.licence is not None:
         name_licence(options.artifact, options.licence)
+        if pairing.is_pair(options.artifact):
+            # All else is checked of its halves, which are models.
+            for folder, licence in pairing.licences(Path(options.artifact)).items():
+                say(f"{'licence':<18} {licence or MISSING}: {folder}")
+            return 0
     model = arguments.load_model(options.artifact, options.device)
     with progress_bar("checking") as progress:
         found, elsewhere = check_artifact(
@@ -151,8 +158,7 @@ def _check(options: argparse.Namespace) -> int:
         for what, (count, total) in flips.items():
             say(f"{what + ' with ' + instructions:<28} {count} of {total} differ")
     print_figures(found.figures)
-    licence = model.artifact.licence
-    say(f"{'licence':<18} {licence or 'missing: nobody knows what they may do with the weights'}")
+    say(f"{'licence':<18} {model.artifact.licence or MISSING}")
     if options.json:
         everything = {**asdict(found), "elsewhere": elsewhere}
         write_text(Path(options.json), json.dumps(everything, indent=2) + "\n")

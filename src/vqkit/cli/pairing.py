@@ -79,6 +79,19 @@ def is_pair(folder: str | Path) -> bool:
     return is_pair(folder)
 
 
+def licences(folder: Path) -> dict[Path, str | None]:
+    """Of a pair, and of those of its halves that are models, by their folders."""
+    from ..artifact.halves import CodedHalf
+    from ..artifact.record import HALVES
+
+    pair = load_pair(folder, "cpu")
+    found = {folder: pair.licence}
+    for half, inside in zip(pair.halves, HALVES, strict=True):
+        if isinstance(half, CodedHalf):
+            found[folder / inside] = half.model.artifact.licence
+    return found
+
+
 def info(folder: str | Path, device: str) -> None:
     """What a pair is and how good it was."""
     from ..artifact.halves import CodedHalf

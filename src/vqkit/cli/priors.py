@@ -44,6 +44,11 @@ def _train_prior_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data(parser, ", as a rule that of the model")
     arguments.add_settings(parser)
     arguments.add_run(parser, "by DATA, else prior")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="where there is a prior, train another, which takes its place once it is complete",
+    )
 
 
 def _train_prior(options: argparse.Namespace) -> int:
@@ -56,6 +61,7 @@ def _train_prior(options: argparse.Namespace) -> int:
         options.data,
         options.recipe,
         options.settings,
+        replace_prior=options.replace,
         **arguments.of_run(options),
     )
     leave_together()

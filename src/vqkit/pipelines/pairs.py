@@ -19,6 +19,7 @@ from ..artifact.pair_store import save_pair
 from ..config.loading import dump, load, recipe_names
 from ..prior.network import PriorNetwork
 from ..prior.pairs import PairPrior
+from ..report.card import write_pair_card
 from ..report.pair_page import Direction, PairSummary, Shown, ShownRow, write_pair_report
 from ..settings import PairConfig
 from ..training.checkpoint import FOLDER as CHECKPOINTS
@@ -142,9 +143,9 @@ def _finish(
     pair = Pair(pair.halves, replace(pair.prior, metrics=metrics))
     shown = examples(pair, pairs, split, lambda share: stage.update(0.5 + 0.4 * share, {}))
     directions = [_direction(pair, made, rows) for made, rows in enumerate(shown)]
-    write_pair_report(
-        replace(summary, metrics=metrics, directions=directions), folder / REPORT_FILE
-    )
+    summary = replace(summary, metrics=metrics, directions=directions)
+    write_pair_card(summary, (pair.halves[0].signal.item, pair.halves[1].signal.item), folder)
+    write_pair_report(summary, folder / REPORT_FILE)
     save_pair(pair, folder, pairs.data.name)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     stage.update(1.0, {})

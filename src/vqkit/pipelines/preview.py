@@ -24,8 +24,10 @@ from ..training.tasks.prior import Labels
 
 AVERAGE = "average."
 MODEL = "model."
-# Where the training of a prior keeps its own files, inside of the artifact.
+# Where the training of a prior keeps its own files, inside of the artifact; and where, until it is
+# complete, that of one which replaces another.
 PRIOR_FOLDER = "prior"
+NEW_PRIOR_FOLDER = "prior-new"
 # Of samples whose codes are drawn many at once.
 NUM_STEPS = 12
 
@@ -69,7 +71,7 @@ def preview_prior(folder: Path, model: Model, data: Dataset, known: int = -1) ->
     """`model`, that of a folder, with the prior of the last checkpoint there, which learns from
     `data`; None and errors as `preview`.
     """
-    work = folder / PRIOR_FOLDER
+    work = prior_work(folder)
     checkpoint = _newer(work, known)
     if checkpoint is None:
         return None
@@ -79,6 +81,12 @@ def preview_prior(folder: Path, model: Model, data: Dataset, known: int = -1) ->
     network = build_prior_network(config, model.network, len(labels.classes), labels.has_captions)
     prior = Prior(config, _filled(network, tensors), labels.classes)
     return Preview(Model(replace(model.artifact, prior=prior), "cpu"), counters["step"])
+
+
+def prior_work(folder: Path) -> Path:
+    """Where the prior of an artifact's folder that was begun last has its files."""
+    new = folder / NEW_PRIOR_FOLDER
+    return folder / PRIOR_FOLDER if find_checkpoint(new) is None else new
 
 
 def drawing_of(data: Dataset, prior: Prior, num: int) -> Drawing:

@@ -37,8 +37,8 @@ from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
 from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
+from .preview import NEW_PRIOR_FOLDER, drawing_of, in_few_steps, prior_work
 from .preview import PRIOR_FOLDER as FOLDER
-from .preview import drawing_of, in_few_steps
 from .session import (
     REPORT_FILE,
     is_main,
@@ -59,6 +59,7 @@ def train_prior(
     overrides: Iterable[str] = (),
     *,
     resume: bool = False,
+    replace_prior: bool = False,
     minutes: float | None = None,
     display: Display | None = None,
     started: float | None = None,
@@ -67,7 +68,8 @@ def train_prior(
 
     recipe: a name ('vqkit recipes' lists them) or a YAML file; None = the one named like the
     built-in set, else 'prior'. overrides: 'network.width=128' and the like. resume: go on from the
-    checkpoint in artifact/prior.
+    checkpoint in artifact/prior, or in artifact/prior-new. replace_prior: where there is a prior,
+    train another in artifact/prior-new; once it is complete, prior and report of before are gone.
     minutes, display, started: as in `train`. Returns the model with its prior; None on ranks other
     than the first. Errors: VqkitError for whatever a user can mend; TrainingDiverged.
     """
@@ -75,12 +77,12 @@ def train_prior(
     if started is None:
         started = time.monotonic()
     folder = own_folder(artifact)
-    work = folder / FOLDER
     overrides = list(overrides)
     model = Model(load_artifact(folder))
     with locked(folder, display):
+        work = prior_work(folder)
         if not resume:
-            _check_new(folder, work)
+            work = _new_work(folder, work, replace_prior)
         chosen = _choose_recipe(source, recipe)
         if resume:
             config = resumed_settings(PriorConfig, work, recipe, overrides)
@@ -103,11 +105,12 @@ def train_prior(
             prior = Prior(config, finished.model, task.labels.classes)
             command = ["vqkit", "train-prior", str(artifact), str(source), "--recipe"]
             if resume:
-                command.append(str(work / "recipe.yaml"))
+                command.append(str(folder / FOLDER / "recipe.yaml"))
             else:
                 command += [str(chosen), *overrides]
             minutes = ending_minutes(minutes, finished, config.train)
-            return _finish(model, prior, finished, data, folder, plan, shlex.join(command), minutes)
+            made = partial(_finish, model, prior, finished, data, work, plan)
+            return made(shlex.join(command), minutes)
 
 
 def _choose_recipe(source: str | Path, recipe: str | Path | None) -> str:
@@ -119,18 +122,20 @@ def _choose_recipe(source: str | Path, recipe: str | Path | None) -> str:
     return PriorConfig.default_recipe
 
 
-def _check_new(folder: Path, work: Path) -> None:
-    if not is_main():
-        return
-    if resumed_config(work) is not None:
+def _new_work(folder: Path, work: Path, replace_prior: bool) -> Path:
+    """Where a new prior is trained. work: of the one that was begun last. VqkitError."""
+    if is_main() and resumed_config(work) is not None:
         raise VqkitError(
             f"{work} holds a run that stopped; add --resume to go on with it, or delete the folder"
         )
-    if (folder / PRIOR_FILE).exists() or (work / REPORT_FILE).exists():
+    if not (folder / PRIOR_FILE).exists() and not (folder / FOLDER / REPORT_FILE).exists():
+        return folder / FOLDER
+    if is_main() and not replace_prior:
         raise VqkitError(
-            f"{folder} has a prior already; to train another, move {PRIOR_FILE} and {FOLDER}/ away "
-            "first"
+            f"{folder} has a prior already; add --replace to train another, which takes its place "
+            "once it is complete"
         )
+    return folder / NEW_PRIOR_FOLDER
 
 
 def _finish(
@@ -138,16 +143,20 @@ def _finish(
     prior: Prior,
     finished: Finished,
     data: Dataset,
-    folder: Path,
+    work: Path,
     plan: Plan,
     command: str,
     minutes: float | None,
 ) -> Model:
-    """From trained weights to a prior that is measured, shown and written."""
-    work = folder / FOLDER
+    """From trained weights to a prior that is measured, shown and written.
+
+    work: the folder of its training, inside of the artifact's.
+    """
+    folder = work.parent
     trained = replace(model.artifact, prior=prior)
-    # Before anything else can fail: it is what the time was spent on.
-    save_prior(trained, folder)
+    if work.name == FOLDER:
+        # Before anything else can fail: it is what the time was spent on.
+        save_prior(trained, folder)
     stage = plan.stage(REPORT)
     figures, quantiles = _measure(Model(trained, model.device), data, finished, stage)
     summary = _draw(Model(trained, model.device), data, finished, figures, command, stage)
@@ -163,6 +172,10 @@ def _finish(
     metrics["bits_quantiles"] = quantiles
     trained = replace(trained, prior=replace(prior, metrics=metrics))
     save_prior(trained, folder)
+    if work.name != FOLDER:
+        # Its checkpoint goes last, so that what is cut off here is done again by --resume.
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        work = work.rename(folder / FOLDER)
     add_prior_to_card(folder, figures)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     stage.update(1.0, {})

@@ -15,6 +15,7 @@ from ..files import write_bytes, write_text
 from ..printable import one_line, printable
 from . import figures
 from .images import comparison_sheet, png_bytes
+from .pair_page import PairSummary, judge_pair, pair_rows
 from .summary import RunSummary
 from .tables import Row, bad_files, data_rows, metric_rows, rows_of
 from .verdict import judge
@@ -148,6 +149,27 @@ def card_text(summary: RunSummary, directory: str, images: Sequence[str]) -> str
     return "\n\n".join(blocks) + "\n"
 
 
+def write_pair_card(summary: PairSummary, kinds: tuple[str, str], folder: Path) -> None:
+    """Write README.md into the folder of a pair. kinds: of items, as the two halves have them."""
+    first, second = (KINDS.get(kind, kind) for kind in kinds)
+    tags = [f"{first}-to-{second}", f"{second}-to-{first}", "vq-vae", "vqkit"]
+    metadata = {"library_name": "vqkit", "pipeline_tag": tags[0], "tags": tags}
+    verdict = judge_pair(summary)
+    name = shlex.quote(Path(folder).resolve().name)
+    shell = f"vqkit generate {name} --from TEXT-OR-FILE --out new\nvqkit score {name} ITEMS..."
+    blocks = [
+        _header_of(metadata, None),
+        f"# {escaped(summary.title)}",
+        f"**{verdict.word}:** {escaped(verdict.sentence)}",
+        f"One prior over the codes of {first} and {second}. The halves are in `first/` and "
+        "`second/`, each with a licence of its own, where they are models; the licence above is of "
+        "the prior.",
+        _fenced("sh", shell),
+        _table(("Figure", "Value", "Meaning"), pair_rows(summary.metrics)),
+    ]
+    write_text(Path(folder) / "README.md", "\n\n".join(blocks) + "\n")
+
+
 def escaped(text: str) -> str:
     """One line of text that Markdown and HTML show as it is."""
     text = html.escape(one_line(" ".join(str(text).split())), quote=False)
@@ -158,7 +180,11 @@ def _header(item: str, licence: str | None) -> str:
     kind = KINDS.get(item, item)
     tags = ["vq-vae", "autoencoder", f"{kind}-compression", f"{kind}-tokenizer", "vqkit"]
     metadata = {"library_name": "vqkit", "pipeline_tag": f"{kind}-to-{kind}", "tags": tags}
-    header = yaml.safe_dump(metadata, sort_keys=False)
+    return _header_of(metadata, licence)
+
+
+def _header_of(metadata: Mapping[str, Any], licence: str | None) -> str:
+    header = yaml.safe_dump(dict(metadata), sort_keys=False)
     return f"---\n{_licence_lines(licence)}{header}---"
 
 

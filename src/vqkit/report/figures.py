@@ -137,22 +137,35 @@ def png(panels: Mapping[str, Draw], width: float = 4.6, height: float = 3.0) -> 
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(SETTINGS):
-        drawable = {}
+        figure = Figure(facecolor="white")
+        drawn = []
+        lines = 0
         for title, draw in panels.items():
-            if draw(Figure().add_subplot(), PRINT):
-                drawable[title] = draw
-        if not drawable:
-            return None
-        size = (width * len(drawable), height)
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
-        row = figure.subplots(1, len(drawable), squeeze=False)[0]
-        for axes, (title, draw) in zip(row, drawable.items(), strict=True):
+            axes = figure.add_axes((0, 0, 1, 1))
             _style(axes, PRINT)
-            draw(axes, PRINT)
-            pad = 8 + 15 * _legend(axes, PRINT)
+            if not draw(axes, PRINT):
+                axes.remove()
+                continue
+            found = _legend(axes, PRINT)
+            pad = 8 + 15 * found
+            # With a height of its own it is not moved out of the way of ticks, of which there are
+            # none above, after all of them were measured.
             axes.set_title(
-                title, loc="left", color=PRINT.ink, fontsize=11, fontweight="bold", pad=pad
+                title, loc="left", y=1, color=PRINT.ink, fontsize=11, fontweight="bold", pad=pad
             )
+            lines = max(lines, found)
+            drawn.append(axes)
+        if not drawn:
+            return None
+        # Room for ticks, names and titles, in inches: a layout that measures them takes as long as
+        # all else.
+        left, right, bottom, top = 0.62, 0.15, 0.51, 0.28 + 15 / 72 * lines
+        figure.set_size_inches(width * len(drawn), height)
+        for index, axes in enumerate(drawn):
+            across = (width - left - right) / width
+            start = (index + left / width) / len(drawn)
+            box = (start, bottom / height, across / len(drawn), (height - bottom - top) / height)
+            axes.set_position(box)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=144)
     return buffer.getvalue()

@@ -85,7 +85,7 @@ def write_pair_report(summary: PairSummary, path: Path) -> None:
 
 def render_pair(summary: PairSummary) -> str:
     """The page as text. All strings of the summary are escaped."""
-    rows = _figures(summary.metrics)
+    rows = pair_rows(summary.metrics)
     curves = {"Loss": figures.over_steps(summary.history, {"loss": "nats a code"}, summary.events)}
     curves["Bits a code"] = figures.over_steps(
         summary.history, {f"bits/{name}": text for name, text in TERMS.items()}
@@ -118,7 +118,7 @@ TERMS = {
 }
 
 
-def _figures(metrics: Mapping[str, Any]) -> list[Row]:
+def pair_rows(metrics: Mapping[str, Any]) -> list[Row]:
     known = (
         ("saved_bits", "Saved bits", number, "that halves of a pair save one another"),
         (

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric, wrappers
-from lightning_fabric.plugins.precision import MixedPrecision, Precision
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
+
+
+@contextlib.contextmanager
+def _version_alone(package: str) -> Iterator[None]:
+    """Inside, whoever imports a package gets its version and nothing else of it."""
+    stand_in = ModuleType(package)
+    try:
+        stand_in.__dict__["__version__"] = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        yield
+        return
+    known = sys.modules.setdefault(package, stand_in)
+    try:
+        yield
+    finally:
+        if known is stand_in:
+            del sys.modules[package]
+
+
+# Fabric imports torchmetrics, where it is installed, to see its version; with all that comes with
+# it, SciPy and Matplotlib, this takes longer than Fabric itself.
+with _version_alone("torchmetrics"):
+    from lightning_fabric import Fabric, wrappers
+    from lightning_fabric.plugins.precision import MixedPrecision, Precision
+    from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
 # The title of a run says devices and precision; Fabric would say them again on a line of its own.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -32,8 +32,10 @@ from .workspace import BUILT_IN, Workspace
 SETTINGS = ("train.log_every=10", "train.checkpoint_every=25", "train.validate_every=200")
 # The minutes that a person chooses are the only bound of a prior.
 PRIOR_SETTINGS = ("train.max_minutes=null",)
-# Below the folder of a model.
+CONDITIONS = ("auto", "none", "class", "caption")
+# Below the folder of a model; the second is of a prior that replaces another, until it is complete.
 PRIOR_FOLDER = "prior"
+NEW_PRIOR_FOLDER = "prior-new"
 PRIOR_FILE = "prior.safetensors"
 MAX_RUNNING = 1
 # Lines of the log, and rows of figures, that a page gets at once.
@@ -63,16 +65,21 @@ class Runs:
         target = free_name(self.workspace.root / _slug(called or str(name)))
         return self._begin("model", target, name, minutes)
 
-    def start_prior(self, model: object, name: object, minutes: float) -> dict[str, Any]:
-        """Train a prior of a model on a set. Refused for one too many (429), and where there is
-        one, or half of one (409).
+    def start_prior(
+        self, model: object, name: object, minutes: float, condition: str, replaces: bool
+    ) -> dict[str, Any]:
+        """Train a prior of a model on a set. condition: one of CONDITIONS. replaces: the prior that
+        is there, once this one is complete. Refused for one too many (429), and where there is one
+        that is not to be replaced, or half of one (409).
         """
         folder = self.workspace.model(model)
-        if _has_checkpoint(folder / PRIOR_FOLDER):
+        if any(_has_checkpoint(folder / inside) for inside in (PRIOR_FOLDER, NEW_PRIOR_FOLDER)):
             raise Refused(409, "a prior of this model is half trained: resume it")
-        if (folder / PRIOR_FILE).exists():
+        has_prior = (folder / PRIOR_FILE).exists()
+        if has_prior and not replaces:
             raise Refused(409, "this model has a prior already")
-        return self._begin("prior", folder, name, minutes, PRIOR_SETTINGS)
+        own = PRIOR_SETTINGS if condition == "auto" else (*PRIOR_SETTINGS, f"condition={condition}")
+        return self._begin("prior", folder, name, minutes, own, has_prior)
 
     def resume(self, name: object) -> dict[str, Any]:
         run = self.find(name)
@@ -86,7 +93,13 @@ class Runs:
         return self.described(run)
 
     def _begin(
-        self, kind: str, folder: Path, name: object, minutes: float, own: tuple[str, ...] = ()
+        self,
+        kind: str,
+        folder: Path,
+        name: object,
+        minutes: float,
+        own: tuple[str, ...] = (),
+        replaces: bool = False,
     ) -> dict[str, Any]:
         source = self.workspace.source(name)
         self._check_free()
@@ -97,8 +110,15 @@ class Runs:
             "source": source,
             "set": name,
             "minutes": minutes,
+            "settings": own,
+            "replaces": replaces,
         }
-        self._launch(run, ["--minutes", f"{minutes:g}", *SETTINGS, *own])
+        options = ["--minutes", f"{minutes:g}", *SETTINGS, *own]
+        if replaces:
+            # One that fails at once leaves it, and so is not taken for the one that is there.
+            (folder / NEW_PRIOR_FOLDER).mkdir(exist_ok=True)
+            options.append("--replace")
+        self._launch(run, options)
         return self.described(run)
 
     def _check_free(self) -> None:
@@ -124,10 +144,14 @@ class Runs:
         return found
 
     def all(self) -> list[dict[str, Any]]:
-        """Every run, the newest first."""
+        """Every run, the newest first; of the priors of a model the last one."""
         paths = [path for path in self.folder.glob("*.json") if _ID.fullmatch(path.stem)]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        return [self.described(self.find(path.stem)) for path in paths]
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for path in paths:
+            run = self.find(path.stem)
+            found.setdefault((run["kind"], run["folder"]), run)
+        return [self.described(run) for run in found.values()]
 
     def described(self, run: dict[str, Any], seen: int = 0) -> dict[str, Any]:
         """How a run is. seen: rows of figures that are known already."""
@@ -155,7 +179,11 @@ class Runs:
 
     def work(self, run: dict[str, Any]) -> Path:
         """Where a run keeps its figures and checkpoints."""
-        return self.model(run) / (PRIOR_FOLDER if run["kind"] == "prior" else "")
+        folder = self.model(run)
+        if run["kind"] != "prior":
+            return folder
+        new = folder / NEW_PRIOR_FOLDER
+        return new if run.get("replaces") and new.exists() else folder / PRIOR_FOLDER
 
     def _state(self, run: dict[str, Any]) -> str:
         if self._is_running(run):
@@ -203,9 +231,13 @@ def _elsewhere(run: dict[str, Any], shown: str) -> dict[str, str]:
     words = ["train", data, "--out", shown, "--minutes", minutes]
     call = f"train({data!r}, {shown!r}, minutes={minutes})"
     if run["kind"] == "prior":
-        words = ["train-prior", shown, data, "--minutes", minutes, *PRIOR_SETTINGS]
-        own = list(PRIOR_SETTINGS)
-        call = f"train_prior({shown!r}, {data!r}, overrides={own}, minutes={minutes})"
+        own = list(run.get("settings", PRIOR_SETTINGS))
+        words = ["train-prior", shown, data, "--minutes", minutes, *own]
+        more = ""
+        if run.get("replaces"):
+            words.append("--replace")
+            more = ", replace_prior=True"
+        call = f"train_prior({shown!r}, {data!r}, overrides={own}, minutes={minutes}{more})"
     return {
         "command": shlex.join(["vqkit", *words]),
         "python": f"import vqkit\n\nmodel = vqkit.{call}",

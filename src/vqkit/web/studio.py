@@ -19,7 +19,7 @@ from .core import Core, create_app
 from .given import Given
 from .jobs import Job
 from .limits import Refused
-from .runs import MAX_MINUTES, Runs
+from .runs import CONDITIONS, MAX_MINUTES, Runs
 from .security import Gate
 from .uploads import read_json, write_body
 from .verbs import VERBS, Verbs
@@ -134,7 +134,12 @@ class Studio:
     async def start_prior(self, request: Request) -> dict[str, Any]:
         given = await self._given(request)
         minutes = given.number("minutes", 10.0, 0.1, MAX_MINUTES)
-        return self.runs.start_prior(given.get("model"), given.get("set"), minutes)
+        condition = "auto"
+        if given.get("condition") is not None:
+            condition = given.one_of("condition", CONDITIONS)
+        return self.runs.start_prior(
+            given.get("model"), given.get("set"), minutes, condition, given.flag("replaces")
+        )
 
     async def run(self, name: str, seen: int = 0) -> dict[str, Any]:
         return self.runs.described(self.runs.find(name), max(0, seen))

@@ -21,11 +21,12 @@ from ...apps.restyle import restyle as restyled
 from ...apps.variations import variations as varied
 from ...artifact.model import Model
 from ...errors import VqkitError
-from ...prior.prior import Drawing
+from ...prior.prior import Drawing, Prior
 from ...prior.sampling import Sampling
 from .context import Context, Result, Tell
 
 Args = dict[str, Any]
+SPLITS = ("train", "validation", "test")
 
 
 def abilities(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) -> Result:
@@ -44,8 +45,30 @@ def abilities(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) 
             "removes_noise": model.signal.removes_noise(model.config.data),
             "methods": list(METHODS),
             "facts": [list(fact) for fact in model.facts()],
+            "prior": [] if prior is None else _facts(prior),
         }
     )
+
+
+def _facts(prior: Prior) -> list[tuple[str, str]]:
+    """What a prior is, in words; of figures, which anyone may have written, those that are such."""
+    told = "captions" if prior.has_captions else "nothing"
+    if prior.classes:
+        told = f"classes: {len(prior.classes)}"
+    facts = [("Conditions", told)]
+    figures = prior.metrics
+    known = {name: one for name, one in figures.items() if isinstance(one, (int, float))}
+    if "bits_per_code" in known:
+        split = f" ({figures['split']} split)" if figures.get("split") in SPLITS else ""
+        facts.append(("Bits a code", f"{known['bits_per_code']:.3f}{split}"))
+    if "order0_bits" in known:
+        facts.append(("By frequency alone", f"{known['order0_bits']:.3f}"))
+    if {"step", "training_seconds"} <= known.keys():
+        minutes = known["training_seconds"] / 60
+        facts.append(("Trained for", f"{known['step']:,.0f} steps, {minutes:.1f} min"))
+    if isinstance(figures.get("warning"), str):
+        facts.append(("Look closer", figures["warning"]))
+    return facts
 
 
 def generate(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) -> Result:

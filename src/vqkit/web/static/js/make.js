@@ -22,18 +22,21 @@ let verb = "generate";
 let parts;
 let mask;
 let fields = {};
+// The run of a prior that was begun here last.
+let begun = null;
 
 export function create(root) {
   const tabs = el("div", { class: "verbs" });
   const form = el("div", { class: "card form" });
   const run = el("div");
   const made = el("div", { class: "made", "aria-live": "polite" });
-  parts = { tabs, form, run, made, root };
+  const prior = el("div");
+  parts = { tabs, form, prior, run, made, root };
   root.append(
     el("header", { class: "head" }, el("h1", { id: "title-make", text: "Make" }), el("p", {
       text: "Draw new items from the prior, make parts anew, go from one to another. The same seed gives the same result, here, in a terminal and in Python.",
     })),
-    tabs, el("div", { class: "making" }, form, el("div", {}, run, made)),
+    tabs, el("div", { class: "making" }, el("div", {}, form, prior), el("div", {}, run, made)),
   );
   tabs.append(segments("What to make", VERBS, verb, (chosen) => {
     verb = chosen;
@@ -45,7 +48,11 @@ export function create(root) {
     showForm();
   });
   store.on("item", () => verb !== "generate" && showForm());
-  store.on("state", () => !root.hidden && store.abilities?.has_prior === false && showForm());
+  store.on("state", () => {
+    if (root.hidden || !store.abilities) return;
+    if (store.abilities.has_prior) showPrior(store.abilities, showRun(store.abilities));
+    else showForm();
+  });
 }
 
 export const enter = () => showForm();
@@ -54,8 +61,10 @@ function showForm() {
   const able = store.abilities;
   fields = {};
   mask = null;
+  fill(parts.prior);
   if (!able) return fill(parts.form, el("p", { class: "soft", text: "Train a model first." }));
   const training = showRun(able);
+  showPrior(able, training);
   if (NEEDS_PRIOR.includes(verb) && !able.has_prior) return fill(parts.form, priorForm(training));
   if (IMAGES_ONLY.includes(verb) && !able.is_image) return fill(parts.form, el("p", { class: "soft", text: "Of images alone, here." }));
   if (verb !== "generate" && !store.item) return fill(parts.form, el("p", { class: "soft", text: "Choose an item above, or drop one." }));
@@ -65,30 +74,47 @@ function showForm() {
 /** The run of this model's prior, if it goes on or can: it takes its place beside the form. */
 function showRun(able) {
   const mine = store.runs.find((run) => run.kind === "prior" && run.model === store.model.id);
-  const isOpen = mine && (["running", "stopped"].includes(mine.state) || (mine.state === "failed" && !able.has_prior));
+  // What became of one that was to replace another is told to whoever began it.
+  const isToldOf = mine?.state === "failed" && (!able.has_prior || mine.id === begun);
+  const isOpen = mine && (["running", "stopped"].includes(mine.state) || isToldOf);
   fill(parts.run, isOpen ? followedRun : null);
   if (!isOpen) return null;
   if (!parts.root.hidden) open(mine);
   return mine;
 }
 
-function priorForm(training) {
-  const about = el("p", { text: "A prior knows which codes go together. This model has none yet; with one, it draws items of its own." });
-  if (training?.state === "running") return [el("h2", { text: "The prior is being trained" }), about, el("p", { class: "soft", text: "It goes on when this page is closed." })];
-  if (training?.state === "stopped") return [el("h2", { text: "The prior was stopped" }), about, el("p", { class: "soft", text: "Resume goes on where it was." })];
+/** What the prior is that is there, and another one in its place. */
+function showPrior(able, training) {
+  if (!able.has_prior || !NEEDS_PRIOR.includes(verb)) return fill(parts.prior);
+  const wasOpen = parts.prior.firstChild?.open ?? false;
+  const facts = el("dl", { class: "known" }, able.prior.map(([name, text]) => [el("dt", { text: name }), el("dd", { text })]).flat());
+  const form = el("div", { class: "fields" }, priorForm(training, true));
+  return fill(parts.prior, el("details", { class: "card", open: wasOpen }, el("summary", { text: "The prior of this model" }), facts, form));
+}
+
+const CONDITIONS = [["auto", "what the set has"], ["none", "nothing"], ["class", "the class"], ["caption", "the caption"]];
+
+function priorForm(training, isAnother = false) {
+  const about = el("p", { text: isAnother ? "Another one is trained beside it, and takes its place once it is complete; until then this one draws." : "A prior knows which codes go together. This model has none yet; with one, it draws items of its own." });
+  const heading = isAnother ? "Train another" : "Train a prior";
+  if (training?.state === "running") return [el("h2", { text: isAnother ? "Another is being trained" : "The prior is being trained" }), about, el("p", { class: "soft", text: "It goes on when this page is closed." })];
+  if (training?.state === "stopped") return [el("h2", { text: isAnother ? "Another was stopped" : "The prior was stopped" }), about, el("p", { class: "soft", text: "Resume goes on where it was." })];
   const options = setOptionsOf();
-  if (!options.length) return [el("h2", { text: "Train a prior" }), about, el("p", { class: "soft", text: "Drop the files that it shall learn from, as a rule those that the model was trained on." })];
+  if (!options.length) return [el("h2", { text: heading }), about, el("p", { class: "soft", text: "Drop the files that it shall learn from, as a rule those that the model was trained on." })];
   const set = choice("Learns from", options);
   // As a rule what the model learnt from.
   const wanted = store.model.set ?? store.set;
   if (options.some(([id]) => id === wanted)) set.select.value = wanted;
   const minutes = slider("Minutes", { min: 1, max: 60, step: 1, value: 10, words: (value) => `${value} min` });
-  return [el("h2", { text: "Train a prior" }), about, set.box, minutes.box, button("Train the prior", () => begin(set.select.value, minutes.value), "primary wide")];
+  const told = choice("Is told", CONDITIONS);
+  const start = () => begin({ set: set.select.value, minutes: minutes.value, condition: told.select.value, replaces: isAnother });
+  return [el("h2", { text: heading }), about, set.box, told.box, minutes.box, button(isAnother ? "Train another prior" : "Train the prior", start, isAnother ? "wide" : "primary wide")];
 }
 
-const begin = (set, minutes) =>
+const begin = (settings) =>
   trying(async () => {
-    await post("/api/priors", { model: store.model.id, set, minutes });
+    const run = await post("/api/priors", { model: store.model.id, ...settings });
+    begun = run.id;
     say("Training has begun");
     await store.refresh();
   });
