@@ -6,14 +6,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from ..config.loading import load, recipe_names, with_overrides
 from ..errors import VqkitError
-from ..settings import Config
+from ..settings import Config, PairConfig, PriorConfig
 from ..signals.base import Suggestion
 from ..signals.registry import files_by_signal, recognised, signal_named
 
 # The override that says which kind of signal is meant.
 SIGNAL = "data.signal="
+BATCH_SIZE = "train.batch_size="
+# Codes of a step of a transformer on a processor: with more a step takes tens of seconds, and more
+# memory than many machines have.
+CODES_OF_A_STEP = 1 << 15
 
 
 class Chosen(NamedTuple):
@@ -54,6 +60,28 @@ def choose_settings(
     where = f"recipe {suggestion.recipe}, chosen for {source} (--recipe NAME takes another)"
     config = with_overrides(load(suggestion.recipe, settings, Config), overrides, where)
     return Chosen(config, suggestion.recipe, _in_words(suggestion, config))
+
+
+def batch_that_fits(
+    config: PriorConfig | PairConfig, length: int, recipe: str, overrides: Iterable[str]
+) -> list[str]:
+    """The override that makes batches smaller where items have many codes, `length` of them; none
+    where there is a GPU, where batches are small enough, and where the user has said how large.
+    """
+    said = recipe not in recipe_names(type(config)) or config.train.accumulate > 1
+    said |= any(override.startswith(BATCH_SIZE) for override in overrides)
+    fitting = max(1, CODES_OF_A_STEP // length)
+    if said or torch.cuda.is_available() or config.train.batch_size <= fitting:
+        return []
+    return [f"{BATCH_SIZE}{fitting}"]
+
+
+def batch_in_words(overrides: Iterable[str], length: int) -> list[str]:
+    """What `batch_that_fits` chose, and why."""
+    return [
+        f"{override}, as an item has {length:,} codes; say {BATCH_SIZE}N for other batches"
+        for override in overrides
+    ]
 
 
 def _check_signal(source: str | Path, recipe: str, config: Config) -> None:

@@ -19,11 +19,11 @@ from ..apps.generate import generate
 from ..artifact.hub import own_folder
 from ..artifact.model import Model
 from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
-from ..config.loading import dump, load, recipe_names
+from ..config.loading import dump, load, recipe_names, with_overrides
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..prior.network import PriorNetwork
-from ..prior.prior import Prior
+from ..prior.prior import Prior, layout_of
 from ..report.card import add_prior_to_card
 from ..report.prior_page import write_prior_report
 from ..report.prior_verdict import derived_figures, judge_prior
@@ -36,6 +36,7 @@ from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
+from .choosing import batch_in_words, batch_that_fits
 from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .preview import NEW_PRIOR_FOLDER, drawing_of, in_few_steps, prior_work
 from .preview import PRIOR_FOLDER as FOLDER
@@ -47,7 +48,11 @@ from .session import (
     write_recipe,
 )
 
+# Samples of a report: as many as that and, of items with many codes, as few as this.
 NUM_SAMPLES = 64
+FEW_SAMPLES = 8
+# Codes of them all, which are drawn one after another.
+CODES_DRAWN = 1 << 16
 TRAINING = "train the prior"
 REPORT = "measure, draw samples and write the report"
 
@@ -84,10 +89,16 @@ def train_prior(
         if not resume:
             work = _new_work(folder, work, replace_prior)
         chosen = _choose_recipe(source, recipe)
+        notes: list[str] = []
         if resume:
             config = resumed_settings(PriorConfig, work, recipe, overrides)
         else:
             config = load(chosen, overrides, PriorConfig)
+            length = layout_of(model.network, config.network.order).length
+            fitting = batch_that_fits(config, length, chosen, overrides)
+            notes = batch_in_words(fitting, length)
+            config = with_overrides(config, fitting)
+            overrides += fitting
         parts = [
             Part(OPENING, 0.02),
             Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
@@ -96,6 +107,8 @@ def train_prior(
         with Plan(parts, display if is_main() else None, minutes, started) as plan:
             data = open_for(model, source, "train", plan.told(OPENING))
             task = PriorTask(model.artifact, data, config)
+            for note in notes:
+                plan.display.message(note)
             write_recipe(work, config)
             plan.announce()
             finished = fit(task, work, plan.stage(TRAINING), plan.deadline(TRAINING))
@@ -208,15 +221,16 @@ def _draw(
     report shows.
     """
     prior = model.wanted_prior()
-    drawing = drawing_of(data, prior, NUM_SAMPLES)
+    num = min(NUM_SAMPLES, max(FEW_SAMPLES, CODES_DRAWN // prior.layout.length))
+    drawing = drawing_of(data, prior, num)
 
     def told(start: float, share: float) -> Callable[[float], None]:
         return lambda done: stage.update(start + share * done, {})
 
-    samples = generate(model, NUM_SAMPLES, drawing=drawing, progress=told(0.3, 0.3))
+    samples = generate(model, num, drawing=drawing, progress=told(0.3, 0.3))
     in_steps = in_few_steps(drawing, prior)
     assert in_steps.steps is not None
-    scattered = generate(model, NUM_SAMPLES, drawing=in_steps, progress=told(0.6, 0.1))
+    scattered = generate(model, num, drawing=in_steps, progress=told(0.6, 0.1))
     near = nearness(model, data, samples.values, told(0.7, 0.25))
     display = model.signal.display
     heard = partial(model.signal.media, data=model.artifact.data)
