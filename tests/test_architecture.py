@@ -10,6 +10,8 @@ import pytest
 
 import vqkit
 
+from . import processes
+
 PACKAGE = Path(vqkit.__file__).parent
 
 ALLOWED = {
@@ -176,6 +178,18 @@ def test_torch_is_not_loaded_before_it_is_needed(statement):
     done = subprocess.run(
         [sys.executable, "-c", f"{statement}\n{check}"], capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+
+
+def test_fabric_sees_the_version_of_torchmetrics_without_importing_it():
+    statement = (
+        "import sys\n"
+        "import vqkit.training.fabric\n"
+        "from lightning_fabric.utilities import imports\n"
+        "assert 'torchmetrics' not in sys.modules and 'scipy.signal' not in sys.modules\n"
+        "assert imports._TORCHMETRICS_GREATER_EQUAL_1_0_0"
+    )
+    done = processes.run(["-c", statement])
     assert done.returncode == 0, done.stderr
 
 

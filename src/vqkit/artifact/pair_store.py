@@ -1,6 +1,7 @@
 """The folder of a pair, which is whole by itself.
 
-config.json         what the halves are, the settings, format version, content ids
+config.json         what the halves are, the settings, format version, content ids, the licence of
+                    the prior, if one was named
 pair.safetensors    the prior over the codes of both; config.json repeated in its header
 first/, second/     the artifacts of the halves that are not bytes
 metrics.json        figures of training, for people
