@@ -18,12 +18,6 @@ from vqkit.model.tiling import Reach
 from ..signals.audio.conftest import codec, codec_folder, recordings  # noqa: F401
 
 
-@pytest.fixture(autouse=True)
-def few_items(monkeypatch):
-    """A third of what users look at: how many changes nothing of what is asserted here."""
-    monkeypatch.setattr(checks, "NUM_ITEMS", 21)
-
-
 def test_a_model_of_images_gives_the_same_however_it_is_called(model, emoji):
     found = check(model, items_of(model, emoji))
     assert found.is_invariant
