@@ -9,7 +9,8 @@ is that of trying them one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ from ..model.tiling import pad_to_multiple, spans
 from .codec import Codec
 from .tokenizer import Tokenizer
 
-# Where the rounds try other codes, in tiles from one with a wrong value; an effort has the first
-# of them, as many as its number.
-ROUNDS = (0, -1, 1, 0, -1, 1, -2, 2, 0)
+# Where a round tries other codes, in tiles from each with a wrong value. An effort has as many
+# rounds as its number.
+PLACES = (0, -1, 1, -2, 2)
 # Codes that are tried at a tile in a round, with the one that is there.
-CANDIDATES = 16
+CANDIDATES = 8
 # Codes of a codebook, all of which are put in order for every tile that is tried.
 MAX_CODEBOOK = 1 << 16
 # Tiles of an item that are searched before those behind them.
@@ -61,7 +62,7 @@ def search(
     """
     found = _Search(tokenizer, values, codes)
     for start, end in spans(codes.shape[1], SEGMENT):
-        found.run(start, end, ROUNDS[: codec.effort])
+        found.run(start, end, codec.effort)
         progress(end / codes.shape[1])
     return found.codes.numpy().astype(codes.dtype)
 
@@ -90,21 +91,21 @@ class _Search:
         self.is_wrong = torch.zeros(codes.shape[1], dtype=torch.bool)
         self.tried = torch.zeros(codes.shape, dtype=torch.int32)
 
-    def run(self, start: int, end: int, rounds: Sequence[int]) -> None:
+    def run(self, start: int, end: int, num_rounds: int) -> None:
         """Search the tiles from start to end."""
         self.is_wrong[start:end] = self._wrong_tiles(start, end)
         tokens = self._tokens(start, end)
-        for away in rounds:
-            for codebook in range(len(self.codes)):
-                wrong = start + self.is_wrong[start:end].nonzero()[:, 0]
-                for group in apart((wrong + away).tolist(), self.far + 1):
-                    places = torch.tensor(group)
-                    # Those that nothing before has mended.
-                    places = places[(places >= start) & (places < end)]
-                    places = places[self.is_wrong[places - away]]
-                    if len(places):
-                        for some in places.split(self._places_together()):
-                            self._try(some, codebook, tokens[some - start])
+        together = max(1, TOGETHER // (CANDIDATES * (2 * self.far + 1)))
+        for away, codebook in itertools.product(PLACES * num_rounds, range(len(self.codes))):
+            wrong = start + self.is_wrong[start:end].nonzero()[:, 0]
+            places = wrong + away
+            places = places[(places >= start) & (places < end)]
+            for group in apart(places.tolist(), self.far + 1):
+                found = torch.tensor(group)
+                # Without those where one before has mended all.
+                found = found[self.is_wrong[found - away]]
+                for some in found.split(together) if len(found) else ():
+                    self._try(some, codebook, tokens[some - start])
 
     def _try(self, places: Tensor, codebook: int, tokens: Tensor) -> None:
         """Take the best of the next codes at places (n,), far from one another; tokens (n, d)."""
@@ -182,9 +183,6 @@ class _Search:
         first = (places - self.far).clamp(0, count - width)
         return first[:, None] + torch.arange(width)
 
-    def _places_together(self) -> int:
-        return max(1, TOGETHER // (CANDIDATES * (2 * self.far + 1)))
-
     def _wrong_tiles(self, start: int, end: int) -> Tensor:
         """Which of the tiles from start to end have a wrong value, bool."""
         first = max(0, start - self.reach.back)
@@ -201,7 +199,7 @@ class _Search:
         return self.quantizer.tokens(latents.to(self.tokenizer.device))
 
 
-def apart(places: Sequence[int], distance: int) -> Iterator[list[int]]:
+def apart(places: Sequence[int], distance: int) -> list[list[int]]:
     """Rising places in groups, in which they are at least so far apart."""
     groups: list[list[int]] = []
     for place in places:
@@ -211,7 +209,7 @@ def apart(places: Sequence[int], distance: int) -> Iterator[list[int]]:
                 break
         else:
             groups.append([place])
-    yield from groups
+    return groups
 
 
 def _best(wrong: Tensor, nats: Tensor) -> Tensor:
