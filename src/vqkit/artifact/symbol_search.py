@@ -50,6 +50,7 @@ def is_possible(network: Autoencoder) -> bool:
     )
 
 
+@torch.no_grad()
 def search(
     tokenizer: Tokenizer,
     codec: Codec,
@@ -117,18 +118,17 @@ class _Search:
             (tiles == places[:, None])[:, None], options.to(torch.int32)
         )
         is_wrong, nats = self._compared(candidates.flatten(0, 1), tiles, options.shape[1])
-        # What no candidate can change is as wrong with all of them, but for the cut edges.
+        # Around what a candidate can change the windows end, and what is decoded is another.
         away = tiles - places[:, None]
-        is_changed = ((away >= -self.reach.ahead) & (away <= self.reach.back))[:, None]  # (n, 1, w)
-        best = _best((is_wrong * is_changed).sum(2), (nats * is_changed).sum(2))
-        self._take(places, codebook, options, best)
+        is_its_own = (away >= -self.reach.ahead) & (away <= self.reach.back)  # (n, w)
+        best = _best(
+            is_wrong.where(is_its_own[:, None], 0.0).sum(2),
+            nats.where(is_its_own[:, None], 0.0).sum(2),
+        )
+        self.codes[codebook, places] = options.gather(1, best[:, None])[:, 0].to(torch.int32)
         of_best = is_wrong[torch.arange(len(places)), best] > 0
-        self.is_wrong[tiles[is_changed[:, 0]]] = of_best[is_changed[:, 0]]
-
-    def _take(self, places: Tensor, codebook: int, options: Tensor, best: Tensor) -> None:
+        self.is_wrong[tiles[is_its_own]] = of_best[is_its_own]
         self.tried[codebook, places] += options.shape[1] - 1
-        chosen = options.gather(1, best[:, None])[:, 0]
-        self.codes[codebook, places] = chosen.to(torch.int32)
         for place in places[best > 0].tolist():
             self.tried[:, max(0, place - self.far) : place + self.far + 1] = 0
 
@@ -138,11 +138,8 @@ class _Search:
         """
         found = []
         size = self.quantizer.codebook_sizes[codebook]
-        for some, near in zip(
-            places.split(max(1, IN_ORDER // size)),
-            tokens.split(max(1, IN_ORDER // size)),
-            strict=True,
-        ):
+        together = max(1, IN_ORDER // size)
+        for some, near in zip(places.split(together), tokens.split(together), strict=True):
             present = self.codes[:, some].T.long()  # (n, q)
             rows = F.pad(present, (0, self.num_left_out), value=PADDING)
             rows = rows[:, None].repeat(1, size, 1)
