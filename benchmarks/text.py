@@ -1,5 +1,5 @@
-"""Text: lossless files beside zstd, xz, bzip2 and gzip, what codes of five bits a byte give back,
-and how many wrong bytes a denoiser makes right.
+"""Text: lossless files beside zstd, xz, bzip2 and gzip, what codes of five bits a byte give back
+with and without a search for them, and how many wrong bytes a denoiser makes right.
 
     python benchmarks/text.py [--only codes|denoise] [--minutes M] [--json FILE]
 
@@ -31,6 +31,8 @@ PARSER.add_argument("--minutes", type=float, default=10.0, help="of training the
 PARSER.add_argument("--only", choices=["codes", "denoise"], help="this part alone")
 
 RECORD = range(100, 1001)
+# Bytes that are right or wrong together.
+RUN = 64
 NUM_FUNCTIONS = 3000
 # Parts of PyTorch whose sources are read.
 PARTS = ("nn", "optim", "utils")
@@ -43,6 +45,8 @@ TESTED = 5
 # Shares of wrong bytes in what is repaired: two thirds of them other letters, the others neighbours
 # that changed places.
 NOISES = (0.02, 0.05)
+# Of `vqkit compress --effort`, with which files of codes are written.
+EFFORTS = (0, 1, 3)
 # Nothing of the tokenizer is in lossless files but its name.
 NO_CODES = [
     "train.steps=1",
@@ -245,7 +249,9 @@ def overrides(chosen) -> list[str]:
 
 
 def code_claims(folder: Path, chosen) -> list[Claim]:
-    """What comes back of the test files through five bits a byte, after minutes of training."""
+    """What comes back of the test files through five bits a byte, after minutes of training: of
+    pieces as they are trained on, and of whole files by effort.
+    """
     import vqkit
     from vqkit.apps.evaluate import evaluate, open_for
 
@@ -257,10 +263,49 @@ def code_claims(folder: Path, chosen) -> list[Claim]:
     print("codes", found, flush=True)
     settings = {**found, "minutes": chosen.minutes, "steps": model.metrics["step"], **machine()}
     accuracy, exact = found["byte_accuracy"], found["exact_64_bytes"]
-    return [
+    claims = [
         Claim("text_byte_accuracy", accuracy, "%", ">= 99", None, settings),
         Claim("text_exact_64_bytes", exact, "%", ">= 60", None, {}),
     ]
+    for effort in EFFORTS[:2] if chosen.quick else EFFORTS:
+        files = [path.read_bytes() for path in sorted((folder / "test").iterdir())]
+        measured = files_measured(model, [files[0][:1024]] if chosen.quick else files, effort)
+        print(f"effort {effort}", measured, flush=True)
+        accuracy, exact = measured["byte_accuracy"], measured["exact_64_bytes"]
+        name = f"effort_{effort}"
+        claims += [
+            Claim(f"text_byte_accuracy_{name}", accuracy, "%", ">= 99", None, measured),
+            Claim(f"text_exact_64_bytes_{name}", exact, "%", ">= 60", None, {}),
+        ]
+    return claims
+
+
+def files_measured(model, texts: Sequence[bytes], effort: int) -> dict:
+    """What comes back of files of codes that are written with an effort, and what they take."""
+    import numpy as np
+
+    size = 0
+    seconds = 0.0
+    wrong, runs = [], []
+    for content in texts:
+        began = time.process_time()
+        file = model.compress(content, effort=effort)
+        seconds += time.process_time() - began
+        back = np.frombuffer(bytes(model.decompress(file)), np.uint8)
+        found = back != np.frombuffer(content, np.uint8)
+        size += len(file)
+        wrong.append(found)
+        # The last run of a file is what is left.
+        runs.append(np.pad(found, (0, -len(found) % RUN)).reshape(-1, RUN).any(1))
+    count = sum(map(len, wrong))
+    return {
+        "bytes": count,
+        "byte_accuracy": 100 * (1 - float(np.concatenate(wrong).mean())),
+        "exact_64_bytes": 100 * (1 - float(np.concatenate(runs).mean())),
+        "bits_per_byte": 8 * size / count,
+        "kb_per_s": count / 1e3 / seconds,
+        "s_per_kb": 1e3 * seconds / count,
+    }
 
 
 def denoise_claims(folder: Path, chosen) -> list[Claim]:

@@ -87,9 +87,20 @@ ON_THE_CPU: dict[str, tuple[str, set[str]]] = {
     "model/order_free.py": ("exact arithmetic is that of a CPU", {""}),
     "model/quantizers/gaussian_codebook.py": ("for a buffer", {"equal_bins"}),
     "model/quantizers/base.py": ("figures for people, in float64", {"Bottleneck.bits"}),
-    "artifact/effort.py": (
+    "artifact/scalar_search.py": (
         "numbers that are collected there, and draws that are moved",
         {"_Search._numbers", "_Search._squared_step"},
+    ),
+    "artifact/symbol_search.py": (
+        "codes and what is known of them stay there, and candidates are moved",
+        {
+            "_Search.run",
+            "_Search._try",
+            "_Search._options",
+            "_Search._compared",
+            "_Search._around",
+            "_Search._wrong_tiles",
+        },
     ),
     "artifact/store.py": ("on the device that it was given", {"_Unfilled.__torch_function__"}),
     "prior/layout.py": (

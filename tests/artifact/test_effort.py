@@ -10,10 +10,11 @@ from PIL import Image
 from tests.artifact.test_scalar_files import CODES_OF_ONE, CODES_OF_TWO, by_hand
 from tests.untrained import MULTISCALE, STAGE, untrained
 from vqkit import cli
-from vqkit.artifact import effort
+from vqkit.artifact import scalar_search
 from vqkit.artifact.coder_files import CODER_FILE
-from vqkit.artifact.effort import HIGHEST, WEIGHT, searched
+from vqkit.artifact.effort import HIGHEST, searched
 from vqkit.artifact.operating_points import Rate
+from vqkit.artifact.scalar_search import WEIGHT
 from vqkit.coding import Bundle, ScalarCoder, ScalarCodes
 from vqkit.errors import VqkitError
 from vqkit.signals.image.cosine import border_filter
@@ -38,7 +39,7 @@ def image(height=40, width=56):
 def weight_of_a_bit(model, codec):
     values = torch.from_numpy(image(16, 16)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        search = effort._Search(model.tokenizer, codec, values)
+        search = scalar_search._Search(model.tokenizer, codec, values)
         return WEIGHT * search._squared_step()
 
 
@@ -163,8 +164,8 @@ def test_large_images_are_searched_in_parts(squares, monkeypatch):
     weight = weight_of_a_bit(squares, squares.compressor.codec(effort=3))
     start = paid(squares, given, weight)
     whole = paid(squares, given, weight, effort=3)
-    monkeypatch.setattr(effort, "PART_POSITIONS", 24 * 24)
-    monkeypatch.setattr(effort, "MARGIN", 1)
+    monkeypatch.setattr(scalar_search, "PART_POSITIONS", 24 * 24)
+    monkeypatch.setattr(scalar_search, "MARGIN", 1)
     parts = paid(squares, given, weight, effort=3)
     assert parts < start
     # Parts of three tiles with one around them see less, and win most of it all the same.
@@ -185,7 +186,7 @@ def test_the_gradient_of_parts_is_that_of_the_whole(squares, monkeypatch):
     codec = squares.compressor.codec(effort=1)
     (start,) = squares.compressor.held(values, squares.compressor.codec())
     with torch.no_grad():
-        search = effort._Search(squares.tokenizer, codec, values)
+        search = scalar_search._Search(squares.tokenizer, codec, values)
         whole = search._gradient(start)
         numbers = search._numbers(start)
 
@@ -201,8 +202,8 @@ def test_the_gradient_of_parts_is_that_of_the_whole(squares, monkeypatch):
                 changed[place] += change
                 sides.append(error(changed))
             assert float(whole[place]) == pytest.approx(sides[0] - sides[1], rel=0.02, abs=0.5)
-        monkeypatch.setattr(effort, "PART_POSITIONS", 24 * 24)
-        parts = effort._Search(squares.tokenizer, codec, values)._gradient(start)
+        monkeypatch.setattr(scalar_search, "PART_POSITIONS", 24 * 24)
+        parts = scalar_search._Search(squares.tokenizer, codec, values)._gradient(start)
     assert torch.allclose(parts, whole, atol=1e-2)
 
 

@@ -81,7 +81,7 @@ def test_probabilities_of_all_values_sum_to_one(log_scale):
 def test_probabilities_are_differences_of_the_distribution_function(mixtures, log_scale):
     likelihood = Likelihood("logistic_mixture", STD, MEAN, mixtures)
     decoder_output = outputs(log_scale, mixtures)
-    nll = likelihood._nll(decoder_output, pixels(every_value()))[0, :, 0]
+    nll = likelihood.nll(decoder_output, pixels(every_value()))[0, :, 0]
     expected = by_hand(decoder_output, mixtures)
     sure = expected > 1e-9  # the reference cancels beyond, ours does not
     assert (sure.sum(1) >= 4).all()
@@ -156,7 +156,7 @@ def test_logistic_bounds_its_own_mixture_of_one_from_above():
         torch.log(torch.expm1(logistic.log_scale - floor)) + floor - logistic.log_scale
     )  # undoes the soft floor
     parts = torch.stack([mean, mean - start, mean + raw], dim=2).flatten(1, 2)
-    found, widened = logistic._nll(mean, target), mixture._nll(parts, target)
+    found, widened = logistic.nll(mean, target), mixture.nll(parts, target)
     assert torch.allclose(found[..., 1:-1], widened[..., 1:-1], rtol=1e-4)
     assert (found[..., [0, -1]] > widened[..., [0, -1]]).all()
 

@@ -122,7 +122,7 @@ class Compressor:
         """
         coder = self._coder_of_values() if lossless else self._coder_of_codes()
         found = self._codec(VALUES if lossless else CODES, coder)
-        found = with_effort(found, effort, self.artifact.network.quantizer)
+        found = with_effort(found, effort, self.artifact.network)
         if rate is None:
             return found
         if lossless:
@@ -241,15 +241,16 @@ class Compressor:
         if isinstance(codec.engine, ScalarCoder):
             gain = gain_of(codec.gain)
             encode = self.tokenizer.encode_scalar
-            found = [encode(one, codec.num_codebooks, gain) for one in values]
-            if codec.effort:
-                return searched(self.tokenizer, codec, values, found, progress=progress)
-            return found
-        if codec.weight and isinstance(codec.engine, TransformerCoder):
+            held: Held = [encode(one, codec.num_codebooks, gain) for one in values]
+        elif codec.weight and isinstance(codec.engine, TransformerCoder):
             latents = self.tokenizer.latents_alone(values)
             quantizer = self.artifact.network.quantizer
-            return assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
-        return self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
+            held = assign(quantizer, codec.engine, latents, codec.num_stages, codec.weight)
+        else:
+            held = self.tokenizer.encode_alone(values)[:, : codec.num_codebooks].numpy()
+        if codec.effort:
+            return searched(self.tokenizer, codec, values, held, progress=progress)
+        return held
 
     def code(
         self, values: Tensor, codec: Codec, progress: Callable[[float], None] | None = None

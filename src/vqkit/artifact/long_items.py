@@ -101,11 +101,14 @@ def code(
 
     progress: receives the share that is done.
     """
-    is_in_parts = isinstance(codec.engine, ScalarCoder) and not codec.effort
-    if is_in_parts:
-        return code_in_parts(compressor.tokenizer, codec, item.pieces(progress))
-    if item.extent is not None:
+    if item.extent is not None and (codec.effort or not isinstance(codec.engine, ScalarCoder)):
         codec.grid(item.extent)
+    if codec.effort:
+        # The search looks at the whole item.
+        values = torch.cat(list(item.pieces()), 1)
+        return compressor.code(values[None], codec, progress)[0]
+    if isinstance(codec.engine, ScalarCoder):
+        return code_in_parts(compressor.tokenizer, codec, item.pieces(progress))
     length = 0
 
     def counted() -> Iterator[Tensor]:
@@ -114,9 +117,6 @@ def code(
             length += piece.shape[1]
             yield piece
 
-    if isinstance(codec.engine, ScalarCoder):
-        # The search for an effort looks at the whole item.
-        return compressor.code(torch.cat(list(counted()), 1)[None], codec)[0]
     sizes = compressor.artifact.network.quantizer.codebook_sizes
     kind = np.uint16 if max(sizes) <= 1 << 16 else np.uint32
     found = [codes.numpy().astype(kind) for codes in _codes(compressor, counted(), codec)]

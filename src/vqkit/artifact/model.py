@@ -111,9 +111,10 @@ class Model:
         lossless: of its values, each of which comes back, at the size that this takes. rate: one of
         `artifact.coders.rates`, or the most bits for each position, every byte of the file counted:
         the best file that fits. effort: from 0 to 9, how long is searched for codes that make the
-        file smaller or better. VqkitError for a model without codebooks, OutOfBounds for an item
-        of too many codes; ValueError for several, as `encode`, and with lossless for what would
-        lose anything. A path of a long recording is read in pieces.
+        file smaller or better, of scalar codes, or that give back more of a text. VqkitError for a
+        model without codebooks, OutOfBounds for an item of too many codes; ValueError for several,
+        as `encode`, and with lossless for what would lose anything. A path of a long recording is
+        read in pieces.
         """
         # A string is a path, but for a signal of strings.
         is_path = isinstance(item, Path) or (isinstance(item, str) and not self.signal.is_verbatim)

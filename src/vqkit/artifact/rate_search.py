@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from ..coding import BytesCoder, MixingCoder, TransformerCoder
+from ..coding import BytesCoder, MixingCoder, ScalarCoder, TransformerCoder
 from ..errors import VqkitError
 from .codec import Codec, Coded
 from .effort import with_effort
@@ -52,7 +52,8 @@ class _Search:
         self, compressor: Compressor, values: Tensor, bits: float, name: str | None, effort: int
     ) -> None:
         self.compressor = compressor
-        self.quantizer = compressor.artifact.network.quantizer
+        self.network = compressor.artifact.network
+        self.quantizer = self.network.quantizer
         self.values = values
         self.bits = bits
         self.name = name
@@ -60,6 +61,8 @@ class _Search:
 
     def best(self) -> Found:
         kinds = self._kinds()
+        # Whether there is such an effort is known before anything is computed.
+        with_effort(kinds[-1], self.effort, self.network)
         if isinstance(kinds[0].engine, TransformerCoder):
             found, least = self._among_stages(kinds)
         else:
@@ -74,7 +77,7 @@ class _Search:
                 "the smallest file that this model makes of the item has "
                 f"{least:.3f} bits per position, more than {self.bits:g}"
             )
-        return found
+        return self._searched(*found)
 
     def _kinds(self) -> list[Codec]:
         """From small files to large ones."""
@@ -107,15 +110,27 @@ class _Search:
         return float(signal.measures(shown, self.values[None])[signal.quality][0])
 
     def _largest(self, kinds: Sequence[Codec]) -> Found | None:
-        """The last of these that fits with the effort that was asked for, which may take a few bits
-        more where they pay.
+        """The last of these that fits; of scalar codes with the effort that was asked for, which
+        may take a few bits more where they pay.
         """
         for codec in reversed(kinds):
-            codec = with_effort(codec, self.effort, self.quantizer)
+            if isinstance(codec.engine, ScalarCoder):
+                codec = with_effort(codec, self.effort, self.network)
             coded = self._own(codec)
             if self._size(codec, coded) <= self.bits:
                 return codec, coded
         return None
+
+    def _searched(self, codec: Codec, coded: Coded) -> Found:
+        """The same with the effort that was asked for, where that fits too: of codebooks, other
+        codes do not take fewer bits.
+        """
+        if self.effort and not codec.effort:
+            better = with_effort(codec, self.effort, self.network)
+            found = self._own(better)
+            if self._size(better, found) <= self.bits:
+                return better, found
+        return codec, coded
 
     # -------------------------------------------------------------------------- codes of codebooks
 
@@ -123,7 +138,7 @@ class _Search:
         """The best that fits, of the first stages and of more stages whose bits are weighed; and
         the size of the smallest file without a weight.
         """
-        whole = self._own(with_effort(kinds[-1], self.effort, self.quantizer))
+        whole = self._own(kinds[-1])
         assert isinstance(whole.codes, np.ndarray)
         found: Found | None = None
         least = math.inf

@@ -214,6 +214,23 @@ class Tokenizer:
             return whole
         return crop(whole, extent)
 
+    @torch.no_grad()
+    def compared(self, codes: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What codes (B, Q, *grid) stand for, exactly, beside values (B, C, *whole tiles): which of
+        these come back as others, bool, and their nats, both (B, C, *extent). Of models with a
+        likelihood.
+        """
+        network = self._exact
+        output = self._decoder_output(codes)
+        shown = self.restore(network.likelihood.mean(output))
+        nats = network.likelihood.nll(output, self._standardised(values, network))
+        return shown != values.cpu(), nats.cpu()
+
+    @_computed
+    def _decoder_output(self, codes: Tensor) -> Tensor:
+        """That of the network in float64."""
+        return self._exact.decoder_output(codes.to(next(self._exact.parameters()).device))
+
     @_computed
     def clock_after(
         self, codes: Tensor, gain: float = 1.0, start: Tensor | None = None

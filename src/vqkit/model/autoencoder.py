@@ -278,6 +278,12 @@ class Autoencoder(nn.Module):
         quantized = self._quantized(codes) / gain
         return self.likelihood.mean(self._decoded(quantized, extent, clock=clock))
 
+    def decoder_output(self, codes: Tensor) -> Tensor:
+        """What `decode` has before it chooses values: (B, C * outputs_per_channel, *whole tiles),
+        of which `likelihood` tells the nats of any others, too.
+        """
+        return self._decoded(self._quantized(codes), None)
+
     def read_clock(self, codes: Tensor, gain: float = 1.0, start: Tensor | None = None) -> Tensor:
         """What `decode` needs of codes (B, Q, t) where the decoder has a clock: (B, n, t) int64."""
         assert self.clock is not None

@@ -88,7 +88,7 @@ class Likelihood(nn.Module):
         if self.kind != "categorical":
             return found
         # The likeliest value has the fewest nats of all.
-        odds = self._nll(decoder_output, x) - self._nll(decoder_output, found)
+        odds = self.nll(decoder_output, x) - self.nll(decoder_output, found)
         return found.where(odds > nats, x)
 
     def forward(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -109,7 +109,7 @@ class Likelihood(nn.Module):
             case "huber":
                 return F.huber_loss(decoder_output, target)
             case "logistic" | "logistic_mixture" | "categorical":
-                return self._nll(decoder_output, target).mean()
+                return self.nll(decoder_output, target).mean()
 
     def nats(self, decoder_output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """-log p(item | decoder output) of every item, all its values together: (B,) float64, in
@@ -120,7 +120,7 @@ class Likelihood(nn.Module):
         """
         if not self.is_likelihood:
             raise ValueError(f"{self.kind} is a distance and gives values no probability")
-        nats = self._nll(decoder_output, target)
+        nats = self.nll(decoder_output, target)
         if mask is not None:
             nats = nats.where(by_value(mask, nats), 0.0)
         return nats.double().flatten(1).sum(1)
@@ -141,14 +141,16 @@ class Likelihood(nn.Module):
             case "huber":
                 values = F.huber_loss(decoder_output, target, reduction="none")
             case "logistic" | "logistic_mixture" | "categorical":
-                values = self._nll(decoder_output, target).where(mask, 0.0)
+                values = self.nll(decoder_output, target).where(mask, 0.0)
         sums = values.flatten(1).sum(1)
         if self.kind == "log_mse":
             return _log_mean(sums / counts.clamp(min=1))
         return sums.sum() / counts.sum()
 
-    def _nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
-        """Nats of every value, (B, C, *extent) float32 whatever autocast does."""
+    def nll(self, decoder_output: Tensor, target: Tensor) -> Tensor:
+        """Nats of every value, (B, C, *extent) float32 whatever autocast does; of what `nats` is
+        defined for.
+        """
         with torch.autocast(target.device.type, enabled=False):
             if self.kind == "logistic":
                 return discretised_logistic_nll(
