@@ -125,7 +125,7 @@ def run(folder: Path, pixels: Path, codes: Path, out: Path) -> None:
             start = time.perf_counter()
             shown = torch.cat(
                 [
-                    tokenizer.decode(part, (SIDE, SIDE), exact=way == "float64")
+                    tokenizer.decode(part, (SIDE, SIDE), double=way == "float64")
                     for part in given.split(size)
                 ]
             )

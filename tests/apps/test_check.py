@@ -26,7 +26,7 @@ def test_a_model_of_images_gives_the_same_however_it_is_called(model, emoji):
     of_item = math.prod(model.tokenizer.grid(model.shape.extent)) * model.tokenizer.num_codebooks
     assert num_codes == found.figures["items"] * of_item
     batch = next(emoji.split("test", checks.NUM_ITEMS)).values
-    shown = model.tokenizer.decode(model.tokenizer.encode(batch), batch.shape[2:], exact=True)
+    shown = model.tokenizer.decode(model.tokenizer.encode(batch), batch.shape[2:], double=True)
     expected = model.signal.measures(shown, batch)["psnr"].double().mean()
     assert found.figures["quality"] == pytest.approx(float(expected), abs=1e-4)
     damaged = found.figures["quality_damaged_5"]

@@ -54,7 +54,7 @@ def image(height=20, width=33, seed=0):
 
 def shown(model, codes, extent):
     """What codes (1, Q, *grid) become, as files are decoded."""
-    return model.tokenizer.decode(codes, extent, exact=True)[0].permute(1, 2, 0).numpy()
+    return model.tokenizer.decode(codes, extent, double=True)[0].permute(1, 2, 0).numpy()
 
 
 def test_a_file_has_a_stage_for_each_grid(model):

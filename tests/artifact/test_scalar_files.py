@@ -286,10 +286,10 @@ def test_codes_of_large_items_are_those_of_the_whole(monkeypatch, gain, stages):
     extent = tuple(values.shape[1:])
     whole = tokenizer.encode(values[None], gain=gain)[:, : stages * 192]
     padded = torch.nn.functional.pad(whole, (0, 0, 0, 0, 0, (2 - stages) * 192), value=-1)
-    shown = tokenizer.decode(padded, extent, exact=True, gain=gain)
+    shown = tokenizer.decode(padded, extent, double=True, gain=gain)
     monkeypatch.setattr(tiling, "NUM_MARGINS", 1)
     for positions in (1 << 20, 1):
-        for network in (tokenizer.network, tokenizer._exact):
+        for network in (tokenizer.network, tokenizer._double):
             monkeypatch.setattr(network, "part_positions", positions)
         monkeypatch.setattr(tokenizers, "CODES_TOGETHER", positions)
         counts = tokenizer.grid(extent)
@@ -298,7 +298,7 @@ def test_codes_of_large_items_are_those_of_the_whole(monkeypatch, gain, stages):
         assert count == 1 if positions > 1 else count > 4
         codes = tokenizer.encode_scalar(values, stages * 192, gain)
         assert np.array_equal(codes, whole[0])
-        found = tokenizer.decode_scalar([codes, codes], extent, exact=True, gain=gain)
+        found = tokenizer.decode_scalar([codes, codes], extent, double=True, gain=gain)
         assert found.dtype == torch.uint8
         assert torch.equal(found[0], shown[0]) and torch.equal(found[1], shown[0])
 

@@ -62,10 +62,10 @@ def decoded(model, codes, values):
     missing = model.network.quantizer.num_codebooks - codes.shape[1]
     rows = np.pad(codes, [(0, 0), (0, missing), (0, 0)], constant_values=-1)
     rows = torch.from_numpy(rows.astype(np.int64))
-    shown = model.tokenizer.decode(rows, values.shape[1:], exact=True)[:, 0]
+    shown = model.tokenizer.decode(rows, values.shape[1:], double=True)[:, 0]
     given = model.tokenizer.standardise(values[None]).expand(len(rows), -1, -1)
     with torch.no_grad():
-        nats = model.tokenizer._exact.nats(given, rows)
+        nats = model.tokenizer._double.nats(given, rows)
     return (shown != values).numpy(), nats.numpy()
 
 

@@ -171,7 +171,7 @@ def test_outpainting_adds_on_every_side(prior_model, values):
 
 def test_variations_and_interpolation_at_their_ends(prior_model, values):
     tokenizer = prior_model.tokenizer
-    plain = tokenizer.decode(tokenizer.encode(values), (32, 32), exact=True)
+    plain = tokenizer.decode(tokenizer.encode(values), (32, 32), double=True)
     assert torch.equal(variations(prior_model, values[0], strength=0.0, num=1)[0], plain[0])
     some = variations(prior_model, values[0], strength=0.3, num=4)
     assert not torch.equal(some[0], some[1])

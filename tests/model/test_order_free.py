@@ -167,7 +167,7 @@ def test_models_give_the_same_alone_and_together_and_nearly_what_they_give_in_fl
         assert torch.equal(exactly.encode(one[None])[0], codes[place])
         assert torch.equal(exactly.decode(codes[place][None], (48, 64))[0], shown[place])
     assert (codes == model.tokenizer.encode(values)).double().mean() > 0.999
-    plain = model.tokenizer.decode(codes, (48, 64), exact=True)
+    plain = model.tokenizer.decode(codes, (48, 64), double=True)
     assert (plain.int() - shown.int()).abs().max() <= 1
     assert (plain == shown).double().mean() > 0.99
     assert torch.equal(model.encode(list(values.permute(0, 2, 3, 1).numpy()), exact=True), codes)

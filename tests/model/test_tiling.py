@@ -45,7 +45,7 @@ def in_small_parts(monkeypatch, *networks) -> None:
 
 
 @pytest.mark.parametrize(("network", "quantizer", "more"), KINDS)
-def test_parts_in_float64_are_the_whole_exactly(network, quantizer, more, monkeypatch):
+def test_parts_in_float64_are_the_whole_doublely(network, quantizer, more, monkeypatch):
     model = untrained(network, quantizer, **more)
     tokenizer, network = model.tokenizer, copy.deepcopy(model.network)
     network.encoder.double()
@@ -73,17 +73,17 @@ def test_a_model_makes_of_large_images_what_it_makes_of_them_as_a_whole(
     model, pixels = untrained(network, quantizer, **more), image(75, 183)
     decode = model.tokenizer.decode
     codes, floats = model.encode(pixels), torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    whole, whole_exact = (decode(codes, (75, 183), exact=exact) for exact in (False, True))
-    in_small_parts(monkeypatch, model.network, model.tokenizer._exact)
+    whole, whole_double = (decode(codes, (75, 183), double=double) for double in (False, True))
+    in_small_parts(monkeypatch, model.network, model.tokenizer._double)
     is_discrete = model.network.quantizer.is_discrete
     share = 0.999 if is_discrete else 0  # a latent's bits may all change
     assert (model.encode(pixels) == codes).float().mean() >= share
     assert (model.encode(floats) == codes).float().mean() >= share
     assert (decode(codes, (75, 183)).int() - whole.int()).abs().max() <= 1
-    assert torch.equal(decode(codes, (75, 183), exact=True), whole_exact)
+    assert torch.equal(decode(codes, (75, 183), double=True), whole_double)
     if is_discrete:
         found = model.decompress(model.compress(pixels))
-        expected = decode(model.encode(pixels), (75, 183), exact=True)[0].permute(1, 2, 0)
+        expected = decode(model.encode(pixels), (75, 183), double=True)[0].permute(1, 2, 0)
         assert np.array_equal(found, expected.numpy())
 
 
@@ -106,7 +106,7 @@ torch.set_num_threads(1)
 model, peaks = untrained({**PATCH, "width": 32}, STAGE), []
 for side in (384, 768):
     codes = model.encode(numpy.zeros((side, side, 3), numpy.uint8))
-    model.tokenizer.decode(codes, exact=True)
+    model.tokenizer.decode(codes, double=True)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 print(peaks[1] - peaks[0])
 """

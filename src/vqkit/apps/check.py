@@ -133,7 +133,9 @@ def _encode_alone(model: Model, items: Sequence[Tensor]) -> list[Tensor]:
 
 def _decode_alone(model: Model, codes: Sequence[Tensor], items: Sequence[Tensor]) -> list[Tensor]:
     pairs = zip(codes, items, strict=True)
-    return [model.tokenizer.decode(one[None], item.shape[1:], exact=True)[0] for one, item in pairs]
+    return [
+        model.tokenizer.decode(one[None], item.shape[1:], double=True)[0] for one, item in pairs
+    ]
 
 
 def _encoders(model: Model) -> dict[str, Encode]:
@@ -195,7 +197,7 @@ def _decode_together(
     for places in _groups(items, size):
         together = torch.stack([codes[place] for place in places])
         extent = items[places[0]].shape[1:]
-        values = model.tokenizer.decode(together, extent, exact=True)
+        values = model.tokenizer.decode(together, extent, double=True)
         found |= dict(zip(places, values, strict=True))
     return [found[place] for place in range(len(items))]
 
@@ -243,8 +245,8 @@ def _flips_in_parts(
     small = Tokenizer(replace(model.artifact, network=network), model.device)
     large = _joined(model, items)[None]
     codes = model.tokenizer.encode(large)
-    values = model.tokenizer.decode(codes, large.shape[2:], exact=True)
-    again = small.decode(codes, large.shape[2:], exact=True)
+    values = model.tokenizer.decode(codes, large.shape[2:], double=True)
+    again = small.decode(codes, large.shape[2:], double=True)
     return _flips([codes], [small.encode(large)]), _flips([values], [again])
 
 

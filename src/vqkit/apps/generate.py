@@ -44,7 +44,7 @@ def generate(
     prior = model.wanted_prior()
     film = _Film(model, num, drawing.steps or len(prior.layout.canonical[1]), frames, progress)
     codes = prior.sample(num, drawing, film)
-    values = model.tokenizer.decode(codes, model.shape.extent, exact=True)
+    values = model.tokenizer.decode(codes, model.shape.extent, double=True)
     bits = prior.bits(codes, prior.condition(num, drawing.classes, drawing.prompts)).numpy()
     return Generated(values, codes, bits, [torch.cat(parts) for parts in film.shown])
 
@@ -82,7 +82,7 @@ class _Film:
             if index == len(self.shown):
                 self.shown.append([])
             self.shown[index].append(
-                self.model.tokenizer.decode(codes, self.model.shape.extent, exact=True)
+                self.model.tokenizer.decode(codes, self.model.shape.extent, double=True)
             )
         if last:
             self.step = 0

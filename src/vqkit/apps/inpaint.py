@@ -139,7 +139,7 @@ def _composite(model: Model, codes: Tensor, values: Tensor, mask: Tensor, blend:
 
     Mixed over `blend` positions around it.
     """
-    decoded = model.tokenizer.decode(codes, values.shape[1:], exact=True)
+    decoded = model.tokenizer.decode(codes, values.shape[1:], double=True)
     alpha = blend_weights(mask, blend)
     mixed = alpha * decoded + (1.0 - alpha) * values
     if not values.is_floating_point():

@@ -57,7 +57,7 @@ def interpolate(
     extent = first.shape[1:]
     times = torch.linspace(0, 1, num)
     pair = torch.stack([first, second])
-    latents = tokenizer.decode(_along_latents(model, pair, times), extent, exact=True)
+    latents = tokenizer.decode(_along_latents(model, pair, times), extent, double=True)
     if progress:
         progress(0.3)
     prior = model.prior
@@ -70,7 +70,7 @@ def interpolate(
         frames.append(prior.complete(mixed, known, drawing))
         if progress:
             progress(0.3 + 0.7 * (index + 1) / num)
-    return Interpolated(latents, tokenizer.decode(torch.cat(frames), extent, exact=True))
+    return Interpolated(latents, tokenizer.decode(torch.cat(frames), extent, double=True))
 
 
 @torch.no_grad()

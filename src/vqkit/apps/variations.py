@@ -43,4 +43,4 @@ def variations(
     known = ~unknown.reshape(num, 1, *codes.shape[2:]).expand_as(codes)
     if count:
         codes = prior.complete(codes, known, drawing, following(progress, 0.0, 1.0, num))
-    return model.tokenizer.decode(codes, values.shape[1:], exact=True)
+    return model.tokenizer.decode(codes, values.shape[1:], double=True)

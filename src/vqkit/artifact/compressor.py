@@ -382,7 +382,7 @@ class Compressor:
         codes = _decode_block(codec, bundle, found.block)[found.place]
         return _decoded(codec, bundle, names, number, codes, truncated=False)
 
-    def decode(self, items: Sequence[Decoded], *, exact: bool = True) -> list[Tensor]:
+    def decode(self, items: Sequence[Decoded], *, double: bool = True) -> list[Tensor]:
         """Decoded items as values (C, *extent).
 
         Those of one extent go through the decoder together.
@@ -395,7 +395,7 @@ class Compressor:
         for places in alike(kinds):
             first = items[places[0]]
             held = [items[place].codes for place in places]
-            values = self.values_of(first.codec, held, first.extent, exact=exact)
+            values = self.values_of(first.codec, held, first.extent, double=double)
             for place, one in zip(places, values, strict=True):
                 decoded[place] = one
         return [decoded[place] for place in range(len(items))]
@@ -406,7 +406,7 @@ class Compressor:
         held: Sequence[Content] | np.ndarray,
         extent: Sequence[int],
         *,
-        exact: bool = False,
+        double: bool = False,
     ) -> Tensor:
         """What files of a kind hold, (q, *grid) of each item -> values (B, C, *extent)."""
         in_parts = [one for one in held if isinstance(one, CodesInParts)]
@@ -420,7 +420,7 @@ class Compressor:
         packed = [one for one in held if isinstance(one, ScalarCodes)]
         # A clock needs the codes of the whole item.
         if packed and self.artifact.network.clock is None:
-            return self.tokenizer.decode_scalar(packed, extent, exact=exact, gain=gain)
+            return self.tokenizer.decode_scalar(packed, extent, double=double, gain=gain)
         joined = held if isinstance(held, np.ndarray) else _stacked(held)
         if codec.holds_values:
             return torch.from_numpy(joined.astype(np.uint8))
@@ -430,7 +430,7 @@ class Compressor:
             codes = np.pad(
                 codes, [(0, 0), (0, missing)] + [(0, 0)] * (codes.ndim - 2), constant_values=-1
             )
-        return self.tokenizer.decode(torch.from_numpy(codes), extent, exact=exact, gain=gain)
+        return self.tokenizer.decode(torch.from_numpy(codes), extent, double=double, gain=gain)
 
     def _read_single(self, stream: bytes | BinaryIO) -> Decoded:
         if profile_of(stream) == PARTS:

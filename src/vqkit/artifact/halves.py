@@ -103,7 +103,7 @@ class CodedHalf(Half):
         extent = self.model.shape.extent
         grid = self.model.network.grid(extent)
         shaped = codes.unflatten(1, (-1, *grid))
-        return list(self.model.tokenizer.decode(shaped, extent, exact=True))
+        return list(self.model.tokenizer.decode(shaped, extent, double=True))
 
     @property
     def data(self) -> Mapping[str, Any]:

@@ -88,7 +88,7 @@ class Model:
             return self.exactly.decode(codes, size)
         if not isinstance(codes, Tensor):
             codes = torch.as_tensor(np.asarray(codes))
-        values = self.tokenizer.decode(codes.cpu(), size, exact=double)
+        values = self.tokenizer.decode(codes.cpu(), size, double=double)
         return self.signal.to_array(values, self.data)
 
     def reconstruct(self, items: Any) -> Any:

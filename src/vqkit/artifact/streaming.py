@@ -133,7 +133,7 @@ class DecodeStream:
             empty = torch.zeros(self.tokenizer.shape.channels, 0)
             return self.tokenizer.normalisation.restore(empty[None])[0]
         codes = self._waiting[None]
-        values = decode(codes, exact=True, gain=self.gain, start=self._clock)[0]
+        values = decode(codes, double=True, gain=self.gain, start=self._clock)[0]
         first = self._dropped * self.tile
         found = values[:, self._done - first : ready - first].clone()
         self._done = ready

@@ -171,19 +171,19 @@ class Tokenizer:
         codes: Tensor,
         extent: Sequence[int] | None = None,
         *,
-        exact: bool = False,
+        double: bool = False,
         gain: float = 1.0,
         start: Tensor | None = None,
     ) -> Tensor:
         """Codes (B, Q, *grid) int64 -> values (B, C, *extent); None = whole tiles.
 
         gain: what latents were multiplied by before they were quantised.
-        exact: compute in float64, so that values do not depend on how many items and threads there
+        double: compute in float64, so that values do not depend on how many items and threads there
         are. start: the clock (B, n) at the first position, as `clock_after` gives it; None = the
         item begins. ValueError for what are no codes of this model.
         """
         self._check(codes)
-        network = self._exact if exact or self.order_free else self.network
+        network = self._double if double or self.order_free else self.network
         device = next(network.parameters()).device
 
         num_codes = codes.shape[1]
@@ -220,7 +220,7 @@ class Tokenizer:
         these come back as others, bool, and their nats, both (B, C, *extent). Of models with a
         likelihood.
         """
-        network = self._exact
+        network = self._double
         output = self._decoder_output(codes)
         shown = self.restore(network.likelihood.mean(output))
         nats = network.likelihood.nll(output, self._standardised(values, network))
@@ -229,7 +229,7 @@ class Tokenizer:
     @_computed
     def _decoder_output(self, codes: Tensor) -> Tensor:
         """That of the network in float64."""
-        return self._exact.decoder_output(codes.to(next(self._exact.parameters()).device))
+        return self._double.decoder_output(codes.to(next(self._double.parameters()).device))
 
     @_computed
     def clock_after(
@@ -238,7 +238,7 @@ class Tokenizer:
         """The clock (B, n) behind codes (B, Q, t), for codes that go on; None for a decoder without
         one.
         """
-        network = self._exact
+        network = self._double
         if network.clock is None:
             return None
         if not codes.shape[2]:
@@ -254,13 +254,13 @@ class Tokenizer:
         items: Sequence[ScalarCodes],
         extent: Sequence[int],
         *,
-        exact: bool = False,
+        double: bool = False,
         gain: float = 1.0,
     ) -> Tensor:
         """Codes of the first stages of items of one extent -> values (B, C, *extent), as `decode`
         has them.
         """
-        network = self._exact if exact or self.order_free else self.network
+        network = self._double if double or self.order_free else self.network
         counts = self._counts(items[0].grid)
         together = _items_together(self.num_codebooks * math.prod(items[0].grid))
         values = []
@@ -308,7 +308,7 @@ class Tokenizer:
         return Tokenizer(self.artifact, device)
 
     @cached_property
-    def _exact(self) -> Autoencoder:
+    def _double(self) -> Autoencoder:
         """The network in float64: on its device, but for Apple's, which has none."""
         network = copy.deepcopy(self.network)
         if self.device.type == "mps":
@@ -319,7 +319,7 @@ class Tokenizer:
     def _encoding(self) -> Autoencoder:
         """The network that finds codes."""
         is_exact = self.order_free or self.network.encodes_exactly
-        return self._exact if is_exact else self.network
+        return self._double if is_exact else self.network
 
     def _standardised(self, values: Tensor, network: Autoencoder) -> Tensor:
         """Values (B, C, *extent) as a network takes them, on its device."""

@@ -92,7 +92,7 @@ def _both(model: Model, items: Sequence[Tensor]) -> dict[str, np.ndarray]:
     codes = [tokenizer.encode(item[None]) for item in items]
     values = []
     for one, item in zip(codes, items, strict=True):
-        values.append(tokenizer.decode(one, item.shape[1:], exact=True))
+        values.append(tokenizer.decode(one, item.shape[1:], double=True))
     joined = {"codes": codes, "values": values}
     return {name: torch.cat([one.flatten() for one in all]).numpy() for name, all in joined.items()}
 

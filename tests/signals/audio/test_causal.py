@@ -111,7 +111,7 @@ def model(request: pytest.FixtureRequest, is_causal: bool) -> Model:
 def whole(model: Model, values: Tensor) -> tuple[Tensor, Tensor]:
     """Codes (Q, t) and sound (C, n) of an item."""
     codes = model.tokenizer.encode(values[None])
-    return codes[0], model.tokenizer.decode(codes, exact=True)[0]
+    return codes[0], model.tokenizer.decode(codes, double=True)[0]
 
 
 # --------------------------------------------------------------------------------- what is ahead
@@ -132,7 +132,7 @@ def test_what_comes_after_the_stated_look_ahead_changes_nothing(model):
     assert not torch.equal(others, codes)
     # From the fourth tile on the codes are those of other sound.
     mixed = torch.cat([codes[:, :cells], others[:, cells:].flip(1)], 1)
-    heard = model.tokenizer.decode(mixed[None], exact=True)[0]
+    heard = model.tokenizer.decode(mixed[None], double=True)[0]
     known = max(0, 3 * tile - decoder.delay)
     assert torch.equal(heard[:, :known], shown[:, :known])
     assert not torch.equal(heard, shown)
@@ -154,7 +154,7 @@ def test_a_model_that_is_not_causal_looks_further_ahead(kind):
     others = plain.tokenizer.encode(changed[None])[0]
     assert not torch.equal(others[:, :3], codes[:, :3])
     mixed = torch.cat([codes[:, :8], others[:, 8:].flip(1)], 1)
-    heard = plain.tokenizer.decode(mixed[None], exact=True)[0]
+    heard = plain.tokenizer.decode(mixed[None], double=True)[0]
     known = 8 * tile - causal.network.ahead.decoder
     assert not torch.equal(heard[:, :known], shown[:, :known])
 
@@ -252,12 +252,12 @@ def test_parts_batches_and_padding_change_nothing(model, monkeypatch):
         model.tokenizer.encode(clip[None, :, :length])[0]
         for clip, length in zip(clips, lengths, strict=True)
     ]
-    for network in (model.network, model.tokenizer._exact):
+    for network in (model.network, model.tokenizer._double):
         monkeypatch.setattr(network, "part_positions", 1)
     monkeypatch.setattr(tiling, "NUM_MARGINS", 0)
     codes = model.tokenizer.encode(clips)
     assert torch.equal(codes, torch.stack([codes for codes, _ in pairs]))
-    shown = model.tokenizer.decode(codes, exact=True)
+    shown = model.tokenizer.decode(codes, double=True)
     assert torch.equal(shown, torch.stack([shown for _, shown in pairs]))
     mask = torch.arange(clips.shape[2]) < torch.tensor(lengths)[:, None]
     padded = model.tokenizer.encode(clips.where(mask[:, None], 0), mask)
@@ -293,7 +293,7 @@ def test_a_causal_model_from_the_command_line(recordings, tmp_path, capsys):
     encoder, _ = model.stream("full")
     codes = torch.cat([encoder.push(values), encoder.finish()], 1)
     back = model.decompress(model.compress(values.numpy(), rate="full"))
-    shown = model.tokenizer.decode(codes[None], values.shape[1:], exact=True)[0]
+    shown = model.tokenizer.decode(codes[None], values.shape[1:], double=True)[0]
     assert (back == shown.numpy()).all()
 
 

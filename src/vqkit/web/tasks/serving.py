@@ -79,7 +79,7 @@ def decode(context: Context, args: Args, blobs: Sequence[bytes], tell: Tell) -> 
     model = context.model(args["model"])
     try:
         codes = torch.tensor(args["codes"], dtype=torch.int64)[None]
-        values = model.tokenizer.decode(codes, args["extent"], exact=True)[0]
+        values = model.tokenizer.decode(codes, args["extent"], double=True)[0]
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise VqkitError(f"these are no codes of this model: {error}") from error
     return _file(model, values)
