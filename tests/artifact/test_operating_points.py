@@ -9,6 +9,7 @@ from PIL import Image
 
 import vqkit
 from tests.coding.test_integer_prior import random_prior
+from tests.conftest import TINY
 from tests.untrained import STAGE, untrained
 from vqkit import cli
 from vqkit.artifact.coder_files import save_coders
@@ -105,6 +106,18 @@ def test_lower_rates_are_smaller_files_that_decode(residual, emoji, tmp_path):
 def test_models_that_can_have_no_rates_say_so(quantizer, words):
     with pytest.raises(VqkitError, match=words):
         untrained(quantizer=quantizer).compress(np.zeros((16, 16, 3), np.uint8), rate="full")
+
+
+def test_too_few_bits_are_said_where_codes_cannot_be_weighed(tmp_path, emoji):
+    quantizer = "model.quantizer={kind: product, num_groups: 2, group: {kind: vq, code_dim: 8}}"
+    settings = [*(one for one in TINY if "quantizer" not in one), "train.steps=1", "coder.steps=1"]
+    model = vqkit.train("emoji", tmp_path / "run", "emoji", [*settings, quantizer])
+    image = emoji.read(emoji.splits["test"][:1]).values[0].permute(1, 2, 0).numpy()
+    whole = model.compress(image)
+    bits = 8 * len(whole) / image[..., 0].size
+    assert model.compress(image, rate=bits) == whole
+    with pytest.raises(VqkitError, match=f"smallest file .* has {bits:.3f} bits"):
+        model.compress(image, rate=0.9 * bits)
 
 
 def test_rates_from_the_command_line(residual, emoji, tmp_path, monkeypatch):

@@ -155,8 +155,11 @@ class _Search:
 
     def _weighed(self, kinds: Sequence[Codec], found: Found | None) -> Found | None:
         """What was found, or better: more stages, each with the least weight of a bit with which
-        its file fits, as long as another stage makes the item better.
+        its file fits, as long as another stage makes the item better; nothing else where bits
+        cannot be weighed.
         """
+        if not can_be_weighed(self.quantizer, kinds[0].has_prefixes):
+            return found
         latents = self.compressor.tokenizer.latents_alone(self.values[None])
         quality = -math.inf if found is None else self._quality(*found)
         for codec in kinds:
