@@ -58,7 +58,9 @@ def go(page: Any, view: str) -> None:
 
 
 def choose(page: Any, name: str) -> None:
-    page.get_by_label("Model", exact=True).select_option(label=name)
+    # What was there before has thumbnails, too.
+    with page.expect_response("**/api/samples"):
+        page.get_by_label("Model", exact=True).select_option(label=name)
     page.wait_for_function("() => document.querySelectorAll('.strip .thumb').length > 4")
 
 

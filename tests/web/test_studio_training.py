@@ -49,6 +49,15 @@ def encoded(images: np.ndarray) -> list[bytes]:
     return [file.getvalue() for file in files]
 
 
+def test_the_newest_sets_come_last(tmp_path):
+    workspace = Workspace(tmp_path, Limits())
+    made = [workspace.new_set() for _ in range(6)]
+    for seconds, files in enumerate(made):
+        os.utime(files.folder, (seconds, seconds))
+    for one in (workspace, Workspace(tmp_path, Limits())):
+        assert [files.id for files in one.sets()] == [files.id for files in made]
+
+
 def test_archives_and_tables_of_images_are_sets_whose_items_lie_in_them(page, studio, tmp_path):
     rng = np.random.default_rng(0)
     images = encoded(rng.integers(0, 256, (200, 16, 16, 3), np.uint8))

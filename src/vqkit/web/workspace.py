@@ -151,8 +151,10 @@ class Workspace:
         return files
 
     def sets(self) -> list[Files]:
-        names = sorted(path.name for path in (self.hidden / "sets").iterdir())
-        return [self.files(name) for name in names if _ID.fullmatch(name)]
+        """Uploaded sets, the newest last: pages offer the last few, and open the last one."""
+        paths = [path for path in (self.hidden / "sets").iterdir() if _ID.fullmatch(path.name)]
+        paths.sort(key=lambda path: path.stat().st_mtime_ns)
+        return [self.files(path.name) for path in paths]
 
     def files(self, name: object) -> Files:
         """An uploaded set. Refused (404)."""
