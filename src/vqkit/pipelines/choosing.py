@@ -17,8 +17,8 @@ from ..signals.registry import files_by_signal, recognised, signal_named
 # The override that says which kind of signal is meant.
 SIGNAL = "data.signal="
 BATCH_SIZE = "train.batch_size="
-# Codes of a step of a transformer on a processor: with more a step takes tens of seconds, and more
-# memory than many machines have.
+# Codes of a step of a transformer on a processor: with more a step takes tens of seconds, and many
+# gigabytes.
 CODES_OF_A_STEP = 1 << 15
 
 
