@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vqkit.config import load
-from vqkit.pipelines.choosing import batch_that_fits
+from vqkit.pipelines.choosing import with_batch_that_fits
 from vqkit.settings import PairConfig, PriorConfig
 
 
@@ -21,19 +21,23 @@ def without_gpu(monkeypatch):
 def test_a_step_has_few_enough_codes(kind, recipe, length, found):
     config = load(recipe, [], kind)
     assert config.train.batch_size == 64
-    expected = [f"train.batch_size={size}" for size in found]
-    assert batch_that_fits(config, length, recipe, []) == expected
+    fitted, overrides, notes = with_batch_that_fits(config, length, recipe, ["seed=0"])
+    assert overrides == ["seed=0", *(f"train.batch_size={size}" for size in found)]
+    assert [fitted.train.batch_size] == (found or [64])
+    assert [f"{length:,} codes" in note for note in notes] == [True] * len(found)
     assert all(size * length <= 1 << 15 < (size + 1) * length for size in found)
 
 
 def test_what_the_user_says_stays(tmp_path, monkeypatch):
     for override in ("train.batch_size=64", "train.accumulate=4"):
         config = load("prior", [override], PriorConfig)
-        assert batch_that_fits(config, 6144, "prior", [override]) == []
+        kept = (config, [override], [])
+        assert with_batch_that_fits(config, 6144, "prior", [override]) == kept
     own = tmp_path / "own.yaml"
     own.write_text("train: {batch_size: 64}\n")
     config = load(own, [], PriorConfig)
-    assert batch_that_fits(config, 6144, str(own), []) == []
+    assert with_batch_that_fits(config, 6144, str(own), []) == (config, [], [])
     # On a GPU it is no trouble.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert batch_that_fits(load("prior", [], PriorConfig), 6144, "prior", []) == []
+    config = load("prior", [], PriorConfig)
+    assert with_batch_that_fits(config, 6144, "prior", []) == (config, [], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from vqkit.pipelines import elsewhere
 
 def assert_invariant(
     run: Path, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither codes nor values, nor the exact ones with the fewest instructions."""
+) -> dict[str, Any]:
+    """What it found. Neither codes nor values, nor the exact ones with the fewest instructions."""
     # Each set of instructions is a process of its own: tests/apps/test_check.py has all of them.
     fewest = {"SSE4.2": elsewhere.INSTRUCTIONS["SSE4.2"]}
     monkeypatch.setattr(elsewhere, "INSTRUCTIONS", fewest)
@@ -26,3 +27,4 @@ def assert_invariant(
         assert flips[0] == 0
     there = found["elsewhere"]["SSE4.2"]
     assert there["exact codes"][0] == there["exact values"][0] == 0
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -20,6 +20,9 @@ BATCH_SIZE = "train.batch_size="
 # Codes of a step of a transformer on a processor: with more a step takes tens of seconds, and many
 # gigabytes.
 CODES_OF_A_STEP = 1 << 15
+
+
+PriorT = TypeVar("PriorT", PriorConfig, PairConfig)
 
 
 class Chosen(NamedTuple):
@@ -62,26 +65,22 @@ def choose_settings(
     return Chosen(config, suggestion.recipe, _in_words(suggestion, config))
 
 
-def batch_that_fits(
-    config: PriorConfig | PairConfig, length: int, recipe: str, overrides: Iterable[str]
-) -> list[str]:
-    """The override that makes batches smaller where items have many codes, `length` of them; none
-    where there is a GPU, where batches are small enough, and where the user has said how large.
+def with_batch_that_fits(
+    config: PriorT, length: int, recipe: str, overrides: Sequence[str]
+) -> tuple[PriorT, list[str], list[str]]:
+    """Settings with smaller batches where items have many codes, `length` of them; the same where
+    there is a GPU, where batches are small enough, and where the user has said how large.
+
+    With them the overrides, that of the batch among them, and what to say of it.
     """
     said = recipe not in recipe_names(type(config)) or config.train.accumulate > 1
     said |= any(override.startswith(BATCH_SIZE) for override in overrides)
     fitting = max(1, CODES_OF_A_STEP // length)
     if said or torch.cuda.is_available() or config.train.batch_size <= fitting:
-        return []
-    return [f"{BATCH_SIZE}{fitting}"]
-
-
-def batch_in_words(overrides: Iterable[str], length: int) -> list[str]:
-    """What `batch_that_fits` chose, and why."""
-    return [
-        f"{override}, as an item has {length:,} codes; say {BATCH_SIZE}N for other batches"
-        for override in overrides
-    ]
+        return config, list(overrides), []
+    own = f"{BATCH_SIZE}{fitting}"
+    note = f"{own}, as an item has {length:,} codes; say {BATCH_SIZE}N for other batches"
+    return with_overrides(config, [own]), [*overrides, own], [note]
 
 
 def _check_signal(source: str | Path, recipe: str, config: Config) -> None:

@@ -16,7 +16,7 @@ from ..apps.evaluate_pair import Example, evaluate_pair, examples
 from ..artifact.halves import BYTES, Half, half_of
 from ..artifact.pair import Pair, Pairs
 from ..artifact.pair_store import save_pair
-from ..config.loading import dump, load, recipe_names, with_overrides
+from ..config.loading import dump, load, recipe_names
 from ..prior.network import PriorNetwork
 from ..prior.pairs import PairPrior
 from ..report.card import write_pair_card
@@ -27,7 +27,7 @@ from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.pair import PairTask
-from .choosing import batch_in_words, batch_that_fits
+from .choosing import with_batch_that_fits
 from .pair_data import open_pairs
 from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .session import (
@@ -78,12 +78,10 @@ def train_pairs(
         config = load(chosen, overrides, PairConfig)
     length = config.network.caption_bytes
     halves = (half_of(first, length, "cpu"), half_of(second, length, "cpu"))
-    fitting: list[str] = []
-    num_codes = sum(half.layout(config.network.order).length for half in halves)
+    notes: list[str] = []
     if not resume:
-        fitting = batch_that_fits(config, num_codes, chosen, overrides)
-        config = with_overrides(config, fitting)
-        overrides += fitting
+        num_codes = sum(half.layout(config.network.order).length for half in halves)
+        config, overrides, notes = with_batch_that_fits(config, num_codes, chosen, overrides)
     parts = [
         Part(OPENING, 0.02),
         Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),
@@ -94,7 +92,7 @@ def train_pairs(
         with locked(folder, display):
             if not resume:
                 check_new(folder)
-            for note in [*opened.notes, *batch_in_words(fitting, num_codes)]:
+            for note in [*opened.notes, *notes]:
                 plan.display.message(note)
             plan.announce()
             with begun(folder, config):

@@ -19,7 +19,7 @@ from ..apps.generate import generate
 from ..artifact.hub import own_folder
 from ..artifact.model import Model
 from ..artifact.store import PRIOR_FILE, load_artifact, save_prior
-from ..config.loading import dump, load, recipe_names, with_overrides
+from ..config.loading import dump, load, recipe_names
 from ..data.dataset import Dataset
 from ..errors import VqkitError
 from ..prior.network import PriorNetwork
@@ -36,7 +36,7 @@ from ..training.engine import check_installed
 from ..training.loop import Finished, fit
 from ..training.progress import Display
 from ..training.tasks.prior import PriorTask
-from .choosing import batch_in_words, batch_that_fits
+from .choosing import with_batch_that_fits
 from .plan import OPENING, REPORT_SECONDS, Part, Plan, ending_minutes
 from .preview import NEW_PRIOR_FOLDER, drawing_of, in_few_steps, prior_work
 from .preview import PRIOR_FOLDER as FOLDER
@@ -95,10 +95,7 @@ def train_prior(
         else:
             config = load(chosen, overrides, PriorConfig)
             length = layout_of(model.network, config.network.order).length
-            fitting = batch_that_fits(config, length, chosen, overrides)
-            notes = batch_in_words(fitting, length)
-            config = with_overrides(config, fitting)
-            overrides += fitting
+            config, overrides, notes = with_batch_that_fits(config, length, chosen, overrides)
         parts = [
             Part(OPENING, 0.02),
             Part(TRAINING, 0.85, f"{config.train.steps} steps at most"),

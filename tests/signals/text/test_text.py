@@ -381,7 +381,8 @@ def test_a_span_is_made_anew(run, notes, tmp_path):
 
 
 def test_codes_of_text_do_not_depend_on_how_it_is_called(run, notes, tmp_path, monkeypatch):
-    assert_invariant(run, notes, tmp_path, monkeypatch)
+    found = assert_invariant(run, notes, tmp_path, monkeypatch)
+    assert "padded to one length" in found["code_flips"]
 
 
 def test_a_page_explains_codes_by_where_they_stand(run, notes, tmp_path):
