@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import vqkit
 from vqkit import cli
+from vqkit.apps.evaluate_pair import examples
 from vqkit.artifact.pair_store import load_pair
 from vqkit.errors import VqkitError
 from vqkit.pipelines.pair_data import open_pairs
@@ -107,6 +108,15 @@ def test_what_is_missing_and_cut_is_counted_and_named(pair, things):
     assert any("1 image without a text is left out: silent.png" in note for note in notes)
     assert any("1 text without an image is left out: unseen.txt" in note for note in notes)
     assert any("1 text is longer than the pair takes, and cut" in note for note in notes)
+
+
+def test_examples_of_pairs_with_many_codes_are_few(pair, things, monkeypatch):
+    pairs = open_pairs(pair.halves, things).pairs
+    for codes, expected in ((1 << 16, 8), (4 * 4 * 80, 4), (1, 2)):
+        monkeypatch.setattr("vqkit.apps.evaluate_pair.CODES_DRAWN", codes)
+        shown = examples(pair, pairs, "train")
+        assert [len(rows) for rows in shown] == [expected, expected]
+        assert all(len(row.made) == 4 for rows in shown for row in rows)
 
 
 def test_texts_go_to_images_and_images_to_texts(both, things, tmp_path, capsys):

@@ -16,6 +16,9 @@ BATCH_SIZE = 128
 # Pairs that a report shows of each direction, and what is made for each.
 NUM_SHOWN = 8
 NUM_MADE = 4
+# Of pairs with many codes, which are drawn one after another, as few; and codes of them all.
+FEW_SHOWN = 2
+CODES_DRAWN = 1 << 16
 # As `PairPrior.costs` has them.
 COSTS = ("first_bits", "second_bits", "first_bits_told", "second_bits_told")
 
@@ -69,7 +72,8 @@ def examples(
     pair: Pair, pairs: Pairs, split: str, progress: Callable[[float], None] | None = None
 ) -> tuple[list[Example], list[Example]]:
     """What is made of the first and of the second half, for some held-out items of the other."""
-    ids = pairs.data.splits[split][:NUM_SHOWN]
+    num = max(FEW_SHOWN, CODES_DRAWN // (NUM_MADE * pair.prior.layout.length))
+    ids = pairs.data.splits[split][: min(NUM_SHOWN, num)]
     codes = _codes(pairs, ids)
     partners = pairs.partners[torch.from_numpy(ids)].long()
     both = (codes, partners) if pairs.lead == 0 else (partners, codes)
